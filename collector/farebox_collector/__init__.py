@@ -1,0 +1,1 @@
+"""Prices OpenTelemetry GenAI spans and debits prepaid wallets exactly once. Start reading at `pipeline.py`."""

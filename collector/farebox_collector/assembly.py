@@ -1,0 +1,170 @@
+"""Wires the parts together, starts them in order and stops them in reverse. The only place that knows all of them."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, NamedTuple
+
+import uvicorn
+from prometheus_client import CollectorRegistry, disable_created_metrics, make_asgi_app
+
+from farebox_collector import dialects
+from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.prices import BookChange, book_edition, import_prices
+from farebox_collector.ledger.rules import ensure_default_tenant
+from farebox_collector.ledger.schema import migrate
+from farebox_collector.metrics.exporter import LedgerCollector
+from farebox_collector.metrics.meters import Meters
+from farebox_collector.pipeline import Pipeline
+from farebox_collector.pricing.catalogue import genai_prices_catalogue
+from farebox_collector.receivers import grpc as grpc_receiver
+from farebox_collector.receivers import http as http_receiver
+from farebox_collector.receivers.intake import Intake
+from farebox_collector.receivers.otlp_json import JsonDecoder
+from farebox_collector.receivers.protobuf import ProtobufDecoder
+from farebox_collector.settings import Settings, host_and_port
+from farebox_collector.surfaces import api
+from farebox_collector.surfaces.context import Context
+from farebox_collector.tariffs import Tariffs
+
+_logger = logging.getLogger(__name__)
+
+Clock = Callable[[], int]
+Progress = Callable[[int, int], None]
+
+
+class Listening(NamedTuple):
+    """The ports that were bound, which matters where a setting said 0."""
+
+    grpc: int
+    otlp_http: int
+    api: int
+    metrics: int
+
+
+def no_progress(done: int, total: int) -> None:
+    """For who does not watch."""
+
+
+def open_books(settings: Settings, clock: Clock = time.time_ns, progress: Progress = no_progress) -> Database:
+    """Open the books for writing: migrated, with a tenant, and with prices at the first start.
+
+    Raises DatabaseInUse when another process writes them.
+    """
+    database = Database(settings.database_url)
+    try:
+        migrate(database)
+        with database.transaction() as connection:
+            ensure_default_tenant(connection, clock())
+            empty = not book_edition(connection)
+        if empty:
+            change = import_catalogue(database, clock, progress)
+            _logger.info("imported %d price versions of the bundled catalogue", change.added)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def import_catalogue(database: Database, clock: Clock = time.time_ns, progress: Progress = no_progress) -> BookChange:
+    """Bring the price book up to the installed genai-prices."""
+    catalogue = genai_prices_catalogue()
+    with database.transaction() as connection:
+        return import_prices(
+            connection,
+            catalogue.rows,
+            catalogue.models,
+            catalogue.source,
+            catalogue.source_version,
+            clock(),
+            progress,
+        )
+
+
+async def serve(settings: Settings, on_ready: Callable[[Listening], None], clock: Clock = time.time_ns) -> None:
+    """Run the collector until SIGTERM or SIGINT, then drain: not ready, stop taking, finish what was taken, close."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with contextlib.closing(await asyncio.to_thread(open_books, settings, clock)) as database:
+        async with _running(settings, database, clock, stop) as listening:
+            on_ready(listening)
+            await stop.wait()
+            _logger.info("draining")
+    _logger.info("stopped")
+
+
+@asynccontextmanager
+async def _running(
+    settings: Settings, database: Database, clock: Clock, stop: asyncio.Event
+) -> AsyncIterator[Listening]:
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    meters = Meters(registry, settings.queue_max_bytes)
+    registry.register(LedgerCollector(database))
+    pipeline = Pipeline(settings, database, Tariffs(database, clock), meters, clock)
+    intake = Intake(pipeline, meters)
+    wanted = dialects.wanted_attributes(settings.wallet_attributes)
+    decode_protobuf = ProtobufDecoder(wanted, dialects.unique_attributes())
+    started = False
+
+    def ready() -> bool:
+        return started and not stop.is_set()
+
+    otlp_http = http_receiver.application(intake, decode_protobuf, JsonDecoder(wanted), settings.max_request_bytes)
+    async with contextlib.AsyncExitStack() as stack:
+        grpc_server = grpc_receiver.server(
+            grpc_receiver.TraceService(intake, decode_protobuf), settings.max_request_bytes
+        )
+        grpc_port = grpc_server.add_insecure_port(settings.grpc_address)
+        # Stopped in reverse: intake first, API and metrics last, so that a drain can be watched.
+        metrics_port = await stack.enter_async_context(_http_server(make_asgi_app(registry), settings.metrics_address))
+        api_port = await stack.enter_async_context(
+            _http_server(api.application(Context(database, clock, ready)), settings.api_address)
+        )
+        stack.push_async_callback(pipeline.drain)
+        otlp_http_port = await stack.enter_async_context(_http_server(otlp_http, settings.otlp_http_address))
+        await grpc_server.start()
+        stack.push_async_callback(grpc_server.stop, settings.drain_seconds)
+        started = True
+        yield Listening(grpc_port, otlp_http_port, api_port, metrics_port)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn as one of several servers in a process: the signals are ours, and we wait until it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def _http_server(app: Any, address: str) -> AsyncIterator[int]:
+    """Serve an ASGI application while the block runs; yields the port."""
+    host, port = host_and_port(address)
+    config = uvicorn.Config(
+        app, host, port, log_config=None, access_log=False, lifespan="off", server_header=False, ws="none"
+    )
+    server = _Server(config)
+    bound = config.bind_socket()
+    task = asyncio.create_task(server.serve(sockets=[bound]))
+    await server.listening.wait()
+    try:
+        yield bound.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task

@@ -1,0 +1,53 @@
+"""Dialects: one file a vocabulary, tried in order; each reads a span into a usage record.
+
+The contract of a dialect module:
+
+- `NAME` is what the usage record and the receipt call it; `KEYS` are all attributes it reads, `ONCE` those of them
+  whose values never repeat.
+- `read(span, origin)` is pure. It returns None when the span does not speak this vocabulary, `NotBillable` when it does
+  but is no model call, `Rejected` when its facts can never be booked, and a `UsageRecord` otherwise.
+- Aliases of one count are coalesced, never added. Buckets come out disjoint. What had to be assumed is named.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from farebox_collector.dialects import genai
+from farebox_collector.dialects.attribution import ATTRIBUTION_KEYS, Origin, attribute_span
+from farebox_collector.records import NotBillable, Rejected, Span, UsageRecord
+
+
+class Dialect(Protocol):
+    """What every module of this package offers."""
+
+    NAME: str
+    KEYS: frozenset[str]
+    ONCE: frozenset[str]
+
+    def read(self, span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | None:
+        """Read one span; see the package's contract."""
+
+
+DIALECTS: tuple[Dialect, ...] = (genai,)
+
+_NO_DIALECT = NotBillable("not_genai")
+
+
+def wanted_attributes(wallet_attributes: Iterable[str]) -> frozenset[str]:
+    """All attribute keys worth decoding; everything else, prompts included, is dropped at the door."""
+    return ATTRIBUTION_KEYS.union(wallet_attributes, *(dialect.KEYS for dialect in DIALECTS))
+
+
+def unique_attributes() -> frozenset[str]:
+    """Those of the wanted keys whose values never repeat."""
+    return frozenset().union(*(dialect.ONCE for dialect in DIALECTS))
+
+
+def read(span: Span, wallet_attributes: tuple[str, ...]) -> UsageRecord | NotBillable | Rejected:
+    """Read a span in the first dialect that it speaks."""
+    origin = attribute_span(span, wallet_attributes)
+    for dialect in DIALECTS:
+        reading = dialect.read(span, origin)
+        if reading is not None:
+            return reading
+    return _NO_DIALECT

@@ -1,0 +1,59 @@
+"""Who a span belongs to (wallet, event, action, tags): the same keys whatever the dialect."""
+
+from typing import NamedTuple
+
+from farebox_collector.dialects.text import first_text, is_clean
+from farebox_collector.records import NO_EVENT, UNATTRIBUTED, Span
+
+ATTRIBUTION_KEYS = frozenset(
+    {
+        "farebox.wallet",
+        "farebox.event",
+        "farebox.action.id",
+        "farebox.dept",
+        "farebox.project",
+        "farebox.task",
+        "farebox.route",
+        "cloud.region",
+    }
+)
+
+
+class Origin(NamedTuple):
+    """Who pays for a span and what it was for."""
+
+    wallet: str
+    event: str
+    action_id: str
+    dept: str
+    project: str
+    task: str
+    route: str
+    region: str
+    assumptions: tuple[str, ...]
+
+
+def attribute_span(span: Span, wallet_attributes: tuple[str, ...]) -> Origin:
+    """Read the origin of a span: `farebox.*` first, then the configured wallet attributes, else `unattributed`."""
+    attributes = span.attributes
+    wallet = UNATTRIBUTED
+    assumptions: tuple[str, ...] = ("wallet_missing",)
+    for key in ("farebox.wallet", *wallet_attributes):
+        value = attributes.get(key)
+        if value is None or value == "":
+            continue
+        name = str(value)
+        # A name that would have to be altered could become somebody else's: nobody pays for a stranger.
+        wallet, assumptions = (name, ()) if is_clean(name) else (UNATTRIBUTED, ("wallet_name_unusable",))
+        break
+    return Origin(
+        wallet,
+        first_text(attributes, "farebox.event") or NO_EVENT,
+        first_text(attributes, "farebox.action.id"),
+        first_text(attributes, "farebox.dept"),
+        first_text(attributes, "farebox.project"),
+        first_text(attributes, "farebox.task"),
+        first_text(attributes, "farebox.route"),
+        first_text(attributes, "cloud.region") or first_text(span.resource, "cloud.region"),
+        assumptions,
+    )

@@ -1,0 +1,57 @@
+"""Text and counts from outside, made safe to keep: bounded, printable, whole."""
+
+import math
+
+from farebox_collector.records import Attributes, AttributeValue
+
+MAX_TEXT = 200
+"""Longest name that is kept, in characters; longer ones are cut and the cut is named on the record."""
+MAX_COUNT = 10**10
+"""Most tokens one call can have used; more is a broken sender."""
+
+
+class InvalidCount(ValueError):
+    """A token count that can never be booked; the message is the reason."""
+
+
+def is_clean(text: str) -> bool:
+    """Whether a text can be kept as it is: not too long, and without control characters or lone surrogates."""
+    return len(text) <= MAX_TEXT and text.isprintable()
+
+
+def clean(value: AttributeValue) -> str:
+    """A value as one bounded, printable line; what cannot be printed becomes U+FFFD."""
+    text = value if isinstance(value, str) else ",".join(value) if isinstance(value, tuple) else str(value)
+    if is_clean(text):
+        return text
+    return "".join(char if char.isprintable() else "\ufffd" for char in text[:MAX_TEXT])
+
+
+def first_text(attributes: Attributes, *keys: str) -> str:
+    """The first non-empty value among aliases, cleaned; empty where there is none."""
+    for key in keys:
+        value = attributes.get(key)
+        if value is not None and value != "":
+            return clean(value)
+    return ""
+
+
+def first_count(attributes: Attributes, *keys: str) -> int | None:
+    """The first count present among aliases; None where there is none. Raises InvalidCount."""
+    for key in keys:
+        value = attributes.get(key)
+        if value is not None:
+            return _count(key, value)
+    return None
+
+
+def _count(key: str, value: AttributeValue) -> int:
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        value = int(value)
+    if type(value) is not int:
+        raise InvalidCount(f"{key} is not a whole number")
+    if value < 0:
+        raise InvalidCount(f"{key} is negative")
+    if value > MAX_COUNT:
+        raise InvalidCount(f"{key} is over {MAX_COUNT}")
+    return value

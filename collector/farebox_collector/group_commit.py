@@ -1,0 +1,96 @@
+"""Group commit: whatever waits when a transaction begins goes into it together."""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+Work = TypeVar("Work")
+Result = TypeVar("Result")
+
+Answer = tuple[asyncio.Future[Any], Any, Exception | None]
+
+_logger = logging.getLogger(__name__)
+
+
+class GroupCommit(Generic[Work, Result]):
+    """One thread that commits work in groups of at most `max_weight`.
+
+    `commit_group` gets the waiting items and returns a result for each, or raises, and then nothing of the group may
+    have been kept. A group that fails is tried again item by item, so that one bad item hurts only itself.
+    """
+
+    def __init__(
+        self,
+        commit_group: Callable[[Sequence[Work]], Sequence[Result]],
+        weigh: Callable[[Work], int],
+        max_weight: int,
+    ) -> None:
+        self._commit_group = commit_group
+        self._weigh = weigh
+        self._max_weight = max_weight
+        self._waiting: deque[tuple[Work, asyncio.Future[Result]]] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
+        self._thread.start()
+
+    async def commit(self, work: Work) -> Result:
+        """Wait until the work is committed and return its result; raises what committing it raised."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        with self._changed:
+            self._waiting.append((work, future))
+            self._changed.notify()
+        return await future
+
+    def close(self) -> None:
+        """Commit what is waiting and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while group := self._next_group():
+            for done in self._committed(group):
+                loop = done[0][0].get_loop()
+                # A loop that is gone has nobody waiting any more.
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(_resolve, done)
+
+    def _next_group(self) -> list[tuple[Work, asyncio.Future[Result]]]:
+        """Wait for work; empty when closed and nothing is left."""
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            group: list[tuple[Work, asyncio.Future[Result]]] = []
+            weight = 0
+            while self._waiting:
+                weight += self._weigh(self._waiting[0][0])
+                if group and weight > self._max_weight:
+                    break
+                group.append(self._waiting.popleft())
+            return group
+
+    def _committed(self, group: list[tuple[Work, asyncio.Future[Result]]]) -> list[list[Answer]]:
+        """Commit a group, or its items one by one if it fails; a list of answers that are ready at the same moment."""
+        try:
+            results = self._commit_group([work for work, _ in group])
+        except Exception as error:
+            if len(group) > 1:
+                return [answers for item in group for answers in self._committed([item])]
+            _logger.exception("a batch could not be committed")
+            return [[(group[0][1], None, error)]]
+        return [[(future, result, None) for (_, future), result in zip(group, results, strict=True)]]
+
+
+def _resolve(answers: list[Answer]) -> None:
+    for future, result, error in answers:
+        if future.cancelled():
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)

@@ -1,0 +1,96 @@
+"""Many rows in one statement.
+
+SQLite lets go of Python's interpreter lock at every step of a statement, so that row after row beside busy threads
+queues for it thousands of times a batch. One statement with many rows steps once. Statements come in a few sizes only,
+so that the driver's cache of prepared statements always hits.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+from sqlalchemy import Connection
+
+_SIZES = (256, 64, 16, 4, 1)
+
+
+def insert_ignoring_conflicts(
+    connection: Connection, table: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
+) -> int:
+    """Insert rows; one that breaks any unique key is left out. Returns how many were inserted."""
+    return _in_chunks(connection, table, columns, " ON CONFLICT DO NOTHING", rows)
+
+
+def insert(
+    connection: Connection,
+    table: str,
+    columns: tuple[str, ...],
+    rows: Sequence[tuple[Any, ...]],
+    tail: str = "",
+) -> None:
+    """Insert rows, all of them or an error; `tail` may say what to do on a conflict."""
+    _in_chunks(connection, table, columns, tail, rows)
+
+
+def insert_adding(
+    connection: Connection,
+    table: str,
+    key: tuple[str, ...],
+    sums: tuple[str, ...],
+    rows: Sequence[tuple[Any, ...]],
+) -> None:
+    """Insert rows of key and sums; where the key exists, add the sums to what is there."""
+    _in_chunks(
+        connection,
+        table,
+        key + sums,
+        f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {additions(table, sums)}",
+        rows,
+    )
+
+
+def upsert_returning(
+    connection: Connection,
+    table: str,
+    columns: tuple[str, ...],
+    tail: str,
+    rows: Sequence[tuple[Any, ...]],
+) -> list[tuple[Any, ...]]:
+    """Insert rows with an ON CONFLICT … RETURNING clause; returns what it returns, in no particular order."""
+    return [
+        tuple(returned)
+        for statement, parameters in _chunks(table, columns, tail, rows)
+        for returned in connection.exec_driver_sql(statement, parameters)
+    ]
+
+
+def additions(table: str, sums: tuple[str, ...]) -> str:
+    """The SET clause that adds the new row's figures to those that are there."""
+    return ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in sums)
+
+
+def _in_chunks(
+    connection: Connection, table: str, columns: tuple[str, ...], tail: str, rows: Sequence[tuple[Any, ...]]
+) -> int:
+    return sum(
+        connection.exec_driver_sql(statement, parameters).rowcount
+        for statement, parameters in _chunks(table, columns, tail, rows)
+    )
+
+
+def _chunks(
+    table: str, columns: tuple[str, ...], tail: str, rows: Sequence[tuple[Any, ...]]
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    done = 0
+    while done < len(rows):
+        size = next(size for size in _SIZES if size <= len(rows) - done)
+        parameters = tuple(chain.from_iterable(rows[done : done + size]))
+        yield _statement(table, columns, size, tail), parameters
+        done += size
+
+
+@lru_cache(maxsize=256)
+def _statement(table: str, columns: tuple[str, ...], rows: int, tail: str) -> str:
+    values = ", ".join(["(" + ", ".join("?" * len(columns)) + ")"] * rows)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values}{tail}"

@@ -1,0 +1,133 @@
+"""The journal: the only code that writes transactions and postings, and the balances that project them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, insert
+
+from farebox_collector.ledger import bulk
+from farebox_collector.ledger.tables import transactions
+from farebox_collector.money import Commodity
+
+WALLET = "wallet"
+"""CREDIT: what an end customer, a user or a team pays from. Positive is what it has left."""
+ISSUED = "issued"
+"""CREDIT: the other side of deposits; minus what was ever put in."""
+EARNED = "earned"
+"""CREDIT: what usage took from wallets."""
+PROVIDER = "provider"
+"""USD: what is owed to a provider for one of its models, as a negative figure."""
+COGS = "cogs"
+"""USD: what usage cost us."""
+
+_ACCOUNT_KEY = ("tenant_id", "kind", "name", "commodity")
+_ACCOUNT_SUMS = ("balance_nano", "spent_nano")
+_ACCOUNT_COLUMNS = (*_ACCOUNT_KEY, *_ACCOUNT_SUMS, "last_activity_ns", "created_at_ns")
+_ACCOUNT_TAIL = (
+    f" ON CONFLICT ({', '.join(_ACCOUNT_KEY)}) DO UPDATE SET {bulk.additions('accounts', _ACCOUNT_SUMS)},"
+    " last_activity_ns = coalesce(excluded.last_activity_ns, accounts.last_activity_ns)"
+    " RETURNING id, kind, name, commodity"
+)
+_POSTING_COLUMNS = (
+    "transaction_id",
+    "account_id",
+    "commodity",
+    "amount_nano",
+    "event",
+    "rule_version_id",
+    "records",
+)
+
+
+class Account(NamedTuple):
+    """An account of one tenant by its name."""
+
+    kind: str
+    name: str
+    commodity: Commodity
+
+
+class Leg(NamedTuple):
+    """One posting to be: positive adds to the account, negative takes from it."""
+
+    account: Account
+    amount_nano: int
+    event: str = ""
+    rule_version_id: int | None = None
+    records: int = 0
+    """How many usage records this leg sums up."""
+
+
+class Unbalanced(ValueError):
+    """The legs of a transaction do not sum to zero in each commodity: a bug, and nothing was written."""
+
+
+def wallet_account(name: str) -> Account:
+    """The account behind a wallet."""
+    return Account(WALLET, name, Commodity.CREDIT)
+
+
+def open_transaction(connection: Connection, tenant_id: int, kind: str, at_ns: int, memo: str = "") -> int:
+    """Begin a ledger transaction and return its id; `post` gives it its legs."""
+    row = insert(transactions).values(tenant_id=tenant_id, kind=kind, recorded_at_ns=at_ns, memo=memo)
+    key = connection.execute(row).inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def post(
+    connection: Connection,
+    tenant_id: int,
+    transaction_id: int,
+    at_ns: int,
+    legs: Sequence[Leg],
+    *,
+    active: frozenset[str] = frozenset(),
+    spending: bool = False,
+) -> None:
+    """Write the legs of a transaction and move the balances.
+
+    `active` names wallets whose last activity is now, with or without a leg; with `spending`, what leaves a wallet
+    counts as spent. Raises Unbalanced.
+    """
+    _require_balance(legs)
+    movements: dict[Account, int] = {wallet_account(name): 0 for name in active}
+    for leg in legs:
+        movements[leg.account] = movements.get(leg.account, 0) + leg.amount_nano
+    # One order for all writers, so that two of them never wait for each other crosswise.
+    rows = [
+        (
+            tenant_id,
+            account.kind,
+            account.name,
+            account.commodity,
+            amount,
+            -amount if spending and account.kind == WALLET else 0,
+            at_ns if account.kind == WALLET and account.name in active else None,
+            at_ns,
+        )
+        for account, amount in sorted(movements.items())
+    ]
+    returned = bulk.upsert_returning(connection, "accounts", _ACCOUNT_COLUMNS, _ACCOUNT_TAIL, rows)
+    ids = {(kind, name, commodity): account_id for account_id, kind, name, commodity in returned}
+    postings = [
+        (
+            transaction_id,
+            ids[leg.account.kind, leg.account.name, leg.account.commodity],
+            leg.account.commodity,
+            leg.amount_nano,
+            leg.event,
+            leg.rule_version_id,
+            leg.records,
+        )
+        for leg in legs
+    ]
+    bulk.insert(connection, "postings", _POSTING_COLUMNS, postings)
+
+
+def _require_balance(legs: Sequence[Leg]) -> None:
+    sums: dict[Commodity, int] = {}
+    for leg in legs:
+        sums[leg.account.commodity] = sums.get(leg.account.commodity, 0) + leg.amount_nano
+    if any(sums.values()):
+        raise Unbalanced(f"legs sum to {sums}")

@@ -1,0 +1,52 @@
+"""Tenants and their charge rules. Rules are append-only versions."""
+
+from decimal import Decimal
+
+from sqlalchemy import Connection, insert, select
+
+from farebox_collector.ledger.tables import charge_rules, tenants
+from farebox_collector.records import DEFAULT_TENANT_ID, ChargeRule
+
+_DEFAULT_REASON = "the default: a call is charged what it cost"
+
+
+def ensure_default_tenant(connection: Connection, at_ns: int) -> None:
+    """Create the tenant `default`, whose wallets pay what a call costs (1 credit = $1), unless it is there."""
+    if connection.execute(select(tenants.c.id).where(tenants.c.id == DEFAULT_TENANT_ID)).first():
+        return
+    connection.execute(
+        insert(tenants).values(id=DEFAULT_TENANT_ID, name="default", usd_per_credit="1", created_at_ns=at_ns)
+    )
+    connection.execute(
+        insert(charge_rules).values(
+            tenant_id=DEFAULT_TENANT_ID,
+            event="*",
+            kind="cost_plus",
+            multiplier="1",
+            usd_per_credit="1",
+            # Since ever: a span may be late, and must find the rule that it would have found on time.
+            valid_from_ns=0,
+            valid_to_ns=None,
+            author="farebox",
+            reason=_DEFAULT_REASON,
+            recorded_at_ns=at_ns,
+        )
+    )
+
+
+def load_rules(connection: Connection, tenant_id: int) -> list[ChargeRule]:
+    """All charge rules of a tenant."""
+    rules = charge_rules.c
+    found = connection.execute(select(charge_rules).where(rules.tenant_id == tenant_id).order_by(rules.id))
+    return [
+        ChargeRule(
+            id=row.id,
+            event=row.event,
+            kind=row.kind,
+            multiplier=Decimal(row.multiplier),
+            usd_per_credit=Decimal(row.usd_per_credit),
+            valid_from_ns=row.valid_from_ns,
+            valid_to_ns=row.valid_to_ns,
+        )
+        for row in found
+    ]

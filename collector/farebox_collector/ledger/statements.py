@@ -1,0 +1,222 @@
+"""Statements: the only code that reads the books for people. Every list is a page of rows in a fixed order."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, literal, or_, select, union_all
+
+from farebox_collector.ledger.journal import WALLET
+from farebox_collector.ledger.tables import (
+    accounts,
+    charge_rules,
+    postings,
+    price_versions,
+    transactions,
+    usage_records,
+    usage_totals,
+)
+from farebox_collector.money import Commodity
+from farebox_collector.verdicts import Verdict
+
+
+class UsageFilter(NamedTuple):
+    """Which usage records; an empty field does not filter."""
+
+    wallet: str = ""
+    event: str = ""
+    model: str = ""
+    verdict: str = ""
+    trace_id: bytes = b""
+    from_ns: int | None = None
+    to_ns: int | None = None
+    """Half-open, by the moment whose price was used."""
+
+
+def wallets(connection: Connection, tenant_id: int, after: str = "", limit: int = 100) -> Sequence[Row[Any]]:
+    """Wallets by name: name, balance_nano, spent_nano, last_activity_ns, created_at_ns."""
+    return connection.execute(
+        _wallets(tenant_id).where(accounts.c.name > after).order_by(accounts.c.name).limit(limit)
+    ).all()
+
+
+def wallet(connection: Connection, tenant_id: int, name: str) -> Row[Any] | None:
+    """One wallet, as `wallets` gives it; None if it never existed."""
+    return connection.execute(_wallets(tenant_id).where(accounts.c.name == name)).first()
+
+
+def usage(
+    connection: Connection,
+    tenant_id: int,
+    wanted: UsageFilter,
+    before_id: int | None = None,
+    limit: int = 100,
+) -> Sequence[Row[Any]]:
+    """Usage records, newest first."""
+    table = usage_records.c
+    conditions: list[ColumnElement[bool]] = [table.tenant_id == tenant_id]
+    for name in ("wallet", "event", "model", "verdict", "trace_id"):
+        value = getattr(wanted, name)
+        if value:
+            conditions.append(usage_records.c[name] == value)
+    if wanted.from_ns is not None:
+        conditions.append(table.priced_at_ns >= wanted.from_ns)
+    if wanted.to_ns is not None:
+        conditions.append(table.priced_at_ns < wanted.to_ns)
+    if before_id is not None:
+        conditions.append(table.id < before_id)
+    return connection.execute(
+        select(usage_records).where(and_(*conditions)).order_by(table.id.desc()).limit(limit)
+    ).all()
+
+
+def usage_record(connection: Connection, tenant_id: int, trace_id: bytes, span_id: bytes) -> Row[Any] | None:
+    """One usage record by its span; None if it is not in the books."""
+    table = usage_records.c
+    return connection.execute(
+        select(usage_records).where(table.tenant_id == tenant_id, table.trace_id == trace_id, table.span_id == span_id)
+    ).first()
+
+
+def ledger(
+    connection: Connection,
+    tenant_id: int,
+    wallet: str = "",
+    kind: str = "",
+    before: tuple[int, str, int] | None = None,
+    limit: int = 100,
+) -> Sequence[Row[Any]]:
+    """What moved wallets, newest first: a row a charged call, and one a deposit or other transaction.
+
+    Columns: recorded_at_ns, type, id, wallet, amount_nano (signed), transaction_id, memo, and for charges trace_id,
+    span_id, event. `before` takes up after the (recorded_at_ns, type, id) of a row.
+    """
+    found: list[Select[Any]] = []
+    if kind in ("", "charge"):
+        found.append(_charges(tenant_id, wallet, before, limit))
+    if kind != "charge":
+        found.append(_movements(tenant_id, wallet, kind, before, limit))
+    merged = union_all(*(select(part.subquery()) for part in found)).subquery()
+    order = (merged.c.recorded_at_ns.desc(), merged.c.type.desc(), merged.c.id.desc())
+    return connection.execute(select(merged).order_by(*order).limit(limit)).all()
+
+
+def price_versions_at(
+    connection: Connection,
+    at_ns: int,
+    provider: str = "",
+    model: str = "",
+    after_id: int = 0,
+    limit: int = 100,
+) -> Sequence[Row[Any]]:
+    """The price versions that hold at a moment, in the order they were recorded."""
+    table = price_versions.c
+    conditions = [
+        table.valid_from_ns <= at_ns,
+        or_(table.valid_to_ns.is_(None), table.valid_to_ns > at_ns),
+        table.id > after_id,
+    ]
+    if provider:
+        conditions.append(table.provider == provider)
+    if model:
+        conditions.append(table.model == model)
+    return connection.execute(select(price_versions).where(and_(*conditions)).order_by(table.id).limit(limit)).all()
+
+
+def price_versions_by_id(connection: Connection, ids: Sequence[int]) -> Sequence[Row[Any]]:
+    """Price versions by their ids."""
+    return connection.execute(select(price_versions).where(price_versions.c.id.in_(ids))).all()
+
+
+def charge_rule(connection: Connection, rule_version_id: int) -> Row[Any] | None:
+    """One charge rule version."""
+    return connection.execute(select(charge_rules).where(charge_rules.c.id == rule_version_id)).first()
+
+
+def totals(connection: Connection) -> Sequence[Row[Any]]:
+    """Running totals of all tenants by event, provider, model and verdict."""
+    return connection.execute(select(usage_totals)).all()
+
+
+def unattributed_records(connection: Connection, wallet: str) -> int:
+    """How many charged calls the wallet of nobody has paid for."""
+    paid = (
+        select(func.coalesce(func.sum(postings.c.records), 0))
+        .join(accounts, accounts.c.id == postings.c.account_id)
+        .where(accounts.c.kind == WALLET, accounts.c.name == wallet)
+    )
+    return int(connection.execute(paid).scalar_one())
+
+
+def _wallets(tenant_id: int) -> Select[Any]:
+    table = accounts.c
+    return select(table.name, table.balance_nano, table.spent_nano, table.last_activity_ns, table.created_at_ns).where(
+        table.tenant_id == tenant_id, table.kind == WALLET, table.commodity == Commodity.CREDIT
+    )
+
+
+def _charges(tenant_id: int, wallet: str, before: tuple[int, str, int] | None, limit: int) -> Select[Any]:
+    table = usage_records.c
+    kind = literal("charge")
+    chosen = select(
+        table.received_at_ns.label("recorded_at_ns"),
+        kind.label("type"),
+        table.id,
+        table.wallet,
+        (-table.charge_nanocredits).label("amount_nano"),
+        table.transaction_id,
+        literal("").label("memo"),
+        table.trace_id,
+        table.span_id,
+        table.event,
+    ).where(table.tenant_id == tenant_id, table.verdict == Verdict.CHARGED)
+    if wallet:
+        chosen = chosen.where(table.wallet == wallet)
+    chosen = _before(chosen, before, table.received_at_ns, kind, table.id)
+    # The id grows with the time of receipt, and is what the indexes end in.
+    return chosen.order_by(table.id.desc()).limit(limit)
+
+
+def _movements(tenant_id: int, wallet: str, kind: str, before: tuple[int, str, int] | None, limit: int) -> Select[Any]:
+    made, leg, account = transactions.c, postings.c, accounts.c
+    chosen = (
+        select(
+            made.recorded_at_ns,
+            made.kind.label("type"),
+            leg.id,
+            account.name.label("wallet"),
+            leg.amount_nano,
+            made.id.label("transaction_id"),
+            made.memo,
+            literal(None).label("trace_id"),
+            literal(None).label("span_id"),
+            literal("").label("event"),
+        )
+        .join(leg.transaction_id.table, leg.transaction_id == made.id)
+        .join(account.id.table, account.id == leg.account_id)
+        .where(made.tenant_id == tenant_id, made.kind != "usage", account.kind == WALLET)
+    )
+    if wallet:
+        chosen = chosen.where(account.name == wallet)
+    if kind:
+        chosen = chosen.where(made.kind == kind)
+    chosen = _before(chosen, before, made.recorded_at_ns, made.kind, leg.id)
+    return chosen.order_by(made.id.desc(), leg.id.desc()).limit(limit)
+
+
+def _before(
+    chosen: Select[Any],
+    before: tuple[int, str, int] | None,
+    at: ColumnElement[int],
+    kind: ColumnElement[str],
+    row_id: ColumnElement[int],
+) -> Select[Any]:
+    if before is None:
+        return chosen
+    at_ns, kind_name, last_id = before
+    return chosen.where(
+        or_(
+            at < at_ns,
+            and_(at == at_ns, kind < kind_name),
+            and_(at == at_ns, kind == kind_name, row_id < last_id),
+        )
+    )

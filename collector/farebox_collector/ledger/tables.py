@@ -1,0 +1,272 @@
+"""The schema. Migrations under `migrations/` build it; a test holds the two equal.
+
+Every unique key begins with the tenant, so that the books can be sharded by tenant one day. Tables are STRICT: SQLite
+would otherwise turn an integer overflow into a floating-point number without a word.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_N_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# STRICT tables know INTEGER only, which SQLite stores in up to 64 bits.
+Int64 = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _number(name: str, *, nullable: bool = False, default: int | None = None) -> Column[int]:
+    server_default = None if default is None else text(str(default))
+    return Column(name, Int64, nullable=nullable, server_default=server_default)
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False)
+
+
+def _identity() -> Column[int]:
+    return Column("id", Int64, primary_key=True, autoincrement=True)
+
+
+def _table(name: str, *items: Column[int] | Column[str] | Column[bytes] | UniqueConstraint | CheckConstraint) -> Table:
+    return Table(name, metadata, *items, sqlite_strict=True)
+
+
+tenants = _table(
+    "tenants",
+    _identity(),
+    _text("name"),
+    _text("usd_per_credit"),
+    _number("created_at_ns"),
+    UniqueConstraint("name"),
+)
+
+price_imports = _table(
+    "price_imports",
+    _identity(),
+    _text("source"),
+    _text("source_version"),
+    _number("imported_at_ns"),
+    _number("versions_added"),
+    _number("versions_closed"),
+)
+
+price_versions = _table(
+    "price_versions",
+    _identity(),
+    Column("import_id", Int64, ForeignKey("price_imports.id"), nullable=False),
+    _text("provider"),
+    _text("model"),
+    _text("unit"),
+    _number("over_input_tokens"),
+    _number("daily_from_s"),
+    _number("daily_to_s"),
+    _text("usd_per_1k"),
+    _number("valid_from_ns"),
+    _number("valid_to_ns", nullable=True),
+    _text("source"),
+    _text("source_version"),
+    _number("recorded_at_ns"),
+    CheckConstraint("valid_to_ns IS NULL OR valid_to_ns >= valid_from_ns", name="validity"),
+)
+Index(
+    "ix_price_versions_model",
+    price_versions.c.provider,
+    price_versions.c.model,
+    price_versions.c.unit,
+    price_versions.c.valid_from_ns,
+)
+
+priced_models = _table(
+    "priced_models",
+    _identity(),
+    _text("provider"),
+    _text("model"),
+    _number("position"),
+    _text("match"),
+    UniqueConstraint("provider", "model"),
+)
+
+charge_rules = _table(
+    "charge_rules",
+    _identity(),
+    Column("tenant_id", Int64, ForeignKey("tenants.id"), nullable=False),
+    _text("event"),
+    _text("kind"),
+    _text("multiplier"),
+    _text("usd_per_credit"),
+    _number("valid_from_ns"),
+    _number("valid_to_ns", nullable=True),
+    _text("author"),
+    _text("reason"),
+    _number("recorded_at_ns"),
+    UniqueConstraint("tenant_id", "event", "valid_from_ns"),
+)
+
+accounts = _table(
+    "accounts",
+    _identity(),
+    Column("tenant_id", Int64, ForeignKey("tenants.id"), nullable=False),
+    _text("kind"),
+    _text("name"),
+    _text("commodity"),
+    _number("created_at_ns"),
+    # Projections: the sum of the account's postings, and for wallets what usage took and when.
+    _number("balance_nano", default=0),
+    _number("spent_nano", default=0),
+    _number("last_activity_ns", nullable=True),
+    UniqueConstraint("tenant_id", "kind", "name", "commodity"),
+)
+
+transactions = _table(
+    "transactions",
+    _identity(),
+    Column("tenant_id", Int64, ForeignKey("tenants.id"), nullable=False),
+    _text("kind"),
+    _number("recorded_at_ns"),
+    _text("memo"),
+)
+
+postings = _table(
+    "postings",
+    _identity(),
+    Column("transaction_id", Int64, ForeignKey("transactions.id"), nullable=False),
+    Column("account_id", Int64, ForeignKey("accounts.id"), nullable=False),
+    _text("commodity"),
+    _number("amount_nano"),
+    _text("event"),
+    _number("rule_version_id", nullable=True),
+    _number("records"),
+)
+Index("ix_postings_transaction_id", postings.c.transaction_id)
+Index("ix_postings_account_id", postings.c.account_id, postings.c.transaction_id)
+
+idempotency_keys = _table(
+    "idempotency_keys",
+    _identity(),
+    Column("tenant_id", Int64, ForeignKey("tenants.id"), nullable=False),
+    _text("key"),
+    _text("request"),
+    Column("transaction_id", Int64, ForeignKey("transactions.id"), nullable=False),
+    UniqueConstraint("tenant_id", "key"),
+)
+
+usage_records = _table(
+    "usage_records",
+    _identity(),
+    _number("tenant_id"),
+    Column("trace_id", LargeBinary, nullable=False),
+    Column("span_id", LargeBinary, nullable=False),
+    Column("parent_span_id", LargeBinary, nullable=False),
+    _number("transaction_id"),
+    _number("received_at_ns"),
+    _number("started_at_ns"),
+    _number("priced_at_ns"),
+    _number("latency_ns"),
+    _number("time_to_first_chunk_ns", nullable=True),
+    _text("wallet"),
+    _text("event"),
+    _text("action_id"),
+    _text("operation"),
+    _text("reported_provider"),
+    _text("request_model"),
+    _text("response_model"),
+    _text("provider"),
+    _text("model"),
+    _text("response_id"),
+    # A digest of provider and response id on the one record of a call that may be charged, NULL on the others.
+    Column("call_key", LargeBinary, nullable=True),
+    _text("service_tier"),
+    _text("error_type"),
+    _number("input_tokens", nullable=True),
+    _number("cache_read_tokens", nullable=True),
+    _number("cache_write_tokens", nullable=True),
+    _number("cache_write_1h_tokens", nullable=True),
+    _number("input_audio_tokens", nullable=True),
+    _number("output_tokens", nullable=True),
+    _number("output_audio_tokens", nullable=True),
+    _number("reasoning_tokens", nullable=True),
+    _text("dept"),
+    _text("project"),
+    _text("task"),
+    _text("route"),
+    _text("region"),
+    _text("dialect"),
+    _text("assumptions"),
+    _text("verdict"),
+    _text("reason"),
+    _number("cost_nanousd", nullable=True),
+    _number("charge_nanocredits", nullable=True),
+    _text("price_version_ids"),
+    _number("rule_version_id", nullable=True),
+    UniqueConstraint("tenant_id", "trace_id", "span_id"),
+    UniqueConstraint("tenant_id", "call_key"),
+)
+Index("ix_usage_records_wallet", usage_records.c.tenant_id, usage_records.c.wallet, usage_records.c.id)
+Index("ix_usage_records_transaction_id", usage_records.c.transaction_id)
+Index("ix_usage_records_priced_at_ns", usage_records.c.tenant_id, usage_records.c.priced_at_ns)
+
+usage_conflicts = _table(
+    "usage_conflicts",
+    _identity(),
+    _number("tenant_id"),
+    Column("trace_id", LargeBinary, nullable=False),
+    Column("span_id", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    _number("received_at_ns"),
+    _text("facts"),
+    UniqueConstraint("tenant_id", "trace_id", "span_id", "digest"),
+)
+
+usage_totals = _table(
+    "usage_totals",
+    _identity(),
+    _number("tenant_id"),
+    _text("event"),
+    _text("provider"),
+    _text("model"),
+    _text("verdict"),
+    _number("requests"),
+    _number("errors"),
+    _number("input_tokens"),
+    _number("cache_read_tokens"),
+    _number("cache_write_tokens"),
+    _number("cache_write_1h_tokens"),
+    _number("input_audio_tokens"),
+    _number("output_tokens"),
+    _number("output_audio_tokens"),
+    _number("reasoning_tokens"),
+    _number("cost_nanousd"),
+    _number("charge_nanocredits"),
+    UniqueConstraint("tenant_id", "event", "provider", "model", "verdict"),
+)
+
+TOKEN_COLUMNS = (
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "input_audio_tokens",
+    "output_tokens",
+    "output_audio_tokens",
+    "reasoning_tokens",
+)
+"""The columns that hold `records.Buckets`, in its order."""

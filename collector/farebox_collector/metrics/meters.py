@@ -1,0 +1,71 @@
+"""What this process counts itself: intake, commits, latencies."""
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from farebox_collector.metrics import catalogue
+from farebox_collector.metrics.catalogue import Metric
+from farebox_collector.records import PricedUsage
+from farebox_collector.verdicts import Verdict
+
+
+class Meters:
+    """The process's own metrics, registered in `registry`."""
+
+    def __init__(self, registry: CollectorRegistry, queue_limit_bytes: int) -> None:
+        self._registry = registry
+        self._spans = self._counter(catalogue.SPANS)
+        self._exports = self._counter(catalogue.EXPORTS)
+        self._ingest_seconds = self._histogram(catalogue.INGEST_SECONDS)
+        self._commit_seconds = self._histogram(catalogue.COMMIT_SECONDS)
+        self._commit_records = self._histogram(catalogue.COMMIT_RECORDS)
+        self._call_seconds = self._histogram(catalogue.CALL_SECONDS)
+        self._queue_bytes = self._gauge(catalogue.QUEUE_BYTES)
+        self._labels_folded = self._counter(catalogue.LABELS_FOLDED)
+        self._gauge(catalogue.QUEUE_LIMIT_BYTES).set(queue_limit_bytes)
+        self._gauge(catalogue.BUILD_INFO).labels(
+            version=version("farebox-collector"), sqlite=sqlite3.sqlite_version
+        ).set(1)
+        for verdict in Verdict:
+            # A series must exist at 0, or its first increase goes unseen.
+            self._spans.labels(verdict=verdict)
+
+    def answered(self, transport: str, outcome: str, seconds: float) -> None:
+        """An OTLP request was answered."""
+        self._exports.labels(transport=transport, outcome=outcome).inc()
+        self._ingest_seconds.labels(transport=transport).observe(seconds)
+
+    def judged(self, verdicts: Mapping[Verdict, int]) -> None:
+        """The spans of an acknowledged request got these verdicts."""
+        for verdict, count in verdicts.items():
+            self._spans.labels(verdict=verdict).inc(count)
+
+    def committed(self, records: int, seconds: float) -> None:
+        """A ledger transaction ended."""
+        self._commit_records.observe(records)
+        self._commit_seconds.observe(seconds)
+
+    def charged(self, calls: Iterable[PricedUsage]) -> None:
+        """These calls were charged; their models are in the price book, so their labels are bounded by it."""
+        for call in calls:
+            self._call_seconds.labels(call.provider, call.model).observe(call.usage.latency_ns / 1e9)
+
+    def queued(self, size_bytes: int) -> None:
+        """This many bytes of requests are being worked on now."""
+        self._queue_bytes.set(size_bytes)
+
+    def folded(self, calls: int) -> None:
+        """This many more calls were counted under `other`."""
+        self._labels_folded.inc(calls)
+
+    def _counter(self, metric: Metric) -> Counter:
+        return Counter(metric.name, metric.meaning, metric.labels, registry=self._registry)
+
+    def _gauge(self, metric: Metric) -> Gauge:
+        return Gauge(metric.name, metric.meaning, metric.labels, registry=self._registry)
+
+    def _histogram(self, metric: Metric) -> Histogram:
+        return Histogram(metric.name, metric.meaning, metric.labels, registry=self._registry, buckets=metric.buckets)

@@ -1,0 +1,152 @@
+"""Price one usage record: what it cost, what it is charged, or why neither is known yet."""
+
+from typing import NamedTuple
+
+from farebox_collector.money import MAX_NANO, round_half_even
+from farebox_collector.pricing.book import PriceBook, RateCard
+from farebox_collector.pricing.rules import RuleBook
+from farebox_collector.records import Buckets, PricedUsage, UsageRecord
+from farebox_collector.verdicts import Verdict
+
+AHEAD_NS = 5 * 60 * 10**9
+"""How far ahead of the receiver a sender's clock may be."""
+
+STANDARD_TIERS = frozenset({"", "default", "standard", "auto", "on_demand"})
+
+_FALLBACK_UNITS = {
+    "cache_read": "input",
+    "cache_write": "input",
+    "cache_write_1h": "cache_write",
+    "input_audio": "input",
+    "output_audio": "output",
+}
+"""Where a book has no price of its own for a unit, providers bill it as this one."""
+
+
+class UnknownPrice(Exception):
+    """A bucket has tokens and the card no price for it; the message names the unit."""
+
+
+def price(usage: UsageRecord, received_at_ns: int, max_age_ns: int, book: PriceBook, rules: RuleBook) -> PricedUsage:
+    """Price a call with the prices and the rule of the moment it started.
+
+    A start outside [received − max age, received + 5 min] is priced at the time of receipt: senders don't pick a price.
+    """
+    at_ns, assumptions = usage.started_at_ns, usage.assumptions
+    if not received_at_ns - max_age_ns <= at_ns <= received_at_ns + AHEAD_NS:
+        at_ns = received_at_ns
+        assumptions += ("start_time_out_of_range",)
+    if usage.buckets is None:
+        if usage.error_type and not usage.response_id:
+            return _unsettled(usage, Verdict.FAILED, usage.error_type, at_ns, assumptions)
+        return _unsettled(usage, Verdict.UNMETERED, "the span reports no usage", at_ns, assumptions)
+    if usage.summary:
+        return _unsettled(usage, Verdict.DEFERRED, "repeats the usage of its calls", at_ns, assumptions)
+    if not usage.provider:
+        return _unsettled(usage, Verdict.UNPRICED, "the span names no provider", at_ns, assumptions)
+
+    card, guessed = _card(usage, usage.buckets, at_ns, book)
+    if card is None:
+        return _unsettled(usage, Verdict.UNPRICED, "no price for this model at that time", at_ns, assumptions)
+    try:
+        cost_nanousd, fallbacks = cost(card, usage.buckets)
+    except UnknownPrice as error:
+        return _unsettled(usage, Verdict.UNPRICED, f"no price for {error}", at_ns, assumptions)
+    rule = rules.rule_for(usage.event, at_ns)
+    if rule is None:
+        return _unsettled(usage, Verdict.UNPRICED, "no charge rule at that time", at_ns, assumptions)
+    charge_nanocredits = rules.charge_nanocredits(rule, cost_nanousd)
+    if max(cost_nanousd, charge_nanocredits) >= MAX_NANO:
+        return _unsettled(usage, Verdict.UNPRICED, "the amount is out of range", at_ns, assumptions)
+    if usage.service_tier not in STANDARD_TIERS:
+        guessed += ("service_tier_at_standard_price",)
+    return PricedUsage(
+        usage=usage,
+        verdict=Verdict.CHARGED,
+        reason="",
+        priced_at_ns=at_ns,
+        provider=card.provider,
+        model=card.model,
+        cost_nanousd=cost_nanousd,
+        charge_nanocredits=charge_nanocredits,
+        price_version_ids=card.version_ids,
+        rule_version_id=rule.id,
+        assumptions=assumptions + guessed + fallbacks,
+    )
+
+
+class Line(NamedTuple):
+    """One line of the bill of a call."""
+
+    unit: str
+    quantity: int
+    priced_as: str
+    """The unit whose price is used: its own, unless the book has none for it."""
+    rate: int
+    """Over the card's denominator."""
+
+
+def cost(card: RateCard, buckets: Buckets) -> tuple[int, tuple[str, ...]]:
+    """Nano-USD that the buckets cost, and which units were billed at another unit's price. Raises UnknownPrice."""
+    exact = 0
+    fallbacks: tuple[str, ...] = ()
+    for unit, count, priced_as, rate in bill(card, buckets):
+        exact += count * rate
+        if priced_as is not unit:
+            fallbacks += (f"{unit}_at_{priced_as}_price",)
+    return round_half_even(exact, card.denominator), fallbacks
+
+
+def bill(card: RateCard, buckets: Buckets) -> list[Line]:
+    """The lines whose sum is the cost of a call, one a unit with tokens in it. Raises UnknownPrice.
+
+    Reasoning is billed apart from output only where the card prices it apart.
+    """
+    rates = card.rates
+    lines: list[Line] = []
+    if "requests" in rates:
+        lines.append(Line("requests", 1, "requests", rates["requests"]))
+    for unit, count in zip(Buckets._fields, buckets, strict=True):
+        if not count or unit == "reasoning":
+            continue
+        if unit == "output" and buckets.reasoning and "output_reasoning" in rates:
+            lines.append(Line("output_reasoning", buckets.reasoning, "output_reasoning", rates["output_reasoning"]))
+            count -= buckets.reasoning
+        priced_as = unit
+        while priced_as not in rates:
+            if priced_as not in _FALLBACK_UNITS:
+                raise UnknownPrice(unit)
+            priced_as = _FALLBACK_UNITS[priced_as]
+        lines.append(Line(unit, count, priced_as, rates[priced_as]))
+    return lines
+
+
+def _card(usage: UsageRecord, buckets: Buckets, at_ns: int, book: PriceBook) -> tuple[RateCard | None, tuple[str, ...]]:
+    """The card of the model that answered, else of the one that was asked for, flagged."""
+    tokens = buckets.inclusive_input
+    if usage.response_model:
+        card = book.rate_for(usage.provider, usage.response_model, at_ns, tokens)
+        if card is not None:
+            return card, ()
+    if usage.request_model and usage.request_model != usage.response_model:
+        card = book.rate_for(usage.provider, usage.request_model, at_ns, tokens)
+        return card, ("priced_as_the_requested_model",) if usage.response_model else ()
+    return None, ()
+
+
+def _unsettled(
+    usage: UsageRecord, verdict: Verdict, reason: str, at_ns: int, assumptions: tuple[str, ...]
+) -> PricedUsage:
+    return PricedUsage(
+        usage=usage,
+        verdict=verdict,
+        reason=reason,
+        priced_at_ns=at_ns,
+        provider=usage.provider,
+        model=usage.response_model or usage.request_model,
+        cost_nanousd=None,
+        charge_nanocredits=None,
+        price_version_ids="",
+        rule_version_id=None,
+        assumptions=assumptions,
+    )

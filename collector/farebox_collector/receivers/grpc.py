@@ -1,0 +1,53 @@
+"""OTLP/gRPC: TraceService/Export over grpc.aio, bodies as bytes; gRPC itself undoes gzip and bounds the message."""
+
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from farebox_collector.receivers.intake import Intake, Refused
+from farebox_collector.receivers.protobuf import ProtobufDecoder
+from farebox_collector.receivers.status import Failure, retry_info, status_message
+
+_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+
+class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
+    """Serves Export; see the package for the contract of a receiver."""
+
+    def __init__(self, intake: Intake, decode: ProtobufDecoder) -> None:
+        self._intake = intake
+        self._decode = decode
+        # Without (de)serializers a handler gets and gives the bytes of the message.
+        self._handler = grpc.unary_unary_rpc_method_handler(self._export)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The handler of Export; None for any other method."""
+        return self._handler if handler_call_details.method == _EXPORT else None
+
+    async def _export(self, body: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        try:
+            response = await self._intake.take("grpc", body, self._decode)
+        except Refused as refused:
+            failure = refused.failure
+            await context.abort(failure.grpc_code, failure.message, trailing_metadata=_trailers(failure))
+        return response.SerializeToString()
+
+
+def server(service: TraceService, max_request_bytes: int) -> grpc.aio.Server:
+    """A gRPC server with Export, not listening yet."""
+    options = [
+        ("grpc.max_receive_message_length", max_request_bytes),
+        # Two processes on one port would each get half of the spans, and nobody would know.
+        ("grpc.so_reuseport", 0),
+    ]
+    made = grpc.aio.server(options=options)
+    made.add_generic_rpc_handlers((service,))
+    return made
+
+
+def _trailers(failure: Failure) -> tuple[tuple[str, bytes], ...]:
+    details = (("grpc-status-details-bin", status_message(failure).SerializeToString()),)
+    if not failure.retryable:
+        return details
+    return (*details, ("google.rpc.retryinfo-bin", retry_info().SerializeToString()))

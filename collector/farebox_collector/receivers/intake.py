@@ -1,0 +1,58 @@
+"""What both transports do with a body: hand it to the pipeline, count the answer, build the response."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from farebox_collector.metrics.meters import Meters
+from farebox_collector.pipeline import ExportRequest, Pipeline
+from farebox_collector.receivers.status import Failure, failure_of
+from farebox_collector.records import DEFAULT_TENANT_ID, Span
+from farebox_collector.verdicts import Verdict
+
+_MAX_REASONS = 5
+
+_logger = logging.getLogger(__name__)
+
+
+class Refused(Exception):
+    """The request was not taken; `failure` says how to answer."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Intake:
+    """The receivers' way into the pipeline."""
+
+    def __init__(self, pipeline: Pipeline, meters: Meters) -> None:
+        self._pipeline = pipeline
+        self._meters = meters
+
+    async def take(
+        self, transport: str, body: bytes, decode: Callable[[bytes], Iterable[Span]]
+    ) -> ExportTraceServiceResponse:
+        """Take one export; returns once it is durable. Raises Refused."""
+        started = time.perf_counter()
+        try:
+            outcome = await self._pipeline.accept(ExportRequest(DEFAULT_TENANT_ID, transport, body, decode))
+        except Exception as error:
+            raise self.refusal(transport, error, time.perf_counter() - started) from error
+        self._meters.answered(transport, "accepted", time.perf_counter() - started)
+        response = ExportTraceServiceResponse()
+        rejected = outcome.verdicts[Verdict.REJECTED]
+        if rejected:
+            response.partial_success.rejected_spans = rejected
+            response.partial_success.error_message = "; ".join(outcome.rejections[:_MAX_REASONS])
+        return response
+
+    def refusal(self, transport: str, error: Exception, seconds: float) -> Refused:
+        """Count a request that is not taken, and log what nobody foresaw."""
+        failure = failure_of(error)
+        if failure.outcome == "failed":
+            _logger.error("an export could not be taken", exc_info=error)
+        self._meters.answered(transport, failure.outcome, seconds)
+        return Refused(failure)

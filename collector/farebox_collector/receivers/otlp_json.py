@@ -1,0 +1,124 @@
+"""OTLP/JSON to spans, by the same contract as `protobuf.py`.
+
+Ids are hexadecimal, 64-bit integers may be strings, unknown fields are ignored (OTLP 1.x, JSON Protobuf Encoding).
+Read by hand rather than through protobuf's JSON parser: that one refuses a whole request for one number out of range,
+and the good spans beside it would be lost.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from farebox_collector.receivers.status import MalformedRequest
+from farebox_collector.records import Attributes, AttributeValue, Span
+
+_STATUS_ERROR = (2, "STATUS_CODE_ERROR")
+
+
+class JsonDecoder:
+    """Turns OTLP/JSON bodies into spans that carry only the `wanted` attributes."""
+
+    def __init__(self, wanted: Iterable[str]) -> None:
+        self._wanted = frozenset(wanted)
+
+    def __call__(self, body: bytes) -> Iterator[Span]:
+        """Yield the spans of an ExportTraceServiceRequest. Raises MalformedRequest if it is none."""
+        try:
+            request = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise MalformedRequest("the body is not JSON") from error
+        for resource_spans in _list(_object(request, "the request"), "resourceSpans"):
+            resource = self._attributes(_child(resource_spans, "resource"))
+            for scope_spans in _list(resource_spans, "scopeSpans"):
+                scope = _child(scope_spans, "scope")
+                name, version = _text(scope.get("name")), _text(scope.get("version"))
+                for span in _list(scope_spans, "spans"):
+                    yield Span(
+                        _identifier(span.get("traceId")),
+                        _identifier(span.get("spanId")),
+                        _identifier(span.get("parentSpanId")),
+                        _integer(span.get("startTimeUnixNano")) or 0,
+                        _integer(span.get("endTimeUnixNano")) or 0,
+                        _child(span, "status").get("code") in _STATUS_ERROR,
+                        self._attributes(span),
+                        resource,
+                        name,
+                        version,
+                    )
+
+    def _attributes(self, owner: Mapping[str, Any]) -> Attributes:
+        attributes: dict[str, AttributeValue] = {}
+        for pair in _list(owner, "attributes"):
+            key = pair.get("key")
+            if isinstance(key, str) and key in self._wanted:
+                value = _value(_child(pair, "value"))
+                if value is not None:
+                    attributes[key] = value
+        return attributes
+
+
+def _object(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise MalformedRequest(f"{name} is not an object")
+    return value
+
+
+def _child(owner: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = owner.get(name)
+    return {} if value is None else _object(value, name)
+
+
+def _list(owner: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
+    value = owner.get(name)
+    if value is None:
+        return
+    if not isinstance(value, list):
+        raise MalformedRequest(f"{name} is not an array")
+    for item in value:
+        yield _object(item, f"an element of {name}")
+
+
+def _text(value: Any) -> str:
+    # A lone surrogate is legal in JSON and cannot be stored anywhere.
+    return value.encode(errors="replace").decode() if isinstance(value, str) else ""
+
+
+def _identifier(value: Any) -> bytes:
+    """A trace or span id; empty when it is not hexadecimal, which the dialects then reject span by span."""
+    try:
+        return bytes.fromhex(value) if isinstance(value, str) else b""
+    except ValueError:
+        return b""
+
+
+def _integer(value: Any) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str) and len(value) <= 20:
+        try:
+            return int(value)
+        except ValueError:
+            return None
+    return None
+
+
+def _value(value: Mapping[str, Any]) -> AttributeValue | None:
+    if "stringValue" in value:
+        return _text(value["stringValue"])
+    if "intValue" in value:
+        # What is no integer stays visible to the dialect, which rejects it by name.
+        integer = _integer(value["intValue"])
+        return str(value["intValue"]) if integer is None else integer
+    if "doubleValue" in value:
+        try:
+            return float(value["doubleValue"])
+        except (TypeError, ValueError, OverflowError):
+            return str(value["doubleValue"])
+    if "boolValue" in value:
+        return bool(value["boolValue"])
+    if "arrayValue" in value:
+        items = _list(_child(value, "arrayValue"), "values")
+        return tuple(_text(item["stringValue"]) for item in items if "stringValue" in item)
+    return None

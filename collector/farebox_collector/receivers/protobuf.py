@@ -1,0 +1,144 @@
+"""OTLP protobuf to spans, lazily: an attribute that no dialect reads is never parsed, nor kept.
+
+The published schema makes a Python object of each attribute of each span, which costs more than all the rest of the
+way. This one declares attributes as plain `bytes` (wire-compatible: a message and a byte string are encoded alike), so
+that the C parser hands over slices. Of those, only the wanted keys are decoded, and since models, wallets and tags
+repeat, decoded slices are remembered.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+
+from farebox_collector.receivers.status import MalformedRequest
+from farebox_collector.records import Attributes, AttributeValue, Span
+
+_Field = descriptor_pb2.FieldDescriptorProto
+_MEMO_ENTRIES = 20_000
+_MEMO_VALUE_BYTES = 128
+_STATUS_ERROR = 2
+
+
+def _lazy_request_class() -> type[Any]:
+    """The message class of ExportTraceServiceRequest with `bytes` attributes; the numbers are opentelemetry-proto's."""
+    file = descriptor_pb2.FileDescriptorProto(name="farebox/otlp_lazy.proto", package="farebox.otlp", syntax="proto3")
+    scalar = {"bytes": _Field.TYPE_BYTES, "fixed64": _Field.TYPE_FIXED64, "int32": _Field.TYPE_INT32}
+    messages = {
+        "Resource": [("attributes", 1, "bytes*")],
+        "Scope": [("name", 1, "bytes"), ("version", 2, "bytes")],
+        "Status": [("code", 3, "int32")],
+        "Span": [
+            ("trace_id", 1, "bytes"),
+            ("span_id", 2, "bytes"),
+            ("parent_span_id", 4, "bytes"),
+            ("start_time_unix_nano", 7, "fixed64"),
+            ("end_time_unix_nano", 8, "fixed64"),
+            ("attributes", 9, "bytes*"),
+            ("status", 15, "Status"),
+        ],
+        "ScopeSpans": [("scope", 1, "Scope"), ("spans", 2, "Span*")],
+        "ResourceSpans": [("resource", 1, "Resource"), ("scope_spans", 2, "ScopeSpans*")],
+        "Request": [("resource_spans", 1, "ResourceSpans*")],
+    }
+    for name, fields in messages.items():
+        declared = file.message_type.add(name=name)
+        for field_name, number, kind in fields:
+            base = kind.rstrip("*")
+            declared.field.add(
+                name=field_name,
+                number=number,
+                label=_Field.LABEL_REPEATED if kind.endswith("*") else _Field.LABEL_OPTIONAL,
+                type=scalar.get(base, _Field.TYPE_MESSAGE),
+                type_name=None if base in scalar else f".farebox.otlp.{base}",
+            )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("farebox.otlp.Request"))
+
+
+_Request = _lazy_request_class()
+
+
+def _value(raw: bytes) -> AttributeValue | None:
+    """Decode one KeyValue to its value; None for what no dialect uses (bytes, maps, nothing) or cannot be parsed."""
+    try:
+        value = KeyValue.FromString(raw).value
+    except (message.DecodeError, ValueError):
+        return None
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return tuple(item.string_value for item in value.array_value.values if item.HasField("string_value"))
+    if kind in ("string_value", "int_value", "double_value", "bool_value"):
+        return getattr(value, kind)  # type: ignore[no-any-return]
+    return None
+
+
+class ProtobufDecoder:
+    """Turns request bodies into spans that carry only the `wanted` attributes. Not thread-safe: one a thread.
+
+    `once` names attributes whose values never repeat (response ids), so that they don't push others out of the memo.
+    """
+
+    def __init__(self, wanted: Iterable[str], once: Iterable[str]) -> None:
+        self._wanted = {key.encode(): key for key in wanted}
+        self._once = frozenset(once)
+        self._memo: dict[bytes, tuple[str, AttributeValue] | None] = {}
+
+    def __call__(self, body: bytes) -> Iterator[Span]:
+        """Yield the spans of an ExportTraceServiceRequest. Raises MalformedRequest if it is none."""
+        try:
+            request = _Request.FromString(body)
+        except (message.DecodeError, struct.error, ValueError) as error:
+            raise MalformedRequest("the body is not an OTLP ExportTraceServiceRequest in protobuf") from error
+        for resource_spans in request.resource_spans:
+            resource = self._attributes(resource_spans.resource.attributes)
+            for scope_spans in resource_spans.scope_spans:
+                scope = scope_spans.scope.name.decode(errors="replace")
+                version = scope_spans.scope.version.decode(errors="replace")
+                for span in scope_spans.spans:
+                    yield Span(
+                        span.trace_id,
+                        span.span_id,
+                        span.parent_span_id,
+                        span.start_time_unix_nano,
+                        span.end_time_unix_nano,
+                        span.status.code == _STATUS_ERROR,
+                        self._attributes(span.attributes),
+                        resource,
+                        scope,
+                        version,
+                    )
+
+    def _attributes(self, raws: Iterable[bytes]) -> Attributes:
+        attributes: dict[str, AttributeValue] = {}
+        memo = self._memo
+        for raw in raws:
+            if raw in memo:
+                known = memo[raw]
+                if known is not None:
+                    attributes[known[0]] = known[1]
+                continue
+            key = self._key(raw)
+            if key is None:
+                continue
+            value = _value(raw)
+            if value is not None:
+                attributes[key] = value
+            if key not in self._once and len(raw) <= _MEMO_VALUE_BYTES:
+                if len(memo) >= _MEMO_ENTRIES:
+                    memo.clear()
+                memo[raw] = None if value is None else (key, value)
+        return attributes
+
+    def _key(self, raw: bytes) -> str | None:
+        """The wanted key of one encoded KeyValue, read without parsing it; None if nobody wants it."""
+        # Field 1 (key) comes first and is shorter than 128 bytes in what every known exporter writes.
+        if len(raw) > 2 and raw[0] == 0x0A and raw[1] < 128:
+            return self._wanted.get(raw[2 : 2 + raw[1]])
+        try:
+            return self._wanted.get(KeyValue.FromString(raw).key.encode())
+        except (message.DecodeError, ValueError):
+            return None

@@ -1,0 +1,67 @@
+"""Failures of the way, and the one place that maps them to gRPC and HTTP answers.
+
+Retryable failures tell the client to send the same request again; permanent ones tell it not to. Clients differ in
+where they look for the delay: some read the standard `grpc-status-details-bin`, the Python SDK reads only
+`google.rpc.retryinfo-bin`, HTTP clients read `Retry-After`. All get it.
+"""
+
+from typing import NamedTuple
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.code_pb2 import Code
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+
+from farebox_collector.pipeline import Overloaded, RequestTooLarge, ShuttingDown
+
+RETRY_DELAY_MS = 1_700
+"""Between 1.5 and 1.9 s the Python SDK makes the most attempts (six) before it gives a batch up."""
+
+
+class MalformedRequest(Exception):
+    """The body is not what its content type says; the message says what is wrong, without quoting it."""
+
+
+class UnsupportedEncoding(Exception):
+    """The content type or content encoding is none that OTLP/HTTP defines."""
+
+
+class Failure(NamedTuple):
+    """How one kind of failure is answered."""
+
+    grpc_code: grpc.StatusCode
+    http_status: int
+    retryable: bool
+    message: str
+    outcome: str
+    """How the metric of answered requests calls it."""
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The answer for an exception. Texts of unforeseen errors stay inside: they may hold data."""
+    match error:
+        case MalformedRequest():
+            return Failure(grpc.StatusCode.INVALID_ARGUMENT, 400, False, str(error), "invalid")
+        case UnsupportedEncoding():
+            return Failure(grpc.StatusCode.INVALID_ARGUMENT, 415, False, str(error), "invalid")
+        case RequestTooLarge():
+            return Failure(grpc.StatusCode.INVALID_ARGUMENT, 413, False, str(error), "invalid")
+        case Overloaded() | ShuttingDown():
+            return Failure(grpc.StatusCode.UNAVAILABLE, 503, True, str(error), "overloaded")
+        case _:
+            # Storage trouble, or a bug of ours: either way the client still holds the only copy. Let it try again.
+            return Failure(grpc.StatusCode.UNAVAILABLE, 503, True, "the ledger cannot take this now", "failed")
+
+
+def status_message(failure: Failure) -> Status:
+    """The google.rpc.Status that OTLP/HTTP wants as a body and gRPC as a trailer."""
+    status = Status(code=getattr(Code, failure.grpc_code.name), message=failure.message)
+    if failure.retryable:
+        status.details.add().Pack(retry_info())
+    return status
+
+
+def retry_info() -> RetryInfo:
+    """The delay that is asked of every client that is told to try again."""
+    return RetryInfo(retry_delay=Duration(seconds=RETRY_DELAY_MS // 1000, nanos=RETRY_DELAY_MS % 1000 * 1_000_000))

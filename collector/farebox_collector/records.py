@@ -1,0 +1,186 @@
+"""The vocabulary: immutable facts that travel from the wire to the ledger. No I/O, no clock, no behaviour.
+
+Times are integer Unix nanoseconds (UTC) and end in `_ns`; money ends in its unit (see `money.py`).
+Named tuples rather than frozen dataclasses: several are made for every span, and a tuple costs a quarter as much.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import NamedTuple
+
+from farebox_collector.verdicts import Verdict
+
+AttributeValue = str | int | float | bool | tuple[str, ...]
+Attributes = Mapping[str, AttributeValue]
+
+DEFAULT_TENANT_ID = 1
+UNATTRIBUTED = "unattributed"
+"""The wallet that pays for calls whose span names nobody."""
+NO_EVENT = "unnamed"
+"""The event of a call that was made outside any named action."""
+
+
+class Span(NamedTuple):
+    """One span as it came, reduced to the attributes that some dialect reads; prompts never get this far."""
+
+    trace_id: bytes
+    span_id: bytes
+    parent_span_id: bytes
+    start_ns: int
+    end_ns: int
+    failed: bool
+    attributes: Attributes
+    resource: Attributes
+    scope_name: str
+    scope_version: str
+
+
+class Buckets(NamedTuple):
+    """Disjoint token counts of one call. `reasoning` alone is a memo: it is part of `output`, never added to it."""
+
+    input: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    """Written to a cache that lives five minutes, the providers' default."""
+    cache_write_1h: int = 0
+    """Written to a cache that lives an hour, which costs more."""
+    input_audio: int = 0
+    output: int = 0
+    output_audio: int = 0
+    reasoning: int = 0
+
+    @property
+    def inclusive_input(self) -> int:
+        """All tokens that went in, cached or not: what long-context thresholds look at."""
+        return self.input + self.cache_read + self.cache_write + self.cache_write_1h + self.input_audio
+
+    @property
+    def total(self) -> int:
+        """All tokens of the call."""
+        return self.inclusive_input + self.output + self.output_audio
+
+
+class UsageRecord(NamedTuple):
+    """One model call as a dialect understood it: who, what, model, tokens, latency, outcome, tags."""
+
+    trace_id: bytes
+    span_id: bytes
+    parent_span_id: bytes
+    started_at_ns: int
+    latency_ns: int
+    wallet: str
+    event: str
+    action_id: str
+    operation: str
+    provider: str
+    """As the span names it; the price book knows the aliases."""
+    request_model: str
+    response_model: str
+    response_id: str
+    service_tier: str
+    error_type: str
+    """Empty for a call that succeeded."""
+    buckets: Buckets | None
+    """None when the span reports no usage at all."""
+    summary: bool
+    """True for agent and workflow spans, which repeat the usage of the calls inside them."""
+    time_to_first_chunk_ns: int | None
+    dept: str
+    project: str
+    task: str
+    route: str
+    region: str
+    dialect: str
+    assumptions: tuple[str, ...]
+    """What had to be assumed to read this span; shown on the receipt."""
+
+
+class NotBillable(NamedTuple):
+    """A span that is no model call, with the reason."""
+
+    reason: str
+
+
+class Rejected(NamedTuple):
+    """A span whose facts can never be booked, with the reason."""
+
+    reason: str
+
+
+class PricedUsage(NamedTuple):
+    """A usage record with what it costs and what it is charged, or why it is neither."""
+
+    usage: UsageRecord
+    verdict: Verdict
+    reason: str
+    priced_at_ns: int
+    """The moment whose prices were used."""
+    provider: str
+    """Provider in the price book; as reported where the book does not know it."""
+    model: str
+    """Model in the price book; as reported where the book does not know it."""
+    cost_nanousd: int | None
+    charge_nanocredits: int | None
+    price_version_ids: str
+    """JSON list of the price versions that apply; empty where nothing was priced."""
+    rule_version_id: int | None
+    assumptions: tuple[str, ...]
+
+
+class PriceVersion(NamedTuple):
+    """One immutable row of the price book: what one unit of one model costs during a span of time."""
+
+    id: int
+    provider: str
+    model: str
+    unit: str
+    """A field of `Buckets`, `output_reasoning`, or `requests` (one a call)."""
+    over_input_tokens: int
+    """Applies to the whole call when its inclusive input is over this many tokens; 0 is the base price."""
+    daily_from_s: int
+    daily_to_s: int
+    """UTC seconds of the day between which it applies, half-open; equal means all day."""
+    usd_per_1k: Decimal
+    valid_from_ns: int
+    valid_to_ns: int | None
+    """Half-open validity; None is open-ended."""
+    source: str
+    source_version: str
+
+
+class CatalogueRow(NamedTuple):
+    """One price as a catalogue states it; see `PriceVersion` for the fields."""
+
+    provider: str
+    model: str
+    unit: str
+    over_input_tokens: int
+    daily_from_s: int
+    daily_to_s: int
+    usd_per_1k: Decimal
+    valid_from_ns: int
+    valid_to_ns: int | None
+
+
+class PricedModel(NamedTuple):
+    """How a model of the price book is recognised: `match` is a clause such as {"starts_with": "gpt-4o"}."""
+
+    provider: str
+    model: str
+    position: int
+    """Matches are tried in this order; the first wins."""
+    match: str
+    """JSON of the clause: equals, starts_with, ends_with, contains, regex, or, and."""
+
+
+class ChargeRule(NamedTuple):
+    """One immutable version of what an event costs in credits. `event` may be `*`, which catches the rest."""
+
+    id: int
+    event: str
+    kind: str
+    """`cost_plus`: the provider's cost times `multiplier`, converted at `usd_per_credit`."""
+    multiplier: Decimal
+    usd_per_credit: Decimal
+    valid_from_ns: int
+    valid_to_ns: int | None

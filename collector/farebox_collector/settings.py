@@ -1,0 +1,106 @@
+"""Settings: flags, then `FAREBOX_…` in the environment, then `farebox.toml`, then defaults; checked at boot."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+CONFIG_FILE = "farebox.toml"
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Split `host:port`; the host comes without the brackets of an IPv6 address, port 0 lets the system choose."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def check_loopback(value: str) -> str:
+    """Check an address to listen on. Raises ValueError unless it is `host:port` on the loopback interface."""
+    host, colon, port = value.rpartition(":")
+    host = host.strip("[]")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{value!r} is not host:port")
+    loopback = host == "localhost"
+    if not loopback:
+        try:
+            loopback = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            raise ValueError(f"{host!r} is neither an IP address nor localhost") from None
+    if not loopback:
+        raise ValueError(
+            f"refusing to listen on {host}: this version has no API keys yet, so whoever reaches a port could read"
+            " and write the books; listen on 127.0.0.1 and put an authenticating proxy in front"
+        )
+    return value
+
+
+LoopbackAddress = Annotated[str, AfterValidator(check_loopback)]
+
+
+class Settings(BaseSettings):
+    """What can be set. Every field is also `FAREBOX_<FIELD>` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="FAREBOX_", extra="forbid", toml_file=CONFIG_FILE)
+
+    database_url: str = Field(
+        "sqlite:///.farebox/farebox.db", description="Where the books are kept, as a SQLAlchemy URL (SQLite)."
+    )
+    grpc_address: LoopbackAddress = Field("127.0.0.1:4317", description="OTLP/gRPC intake.")
+    otlp_http_address: LoopbackAddress = Field("127.0.0.1:4318", description="OTLP/HTTP intake, `/v1/traces`.")
+    api_address: LoopbackAddress = Field("127.0.0.1:8080", description="HTTP API, its documentation at `/docs`.")
+    metrics_address: LoopbackAddress = Field("127.0.0.1:9464", description="Prometheus metrics, `/metrics`.")
+    max_request_bytes: int = Field(
+        16 * 2**20, ge=1024, description="Largest OTLP request, in bytes, also after decompression."
+    )
+    max_request_spans: int = Field(50_000, ge=1, description="Most spans in one OTLP request.")
+    queue_max_bytes: int = Field(
+        128 * 2**20,
+        ge=2**20,
+        description="Bytes of requests being worked on; above it clients are told to retry.",
+    )
+    commit_max_spans: int = Field(4_000, ge=1, le=10_000, description="Most usage records in one database transaction.")
+    wallet_attributes: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("user.id", "enduser.id"),
+        description="Span attributes that name the wallet where `farebox.wallet` is absent; comma-separated, in order.",
+    )
+    max_span_age_hours: int = Field(
+        168,
+        ge=1,
+        description="A start time older than this, or over 5 minutes ahead, is priced at the time of receipt.",
+    )
+    drain_seconds: float = Field(20.0, gt=0, description="Longest wait for work in hand after SIGTERM.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    @field_validator("wallet_attributes", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: Any) -> Any:
+        return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        if not value.startswith("sqlite:///"):
+            raise ValueError(f"{value!r}: this version keeps its books in SQLite only (sqlite:///path)")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags first, then the environment, then the file in the working directory, if there is one."""
+        del dotenv_settings, file_secret_settings
+        file = TomlConfigSettingsSource(settings_cls, Path(CONFIG_FILE))
+        return init_settings, env_settings, file

@@ -1,0 +1,1 @@
+"""What people and programs see of the books: the HTTP API. It reads through `ledger.statements`."""

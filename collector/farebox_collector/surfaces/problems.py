@@ -1,0 +1,57 @@
+"""Errors of the HTTP API as RFC 9457 problem details (`application/problem+json`)."""
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem document."""
+
+    type: str = Field("about:blank", description="A URI for the kind of problem; about:blank means the status says it.")
+    title: str = Field(description="The kind of problem, the same for every occurrence.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What is wrong with this request, and what to do.")
+    errors: list[dict[str, Any]] = Field(default=[], description="Each field that is wrong, for status 422.")
+
+
+class ApiError(HTTPException):
+    """An error that the caller can do something about."""
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {"model": Problem, "description": "A problem.", "content": {MEDIA_TYPE: {}}}
+}
+
+
+def problem(status: int, detail: str, errors: list[dict[str, Any]] | None = None) -> JSONResponse:
+    """A problem document as a response."""
+    document = Problem(
+        type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors or []
+    )
+    return JSONResponse(document.model_dump(exclude_defaults=True), status, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of an application a problem document."""
+
+    @app.exception_handler(HTTPException)
+    async def _http(_request: Request, error: HTTPException) -> JSONResponse:
+        return problem(error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [{"field": ".".join(map(str, item["loc"])), "message": item["msg"]} for item in error.errors()]
+        return problem(422, "the request has fields that cannot be used", errors)
+
+    @app.exception_handler(Exception)
+    async def _unforeseen(_request: Request, _error: Exception) -> JSONResponse:
+        # The text stays in the log: it may hold data.
+        return problem(500, "something went wrong here; the log has the details")

@@ -1,0 +1,151 @@
+"""Usage: one record a model call, and its receipt."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, BaseModel, Field
+
+from farebox_collector.ledger import statements
+from farebox_collector.ledger.statements import UsageFilter
+from farebox_collector.ledger.tables import TOKEN_COLUMNS
+from farebox_collector.money import format_nano, round_half_even
+from farebox_collector.surfaces.context import Amount, Context, format_ns, to_ns
+from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
+from farebox_collector.surfaces.problems import RESPONSES, ApiError
+from farebox_collector.surfaces.receipts import Receipt, receipt
+from farebox_collector.verdicts import STORED
+
+_VERDICTS = ", ".join(sorted(STORED))
+_NOT_TOTALLED = "reasoning_tokens"
+
+
+class Usage(BaseModel):
+    """One model call. Token counts are disjoint, but for reasoning, which is part of the output; null means unknown."""
+
+    trace_id: str
+    span_id: str
+    wallet: str
+    event: str
+    action_id: str
+    verdict: str = Field(description=f"One of {_VERDICTS}.")
+    reason: str = Field(description="Why the verdict is what it is, where that needs saying.")
+    provider: str
+    model: str = Field(description="The model in the price book, or as reported where the book does not know it.")
+    request_model: str
+    response_model: str
+    response_id: str
+    operation: str
+    error_type: str
+    started_at: str
+    latency_ms: float
+    input_tokens: int | None = Field(description="Without what was read from or written to a cache.")
+    cache_read_tokens: int | None
+    cache_write_tokens: int | None
+    cache_write_1h_tokens: int | None
+    input_audio_tokens: int | None
+    output_tokens: int | None
+    output_audio_tokens: int | None
+    reasoning_tokens: int | None
+    cost_usd: Amount | None = Field(description="What the provider charges us; null while it is not known.")
+    charge_credits: Amount | None = Field(description="What the wallet paid; null if it was not charged.")
+    cost_per_1k_usd: Amount | None = Field(description="Cost for each 1,000 tokens of this call.")
+    dept: str
+    project: str
+    task: str
+    route: str
+    region: str
+    dialect: str
+    assumptions: list[str]
+
+
+def router(context: Context) -> APIRouter:
+    """The endpoints under /v1/usage."""
+    routes = APIRouter(prefix="/v1/usage", tags=["usage"], responses=RESPONSES)
+
+    @routes.get("")
+    def list_usage(
+        wallet: str = "",
+        event: str = "",
+        model: str = "",
+        verdict: Annotated[str, Query(description=f"One of {_VERDICTS}.")] = "",
+        trace_id: Annotated[str, Query(description="32 hexadecimal digits.")] = "",
+        since: Annotated[AwareDatetime | None, Query(description="From this moment on.")] = None,
+        until: Annotated[AwareDatetime | None, Query(description="Before this moment.")] = None,
+        cursor: Cursor = None,
+        limit: Limit = 100,
+    ) -> Page[Usage]:
+        """Usage records, newest first."""
+        wanted = UsageFilter(
+            wallet,
+            event,
+            model,
+            verdict,
+            _identifier(trace_id, 16, "trace_id") if trace_id else b"",
+            None if since is None else to_ns(since),
+            None if until is None else to_ns(until),
+        )
+        position = decode_cursor(cursor, int)
+        with context.database.reading() as connection:
+            rows = statements.usage(connection, context.tenant_id, wanted, position[0] if position else None, limit + 1)
+        return page(rows, limit, show_usage, lambda row: (row.id,))
+
+    @routes.get("/{trace_id}/{span_id}/receipt")
+    def get_receipt(trace_id: str, span_id: str) -> Receipt:
+        """How the charge of one call came about, in figures that can be worked out again."""
+        trace, span = _identifier(trace_id, 16, "trace_id"), _identifier(span_id, 8, "span_id")
+        with context.database.reading() as connection:
+            found = receipt(connection, context.tenant_id, trace, span)
+        if found is None:
+            raise ApiError(404, "there is no usage record of this span")
+        return found
+
+    return routes
+
+
+def show_usage(row: Any) -> Usage:
+    """A row of `usage_records` as the API shows it."""
+    tokens = {name: getattr(row, name) for name in TOKEN_COLUMNS}
+    total = sum(count or 0 for name, count in tokens.items() if name != _NOT_TOTALLED)
+    return Usage(
+        trace_id=row.trace_id.hex(),
+        span_id=row.span_id.hex(),
+        wallet=row.wallet,
+        event=row.event,
+        action_id=row.action_id,
+        verdict=row.verdict,
+        reason=row.reason,
+        provider=row.provider,
+        model=row.model,
+        request_model=row.request_model,
+        response_model=row.response_model,
+        response_id=row.response_id,
+        operation=row.operation,
+        error_type=row.error_type,
+        started_at=format_ns(row.started_at_ns),
+        latency_ms=row.latency_ns / 1e6,
+        **tokens,
+        cost_usd=None if row.cost_nanousd is None else format_nano(row.cost_nanousd),
+        charge_credits=None if row.charge_nanocredits is None else format_nano(row.charge_nanocredits),
+        cost_per_1k_usd=(
+            None
+            if row.cost_nanousd is None or not total
+            else format_nano(round_half_even(row.cost_nanousd * 1000, total))
+        ),
+        dept=row.dept,
+        project=row.project,
+        task=row.task,
+        route=row.route,
+        region=row.region,
+        dialect=row.dialect,
+        assumptions=row.assumptions.split(",") if row.assumptions else [],
+    )
+
+
+def _identifier(text: str, size: int, name: str) -> bytes:
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if len(value) != size:
+        raise ApiError(400, f"{name} is {2 * size} hexadecimal digits")
+    return value

@@ -1,0 +1,33 @@
+"""The named outcome of every span. One enum drives the answer, the metric label and the documentation."""
+
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What became of one span. `STORED` names those that leave a usage record behind."""
+
+    CHARGED = "charged"
+    """Priced, and its wallet debited."""
+    DUPLICATE = "duplicate"
+    """The same span again with the same content: nothing changed."""
+    CONFLICT = "conflict"
+    """The same span again with other content: the first stays, this one is kept for people to look at."""
+    COVERED = "covered"
+    """Another span of the same call was charged (same provider and response id)."""
+    DEFERRED = "deferred"
+    """An agent or workflow span that sums up its calls: kept, not charged."""
+    UNPRICED = "unpriced"
+    """Usage is known, its price is not: kept, and charged nothing yet."""
+    UNMETERED = "unmetered"
+    """A model call that reported no usage: kept, and charged nothing yet."""
+    FAILED = "failed"
+    """A model call that ended in an error before it used anything: kept, costs nothing."""
+    NOT_BILLABLE = "not_billable"
+    """Not a model call: accepted, not kept."""
+    REJECTED = "rejected"
+    """Facts that cannot be booked (negative counts, no ids): refused for ever, reported as partial success."""
+
+
+STORED = frozenset(
+    {Verdict.CHARGED, Verdict.COVERED, Verdict.DEFERRED, Verdict.UNPRICED, Verdict.UNMETERED, Verdict.FAILED}
+)
