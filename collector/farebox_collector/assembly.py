@@ -38,6 +38,10 @@ Clock = Callable[[], int]
 Progress = Callable[[int, int], None]
 
 
+class CannotListen(Exception):
+    """A port cannot be had; the message says which."""
+
+
 class Listening(NamedTuple):
     """The ports that were bound, which matters where a setting said 0."""
 
@@ -122,7 +126,10 @@ async def _running(
         grpc_server = grpc_receiver.server(
             grpc_receiver.TraceService(intake, decode_protobuf), settings.max_request_bytes
         )
-        grpc_port = grpc_server.add_insecure_port(settings.grpc_address)
+        try:
+            grpc_port = grpc_server.add_insecure_port(settings.grpc_address)
+        except RuntimeError as error:
+            raise CannotListen(f"cannot listen on {settings.grpc_address}: is something else there?") from error
         # Stopped in reverse: intake first, API and metrics last, so that a drain can be watched.
         metrics_port = await stack.enter_async_context(_http_server(make_asgi_app(registry), settings.metrics_address))
         api_port = await stack.enter_async_context(
@@ -156,11 +163,14 @@ class _Server(uvicorn.Server):
 async def _http_server(app: Any, address: str) -> AsyncIterator[int]:
     """Serve an ASGI application while the block runs; yields the port."""
     host, port = host_and_port(address)
+    try:
+        bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {address}: {error.strerror}") from error
     config = uvicorn.Config(
         app, host, port, log_config=None, access_log=False, lifespan="off", server_header=False, ws="none"
     )
     server = _Server(config)
-    bound = config.bind_socket()
     task = asyncio.create_task(server.serve(sockets=[bound]))
     await server.listening.wait()
     try:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -24,6 +25,7 @@ from farebox_collector.ledger import audit as ledger_audit
 from farebox_collector.ledger import statements
 from farebox_collector.ledger.database import Database, DatabaseInUse
 from farebox_collector.ledger.prices import BY_HAND, set_price
+from farebox_collector.ledger.rules import set_rule
 from farebox_collector.ledger.schema import SchemaMissing, require_current
 from farebox_collector.ledger.wallets import IdempotencyConflict, deposit
 from farebox_collector.money import AmountError, format_nano, parse_nano
@@ -39,9 +41,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 prices_app = typer.Typer(help="The price book: what providers charge us.", no_args_is_help=True)
+rules_app = typer.Typer(help="Charge rules: what an event costs its wallet.", no_args_is_help=True)
 wallets_app = typer.Typer(help="Wallets: what customers pay from.", no_args_is_help=True)
 app.add_typer(prices_app, name="prices")
 app.add_typer(wallets_app, name="wallets")
+app.add_typer(rules_app, name="rules")
 
 _out = Console()
 _err = Console(stderr=True)
@@ -62,7 +66,7 @@ def main() -> None:
     """Entry point: errors that a person can do something about are one sentence on stderr and status 2."""
     try:
         app()
-    except (Stop, DatabaseInUse, SchemaMissing, FileNotFoundError) as error:
+    except (Stop, assembly.CannotListen, DatabaseInUse, SchemaMissing, FileNotFoundError) as error:
         _err.print(f"farebox: {error}", style="bold red", markup=False, highlight=False)
         sys.exit(2)
 
@@ -122,17 +126,12 @@ def prices_list(
     if as_json:
         _print_json(shown)
         return
-    table = Table(title="Price book", caption="over: for calls with more input tokens than this")
-    for heading in ("provider", "model", "unit"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("over", "USD per 1k"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("valid from", "source"):
-        table.add_column(heading, no_wrap=True)
+    table = _table("Price book", "model", "unit", "over ¹", "USD per 1k", "since", "source")
+    table.caption = "¹ for calls with more input tokens than this"
     for row in shown:
         over = f"{row['over_input_tokens']:,}" if row["over_input_tokens"] else ""
         since = "" if row["valid_from"].startswith("1970") else row["valid_from"][:10]
-        table.add_row(row["provider"], row["model"], row["unit"], over, row["usd_per_1k"], since, row["source"])
+        table.add_row(f"{row['provider']}/{row['model']}", row["unit"], over, row["usd_per_1k"], since, row["source"])
     _print_table(table, len(rows), limit)
 
 
@@ -161,7 +160,9 @@ def prices_set(
     """Set one price from a moment on. What was charged before stays as it was; imports leave it alone."""
     if unit not in {*Buckets._fields, "output_reasoning", "requests"} - {"reasoning"}:
         raise Stop(f"{unit!r} is no unit of the price book")
-    row = CatalogueRow(provider, model, unit, over_input_tokens, 0, 0, _price(usd_per_1k), _moment_ns(valid_from), None)
+    row = CatalogueRow(
+        provider, model, unit, over_input_tokens, 0, 0, _positive_decimal(usd_per_1k), _moment_ns(valid_from), None
+    )
     with closing(_writable(database_url)) as database, database.transaction() as connection:
         change = set_price(connection, row, author, time.time_ns())
     _out.print(f"{change.added} price version added, {change.closed} closed (source: {BY_HAND} {author}).")
@@ -175,9 +176,7 @@ def wallets_list(limit: Limit = 100, database_url: DatabaseUrl = None, as_json: 
     if as_json:
         _print_json([_wallet(row) for row in rows])
         return
-    table = Table("wallet", title="Wallets")
-    for heading in ("balance, credits", "spent, credits", "last activity"):
-        table.add_column(heading, justify="right")
+    table = _table("Wallets", "wallet", "balance, credits", "spent, credits", "last activity")
     for row in rows:
         shown = _wallet(row)
         table.add_row(row.name, shown["balance_credits"], shown["spent_credits"], (shown["last_activity"] or "")[:19])
@@ -195,8 +194,7 @@ def wallets_show(wallet: str, database_url: DatabaseUrl = None, as_json: AsJson 
     if as_json:
         _print_json(_wallet(row))
         return
-    table = Table("when", "what", "event", title=f"{wallet}: {format_nano(row.balance_nano)} credits left")
-    table.add_column("credits", justify="right")
+    table = _table(f"{wallet}: {format_nano(row.balance_nano)} credits left", "when", "what", "event", "credits")
     for move in moves:
         table.add_row(format_ns(move.recorded_at_ns)[:19], move.type, move.event, format_nano(move.amount_nano))
     _out.print(table)
@@ -228,6 +226,45 @@ def wallets_deposit(
     assert row is not None
     done = "was already paid in" if made.repeated else "paid in"
     _out.print(f"{format_nano(amount)} credits {done}; {wallet} has {format_nano(row.balance_nano)}.", highlight=False)
+
+
+@rules_app.command("list")
+def rules_list(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Every version of every charge rule."""
+    with _reading(database_url) as connection:
+        rows = [_rule(row) for row in statements.charge_rules_of(connection, DEFAULT_TENANT_ID)]
+    if as_json:
+        _print_json(rows)
+        return
+    table = _table("Charge rules", "event", "rule", "from", "to", "author", "reason")
+    for row in rows:
+        since = "" if row["valid_from"].startswith("1970") else row["valid_from"][:19]
+        table.add_row(
+            row["event"],
+            f"cost × {row['multiplier']}",
+            since,
+            (row["valid_to"] or "")[:19],
+            row["author"],
+            row["reason"],
+        )
+    _out.print(table)
+
+
+@rules_app.command("set")
+def rules_set(
+    event: Annotated[str, typer.Argument(help="Event, such as chat.reply; * is every event without a rule.")],
+    multiplier: Annotated[str, typer.Option(help="Charge the provider's cost times this, such as 1.5.")],
+    reason: Annotated[str, typer.Option(help="Why; kept with the rule.")],
+    author: Annotated[str, typer.Option(help="Who sets it; kept with the rule.")] = "cli",
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Charge an event its cost times a multiplier from now on. The version before stays in the books."""
+    if not event or not is_clean(event):
+        raise Stop(f"an event's name has 1 to {MAX_TEXT} printable characters")
+    with closing(_writable(database_url)) as database, database.transaction() as connection:
+        factor = _positive_decimal(multiplier)
+        version = set_rule(connection, DEFAULT_TENANT_ID, event, factor, author, reason, time.time_ns())
+    _out.print(f"{event} is charged its cost times {multiplier} from now on (rule version {version}).", highlight=False)
 
 
 def _settings(**flags: Any) -> Settings:
@@ -282,14 +319,28 @@ def _moment_ns(moment: datetime | None) -> int:
     return to_ns(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
-def _price(text: str) -> Decimal:
+def _positive_decimal(text: str) -> Decimal:
     try:
         price = Decimal(text) if len(text) <= 40 else Decimal("NaN")
     except InvalidOperation:
         price = Decimal("NaN")
     if not price.is_finite() or price <= 0:
-        raise Stop(f"{text!r} is not a positive decimal price")
+        raise Stop(f"{text!r} is not a positive decimal number")
     return price
+
+
+def _rule(row: Any) -> dict[str, Any]:
+    return {
+        "version_id": row.id,
+        "event": row.event,
+        "kind": row.kind,
+        "multiplier": row.multiplier,
+        "usd_per_credit": row.usd_per_credit,
+        "valid_from": format_ns(row.valid_from_ns),
+        "valid_to": None if row.valid_to_ns is None else format_ns(row.valid_to_ns),
+        "author": row.author,
+        "reason": row.reason,
+    }
 
 
 def _wallet(row: Any) -> dict[str, Any]:
@@ -299,6 +350,14 @@ def _wallet(row: Any) -> dict[str, Any]:
         "spent_credits": format_nano(row.spent_nano),
         "last_activity": None if row.last_activity_ns is None else format_ns(row.last_activity_ns),
     }
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    for heading in headings:
+        figures = heading.startswith(("USD", "over", "credits", "balance", "spent"))
+        table.add_column(heading, justify="right" if figures else "left", overflow="fold", no_wrap=figures)
+    return table
 
 
 def _print_table(table: Table, rows: int, limit: int) -> None:

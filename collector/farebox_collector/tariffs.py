@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import book_edition, load_prices
-from farebox_collector.ledger.rules import load_rules
+from farebox_collector.ledger.rules import load_rules, rules_edition
 from farebox_collector.pricing.book import PriceBook
 from farebox_collector.pricing.rules import RuleBook
 from farebox_collector.records import DEFAULT_TENANT_ID
@@ -21,7 +21,7 @@ class Tariffs:
     def __init__(self, database: Database, clock: Callable[[], int]) -> None:
         self._database = database
         self._clock = clock
-        self._edition = -1
+        self._edition = (-1, -1)
         self._looked_at_ns = 0
         self.book = PriceBook((), ())
         self.rules = RuleBook(())
@@ -34,7 +34,7 @@ class Tariffs:
             return
         self._looked_at_ns = now_ns
         with self._database.reading() as connection:
-            edition = book_edition(connection)
+            edition = (book_edition(connection), rules_edition(connection))
             if edition != self._edition:
                 self.book = PriceBook(*load_prices(connection))
                 self.rules = RuleBook(load_rules(connection, DEFAULT_TENANT_ID))

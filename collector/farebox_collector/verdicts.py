@@ -13,7 +13,7 @@ class Verdict(StrEnum):
     CONFLICT = "conflict"
     """The same span again with other content: the first stays, this one is kept for people to look at."""
     COVERED = "covered"
-    """Another span of the same call was charged (same provider and response id)."""
+    """Another span of the same call stands for it: same response id, or nested around it."""
     DEFERRED = "deferred"
     """An agent or workflow span that sums up its calls: kept, not charged."""
     UNPRICED = "unpriced"

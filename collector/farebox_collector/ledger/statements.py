@@ -127,6 +127,14 @@ def price_versions_by_id(connection: Connection, ids: Sequence[int]) -> Sequence
     return connection.execute(select(price_versions).where(price_versions.c.id.in_(ids))).all()
 
 
+def charge_rules_of(connection: Connection, tenant_id: int) -> Sequence[Row[Any]]:
+    """All versions of a tenant's charge rules, by event and start."""
+    table = charge_rules.c
+    return connection.execute(
+        select(charge_rules).where(table.tenant_id == tenant_id).order_by(table.event, table.valid_from_ns)
+    ).all()
+
+
 def charge_rule(connection: Connection, rule_version_id: int) -> Row[Any] | None:
     """One charge rule version."""
     return connection.execute(select(charge_rules).where(charge_rules.c.id == rule_version_id)).first()

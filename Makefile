@@ -1,0 +1,51 @@
+# Two commands: `make demo` runs the main job, `make test` proves it. Both set up .venv first, from a lock with hashes.
+# Needs Python 3.11 or later (with venv), make and git. Paths are relative on purpose: the checkout may have a space in its.
+
+PYTHON ?= python3
+VENV_PYTHON := .venv/bin/python
+INSTALLED := .venv/.installed
+
+.PHONY: help demo test lint types format lock clean
+
+help:
+	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
+	@echo "make demo ONCE=1  the same once, checked, with status 0 when the books are right"
+	@echo "make test         style, types, import direction and all tests"
+	@echo "make format       format the code"
+	@echo "make lock         resolve the dependencies again (needs the network)"
+
+demo: $(INSTALLED)
+	@$(VENV_PYTHON) instrumentation/demo/run.py $(if $(ONCE),--once)
+
+test: lint types $(INSTALLED)
+	$(VENV_PYTHON) -m pytest -q
+
+lint: $(INSTALLED)
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	.venv/bin/lint-imports --no-logo
+
+types: $(INSTALLED)
+	$(VENV_PYTHON) -m mypy
+
+format: $(INSTALLED)
+	$(VENV_PYTHON) -m ruff check --fix .
+	$(VENV_PYTHON) -m ruff format .
+
+$(INSTALLED): requirements.lock pyproject.toml instrumentation/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Farebox needs Python 3.11 or later; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check \
+	    --require-hashes --only-binary :all: --no-deps -r requirements.lock
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check \
+	    --no-deps --no-build-isolation --editable . --editable ./instrumentation
+	@touch $@
+
+lock: $(INSTALLED)
+	$(PYTHON) -m venv .venv/lock
+	.venv/lock/bin/python -m pip install --quiet uv
+	.venv/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-header --quiet pyproject.toml instrumentation/pyproject.toml --group dev --group demo -o requirements.lock
+
+clean:
+	rm -rf .venv .farebox .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

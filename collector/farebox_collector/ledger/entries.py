@@ -1,0 +1,175 @@
+"""One span of a batch on its way into the books, and the columns it becomes. Pure."""
+
+from hashlib import blake2b
+from typing import Any
+
+from farebox_collector.ledger.tables import TOKEN_COLUMNS
+from farebox_collector.records import Buckets, PricedUsage
+from farebox_collector.verdicts import Verdict
+
+_MONEY_COLUMNS = (
+    "verdict",
+    "reason",
+    "cost_nanousd",
+    "charge_nanocredits",
+    "price_version_ids",
+    "rule_version_id",
+    "call_key",
+)
+RECORD_COLUMNS = (
+    "tenant_id",
+    "transaction_id",
+    "received_at_ns",
+    "trace_id",
+    "span_id",
+    "parent_span_id",
+    "started_at_ns",
+    "priced_at_ns",
+    "latency_ns",
+    "time_to_first_chunk_ns",
+    "wallet",
+    "event",
+    "action_id",
+    "operation",
+    "reported_provider",
+    "request_model",
+    "response_model",
+    "provider",
+    "model",
+    "response_id",
+    "service_tier",
+    "error_type",
+    *TOKEN_COLUMNS,
+    "dept",
+    "project",
+    "task",
+    "route",
+    "region",
+    "dialect",
+    "assumptions",
+    *_MONEY_COLUMNS,
+)
+FACT_COLUMNS = (
+    "started_at_ns",
+    "wallet",
+    "event",
+    "reported_provider",
+    "request_model",
+    "response_model",
+    "response_id",
+    "error_type",
+    *TOKEN_COLUMNS,
+)
+"""What makes two arrivals of one span the same: everything that a bill could depend on."""
+_NO_BUCKETS = (None,) * len(TOKEN_COLUMNS)
+_MIN_TIME_NS, _MAX_TIME_NS = 0, 2**63 - 1
+_COVERED_REASON = "another span of the same call stands for it"
+
+SpanKey = tuple[bytes, bytes]
+"""Trace id and span id."""
+
+
+class Entry:
+    """One span of a batch on its way into the books."""
+
+    __slots__ = ("call", "call_key", "guessed", "reason", "verdict")
+
+    def __init__(self, call: PricedUsage) -> None:
+        self.call = call
+        self.verdict = call.verdict
+        self.reason = call.reason
+        self.guessed = call.assumptions
+        # Only a charged record holds the key: what has no price yet must not keep its twin from being charged.
+        self.call_key = call_key(call.usage.response_id) if call.verdict is Verdict.CHARGED else None
+
+    def cover(self) -> None:
+        """Let another span of the same call pay."""
+        self.verdict, self.reason, self.call_key = Verdict.COVERED, _COVERED_REASON, None
+
+    def charge_apart(self) -> None:
+        """Charge although the response id was seen before: the other call was at another time."""
+        self.call_key = None
+        self.guessed += ("response_id_reused",)
+
+    @property
+    def charged(self) -> bool:
+        """Whether this entry moves money."""
+        return self.verdict is Verdict.CHARGED
+
+
+def call_key(response_id: str) -> bytes | None:
+    """The digest that two spans of one call share; None for a call without a response id.
+
+    The provider's name is left out on purpose: two instrumentations of one Azure call name it differently, and
+    response ids are unique without it. Whoever finds an equal key looks at the times as well (`one_charge`).
+    """
+    return blake2b(response_id.encode(), digest_size=16).digest() if response_id else None
+
+
+def record_row(tenant_id: int, transaction_id: int, received_at_ns: int, entry: Entry) -> tuple[Any, ...]:
+    """The values of `RECORD_COLUMNS` for one entry."""
+    call = entry.call
+    usage = call.usage
+    money: tuple[Any, ...] = (None, None, "", None)
+    if entry.charged:
+        money = (call.cost_nanousd, call.charge_nanocredits, call.price_version_ids, call.rule_version_id)
+    return (
+        tenant_id,
+        transaction_id,
+        received_at_ns,
+        usage.trace_id,
+        usage.span_id,
+        usage.parent_span_id,
+        _storable_time(usage.started_at_ns),
+        call.priced_at_ns,
+        _storable_time(usage.latency_ns),
+        usage.time_to_first_chunk_ns,
+        usage.wallet,
+        usage.event,
+        usage.action_id,
+        usage.operation,
+        usage.provider,
+        usage.request_model,
+        usage.response_model,
+        call.provider,
+        call.model,
+        usage.response_id,
+        usage.service_tier,
+        usage.error_type,
+        *(usage.buckets or _NO_BUCKETS),
+        usage.dept,
+        usage.project,
+        usage.task,
+        usage.route,
+        usage.region,
+        usage.dialect,
+        ",".join(entry.guessed),
+        entry.verdict,
+        entry.reason,
+        *money,
+        entry.call_key,
+    )
+
+
+def facts_of(call: PricedUsage) -> tuple[Any, ...]:
+    """The values of `FACT_COLUMNS` for one call, as they come back from the database."""
+    usage = call.usage
+    return (
+        _storable_time(usage.started_at_ns),
+        usage.wallet,
+        usage.event,
+        usage.provider,
+        usage.request_model,
+        usage.response_model,
+        usage.response_id,
+        usage.error_type,
+        *(usage.buckets or _NO_BUCKETS),
+    )
+
+
+def _storable_time(nanoseconds: int) -> int:
+    """A reported time as a column can hold it; nonsense is cut to the nearest that fits (and flagged by pricing)."""
+    return min(max(nanoseconds, _MIN_TIME_NS), _MAX_TIME_NS)
+
+
+assert len(TOKEN_COLUMNS) == len(Buckets._fields)
