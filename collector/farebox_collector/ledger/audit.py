@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from farebox_collector.ledger.tables import TOKEN_COLUMNS
+
 
 class Check(NamedTuple):
     """One thing that must hold."""
@@ -32,32 +34,45 @@ class Mismatch(NamedTuple):
         return f"{self.check}: {self.what}: expected {self.expected}, found {self.found}"
 
 
-_USAGE_LEGS = """
-    SELECT p.transaction_id, a.name AS account, p.event AS event, coalesce(p.rule_version_id, 0) AS rule,
-           sum(p.amount_nano) AS amount, sum(p.records) AS records
-    FROM postings p JOIN accounts a ON a.id = p.account_id JOIN transactions t ON t.id = p.transaction_id
-    WHERE t.kind = 'usage' AND a.kind = '{kind}' GROUP BY 1, 2, 3, 4
-"""
-_USAGE_SUMS = """
-    SELECT transaction_id, {account} AS account, {event} AS event, {rule} AS rule,
-           -sum({amount}) AS amount, count(*) AS records
-    FROM usage_records WHERE verdict = 'charged' GROUP BY 1, 2, 3, 4
-"""
-
-
 def _records_against_legs(kind: str, account: str, event: str, rule: str, amount: str) -> str:
-    """Both directions of a full comparison: records without their leg, and legs without their records."""
-    sums = _USAGE_SUMS.format(account=account, event=event, rule=rule, amount=amount)
-    legs = _USAGE_LEGS.format(kind=kind)
-    key = "USING (transaction_id, account, event, rule)"
-    what = "'transaction ' || transaction_id || ', ' || account"
+    """What a transaction's records sum to against its legs, in both directions: nothing without its counterpart."""
     return f"""
-        SELECT {what}, s.amount || ' in ' || s.records, coalesce(l.amount || ' in ' || l.records, 'no leg')
-        FROM ({sums}) s LEFT JOIN ({legs}) l {key}
-        WHERE l.amount IS NULL OR l.amount <> s.amount OR l.records <> s.records
-        UNION ALL
-        SELECT {what}, 'no leg', l.amount || ' in ' || l.records
-        FROM ({legs}) l LEFT JOIN ({sums}) s {key} WHERE s.amount IS NULL
+        SELECT 'transaction ' || transaction_id || ', ' || account,
+               sum(charged) || ' in ' || sum(records), sum(posted) || ' in ' || sum(legs)
+        FROM (
+            SELECT transaction_id, {account} AS account, {event} AS event, {rule} AS rule,
+                   {amount} AS charged, 1 AS records, 0 AS posted, 0 AS legs
+            FROM usage_records WHERE verdict = 'charged'
+            UNION ALL
+            SELECT p.transaction_id, a.name, p.event, coalesce(p.rule_version_id, 0), 0, 0, -p.amount_nano, p.records
+            FROM postings p JOIN accounts a ON a.id = p.account_id JOIN transactions t ON t.id = p.transaction_id
+            WHERE t.kind = 'usage' AND a.kind = '{kind}'
+        ) both_sides
+        GROUP BY transaction_id, account, event, rule
+        HAVING sum(charged) <> sum(posted) OR sum(records) <> sum(legs)
+    """
+
+
+_TOTALLED = ("cost_nanousd", "charge_nanocredits", *TOKEN_COLUMNS)
+
+
+def _records_against_totals() -> str:
+    """The running totals against the records they sum up, a tenant and verdict."""
+    columns = ", ".join(_TOTALLED)
+    records = ", ".join(f"coalesce({name}, 0) AS {name}" for name in _TOTALLED)
+    figures = " OR ".join(f"sum(side * {name}) <> 0" for name in ("requests", *_TOTALLED))
+    return f"""
+        SELECT 'tenant ' || tenant_id || ', ' || verdict,
+               sum(CASE WHEN side = 1 THEN requests ELSE 0 END) || ' records', sum(CASE WHEN side = -1 THEN requests
+               ELSE 0 END) || ' requests, off by ' || sum(side * cost_nanousd) || ' nanousd and '
+               || sum(side * charge_nanocredits) || ' nanocredits'
+        FROM (
+            SELECT tenant_id, verdict, 1 AS side, 1 AS requests, {records}
+            FROM usage_records
+            UNION ALL
+            SELECT tenant_id, verdict, -1, requests, {columns} FROM usage_totals
+        ) both_sides
+        GROUP BY tenant_id, verdict HAVING {figures}
     """
 
 
@@ -101,23 +116,13 @@ CHECKS = (
     ),
     Check(
         "verdicts",
-        "a record has a cost, a charge, prices and a rule if and only if it was charged",
-        "SELECT 'usage record ' || id, 'amounts iff charged', verdict FROM usage_records"
-        " WHERE (verdict = 'charged') <> (cost_nanousd IS NOT NULL AND charge_nanocredits IS NOT NULL"
-        " AND price_version_ids <> '' AND rule_version_id IS NOT NULL)",
+        "a record has a cost, a charge, prices and a rule if it was charged, and none of them if not",
+        "SELECT 'usage record ' || id, CASE verdict WHEN 'charged' THEN 'amounts' ELSE 'no amounts' END, verdict"
+        " FROM usage_records WHERE CASE verdict WHEN 'charged' THEN"
+        " cost_nanousd IS NULL OR charge_nanocredits IS NULL OR price_version_ids = '' OR rule_version_id IS NULL"
+        " ELSE cost_nanousd IS NOT NULL OR charge_nanocredits IS NOT NULL OR call_key IS NOT NULL END",
     ),
-    Check(
-        "totals",
-        "running totals are the sums of the records",
-        "SELECT 'tenant ' || tenant_id || ', ' || verdict, figures, total FROM ("
-        " SELECT tenant_id, verdict, count(*) || ' requests, ' || coalesce(sum(cost_nanousd), 0) || ' nanousd, '"
-        " || coalesce(sum(charge_nanocredits), 0) || ' nanocredits, ' || coalesce(sum(input_tokens), 0) || ' in, '"
-        " || coalesce(sum(output_tokens), 0) || ' out' AS figures FROM usage_records GROUP BY tenant_id, verdict) r"
-        " LEFT JOIN (SELECT tenant_id, verdict, sum(requests) || ' requests, ' || sum(cost_nanousd) || ' nanousd, '"
-        " || sum(charge_nanocredits) || ' nanocredits, ' || sum(input_tokens) || ' in, ' || sum(output_tokens)"
-        " || ' out' AS total FROM usage_totals GROUP BY tenant_id, verdict) t USING (tenant_id, verdict)"
-        " WHERE coalesce(total, 'none') <> figures",
-    ),
+    Check("totals", "running totals are the sums of the records", _records_against_totals()),
 )
 
 

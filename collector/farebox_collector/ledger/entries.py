@@ -72,10 +72,12 @@ SpanKey = tuple[bytes, bytes]
 class Entry:
     """One span of a batch on its way into the books."""
 
-    __slots__ = ("call", "call_key", "guessed", "reason", "verdict")
+    __slots__ = ("booked", "call", "call_key", "guessed", "reason", "verdict")
 
     def __init__(self, call: PricedUsage) -> None:
         self.call = call
+        # The facts that were in the books before this batch; None for a span that is new.
+        self.booked: tuple[Any, ...] | None = None
         self.verdict = call.verdict
         self.reason = call.reason
         self.guessed = call.assumptions

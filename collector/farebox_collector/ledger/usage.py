@@ -49,25 +49,24 @@ def record_usage(
 ) -> list[Verdict]:
     """Record one tenant's calls. Returns a verdict for each, in order."""
     entries: dict[SpanKey, Entry] = {}
-    verdicts: list[Verdict | Entry] = []
-    conflicts: list[PricedUsage] = []
     for call in calls:
-        key = (call.usage.trace_id, call.usage.span_id)
-        first = entries.get(key)
-        if first is None:
-            first = entries[key] = Entry(call)
-            verdicts.append(first)
-        elif facts_of(first.call) == facts_of(call):
-            verdicts.append(Verdict.DUPLICATE)
-        else:
-            verdicts.append(Verdict.CONFLICT)
-            conflicts.append(call)
+        entries.setdefault((call.usage.trace_id, call.usage.span_id), Entry(call))
     charge_each_response_once(entries.values())
     charge_nested_spans_once(connection, tenant_id, entries)
     cover_the_unsettled(connection, tenant_id, entries.values())
-    conflicts += _book(connection, tenant_id, entries, received_at_ns, labels)
+    _book(connection, tenant_id, entries, received_at_ns, labels)
+    verdicts = [_verdict(call, entries[call.usage.trace_id, call.usage.span_id]) for call in calls]
+    conflicts = [call for call, verdict in zip(calls, verdicts, strict=True) if verdict is Verdict.CONFLICT]
     _keep_conflicts(connection, tenant_id, conflicts, received_at_ns)
-    return [item.verdict if isinstance(item, Entry) else item for item in verdicts]
+    return verdicts
+
+
+def _verdict(call: PricedUsage, entry: Entry) -> Verdict:
+    """The verdict of one call, by what the books now say of its span."""
+    if call is entry.call and entry.booked is None:
+        return entry.verdict
+    booked = facts_of(entry.call) if entry.booked is None else entry.booked
+    return Verdict.DUPLICATE if facts_of(call) == booked else Verdict.CONFLICT
 
 
 def _book(
@@ -76,12 +75,11 @@ def _book(
     entries: dict[SpanKey, Entry],
     received_at_ns: int,
     labels: TotalLabels,
-) -> list[PricedUsage]:
-    """Insert what is new and post it; set the verdicts of the rest. Returns the conflicts."""
+) -> None:
+    """Insert what is new and post it; note on the others what the books have of their span."""
     transaction_id = open_transaction(connection, tenant_id, "usage", received_at_ns)
     pending = entries
     recorded: list[Entry] = []
-    conflicts: list[PricedUsage] = []
     while pending:
         rows = [record_row(tenant_id, transaction_id, received_at_ns, entry) for entry in pending.values()]
         inserted = bulk.insert_ignoring_conflicts(connection, "usage_records", RECORD_COLUMNS, rows)
@@ -95,11 +93,8 @@ def _book(
                 kept_out[key] = entry
             elif stored[key][0] == transaction_id:
                 recorded.append(entry)
-            elif stored[key][1] == facts_of(entry.call):
-                entry.verdict = Verdict.DUPLICATE
             else:
-                entry.verdict = Verdict.CONFLICT
-                conflicts.append(entry.call)
+                entry.booked = stored[key][1]
         # No such span yet, so it was the call's key that kept these out: they go in without it.
         settle_kept_out(connection, tenant_id, kept_out.values())
         pending = kept_out
@@ -118,7 +113,6 @@ def _book(
     else:
         # Nothing was new; this id was never seen outside this database transaction.
         connection.execute(delete(transactions).where(transactions.c.id == transaction_id))
-    return conflicts
 
 
 def _stored(

@@ -1,0 +1,132 @@
+"""A real collector in a process of its own, and clients for its four ports."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx2
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+START_SECONDS = 60
+
+
+class Collector:
+    """`farebox serve` on free ports over the books at `database`; `settings` become FAREBOX_… in its environment."""
+
+    def __init__(self, database: Path, **settings: object) -> None:
+        self.database = database
+        self.database_url = f"sqlite:///{database}"
+        self.log = database.with_suffix(".log")
+        self._settings = settings
+        self.process: subprocess.Popen[str]
+        self.start()
+
+    def start(self) -> None:
+        """Start (again) and wait until it is ready."""
+        addresses = (f"--{name}-address=127.0.0.1:0" for name in ("grpc", "otlp-http", "api", "metrics"))
+        with open(self.log, "a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                [*FAREBOX, "serve", "--database-url", self.database_url, *addresses],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=clean_environment() | {f"FAREBOX_{k.upper()}": str(v) for k, v in self._settings.items()},
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"the collector did not start: {self.log.read_text(encoding='utf-8')}"
+        ports = json.loads(line)
+        self.grpc_target = f"127.0.0.1:{ports['grpc']}"
+        self.otlp_url = f"http://127.0.0.1:{ports['otlp_http']}"
+        self.api_url = f"http://127.0.0.1:{ports['api']}"
+        self.metrics_url = f"http://127.0.0.1:{ports['metrics']}/metrics"
+        self.api = httpx2.Client(base_url=self.api_url, timeout=30)
+        self.otlp = httpx2.Client(base_url=self.otlp_url, timeout=30)
+        self.channel = grpc.insecure_channel(self.grpc_target, options=[("grpc.use_local_subchannel_pool", 1)])
+
+    def export_grpc(self, body: bytes, compression: grpc.Compression | None = None) -> ExportTraceServiceResponse:
+        """Export over gRPC; raises grpc.RpcError."""
+        answer = self.channel.unary_unary(EXPORT_METHOD)(body, timeout=30, compression=compression)
+        return ExportTraceServiceResponse.FromString(answer)
+
+    def export_http(self, body: bytes, content_type: str = "application/x-protobuf", **headers: str) -> httpx2.Response:
+        """Export over HTTP; `headers` are further ones, `_` for a dash."""
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        return self.otlp.post("/v1/traces", content=body, headers={"content-type": content_type, **named})
+
+    def usage(self, **query: Any) -> list[dict[str, Any]]:
+        """All usage records that match, newest first."""
+        return self.pages("/v1/usage", **query)
+
+    def pages(self, path: str, **query: Any) -> list[dict[str, Any]]:
+        """All items of a list of the API."""
+        items: list[dict[str, Any]] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = self.api.get(path, params={**query, **cursor}).raise_for_status().json()
+            items += page["items"]
+            if page["next_cursor"] is None:
+                return items
+            cursor = {"cursor": page["next_cursor"]}
+
+    def wallet(self, name: str) -> dict[str, Any]:
+        """One wallet."""
+        return self.api.get(f"/v1/wallets/{name}").raise_for_status().json()
+
+    def metrics(self) -> dict[str, float]:
+        """All samples, by their name with labels as Prometheus writes them."""
+        lines = httpx2.get(self.metrics_url).raise_for_status().text.splitlines()
+        return {key: float(value) for key, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+    def audit(self) -> None:
+        """Fail with what the audit says unless the books are clean."""
+        result = farebox("audit", "--database-url", self.database_url)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.wait(timeout=30)
+        self._close_clients()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(timeout=60)
+        self._close_clients()
+        return status
+
+    def close(self) -> None:
+        """End whatever still runs."""
+        if self.process.poll() is None:
+            self.kill()
+
+    def _close_clients(self) -> None:
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.api.close()
+        self.otlp.close()
+        self.channel.close()
+
+
+FAREBOX = (sys.executable, "-m", "farebox_collector.cli")
+
+
+def farebox(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run the `farebox` command to its end."""
+    environment = clean_environment() | {f"FAREBOX_{key.upper()}": str(value) for key, value in settings.items()}
+    return subprocess.run(
+        [*FAREBOX, *arguments], capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without settings of Farebox, and a terminal of a fixed width."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("FAREBOX_", "OTEL_"))}
+    return {**kept, "COLUMNS": "120"}

@@ -1,0 +1,68 @@
+"""The audit finds whatever was tampered with, and says what it is."""
+
+import pytest
+from calls import START_NS, call
+from farebox_collector.ledger.audit import CHECKS, audit
+from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.totals import TotalLabels
+from farebox_collector.ledger.usage import record_usage
+from farebox_collector.ledger.wallets import deposit
+from farebox_collector.records import DEFAULT_TENANT_ID
+from farebox_collector.verdicts import Verdict
+from sqlalchemy import text
+
+TAMPERINGS = {
+    "legs": "UPDATE postings SET amount_nano = amount_nano + 1 WHERE id = 1",
+    "commodities": "UPDATE postings SET commodity = 'USD' WHERE commodity = 'CREDIT'",
+    "balances": "UPDATE accounts SET balance_nano = balance_nano + 1 WHERE kind = 'wallet' AND name = 'bob'",
+    "spent": "UPDATE accounts SET spent_nano = 0 WHERE name = 'ada'",
+    "charges": "UPDATE usage_records SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",
+    "costs": "UPDATE usage_records SET cost_nanousd = cost_nanousd + 1 WHERE wallet = 'ada'",
+    "verdicts": "UPDATE usage_records SET cost_nanousd = 0 WHERE verdict = 'unpriced'",
+    "totals": "UPDATE usage_totals SET requests = requests + 1",
+}
+
+
+@pytest.fixture
+def books(database: Database) -> Database:
+    """Books with a deposit, two charges and an unpriced call."""
+    with database.transaction() as connection:
+        deposit(connection, DEFAULT_TENANT_ID, "ada", 10_000, "k", START_NS)
+        calls = [call(1), call(2, trace=2, wallet="bob"), call(3, trace=3, verdict=Verdict.UNPRICED)]
+        record_usage(connection, DEFAULT_TENANT_ID, calls, START_NS, TotalLabels())
+    return database
+
+
+def test_untouched_books_are_clean(books: Database) -> None:
+    with books.reading() as connection:
+        assert list(audit(connection)) == []
+
+
+def test_there_is_a_tampering_for_every_check() -> None:
+    assert set(TAMPERINGS) == {check.name for check in CHECKS}
+
+
+@pytest.mark.parametrize("check", TAMPERINGS)
+def test_each_check_finds_what_it_is_for(books: Database, check: str) -> None:
+    with books.transaction() as connection:
+        assert connection.execute(text(TAMPERINGS[check])).rowcount > 0
+    with books.reading() as connection:
+        found = [mismatch for mismatch in audit(connection) if mismatch.check == check]
+    assert found
+    assert all(str(mismatch).startswith(check) for mismatch in found)
+
+
+@pytest.mark.parametrize(
+    ("deletion", "check"),
+    [
+        ("DELETE FROM usage_records WHERE wallet = 'bob'", "charges"),
+        ("DELETE FROM usage_totals WHERE verdict = 'charged'", "totals"),
+        ("DELETE FROM usage_records WHERE verdict = 'unpriced'", "totals"),
+        ("DELETE FROM postings WHERE id > 2", "balances"),
+    ],
+)
+def test_what_is_missing_is_found_too(books: Database, deletion: str, check: str) -> None:
+    with books.transaction() as connection:
+        assert connection.execute(text(deletion)).rowcount > 0
+    with books.reading() as connection:
+        assert check in {mismatch.check for mismatch in audit(connection)}

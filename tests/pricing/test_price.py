@@ -1,0 +1,180 @@
+"""Hand-worked prices: each kind of condition, each verdict, each assumption."""
+
+from decimal import Decimal
+
+import pytest
+from farebox_collector.pricing.book import PriceBook
+from farebox_collector.pricing.price import price
+from farebox_collector.pricing.rules import RuleBook
+from farebox_collector.records import Buckets, ChargeRule, PricedModel, PricedUsage, PriceVersion, UsageRecord
+from farebox_collector.verdicts import Verdict
+
+HOUR_NS = 3600 * 10**9
+DAY_NS = 24 * HOUR_NS
+NOW_NS = 20_000 * DAY_NS
+WEEK_NS = 7 * DAY_NS
+
+VERSIONS = [
+    # $1 and $2 a million until now, $3 a million in afterwards.
+    PriceVersion(1, "p", "m", "input", 0, 0, 0, Decimal("0.001"), 0, NOW_NS, "s", "1"),
+    PriceVersion(2, "p", "m", "input", 0, 0, 0, Decimal("0.003"), NOW_NS, None, "s", "1"),
+    PriceVersion(3, "p", "m", "output", 0, 0, 0, Decimal("0.002"), 0, None, "s", "1"),
+    # A cliff over 1,000 tokens, and a fraction of a nano-dollar a token.
+    PriceVersion(4, "p", "cliff", "input", 0, 0, 0, Decimal("0.0000025"), 0, None, "s", "1"),
+    PriceVersion(5, "p", "cliff", "input", 1000, 0, 0, Decimal("0.000005"), 0, None, "s", "1"),
+    PriceVersion(6, "p", "cliff", "output", 0, 0, 0, Decimal("1"), 0, None, "s", "1"),
+    # Half price from 22:00 to 06:00.
+    PriceVersion(7, "p", "night", "input", 0, 0, 0, Decimal("0.002"), 0, None, "s", "1"),
+    PriceVersion(8, "p", "night", "input", 0, 22 * 3600, 6 * 3600, Decimal("0.001"), 0, None, "s", "1"),
+    # A fee a request, and reasoning dearer than output.
+    PriceVersion(9, "p", "fee", "requests", 0, 0, 0, Decimal("5"), 0, None, "s", "1"),
+    PriceVersion(10, "p", "fee", "output", 0, 0, 0, Decimal("0.001"), 0, None, "s", "1"),
+    PriceVersion(11, "p", "fee", "output_reasoning", 0, 0, 0, Decimal("0.004"), 0, None, "s", "1"),
+]
+BOOK = PriceBook(
+    VERSIONS,
+    [PricedModel("p", name, i, f'{{"equals":"{name}"}}') for i, name in enumerate(["m", "cliff", "night", "fee"])],
+)
+RULES = RuleBook(
+    [
+        ChargeRule(1, "*", "cost_plus", Decimal(1), Decimal(1), 0, None),
+        ChargeRule(2, "dear", "cost_plus", Decimal("1.5"), Decimal("0.1"), 0, NOW_NS),
+        ChargeRule(3, "dear", "cost_plus", Decimal("2"), Decimal("0.1"), NOW_NS, None),
+    ]
+)
+RECORD = UsageRecord(
+    trace_id=b"t" * 16,
+    span_id=b"s" * 8,
+    parent_span_id=b"",
+    started_at_ns=NOW_NS,
+    latency_ns=0,
+    wallet="ada",
+    event="chat",
+    action_id="",
+    operation="chat",
+    provider="p",
+    request_model="m",
+    response_model="m",
+    response_id="",
+    service_tier="",
+    error_type="",
+    buckets=Buckets(input=1000, output=1000),
+    summary=False,
+    time_to_first_chunk_ns=None,
+    dept="",
+    project="",
+    task="",
+    route="",
+    region="",
+    dialect="genai",
+    assumptions=(),
+)
+
+
+def priced(received_at_ns: int = NOW_NS + HOUR_NS, **changes: object) -> PricedUsage:
+    """Price the record above with these changes."""
+    return price(RECORD._replace(**changes), received_at_ns, WEEK_NS, BOOK, RULES)
+
+
+def call_of(model: str, **buckets: int) -> dict[str, object]:
+    return {"request_model": model, "response_model": model, "buckets": Buckets(**buckets)}
+
+
+def test_the_price_is_that_of_the_start_half_open() -> None:
+    before, at = priced(started_at_ns=NOW_NS - 1), priced(started_at_ns=NOW_NS)
+    assert (before.cost_nanousd, before.price_version_ids) == (1_000_000 + 2_000_000, "[1,3]")
+    assert (at.cost_nanousd, at.price_version_ids) == (3_000_000 + 2_000_000, "[2,3]")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "nanousd"),
+    [
+        (1000, 2_500),  # at the threshold: 1,000 × 2.5 nano
+        (1001, 5_005),  # over it: the whole call at 5 nano
+        (1, 2),  # 2.5 rounds to the even neighbour
+        (3, 8),  # 7.5 rounds to the even neighbour
+    ],
+)
+def test_long_context_is_a_cliff_and_halves_round_to_even(tokens: int, nanousd: int) -> None:
+    assert priced(**call_of("cliff", input=tokens)).cost_nanousd == nanousd
+
+
+def test_cached_tokens_count_for_the_cliff_and_cost_as_input_without_a_price_of_their_own() -> None:
+    call = priced(**call_of("cliff", input=1, cache_read=600, cache_write=400))
+    assert call.cost_nanousd == 1001 * 5
+    assert call.assumptions == ("cache_read_at_input_price", "cache_write_at_input_price")
+
+
+@pytest.mark.parametrize(
+    ("hour", "nanousd"), [(5.99, 1_000), (6, 2_000), (21.99, 2_000), (22, 1_000), (23.5, 1_000), (0, 1_000)]
+)
+def test_hours_of_the_day_are_half_open_and_wrap_at_midnight(hour: float, nanousd: int) -> None:
+    at_ns = NOW_NS - DAY_NS + int(hour * HOUR_NS)
+    assert priced(started_at_ns=at_ns, **call_of("night", input=1)).cost_nanousd == nanousd
+
+
+def test_a_request_fee_and_reasoning_apart_from_output() -> None:
+    # 5,000,000 for the request, 60 × 1,000 for output, 40 × 4,000 for reasoning, which the output of 100 includes
+    assert priced(**call_of("fee", output=100, reasoning=40)).cost_nanousd == 5_000_000 + 60_000 + 160_000
+
+
+def test_the_rule_of_the_event_and_the_moment_decides_the_charge() -> None:
+    assert priced().charge_nanocredits == 5_000_000
+    # $0.003 × 1.5 at $0.10 a credit
+    early = priced(event="dear", started_at_ns=NOW_NS - 1)
+    assert (early.charge_nanocredits, early.rule_version_id) == (45_000_000, 2)
+    late = priced(event="dear")
+    assert (late.charge_nanocredits, late.rule_version_id) == (100_000_000, 3)
+
+
+@pytest.mark.parametrize("start_ns", [0, NOW_NS - WEEK_NS, NOW_NS + 2 * HOUR_NS, 2**64 - 1, -5])
+def test_a_sender_cannot_pick_its_price_by_its_clock(start_ns: int) -> None:
+    call = priced(started_at_ns=start_ns)
+    assert call.priced_at_ns == NOW_NS + HOUR_NS
+    assert "start_time_out_of_range" in call.assumptions
+    assert call.cost_nanousd == 5_000_000
+
+
+def test_a_clock_a_little_ahead_is_believed() -> None:
+    call = priced(received_at_ns=NOW_NS - 5 * 60 * 10**9)
+    assert call.priced_at_ns == NOW_NS
+    assert not call.assumptions
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"buckets": None}, Verdict.UNMETERED),
+        ({"buckets": None, "error_type": "timeout"}, Verdict.FAILED),
+        ({"buckets": None, "error_type": "timeout", "response_id": "r"}, Verdict.UNMETERED),
+        ({"summary": True}, Verdict.DEFERRED),
+        ({"provider": ""}, Verdict.UNPRICED),
+        ({"provider": "q"}, Verdict.UNPRICED),
+        (call_of("unheard-of", input=1), Verdict.UNPRICED),
+        (call_of("cliff", input_audio=1, output_audio=1), Verdict.CHARGED),
+        (call_of("fee", input=1), Verdict.UNPRICED),
+    ],
+)
+def test_what_cannot_be_priced_is_named_and_never_zero(changes: dict[str, object], verdict: Verdict) -> None:
+    call = priced(**changes)
+    assert call.verdict is verdict
+    if verdict is Verdict.CHARGED:
+        assert call.cost_nanousd
+    else:
+        assert call.cost_nanousd is None
+        assert call.charge_nanocredits is None
+        assert call.reason
+
+
+def test_usage_on_an_error_is_charged() -> None:
+    assert priced(error_type="timeout").verdict is Verdict.CHARGED
+
+
+def test_the_requested_model_stands_in_for_an_unknown_response_model_and_that_is_said() -> None:
+    call = priced(response_model="m-2030")
+    assert (call.model, call.assumptions) == ("m", ("priced_as_the_requested_model",))
+
+
+def test_a_tier_that_has_no_price_of_its_own_is_flagged() -> None:
+    assert priced(service_tier="flex").assumptions == ("service_tier_at_standard_price",)
+    assert not priced(service_tier="default").assumptions
