@@ -187,7 +187,7 @@ def _write(connection: Connection, change: _Change, source: str, source_version:
             [{"version": version, "end": end} for version, end in change.closed.items()],
         )
     rows = [
-        (key[0], *row._replace(usd_per_1k=format(row.usd_per_1k, "f")), source, source_version, at_ns)  # type: ignore[arg-type]
+        (key[0], *row._replace(usd_per_1k=format(row.usd_per_1k.normalize(), "f")), source, source_version, at_ns)  # type: ignore[arg-type]
         for row in change.added
     ]
     bulk.insert(connection, "price_versions", _VERSION_COLUMNS, rows)
