@@ -5,12 +5,13 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test lint types format lock clean
+.PHONY: help demo test lint types docs format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
 	@echo "make demo ONCE=1  the same once, checked, with status 0 when the books are right"
 	@echo "make test         style, types, import direction and all tests"
+	@echo "make docs         write the tables of the documentation from the code"
 	@echo "make format       format the code"
 	@echo "make lock         resolve the dependencies again (needs the network)"
 
@@ -27,6 +28,9 @@ lint: $(INSTALLED)
 
 types: $(INSTALLED)
 	$(VENV_PYTHON) -m mypy
+
+docs: $(INSTALLED)
+	$(VENV_PYTHON) tests/tidy/doc_tables.py
 
 format: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check --fix .

@@ -68,11 +68,10 @@ with farebox.action("agent.run", wallet="httpx-plain"):
         headers=usage("input=300,output=40"),
     ).raise_for_status()
 
-with farebox.action("agent.run", wallet="failing"):
-    with contextlib.suppress(anthropic.RateLimitError):
-        anthropic_client.messages.create(
-            model="claude-haiku-4-5", max_tokens=9, messages=hello, extra_headers={"x-fail": "429"}
-        )
+with farebox.action("agent.run", wallet="failing"), contextlib.suppress(anthropic.RateLimitError):
+    anthropic_client.messages.create(
+        model="claude-haiku-4-5", max_tokens=9, messages=hello, extra_headers={"x-fail": "429"}
+    )
 
 openai_client.chat.completions.create(model="gpt-4o-mini", messages=hello, extra_headers=usage("input=1,output=1"))
 openai_client.chat.completions.create(model="gpt-of-tomorrow", messages=hello)

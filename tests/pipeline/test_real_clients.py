@@ -1,4 +1,4 @@
-"""The real openai and anthropic clients and httpx, through the SDK and a real collector, against hand-worked figures."""
+"""The real openai and anthropic clients and httpx, through SDK and collector, against hand-worked figures."""
 
 import json
 import subprocess

@@ -3,9 +3,9 @@
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi_swagger import patch_fastapi
 from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import RedirectResponse
 
 from farebox_collector.surfaces import ledger, prices, problems, usage, wallets
 from farebox_collector.surfaces.context import Context
@@ -25,10 +25,15 @@ def application(context: Context) -> FastAPI:
     app = FastAPI(
         title="Farebox",
         version=version("farebox-collector"),
+        # The page's own scripts come from this port: FastAPI's would come from a CDN, with whatever that serves.
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
         description="Wallets, usage, receipts, ledger, prices. Amounts are decimal strings, their unit in the name.",
     )
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS)
     problems.install(app)
+    patch_fastapi(app, redirect_from_root_to_docs=True)
     for part in (wallets, usage, ledger, prices):
         app.include_router(part.router(context))
 
@@ -38,9 +43,5 @@ def application(context: Context) -> FastAPI:
         if not context.ready():
             raise problems.ApiError(503, "not ready: starting or shutting down")
         return Readiness(ready=True)
-
-    @app.get("/", include_in_schema=False)
-    def index() -> RedirectResponse:
-        return RedirectResponse("/docs")
 
     return app

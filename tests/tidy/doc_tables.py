@@ -1,0 +1,121 @@
+"""The tables of the documentation, made from the code. `make docs` writes them; a test compares.
+
+A table stands between `<!-- NAME -->` and `<!-- /NAME -->`.
+"""
+
+import ast
+import itertools
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from farebox_collector import verdicts
+from farebox_collector.cli import app
+from farebox_collector.ledger.audit import CHECKS
+from farebox_collector.metrics.catalogue import CATALOGUE
+from farebox_collector.settings import Settings
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def settings_table() -> str:
+    """Every setting with its variable, default and meaning."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        flag = f"`--{name.replace('_', '-')}`" if name in _serve_flags() else ""
+        rows.append((f"`FAREBOX_{name.upper()}`", flag, f"`{default}`", field.description or ""))
+    return _table(("variable", "flag of `serve`", "default", "meaning"), rows)
+
+
+def metrics_table() -> str:
+    """Every metric with its type, labels and meaning."""
+    rows = [
+        (f"`{metric.name}`", metric.kind.value, ", ".join(f"`{label}`" for label in metric.labels), metric.meaning)
+        for metric in CATALOGUE
+    ]
+    return _table(("metric", "type", "labels", "meaning"), rows)
+
+
+def verdicts_table() -> str:
+    """Every verdict with its meaning, which is the docstring under it, and whether it leaves a record."""
+    tree = ast.parse(Path(verdicts.__file__).read_text(encoding="utf-8"))
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Verdict").body
+    rows = []
+    for assignment, docstring in itertools.pairwise(body):
+        if isinstance(assignment, ast.Assign) and isinstance(assignment.value, ast.Constant):
+            name = str(assignment.value.value)
+            kept = "yes" if verdicts.Verdict(name) in verdicts.STORED else ""
+            meaning = docstring.value.value  # type: ignore[attr-defined]
+            rows.append((f"`{name}`", kept, " ".join(meaning.split())))
+    return _table(("verdict", "kept as a usage record", "meaning"), rows)
+
+
+def commands_table() -> str:
+    """Every command with the first sentence of its help."""
+    root = typer.main.get_command(app)
+    rows = [(f"`farebox {name}`", help_text) for name, help_text in _commands(root)]
+    return _table(("command", "what it does"), rows)
+
+
+def audit_table() -> str:
+    """Every check of the audit."""
+    return _table(("check", "what must hold"), [(f"`{check.name}`", check.meaning) for check in CHECKS])
+
+
+TABLES: dict[str, tuple[str, Callable[[], str]]] = {
+    "settings": ("README.md", settings_table),
+    "commands": ("README.md", commands_table),
+    "metrics": ("docs/metrics.md", metrics_table),
+    "verdicts": ("docs/verdicts.md", verdicts_table),
+    "audit": ("docs/reliability.md", audit_table),
+}
+
+
+def documented(name: str) -> str:
+    """The table as it stands in the documentation."""
+    found = _between(name).search(_page(name).read_text(encoding="utf-8"))
+    assert found, f"{TABLES[name][0]} has no <!-- {name} --> … <!-- /{name} -->"
+    return found.group(2)
+
+
+def write(name: str) -> None:
+    """Put the table of today's code into the documentation."""
+    page, made = _page(name), TABLES[name][1]()
+    text = page.read_text(encoding="utf-8")
+    page.write_text(_between(name).sub(lambda found: found.group(1) + made + found.group(3), text), encoding="utf-8")
+
+
+def _page(name: str) -> Path:
+    return REPOSITORY / TABLES[name][0]
+
+
+def _between(name: str) -> re.Pattern[str]:
+    return re.compile(f"(<!-- {name} -->\n)(.*?)(<!-- /{name} -->)", re.DOTALL)
+
+
+def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [headings, ("---",) * len(headings), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _commands(command: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if hasattr(command, "commands"):
+        for name, child in command.commands.items():
+            yield from _commands(child, f"{prefix} {name}".strip())
+    else:
+        yield prefix, (command.help or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _serve_flags() -> set[str]:
+    # Typer brings its own command classes, which share no base with click's.
+    root: Any = typer.main.get_command(app)
+    return {parameter.name for parameter in root.commands["serve"].params}
+
+
+if __name__ == "__main__":
+    for table in sys.argv[1:] or TABLES:
+        write(table)

@@ -1,0 +1,77 @@
+"""The tree says what it does: documentation against code, sizes, names, and nothing that belongs elsewhere."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import doc_tables
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+MAX_LINES = 400
+VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Files that git tracks, or would."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return [REPOSITORY / name for name in listed.stdout.splitlines() if (REPOSITORY / name).exists()]
+
+
+@pytest.mark.parametrize("table", doc_tables.TABLES)
+def test_documented_tables_are_those_of_the_code(table: str) -> None:
+    assert doc_tables.documented(table) == doc_tables.TABLES[table][1](), "run `make docs`"
+
+
+def test_commands_in_the_readme_exist() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    used = set(re.findall(r"(?:`|    )make ([a-z-]+)", readme))
+    assert used, "the README shows no command"
+    assert used <= targets
+    known = set(re.findall(r"`farebox ([a-z ]+)`", doc_tables.commands_table()))
+    for command in re.findall(r"\.venv/bin/farebox ([a-z]+(?: [a-z]+)?)", readme):
+        assert command in known or command.split()[0] in known, command
+
+
+def test_modules_stay_short() -> None:
+    long = {
+        str(path.relative_to(REPOSITORY)): lines
+        for path in tracked("*.py")
+        if "tests" not in path.parts and "versions" not in path.parts
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
+    }
+    assert not long
+
+
+def test_names_say_something() -> None:
+    assert not [path for path in tracked() if {path.stem, path.parent.name} & VAGUE]
+
+
+def test_nothing_names_this_machine_or_a_registry() -> None:
+    home = str(REPOSITORY.parent) + "/"
+    # Put together here, or this file would name them.
+    forbidden = [home, "pypi" + ".org", "pythonhosted" + ".org", "--index" + "-url", "--extra-index" + "-url"]
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        # The Makefile tells the resolver to leave the address out.
+        text = text.replace("--no-emit-index" + "-url", "")
+        assert not [word for word in forbidden if word in text], path
+
+
+def test_the_lock_pins_every_package_with_hashes() -> None:
+    lock = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
+    packages = re.split(r"\n(?=[a-z0-9])", lock.strip())
+    assert len(packages) > 50
+    for package in packages:
+        assert re.match(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==", package), package.splitlines()[0]
+        assert "--hash=sha256:" in package, package.splitlines()[0]
+
+
+def test_public_python_of_the_sdk_is_marked_typed() -> None:
+    assert (REPOSITORY / "instrumentation/farebox/py.typed").exists()
