@@ -131,14 +131,19 @@ async def _running(
         except RuntimeError as error:
             raise CannotListen(f"cannot listen on {settings.grpc_address}: is something else there?") from error
         # Stopped in reverse: intake first, API and metrics last, so that a drain can be watched.
-        metrics_port = await stack.enter_async_context(_http_server(make_asgi_app(registry), settings.metrics_address))
+        metrics_port = await stack.enter_async_context(
+            _http_server(make_asgi_app(registry), settings.metrics_address, settings.drain_seconds)
+        )
         api_port = await stack.enter_async_context(
-            _http_server(api.application(Context(database, clock, ready)), settings.api_address)
+            _http_server(api.application(Context(database, clock, ready)), settings.api_address, settings.drain_seconds)
         )
         stack.push_async_callback(pipeline.drain)
-        otlp_http_port = await stack.enter_async_context(_http_server(otlp_http, settings.otlp_http_address))
+        otlp_http_port = await stack.enter_async_context(
+            _http_server(otlp_http, settings.otlp_http_address, settings.drain_seconds)
+        )
         await grpc_server.start()
         stack.push_async_callback(grpc_server.stop, settings.drain_seconds)
+        stack.callback(pipeline.stop_taking)
         started = True
         yield Listening(grpc_port, otlp_http_port, api_port, metrics_port)
 
@@ -160,7 +165,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _http_server(app: Any, address: str) -> AsyncIterator[int]:
+async def _http_server(app: Any, address: str, drain_seconds: float) -> AsyncIterator[int]:
     """Serve an ASGI application while the block runs; yields the port."""
     host, port = host_and_port(address)
     try:
@@ -168,7 +173,16 @@ async def _http_server(app: Any, address: str) -> AsyncIterator[int]:
     except OSError as error:
         raise CannotListen(f"cannot listen on {address}: {error.strerror}") from error
     config = uvicorn.Config(
-        app, host, port, log_config=None, access_log=False, lifespan="off", server_header=False, ws="none"
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        ws="none",
+        # Exporters send every few seconds: don't close on them in between.
+        timeout_keep_alive=75,
+        # A client that never finishes its request must not hold up the end.
+        timeout_graceful_shutdown=max(1, int(drain_seconds)),
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[bound]))

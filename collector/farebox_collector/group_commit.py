@@ -19,7 +19,8 @@ class GroupCommit(Generic[Work, Result]):
     """One thread that commits work in groups of at most `max_weight`.
 
     `commit_group` gets the waiting items and returns a result for each, or raises, and then nothing of the group may
-    have been kept. A group that fails is tried again item by item, so that one bad item hurts only itself.
+    have been kept. A group that fails is tried again item by item, so that one bad item hurts only itself; not so after
+    an error that `is_outage`, which would hurt each of them alike.
     """
 
     def __init__(
@@ -27,10 +28,12 @@ class GroupCommit(Generic[Work, Result]):
         commit_group: Callable[[Sequence[Work]], Sequence[Result]],
         weigh: Callable[[Work], int],
         max_weight: int,
+        is_outage: Callable[[Exception], bool],
     ) -> None:
         self._commit_group = commit_group
         self._weigh = weigh
         self._max_weight = max_weight
+        self._is_outage = is_outage
         self._waiting: deque[tuple[Work, asyncio.Future[Result]]] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -79,10 +82,10 @@ class GroupCommit(Generic[Work, Result]):
         try:
             results = self._commit_group([work for work, _ in group])
         except Exception as error:
-            if len(group) > 1:
+            if len(group) > 1 and not self._is_outage(error):
                 return [answers for item in group for answers in self._committed([item])]
-            _logger.exception("a batch could not be committed")
-            return [[(group[0][1], None, error)]]
+            _logger.exception("a group could not be committed")
+            return [[(future, None, error) for _, future in group]]
         return [[(future, result, None) for (_, future), result in zip(group, results, strict=True)]]
 
 

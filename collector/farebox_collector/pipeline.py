@@ -9,6 +9,7 @@ waiting when a transaction begins goes into it together, so that load makes batc
 """
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,8 +18,9 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from farebox_collector import dialects
+from farebox_collector.findings import Rejection, log_findings
 from farebox_collector.group_commit import GroupCommit
-from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.database import Database, is_storage_outage
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.metrics.meters import Meters
@@ -27,6 +29,8 @@ from farebox_collector.records import NotBillable, PricedUsage, Rejected, Span
 from farebox_collector.settings import Settings
 from farebox_collector.tariffs import Tariffs
 from farebox_collector.verdicts import Verdict
+
+_logger = logging.getLogger(__name__)
 
 
 class Overloaded(Exception):
@@ -67,7 +71,7 @@ class Batch(NamedTuple):
     calls: list[PricedUsage]
     verdicts: Counter[Verdict]
     """Verdicts that were reached without the ledger."""
-    rejections: tuple[str, ...]
+    rejections: list[Rejection]
 
 
 class Pipeline:
@@ -92,7 +96,9 @@ class Pipeline:
         self._clock = clock
         self._labels = TotalLabels()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
-        self._committer = GroupCommit(self._commit, lambda batch: len(batch.calls), settings.commit_max_spans)
+        self._committer = GroupCommit(
+            self._commit, lambda batch: len(batch.calls), settings.commit_max_spans, is_storage_outage
+        )
         self._in_hand_bytes = 0
         self._draining = False
         self._idle = asyncio.Event()
@@ -102,24 +108,26 @@ class Pipeline:
         """Take one request through the house; see the class for what it raises."""
         with self._admitted(len(request.body)):
             batch = await asyncio.get_running_loop().run_in_executor(self._reader, self._read, request)
-            verdicts = batch.verdicts
-            if batch.calls:
-                recorded = await self._committer.commit(batch)
-                verdicts += Counter(recorded)
-                self._meters.charged(
-                    call for call, verdict in zip(batch.calls, recorded, strict=True) if verdict is Verdict.CHARGED
-                )
+            recorded = await self._committer.commit(batch) if batch.calls else []
+        verdicts = batch.verdicts + Counter(recorded)
         self._meters.judged(verdicts)
-        return Outcome(verdicts, batch.rejections)
+        self._meters.charged(c for c, verdict in zip(batch.calls, recorded, strict=True) if verdict is Verdict.CHARGED)
+        log_findings(batch.calls, recorded, batch.rejections)
+        return Outcome(verdicts, tuple(dict.fromkeys(rejection.reason for rejection in batch.rejections)))
+
+    def stop_taking(self) -> None:
+        """Turn every new request away, from now on."""
+        self._draining = True
 
     async def drain(self) -> None:
-        """Take no more, and return when everything taken is answered or the time for it is up."""
-        self._draining = True
+        """Return when everything taken is answered, or the time for it is up."""
+        self.stop_taking()
         try:
             await asyncio.wait_for(self._idle.wait(), self._settings.drain_seconds)
-        finally:
-            await asyncio.to_thread(self._committer.close)
-            self._reader.shutdown(wait=True)
+        except TimeoutError:
+            _logger.warning("gave up waiting for requests; their clients got no answer and will send them again")
+        await asyncio.to_thread(self._committer.close)
+        self._reader.shutdown(wait=True)
 
     @contextmanager
     def _admitted(self, size_bytes: int) -> Iterator[None]:
@@ -148,7 +156,7 @@ class Pipeline:
         received_at_ns = self._clock()
         calls: list[PricedUsage] = []
         verdicts: Counter[Verdict] = Counter()
-        rejections: dict[str, None] = {}
+        rejections: list[Rejection] = []
         for number, span in enumerate(request.decode(request.body), start=1):
             if number > self._settings.max_request_spans:
                 raise RequestTooLarge(f"more than {self._settings.max_request_spans} spans in one request")
@@ -157,10 +165,10 @@ class Pipeline:
                 verdicts[Verdict.NOT_BILLABLE] += 1
             elif isinstance(reading, Rejected):
                 verdicts[Verdict.REJECTED] += 1
-                rejections[reading.reason] = None
+                rejections.append(Rejection(span.trace_id, reading.reason))
             else:
                 calls.append(price(reading, received_at_ns, max_age_ns, book, rules))
-        return Batch(request.tenant_id, received_at_ns, calls, verdicts, tuple(rejections))
+        return Batch(request.tenant_id, received_at_ns, calls, verdicts, rejections)
 
     def _commit(self, batches: Sequence[Batch]) -> list[list[Verdict]]:
         """Record the calls of several requests in one transaction; durable on return. A verdict list a request."""

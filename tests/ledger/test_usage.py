@@ -9,7 +9,7 @@ from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
-from farebox_collector.records import DEFAULT_TENANT_ID, PricedUsage
+from farebox_collector.records import DEFAULT_TENANT_ID, Buckets, PricedUsage
 from farebox_collector.verdicts import Verdict
 from sqlalchemy import text
 
@@ -99,13 +99,17 @@ def test_two_spans_of_one_response_are_one_charge(database: Database, batches: S
     assert spent(database) == {"ada": 300}
 
 
-def test_the_span_that_knows_the_wallet_pays_and_then_the_one_that_knows_the_cache(database: Database) -> None:
+def test_the_span_that_knows_most_of_a_call_pays(database: Database) -> None:
     nobody = INNER._replace(usage=INNER.usage._replace(wallet="unattributed"))
     assert record(database, nobody, OUTER) == [COVERED, CHARGED]
     vague = call(3, trace=2, response_id="r2", assumptions=("cache_write_lifetime_unknown",))
     exact = call(4, trace=2, parent=3, response_id="r2", cost_nanousd=130)
     assert record(database, vague, exact) == [COVERED, CHARGED]
-    assert spent(database) == {"ada": 300 + 390, "unattributed": 0}
+    # A stream that broke off: the client's own span misses the output, the instrumentation's has what came so far.
+    broken = call(5, trace=3, parent=6, response_id="r3", buckets=Buckets(input=10), cost_nanousd=70)
+    whole = call(6, trace=3, response_id="r3", assumptions=("cache_write_lifetime_unknown",))
+    assert record(database, broken, whole) == [COVERED, CHARGED]
+    assert spent(database) == {"ada": 300 + 390 + 300, "unattributed": 0}
 
 
 def test_a_response_id_that_comes_again_at_another_time_is_another_call(database: Database) -> None:

@@ -105,6 +105,14 @@ CHECKS = (
         " GROUP BY a.id, a.name, a.spent_nano HAVING coalesce(-sum(p.amount_nano), 0) <> a.spent_nano",
     ),
     Check(
+        "calls",
+        "every wallet has paid for as many calls as there are charged records of it",
+        "SELECT 'wallet ' || a.name, coalesce(u.calls, 0), a.charged_calls FROM accounts a LEFT JOIN"
+        " (SELECT tenant_id, wallet, count(*) AS calls FROM usage_records WHERE verdict = 'charged'"
+        " GROUP BY tenant_id, wallet) u ON u.tenant_id = a.tenant_id AND u.wallet = a.name"
+        " WHERE a.kind = 'wallet' AND coalesce(u.calls, 0) <> a.charged_calls",
+    ),
+    Check(
         "charges",
         "charged records sum to the CREDIT legs of their transaction",
         _records_against_legs("wallet", "wallet", "event", "coalesce(rule_version_id, 0)", "charge_nanocredits"),

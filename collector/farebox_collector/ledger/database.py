@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
 MINIMUM_SQLITE = (3, 37, 0)
@@ -26,6 +27,11 @@ _BUSY_TIMEOUT_MS = 10_000
 
 class DatabaseInUse(Exception):
     """Another process writes this database; the message says which and what to do."""
+
+
+def is_storage_outage(error: Exception) -> bool:
+    """Whether an error is the storage's (disk full, locked, I/O) rather than that of what was to be stored."""
+    return isinstance(error, OperationalError)
 
 
 class Database:

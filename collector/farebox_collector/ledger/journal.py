@@ -21,7 +21,7 @@ COGS = "cogs"
 """USD: what usage cost us."""
 
 _ACCOUNT_KEY = ("tenant_id", "kind", "name", "commodity")
-_ACCOUNT_SUMS = ("balance_nano", "spent_nano")
+_ACCOUNT_SUMS = ("balance_nano", "spent_nano", "charged_calls")
 _ACCOUNT_COLUMNS = (*_ACCOUNT_KEY, *_ACCOUNT_SUMS, "last_activity_ns", "created_at_ns")
 _ACCOUNT_TAIL = (
     f" ON CONFLICT ({', '.join(_ACCOUNT_KEY)}) DO UPDATE SET {bulk.additions('accounts', _ACCOUNT_SUMS)},"
@@ -91,9 +91,10 @@ def post(
     counts as spent. Raises Unbalanced.
     """
     _require_balance(legs)
-    movements: dict[Account, int] = {wallet_account(name): 0 for name in active}
+    movements = {wallet_account(name): (0, 0) for name in active}
     for leg in legs:
-        movements[leg.account] = movements.get(leg.account, 0) + leg.amount_nano
+        amount, calls = movements.get(leg.account, (0, 0))
+        movements[leg.account] = (amount + leg.amount_nano, calls + leg.records)
     # One order for all writers, so that two of them never wait for each other crosswise.
     rows = [
         (
@@ -103,10 +104,11 @@ def post(
             account.commodity,
             amount,
             -amount if spending and account.kind == WALLET else 0,
+            calls,
             at_ns if account.kind == WALLET and account.name in active else None,
             at_ns,
         )
-        for account, amount in sorted(movements.items())
+        for account, (amount, calls) in sorted(movements.items())
     ]
     returned = bulk.upsert_returning(connection, "accounts", _ACCOUNT_COLUMNS, _ACCOUNT_TAIL, rows)
     ids = {(kind, name, commodity): account_id for account_id, kind, name, commodity in returned}

@@ -99,10 +99,14 @@ def _shapes_in_traces(
             yield key, span_id, parent_id, _Shape(*shape)
 
 
-def _knowledge(entry: Entry) -> tuple[bool, bool, bool]:
+def _knowledge(entry: Entry) -> tuple[bool, bool, int, bool]:
+    """What makes one of two spans of a call the better witness: that it can be charged, names the wallet, counts more
+    (one of them may miss the output of a stream that broke off), and tells how long a cache write lives."""
+    usage = entry.call.usage
     return (
         entry.charged,
-        entry.call.usage.wallet != UNATTRIBUTED,
+        usage.wallet != UNATTRIBUTED,
+        usage.buckets.total if usage.buckets else 0,
         "cache_write_lifetime_unknown" not in entry.call.assumptions,
     )
 

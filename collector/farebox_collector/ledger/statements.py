@@ -85,10 +85,11 @@ def ledger(
     before: tuple[int, str, int] | None = None,
     limit: int = 100,
 ) -> Sequence[Row[Any]]:
-    """What moved wallets, newest first: a row a charged call, and one a deposit or other transaction.
+    """What moved wallets, last booked first: a row a charged call, and one a deposit or other transaction.
 
     Columns: recorded_at_ns, type, id, wallet, amount_nano (signed), transaction_id, memo, and for charges trace_id,
-    span_id, event. `before` takes up after the (recorded_at_ns, type, id) of a row.
+    span_id, event. `before` takes up after the (transaction_id, type, id) of a row: the order of the books, which
+    no clock can disturb.
     """
     found: list[Select[Any]] = []
     if kind in ("", "charge"):
@@ -96,7 +97,7 @@ def ledger(
     if kind != "charge":
         found.append(_movements(tenant_id, wallet, kind, before, limit))
     merged = union_all(*(select(part.subquery()) for part in found)).subquery()
-    order = (merged.c.recorded_at_ns.desc(), merged.c.type.desc(), merged.c.id.desc())
+    order = (merged.c.transaction_id.desc(), merged.c.type.desc(), merged.c.id.desc())
     return connection.execute(select(merged).order_by(*order).limit(limit)).all()
 
 
@@ -145,14 +146,12 @@ def totals(connection: Connection) -> Sequence[Row[Any]]:
     return connection.execute(select(usage_totals)).all()
 
 
-def unattributed_records(connection: Connection, wallet: str) -> int:
-    """How many charged calls the wallet of nobody has paid for."""
-    paid = (
-        select(func.coalesce(func.sum(postings.c.records), 0))
-        .join(accounts, accounts.c.id == postings.c.account_id)
-        .where(accounts.c.kind == WALLET, accounts.c.name == wallet)
+def charged_calls(connection: Connection, wallet: str) -> int:
+    """How many charged calls the wallets of this name have paid for, over all tenants."""
+    calls = func.coalesce(func.sum(accounts.c.charged_calls), 0)
+    return int(
+        connection.execute(select(calls).where(accounts.c.kind == WALLET, accounts.c.name == wallet)).scalar_one()
     )
-    return int(connection.execute(paid).scalar_one())
 
 
 def _wallets(tenant_id: int) -> Select[Any]:
@@ -179,8 +178,8 @@ def _charges(tenant_id: int, wallet: str, before: tuple[int, str, int] | None, l
     ).where(table.tenant_id == tenant_id, table.verdict == Verdict.CHARGED)
     if wallet:
         chosen = chosen.where(table.wallet == wallet)
-    chosen = _before(chosen, before, table.received_at_ns, kind, table.id)
-    # The id grows with the time of receipt, and is what the indexes end in.
+    chosen = _before(chosen, before, table.transaction_id, kind, table.id)
+    # The id grows with the transaction, and is what the indexes end in.
     return chosen.order_by(table.id.desc()).limit(limit)
 
 
@@ -207,24 +206,21 @@ def _movements(tenant_id: int, wallet: str, kind: str, before: tuple[int, str, i
         chosen = chosen.where(account.name == wallet)
     if kind:
         chosen = chosen.where(made.kind == kind)
-    chosen = _before(chosen, before, made.recorded_at_ns, made.kind, leg.id)
+    chosen = _before(chosen, before, made.id, made.kind, leg.id)
     return chosen.order_by(made.id.desc(), leg.id.desc()).limit(limit)
 
 
 def _before(
     chosen: Select[Any],
     before: tuple[int, str, int] | None,
-    at: ColumnElement[int],
+    transaction: ColumnElement[int],
     kind: ColumnElement[str],
     row_id: ColumnElement[int],
 ) -> Select[Any]:
     if before is None:
         return chosen
-    at_ns, kind_name, last_id = before
+    transaction_id, kind_name, last_id = before
+    same = transaction == transaction_id
     return chosen.where(
-        or_(
-            at < at_ns,
-            and_(at == at_ns, kind < kind_name),
-            and_(at == at_ns, kind == kind_name, row_id < last_id),
-        )
+        or_(transaction < transaction_id, and_(same, kind < kind_name), and_(same, kind == kind_name, row_id < last_id))
     )

@@ -129,9 +129,10 @@ accounts = _table(
     _text("name"),
     _text("commodity"),
     _number("created_at_ns"),
-    # Projections: the sum of the account's postings, and for wallets what usage took and when.
+    # Projections: the sum of the account's postings, and for wallets what usage took, for how many calls, and when.
     _number("balance_nano", default=0),
     _number("spent_nano", default=0),
+    _number("charged_calls", default=0),
     _number("last_activity_ns", nullable=True),
     UniqueConstraint("tenant_id", "kind", "name", "commodity"),
 )

@@ -36,7 +36,7 @@ class LedgerCollector(Collector):
         """One family a metric, from one consistent snapshot."""
         with self._database.reading() as connection:
             rows = statements.totals(connection)
-            unattributed = statements.unattributed_records(connection, UNATTRIBUTED)
+            unattributed = statements.charged_calls(connection, UNATTRIBUTED)
         requests: Counter[_Label] = Counter()
         errors: Counter[_Label] = Counter()
         cost: Counter[_Label] = Counter()

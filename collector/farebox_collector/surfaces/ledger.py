@@ -45,11 +45,11 @@ def router(context: Context) -> APIRouter:
     def list_ledger(
         wallet: str = "", type: LedgerType | None = None, cursor: Cursor = None, limit: Limit = 100
     ) -> Page[LedgerRow]:
-        """Deposits, charges and the rest, newest first."""
+        """Deposits, charges and the rest, last booked first."""
         position = decode_cursor(cursor, int, str, int)
         with context.database.reading() as connection:
             rows = statements.ledger(connection, context.tenant_id, wallet, type or "", position, limit + 1)
-        return page(rows, limit, _show, lambda row: (row.recorded_at_ns, row.type, row.id))
+        return page(rows, limit, _show, lambda row: (row.transaction_id, row.type, row.id))
 
     return routes
 

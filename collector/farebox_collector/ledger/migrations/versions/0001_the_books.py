@@ -161,6 +161,7 @@ def upgrade() -> None:
         sa.Column("created_at_ns", INT64, nullable=False),
         sa.Column("balance_nano", INT64, server_default=sa.text("0"), nullable=False),
         sa.Column("spent_nano", INT64, server_default=sa.text("0"), nullable=False),
+        sa.Column("charged_calls", INT64, server_default=sa.text("0"), nullable=False),
         sa.Column("last_activity_ns", INT64, nullable=True),
         sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_accounts_tenant_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_accounts")),

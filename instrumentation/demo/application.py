@@ -1,0 +1,158 @@
+"""An example product, metered: a chat, a caption service, a search and an agent, used by four customers.
+
+    python instrumentation/demo/model_server.py --port 8090 &
+    python instrumentation/demo/application.py --model-url http://127.0.0.1:8090 --calls 100
+
+Its spans go to localhost:4317, or where the OTEL_… environment variables say. At the end it prints one line
+of JSON: how many calls of a model it made, how many failed, and whether the collector has all their spans.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import threading
+import time
+
+import anthropic
+import farebox
+import httpx
+import openai
+
+WALLETS = ["ada", "grace", "linus", "acme-team"]
+SYSTEM = "You are brief and friendly."
+
+
+class Product:
+    """The product's actions, each decorated with its event; the wallet comes from whoever serves the user."""
+
+    def __init__(self, model_url: str, seed: int) -> None:
+        """Make the clients; nothing about them is special."""
+        self.openai = openai.OpenAI(base_url=f"{model_url}/v1", api_key="demo", max_retries=0)
+        self.anthropic = anthropic.Anthropic(base_url=model_url, api_key="demo", max_retries=0)
+        self.http = httpx.Client(base_url=f"{model_url}/v1")
+        self.random = random.Random(seed)
+        self.calls = 0
+
+    @farebox.action("chat.reply", dept="support", project="help-centre")
+    def chat_reply(self, question: str) -> str:
+        """A stream from OpenAI. Without include_usage it would not say what it used."""
+        stream = self.openai.chat.completions.create(
+            model="gpt-4o-mini",
+            messages=[{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}],
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_headers=self.steering(cached=0.5),
+        )
+        return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+
+    @farebox.action("image.caption", dept="catalogue", project="shop")
+    def image_caption(self, image_url: str) -> str:
+        """A plain call of Anthropic, with most of the prompt out of the cache."""
+        message = self.anthropic.messages.create(
+            model="claude-haiku-4-5",
+            max_tokens=200,
+            system=[{"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral"}}],
+            messages=[
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image", "source": {"type": "url", "url": image_url}},
+                        {"type": "text", "text": "Write a caption."},
+                    ],
+                }
+            ],
+            extra_headers=self.steering(cached=2.0),
+        )
+        return "".join(block.text for block in message.content if block.type == "text")
+
+    @farebox.action("search.answer", dept="support", project="search")
+    def search_answer(self, question: str) -> str:
+        """Two calls, one action: an embedding to find the passages, a stream to answer from them."""
+        with farebox.tags(task="retrieve"):
+            self.openai.embeddings.create(
+                model="text-embedding-3-small", input=question, extra_headers=self.steering(output=False)
+            )
+        with (
+            farebox.tags(task="answer"),
+            self.anthropic.messages.stream(
+                model="claude-sonnet-5",
+                max_tokens=500,
+                messages=[{"role": "user", "content": question}],
+                extra_headers=self.steering(),
+            ) as stream,
+        ):
+            return stream.get_final_text()
+
+    @farebox.action("agent.run", dept="research", project="agents")
+    def agent_run(self, goal: str) -> str:
+        """Some steps over plain HTTP, then a chat reply within, which is an action of its own."""
+        for task in ("plan", "work", "check")[: self.random.randint(1, 3)]:
+            with farebox.tags(task=task):
+                body = {"model": "gpt-4o", "messages": [{"role": "user", "content": f"{task}: {goal}"}]}
+                response = self.http.post("/chat/completions", json=body, headers=self.steering(cached=0.3))
+                response.raise_for_status()
+        return self.chat_reply(f"Sum up: {goal}")
+
+    def steering(self, cached: float = 0.0, output: bool = True) -> dict[str, str]:
+        """Headers that only the bundled model server reads: this call's usage, and now and then an error."""
+        self.calls += 1
+        tokens = self.random.randint(200, 2000)
+        usage = {"input": tokens, "cache_read": int(tokens * cached * self.random.random())}
+        if output:
+            usage["output"] = self.random.randint(20, 600)
+        headers = {"x-usage": ",".join(f"{key}={count}" for key, count in usage.items())}
+        if self.random.random() < 0.03:
+            headers["x-fail"] = self.random.choice(["429", "500"])
+        return headers
+
+
+def main() -> None:
+    """Serve the four customers until it is enough."""
+    parser = argparse.ArgumentParser(description="An example product whose LLM calls are metered.")
+    parser.add_argument("--model-url", required=True, help="where the model server listens")
+    parser.add_argument("--calls", type=int, help="end with the action that makes this call; 40 by default")
+    parser.add_argument("--seconds", type=float, help="end after so many seconds")
+    parser.add_argument("--rate", type=float, help="calls a second at most; unlimited by default")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same calls")
+    arguments = parser.parse_args()
+    model_url = arguments.model_url.rstrip("/")
+
+    farebox.instrument(model_urls=[f"{model_url}/v1"])
+
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    calls_max = arguments.calls or (None if arguments.seconds else 40)
+    product, errors, started = Product(model_url, arguments.seed), 0, time.monotonic()
+
+    while not stopping.is_set():
+        if calls_max is not None and product.calls >= calls_max:
+            break
+        if arguments.seconds and time.monotonic() - started >= arguments.seconds:
+            break
+        act, subject = product.random.choice(
+            [
+                (product.chat_reply, "How do I reset my password?"),
+                (product.image_caption, "https://example.com/teapot.png"),
+                (product.search_answer, "What does the warranty cover?"),
+                (product.agent_run, "compare three suppliers"),
+            ]
+        )
+        # In a web application this line is in the middleware that knows who is asking.
+        with farebox.tags(wallet=product.random.choice(WALLETS)):
+            try:
+                act(subject)
+            except (openai.APIStatusError, anthropic.APIStatusError, httpx.HTTPStatusError):
+                errors += 1  # a real product would say sorry
+        if arguments.rate:
+            stopping.wait(max(0.0, started + product.calls / arguments.rate - time.monotonic()))
+
+    delivered = farebox.flush(timeout_s=10)
+    print(json.dumps({"calls": product.calls, "errors": errors, "delivered": delivered}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

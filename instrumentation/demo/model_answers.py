@@ -1,0 +1,274 @@
+"""What the providers answer: bodies, events and errors in the shapes of OpenAI and Anthropic. No I/O here."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+EMBEDDING_DIMENSIONS = 8
+OPENAI_ERRORS = {
+    400: ("invalid_request_error", None),
+    401: ("invalid_request_error", "invalid_api_key"),
+    404: ("invalid_request_error", "model_not_found"),
+    429: ("requests", "rate_limit_exceeded"),
+}
+ANTHROPIC_ERRORS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Token counts in the provider's terms: ``input`` includes the cache for OpenAI, not for Anthropic."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    reasoning: int = 0
+
+    @classmethod
+    def parse(cls, header: str) -> Usage:
+        """Read ``input=1000,output=200``. Raises ValueError for a key or a number it does not know."""
+        counts = {}
+        for pair in header.split(","):
+            key, _, number = pair.strip().partition("=")
+            if key not in cls.__dataclass_fields__ or not number.isdigit():
+                raise ValueError(f"x-usage: cannot read {pair.strip()!r}")
+            counts[key] = int(number)
+        return cls(**counts)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, read: what is needed to answer it."""
+
+    body: Json
+    model: str
+    reply: str
+    usage: Usage
+    response_id: str
+    stream: bool
+
+
+def words(text: str) -> Iterator[str]:
+    """Cut the reply the way a stream delivers it; joined again, the pieces are the text."""
+    for index, word in enumerate(text.split(" ")):
+        yield word if index == 0 else f" {word}"
+
+
+def data_event(payload: Json) -> str:
+    """One server-sent event without a name, as OpenAI's chat completions send them."""
+    return f"data: {json.dumps(payload)}\n\n"
+
+
+def named_event(payload: Json) -> str:
+    """One server-sent event whose name is the payload's type."""
+    return f"event: {payload['type']}\ndata: {json.dumps(payload)}\n\n"
+
+
+def openai_chat_usage(usage: Usage) -> Json:
+    """The usage object of ``/v1/chat/completions``."""
+    return {
+        "prompt_tokens": usage.input,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.input + usage.output,
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read,
+            "cache_write_tokens": usage.cache_write,
+            "audio_tokens": 0,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def openai_chat(call: Call) -> Json:
+    """The plain answer of ``/v1/chat/completions``."""
+    message: Json = {"role": "assistant", "content": call.reply, "refusal": None, "annotations": []}
+    return {
+        "id": call.response_id,
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": call.model,
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+        "usage": openai_chat_usage(call.usage),
+        "service_tier": "default",
+    }
+
+
+def openai_chat_events(call: Call) -> Iterator[str]:
+    """The stream of ``/v1/chat/completions``."""
+    # The real API adds the usage chunk, and a null usage on all others, only when the caller opts in.
+    include_usage = bool((call.body.get("stream_options") or {}).get("include_usage"))
+    created = int(time.time())
+
+    def chunk(choices: list[Json], usage: Json | None = None) -> str:
+        payload = {
+            "id": call.response_id,
+            "object": "chat.completion.chunk",
+            "created": created,
+            "model": call.model,
+            "service_tier": "default",
+            "choices": choices,
+        }
+        return data_event({**payload, "usage": usage} if include_usage else payload)
+
+    def choice(delta: Json, finish_reason: str | None = None) -> list[Json]:
+        return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
+
+    yield chunk(choice({"role": "assistant", "content": ""}))
+    for word in words(call.reply):
+        yield chunk(choice({"content": word}))
+    yield chunk(choice({}, "stop"))
+    if include_usage:
+        yield chunk([], openai_chat_usage(call.usage))
+    yield "data: [DONE]\n\n"
+
+
+def openai_response(call: Call, status: str = "completed") -> Json:
+    """The answer of ``/v1/responses``: output and usage are there once the status is ``completed``."""
+    done = status == "completed"
+    message = {
+        "id": f"msg_{call.response_id}",
+        "type": "message",
+        "role": "assistant",
+        "status": status,
+        "content": [{"type": "output_text", "text": call.reply, "annotations": [], "logprobs": []}],
+    }
+    usage = {
+        "input_tokens": call.usage.input,
+        "input_tokens_details": {
+            "cached_tokens": call.usage.cache_read,
+            "cache_write_tokens": call.usage.cache_write,
+        },
+        "output_tokens": call.usage.output,
+        "output_tokens_details": {"reasoning_tokens": call.usage.reasoning},
+        "total_tokens": call.usage.input + call.usage.output,
+    }
+    return {
+        "id": call.response_id,
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": status,
+        "error": None,
+        "incomplete_details": None,
+        "model": call.model,
+        "output": [message] if done else [],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "service_tier": "default",
+        "usage": usage if done else None,
+    }
+
+
+def openai_response_events(call: Call) -> Iterator[str]:
+    """The stream of ``/v1/responses``."""
+    item = {"item_id": f"msg_{call.response_id}", "output_index": 0, "content_index": 0}
+    payloads: list[Json] = [{"type": "response.created", "response": openai_response(call, "in_progress")}]
+    payloads.extend(
+        {"type": "response.output_text.delta", **item, "delta": word, "logprobs": []} for word in words(call.reply)
+    )
+    payloads.append({"type": "response.completed", "response": openai_response(call)})
+    for number, payload in enumerate(payloads):
+        yield named_event({**payload, "sequence_number": number})
+
+
+def openai_embeddings(call: Call) -> Json:
+    """The answer of ``/v1/embeddings``: the same short vector for each text."""
+    texts = call.body.get("input")
+    vector = [1.0 / (index + 1) for index in range(EMBEDDING_DIMENSIONS)]
+    packed = base64.b64encode(struct.pack(f"<{EMBEDDING_DIMENSIONS}f", *vector)).decode()
+    embedding = packed if call.body.get("encoding_format") == "base64" else vector
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": embedding}
+            for index in range(len(texts) if isinstance(texts, list) else 1)
+        ],
+        "model": call.model,
+        "usage": {"prompt_tokens": call.usage.input, "total_tokens": call.usage.input},
+    }
+
+
+def openai_error(status: int, message: str) -> Json:
+    """OpenAI's error body."""
+    otherwise = ("server_error" if status >= 500 else "invalid_request_error", None)
+    kind, code = OPENAI_ERRORS.get(status, otherwise)
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def anthropic_usage(usage: Usage, output_tokens: int) -> Json:
+    """The counts that both a message and a ``message_delta`` event carry."""
+    return {
+        "input_tokens": usage.input,
+        "cache_creation_input_tokens": usage.cache_write,
+        "cache_read_input_tokens": usage.cache_read,
+        "output_tokens": output_tokens,
+        "output_tokens_details": {"thinking_tokens": min(usage.reasoning, output_tokens)},
+    }
+
+
+def anthropic_message(call: Call, *, started: bool = False) -> Json:
+    """The plain answer of ``/v1/messages``; with ``started``, the message as ``message_start`` shows it."""
+    usage = anthropic_usage(call.usage, 1 if started else call.usage.output)
+    usage["cache_creation"] = {
+        "ephemeral_5m_input_tokens": call.usage.cache_write - call.usage.cache_write_1h,
+        "ephemeral_1h_input_tokens": call.usage.cache_write_1h,
+    }
+    usage["service_tier"] = "standard"
+    return {
+        "id": call.response_id,
+        "type": "message",
+        "role": "assistant",
+        "model": call.model,
+        "content": [] if started else [{"type": "text", "text": call.reply}],
+        "stop_reason": None if started else "end_turn",
+        "stop_sequence": None,
+        "usage": usage,
+    }
+
+
+def anthropic_events(call: Call) -> Iterator[str]:
+    """The stream of ``/v1/messages``; the last cumulative counts come in ``message_delta``."""
+    yield named_event({"type": "message_start", "message": anthropic_message(call, started=True)})
+    block = {"type": "text", "text": ""}
+    yield named_event({"type": "content_block_start", "index": 0, "content_block": block})
+    for word in words(call.reply):
+        delta = {"type": "text_delta", "text": word}
+        yield named_event({"type": "content_block_delta", "index": 0, "delta": delta})
+    yield named_event({"type": "content_block_stop", "index": 0})
+    yield named_event(
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "usage": anthropic_usage(call.usage, call.usage.output),
+        }
+    )
+    yield named_event({"type": "message_stop"})
+
+
+def anthropic_error(status: int, message: str) -> Json:
+    """Anthropic's error body."""
+    error = {"type": ANTHROPIC_ERRORS.get(status, "api_error"), "message": message}
+    return {"type": "error", "error": error, "request_id": f"req_{uuid.uuid4().hex[:24]}"}

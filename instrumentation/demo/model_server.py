@@ -1,0 +1,189 @@
+"""A language model that costs nothing: the providers' HTTP interfaces on loopback; the caller sets the usage.
+
+    python instrumentation/demo/model_server.py --port 0
+
+prints ``{"port": N}`` on one line once it listens. SIGTERM or SIGINT ends it with status 0.
+
+Paths, as at the providers: ``/v1/chat/completions``, ``/v1/responses``, ``/v1/embeddings`` (OpenAI) and
+``/v1/messages`` (Anthropic). All but embeddings also stream, as server-sent events, for ``"stream": true``.
+The model of the response is the model of the request.
+
+Request headers steer the answer:
+
+``x-usage: input=1000,output=200,cache_read=400,cache_write=0,cache_write_1h=0,reasoning=50``
+    The numbers go into the provider's own fields as they are. So with OpenAI ``input`` *includes*
+    ``cache_read`` and ``cache_write``, and with Anthropic ``input`` *excludes* both, as at the real APIs.
+    ``cache_write_1h`` says how many of ``cache_write`` are kept for an hour (Anthropic only). ``reasoning``
+    is a part of ``output``. Keys left out are 0. Without the header: a token for every four characters.
+``x-fail: 429``
+    Answers with that status and the provider's own error body.
+``x-latency-ms: 250``
+    Waits that long before the first byte.
+``x-response-id: msg_1``
+    The id of the response; otherwise every response has an id of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from types import FrameType
+
+import uvicorn
+from model_answers import (
+    Call,
+    Json,
+    Usage,
+    anthropic_error,
+    anthropic_events,
+    anthropic_message,
+    openai_chat,
+    openai_chat_events,
+    openai_embeddings,
+    openai_error,
+    openai_response,
+    openai_response_events,
+)
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+CHARACTERS_PER_TOKEN = 4
+
+
+class BadRequest(Exception):
+    """The request is not one that the provider would take."""
+
+
+async def read_call(request: Request, id_prefix: str) -> Call:
+    """Read the body and the steering headers. Raises BadRequest."""
+    try:
+        body = json.loads(await request.body())
+    except ValueError as error:
+        raise BadRequest("We could not parse the JSON body of your request.") from error
+    if not isinstance(body, dict) or not isinstance(body.get("model"), str):
+        raise BadRequest("you must provide a model parameter")
+    prompt = body.get("messages", body.get("input", ""))
+    prompt_characters = len(prompt if isinstance(prompt, str) else json.dumps(prompt))
+    reply = f"The model server read {prompt_characters} characters and has nothing to add."
+    usage = Usage(input=max(1, prompt_characters // CHARACTERS_PER_TOKEN), output=len(reply) // CHARACTERS_PER_TOKEN)
+    if "x-usage" in request.headers:
+        try:
+            usage = Usage.parse(request.headers["x-usage"])
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
+    return Call(
+        body=body,
+        model=body["model"],
+        reply=reply,
+        usage=usage,
+        response_id=request.headers.get("x-response-id", id_prefix + uuid.uuid4().hex[:24]),
+        stream=bool(body.get("stream")),
+    )
+
+
+def event_stream(events: Iterator[str]) -> Response:
+    """Send each event as a chunk of its own, so that a client sees a real stream."""
+
+    async def send() -> AsyncIterator[str]:
+        for event in events:
+            yield event
+            await asyncio.sleep(0)  # gives the transport its turn to flush
+
+    return StreamingResponse(send(), media_type="text/event-stream", headers={"cache-control": "no-cache"})
+
+
+async def chat_completions(request: Request) -> Response:
+    """POST /v1/chat/completions."""
+    call = await read_call(request, "chatcmpl-")
+    return event_stream(openai_chat_events(call)) if call.stream else JSONResponse(openai_chat(call))
+
+
+async def responses(request: Request) -> Response:
+    """POST /v1/responses."""
+    call = await read_call(request, "resp_")
+    return event_stream(openai_response_events(call)) if call.stream else JSONResponse(openai_response(call))
+
+
+async def embeddings(request: Request) -> Response:
+    """POST /v1/embeddings."""
+    return JSONResponse(openai_embeddings(await read_call(request, "")))
+
+
+async def messages(request: Request) -> Response:
+    """POST /v1/messages."""
+    call = await read_call(request, "msg_")
+    return event_stream(anthropic_events(call)) if call.stream else JSONResponse(anthropic_message(call))
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def steered(endpoint: Endpoint, error_body: Callable[[int, str], Json]) -> Endpoint:
+    """Apply ``x-latency-ms`` and ``x-fail``, and answer a bad request the provider's way."""
+
+    async def answer(request: Request) -> Response:
+        latency_ms = int(request.headers.get("x-latency-ms", "0"))
+        if latency_ms:
+            await asyncio.sleep(latency_ms / 1000)
+        status = int(request.headers.get("x-fail", "0"))
+        if status:
+            return JSONResponse(error_body(status, f"the caller asked for a {status}"), status_code=status)
+        try:
+            return await endpoint(request)
+        except BadRequest as error:
+            return JSONResponse(error_body(400, str(error)), status_code=400)
+
+    return answer
+
+
+application = Starlette(
+    routes=[
+        Route("/v1/chat/completions", steered(chat_completions, openai_error), methods=["POST"]),
+        Route("/v1/responses", steered(responses, openai_error), methods=["POST"]),
+        Route("/v1/embeddings", steered(embeddings, openai_error), methods=["POST"]),
+        Route("/v1/messages", steered(messages, anthropic_error), methods=["POST"]),
+    ]
+)
+
+
+class AnnouncingServer(uvicorn.Server):
+    """Says its port on stdout once it accepts connections, for whoever started it to wait on."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets=sockets)
+        for listener in sockets or []:
+            print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
+
+
+def leave(_signal: int, _frame: FrameType | None) -> None:
+    """uvicorn raises the signal it stopped for once more when it has finished; that is a normal end here."""
+    sys.exit(0)
+
+
+def main() -> None:
+    """Serve until a signal comes."""
+    parser = argparse.ArgumentParser(description="A model server on loopback, OpenAI- and Anthropic-like.")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", arguments.port))
+    config = uvicorn.Config(
+        application, access_log=False, log_level="warning", lifespan="off", timeout_graceful_shutdown=2
+    )
+    AnnouncingServer(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

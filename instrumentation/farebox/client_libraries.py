@@ -1,0 +1,99 @@
+"""Turns metering on in each client library: at once in those that are imported, in the others when they are.
+
+So an application pays neither time nor memory for a library that is installed and that it does not use.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from opentelemetry.trace import TracerProvider
+from wrapt import register_post_import_hook
+
+from farebox.endpoints import ModelEndpoints, known_providers
+from farebox.guard import guarded
+from farebox.httpx_hooks import HttpxHooks
+from farebox.version import __version__
+
+# The official instrumentation of a client. The hooks in httpx and httpx2, on which these clients sit, stay
+# silent within its spans.
+_OFFICIAL: Final = {
+    "openai": ("opentelemetry.instrumentation.genai.openai", "OpenAIInstrumentor"),
+    "anthropic": ("opentelemetry.instrumentation.genai.anthropic", "AnthropicInstrumentor"),
+}
+_HOOKED: Final = ("httpx", "httpx2")
+LIBRARIES: Final = (*_OFFICIAL, *_HOOKED)
+
+
+class _Instrumentor(Protocol):
+    """The part used here of ``BaseInstrumentor``, which has no types."""
+
+    is_instrumented_by_opentelemetry: bool
+
+    def instrument(self, *, tracer_provider: TracerProvider) -> None: ...
+
+    def uninstrument(self) -> None: ...
+
+
+class ClientLibraries:
+    """What is turned on, and how to turn it off."""
+
+    def __init__(self, provider: TracerProvider, model_urls: Mapping[str, str | None]) -> None:
+        """Turn nothing on yet.
+
+        Args:
+            provider: where the spans come from.
+            model_urls: base URLs that the user named, each with the provider's name or None.
+        """
+        self._provider = provider
+        self._model_urls = model_urls
+        self._on: dict[str, Callable[[], None]] = {}
+
+    def turn_on(self, library: str) -> None:
+        """Meter the calls made through a library that is imported. Turning it on twice changes nothing."""
+        with guarded(f"turning on the metering of {library}"):
+            if library in self._on:
+                return
+            if library in _OFFICIAL:
+                self._turn_on_official(library)
+            else:
+                self._hooks.install(library)
+                self._on[library] = functools.partial(self._hooks.remove, library)
+
+    def turn_off(self) -> None:
+        """Leave every library as it was found."""
+        for library, turn_off in self._on.items():
+            with guarded(f"turning off the metering of {library}"):
+                turn_off()
+        self._on.clear()
+
+    def _turn_on_official(self, library: str) -> None:
+        module, name = _OFFICIAL[library]
+        instrumentor: _Instrumentor = getattr(importlib.import_module(module), name)()
+        # One that the application turned on itself is the application's to turn off.
+        if not instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.instrument(tracer_provider=self._provider)
+            self._on[library] = instrumentor.uninstrument
+
+    @functools.cached_property
+    def _hooks(self) -> HttpxHooks:
+        endpoints = ModelEndpoints(self._model_urls, known_providers())
+        return HttpxHooks(self._provider.get_tracer("farebox", __version__), endpoints)
+
+
+def when_imported(turn_on: Callable[[str], None]) -> None:
+    """Call ``turn_on`` with the name of each library, now for those that are imported, later for the others.
+
+    An import hook stays for good, so this is to be called once in a process.
+    """
+    for library in LIBRARIES:
+        register_post_import_hook(lambda module: turn_on(module.__name__), library)
+
+
+def imported() -> list[str]:
+    """The libraries that are imported already."""
+    return [library for library in LIBRARIES if library in sys.modules]

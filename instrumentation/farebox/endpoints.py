@@ -1,0 +1,170 @@
+"""Which HTTP requests are calls of a model: providers' addresses, base URLs that the user named, paths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import Final
+from urllib.parse import urlsplit
+
+from farebox.guard import guarded
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class Shape(Enum):
+    """Whose request and response bodies an endpoint speaks; many providers speak OpenAI's."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    GOOGLE = "google"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What a URL says about a call before its body is read."""
+
+    operation: str
+    provider: str
+    shape: Shape
+    model: str | None = None
+
+
+# The end of the path, the operation, the shape. More specific ends come first.
+_PATHS: Final = (
+    ("/chat/completions", "chat", Shape.OPENAI),
+    ("/completions", "text_completion", Shape.OPENAI),
+    ("/responses", "chat", Shape.OPENAI),
+    ("/embeddings", "embeddings", Shape.OPENAI),
+    ("/images/generations", "generate_content", Shape.OPENAI),
+    ("/messages", "chat", Shape.ANTHROPIC),
+)
+_GOOGLE_PATH: Final = re.compile(r"/models/([^/:]+):(?:generateContent|streamGenerateContent)$")
+# OpenAI's Assistants keep their messages under /threads/…/messages; that makes no tokens.
+_NO_MODEL_CALL: Final = re.compile(r"/threads/")
+
+# genai-prices' ids where OpenTelemetry has a name of its own for the provider; the others are the same.
+_OTEL_NAMES: Final = {
+    "aws": "aws.bedrock",
+    "azure": "azure.ai.openai",
+    "google": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "moonshotai": "moonshot_ai",
+    "x-ai": "x_ai",
+}
+_DEFAULT_PROVIDERS: Final = {
+    Shape.OPENAI: "openai",
+    Shape.ANTHROPIC: "anthropic",
+    Shape.GOOGLE: "gcp.gemini",
+}
+
+
+@dataclass(frozen=True)
+class _BaseUrl:
+    origin: tuple[str, str, int | None]
+    path: str
+    provider: str | None
+
+
+class ModelEndpoints:
+    """Knows the endpoint behind a URL."""
+
+    def __init__(self, model_urls: Mapping[str, str | None], provider_patterns: Iterable[tuple[str, str]]) -> None:
+        """Prepare for lookups.
+
+        Args:
+            model_urls: base URLs that the user named, each with the provider's name or None.
+            provider_patterns: pairs of a provider's name and the regular expression of its URLs.
+
+        A base URL without a scheme and a host is reported and left out.
+        """
+        self._bases: list[_BaseUrl] = []
+        for url, provider in model_urls.items():
+            with guarded("reading the base URLs of model APIs"):
+                self._bases.append(_base_url(url, provider))
+        self._patterns = [(provider, _whole_host(pattern)) for provider, pattern in provider_patterns]
+        # An application calls few distinct URLs, and those without a model are turned away by their path
+        # first.
+        self._known = lru_cache(maxsize=512)(self._find)
+
+    def find(self, scheme: str, host: str, port: int | None, path: str) -> Endpoint | None:
+        """The endpoint of a POST to this URL, or None when it is no model's. ``port`` None is the default."""
+        path = path.rstrip("/")
+        operation = _operation(path)
+        if operation is None:
+            return None
+        return self._known(operation, (scheme, host, port or _PORTS.get(scheme)), path)
+
+    def _find(
+        self, operation: tuple[str, Shape, str | None], origin: tuple[str, str, int | None], path: str
+    ) -> Endpoint | None:
+        name, shape, model = operation
+        for base in self._bases:
+            if origin == base.origin and path.startswith(base.path + "/"):
+                return Endpoint(name, base.provider or _DEFAULT_PROVIDERS[shape], shape, model)
+        scheme, host, port = origin
+        address = host if port == _PORTS.get(scheme) else f"{host}:{port}"
+        url = f"{scheme}://{address}{path}"
+        for provider, pattern in self._patterns:
+            if pattern.match(url):
+                return Endpoint(name, _provider_name(provider, host), shape, model)
+        return None
+
+
+def known_providers() -> list[tuple[str, str]]:
+    """The providers that genai-prices knows, and the patterns of their URLs. Loading takes about 0.1 s."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    return [(provider.id, provider.api_pattern) for provider in get_snapshot().providers]
+
+
+def named_urls(model_urls: Mapping[str, str] | Iterable[str], environment: str) -> dict[str, str | None]:
+    """Bring the two ways to name base URLs together.
+
+    Args:
+        model_urls: URLs, or a mapping of URLs to providers' names. environment: the text of
+            ``FAREBOX_MODEL_URLS``: URLs between commas, each ``url`` or ``url=provider``.
+    """
+    urls: dict[str, str | None] = {}
+    for entry in filter(None, (part.strip() for part in environment.split(","))):
+        url, _, provider = entry.partition("=")
+        urls[url] = provider or None
+    if isinstance(model_urls, str):
+        model_urls = [model_urls]
+    urls.update(model_urls if isinstance(model_urls, Mapping) else dict.fromkeys(model_urls))
+    return urls
+
+
+def _operation(path: str) -> tuple[str, Shape, str | None] | None:
+    for end, operation, shape in _PATHS:
+        if path.endswith(end):
+            return None if _NO_MODEL_CALL.search(path) else (operation, shape, None)
+    if google := _GOOGLE_PATH.search(path):
+        return "generate_content", Shape.GOOGLE, google.group(1)
+    return None
+
+
+def _whole_host(pattern: str) -> re.Pattern[str]:
+    # genai-prices leaves most patterns open at their end, where api.openai.com.example.com would fit as well. One
+    # that ends in a dot means to be open.
+    return re.compile(pattern if pattern.endswith(r"\.") else f"(?:{pattern})(?:(?<=/)|(?=[:/]|$))")
+
+
+def _base_url(url: str, provider: str | None) -> _BaseUrl:
+    parts = urlsplit(url)
+    if not parts.scheme or not parts.hostname:
+        raise ValueError(f"not a base URL: {url!r}")
+    return _BaseUrl(
+        (parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)),
+        parts.path.rstrip("/"),
+        provider,
+    )
+
+
+def _provider_name(provider: str, host: str) -> str:
+    if provider == "google" and "aiplatform" in host:
+        return "gcp.vertex_ai"
+    return _OTEL_NAMES.get(provider, provider)

@@ -1,0 +1,49 @@
+"""Reads server-sent events out of a stream of bytes that is cut anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+EVENT_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A line longer than this is passed over: too large to be worth holding for its few numbers."""
+
+
+class EventStream:
+    """Takes the bytes as they come and gives the JSON payloads of the events that are complete.
+
+    Data that is no JSON is passed over, such as OpenAI's ``[DONE]``, or an event that was cut off.
+    """
+
+    def __init__(self) -> None:
+        self._line = bytearray()
+        self._data: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> Iterator[Any]:
+        """The payloads of the events that this chunk completes."""
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            self._line += end
+            line = bytes(self._line)
+            self._line.clear()
+            yield from self._take(line.rstrip(b"\r"))
+        self._line += rest
+        if len(self._line) > EVENT_BYTES_MAX:
+            self._line.clear()
+
+    def end(self) -> Iterator[Any]:
+        """The payload of a last event that no blank line closed."""
+        yield from self.feed(b"\n\n")
+
+    def _take(self, line: bytes) -> Iterator[Any]:
+        if line.startswith(b"data:"):
+            self._data.append(line[5:])
+        elif not line and self._data:
+            data = b"\n".join(self._data)
+            self._data.clear()
+            try:
+                payload = json.loads(data)
+            except ValueError:
+                return
+            yield payload

@@ -1,0 +1,76 @@
+"""The official OTLP exporters, chosen as the OpenTelemetry specification says, and why an export failed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from opentelemetry.sdk.trace.export import SpanExporter
+
+from farebox.guard import report
+
+# An exporter returns that it failed; the reason it only logs, here, and at each retry.
+_LOGGERS: Final = (
+    "opentelemetry.exporter.otlp.proto.grpc.exporter",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+)
+
+
+def otlp_exporter_type() -> Callable[[], SpanExporter]:
+    """The exporter of ``OTEL_EXPORTER_OTLP_(TRACES_)PROTOCOL``: ``grpc``, the default, or ``http/protobuf``.
+
+    To be called while the process is young: what the exporters import cannot be imported once the interpreter is
+    about to end, which is when a short process delivers. Making the exporter, later, opens the connection.
+
+    It reads the other ``OTEL_EXPORTER_OTLP_…`` settings itself; without them it sends to localhost, to port
+    4317 with gRPC and to 4318 with HTTP. Raises what the exporters raise for settings that they cannot
+    read.
+    """
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
+    protocol = protocol.strip() or "grpc"
+    if protocol == "http/protobuf":
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+
+        return HttpExporter
+    if protocol != "grpc":
+        report(
+            "protocol",
+            f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}, neither grpc nor http/protobuf; using grpc",
+        )
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+    return GrpcExporter
+
+
+class ExporterLog(logging.Filter):
+    """Keeps the last thing that the exporters logged in one thread, instead of letting it through.
+
+    While the collector is away they would log several lines a batch; the delivery reports it once a minute.
+    """
+
+    def __init__(self) -> None:
+        """Keep nothing until ``attach``."""
+        super().__init__()
+        self.last = ""
+        self._thread_id: int | None = None
+
+    def attach(self) -> None:
+        """Begin, for the calling thread."""
+        self._thread_id = threading.get_ident()
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(self)
+
+    def detach(self) -> None:
+        """Let everything through again."""
+        for name in _LOGGERS:
+            logging.getLogger(name).removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record goes on to the handlers."""
+        if record.thread != self._thread_id:
+            return True
+        self.last = record.getMessage()
+        return False

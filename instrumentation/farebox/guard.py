@@ -1,0 +1,56 @@
+"""Keeps the SDK's own faults away from the application: logged, at most once a minute, and dropped."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from types import TracebackType
+
+_LOG_INTERVAL_S = 60.0
+_logger = logging.getLogger("farebox")
+_lock = threading.Lock()
+_last_logged: dict[str, float] = {}
+_left_out: dict[str, int] = {}
+
+
+def report(topic: str, message: str, error: BaseException | None = None) -> None:
+    """Log a warning, at most once a minute for each topic; the next one says how many were left out.
+
+    Topics are names in the code, never data, so that their number is bounded.
+    """
+    now = time.monotonic()
+    with _lock:
+        last = _last_logged.get(topic)
+        if last is not None and now - last < _LOG_INTERVAL_S:
+            _left_out[topic] = _left_out.get(topic, 0) + 1
+            return
+        _last_logged[topic] = now
+        left_out = _left_out.pop(topic, 0)
+    more = f" (and {left_out} more like it since the last message)" if left_out else ""
+    _logger.warning("%s%s", message, more, exc_info=error)
+
+
+class guarded:
+    """Run a block of the SDK, as a statement; an Exception that leaves it is reported and goes no further.
+
+    Nothing of the application may run inside such a block: its exceptions are its own.
+    """
+
+    __slots__ = ("_doing",)
+
+    def __init__(self, doing: str) -> None:
+        """``doing`` names the block in the log: "reading a request"."""
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Swallow what is an Exception; let KeyboardInterrupt and the like pass."""
+        if not isinstance(error, Exception):
+            return False
+        report(self._doing, f"a fault while {self._doing}; the application's call is not affected", error)
+        return True

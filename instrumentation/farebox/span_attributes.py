@@ -1,0 +1,67 @@
+"""The names of the span attributes that the SDK writes or reads, and how it knows a GenAI span."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+# Farebox's own, for what no convention covers.
+ACTION_ID: Final = "farebox.action.id"
+COST_ACTUAL: Final = "farebox.cost_actual"
+COST_PER_1K: Final = "farebox.cost_per_1k"
+CURRENCY: Final = "farebox.currency"
+DEPT: Final = "farebox.dept"
+EVENT: Final = "farebox.event"
+PROJECT: Final = "farebox.project"
+ROUTE: Final = "farebox.route"
+TASK: Final = "farebox.task"
+WALLET: Final = "farebox.wallet"
+
+# OpenTelemetry's. The cache and reasoning keys are the ones that the official GenAI instrumentations 1.3b0
+# write.
+ERROR_TYPE: Final = "error.type"
+FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+HTTP_STATUS_CODE: Final = "http.response.status_code"
+OPERATION_NAME: Final = "gen_ai.operation.name"
+PROVIDER_NAME: Final = "gen_ai.provider.name"
+REQUEST_MODEL: Final = "gen_ai.request.model"
+REQUEST_STREAM: Final = "gen_ai.request.stream"
+RESPONSE_ID: Final = "gen_ai.response.id"
+RESPONSE_MODEL: Final = "gen_ai.response.model"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+USAGE_CACHE_READ: Final = "gen_ai.usage.cache_read.input_tokens"
+USAGE_CACHE_WRITE: Final = "gen_ai.usage.cache_write.input_tokens"
+USAGE_CACHE_WRITE_BEFORE_1_42: Final = "gen_ai.usage.cache_creation.input_tokens"
+USAGE_INPUT: Final = "gen_ai.usage.input_tokens"
+USAGE_OUTPUT: Final = "gen_ai.usage.output_tokens"
+USAGE_REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
+
+# The providers' own. The Anthropic client writes these names on the spans that it opens itself.
+ANTHROPIC_CACHE_WRITE_1H: Final = "anthropic.usage.cache_creation.ephemeral_1h_input_tokens"
+ANTHROPIC_CACHE_WRITE_5M: Final = "anthropic.usage.cache_creation.ephemeral_5m_input_tokens"
+ANTHROPIC_SERVICE_TIER: Final = "anthropic.response.service_tier"
+OPENAI_SERVICE_TIER: Final = "openai.response.service_tier"
+
+INFERENCE_OPERATIONS: Final = frozenset({"chat", "text_completion", "generate_content", "embeddings"})
+"""The values of ``gen_ai.operation.name`` for which a model makes tokens."""
+
+_GENAI_PREFIXES: Final = ("gen_ai.", "farebox.", "openinference.", "llm.", "traceloop.", "langfuse.")
+_INFERENCE_KINDS: Final = frozenset({"LLM", "EMBEDDING"})
+
+
+def is_genai(attributes: Mapping[str, Any] | None) -> bool:
+    """Whether a span with these attributes concerns the meter, in any dialect that the collector reads."""
+    return any(key.startswith(_GENAI_PREFIXES) for key in attributes or ())
+
+
+def is_inference(attributes: Mapping[str, Any] | None) -> bool:
+    """Whether a span with these attributes stands for one call of a model."""
+    if not attributes:
+        return False
+    return (
+        attributes.get(OPERATION_NAME) in INFERENCE_OPERATIONS
+        or attributes.get("openinference.span.kind") in _INFERENCE_KINDS
+        or "llm.request.type" in attributes
+    )
