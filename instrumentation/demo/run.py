@@ -2,6 +2,8 @@
 
 `make demo` runs until Ctrl-C; `make demo ONCE=1` makes a fixed number of calls, checks that what was debited equals
 what the receipts say, and ends with status 0 if it does. The books stay under `.farebox/`.
+
+A collector that dies is started again: kill it with -9 and see that nothing is lost and nothing charged twice.
 """
 
 from __future__ import annotations
@@ -14,21 +16,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
+import httpx2
 from books import Books, find_errors
-from rich.columns import Columns
-from rich.console import Console, Group
+from processes import LOGS, DemoFailed, Process
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from screen import screen
 
 HERE = Path(__file__).parent
-STATE = Path(".farebox")
-FAREBOX = (sys.executable, "-m", "farebox_collector.cli")
+FAREBOX = ["-m", "farebox_collector.cli"]
 PORTS = {"grpc": 4317, "otlp_http": 4318, "api": 8080, "metrics": 9464}
 ONCE_CALLS = 200
 LIVE_CALLS_PER_S = 8
@@ -38,22 +37,17 @@ MULTIPLIER = "1.4"
 console = Console()
 
 
-class DemoFailed(Exception):
-    """The demo cannot go on; the message says why."""
-
-
 def main() -> int:
     """Run the demo; the exit status."""
     parser = argparse.ArgumentParser(description="Farebox's main job, live.")
     parser.add_argument("--once", action="store_true", help="a fixed number of calls, checked, then end")
     once = parser.parse_args().once
-    database = STATE / ("once.db" if once else "demo.db")
     if once:
-        for leftover in STATE.glob("once.db*"):
+        for leftover in LOGS.glob("once.db*"):
             leftover.unlink()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return _run(f"sqlite:///{database}", once)
+        return _run(f"sqlite:///{LOGS}/{'once' if once else 'demo'}.db", once)
     except DemoFailed as error:
         console.print(f"The demo failed: {error}", style="bold red", markup=False)
         return 1
@@ -62,29 +56,21 @@ def main() -> int:
 def _run(database_url: str, once: bool) -> int:
     _charge_more_than_cost(database_url)
     with ExitStack() as stack:
-        collector = stack.enter_context(_process(_collector_command(database_url, once), "collector"))
-        listening = _first_line(collector, "collector")
-        model_server = stack.enter_context(_process([str(HERE / "model_server.py"), "--port", "0"], "model-server"))
-        model_url = f"http://127.0.0.1:{_first_line(model_server, 'model-server')['port']}"
-        api_url = f"http://127.0.0.1:{listening['api']}"
-        metrics_url = f"http://127.0.0.1:{listening['metrics']}/metrics"
-        books = Books(api_url, metrics_url)
-        new = not books.wallets()
+        collector = stack.enter_context(Process("collector", _serve(database_url, _ports(once))))
+        ports = {name: port for name, port in collector.read_line().items() if name in PORTS}
+        collector.arguments = _serve(database_url, ports)  # on the same ports, should it have to start again
+        model_server = stack.enter_context(Process("model-server", [str(HERE / "model_server.py"), "--port", "0"]))
+        model_url = f"http://127.0.0.1:{model_server.read_line()['port']}"
+        books = Books(f"http://127.0.0.1:{ports['api']}", f"http://127.0.0.1:{ports['metrics']}/metrics")
         for wallet, credits in DEPOSITS.items():
             books.deposit(wallet, credits, f"demo-{wallet}-{os.getpid()}-{time.time_ns()}")
-
         volume = ["--calls", str(ONCE_CALLS)] if once else ["--seconds", "1e9", "--rate", str(LIVE_CALLS_PER_S)]
-        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{listening['grpc']}"}
-        environment |= {"OTEL_SERVICE_NAME": "farebox-demo", "OTEL_BSP_SCHEDULE_DELAY": "500"}
+        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{ports['grpc']}"}
         application = stack.enter_context(
-            _process([str(HERE / "application.py"), "--model-url", model_url, *volume], "application", environment)
+            Process("application", [str(HERE / "application.py"), "--model-url", model_url, *volume], endpoint)
         )
-        _show_until_over(books, application, _where(api_url, metrics_url, database_url))
-        if not once:
-            return 0
-        summary = _first_line(application, "application")
-        application.wait(timeout=30)
-        return _check(books, summary, new, database_url)
+        _show_until_over(books, application, collector, _where(ports, database_url))
+        return _check(books, application, database_url) if once else 0
 
 
 def _charge_more_than_cost(database_url: str) -> None:
@@ -100,20 +86,21 @@ def _charge_more_than_cost(database_url: str) -> None:
 
 def _farebox(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the `farebox` command to its end."""
-    return subprocess.run([*FAREBOX, *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, *FAREBOX, *arguments], capture_output=True, text=True, check=False)
 
 
-def _collector_command(database_url: str, once: bool) -> list[str]:
-    """Serve on the usual ports; on any free ones for a single run, or where the usual ones are taken."""
-    free = once or not all(_is_free(port) for port in PORTS.values())
-    if free and not once:
+def _serve(database_url: str, ports: dict[str, int]) -> list[str]:
+    addresses = [f"--{name.replace('_', '-')}-address=127.0.0.1:{port}" for name, port in ports.items()]
+    return [*FAREBOX, "serve", "--database-url", database_url, *addresses]
+
+
+def _ports(once: bool) -> dict[str, int]:
+    """The usual ports; any free ones (0) for a single run, or where the usual ones are taken."""
+    if not once and all(_is_free(port) for port in PORTS.values()):
+        return PORTS
+    if not once:
         console.print("The usual ports are taken: using others.", style="yellow")
-    addresses = [
-        part
-        for name, port in PORTS.items()
-        for part in (f"--{name.replace('_', '-')}-address", f"127.0.0.1:{0 if free else port}")
-    ]
-    return [*FAREBOX[1:], "serve", "--database-url", database_url, *addresses]
+    return dict.fromkeys(PORTS, 0)
 
 
 def _is_free(port: int) -> bool:
@@ -126,85 +113,41 @@ def _is_free(port: int) -> bool:
     return True
 
 
-@contextmanager
-def _process(
-    arguments: list[str], name: str, environment: dict[str, str] | None = None
-) -> Iterator[subprocess.Popen[str]]:
-    """Run one of the demo's processes, its stderr in `.farebox/NAME.log`; ends it when the block is left."""
-    STATE.mkdir(exist_ok=True)
-    with open(STATE / f"{name}.log", "w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env={**os.environ, **(environment or {})},
-            # Ctrl-C is for this process, which then ends the others in order.
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _first_line(process: subprocess.Popen[str], name: str) -> dict[str, Any]:
-    """Wait for the line of JSON that each of our processes prints."""
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        log = (STATE / f"{name}.log").read_text(encoding="utf-8").strip()
-        raise DemoFailed(f"the {name} ended: {log[-2000:]}")
-    return json.loads(line)  # type: ignore[no-any-return]
-
-
-def _show_until_over(books: Books, application: subprocess.Popen[str], where: Text) -> None:
+def _show_until_over(books: Books, application: Process, collector: Process, where: str) -> None:
     """Draw the table twice a second until the application ends or somebody presses Ctrl-C."""
-    with Live(_screen(books, where), console=console, auto_refresh=False) as live:
+    with Live(screen(books, where), console=console, auto_refresh=False) as live:
         try:
-            while application.poll() is None:
+            while not application.has_ended:
                 time.sleep(0.5)
-                live.update(_screen(books, where), refresh=True)
+                if collector.has_ended:
+                    live.console.print("The collector has died; starting it again.", style="yellow")
+                    collector.start_again()
+                    collector.read_line()
+                try:
+                    live.update(screen(books, where), refresh=True)
+                except httpx2.TransportError:
+                    continue  # it has died this very moment
         except KeyboardInterrupt:
-            application.terminate()
-            application.wait(timeout=30)
-        live.update(_screen(books, where), refresh=True)
+            application.end()
+        live.update(screen(books, where), refresh=True)
 
 
-def _screen(books: Books, where: Text) -> Group:
-    wallets = Table("wallet", title="Wallets, in credits", title_justify="left")
-    for heading in ("left", "spent"):
-        wallets.add_column(heading, justify="right")
-    for wallet in books.wallets():
-        wallets.add_row(wallet["wallet"], wallet["balance_credits"], wallet["spent_credits"])
-    events = Table("event", title="Events, in US dollars", title_justify="left")
-    for heading in ("calls", "cost", "charged", "margin"):
-        events.add_column(heading, justify="right")
-    for name, event in books.events().items():
-        margin = event.charged_credits - event.cost_usd
-        figures = (f"{figure:.6f}" for figure in (event.cost_usd, event.charged_credits, margin))
-        events.add_row(name, str(event.requests), *figures)
-    return Group(Columns([wallets, events]), where)
-
-
-def _where(api_url: str, metrics_url: str, database_url: str) -> Text:
-    return Text(
-        f"API and its documentation  {api_url}/docs\n"
-        f"One wallet                 {api_url}/v1/wallets/ada\n"
-        f"Metrics                    {metrics_url}\n"
-        f"Logs                       {STATE}/collector.log\n"
-        f"When it has ended          .venv/bin/farebox audit --database-url {database_url}\n"
+def _where(ports: dict[str, int], database_url: str) -> str:
+    return (
+        f"API and its documentation  http://127.0.0.1:{ports['api']}/docs\n"
+        f"One wallet                 http://127.0.0.1:{ports['api']}/v1/wallets/ada\n"
+        f"Metrics                    http://127.0.0.1:{ports['metrics']}/metrics\n"
+        f"Logs                       {LOGS}/collector.log\n"
+        f"The audit                  .venv/bin/farebox audit --database-url {database_url}\n"
     )
 
 
-def _check(books: Books, summary: dict[str, Any], new: bool, database_url: str) -> int:
+def _check(books: Books, application: Process, database_url: str) -> int:
     """Compare calls, receipts and wallets, then audit the books; the exit status."""
-    errors = find_errors(books, summary["calls"] if new else None)
+    summary = application.read_line()
+    errors = find_errors(books, summary["calls"])
+    if not summary["delivered"]:
+        errors.append("the application could not deliver all its spans")
     for error in errors:
         console.print(error, style="red", markup=False)
     audit = _farebox("audit", "--database-url", database_url)

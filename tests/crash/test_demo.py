@@ -1,0 +1,47 @@
+"""The demo checks itself, also when its collector is killed in the middle of it."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from harness import clean_environment
+
+RUN = Path(__file__).parents[2] / "instrumentation/demo/run.py"
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_the_demo_adds_up(tmp_path: Path, kill: bool) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, str(RUN), "--once"],
+        cwd=tmp_path,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if kill:
+        os.kill(_collector_with_records(demo, tmp_path / ".farebox/once.db"), signal.SIGKILL)
+    output, _ = demo.communicate(timeout=180)
+    assert demo.returncode == 0, output
+    assert "what was debited equals what the receipts say" in output
+    assert ("starting it again" in output) is kill
+
+
+def _collector_with_records(demo: subprocess.Popen[str], database: Path) -> int:
+    """Wait until some calls are in the books; the pid of the collector that put them there."""
+    while demo.poll() is None:
+        try:
+            with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+                (records,) = connection.execute("SELECT count(*) FROM usage_records").fetchone()
+            connection.close()
+        except sqlite3.OperationalError:
+            records = 0
+        if records:
+            return int(database.with_name("once.db.lock").read_text(encoding="ascii"))
+        time.sleep(0.02)
+    raise AssertionError(demo.communicate()[0])
