@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,8 @@ def _collector_with_records(demo: subprocess.Popen[str], database: Path) -> int:
     """Wait until some calls are in the books; the pid of the collector that put them there."""
     while demo.poll() is None:
         try:
-            with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+            with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
                 (records,) = connection.execute("SELECT count(*) FROM usage_records").fetchone()
-            connection.close()
         except sqlite3.OperationalError:
             records = 0
         if records:
