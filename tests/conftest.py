@@ -1,6 +1,7 @@
-"""Fixtures for all contracts: books on disk, and a real collector over them."""
+"""Fixtures for all contracts: books in either database, and a real collector over them."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,22 +9,51 @@ from farebox_collector import assembly
 from farebox_collector.ledger.database import Database
 from farebox_collector.settings import Settings
 from harness import Collector
+from postgres import PostgresServer, find_binaries
 
 JANUARY_NS = 1_767_225_600 * 10**9
 """2026-01-01T00:00:00Z."""
 
+BOTH = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL server for all tests; each test takes a database of its own. Missing in CI, it is an error."""
+    binaries = find_binaries()
+    if binaries is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI installs PostgreSQL, but no initdb was found")
+        pytest.skip("PostgreSQL's server is not installed here")
+    server = PostgresServer(binaries)
+    yield server
+    server.close()
+
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """New books, with the default tenant and the bundled price book, opened for writing by this process."""
-    database = assembly.open_books(Settings(database_url=f"sqlite:///{tmp_path}/farebox.db"), lambda: JANUARY_NS)
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+    """Makes the URL of new books of a kind: `sqlite` or `postgresql`."""
+
+    def make(kind: str) -> str:
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path}/farebox.db"
+        server: PostgresServer = request.getfixturevalue("postgres")
+        return server.new_database()
+
+    return make
+
+
+@pytest.fixture(params=BOTH)
+def database(request: pytest.FixtureRequest, new_url: Callable[[str], str]) -> Iterator[Database]:
+    """New books in either database, with the default tenant and the bundled price book, opened for writing."""
+    database = assembly.open_books(Settings(database_url=new_url(request.param)), lambda: JANUARY_NS)
     yield database
     database.close()
 
 
 @pytest.fixture
 def collector(tmp_path: Path) -> Iterator[Collector]:
-    """A collector process of its own, over new books."""
+    """A collector process of its own, over new books in SQLite."""
     collector = Collector(tmp_path / "farebox.db")
     yield collector
     collector.close()

@@ -17,12 +17,15 @@ START_SECONDS = 60
 
 
 class Collector:
-    """`farebox serve` on free ports over the books at `database`; `settings` become FAREBOX_… in its environment."""
+    """`farebox serve` on free ports over the books at `database`; `settings` become FAREBOX_… in its environment.
 
-    def __init__(self, database: Path, **settings: object) -> None:
-        self.database = database
-        self.database_url = f"sqlite:///{database}"
-        self.log = database.with_suffix(".log")
+    `database` is a SQLite file, or the URL of anything else, and then `log` says where the log goes.
+    """
+
+    def __init__(self, database: Path | str, log: Path | None = None, **settings: object) -> None:
+        self.database_url = database if isinstance(database, str) else f"sqlite:///{database}"
+        self.database = Path(self.database_url.removeprefix("sqlite:///"))
+        self.log = log or self.database.with_suffix(".log")
         self._settings = settings
         self.process: subprocess.Popen[str]
         self.start()

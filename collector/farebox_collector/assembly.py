@@ -14,6 +14,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry, disable_created_metrics, make_asgi_app
 
 from farebox_collector import dialects
+from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import BookChange, book_edition, import_prices
 from farebox_collector.ledger.rules import ensure_default_tenant
@@ -60,15 +61,16 @@ def open_books(settings: Settings, clock: Clock = time.time_ns, progress: Progre
 
     Raises DatabaseInUse when another process writes them.
     """
-    database = Database(settings.database_url)
+    database = open_database(settings.database_url)
     try:
-        migrate(database)
-        with database.transaction() as connection:
-            ensure_default_tenant(connection, clock())
-            empty = not book_edition(connection)
-        if empty:
-            change = import_catalogue(database, clock, progress)
-            _logger.info("imported %d price versions of the bundled catalogue", change.added)
+        with database.alone():
+            migrate(database)
+            with database.transaction() as connection:
+                ensure_default_tenant(connection, clock())
+                empty = not book_edition(connection)
+            if empty:
+                change = import_catalogue(database, clock, progress)
+                _logger.info("imported %d price versions of the bundled catalogue", change.added)
     except BaseException:
         database.close()
         raise

@@ -23,6 +23,7 @@ from farebox_collector import assembly, logs
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger import audit as ledger_audit
 from farebox_collector.ledger import statements
+from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.database import Database, DatabaseInUse
 from farebox_collector.ledger.prices import BY_HAND, set_price
 from farebox_collector.ledger.rules import set_rule
@@ -217,15 +218,16 @@ def wallets_deposit(
         raise Stop("a deposit is positive")
     if not wallet or not is_clean(wallet):
         raise Stop(f"a wallet's name has 1 to {MAX_TEXT} printable characters")
-    with closing(_writable(database_url)) as database, database.transaction() as connection:
+    with closing(_writable(database_url)) as database:
         try:
-            made = deposit(connection, DEFAULT_TENANT_ID, wallet, amount, key, time.time_ns(), memo)
+            made = database.transact(
+                lambda connection: deposit(connection, DEFAULT_TENANT_ID, wallet, amount, key, time.time_ns(), memo)
+            )
         except IdempotencyConflict:
             raise Stop(f"the key {key!r} was used before, for another deposit") from None
-        row = statements.wallet(connection, DEFAULT_TENANT_ID, wallet)
-    assert row is not None
-    done = "was already paid in" if made.repeated else "paid in"
-    _out.print(f"{format_nano(amount)} credits {done}; {wallet} has {format_nano(row.balance_nano)}.", highlight=False)
+    done = "were already paid in" if made.repeated else "paid in"
+    balance = format_nano(made.balance_nanocredits)
+    _out.print(f"{format_nano(amount)} credits {done}; {wallet} has {balance}.", highlight=False)
 
 
 @rules_app.command("list")
@@ -297,7 +299,7 @@ def _writable(database_url: str | None) -> Database:
 @contextmanager
 def _reading(database_url: str | None) -> Iterator[Connection]:
     with (
-        closing(Database(_settings(database_url=database_url).database_url, writable=False)) as database,
+        closing(open_database(_settings(database_url=database_url).database_url, writable=False)) as database,
         database.reading() as connection,
     ):
         require_current(connection)

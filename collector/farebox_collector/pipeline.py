@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from sqlalchemy import Connection
+
 from farebox_collector import dialects
 from farebox_collector.findings import Rejection, log_findings
 from farebox_collector.group_commit import GroupCommit
@@ -174,13 +176,17 @@ class Pipeline:
         """Record the calls of several requests in one transaction; durable on return. A verdict list a request."""
         started = time.perf_counter()
         folded_before = self._labels.folded
-        verdicts: dict[int, Iterator[Verdict]] = {}
-        with self._database.transaction() as connection:
-            for tenant_id in dict.fromkeys(batch.tenant_id for batch in batches):
-                own = [batch for batch in batches if batch.tenant_id == tenant_id]
-                calls = [call for batch in own for call in batch.calls]
-                received_at_ns = max(batch.received_at_ns for batch in own)
-                verdicts[tenant_id] = iter(record_usage(connection, tenant_id, calls, received_at_ns, self._labels))
+        verdicts = self._database.transact(lambda connection: self._record(connection, batches))
         self._meters.committed(sum(len(batch.calls) for batch in batches), time.perf_counter() - started)
         self._meters.folded(self._labels.folded - folded_before)
+        return verdicts
+
+    def _record(self, connection: Connection, batches: Sequence[Batch]) -> list[list[Verdict]]:
+        """Record the calls tenant by tenant; hand the verdicts out again in the order of the requests."""
+        verdicts: dict[int, Iterator[Verdict]] = {}
+        for tenant_id in sorted({batch.tenant_id for batch in batches}):
+            own = [batch for batch in batches if batch.tenant_id == tenant_id]
+            calls = [call for batch in own for call in batch.calls]
+            received_at_ns = max(batch.received_at_ns for batch in own)
+            verdicts[tenant_id] = iter(record_usage(connection, tenant_id, calls, received_at_ns, self._labels))
         return [[next(verdicts[batch.tenant_id]) for _ in batch.calls] for batch in batches]

@@ -51,7 +51,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FAREBOX_", extra="forbid", toml_file=CONFIG_FILE)
 
     database_url: str = Field(
-        "sqlite:///.farebox/farebox.db", description="Where the books are kept, as a SQLAlchemy URL (SQLite)."
+        "sqlite:///.farebox/farebox.db",
+        description="Where the books are kept, as a SQLAlchemy URL: `sqlite:///…` or `postgresql+psycopg://…`.",
     )
     grpc_address: LoopbackAddress = Field("127.0.0.1:4317", description="OTLP/gRPC intake.")
     otlp_http_address: LoopbackAddress = Field("127.0.0.1:4318", description="OTLP/HTTP intake, `/v1/traces`.")
@@ -87,8 +88,8 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: str) -> str:
-        if not value.startswith("sqlite:///"):
-            raise ValueError(f"{value!r}: this version keeps its books in SQLite only (sqlite:///path)")
+        if not value.startswith(("sqlite:///", "postgresql+psycopg://")):
+            raise ValueError("the books are kept in sqlite:///path or in postgresql+psycopg://user@host/database")
         return value
 
     @classmethod

@@ -60,7 +60,7 @@ def upsert_returning(
     """Insert rows with an ON CONFLICT … RETURNING clause; returns what it returns, in no particular order."""
     return [
         tuple(returned)
-        for statement, parameters in _chunks(table, columns, tail, rows)
+        for statement, parameters in _chunks(connection, table, columns, tail, rows)
         for returned in connection.exec_driver_sql(statement, parameters)
     ]
 
@@ -75,22 +75,23 @@ def _in_chunks(
 ) -> int:
     return sum(
         connection.exec_driver_sql(statement, parameters).rowcount
-        for statement, parameters in _chunks(table, columns, tail, rows)
+        for statement, parameters in _chunks(connection, table, columns, tail, rows)
     )
 
 
 def _chunks(
-    table: str, columns: tuple[str, ...], tail: str, rows: Sequence[tuple[Any, ...]]
+    connection: Connection, table: str, columns: tuple[str, ...], tail: str, rows: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    placeholder = "?" if connection.dialect.paramstyle == "qmark" else "%s"
     done = 0
     while done < len(rows):
         size = next(size for size in _SIZES if size <= len(rows) - done)
         parameters = tuple(chain.from_iterable(rows[done : done + size]))
-        yield _statement(table, columns, size, tail), parameters
+        yield _statement(table, columns, size, tail, placeholder), parameters
         done += size
 
 
 @lru_cache(maxsize=256)
-def _statement(table: str, columns: tuple[str, ...], rows: int, tail: str) -> str:
-    values = ", ".join(["(" + ", ".join("?" * len(columns)) + ")"] * rows)
+def _statement(table: str, columns: tuple[str, ...], rows: int, tail: str, placeholder: str) -> str:
+    values = ", ".join(["(" + ", ".join([placeholder] * len(columns)) + ")"] * rows)
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values}{tail}"

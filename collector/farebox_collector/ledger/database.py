@@ -1,129 +1,74 @@
-"""Connections and transactions: the one place that opens either.
+"""What every database of the books can do; `connect.open_database` chooses one by its URL.
 
-SQLite with one writing connection, which also checkpoints, and read-only connections beside it. Two connections that
-write or checkpoint at the same moment can corrupt the log of SQLite up to 3.51.2, so a second writing process is
-refused. Commits are durable (`synchronous=FULL`) before `transaction` returns.
+Transactions are durable when they return: SQLite with synchronous=FULL, PostgreSQL with synchronous_commit=on.
 """
 
-import fcntl
-import os
-import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any
+import logging
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-MINIMUM_SQLITE = (3, 37, 0)
-"""STRICT tables came with 3.37."""
-_READERS = 8
-_BUSY_TIMEOUT_MS = 10_000
+Result = TypeVar("Result")
+
+_ATTEMPTS = 8
+_FIRST_PAUSE_S = 0.02
+
+_logger = logging.getLogger(__name__)
 
 
 class DatabaseInUse(Exception):
     """Another process writes this database; the message says which and what to do."""
 
 
-def is_storage_outage(error: Exception) -> bool:
-    """Whether an error is the storage's (disk full, locked, I/O) rather than that of what was to be stored."""
-    return isinstance(error, OperationalError)
+class Database(ABC):
+    """The books' database."""
 
-
-class Database:
-    """The books' database. Raises DatabaseInUse when `writable` and another process already writes it."""
-
-    def __init__(self, url: str, *, writable: bool = True) -> None:
-        if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
-            raise RuntimeError(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or later is needed")
-        path = make_url(url).database
-        if not path or path == ":memory:":
-            raise ValueError("the books need a file: sqlite:///path/to/farebox.db")
-        self.path = Path(path)
-        self._lock_file: IO[str] | None = None
-        if writable:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock_file = _lock(self.path)
-        elif not self.path.exists():
-            raise FileNotFoundError(f"there are no books at {self.path}")
-        self._writing = threading.Lock()
-        self._writer = _engine(url, "writer") if writable else None
-        self._readers = _engine(url, "reader")
-
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[Connection]:
         """A writing transaction: durable when the block ends well, undone when it raises."""
-        if self._writer is None:
-            raise RuntimeError("this database was opened for reading only")
-        with self._writing, self._writer.begin() as connection:
-            yield connection
+
+    @abstractmethod
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A consistent snapshot to read from; never waits for writers, nor holds them up."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the database."""
+
+    @abstractmethod
+    def is_transient(self, error: DBAPIError) -> bool:
+        """Whether the same transaction may succeed if it is run again (deadlock, serialization, lost connection)."""
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A consistent snapshot to read from; never waits for the writer, nor holds it up."""
-        with self._readers.begin() as connection:
-            yield connection
+    def alone(self) -> Iterator[None]:
+        """Keep every other process out of this block: for migrations and what a first start creates."""
+        yield
 
-    def close(self) -> None:
-        """Move the log into the database file and let go of it."""
-        self._readers.dispose()
-        if self._writer is not None:
-            with self._writing:
-                connection = self._writer.raw_connection()
-                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                connection.close()
-            self._writer.dispose()
-        if self._lock_file is not None:
-            self._lock_file.close()
+    def transact(self, work: Callable[[Connection], Result]) -> Result:
+        """Run `work` in a transaction, and all of it again after a transient failure.
 
-
-def _lock(path: Path) -> IO[str]:
-    lock_path = path.with_name(path.name + ".lock")
-    file = open(lock_path, "a+", encoding="ascii")  # noqa: SIM115  (held open for as long as the lock is)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        holder = file.read().strip() or "unknown"
-        file.close()
-        raise DatabaseInUse(
-            f"process {holder} is writing the books at {path}, and SQLite takes one writing process;"
-            " stop it first, or use its HTTP API"
-        ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
+        That includes a connection that is lost during COMMIT, when nobody knows whether it was done: `work` must change
+        nothing the second time, which unique keys see to.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with self.transaction() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                if attempt == _ATTEMPTS or not self.is_transient(error):
+                    raise
+                _logger.info("running a transaction again", extra={"attempt": attempt, "reason": str(error.orig)})
+            # Two that collided must not collide again in step.
+            time.sleep(random.uniform(0.5, 1.5) * _FIRST_PAUSE_S * 2 ** (attempt - 1))  # noqa: S311
+        raise AssertionError("unreachable")
 
 
-def _engine(url: str, role: str) -> Engine:
-    writer = role == "writer"
-    engine = create_engine(
-        url,
-        # The pool's one writing connection is used by one thread at a time, under a lock, but not always the same.
-        connect_args={"check_same_thread": False, "isolation_level": None, "cached_statements": 256},
-        poolclass=QueuePool,
-        pool_size=1 if writer else _READERS,
-        max_overflow=0,
-    )
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: sqlite3.Connection, _record: Any) -> None:
-        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
-        if writer:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA foreign_keys=ON")
-            connection.execute("PRAGMA cache_size=-65536")
-        else:
-            connection.execute("PRAGMA query_only=ON")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
-
-    return engine
+def is_storage_outage(error: Exception) -> bool:
+    """Whether an error is the storage's (full, locked, gone, I/O) rather than that of what was to be stored."""
+    return isinstance(error, OperationalError)

@@ -3,7 +3,21 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, literal, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Row,
+    Select,
+    and_,
+    cast,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    union_all,
+)
 
 from farebox_collector.ledger.journal import WALLET
 from farebox_collector.ledger.tables import (
@@ -194,8 +208,8 @@ def _movements(tenant_id: int, wallet: str, kind: str, before: tuple[int, str, i
             leg.amount_nano,
             made.id.label("transaction_id"),
             made.memo,
-            literal(None).label("trace_id"),
-            literal(None).label("span_id"),
+            cast(null(), LargeBinary).label("trace_id"),
+            cast(null(), LargeBinary).label("span_id"),
             literal("").label("event"),
         )
         .join(leg.transaction_id.table, leg.transaction_id == made.id)

@@ -81,7 +81,8 @@ def _book(
     pending = entries
     recorded: list[Entry] = []
     while pending:
-        rows = [record_row(tenant_id, transaction_id, received_at_ns, entry) for entry in pending.values()]
+        # One order for all writers: two that bring the same spans wait for each other, but never crosswise.
+        rows = [record_row(tenant_id, transaction_id, received_at_ns, pending[key]) for key in sorted(pending)]
         inserted = bulk.insert_ignoring_conflicts(connection, "usage_records", RECORD_COLUMNS, rows)
         if inserted == len(rows):
             recorded += pending.values()

@@ -3,19 +3,24 @@
 import json
 from typing import NamedTuple
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, select
 
-from farebox_collector.ledger.journal import ISSUED, Account, Leg, open_transaction, post, wallet_account
-from farebox_collector.ledger.tables import idempotency_keys
+from farebox_collector.ledger import bulk
+from farebox_collector.ledger.journal import ISSUED, WALLET, Account, Leg, open_transaction, post, wallet_account
+from farebox_collector.ledger.tables import accounts, idempotency_keys, transactions
 from farebox_collector.money import Commodity
 
 DEPOSIT = "deposit"
+
+_KEY_COLUMNS = ("tenant_id", "key", "request", "transaction_id")
 
 
 class Deposited(NamedTuple):
     """A deposit in the books."""
 
     transaction_id: int
+    balance_nanocredits: int
+    """What the wallet has now."""
     repeated: bool
     """True when this key had been used for this very deposit before, and nothing changed."""
 
@@ -33,27 +38,39 @@ def deposit(
     at_ns: int,
     memo: str = "",
 ) -> Deposited:
-    """Put credits into a wallet. The amount must be positive. Raises IdempotencyConflict."""
+    """Put credits into a wallet. The amount must be positive. Raises IdempotencyConflict.
+
+    The key is claimed before anything is posted, so that of two at once one waits and then finds it taken.
+    """
     if amount_nanocredits <= 0:
         raise ValueError("a deposit is positive")
     request = json.dumps({"deposit": wallet, "amount_nanocredits": amount_nanocredits, "memo": memo})
+    transaction_id = open_transaction(connection, tenant_id, DEPOSIT, at_ns, memo)
+    claim = (tenant_id, idempotency_key, request, transaction_id)
+    repeated = not bulk.insert_ignoring_conflicts(connection, "idempotency_keys", _KEY_COLUMNS, [claim])
+    if repeated:
+        connection.execute(delete(transactions).where(transactions.c.id == transaction_id))
+        transaction_id = _earlier(connection, tenant_id, idempotency_key, request)
+    else:
+        legs = [
+            Leg(wallet_account(wallet), amount_nanocredits),
+            Leg(Account(ISSUED, "", Commodity.CREDIT), -amount_nanocredits),
+        ]
+        post(connection, tenant_id, transaction_id, at_ns, legs, active=frozenset({wallet}))
+    columns = accounts.c
+    balance = connection.execute(
+        select(columns.balance_nano).where(
+            columns.tenant_id == tenant_id, columns.kind == WALLET, columns.name == wallet
+        )
+    ).scalar_one()
+    return Deposited(transaction_id, balance, repeated)
+
+
+def _earlier(connection: Connection, tenant_id: int, idempotency_key: str, request: str) -> int:
     keys = idempotency_keys.c
     earlier = connection.execute(
         select(keys.request, keys.transaction_id).where(keys.tenant_id == tenant_id, keys.key == idempotency_key)
-    ).first()
-    if earlier is not None:
-        if earlier.request != request:
-            raise IdempotencyConflict(idempotency_key)
-        return Deposited(earlier.transaction_id, repeated=True)
-    transaction_id = open_transaction(connection, tenant_id, DEPOSIT, at_ns, memo)
-    legs = [
-        Leg(wallet_account(wallet), amount_nanocredits),
-        Leg(Account(ISSUED, "", Commodity.CREDIT), -amount_nanocredits),
-    ]
-    post(connection, tenant_id, transaction_id, at_ns, legs, active=frozenset({wallet}))
-    connection.execute(
-        insert(idempotency_keys).values(
-            tenant_id=tenant_id, key=idempotency_key, request=request, transaction_id=transaction_id
-        )
-    )
-    return Deposited(transaction_id, repeated=False)
+    ).one()
+    if earlier.request != request:
+        raise IdempotencyConflict(idempotency_key)
+    return int(earlier.transaction_id)

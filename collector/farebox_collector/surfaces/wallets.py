@@ -63,28 +63,21 @@ def router(context: Context) -> APIRouter:
         """Put credits into a wallet, once for each Idempotency-Key; a wallet that is new is created."""
         name = wallet_name(wallet)
         amount = _positive(str(request.amount_credits))
-        with context.database.transaction() as connection:
-            try:
-                made = deposit(
-                    connection,
-                    context.tenant_id,
-                    name,
-                    amount,
-                    idempotency_key,
-                    context.clock(),
-                    request.memo,
+        try:
+            made = context.database.transact(
+                lambda connection: deposit(
+                    connection, context.tenant_id, name, amount, idempotency_key, context.clock(), request.memo
                 )
-            except IdempotencyConflict:
-                raise ApiError(409, "this Idempotency-Key was used before, for another deposit") from None
-            row = statements.wallet(connection, context.tenant_id, name)
-        assert row is not None
+            )
+        except IdempotencyConflict:
+            raise ApiError(409, "this Idempotency-Key was used before, for another deposit") from None
         if made.repeated:
             response.headers["Idempotent-Replayed"] = "true"
         return Deposit(
             transaction_id=made.transaction_id,
             wallet=name,
             amount_credits=format_nano(amount),
-            balance_credits=format_nano(row.balance_nano),
+            balance_credits=format_nano(made.balance_nanocredits),
         )
 
     @routes.get("/{wallet:path}")

@@ -1,0 +1,92 @@
+"""The books in PostgreSQL, written by any number of collectors at once.
+
+READ COMMITTED and unique keys decide who was first; rows are locked in one order by everybody, and whoever is chosen as
+a deadlock's victim all the same runs its transaction again.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+
+from farebox_collector.ledger.database import Database
+
+_CONNECTIONS = 8
+_CONNECT_TIMEOUT_S = 5
+_STATEMENT_TIMEOUT_MS = 60_000
+_STARTING_LOCK = 0x6661726562  # any number that nobody else uses: "fareb"
+
+_RETRYABLE = frozenset(
+    {
+        "40001",  # serialization_failure
+        "40P01",  # deadlock_detected
+        "57P01",  # admin_shutdown
+        "57P02",  # crash_shutdown
+        "57P03",  # cannot_connect_now
+    }
+)
+
+
+class PostgresqlDatabase(Database):
+    """Books in a PostgreSQL database; `url` begins with postgresql+psycopg://."""
+
+    def __init__(self, url: str, *, writable: bool = True) -> None:
+        self._writable = writable
+        self._engine = create_engine(
+            url,
+            isolation_level="READ COMMITTED",
+            pool_size=_CONNECTIONS,
+            max_overflow=_CONNECTIONS,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "farebox"},
+        )
+        self._reading = self._engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True, postgresql_deferrable=False
+        )
+
+        @event.listens_for(self._engine, "connect")
+        def _configure(connection: Any, _record: Any) -> None:
+            with connection.cursor() as cursor:
+                # Whatever the server's default: a commit that returned is on its disk.
+                cursor.execute("SET synchronous_commit TO on")
+                cursor.execute(f"SET statement_timeout TO {_STATEMENT_TIMEOUT_MS}")
+            connection.commit()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """As in the base class."""
+        if not self._writable:
+            raise RuntimeError("this database was opened for reading only")
+        with self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """As in the base class."""
+        with self._reading.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """As in the base class, by an advisory lock that goes with its connection."""
+        with self._engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _STARTING_LOCK})
+            connection.commit()
+            try:
+                yield
+            finally:
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _STARTING_LOCK})
+                connection.commit()
+
+    def is_transient(self, error: DBAPIError) -> bool:
+        """Collisions with other replicas, and connections that were lost."""
+        state = getattr(error.orig, "sqlstate", None)
+        # Without a state it is the connection that failed, not a statement; class 08 says so itself.
+        lost = error.connection_invalidated or (state is None and type(error.orig).__name__ == "OperationalError")
+        return lost or state in _RETRYABLE or str(state).startswith("08")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()

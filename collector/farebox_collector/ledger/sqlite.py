@@ -1,0 +1,125 @@
+"""The books in one SQLite file.
+
+One writing connection, which also checkpoints, and read-only connections beside it. Two connections that write or
+checkpoint at the same moment can corrupt the log of SQLite up to 3.51.2, so a second writing process is refused.
+"""
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
+
+from farebox_collector.ledger.database import Database, DatabaseInUse
+
+MINIMUM_SQLITE = (3, 37, 0)
+"""STRICT tables came with 3.37."""
+_READERS = 8
+_BUSY_TIMEOUT_MS = 10_000
+
+
+class SqliteDatabase(Database):
+    """Books in a file. Raises DatabaseInUse when `writable` and another process already writes them."""
+
+    def __init__(self, url: str, *, writable: bool = True) -> None:
+        if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
+            raise RuntimeError(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or later is needed")
+        path = make_url(url).database
+        if not path or path == ":memory:":
+            raise ValueError("the books need a file: sqlite:///path/to/farebox.db")
+        self.path = Path(path)
+        self._lock_file: IO[str] | None = None
+        if writable:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock_file = _lock(self.path)
+        elif not self.path.exists():
+            raise FileNotFoundError(f"there are no books at {self.path}")
+        self._writing = threading.Lock()
+        self._writer = _engine(url, "writer") if writable else None
+        self._readers = _engine(url, "reader")
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """As in the base class; one thread at a time."""
+        if self._writer is None:
+            raise RuntimeError("this database was opened for reading only")
+        with self._writing, self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """As in the base class."""
+        with self._readers.begin() as connection:
+            yield connection
+
+    def is_transient(self, error: DBAPIError) -> bool:
+        """Never: the only writer has nobody to collide with, and a full disk does not pass in a moment."""
+        return False
+
+    def close(self) -> None:
+        """Move the log into the database file and let go of it."""
+        self._readers.dispose()
+        if self._writer is not None:
+            with self._writing:
+                connection = self._writer.raw_connection()
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                connection.close()
+            self._writer.dispose()
+        if self._lock_file is not None:
+            self._lock_file.close()
+
+
+def _lock(path: Path) -> IO[str]:
+    lock_path = path.with_name(path.name + ".lock")
+    file = open(lock_path, "a+", encoding="ascii")  # noqa: SIM115  (held open for as long as the lock is)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise DatabaseInUse(
+            f"process {holder} is writing the books at {path}, and SQLite takes one writing process;"
+            " stop it first, or use its HTTP API"
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _engine(url: str, role: str) -> Engine:
+    writer = role == "writer"
+    engine = create_engine(
+        url,
+        # The pool's one writing connection is used by one thread at a time, under a lock, but not always the same.
+        connect_args={"check_same_thread": False, "isolation_level": None, "cached_statements": 256},
+        poolclass=QueuePool,
+        pool_size=1 if writer else _READERS,
+        max_overflow=0,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+        if writer:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA foreign_keys=ON")
+            connection.execute("PRAGMA cache_size=-65536")
+        else:
+            connection.execute("PRAGMA query_only=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+
+    return engine
