@@ -31,6 +31,7 @@ from farebox_collector.receivers.protobuf import ProtobufDecoder
 from farebox_collector.settings import Settings, host_and_port
 from farebox_collector.surfaces import api
 from farebox_collector.surfaces.context import Context
+from farebox_collector.surfaces.hosts import LoopbackHosts
 from farebox_collector.tariffs import Tariffs
 
 _logger = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ async def _running(
         )
         await grpc_server.start()
         stack.push_async_callback(grpc_server.stop, settings.drain_seconds)
-        stack.callback(pipeline.stop_taking)
+        stack.callback(pipeline.admission.close)
         started = True
         yield Listening(grpc_port, otlp_http_port, api_port, metrics_port)
 
@@ -175,7 +176,7 @@ async def _http_server(app: Any, address: str, drain_seconds: float) -> AsyncIte
     except OSError as error:
         raise CannotListen(f"cannot listen on {address}: {error.strerror}") from error
     config = uvicorn.Config(
-        app,
+        LoopbackHosts(app),
         log_config=None,
         access_log=False,
         lifespan="off",

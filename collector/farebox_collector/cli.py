@@ -18,21 +18,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from farebox_collector import assembly, logs
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger import audit as ledger_audit
 from farebox_collector.ledger import statements
 from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.database import Database, DatabaseInUse
+from farebox_collector.ledger.database import Database, DatabaseInUse, NotADatabase
 from farebox_collector.ledger.prices import BY_HAND, set_price
 from farebox_collector.ledger.rules import set_rule
 from farebox_collector.ledger.schema import SchemaMissing, require_current
 from farebox_collector.ledger.wallets import IdempotencyConflict, deposit
+from farebox_collector.moments import format_ns, to_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
 from farebox_collector.records import DEFAULT_TENANT_ID, Buckets, CatalogueRow
 from farebox_collector.settings import Settings
-from farebox_collector.surfaces.context import format_ns, to_ns
 from farebox_collector.surfaces.prices import show_price
 
 app = typer.Typer(
@@ -48,8 +49,9 @@ app.add_typer(prices_app, name="prices")
 app.add_typer(wallets_app, name="wallets")
 app.add_typer(rules_app, name="rules")
 
-_out = Console()
-_err = Console(stderr=True)
+# Names come from outside: none of them is markup.
+_out = Console(markup=False, highlight=False, emoji=False)
+_err = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 DatabaseUrl = Annotated[
     str | None,
@@ -67,8 +69,11 @@ def main() -> None:
     """Entry point: errors that a person can do something about are one sentence on stderr and status 2."""
     try:
         app()
-    except (Stop, assembly.CannotListen, DatabaseInUse, SchemaMissing, FileNotFoundError) as error:
-        _err.print(f"farebox: {error}", style="bold red", markup=False, highlight=False)
+    except (Stop, assembly.CannotListen, DatabaseInUse, NotADatabase, SchemaMissing, FileNotFoundError) as error:
+        _err.print(f"farebox: {error}", style="bold red")
+        sys.exit(2)
+    except DBAPIError as error:
+        _err.print(f"farebox: the books cannot be used: {str(error.orig).strip()}", style="bold red")
         sys.exit(2)
 
 
@@ -225,9 +230,11 @@ def wallets_deposit(
             )
         except IdempotencyConflict:
             raise Stop(f"the key {key!r} was used before, for another deposit") from None
+        except AmountError as error:
+            raise Stop(f"{amount_credits}: {error}") from None
     done = "were already paid in" if made.repeated else "paid in"
     balance = format_nano(made.balance_nanocredits)
-    _out.print(f"{format_nano(amount)} credits {done}; {wallet} has {balance}.", highlight=False)
+    _out.print(f"{format_nano(amount)} credits {done}; {wallet} has {balance}.")
 
 
 @rules_app.command("list")
@@ -266,7 +273,7 @@ def rules_set(
     with closing(_writable(database_url)) as database, database.transaction() as connection:
         factor = _positive_decimal(multiplier)
         version = set_rule(connection, DEFAULT_TENANT_ID, event, factor, author, reason, time.time_ns())
-    _out.print(f"{event} is charged its cost times {multiplier} from now on (rule version {version}).", highlight=False)
+    _out.print(f"{event} is charged its cost times {multiplier} from now on (rule version {version}).")
 
 
 def _settings(**flags: Any) -> Settings:
@@ -318,7 +325,10 @@ def _progress(what: str) -> Iterator[assembly.Progress]:
 def _moment_ns(moment: datetime | None) -> int:
     if moment is None:
         return time.time_ns()
-    return to_ns(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    try:
+        return to_ns(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except ValueError as error:
+        raise Stop(str(error)) from None
 
 
 def _positive_decimal(text: str) -> Decimal:

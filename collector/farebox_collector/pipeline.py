@@ -1,7 +1,7 @@
 """The way of a request, from bytes to verdicts. This page is the whole of it.
 
     body ─ decode ─▶ Span ─ dialects.read ─▶ UsageRecord ─ price ─▶ PricedUsage ─ record_usage ─▶ Verdict ─▶ answer
-    └── admitted ──┘└────────────── one reading thread, pure ─────────────┘└─ one committing thread ─┘
+    └── admission ─┘└────────────── one reading thread, pure ─────────────┘└─ one committing thread ─┘
 
 Reading and committing overlap: while one transaction waits for the disk, the next requests are read. Whatever is
 waiting when a transaction begins goes into it together, so that load makes batches larger rather than queues longer.
@@ -14,12 +14,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from sqlalchemy import Connection
 
 from farebox_collector import dialects
+from farebox_collector.admission import Admission
 from farebox_collector.findings import Rejection, log_findings
 from farebox_collector.group_commit import GroupCommit
 from farebox_collector.ledger.database import Database, is_storage_outage
@@ -33,14 +33,6 @@ from farebox_collector.tariffs import Tariffs
 from farebox_collector.verdicts import Verdict
 
 _logger = logging.getLogger(__name__)
-
-
-class Overloaded(Exception):
-    """Too much is being worked on already; the same request will be taken later."""
-
-
-class ShuttingDown(Exception):
-    """This process is draining; the same request will be taken by its successor."""
 
 
 class RequestTooLarge(Exception):
@@ -79,8 +71,9 @@ class Batch(NamedTuple):
 class Pipeline:
     """Takes OTLP requests and answers when their charges are durable.
 
-    `accept` raises Overloaded and ShuttingDown (try again), RequestTooLarge and what `decode` raises (don't), and lets
-    storage errors through. Not one of them leaves anything of the request in the books.
+    A receiver holds room in `admission` for a request from its first byte to its answer, which raises Overloaded and
+    ShuttingDown (try again). `accept` raises RequestTooLarge and what `decode` raises (don't), and lets storage errors
+    through (do). Not one of them leaves anything of the request in the books.
     """
 
     def __init__(
@@ -101,53 +94,27 @@ class Pipeline:
         self._committer = GroupCommit(
             self._commit, lambda batch: len(batch.calls), settings.commit_max_spans, is_storage_outage
         )
-        self._in_hand_bytes = 0
-        self._draining = False
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.admission = Admission(settings.queue_max_bytes, meters.queued)
 
     async def accept(self, request: ExportRequest) -> Outcome:
         """Take one request through the house; see the class for what it raises."""
-        with self._admitted(len(request.body)):
-            batch = await asyncio.get_running_loop().run_in_executor(self._reader, self._read, request)
-            recorded = await self._committer.commit(batch) if batch.calls else []
+        batch = await asyncio.get_running_loop().run_in_executor(self._reader, self._read, request)
+        recorded = await self._committer.commit(batch) if batch.calls else []
         verdicts = batch.verdicts + Counter(recorded)
         self._meters.judged(verdicts)
         self._meters.charged(c for c, verdict in zip(batch.calls, recorded, strict=True) if verdict is Verdict.CHARGED)
         log_findings(batch.calls, recorded, batch.rejections)
         return Outcome(verdicts, tuple(dict.fromkeys(rejection.reason for rejection in batch.rejections)))
 
-    def stop_taking(self) -> None:
-        """Turn every new request away, from now on."""
-        self._draining = True
-
     async def drain(self) -> None:
         """Return when everything taken is answered, or the time for it is up."""
-        self.stop_taking()
+        self.admission.close()
         try:
-            await asyncio.wait_for(self._idle.wait(), self._settings.drain_seconds)
+            await asyncio.wait_for(self.admission.wait_until_idle(), self._settings.drain_seconds)
         except TimeoutError:
             _logger.warning("gave up waiting for requests; their clients got no answer and will send them again")
         await asyncio.to_thread(self._committer.close)
         self._reader.shutdown(wait=True)
-
-    @contextmanager
-    def _admitted(self, size_bytes: int) -> Iterator[None]:
-        """Hold a place for a request, or turn it away."""
-        if self._draining:
-            raise ShuttingDown("shutting down")
-        if self._in_hand_bytes and self._in_hand_bytes + size_bytes > self._settings.queue_max_bytes:
-            raise Overloaded("too much is being worked on")
-        self._in_hand_bytes += size_bytes
-        self._meters.queued(self._in_hand_bytes)
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._in_hand_bytes -= size_bytes
-            self._meters.queued(self._in_hand_bytes)
-            if not self._in_hand_bytes:
-                self._idle.set()
 
     def _read(self, request: ExportRequest) -> Batch:
         """Decode, read and price every span of a request."""

@@ -169,6 +169,9 @@ def test_no_usage_is_unknown_usage_not_zero() -> None:
         ({}, "unattributed"),
         ({"farebox.wallet": "x" * 201, "user.id": "bob"}, "unattributed"),
         ({"farebox.wallet": "ada\n"}, "unattributed"),
+        ({"farebox.wallet": ("ada", "bob")}, "unattributed"),
+        ({"farebox.wallet": True}, "unattributed"),
+        ({"farebox.wallet": 1.5}, "unattributed"),
     ],
 )
 def test_the_wallet_is_the_first_that_is_named_and_nobody_else(attributes: Attributes, wallet: str) -> None:

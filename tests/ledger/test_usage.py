@@ -170,6 +170,17 @@ def test_what_is_not_charged_moves_nothing_and_is_kept(database: Database) -> No
         assert connection.execute(text("SELECT count(*) FROM postings")).scalar_one() == 0
 
 
+def test_sums_that_would_not_fit_leave_the_call_open_and_the_others_charged(database: Database) -> None:
+    huge = 2**61  # charged three times that: two of them are more than 2^63
+    assert record(database, call(1, cost_nanousd=huge), call(2, trace=2, cost_nanousd=huge), call(3, trace=3)) == [
+        CHARGED,
+        Verdict.UNPRICED,
+        CHARGED,
+    ]
+    assert record(database, call(4, trace=4, cost_nanousd=huge), call(5, trace=5)) == [Verdict.UNPRICED, CHARGED]
+    assert spent(database) == {"ada": 3 * huge + 600}
+
+
 def test_labels_from_outside_are_capped_and_nothing_is_lost(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

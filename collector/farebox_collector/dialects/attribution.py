@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from farebox_collector.dialects.text import first_text, is_clean
+from farebox_collector.dialects.text import first_identity, first_text, is_clean
 from farebox_collector.records import NO_EVENT, UNATTRIBUTED, Span
 
 ATTRIBUTION_KEYS = frozenset(
@@ -42,14 +42,14 @@ def attribute_span(span: Span, wallet_attributes: tuple[str, ...]) -> Origin:
         value = attributes.get(key)
         if value is None or value == "":
             continue
-        name = str(value)
         # A name that would have to be altered could become somebody else's: nobody pays for a stranger.
-        wallet, assumptions = (name, ()) if is_clean(name) else (UNATTRIBUTED, ("wallet_name_unusable",))
+        usable = isinstance(value, str | int) and not isinstance(value, bool) and is_clean(str(value))
+        wallet, assumptions = (str(value), ()) if usable else (UNATTRIBUTED, ("wallet_name_unusable",))
         break
     return Origin(
         wallet,
         first_text(attributes, "farebox.event") or NO_EVENT,
-        first_text(attributes, "farebox.action.id"),
+        first_identity(attributes, "farebox.action.id"),
         first_text(attributes, "farebox.dept"),
         first_text(attributes, "farebox.project"),
         first_text(attributes, "farebox.task"),

@@ -6,7 +6,7 @@ cannot be inside it.
 """
 
 from farebox_collector.dialects.attribution import Origin
-from farebox_collector.dialects.text import InvalidCount, first_count, first_text
+from farebox_collector.dialects.text import InvalidCount, first_count, first_identity, first_text
 from farebox_collector.records import Attributes, Buckets, NotBillable, Rejected, Span, UsageRecord
 
 NAME = "genai"
@@ -100,7 +100,7 @@ def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | N
         provider=provider,
         request_model=request_model,
         response_model=response_model,
-        response_id=first_text(attributes, "gen_ai.response.id"),
+        response_id=first_identity(attributes, "gen_ai.response.id"),
         service_tier=first_text(attributes, *_SERVICE_TIER),
         error_type=first_text(attributes, "error.type") or ("error" if span.failed else ""),
         buckets=buckets,

@@ -1,11 +1,12 @@
 """Text and counts from outside, made safe to keep: bounded, printable, whole."""
 
 import math
+from hashlib import blake2b
 
 from farebox_collector.records import Attributes, AttributeValue
 
 MAX_TEXT = 200
-"""Longest name that is kept, in characters; longer ones are cut and the cut is named on the record."""
+"""Longest name that is kept, in characters; longer ones are cut, but never those that tell things apart."""
 MAX_COUNT = 10**10
 """Most tokens one call can have used; more is a broken sender."""
 
@@ -25,6 +26,16 @@ def clean(value: AttributeValue) -> str:
     if is_clean(text):
         return text
     return "".join(char if char.isprintable() else "\ufffd" for char in text[:MAX_TEXT])
+
+
+def first_identity(attributes: Attributes, *keys: str) -> str:
+    """The first non-empty value among aliases, to tell things apart by: never cut, but a digest where need be."""
+    for key in keys:
+        value = attributes.get(key)
+        if value is not None and value != "":
+            text = str(value)
+            return text if is_clean(text) else f"blake2b:{blake2b(text.encode(), digest_size=16).hexdigest()}"
+    return ""
 
 
 def first_text(attributes: Attributes, *keys: str) -> str:

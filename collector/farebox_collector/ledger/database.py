@@ -26,6 +26,10 @@ class DatabaseInUse(Exception):
     """Another process writes this database; the message says which and what to do."""
 
 
+class NotADatabase(Exception):
+    """What is at the given place is no database; the message says so."""
+
+
 class Database(ABC):
     """The books' database."""
 

@@ -88,6 +88,10 @@ class Entry:
         """Let another span of the same call pay."""
         self.verdict, self.reason, self.call_key = Verdict.COVERED, _COVERED_REASON, None
 
+    def leave_open(self, reason: str) -> None:
+        """Keep the call without charging it yet."""
+        self.verdict, self.reason, self.call_key = Verdict.UNPRICED, reason, None
+
     def charge_apart(self) -> None:
         """Charge although the response id was seen before: the other call was at another time."""
         self.call_key = None

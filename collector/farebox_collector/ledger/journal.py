@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
 
 from farebox_collector.ledger import bulk
-from farebox_collector.ledger.tables import transactions
+from farebox_collector.ledger.tables import accounts, transactions
 from farebox_collector.money import Commodity
 
 WALLET = "wallet"
@@ -47,6 +47,11 @@ class Account(NamedTuple):
     commodity: Commodity
 
 
+EARNED_ACCOUNT = Account(EARNED, "", Commodity.CREDIT)
+ISSUED_ACCOUNT = Account(ISSUED, "", Commodity.CREDIT)
+COGS_ACCOUNT = Account(COGS, "", Commodity.USD)
+
+
 class Leg(NamedTuple):
     """One posting to be: positive adds to the account, negative takes from it."""
 
@@ -65,6 +70,20 @@ class Unbalanced(ValueError):
 def wallet_account(name: str) -> Account:
     """The account behind a wallet."""
     return Account(WALLET, name, Commodity.CREDIT)
+
+
+def balance(connection: Connection, tenant_id: int, account: Account) -> int:
+    """What an account holds, in nano units of its commodity; 0 for one that does not exist yet."""
+    columns = accounts.c
+    found = connection.execute(
+        select(columns.balance_nano).where(
+            columns.tenant_id == tenant_id,
+            columns.kind == account.kind,
+            columns.name == account.name,
+            columns.commodity == account.commodity,
+        )
+    )
+    return int(found.scalar() or 0)
 
 
 def open_transaction(connection: Connection, tenant_id: int, kind: str, at_ns: int, memo: str = "") -> int:

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from farebox_collector.ledger.database import Database, DatabaseInUse
+from farebox_collector.ledger.database import Database, DatabaseInUse, NotADatabase
 
 MINIMUM_SQLITE = (3, 37, 0)
 """STRICT tables came with 3.37."""
@@ -37,6 +37,8 @@ class SqliteDatabase(Database):
             raise ValueError("the books need a file: sqlite:///path/to/farebox.db")
         self.path = Path(path)
         self._lock_file: IO[str] | None = None
+        if self.path.exists():
+            _require_sqlite(self.path)
         if writable:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock_file = _lock(self.path)
@@ -75,6 +77,15 @@ class SqliteDatabase(Database):
             self._writer.dispose()
         if self._lock_file is not None:
             self._lock_file.close()
+
+
+def _require_sqlite(path: Path) -> None:
+    """Raise NotADatabase for a file that SQLite cannot read; an empty one is a database."""
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            connection.execute("PRAGMA schema_version").fetchone()
+        except sqlite3.DatabaseError as error:
+            raise NotADatabase(f"{path}: {error}") from None
 
 
 def _lock(path: Path) -> IO[str]:

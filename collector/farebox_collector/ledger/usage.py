@@ -16,11 +16,12 @@ from sqlalchemy import Connection, delete, select, tuple_
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.entries import FACT_COLUMNS, RECORD_COLUMNS, Entry, SpanKey, facts_of, record_row
 from farebox_collector.ledger.journal import (
-    COGS,
-    EARNED,
+    COGS_ACCOUNT,
+    EARNED_ACCOUNT,
     PROVIDER,
     Account,
     Leg,
+    balance,
     open_transaction,
     post,
     wallet_account,
@@ -33,7 +34,7 @@ from farebox_collector.ledger.one_charge import (
 )
 from farebox_collector.ledger.tables import transactions, usage_records
 from farebox_collector.ledger.totals import TotalLabels, add_to_totals
-from farebox_collector.money import Commodity
+from farebox_collector.money import MAX_SUM_NANO, Commodity
 from farebox_collector.records import PricedUsage
 from farebox_collector.verdicts import Verdict
 
@@ -54,11 +55,26 @@ def record_usage(
     charge_each_response_once(entries.values())
     charge_nested_spans_once(connection, tenant_id, entries)
     cover_the_unsettled(connection, tenant_id, entries.values())
+    _leave_out_what_does_not_fit(connection, tenant_id, entries.values())
     _book(connection, tenant_id, entries, received_at_ns, labels)
     verdicts = [_verdict(call, entries[call.usage.trace_id, call.usage.span_id]) for call in calls]
     conflicts = [call for call, verdict in zip(calls, verdicts, strict=True) if verdict is Verdict.CONFLICT]
     _keep_conflicts(connection, tenant_id, conflicts, received_at_ns)
     return verdicts
+
+
+def _leave_out_what_does_not_fit(connection: Connection, tenant_id: int, entries: Iterable[Entry]) -> None:
+    """Calls that would take the tenant's sums past what a column holds stay unpriced; the others go on."""
+    spent, charged = (balance(connection, tenant_id, account) for account in (COGS_ACCOUNT, EARNED_ACCOUNT))
+    for entry in entries:
+        if not entry.charged:
+            continue
+        spent += entry.call.cost_nanousd or 0
+        charged += entry.call.charge_nanocredits or 0
+        if max(spent, charged) > MAX_SUM_NANO:
+            spent -= entry.call.cost_nanousd or 0
+            charged -= entry.call.charge_nanocredits or 0
+            entry.leave_open("the amount is out of range")
 
 
 def _verdict(call: PricedUsage, entry: Entry) -> Verdict:
@@ -82,7 +98,8 @@ def _book(
     recorded: list[Entry] = []
     while pending:
         # One order for all writers: two that bring the same spans wait for each other, but never crosswise.
-        rows = [record_row(tenant_id, transaction_id, received_at_ns, pending[key]) for key in sorted(pending)]
+        ordered = sorted(pending.items(), key=lambda item: (item[1].call.usage.started_at_ns, item[0]))
+        rows = [record_row(tenant_id, transaction_id, received_at_ns, entry) for _, entry in ordered]
         inserted = bulk.insert_ignoring_conflicts(connection, "usage_records", RECORD_COLUMNS, rows)
         if inserted == len(rows):
             recorded += pending.values()
@@ -164,10 +181,10 @@ def _legs(entries: Sequence[Entry]) -> list[Leg]:
         Leg(wallet_account(wallet), -amount, event, rule_id, records)
         for (wallet, event, rule_id), (amount, records) in charges.items()
     ]
-    legs.append(Leg(Account(EARNED, "", Commodity.CREDIT), sum(amount for amount, _ in charges.values())))
+    legs.append(Leg(EARNED_ACCOUNT, sum(amount for amount, _ in charges.values())))
     legs += [
         Leg(Account(PROVIDER, name, Commodity.USD), -amount, records=records)
         for name, (amount, records) in costs.items()
     ]
-    legs.append(Leg(Account(COGS, "", Commodity.USD), sum(amount for amount, _ in costs.values())))
+    legs.append(Leg(COGS_ACCOUNT, sum(amount for amount, _ in costs.values())))
     return legs

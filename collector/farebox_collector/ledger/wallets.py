@@ -6,9 +6,9 @@ from typing import NamedTuple
 from sqlalchemy import Connection, delete, select
 
 from farebox_collector.ledger import bulk
-from farebox_collector.ledger.journal import ISSUED, WALLET, Account, Leg, open_transaction, post, wallet_account
-from farebox_collector.ledger.tables import accounts, idempotency_keys, transactions
-from farebox_collector.money import Commodity
+from farebox_collector.ledger.journal import ISSUED_ACCOUNT, Leg, balance, open_transaction, post, wallet_account
+from farebox_collector.ledger.tables import idempotency_keys, transactions
+from farebox_collector.money import MAX_SUM_NANO, AmountError
 
 DEPOSIT = "deposit"
 
@@ -38,12 +38,15 @@ def deposit(
     at_ns: int,
     memo: str = "",
 ) -> Deposited:
-    """Put credits into a wallet. The amount must be positive. Raises IdempotencyConflict.
+    """Put credits into a wallet. The amount must be positive. Raises IdempotencyConflict, and AmountError when the
+    tenant's deposits would no longer fit the books.
 
     The key is claimed before anything is posted, so that of two at once one waits and then finds it taken.
     """
     if amount_nanocredits <= 0:
         raise ValueError("a deposit is positive")
+    if balance(connection, tenant_id, ISSUED_ACCOUNT) - amount_nanocredits < -MAX_SUM_NANO:
+        raise AmountError("too large: all deposits together would be out of range")
     request = json.dumps({"deposit": wallet, "amount_nanocredits": amount_nanocredits, "memo": memo})
     transaction_id = open_transaction(connection, tenant_id, DEPOSIT, at_ns, memo)
     claim = (tenant_id, idempotency_key, request, transaction_id)
@@ -54,16 +57,10 @@ def deposit(
     else:
         legs = [
             Leg(wallet_account(wallet), amount_nanocredits),
-            Leg(Account(ISSUED, "", Commodity.CREDIT), -amount_nanocredits),
+            Leg(ISSUED_ACCOUNT, -amount_nanocredits),
         ]
         post(connection, tenant_id, transaction_id, at_ns, legs, active=frozenset({wallet}))
-    columns = accounts.c
-    balance = connection.execute(
-        select(columns.balance_nano).where(
-            columns.tenant_id == tenant_id, columns.kind == WALLET, columns.name == wallet
-        )
-    ).scalar_one()
-    return Deposited(transaction_id, balance, repeated)
+    return Deposited(transaction_id, balance(connection, tenant_id, wallet_account(wallet)), repeated)
 
 
 def _earlier(connection: Connection, tenant_id: int, idempotency_key: str, request: str) -> int:

@@ -22,6 +22,8 @@ from farebox_collector.pricing.matching import (
 from farebox_collector.records import PricedModel, PriceVersion
 
 _LOOKUPS_REMEMBERED = 10_000
+_LONGEST_NAME = 150
+"""Longer names are no model's, whatever they begin with."""
 _DAY_S = 86_400
 _NS = 10**9
 
@@ -105,8 +107,10 @@ class PriceBook:
             if len(self._found) >= _LOOKUPS_REMEMBERED:
                 # Hostile or generated names: forget rather than grow.
                 self._found.clear()
-            rates = self._found[key] = self._look_up(book_provider(reported_provider), reported_model.lower())
-            return rates
+            usable = len(reported_model) <= _LONGEST_NAME and reported_model.isprintable()
+            found = self._look_up(book_provider(reported_provider), reported_model.lower()) if usable else None
+            self._found[key] = found
+            return found
 
     def rate_for(self, provider: str, model: str, at_ns: int, inclusive_input: int = 0) -> RateCard | None:
         """The card of a model at a moment for a context length; None if unknown or in a gap of its prices."""

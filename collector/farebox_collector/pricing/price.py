@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from farebox_collector.money import MAX_NANO, round_half_even
+from farebox_collector.money import NANO, round_half_even
 from farebox_collector.pricing.book import PriceBook, RateCard
 from farebox_collector.pricing.rules import RuleBook
 from farebox_collector.records import Buckets, PricedUsage, UsageRecord
@@ -10,6 +10,10 @@ from farebox_collector.verdicts import Verdict
 
 AHEAD_NS = 5 * 60 * 10**9
 """How far ahead of the receiver a sender's clock may be."""
+
+MAX_COST_NANOUSD = 10_000 * NANO
+MAX_CHARGE_NANOCREDITS = 1_000_000 * NANO
+"""What one call can cost and be charged at most: more is a broken sender, and the sums of a batch must fit a column."""
 
 STANDARD_TIERS = frozenset({"", "default", "standard", "auto", "on_demand"})
 
@@ -56,7 +60,7 @@ def price(usage: UsageRecord, received_at_ns: int, max_age_ns: int, book: PriceB
     if rule is None:
         return _unsettled(usage, Verdict.UNPRICED, "no charge rule at that time", at_ns, assumptions)
     charge_nanocredits = rules.charge_nanocredits(rule, cost_nanousd)
-    if max(cost_nanousd, charge_nanocredits) >= MAX_NANO:
+    if cost_nanousd > MAX_COST_NANOUSD or charge_nanocredits > MAX_CHARGE_NANOCREDITS:
         return _unsettled(usage, Verdict.UNPRICED, "the amount is out of range", at_ns, assumptions)
     if usage.service_tier not in STANDARD_TIERS:
         guessed += ("service_tier_at_standard_price",)

@@ -5,6 +5,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from farebox_collector.admission import Hold
 from farebox_collector.receivers.intake import Intake, Refused
 from farebox_collector.receivers.protobuf import ProtobufDecoder
 from farebox_collector.receivers.status import Failure, retry_info, status_message
@@ -26,8 +27,12 @@ class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
         return self._handler if handler_call_details.method == _EXPORT else None
 
     async def _export(self, body: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        async def arrived(hold: Hold) -> bytes:
+            hold.grow(len(body))
+            return body
+
         try:
-            response = await self._intake.take("grpc", body, self._decode)
+            response = await self._intake.take("grpc", arrived, self._decode)
         except Refused as refused:
             failure = refused.failure
             await context.abort(failure.grpc_code, failure.message, trailing_metadata=_trailers(failure))

@@ -1,9 +1,8 @@
 """OTLP/HTTP: POST /v1/traces, protobuf or JSON, plain or gzip, as an ASGI application."""
 
 import math
-import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -12,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from farebox_collector.admission import Hold
 from farebox_collector.pipeline import RequestTooLarge
 from farebox_collector.receivers.intake import Intake, Refused
 from farebox_collector.receivers.otlp_json import JsonDecoder
@@ -38,19 +38,17 @@ def application(
     decoders: dict[str, Callable[[bytes], Iterable[Span]]] = {_PROTOBUF: decode_protobuf, _JSON: decode_json}
 
     async def export(request: Request) -> Response:
-        started = time.perf_counter()
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        try:
+
+        async def arriving(hold: Hold) -> bytes:
             if content_type not in decoders:
                 raise UnsupportedEncoding(f"the content type must be {_PROTOBUF} or {_JSON}")
-            body = await _body(request, max_request_bytes)
+            return await _body(request, max_request_bytes, hold)
+
+        try:
+            response = await intake.take(_TRANSPORT, arriving, decoders.get(content_type, decode_protobuf))
         except ClientDisconnect:
             return Response(status_code=400)
-        except (MalformedRequest, UnsupportedEncoding, RequestTooLarge) as error:
-            refusal = intake.refusal(_TRANSPORT, error, time.perf_counter() - started)
-            return _failure(refusal.failure, content_type)
-        try:
-            response = await intake.take(_TRANSPORT, body, decoders[content_type])
         except Refused as refused:
             return _failure(refused.failure, content_type)
         return _answer(response, content_type, 200)
@@ -58,28 +56,52 @@ def application(
     return Starlette(routes=[Route("/v1/traces", export, methods=["POST"])])
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    """The body, decompressed, read no further than the limit. Raises RequestTooLarge, Malformed…, Unsupported…."""
+async def _body(request: Request, limit: int, hold: Hold) -> bytes:
+    """The body, unfolded; neither form of it is read further than the limit.
+
+    Raises RequestTooLarge, MalformedRequest, UnsupportedEncoding, Overloaded.
+    """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", ""):
         raise UnsupportedEncoding("the content encoding must be identity or gzip")
-    inflate = zlib.decompressobj(_GZIP_WINDOW) if encoding == "gzip" else None
+    inflate = _Inflate() if encoding == "gzip" else None
     parts: list[bytes] = []
-    size = 0
+    folded = size = 0
     async for chunk in request.stream():
-        if inflate is not None:
-            try:
-                # One byte more than allowed is enough to know; a bomb never unfolds.
-                chunk = inflate.decompress(chunk, limit - size + 1)
-            except zlib.error as error:
-                raise MalformedRequest("the body is not gzip") from error
-        size += len(chunk)
-        if size > limit:
-            raise RequestTooLarge(f"the body is over {limit} bytes")
-        parts.append(chunk)
-    if inflate is not None and not inflate.eof:
+        folded += len(chunk)
+        for part in inflate.parts(chunk, limit + 1) if inflate else (chunk,):
+            size += len(part)
+            # A bomb never unfolds: no part is longer than the limit by more than a byte.
+            if max(folded, size) > limit:
+                raise RequestTooLarge(f"the body is over {limit} bytes")
+            hold.grow(len(part))
+            parts.append(part)
+    if inflate is not None and not inflate.is_whole:
         raise MalformedRequest("the body is not whole")
     return b"".join(parts)
+
+
+class _Inflate:
+    """Undoes gzip piece by piece; members may follow each other (RFC 1952)."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(_GZIP_WINDOW)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the last member has come to its end."""
+        return self._member.eof
+
+    def parts(self, chunk: bytes, most: int) -> Iterator[bytes]:
+        """What a piece unfolds to, at most so many bytes at once. Raises MalformedRequest."""
+        while chunk:
+            if self._member.eof:
+                self._member = zlib.decompressobj(_GZIP_WINDOW)
+            try:
+                yield self._member.decompress(chunk, most)
+            except zlib.error as error:
+                raise MalformedRequest("the body is not gzip") from error
+            chunk = self._member.unconsumed_tail or self._member.unused_data
 
 
 def _failure(failure: Failure, content_type: str) -> Response:

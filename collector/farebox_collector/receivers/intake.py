@@ -2,10 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from starlette.requests import ClientDisconnect
 
+from farebox_collector.admission import Hold
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.pipeline import ExportRequest, Pipeline
 from farebox_collector.receivers.status import Failure, failure_of
@@ -33,14 +35,22 @@ class Intake:
         self._meters = meters
 
     async def take(
-        self, transport: str, body: bytes, decode: Callable[[bytes], Iterable[Span]]
+        self, transport: str, read: Callable[[Hold], Awaitable[bytes]], decode: Callable[[bytes], Iterable[Span]]
     ) -> ExportTraceServiceResponse:
-        """Take one export; returns once it is durable. Raises Refused."""
+        """Take one export; returns once it is durable. `read` brings the body, growing its hold as it comes in.
+
+        Raises Refused for whatever goes wrong, and lets ClientDisconnect through.
+        """
         started = time.perf_counter()
         try:
-            outcome = await self._pipeline.accept(ExportRequest(DEFAULT_TENANT_ID, transport, body, decode))
+            with self._pipeline.admission.hold() as hold:
+                body = await read(hold)
+                started = time.perf_counter()
+                outcome = await self._pipeline.accept(ExportRequest(DEFAULT_TENANT_ID, transport, body, decode))
+        except ClientDisconnect:
+            raise
         except Exception as error:
-            raise self.refusal(transport, error, time.perf_counter() - started) from error
+            raise self._refusal(transport, error, time.perf_counter() - started) from error
         self._meters.answered(transport, "accepted", time.perf_counter() - started)
         response = ExportTraceServiceResponse()
         rejected = outcome.verdicts[Verdict.REJECTED]
@@ -49,7 +59,7 @@ class Intake:
             response.partial_success.error_message = "; ".join(outcome.rejections[:_MAX_REASONS])
         return response
 
-    def refusal(self, transport: str, error: Exception, seconds: float) -> Refused:
+    def _refusal(self, transport: str, error: Exception, seconds: float) -> Refused:
         """Count a request that is not taken, and log what nobody foresaw."""
         failure = failure_of(error)
         if failure.outcome == "failed":

@@ -6,12 +6,15 @@ and the good spans beside it would be lost.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from farebox_collector.receivers.status import MalformedRequest
 from farebox_collector.records import Attributes, AttributeValue, Span
 
+_MAX_DIGITS = 20
+_INTEGER = re.compile(r"-?[0-9]{1,20}")
 _STATUS_ERROR = (2, "STATUS_CODE_ERROR")
 
 
@@ -24,7 +27,7 @@ class JsonDecoder:
     def __call__(self, body: bytes) -> Iterator[Span]:
         """Yield the spans of an ExportTraceServiceRequest. Raises MalformedRequest if it is none."""
         try:
-            request = json.loads(body)
+            request = json.loads(body, parse_int=_bounded_integer)
         except (ValueError, RecursionError) as error:
             raise MalformedRequest("the body is not JSON") from error
         for resource_spans in _list(_object(request, "the request"), "resourceSpans"):
@@ -96,29 +99,31 @@ def _integer(value: Any) -> int | None:
         return None
     if isinstance(value, int):
         return value
-    if isinstance(value, str) and len(value) <= 20:
-        try:
-            return int(value)
-        except ValueError:
-            return None
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        return int(value)
     return None
 
 
+def _bounded_integer(digits: str) -> int | str:
+    """A JSON number without a fraction; one that fits nowhere stays a text, for the dialect to reject by name."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else digits[:_MAX_DIGITS] + "…"
+
+
 def _value(value: Mapping[str, Any]) -> AttributeValue | None:
-    if "stringValue" in value:
+    if value.get("stringValue") is not None:
         return _text(value["stringValue"])
-    if "intValue" in value:
+    if value.get("intValue") is not None:
         # What is no integer stays visible to the dialect, which rejects it by name.
         integer = _integer(value["intValue"])
-        return str(value["intValue"]) if integer is None else integer
-    if "doubleValue" in value:
+        return _text(str(value["intValue"])) if integer is None else integer
+    if value.get("doubleValue") is not None:
         try:
             return float(value["doubleValue"])
         except (TypeError, ValueError, OverflowError):
-            return str(value["doubleValue"])
-    if "boolValue" in value:
+            return _text(str(value["doubleValue"]))
+    if value.get("boolValue") is not None:
         return bool(value["boolValue"])
-    if "arrayValue" in value:
+    if value.get("arrayValue") is not None:
         items = _list(_child(value, "arrayValue"), "values")
         return tuple(_text(item["stringValue"]) for item in items if "stringValue" in item)
     return None

@@ -13,7 +13,8 @@ from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
-from farebox_collector.pipeline import Overloaded, RequestTooLarge, ShuttingDown
+from farebox_collector.admission import Overloaded, ShuttingDown
+from farebox_collector.pipeline import RequestTooLarge
 
 RETRY_DELAY_MS = 1_700
 """Between 1.5 and 1.9 s the Python SDK makes the most attempts (six) before it gives a batch up."""

@@ -5,13 +5,9 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_swagger import patch_fastapi
 from pydantic import BaseModel
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from farebox_collector.surfaces import ledger, prices, problems, usage, wallets
 from farebox_collector.surfaces.context import Context
-
-# A page on the web can make a browser call a port of this machine under a name of its own (DNS rebinding).
-_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
 
 class Readiness(BaseModel):
@@ -31,7 +27,6 @@ def application(context: Context) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
         description="Wallets, usage, receipts, ledger, prices. Amounts are decimal strings, their unit in the name.",
     )
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS)
     problems.install(app)
     patch_fastapi(app, redirect_from_root_to_docs=True)
     for part in (wallets, usage, ledger, prices):

@@ -7,8 +7,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from farebox_collector.ledger import statements
+from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
-from farebox_collector.surfaces.context import Amount, Context, format_ns
+from farebox_collector.surfaces.context import Amount, Context, Name
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES
 
@@ -43,7 +44,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("")
     def list_ledger(
-        wallet: str = "", type: LedgerType | None = None, cursor: Cursor = None, limit: Limit = 100
+        wallet: Name = "", type: LedgerType | None = None, cursor: Cursor = None, limit: Limit = 100
     ) -> Page[LedgerRow]:
         """Deposits, charges and the rest, last booked first."""
         position = decode_cursor(cursor, int, str, int)

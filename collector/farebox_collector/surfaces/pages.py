@@ -39,7 +39,7 @@ def decode_cursor(cursor: str | None, *kinds: type) -> tuple[Any, ...] | None:
         position = None
     if not isinstance(position, list) or [type(part) for part in position] != list(kinds):
         raise ApiError(400, "this cursor is not one that was given out for this list")
-    if any(isinstance(part, int) and abs(part) >= 2**63 for part in position):
+    if not all(part.isprintable() if isinstance(part, str) else abs(part) < 2**63 for part in position):
         raise ApiError(400, "this cursor is not one that was given out for this list")
     return tuple(position)
 

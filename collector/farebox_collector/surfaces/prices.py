@@ -6,7 +6,8 @@ from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, Field
 
 from farebox_collector.ledger import statements
-from farebox_collector.surfaces.context import Context, format_ns, to_ns
+from farebox_collector.moments import format_ns
+from farebox_collector.surfaces.context import Context, Name, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES
 
@@ -35,13 +36,13 @@ def router(context: Context) -> APIRouter:
     @routes.get("")
     def list_prices(
         at: AwareDatetime | None = None,
-        provider: str = "",
-        model: str = "",
+        provider: Name = "",
+        model: Name = "",
         cursor: Cursor = None,
         limit: Limit = 100,
     ) -> Page[Price]:
         """The prices that held at a moment, by default now."""
-        at_ns = context.clock() if at is None else to_ns(at)
+        at_ns = context.clock() if at is None else moment_ns(at)
         (after,) = decode_cursor(cursor, int) or (0,)
         with context.database.reading() as connection:
             rows = statements.price_versions_at(connection, at_ns, provider, model, after, limit + 1)

@@ -11,11 +11,12 @@ from sqlalchemy import Connection
 from farebox_collector.ledger import statements
 from farebox_collector.ledger.prices import version_of
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
+from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
 from farebox_collector.pricing.book import rate_card
 from farebox_collector.pricing.price import bill
 from farebox_collector.records import Buckets
-from farebox_collector.surfaces.context import Amount, format_ns
+from farebox_collector.surfaces.context import Amount
 
 _EXACT = DecimalContext(prec=60)
 _ROUNDING = "the sum is rounded once, half to even, to 0.000000001"

@@ -8,12 +8,13 @@ from pydantic import AwareDatetime, BaseModel, Field
 from farebox_collector.ledger import statements
 from farebox_collector.ledger.statements import UsageFilter
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
+from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano, round_half_even
-from farebox_collector.surfaces.context import Amount, Context, format_ns, to_ns
+from farebox_collector.surfaces.context import Amount, Context, Name, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 from farebox_collector.surfaces.receipts import Receipt, receipt
-from farebox_collector.verdicts import STORED
+from farebox_collector.verdicts import STORED, Verdict
 
 _VERDICTS = ", ".join(sorted(STORED))
 _NOT_TOTALLED = "reasoning_tokens"
@@ -64,10 +65,10 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("")
     def list_usage(
-        wallet: str = "",
-        event: str = "",
-        model: str = "",
-        verdict: Annotated[str, Query(description=f"One of {_VERDICTS}.")] = "",
+        wallet: Name = "",
+        event: Name = "",
+        model: Name = "",
+        verdict: Annotated[Verdict | None, Query(description=f"One of {_VERDICTS}.")] = None,
         trace_id: Annotated[str, Query(description="32 hexadecimal digits.")] = "",
         since: Annotated[AwareDatetime | None, Query(description="From this moment on.")] = None,
         until: Annotated[AwareDatetime | None, Query(description="Before this moment.")] = None,
@@ -79,10 +80,10 @@ def router(context: Context) -> APIRouter:
             wallet,
             event,
             model,
-            verdict,
+            verdict or "",
             _identifier(trace_id, 16, "trace_id") if trace_id else b"",
-            None if since is None else to_ns(since),
-            None if until is None else to_ns(until),
+            None if since is None else moment_ns(since),
+            None if until is None else moment_ns(until),
         )
         position = decode_cursor(cursor, int)
         with context.database.reading() as connection:

@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from farebox_collector.ledger import statements
 from farebox_collector.ledger.wallets import IdempotencyConflict, deposit
+from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
-from farebox_collector.surfaces.context import Amount, Context, format_ns, wallet_name
+from farebox_collector.surfaces.context import Amount, Context, Name, wallet_name
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
@@ -29,7 +30,7 @@ class DepositRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     amount_credits: str | int = Field(description="Positive decimal, as a string, with at most nine decimals.")
-    memo: str = Field("", max_length=500, description="What it is for; shown in the ledger.")
+    memo: Name = Field("", max_length=500, description="What it is for; shown in the ledger.")
 
 
 class Deposit(BaseModel):
@@ -71,6 +72,8 @@ def router(context: Context) -> APIRouter:
             )
         except IdempotencyConflict:
             raise ApiError(409, "this Idempotency-Key was used before, for another deposit") from None
+        except AmountError as error:
+            raise ApiError(422, f"amount_credits: {error}") from None
         if made.repeated:
             response.headers["Idempotent-Replayed"] = "true"
         return Deposit(

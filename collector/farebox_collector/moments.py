@@ -1,0 +1,24 @@
+"""Moments: RFC 3339 in UTC for people, integer nanoseconds since 1970 inside."""
+
+from datetime import UTC, datetime
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_NS = 2**63 - 1
+_LAST_SECOND = 253_402_300_799
+"""Of the year 9999, the last that a datetime can hold."""
+
+
+def format_ns(nanoseconds: int) -> str:
+    """Nanoseconds since 1970 as RFC 3339 in UTC with nanoseconds."""
+    seconds, rest = divmod(nanoseconds, 10**9)
+    moment = datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def to_ns(moment: datetime) -> int:
+    """An aware moment as nanoseconds since 1970. Raises ValueError before 1970 and after 2262."""
+    delta = moment - _EPOCH
+    nanoseconds = (delta.days * 86_400 + delta.seconds) * 10**9 + delta.microseconds * 1000
+    if not 0 <= nanoseconds <= _MAX_NS:
+        raise ValueError("a time lies before 1970 or after 2262")
+    return nanoseconds
