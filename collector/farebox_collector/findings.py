@@ -2,9 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from farebox_collector.records import PricedUsage
+from farebox_collector.records import DeadLetter, PricedUsage
 from farebox_collector.verdicts import Verdict
 
 _NOTABLE = (Verdict.CONFLICT, Verdict.UNPRICED, Verdict.UNMETERED)
@@ -12,22 +11,15 @@ _NOTABLE = (Verdict.CONFLICT, Verdict.UNPRICED, Verdict.UNMETERED)
 _logger = logging.getLogger(__name__)
 
 
-class Rejection(NamedTuple):
-    """A span that was refused for ever."""
-
-    trace_id: bytes
-    reason: str
-
-
-def log_findings(calls: Sequence[PricedUsage], verdicts: Sequence[Verdict], rejections: Sequence[Rejection]) -> None:
+def log_findings(calls: Sequence[PricedUsage], verdicts: Sequence[Verdict], dead: Sequence[DeadLetter]) -> None:
     """Log the first span of each notable verdict with how many there are: never a line a span."""
     for verdict in _NOTABLE:
         found = [call for call, given in zip(calls, verdicts, strict=True) if given is verdict]
         if found:
             first = found[0]
             _log(verdict, len(found), first.usage.trace_id, first.reason, first.usage.span_id, first.model)
-    if rejections:
-        _log(Verdict.REJECTED, len(rejections), rejections[0].trace_id, rejections[0].reason)
+    if dead:
+        _log(Verdict.REJECTED, len(dead), dead[0].span.trace_id, dead[0].reason)
 
 
 def _log(verdict: Verdict, spans: int, trace_id: bytes, reason: str, span_id: bytes = b"", model: str = "") -> None:

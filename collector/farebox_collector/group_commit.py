@@ -19,18 +19,20 @@ class GroupCommit(Generic[Work, Result]):
     """One thread that commits work in groups of at most `max_weight`.
 
     `commit_group` gets the waiting items and returns a result for each, or raises, and then nothing of the group may
-    have been kept. A group that fails is tried again item by item, so that one bad item hurts only itself; not so after
-    an error that `is_outage`, which would hurt each of them alike.
+    have been kept. A group that fails is tried again item by item, so that one bad item hurts only itself, and that one
+    is given to `rescue`, to save what can be saved; not so after an error that `is_outage`, which hurts all alike.
     """
 
     def __init__(
         self,
         commit_group: Callable[[Sequence[Work]], Sequence[Result]],
+        rescue: Callable[[Work], Result],
         weigh: Callable[[Work], int],
         max_weight: int,
         is_outage: Callable[[Exception], bool],
     ) -> None:
         self._commit_group = commit_group
+        self._rescue = rescue
         self._weigh = weigh
         self._max_weight = max_weight
         self._is_outage = is_outage
@@ -82,11 +84,21 @@ class GroupCommit(Generic[Work, Result]):
         try:
             results = self._commit_group([work for work, _ in group])
         except Exception as error:
-            if len(group) > 1 and not self._is_outage(error):
+            if self._is_outage(error):
+                _logger.exception("a group could not be committed")
+                return [[(future, None, error) for _, future in group]]
+            if len(group) > 1:
                 return [answers for item in group for answers in self._committed([item])]
-            _logger.exception("a group could not be committed")
-            return [[(future, None, error) for _, future in group]]
+            return [[self._rescued(*group[0])]]
         return [[(future, result, None) for (_, future), result in zip(group, results, strict=True)]]
+
+    def _rescued(self, work: Work, future: asyncio.Future[Result]) -> Answer:
+        _logger.exception("an item could not be committed whole")
+        try:
+            return future, self._rescue(work), None
+        except Exception as error:
+            _logger.exception("an item could not be committed at all")
+            return future, None, error
 
 
 def _resolve(answers: list[Answer]) -> None:

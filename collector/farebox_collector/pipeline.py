@@ -18,16 +18,16 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from farebox_collector import dialects
 from farebox_collector.admission import Admission
-from farebox_collector.findings import Rejection, log_findings
+from farebox_collector.findings import log_findings
 from farebox_collector.group_commit import GroupCommit
+from farebox_collector.ledger import dead_letters
 from farebox_collector.ledger.database import Database, is_storage_outage
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.metrics.meters import Meters
-from farebox_collector.pricing.price import price
-from farebox_collector.records import NotBillable, PricedUsage, Rejected, Span
+from farebox_collector.reading import SpanReader
+from farebox_collector.records import DeadLetter, NotBillable, PricedUsage, Rejected, Span
 from farebox_collector.settings import Settings
 from farebox_collector.tariffs import Tariffs
 from farebox_collector.verdicts import Verdict
@@ -62,10 +62,12 @@ class Batch(NamedTuple):
 
     tenant_id: int
     received_at_ns: int
+    spans: list[Span]
     calls: list[PricedUsage]
+    """What the spans came to, one each."""
     verdicts: Counter[Verdict]
     """Verdicts that were reached without the ledger."""
-    rejections: list[Rejection]
+    dead: list[DeadLetter]
 
 
 class Pipeline:
@@ -90,21 +92,24 @@ class Pipeline:
         self._meters = meters
         self._clock = clock
         self._labels = TotalLabels()
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self._dead_letter_lifetime_ns = settings.dead_letter_days * 86_400 * 10**9
+        self._reader = SpanReader(settings, tariffs)
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._committer = GroupCommit(
-            self._commit, lambda batch: len(batch.calls), settings.commit_max_spans, is_storage_outage
+            self._commit, self._rescue, lambda batch: len(batch.calls), settings.commit_max_spans, is_storage_outage
         )
         self.admission = Admission(settings.queue_max_bytes, meters.queued)
 
     async def accept(self, request: ExportRequest) -> Outcome:
         """Take one request through the house; see the class for what it raises."""
-        batch = await asyncio.get_running_loop().run_in_executor(self._reader, self._read, request)
-        recorded = await self._committer.commit(batch) if batch.calls else []
+        batch = await asyncio.get_running_loop().run_in_executor(self._reading, self._read, request)
+        recorded = await self._committer.commit(batch) if batch.calls or batch.dead else []
         verdicts = batch.verdicts + Counter(recorded)
+        verdicts[Verdict.REJECTED] = len(batch.dead)
         self._meters.judged(verdicts)
         self._meters.charged(c for c, verdict in zip(batch.calls, recorded, strict=True) if verdict is Verdict.CHARGED)
-        log_findings(batch.calls, recorded, batch.rejections)
-        return Outcome(verdicts, tuple(dict.fromkeys(rejection.reason for rejection in batch.rejections)))
+        log_findings(batch.calls, recorded, batch.dead)
+        return Outcome(verdicts, tuple(dict.fromkeys(letter.reason for letter in batch.dead)))
 
     async def drain(self) -> None:
         """Return when everything taken is answered, or the time for it is up."""
@@ -114,30 +119,24 @@ class Pipeline:
         except TimeoutError:
             _logger.warning("gave up waiting for requests; their clients got no answer and will send them again")
         await asyncio.to_thread(self._committer.close)
-        self._reader.shutdown(wait=True)
+        self._reading.shutdown(wait=True)
 
     def _read(self, request: ExportRequest) -> Batch:
         """Decode, read and price every span of a request."""
         self._tariffs.refresh()
-        book, rules = self._tariffs.book, self._tariffs.rules
-        wallet_attributes = self._settings.wallet_attributes
-        max_age_ns = self._settings.max_span_age_hours * 3600 * 10**9
-        received_at_ns = self._clock()
-        calls: list[PricedUsage] = []
-        verdicts: Counter[Verdict] = Counter()
-        rejections: list[Rejection] = []
+        batch = Batch(request.tenant_id, self._clock(), [], [], Counter(), [])
         for number, span in enumerate(request.decode(request.body), start=1):
             if number > self._settings.max_request_spans:
                 raise RequestTooLarge(f"more than {self._settings.max_request_spans} spans in one request")
-            reading = dialects.read(span, wallet_attributes)
+            reading = self._reader.read(span, batch.received_at_ns)
             if isinstance(reading, NotBillable):
-                verdicts[Verdict.NOT_BILLABLE] += 1
+                batch.verdicts[Verdict.NOT_BILLABLE] += 1
             elif isinstance(reading, Rejected):
-                verdicts[Verdict.REJECTED] += 1
-                rejections.append(Rejection(span.trace_id, reading.reason))
+                batch.dead.append(DeadLetter(span, reading.reason))
             else:
-                calls.append(price(reading, received_at_ns, max_age_ns, book, rules))
-        return Batch(request.tenant_id, received_at_ns, calls, verdicts, rejections)
+                batch.spans.append(span)
+                batch.calls.append(reading)
+        return batch
 
     def _commit(self, batches: Sequence[Batch]) -> list[list[Verdict]]:
         """Record the calls of several requests in one transaction; durable on return. A verdict list a request."""
@@ -156,4 +155,38 @@ class Pipeline:
             calls = [call for batch in own for call in batch.calls]
             received_at_ns = max(batch.received_at_ns for batch in own)
             verdicts[tenant_id] = iter(record_usage(connection, tenant_id, calls, received_at_ns, self._labels))
+            dead = [letter for batch in own for letter in batch.dead]
+            dead_letters.keep(connection, tenant_id, dead, received_at_ns, self._dead_letter_lifetime_ns)
         return [[next(verdicts[batch.tenant_id]) for _ in batch.calls] for batch in batches]
+
+    def _rescue(self, batch: Batch) -> list[Verdict]:
+        """Record a request with a call that cannot be stored: that becomes a dead letter, the others are booked."""
+
+        def rescue(connection: Connection) -> list[Verdict]:
+            del batch.dead[already_dead:]  # this may be the second attempt
+            verdicts = self._record_what_can_be(connection, batch, 0, len(batch.calls))
+            dead_letters.keep(
+                connection, batch.tenant_id, batch.dead, batch.received_at_ns, self._dead_letter_lifetime_ns
+            )
+            return verdicts
+
+        already_dead = len(batch.dead)
+        return self._database.transact(rescue)
+
+    def _record_what_can_be(self, connection: Connection, batch: Batch, first: int, end: int) -> list[Verdict]:
+        """Halve what fails until it is a single call."""
+        calls = batch.calls[first:end]
+        try:
+            with connection.begin_nested():
+                return record_usage(connection, batch.tenant_id, calls, batch.received_at_ns, self._labels)
+        except Exception as error:
+            if is_storage_outage(error):
+                raise
+            if len(calls) <= 1:
+                batch.dead.append(DeadLetter(batch.spans[first], f"cannot be stored ({type(error).__name__})"))
+                return [Verdict.REJECTED]
+            middle = (first + end) // 2
+            return [
+                *self._record_what_can_be(connection, batch, first, middle),
+                *self._record_what_can_be(connection, batch, middle, end),
+            ]

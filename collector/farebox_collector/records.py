@@ -107,6 +107,13 @@ class Rejected(NamedTuple):
     reason: str
 
 
+class DeadLetter(NamedTuple):
+    """A span that can never be booked as it is, with the reason."""
+
+    span: Span
+    reason: str
+
+
 class PricedUsage(NamedTuple):
     """A usage record with what it costs and what it is charged, or why it is neither."""
 

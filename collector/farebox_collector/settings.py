@@ -77,6 +77,7 @@ class Settings(BaseSettings):
         ge=1,
         description="A start time older than this, or over 5 minutes ahead, is priced at the time of receipt.",
     )
+    dead_letter_days: int = Field(30, ge=1, description="How long spans that can never be booked are kept.")
     drain_seconds: float = Field(20.0, gt=0, description="Longest wait for work in hand after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 

@@ -29,7 +29,7 @@ from farebox_collector.settings import Settings
 from google.protobuf import json_format
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
-from harness import EXPORT_METHOD, Collector
+from harness import EXPORT_METHOD, Collector, farebox
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from prometheus_client.parser import text_string_to_metric_families
 from spans import SpanSpec, export_request, json_body, json_document, llm_span, protobuf_body
@@ -999,17 +999,20 @@ def test_a_client_that_gives_up_waiting_leaves_no_trace_but_one_charge(troubled_
 
 
 @pytest.mark.parametrize("transport", [*SENDERS, "http-protobuf"])
-def test_storage_trouble_is_retryable_leaves_nothing_behind_and_tells_nothing(
+def test_a_span_that_cannot_be_stored_is_refused_alone_and_kept_and_nothing_is_told(
     troubled_collector: Collector, transport: str
 ) -> None:
     collector, wallet = troubled_collector, new_wallet()
     send = SENDERS.get(transport, lambda collector, spans: over_http(collector, protobuf_body(spans)))
     with balances_only_fall(collector):
-        answer = send(collector, [llm_span(wallet=wallet), llm_span(wallet="boom")])
-    assert (answer.code, answer.retryable) == (UNAVAILABLE, True)
-    for word in (SECRET, "boom", "INSERT", "sqlite", "Error", "usage_records"):
-        assert word not in answer.message
-    assert collector.usage(wallet=wallet) == []
+        answer = send(collector, [*(llm_span(wallet=wallet) for _ in range(5)), bad := llm_span(wallet="boom")])
+    assert (answer.code, answer.rejected) == (0, 1)
+    for word in (SECRET, "boom", "INSERT", "sqlite", "usage_records"):
+        assert word not in answer.reasons
+    assert balance(collector, wallet) == -5 * GOOD_USD
+    letters = json.loads(farebox("deadletters", "list", "--json", "--database-url", collector.database_url).stdout)
+    (reason,) = [letter["reason"] for letter in letters if letter["trace_id"] == bad.trace_id.hex()]
+    assert reason.startswith("cannot be stored")
     assert_serves(collector)
 
 
@@ -1023,6 +1026,6 @@ def test_requests_that_are_committed_together_fail_apart(troubled_collector: Col
             sent = [pool.submit(over_grpc, collector, body) for body in bodies]
             wait_for_queue(collector, lambda size: size == sum(map(len, bodies)))
         answers = [future.result(timeout=30) for future in sent]
-    assert [answer.code for answer in answers] == [0, 0, 0, UNAVAILABLE, 0, 0, 0]
+    assert [(answer.code, answer.rejected) for answer in answers] == [(0, index == 3) for index in range(7)]
     assert {balance(collector, wallet) for wallet in wallets} == {-GOOD_USD}
     assert collector.usage(wallet="boom") == []

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 Result = TypeVar("Result")
 
@@ -74,5 +74,5 @@ class Database(ABC):
 
 
 def is_storage_outage(error: Exception) -> bool:
-    """Whether an error is the storage's (full, locked, gone, I/O) rather than that of what was to be stored."""
-    return isinstance(error, OperationalError)
+    """Whether an error is the storage's (full, locked, gone, another schema), not that of what was to be stored."""
+    return isinstance(error, DBAPIError) and not isinstance(error, DataError | IntegrityError)

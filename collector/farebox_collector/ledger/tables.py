@@ -237,6 +237,21 @@ usage_conflicts = _table(
     UniqueConstraint("tenant_id", "trace_id", "span_id", "digest"),
 )
 
+dead_letters = _table(
+    "dead_letters",
+    _identity(),
+    _number("tenant_id"),
+    Column("digest", LargeBinary, nullable=False),
+    _number("received_at_ns"),
+    _number("expires_at_ns"),
+    Column("trace_id", LargeBinary, nullable=False),
+    Column("span_id", LargeBinary, nullable=False),
+    _text("reason"),
+    _text("span"),
+    UniqueConstraint("tenant_id", "digest"),
+)
+Index("ix_dead_letters_expires_at_ns", dead_letters.c.expires_at_ns)
+
 usage_totals = _table(
     "usage_totals",
     _identity(),

@@ -1,0 +1,1 @@
+"""The groups of the command `farebox`, one file each, and what they share (`terminal`)."""

@@ -1,0 +1,100 @@
+"""`farebox wallets`: what customers pay from."""
+
+import time
+from contextlib import closing
+from typing import Annotated, Any
+
+import typer
+
+from farebox_collector.commands.terminal import (
+    AsJson,
+    DatabaseUrl,
+    Limit,
+    Stop,
+    figure_table,
+    out,
+    print_json,
+    print_table,
+    reading_books,
+    writable_books,
+)
+from farebox_collector.dialects.text import MAX_TEXT, is_clean
+from farebox_collector.ledger import statements
+from farebox_collector.ledger.wallets import IdempotencyConflict, deposit
+from farebox_collector.moments import format_ns
+from farebox_collector.money import AmountError, format_nano, parse_nano
+from farebox_collector.records import DEFAULT_TENANT_ID
+
+app = typer.Typer(help="Wallets: what customers pay from.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_command(limit: Limit = 100, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Wallets with what is left and what was spent."""
+    with reading_books(database_url) as connection:
+        rows = statements.wallets(connection, DEFAULT_TENANT_ID, limit=limit)
+    if as_json:
+        print_json([_wallet(row) for row in rows])
+        return
+    table = figure_table("Wallets", "wallet", "balance, credits", "spent, credits", "last activity")
+    for row in rows:
+        shown = _wallet(row)
+        table.add_row(row.name, shown["balance_credits"], shown["spent_credits"], (shown["last_activity"] or "")[:19])
+    print_table(table, len(rows), limit)
+
+
+@app.command("show")
+def show_command(wallet: str, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """One wallet, and what moved it last."""
+    with reading_books(database_url) as connection:
+        row = statements.wallet(connection, DEFAULT_TENANT_ID, wallet)
+        moves = statements.ledger(connection, DEFAULT_TENANT_ID, wallet, limit=10)
+    if row is None:
+        raise Stop(f"there is no wallet {wallet!r}")
+    if as_json:
+        print_json(_wallet(row))
+        return
+    table = figure_table(f"{wallet}: {format_nano(row.balance_nano)} credits left", "when", "what", "event", "credits")
+    for move in moves:
+        table.add_row(format_ns(move.recorded_at_ns)[:19], move.type, move.event, format_nano(move.amount_nano))
+    out.print(table)
+
+
+@app.command("deposit")
+def deposit_command(
+    wallet: str,
+    amount_credits: Annotated[str, typer.Argument(help="Credits, with at most nine decimals.")],
+    key: Annotated[str, typer.Option(help="Idempotency key: the same deposit again under it changes nothing.")],
+    memo: Annotated[str, typer.Option(help="What it is for; shown in the ledger.")] = "",
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Put credits into a wallet. While a collector runs on these books, use its HTTP API instead."""
+    try:
+        amount = parse_nano(amount_credits)
+    except AmountError as error:
+        raise Stop(f"{amount_credits!r}: {error}") from None
+    if amount <= 0:
+        raise Stop("a deposit is positive")
+    if not wallet or not is_clean(wallet):
+        raise Stop(f"a wallet's name has 1 to {MAX_TEXT} printable characters")
+    with closing(writable_books(database_url)) as database:
+        try:
+            made = database.transact(
+                lambda connection: deposit(connection, DEFAULT_TENANT_ID, wallet, amount, key, time.time_ns(), memo)
+            )
+        except IdempotencyConflict:
+            raise Stop(f"the key {key!r} was used before, for another deposit") from None
+        except AmountError as error:
+            raise Stop(f"{amount_credits}: {error}") from None
+    done = "were already paid in" if made.repeated else "paid in"
+    balance = format_nano(made.balance_nanocredits)
+    out.print(f"{format_nano(amount)} credits {done}; {wallet} has {balance}.")
+
+
+def _wallet(row: Any) -> dict[str, Any]:
+    return {
+        "wallet": row.name,
+        "balance_credits": format_nano(row.balance_nano),
+        "spent_credits": format_nano(row.spent_nano),
+        "last_activity": None if row.last_activity_ns is None else format_ns(row.last_activity_ns),
+    }

@@ -1,0 +1,42 @@
+"""Give dead letters a second chance, after a fix: read, priced as of their receipt, and booked like any other span."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row
+
+from farebox_collector.ledger import dead_letters
+from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.totals import TotalLabels
+from farebox_collector.ledger.usage import record_usage
+from farebox_collector.reading import SpanReader
+from farebox_collector.records import NotBillable, Rejected
+from farebox_collector.verdicts import Verdict
+
+
+class Retried(NamedTuple):
+    """What became of one dead letter."""
+
+    letter_id: int
+    verdict: Verdict
+    reason: str
+
+
+def retry(database: Database, reader: SpanReader, letters: Sequence[Row[Any]]) -> list[Retried]:
+    """Try dead letters again, each in a transaction of its own; one that is booked now is taken out in the same."""
+    labels = TotalLabels()
+    return [
+        database.transact(lambda connection, letter=letter: _retry(connection, reader, letter, labels))  # type: ignore[misc]
+        for letter in letters
+    ]
+
+
+def _retry(connection: Connection, reader: SpanReader, letter: Row[Any], labels: TotalLabels) -> Retried:
+    reading = reader.read(dead_letters.span_of(letter), letter.received_at_ns)
+    if isinstance(reading, Rejected):
+        return Retried(letter.id, Verdict.REJECTED, reading.reason)
+    dead_letters.remove(connection, letter.id)
+    if isinstance(reading, NotBillable):
+        return Retried(letter.id, Verdict.NOT_BILLABLE, reading.reason)
+    (verdict,) = record_usage(connection, letter.tenant_id, [reading], letter.received_at_ns, labels)
+    return Retried(letter.id, verdict, reading.reason)
