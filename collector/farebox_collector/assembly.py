@@ -33,6 +33,7 @@ from farebox_collector.surfaces import api
 from farebox_collector.surfaces.context import Context
 from farebox_collector.surfaces.hosts import LoopbackHosts
 from farebox_collector.tariffs import Tariffs
+from farebox_collector.upkeep import Upkeep
 
 _logger = logging.getLogger(__name__)
 
@@ -145,10 +146,18 @@ async def _running(
             _http_server(otlp_http, settings.otlp_http_address, settings.drain_seconds)
         )
         await grpc_server.start()
+        upkeep = asyncio.create_task(Upkeep(settings, database, meters, clock).run())
+        stack.push_async_callback(_cancelled, upkeep)
         stack.push_async_callback(grpc_server.stop, settings.drain_seconds)
         stack.callback(pipeline.admission.close)
         started = True
         yield Listening(grpc_port, otlp_http_port, api_port, metrics_port)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 class _Server(uvicorn.Server):

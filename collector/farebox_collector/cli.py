@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import sys
+from contextlib import closing
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,8 +25,10 @@ from farebox_collector.commands.terminal import (
     settings_from,
 )
 from farebox_collector.ledger import audit as ledger_audit
+from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.database import DatabaseInUse, NotADatabase
 from farebox_collector.ledger.schema import SchemaMissing
+from farebox_collector.ledger.sqlite import SqliteDatabase
 
 app = typer.Typer(
     help="Farebox prices the LLM calls that arrive as OpenTelemetry spans and debits prepaid wallets exactly once.",
@@ -85,6 +89,26 @@ def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
             out.print(f"The books are clean: {len(ledger_audit.CHECKS)} checks, no mismatch.", style="green")
     if mismatches:
         raise typer.Exit(1)
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="A file that does not exist yet.")],
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Copy SQLite books into a file while they are written, and audit the copy. To restore, put it in their place."""
+    with closing(open_database(settings_from(database_url=database_url).database_url, writable=False)) as database:
+        if not isinstance(database, SqliteDatabase):
+            raise Stop("PostgreSQL has tools of its own for this: pg_basebackup with WAL archiving, or pg_dump")
+        try:
+            database.back_up(target)
+        except FileExistsError as error:
+            raise Stop(str(error)) from None
+    with reading_books(f"sqlite:///{target}") as connection, progress_bar("auditing the copy") as progress:
+        mismatches = list(ledger_audit.audit(connection, progress))
+    if mismatches:
+        raise Stop(f"the copy at {target} is not clean: {mismatches[0]}")
+    out.print(f"{target} holds the books, and they are clean.", style="green", soft_wrap=True)
 
 
 def _announce(listening: assembly.Listening) -> None:

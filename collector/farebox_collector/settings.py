@@ -77,6 +77,8 @@ class Settings(BaseSettings):
         ge=1,
         description="A start time older than this, or over 5 minutes ahead, is priced at the time of receipt.",
     )
+    audit_seconds: float = Field(60.0, gt=0, description="How often recent transactions are audited.")
+    full_audit_hours: float = Field(24.0, gt=0, description="How often all of the books are audited.")
     dead_letter_days: int = Field(30, ge=1, description="How long spans that can never be booked are kept.")
     drain_seconds: float = Field(20.0, gt=0, description="Longest wait for work in hand after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")

@@ -1,15 +1,19 @@
 """The audit: recompute everything that is derived and name every mismatch.
 
 Each check is one SQL statement that returns a row for each mismatch, so that what it costs in memory does not grow with
-the books. An empty result is clean books.
+the books. An empty result is clean books. Checks that look at one transaction at a time can be run over the recent ones
+alone: in their SQL `[[column]]` stands for "this transaction is among those".
 """
 
+import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select, text
 
-from farebox_collector.ledger.tables import TOKEN_COLUMNS
+from farebox_collector.ledger.tables import TOKEN_COLUMNS, transactions
+
+_IN_WINDOW = re.compile(r"\[\[([a-z._]+)\]\]")
 
 
 class Check(NamedTuple):
@@ -19,6 +23,23 @@ class Check(NamedTuple):
     meaning: str
     mismatches: str
     """SQL that returns (what, expected, found) for each mismatch."""
+
+    @property
+    def can_be_recent(self) -> bool:
+        """Whether it can be run over some transactions alone."""
+        return "[[" in self.mismatches
+
+    def sql(self, window: "Window | None") -> str:
+        """The statement over all transactions, or over those in a window."""
+        chosen = "1 = 1" if window is None else r"\1 > :after AND \1 <= :upto"
+        return _IN_WINDOW.sub(chosen, self.mismatches)
+
+
+class Window(NamedTuple):
+    """The transactions with after < id <= upto."""
+
+    after: int
+    upto: int
 
 
 class Mismatch(NamedTuple):
@@ -42,11 +63,11 @@ def _records_against_legs(kind: str, account: str, event: str, rule: str, amount
         FROM (
             SELECT transaction_id, {account} AS account, {event} AS event, {rule} AS rule,
                    {amount} AS charged, 1 AS records, 0 AS posted, 0 AS legs
-            FROM usage_records WHERE verdict = 'charged'
+            FROM usage_records WHERE verdict = 'charged' AND [[transaction_id]]
             UNION ALL
             SELECT p.transaction_id, a.name, p.event, coalesce(p.rule_version_id, 0), 0, 0, -p.amount_nano, p.records
             FROM postings p JOIN accounts a ON a.id = p.account_id JOIN transactions t ON t.id = p.transaction_id
-            WHERE t.kind = 'usage' AND a.kind = '{kind}'
+            WHERE t.kind = 'usage' AND a.kind = '{kind}' AND [[p.transaction_id]]
         ) both_sides
         GROUP BY transaction_id, account, event, rule
         HAVING sum(charged) <> sum(posted) OR sum(records) <> sum(legs)
@@ -81,13 +102,14 @@ CHECKS = (
         "legs",
         "the legs of every transaction sum to zero in each commodity",
         "SELECT 'transaction ' || transaction_id || ' in ' || commodity, 0, sum(amount_nano)"
-        " FROM postings GROUP BY transaction_id, commodity HAVING sum(amount_nano) <> 0",
+        " FROM postings WHERE [[transaction_id]] GROUP BY transaction_id, commodity HAVING sum(amount_nano) <> 0",
     ),
     Check(
         "commodities",
         "every leg is in the commodity of its account",
         "SELECT 'posting ' || p.id, a.commodity, p.commodity"
-        " FROM postings p JOIN accounts a ON a.id = p.account_id WHERE a.commodity <> p.commodity",
+        " FROM postings p JOIN accounts a ON a.id = p.account_id WHERE a.commodity <> p.commodity"
+        " AND [[p.transaction_id]]",
     ),
     Check(
         "balances",
@@ -126,7 +148,7 @@ CHECKS = (
         "verdicts",
         "a record has a cost, a charge, prices and a rule if it was charged, and none of them if not",
         "SELECT 'usage record ' || id, CASE verdict WHEN 'charged' THEN 'amounts' ELSE 'no amounts' END, verdict"
-        " FROM usage_records WHERE CASE verdict WHEN 'charged' THEN"
+        " FROM usage_records WHERE [[transaction_id]] AND CASE verdict WHEN 'charged' THEN"
         " cost_nanousd IS NULL OR charge_nanocredits IS NULL OR price_version_ids = '' OR rule_version_id IS NULL"
         " ELSE cost_nanousd IS NOT NULL OR charge_nanocredits IS NOT NULL OR call_key IS NOT NULL END",
     ),
@@ -135,11 +157,20 @@ CHECKS = (
 
 
 def audit(
-    connection: Connection, progress: Callable[[int, int], None] = lambda done, total: None
+    connection: Connection,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    window: Window | None = None,
 ) -> Iterator[Mismatch]:
-    """Yield every mismatch in the books. `progress` is told (checks done, checks in all)."""
-    for done, check in enumerate(CHECKS):
-        progress(done, len(CHECKS))
-        for what, expected, found in connection.execute(text(check.mismatches)):
+    """Yield every mismatch in the books, or in the transactions of a window. `progress` is told (done, in all)."""
+    checks = [check for check in CHECKS if window is None or check.can_be_recent]
+    for done, check in enumerate(checks):
+        progress(done, len(checks))
+        for what, expected, found in connection.execute(text(check.sql(window)), window._asdict() if window else {}):
             yield Mismatch(check.name, str(what), str(expected), str(found))
-    progress(len(CHECKS), len(CHECKS))
+    progress(len(checks), len(checks))
+
+
+def last_transaction(connection: Connection, before_ns: int) -> int:
+    """The newest transaction that was recorded before a moment; 0 if there is none."""
+    newest = select(func.coalesce(func.max(transactions.c.id), 0)).where(transactions.c.recorded_at_ns < before_ns)
+    return int(connection.execute(newest).scalar_one())

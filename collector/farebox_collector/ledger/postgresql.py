@@ -51,7 +51,6 @@ class PostgresqlDatabase(Database):
             with connection.cursor() as cursor:
                 # Whatever the server's default: a commit that returned is on its disk.
                 cursor.execute("SET synchronous_commit TO on")
-                cursor.execute(f"SET statement_timeout TO {_STATEMENT_TIMEOUT_MS}")
             connection.commit()
 
     @contextmanager
@@ -60,6 +59,8 @@ class PostgresqlDatabase(Database):
         if not self._writable:
             raise RuntimeError("this database was opened for reading only")
         with self._engine.begin() as connection:
+            # Only for writing: an audit may read for as long as it needs.
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout TO {_STATEMENT_TIMEOUT_MS}")
             yield connection
 
     @contextmanager

@@ -66,6 +66,19 @@ class SqliteDatabase(Database):
         """Never: the only writer has nobody to collide with, and a full disk does not pass in a moment."""
         return False
 
+    def back_up(self, target: Path) -> None:
+        """Copy the books as they are at one moment into a new file, while they are written. Raises FileExistsError."""
+        if target.exists():
+            raise FileExistsError(f"{target} exists already")
+        unfinished = target.with_name(target.name + ".unfinished")
+        unfinished.unlink(missing_ok=True)
+        source_uri = f"{self.path.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(source_uri, uri=True)) as source, closing(sqlite3.connect(unfinished)) as copy:
+            # All pages in one step: a reader's snapshot, which writers neither disturb nor wait for.
+            source.backup(copy, pages=-1)
+        # Only a whole copy gets the name.
+        unfinished.rename(target)
+
     def close(self) -> None:
         """Move the log into the database file and let go of it."""
         self._readers.dispose()

@@ -84,6 +84,16 @@ LABELS_FOLDED = Metric(
     (),
     "Calls counted under event, provider and model `other`, since there are too many combinations.",
 )
+DEAD_LETTERS = Metric("farebox_dead_letters", Kind.GAUGE, (), "Spans that can never be booked, kept for people.")
+AUDIT_MISMATCHES = Metric(
+    "farebox_audit_mismatches",
+    Kind.GAUGE,
+    ("scope",),
+    "Mismatches that the last audit found: of recent transactions each minute, of all the books each day.",
+)
+AUDIT_TIMESTAMP = Metric(
+    "farebox_audit_timestamp_seconds", Kind.GAUGE, ("scope",), "When the last audit ended, in Unix seconds."
+)
 BUILD_INFO = Metric(
     "farebox_build_info", Kind.GAUGE, ("version", "sqlite"), "Always 1; the labels say what is running."
 )
@@ -105,5 +115,8 @@ CATALOGUE: tuple[Metric, ...] = (
     QUEUE_BYTES,
     QUEUE_LIMIT_BYTES,
     LABELS_FOLDED,
+    DEAD_LETTERS,
+    AUDIT_MISMATCHES,
+    AUDIT_TIMESTAMP,
     BUILD_INFO,
 )

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prometheus_client import Metric as Family
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from farebox_collector.ledger import statements
+from farebox_collector.ledger import dead_letters, statements
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
 from farebox_collector.metrics import catalogue
@@ -36,6 +36,7 @@ class LedgerCollector(Collector):
         """One family a metric, from one consistent snapshot."""
         with self._database.reading() as connection:
             rows = statements.totals(connection)
+            letters = dead_letters.count(connection)
             unattributed = statements.charged_calls(connection, UNATTRIBUTED)
         requests: Counter[_Label] = Counter()
         errors: Counter[_Label] = Counter()
@@ -61,6 +62,7 @@ class LedgerCollector(Collector):
         yield _family(catalogue.CHARGE, {label: n / NANO for label, n in charge.items()})
         yield _family(catalogue.RECORDS, {(verdict,): float(n) for verdict, n in records.items()})
         yield _family(catalogue.UNATTRIBUTED, {(): float(unattributed)})
+        yield GaugeMetricFamily(catalogue.DEAD_LETTERS.name, catalogue.DEAD_LETTERS.meaning, letters)
 
 
 def _family(metric: Metric, samples: Mapping[Any, float]) -> CounterMetricFamily:
