@@ -125,10 +125,12 @@ async def _running(
     def ready() -> bool:
         return started and not stop.is_set()
 
-    otlp_http = http_receiver.application(intake, decode_protobuf, JsonDecoder(wanted), settings.max_request_bytes)
+    otlp_http = http_receiver.application(
+        intake, decode_protobuf, JsonDecoder(wanted), settings.max_request_bytes, settings.request_seconds
+    )
     async with contextlib.AsyncExitStack() as stack:
         grpc_server = grpc_receiver.server(
-            grpc_receiver.TraceService(intake, decode_protobuf), settings.max_request_bytes
+            grpc_receiver.TraceService(intake, decode_protobuf), settings.max_request_bytes, settings.max_connections
         )
         try:
             grpc_port = grpc_server.add_insecure_port(settings.grpc_address)
@@ -136,15 +138,13 @@ async def _running(
             raise CannotListen(f"cannot listen on {settings.grpc_address}: is something else there?") from error
         # Stopped in reverse: intake first, API and metrics last, so that a drain can be watched.
         metrics_port = await stack.enter_async_context(
-            _http_server(make_asgi_app(registry), settings.metrics_address, settings.drain_seconds)
+            _http_server(make_asgi_app(registry), settings.metrics_address, settings)
         )
         api_port = await stack.enter_async_context(
-            _http_server(api.application(Context(database, clock, ready)), settings.api_address, settings.drain_seconds)
+            _http_server(api.application(Context(database, clock, ready)), settings.api_address, settings)
         )
         stack.push_async_callback(pipeline.drain)
-        otlp_http_port = await stack.enter_async_context(
-            _http_server(otlp_http, settings.otlp_http_address, settings.drain_seconds)
-        )
+        otlp_http_port = await stack.enter_async_context(_http_server(otlp_http, settings.otlp_http_address, settings))
         await grpc_server.start()
         upkeep = asyncio.create_task(Upkeep(settings, database, meters, clock).run())
         stack.push_async_callback(_cancelled, upkeep)
@@ -177,7 +177,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _http_server(app: Any, address: str, drain_seconds: float) -> AsyncIterator[int]:
+async def _http_server(app: Any, address: str, settings: Settings) -> AsyncIterator[int]:
     """Serve an ASGI application while the block runs; yields the port."""
     host, port = host_and_port(address)
     try:
@@ -194,7 +194,8 @@ async def _http_server(app: Any, address: str, drain_seconds: float) -> AsyncIte
         # Exporters send every few seconds: don't close on them in between.
         timeout_keep_alive=75,
         # A client that never finishes its request must not hold up the end.
-        timeout_graceful_shutdown=max(1, int(drain_seconds)),
+        timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
+        limit_concurrency=settings.max_connections,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[bound]))

@@ -67,6 +67,12 @@ class Settings(BaseSettings):
         ge=2**20,
         description="Bytes of requests being worked on; above it clients are told to retry.",
     )
+    request_seconds: float = Field(
+        30.0, gt=0, description="Longest that one request may take to arrive over HTTP; slower ones are cut off."
+    )
+    max_connections: int = Field(
+        1_000, ge=1, description="Most connections to each HTTP port, and most requests at once on one of gRPC."
+    )
     commit_max_spans: int = Field(4_000, ge=1, le=10_000, description="Most usage records in one database transaction.")
     wallet_attributes: Annotated[tuple[str, ...], NoDecode] = Field(
         ("user.id", "enduser.id"),

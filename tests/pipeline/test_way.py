@@ -1,8 +1,10 @@
 """One call through a real collector, over each transport: debit, receipt, ledger row and metric to the nano-dollar."""
 
 import gzip
+import socket
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 
 import grpc
 import pytest
@@ -70,3 +72,17 @@ def test_what_is_not_a_model_call_is_accepted_and_not_kept(shared_collector: Col
     tool = llm_span(gen_ai__operation__name="execute_tool")
     assert not shared_collector.export_grpc(protobuf_body([plain, tool])).HasField("partial_success")
     assert len(shared_collector.usage()) == before
+
+
+def test_a_request_that_does_not_arrive_is_cut_off_and_can_come_again(tmp_path: Path) -> None:
+    collector = Collector(tmp_path / "farebox.db", request_seconds=0.2)
+    host, port = collector.otlp_url.removeprefix("http://").split(":")
+    body = protobuf_body([llm_span(wallet="slow")])
+    head = f"POST /v1/traces HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(f"{head}Content-Type: application/x-protobuf\r\n\r\n".encode() + body[:-1])
+        assert connection.recv(100).startswith(b"HTTP/1.1 503 ")
+    assert collector.export_http(body).status_code == 200
+    assert collector.metrics()["farebox_queue_bytes"] == 0
+    assert len(collector.usage(wallet="slow")) == 1
+    assert collector.stop() == 0

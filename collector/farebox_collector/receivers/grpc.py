@@ -39,10 +39,13 @@ class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
         return response.SerializeToString()
 
 
-def server(service: TraceService, max_request_bytes: int) -> grpc.aio.Server:
+def server(service: TraceService, max_request_bytes: int, max_connections: int) -> grpc.aio.Server:
     """A gRPC server with Export, not listening yet."""
     options = [
         ("grpc.max_receive_message_length", max_request_bytes),
+        ("grpc.max_concurrent_streams", max_connections),
+        # Exporters send every few seconds; what is silent for ten minutes is gone.
+        ("grpc.max_connection_idle_ms", 600_000),
         # Two processes on one port would each get half of the spans, and nobody would know.
         ("grpc.so_reuseport", 0),
     ]

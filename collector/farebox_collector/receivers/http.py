@@ -1,5 +1,6 @@
 """OTLP/HTTP: POST /v1/traces, protobuf or JSON, plain or gzip, as an ASGI application."""
 
+import asyncio
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ from farebox_collector.receivers.status import (
     RETRY_DELAY_MS,
     Failure,
     MalformedRequest,
+    TooSlow,
     UnsupportedEncoding,
     status_message,
 )
@@ -32,9 +34,13 @@ _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
 def application(
-    intake: Intake, decode_protobuf: ProtobufDecoder, decode_json: JsonDecoder, max_request_bytes: int
+    intake: Intake,
+    decode_protobuf: ProtobufDecoder,
+    decode_json: JsonDecoder,
+    max_request_bytes: int,
+    request_seconds: float,
 ) -> Starlette:
-    """The ASGI application of the OTLP/HTTP port."""
+    """The ASGI application of the OTLP/HTTP port; a request that takes longer than `request_seconds` is cut off."""
     decoders: dict[str, Callable[[bytes], Iterable[Span]]] = {_PROTOBUF: decode_protobuf, _JSON: decode_json}
 
     async def export(request: Request) -> Response:
@@ -43,7 +49,11 @@ def application(
         async def arriving(hold: Hold) -> bytes:
             if content_type not in decoders:
                 raise UnsupportedEncoding(f"the content type must be {_PROTOBUF} or {_JSON}")
-            return await _body(request, max_request_bytes, hold)
+            try:
+                async with asyncio.timeout(request_seconds):
+                    return await _body(request, max_request_bytes, hold)
+            except TimeoutError:
+                raise TooSlow(f"the request did not arrive within {request_seconds:g} s") from None
 
         try:
             response = await intake.take(_TRANSPORT, arriving, decoders.get(content_type, decode_protobuf))

@@ -28,6 +28,10 @@ class UnsupportedEncoding(Exception):
     """The content type or content encoding is none that OTLP/HTTP defines."""
 
 
+class TooSlow(Exception):
+    """The request took too long to arrive; nothing of it was taken, and it may come again."""
+
+
 class Failure(NamedTuple):
     """How one kind of failure is answered."""
 
@@ -48,7 +52,7 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(grpc.StatusCode.INVALID_ARGUMENT, 415, False, str(error), "invalid")
         case RequestTooLarge():
             return Failure(grpc.StatusCode.INVALID_ARGUMENT, 413, False, str(error), "invalid")
-        case Overloaded() | ShuttingDown():
+        case Overloaded() | ShuttingDown() | TooSlow():
             return Failure(grpc.StatusCode.UNAVAILABLE, 503, True, str(error), "overloaded")
         case _:
             # Storage trouble, or a bug of ours: either way the client still holds the only copy. Let it try again.
