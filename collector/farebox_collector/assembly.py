@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -101,6 +102,7 @@ async def serve(settings: Settings, on_ready: Callable[[Listening], None], clock
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     with contextlib.closing(await asyncio.to_thread(open_books, settings, clock)) as database:
+        _logger.info("the books are open", extra={"kind": type(database).__name__, "sqlite": sqlite3.sqlite_version})
         async with _running(settings, database, clock, stop) as listening:
             on_ready(listening)
             await stop.wait()
