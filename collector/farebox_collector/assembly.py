@@ -38,6 +38,9 @@ from farebox_collector.upkeep import Upkeep
 
 _logger = logging.getLogger(__name__)
 
+_STOP_SECONDS = 2
+"""How long a port that has answered everything waits for the rest of its connections."""
+
 Clock = Callable[[], int]
 Progress = Callable[[int, int], None]
 
@@ -145,13 +148,14 @@ async def _running(
         api_port = await stack.enter_async_context(
             _http_server(api.application(Context(database, clock, ready)), settings.api_address, settings)
         )
-        stack.push_async_callback(pipeline.drain)
+        stack.push_async_callback(pipeline.close)
         otlp_http_port = await stack.enter_async_context(_http_server(otlp_http, settings.otlp_http_address, settings))
         await grpc_server.start()
         upkeep = asyncio.create_task(Upkeep(settings, database, meters, clock).run())
         stack.push_async_callback(_cancelled, upkeep)
-        stack.push_async_callback(grpc_server.stop, settings.drain_seconds)
-        stack.callback(pipeline.admission.close)
+        # What was taken is answered by then: what is still open has not begun, or its client is gone.
+        stack.push_async_callback(grpc_server.stop, _STOP_SECONDS)
+        stack.push_async_callback(pipeline.settle)
         started = True
         yield Listening(grpc_port, otlp_http_port, api_port, metrics_port)
 
@@ -196,7 +200,7 @@ async def _http_server(app: Any, address: str, settings: Settings) -> AsyncItera
         # Exporters send every few seconds: don't close on them in between.
         timeout_keep_alive=75,
         # A client that never finishes its request must not hold up the end.
-        timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
+        timeout_graceful_shutdown=_STOP_SECONDS,
         limit_concurrency=settings.max_connections,
     )
     server = _Server(config)

@@ -111,13 +111,16 @@ class Pipeline:
         log_findings(batch.calls, recorded, batch.dead)
         return Outcome(verdicts, tuple(dict.fromkeys(letter.reason for letter in batch.dead)))
 
-    async def drain(self) -> None:
-        """Return when everything taken is answered, or the time for it is up."""
+    async def settle(self) -> None:
+        """Take no more, and return when everything taken is answered or the time for it is up."""
         self.admission.close()
         try:
             await asyncio.wait_for(self.admission.wait_until_idle(), self._settings.drain_seconds)
         except TimeoutError:
             _logger.warning("gave up waiting for requests; their clients got no answer and will send them again")
+
+    async def close(self) -> None:
+        """Commit what is left and end the threads; to be called when no receiver runs any more."""
         await asyncio.to_thread(self._committer.close)
         self._reading.shutdown(wait=True)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from farebox_collector.ledger.entries import Entry, SpanKey, call_key
+from farebox_collector.ledger.locks import SPANS_OF_A_TRACE, wait_in_turn
 from farebox_collector.ledger.tables import usage_records
 from farebox_collector.records import UNATTRIBUTED, PricedUsage
 from farebox_collector.verdicts import Verdict
@@ -40,6 +41,8 @@ def charge_nested_spans_once(connection: Connection, tenant_id: int, entries: Ma
     without_id = {key: entry for key, entry in entries.items() if not entry.call.usage.response_id}
     if not without_id:
         return
+    # No key of the database stands between two replicas that bring the two spans at the same moment.
+    wait_in_turn(connection, SPANS_OF_A_TRACE, (trace_id[-1] for trace_id, _ in without_id))
     for (trace_id, _), inner in without_id.items():
         outer = without_id.get((trace_id, inner.call.usage.parent_span_id))
         if outer is not None and _is_around(_shape(outer.call), _shape(inner.call)):

@@ -4,11 +4,12 @@ Names come from outside, so the number of rows is capped: past it a new combinat
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, select
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.locks import NEW_LABELS, wait_in_turn
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_totals
 from farebox_collector.records import PricedUsage
 from farebox_collector.verdicts import Verdict
@@ -22,6 +23,7 @@ _SUMS = ("requests", "errors", *TOKEN_COLUMNS, "cost_nanousd", "charge_nanocredi
 _NO_TOKENS = (0,) * len(TOKEN_COLUMNS)
 
 Label = tuple[str, str, str]
+_OTHERS: Label = (OTHER, OTHER, OTHER)
 
 
 class TotalLabels:
@@ -32,19 +34,22 @@ class TotalLabels:
         self.folded = 0
         """How many calls were counted under `other` since this process began."""
 
-    def fold(self, connection: Connection, tenant_id: int, label: Label) -> Label:
-        """The label to count under: its own, or `other` once the tenant has enough."""
-        known = self._known.get(tenant_id)
-        if known is None:
+    def admit(self, connection: Connection, tenant_id: int, labels: Iterable[Label]) -> set[Label]:
+        """Those of the labels that are counted under their own name; the others go under `other`.
+
+        Labels that are new here are decided by what the books have at that moment: other replicas add some too, and
+        what this one added in a transaction that failed is not there.
+        """
+        wanted = set(labels)
+        if wanted - self._known.get(tenant_id, set()):
+            wait_in_turn(connection, NEW_LABELS, [tenant_id])
             columns = (usage_totals.c.event, usage_totals.c.provider, usage_totals.c.model)
             rows = connection.execute(select(*columns).distinct().where(usage_totals.c.tenant_id == tenant_id))
-            known = self._known[tenant_id] = {(event, provider, model) for event, provider, model in rows}
-        if label not in known:
-            if len(known) >= MAX_LABELS:
-                self.folded += 1
-                return OTHER, OTHER, OTHER
-            known.add(label)
-        return label
+            known = {(event, provider, model) for event, provider, model in rows}
+            room = max(0, MAX_LABELS - len(known - {_OTHERS}))
+            known.update(sorted(wanted - known)[:room])
+            self._known[tenant_id] = known
+        return wanted & self._known[tenant_id]
 
 
 def add_to_totals(
@@ -52,8 +57,12 @@ def add_to_totals(
 ) -> None:
     """Add newly recorded calls to their totals."""
     sums: defaultdict[tuple[Label, Verdict], list[int]] = defaultdict(lambda: [0] * len(_SUMS))
+    admitted = labels.admit(connection, tenant_id, (_label(call) for call, _ in calls))
     for call, verdict in calls:
-        label = labels.fold(connection, tenant_id, (call.usage.event, call.provider, call.model))
+        label = _label(call)
+        if label not in admitted:
+            label = _OTHERS
+            labels.folded += 1
         row = sums[label, verdict]
         row[0] += 1
         row[1] += bool(call.usage.error_type)
@@ -64,3 +73,7 @@ def add_to_totals(
             row[-1] += call.charge_nanocredits or 0
     rows = [(tenant_id, *label, verdict, *row) for (label, verdict), row in sorted(sums.items())]
     bulk.insert_adding(connection, "usage_totals", _KEY, _SUMS, rows)
+
+
+def _label(call: PricedUsage) -> Label:
+    return call.usage.event, call.provider, call.model

@@ -1,0 +1,21 @@
+"""Locks for what no unique key can decide. SQLite needs none: it has one writer."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, text
+
+STRIPES = 64
+"""Locks of one kind are this many, whatever the number of things they guard: PostgreSQL's table of locks is small."""
+
+SPANS_OF_A_TRACE = 0x66610000
+"""Kind: looking for, and then recording, spans of one call within a trace."""
+NEW_LABELS = 0x66620000
+"""Kind: counting, and then adding, labels of the running totals."""
+
+
+def wait_in_turn(connection: Connection, kind: int, stripes: Iterable[int]) -> None:
+    """Hold these stripes of a kind until the end of the transaction; everybody takes them in one order."""
+    if connection.dialect.name != "postgresql":
+        return
+    for stripe in sorted({stripe % STRIPES for stripe in stripes}):
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": kind + stripe})

@@ -1,0 +1,106 @@
+"""The books from outside: the collector under torture, and plain SQL to see what is really there."""
+
+import json
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx2
+import psycopg
+from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.connect import open_database
+from harness import Collector, clean_environment, farebox
+
+SERVE = Path(__file__).with_name("serve.py")
+
+
+class Served(Collector):
+    """A collector that is started through `serve.py`; `fail` and `clock_offset_s` are for its next start."""
+
+    def __init__(
+        self,
+        url: str,
+        log: Path,
+        fail: str = "",
+        clock_offset_s: int = 0,
+        environment: Mapping[str, str] | None = None,
+        **settings: object,
+    ) -> None:
+        self.fail = fail
+        self.clock_offset_s = clock_offset_s
+        self._environment = environment or {}
+        super().__init__(url if url.startswith("postgresql") else Path(url.removeprefix("sqlite:///")), log, **settings)
+
+    def start(self) -> None:
+        """As in the base class, with another program."""
+        named = {f"FAREBOX_{key.upper()}": str(value) for key, value in self._settings.items()}
+        options = ["--fail", self.fail, "--clock-offset-s", str(self.clock_offset_s)]
+        with open(self.log, "a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(SERVE), "--database-url", self.database_url, *options],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**clean_environment(), **self._environment, **named},
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"the collector did not start: {self.log.read_text(encoding='utf-8')[-4000:]}"
+        ports = json.loads(line)
+        self.grpc_target = f"127.0.0.1:{ports['grpc']}"
+        self.otlp_url = f"http://127.0.0.1:{ports['otlp_http']}"
+        self.api_url = f"http://127.0.0.1:{ports['api']}"
+        self.metrics_url = f"http://127.0.0.1:{ports['metrics']}/metrics"
+        self.api = httpx2.Client(base_url=self.api_url, timeout=30)
+        self.otlp = httpx2.Client(base_url=self.otlp_url, timeout=30)
+        self.channel = grpc.insecure_channel(self.grpc_target, options=[("grpc.use_local_subchannel_pool", 1)])
+
+    def wait_killed(self) -> None:
+        """Wait until the failpoint has killed it."""
+        self.process.wait(timeout=60)
+        self._close_clients()
+
+    def limit_file_size(self, limit_bytes: int) -> None:
+        """From now on no file of this process grows beyond the limit; -1 is none."""
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
+
+    def resident_bytes(self) -> int:
+        """Memory that the process has in use now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Books:
+    """What is in the database, read without the product's help."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        """The rows of one statement."""
+        if self.url.startswith("sqlite:///"):
+            with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=30)) as connection:
+                connection.execute("PRAGMA query_only=ON")
+                return connection.execute(statement).fetchall()
+        with psycopg.connect(self.url.replace("+psycopg", "")) as link:
+            return link.execute(statement.encode()).fetchall()
+
+    def number(self, statement: str) -> int:
+        """The one number a statement returns."""
+        return int(self.rows(statement)[0][0] or 0)
+
+    def mismatches(self, through_the_command: bool) -> list[str]:
+        """A: what the audit finds, through `farebox audit --json` or, where there is no time for it, in-process."""
+        if through_the_command:
+            done = farebox("audit", "--json", "--database-url", self.url)
+            assert done.returncode in (0, 1), done.stderr
+            return [f"{row['check']}: {row['what']}" for row in json.loads(done.stdout)["mismatches"]]
+        with closing(open_database(self.url, writable=False)) as database, database.reading() as connection:
+            return [str(mismatch) for mismatch in audit(connection)]
