@@ -30,20 +30,28 @@ class Collector:
         self.process: subprocess.Popen[str]
         self.start()
 
+    def command(self) -> list[str]:
+        """What is started."""
+        addresses = (f"--{name}-address=127.0.0.1:0" for name in ("grpc", "otlp-http", "api", "metrics"))
+        return [*FAREBOX, "serve", "--database-url", self.database_url, *addresses]
+
+    def environment(self) -> dict[str, str]:
+        """The environment that it is started in."""
+        return clean_environment() | {f"FAREBOX_{key.upper()}": str(value) for key, value in self._settings.items()}
+
     def start(self) -> None:
         """Start (again) and wait until it is ready."""
-        addresses = (f"--{name}-address=127.0.0.1:0" for name in ("grpc", "otlp-http", "api", "metrics"))
         with open(self.log, "a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
-                [*FAREBOX, "serve", "--database-url", self.database_url, *addresses],
+                self.command(),
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=clean_environment() | {f"FAREBOX_{k.upper()}": str(v) for k, v in self._settings.items()},
+                env=self.environment(),
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, f"the collector did not start: {self.log.read_text(encoding='utf-8')}"
+        assert line, f"the collector did not start: {self.log.read_text(encoding='utf-8')[-4000:]}"
         ports = json.loads(line)
         self.grpc_target = f"127.0.0.1:{ports['grpc']}"
         self.otlp_url = f"http://127.0.0.1:{ports['otlp_http']}"

@@ -4,19 +4,16 @@ import json
 import os
 import resource
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import grpc
-import httpx2
 import psycopg
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.connect import open_database
-from harness import Collector, clean_environment, farebox
+from harness import Collector, farebox
 
 SERVE = Path(__file__).with_name("serve.py")
 
@@ -38,29 +35,14 @@ class Served(Collector):
         self._environment = environment or {}
         super().__init__(url if url.startswith("postgresql") else Path(url.removeprefix("sqlite:///")), log, **settings)
 
-    def start(self) -> None:
+    def command(self) -> list[str]:
         """As in the base class, with another program."""
-        named = {f"FAREBOX_{key.upper()}": str(value) for key, value in self._settings.items()}
         options = ["--fail", self.fail, "--clock-offset-s", str(self.clock_offset_s)]
-        with open(self.log, "a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(SERVE), "--database-url", self.database_url, *options],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env={**clean_environment(), **self._environment, **named},
-            )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"the collector did not start: {self.log.read_text(encoding='utf-8')[-4000:]}"
-        ports = json.loads(line)
-        self.grpc_target = f"127.0.0.1:{ports['grpc']}"
-        self.otlp_url = f"http://127.0.0.1:{ports['otlp_http']}"
-        self.api_url = f"http://127.0.0.1:{ports['api']}"
-        self.metrics_url = f"http://127.0.0.1:{ports['metrics']}/metrics"
-        self.api = httpx2.Client(base_url=self.api_url, timeout=30)
-        self.otlp = httpx2.Client(base_url=self.otlp_url, timeout=30)
-        self.channel = grpc.insecure_channel(self.grpc_target, options=[("grpc.use_local_subchannel_pool", 1)])
+        return [sys.executable, str(SERVE), "--database-url", self.database_url, *options]
+
+    def environment(self) -> dict[str, str]:
+        """As in the base class, and what this collector was given on top."""
+        return {**super().environment(), **self._environment}
 
     def wait_killed(self) -> None:
         """Wait until the failpoint has killed it."""
