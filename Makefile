@@ -20,7 +20,7 @@ demo: $(INSTALLED)
 	@$(VENV_PYTHON) instrumentation/demo/run.py $(if $(ONCE),--once)
 
 test: lint types $(INSTALLED)
-	$(VENV_PYTHON) -m pytest -q
+	$(VENV_PYTHON) -m pytest -q -n 2 --dist worksteal
 
 torture: $(INSTALLED)
 	$(VENV_PYTHON) tests/torture/run.py $(ARGS)
