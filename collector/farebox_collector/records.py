@@ -45,19 +45,22 @@ class Buckets(NamedTuple):
     cache_write_1h: int = 0
     """Written to a cache that lives an hour, which costs more."""
     input_audio: int = 0
+    input_image: int = 0
     output: int = 0
     output_audio: int = 0
+    output_image: int = 0
     reasoning: int = 0
 
     @property
     def inclusive_input(self) -> int:
         """All tokens that went in, cached or not: what long-context thresholds look at."""
-        return self.input + self.cache_read + self.cache_write + self.cache_write_1h + self.input_audio
+        cache = self.cache_read + self.cache_write + self.cache_write_1h
+        return self.input + cache + self.input_audio + self.input_image
 
     @property
     def total(self) -> int:
         """All tokens of the call."""
-        return self.inclusive_input + self.output + self.output_audio
+        return self.inclusive_input + self.output + self.output_audio + self.output_image
 
 
 class UsageRecord(NamedTuple):
@@ -93,6 +96,8 @@ class UsageRecord(NamedTuple):
     dialect: str
     assumptions: tuple[str, ...]
     """What had to be assumed to read this span; shown on the receipt."""
+    units: tuple[tuple[str, int], ...] = ()
+    """What else the call is billed by, such as (("web_searches", 2),); as `units.billable_units` gives it."""
 
 
 class NotBillable(NamedTuple):

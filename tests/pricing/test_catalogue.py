@@ -29,6 +29,7 @@ USAGES = [
     Buckets(input=199_999, output=3),
     Buckets(input=272_001, cache_write_1h=2, output=5),
     Buckets(input=10, input_audio=20, output=30, output_audio=40),
+    Buckets(input=10, input_image=20, output=30, output_image=40),
 ]
 
 
@@ -51,8 +52,10 @@ def _oracle_usage(buckets: Buckets) -> types.Usage:
         cache_write_tokens=writes,
         cache_write_1h_tokens=buckets.cache_write_1h,
         input_audio_tokens=buckets.input_audio,
-        output_tokens=buckets.output + buckets.output_audio,
+        input_image_tokens=buckets.input_image,
+        output_tokens=buckets.output + buckets.output_audio + buckets.output_image,
         output_audio_tokens=buckets.output_audio,
+        output_image_tokens=buckets.output_image,
         output_reasoning_tokens=buckets.reasoning,
     )
 
@@ -91,7 +94,7 @@ def _prices_nothing_of(model: types.ModelInfo, moment: datetime, buckets: Bucket
     prices = model.get_prices(moment)
     inputs, outputs = prices.input_mtok, prices.output_mtok
     nothing_in = inputs is None and buckets.inclusive_input > 0
-    nothing_out = outputs is None and buckets.output + buckets.output_audio > 0
+    nothing_out = outputs is None and buckets.output + buckets.output_audio + buckets.output_image > 0
     return nothing_in or nothing_out or not any(_positive(prices))
 
 

@@ -30,6 +30,9 @@ VERSIONS = [
     PriceVersion(9, "p", "fee", "requests", 0, 0, 0, Decimal("5"), 0, None, "s", "1"),
     PriceVersion(10, "p", "fee", "output", 0, 0, 0, Decimal("0.001"), 0, None, "s", "1"),
     PriceVersion(11, "p", "fee", "output_reasoning", 0, 0, 0, Decimal("0.004"), 0, None, "s", "1"),
+    # $10 a thousand searches; images in at a price of their own, out at that of text.
+    PriceVersion(12, "p", "m", "web_searches", 0, 0, 0, Decimal("10"), 0, None, "s", "1"),
+    PriceVersion(13, "p", "m", "input_image", 0, 0, 0, Decimal("0.007"), 0, None, "s", "1"),
 ]
 BOOK = PriceBook(
     VERSIONS,
@@ -82,8 +85,8 @@ def call_of(model: str, **buckets: int) -> dict[str, object]:
 
 def test_the_price_is_that_of_the_start_half_open() -> None:
     before, at = priced(started_at_ns=NOW_NS - 1), priced(started_at_ns=NOW_NS)
-    assert (before.cost_nanousd, before.price_version_ids) == (1_000_000 + 2_000_000, "[1,3]")
-    assert (at.cost_nanousd, at.price_version_ids) == (3_000_000 + 2_000_000, "[2,3]")
+    assert (before.cost_nanousd, before.price_version_ids) == (1_000_000 + 2_000_000, "[1,3,12,13]")
+    assert (at.cost_nanousd, at.price_version_ids) == (3_000_000 + 2_000_000, "[2,3,12,13]")
 
 
 @pytest.mark.parametrize(
@@ -116,6 +119,24 @@ def test_hours_of_the_day_are_half_open_and_wrap_at_midnight(hour: float, nanous
 def test_a_request_fee_and_reasoning_apart_from_output() -> None:
     # 5,000,000 for the request, 60 × 1,000 for output, 40 × 4,000 for reasoning, which the output of 100 includes
     assert priced(**call_of("fee", output=100, reasoning=40)).cost_nanousd == 5_000_000 + 60_000 + 160_000
+
+
+def test_searches_and_images_have_their_lines() -> None:
+    buckets = Buckets(input_image=10, output_image=20)
+    call = priced(buckets=buckets, units=(("web_searches", 2),))
+    assert call.cost_nanousd == 10 * 7_000 + 20 * 2_000 + 2 * 10_000_000
+    assert call.assumptions == ("output_image_at_output_price",)
+
+
+def test_a_unit_without_a_price_is_named_and_never_free() -> None:
+    call = priced(units=(("parrots", 1), ("web_searches", 1)))
+    assert (call.verdict, call.reason, call.cost_nanousd) == (Verdict.UNPRICED, "no price for parrots", None)
+
+
+def test_a_call_that_stands_for_several_requests_pays_the_fee_for_each() -> None:
+    assert priced(**call_of("fee", output=1), units=(("requests", 3),)).cost_nanousd == 3 * 5_000_000 + 1_000
+    # where requests have no fee their number is no unit to be priced
+    assert priced(units=(("requests", 3),)).verdict is Verdict.CHARGED
 
 
 def test_the_rule_of_the_event_and_the_moment_decides_the_charge() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
 from farebox_collector.records import Buckets, PricedUsage
+from farebox_collector.units import stored_units
 from farebox_collector.verdicts import Verdict
 
 _MONEY_COLUMNS = (
@@ -40,6 +41,7 @@ RECORD_COLUMNS = (
     "service_tier",
     "error_type",
     *TOKEN_COLUMNS,
+    "units",
     "dept",
     "project",
     "task",
@@ -59,6 +61,7 @@ FACT_COLUMNS = (
     "response_id",
     "error_type",
     *TOKEN_COLUMNS,
+    "units",
 )
 """What makes two arrivals of one span the same: everything that a bill could depend on."""
 _NO_BUCKETS = (None,) * len(TOKEN_COLUMNS)
@@ -143,6 +146,7 @@ def record_row(tenant_id: int, transaction_id: int, received_at_ns: int, entry: 
         usage.service_tier,
         usage.error_type,
         *(usage.buckets or _NO_BUCKETS),
+        stored_units(usage.units) if usage.units else "",
         usage.dept,
         usage.project,
         usage.task,
@@ -170,6 +174,7 @@ def facts_of(call: PricedUsage) -> tuple[Any, ...]:
         usage.response_id,
         usage.error_type,
         *(usage.buckets or _NO_BUCKETS),
+        stored_units(usage.units) if usage.units else "",
     )
 
 

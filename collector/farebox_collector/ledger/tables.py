@@ -38,8 +38,9 @@ def _number(name: str, *, nullable: bool = False, default: int | None = None) ->
     return Column(name, Int64, nullable=nullable, server_default=server_default)
 
 
-def _text(name: str) -> Column[str]:
-    return Column(name, Text, nullable=False)
+def _text(name: str, *, default: str | None = None) -> Column[str]:
+    server_default = None if default is None else text(f"'{default}'")
+    return Column(name, Text, nullable=False, server_default=server_default)
 
 
 def _identity() -> Column[int]:
@@ -202,9 +203,13 @@ usage_records = _table(
     _number("cache_write_tokens", nullable=True),
     _number("cache_write_1h_tokens", nullable=True),
     _number("input_audio_tokens", nullable=True),
+    _number("input_image_tokens", nullable=True),
     _number("output_tokens", nullable=True),
     _number("output_audio_tokens", nullable=True),
+    _number("output_image_tokens", nullable=True),
     _number("reasoning_tokens", nullable=True),
+    # Other billable units of the call as JSON, by name; empty where there are none.
+    _text("units", default=""),
     _text("dept"),
     _text("project"),
     _text("task"),
@@ -267,8 +272,10 @@ usage_totals = _table(
     _number("cache_write_tokens"),
     _number("cache_write_1h_tokens"),
     _number("input_audio_tokens"),
+    _number("input_image_tokens", default=0),
     _number("output_tokens"),
     _number("output_audio_tokens"),
+    _number("output_image_tokens", default=0),
     _number("reasoning_tokens"),
     _number("cost_nanousd"),
     _number("charge_nanocredits"),
@@ -281,8 +288,10 @@ TOKEN_COLUMNS = (
     "cache_write_tokens",
     "cache_write_1h_tokens",
     "input_audio_tokens",
+    "input_image_tokens",
     "output_tokens",
     "output_audio_tokens",
+    "output_image_tokens",
     "reasoning_tokens",
 )
 """The columns that hold `records.Buckets`, in its order."""

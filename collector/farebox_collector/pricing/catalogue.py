@@ -25,8 +25,10 @@ _UNITS = {
     "cache_write_mtok": "cache_write",
     "cache_write_1h_mtok": "cache_write_1h",
     "input_audio_mtok": "input_audio",
+    "input_image_mtok": "input_image",
     "output_mtok": "output",
     "output_audio_mtok": "output_audio",
+    "output_image_mtok": "output_image",
     "output_reasoning_mtok": "output_reasoning",
     "requests_kcount": "requests",
 }

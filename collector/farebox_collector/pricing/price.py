@@ -1,11 +1,13 @@
 """Price one usage record: what it cost, what it is charged, or why neither is known yet."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from farebox_collector.money import NANO, round_half_even
 from farebox_collector.pricing.book import PriceBook, RateCard
 from farebox_collector.pricing.rules import RuleBook
 from farebox_collector.records import Buckets, PricedUsage, UsageRecord
+from farebox_collector.units import REQUESTS, Units
 from farebox_collector.verdicts import Verdict
 
 AHEAD_NS = 5 * 60 * 10**9
@@ -22,7 +24,9 @@ _FALLBACK_UNITS = {
     "cache_write": "input",
     "cache_write_1h": "cache_write",
     "input_audio": "input",
+    "input_image": "input",
     "output_audio": "output",
+    "output_image": "output",
 }
 """Where a book has no price of its own for a unit, providers bill it as this one."""
 
@@ -53,7 +57,7 @@ def price(usage: UsageRecord, received_at_ns: int, max_age_ns: int, book: PriceB
     if card is None:
         return _unsettled(usage, Verdict.UNPRICED, "no price for this model at that time", at_ns, assumptions)
     try:
-        cost_nanousd, fallbacks = cost(card, usage.buckets)
+        cost_nanousd, fallbacks = cost(card, usage.buckets, usage.units)
     except UnknownPrice as error:
         return _unsettled(usage, Verdict.UNPRICED, f"no price for {error}", at_ns, assumptions)
     rule = rules.rule_for(usage.event, at_ns)
@@ -90,39 +94,48 @@ class Line(NamedTuple):
     """Over the card's denominator."""
 
 
-def cost(card: RateCard, buckets: Buckets) -> tuple[int, tuple[str, ...]]:
-    """Nano-USD that the buckets cost, and which units were billed at another unit's price. Raises UnknownPrice."""
+def cost(card: RateCard, buckets: Buckets, units: Units = ()) -> tuple[int, tuple[str, ...]]:
+    """Nano-USD that a call costs, and which units were billed at another unit's price. Raises UnknownPrice."""
     exact = 0
     fallbacks: tuple[str, ...] = ()
-    for unit, count, priced_as, rate in bill(card, buckets):
+    for unit, count, priced_as, rate in bill(card, buckets, units):
         exact += count * rate
         if priced_as is not unit:
             fallbacks += (f"{unit}_at_{priced_as}_price",)
     return round_half_even(exact, card.denominator), fallbacks
 
 
-def bill(card: RateCard, buckets: Buckets) -> list[Line]:
-    """The lines whose sum is the cost of a call, one a unit with tokens in it. Raises UnknownPrice.
+def bill(card: RateCard, buckets: Buckets, units: Units = ()) -> list[Line]:
+    """The lines whose sum is the cost of a call, one a unit that it used. Raises UnknownPrice.
 
-    Reasoning is billed apart from output only where the card prices it apart.
+    Reasoning is billed apart from output only where the card prices it apart. A fee a request is one, unless the call
+    says how many requests it stands for.
     """
     rates = card.rates
     lines: list[Line] = []
-    if "requests" in rates:
-        lines.append(Line("requests", 1, "requests", rates["requests"]))
+    if REQUESTS in rates and REQUESTS not in dict(units):
+        lines.append(Line(REQUESTS, 1, REQUESTS, rates[REQUESTS]))
     for unit, count in zip(Buckets._fields, buckets, strict=True):
         if not count or unit == "reasoning":
             continue
         if unit == "output" and buckets.reasoning and "output_reasoning" in rates:
             lines.append(Line("output_reasoning", buckets.reasoning, "output_reasoning", rates["output_reasoning"]))
             count -= buckets.reasoning
-        priced_as = unit
-        while priced_as not in rates:
-            if priced_as not in _FALLBACK_UNITS:
-                raise UnknownPrice(unit)
-            priced_as = _FALLBACK_UNITS[priced_as]
-        lines.append(Line(unit, count, priced_as, rates[priced_as]))
+        lines.append(_line(rates, unit, count))
+    for unit, count in units:
+        if count and (unit != REQUESTS or REQUESTS in rates):
+            lines.append(_line(rates, unit, count))
     return lines
+
+
+def _line(rates: Mapping[str, int], unit: str, count: int) -> Line:
+    """The line of one unit, at its own price or at that of the unit that stands in for it. Raises UnknownPrice."""
+    priced_as = unit
+    while priced_as not in rates:
+        if priced_as not in _FALLBACK_UNITS:
+            raise UnknownPrice(unit)
+        priced_as = _FALLBACK_UNITS[priced_as]
+    return Line(unit, count, priced_as, rates[priced_as])
 
 
 def _card(usage: UsageRecord, buckets: Buckets, at_ns: int, book: PriceBook) -> tuple[RateCard | None, tuple[str, ...]]:

@@ -17,6 +17,7 @@ from farebox_collector.pricing.book import rate_card
 from farebox_collector.pricing.price import bill
 from farebox_collector.records import Buckets
 from farebox_collector.surfaces.context import Amount
+from farebox_collector.units import Units, read_units
 
 _EXACT = DecimalContext(prec=60)
 _ROUNDING = "the sum is rounded once, half to even, to 0.000000001"
@@ -70,6 +71,7 @@ class Receipt(BaseModel):
     model: str
     priced_at: str = Field(description="The moment whose prices and rule apply.")
     buckets: dict[str, int] | None = Field(description="Disjoint token counts; reasoning is part of output.")
+    units: dict[str, int] = Field(description="What else the call is billed by.")
     assumptions: list[str]
     lines: list[ReceiptLine]
     rounding: str
@@ -84,6 +86,7 @@ def receipt(connection: Connection, tenant_id: int, trace_id: bytes, span_id: by
         return None
     counts = [getattr(row, name) for name in TOKEN_COLUMNS]
     buckets = None if counts[0] is None else Buckets(*counts)
+    units = read_units(row.units)
     charged = buckets is not None and row.cost_nanousd is not None
     return Receipt(
         trace_id=trace_id.hex(),
@@ -98,18 +101,19 @@ def receipt(connection: Connection, tenant_id: int, trace_id: bytes, span_id: by
         priced_at=format_ns(row.priced_at_ns),
         buckets=buckets._asdict() if buckets else None,
         assumptions=row.assumptions.split(",") if row.assumptions else [],
-        lines=_lines(connection, row.price_version_ids, buckets) if buckets and charged else [],
+        units=dict(units),
+        lines=_lines(connection, row.price_version_ids, buckets, units) if buckets and charged else [],
         rounding=_ROUNDING,
         cost_usd=format_nano(row.cost_nanousd) if charged else None,
         charge=_charge(connection, row) if charged else None,
     )
 
 
-def _lines(connection: Connection, version_ids: str, buckets: Buckets) -> list[ReceiptLine]:
+def _lines(connection: Connection, version_ids: str, buckets: Buckets, units: Units) -> list[ReceiptLine]:
     versions = [version_of(row) for row in statements.price_versions_by_id(connection, json.loads(version_ids))]
     by_unit = {version.unit: version for version in versions}
     lines = []
-    for line in bill(rate_card(versions), buckets):
+    for line in bill(rate_card(versions), buckets, units):
         version = by_unit[line.priced_as]
         exact = _EXACT.divide(_EXACT.multiply(Decimal(line.quantity), version.usd_per_1k), Decimal(1000))
         price = ReceiptPrice(

@@ -14,6 +14,7 @@ from farebox_collector.surfaces.context import Amount, Context, Name, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 from farebox_collector.surfaces.receipts import Receipt, receipt
+from farebox_collector.units import read_units
 from farebox_collector.verdicts import STORED, Verdict
 
 _VERDICTS = ", ".join(sorted(STORED))
@@ -44,9 +45,12 @@ class Usage(BaseModel):
     cache_write_tokens: int | None
     cache_write_1h_tokens: int | None
     input_audio_tokens: int | None
-    output_tokens: int | None
+    input_image_tokens: int | None
+    output_tokens: int | None = Field(description="Text, with what was spent on reasoning.")
     output_audio_tokens: int | None
+    output_image_tokens: int | None
     reasoning_tokens: int | None
+    units: dict[str, int] = Field(description="What else the call is billed by, such as web_searches.")
     cost_usd: Amount | None = Field(description="What the provider charges us; null while it is not known.")
     charge_credits: Amount | None = Field(description="What the wallet paid; null if it was not charged.")
     cost_per_1k_usd: Amount | None = Field(description="Cost for each 1,000 tokens of this call.")
@@ -125,6 +129,7 @@ def show_usage(row: Any) -> Usage:
         started_at=format_ns(row.started_at_ns),
         latency_ms=row.latency_ns / 1e6,
         **tokens,
+        units=dict(read_units(row.units)),
         cost_usd=None if row.cost_nanousd is None else format_nano(row.cost_nanousd),
         charge_credits=None if row.charge_nanocredits is None else format_nano(row.charge_nanocredits),
         cost_per_1k_usd=(
