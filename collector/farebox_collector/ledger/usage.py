@@ -6,7 +6,6 @@ company a span arrives.
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -15,17 +14,8 @@ from sqlalchemy import Connection, delete, select, tuple_
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.entries import FACT_COLUMNS, RECORD_COLUMNS, Entry, SpanKey, facts_of, record_row
-from farebox_collector.ledger.journal import (
-    COGS_ACCOUNT,
-    EARNED_ACCOUNT,
-    PROVIDER,
-    Account,
-    Leg,
-    balance,
-    open_transaction,
-    post,
-    wallet_account,
-)
+from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
+from farebox_collector.ledger.legs import Charge, legs_of
 from farebox_collector.ledger.one_charge import (
     charge_each_response_once,
     charge_nested_spans_once,
@@ -34,7 +24,7 @@ from farebox_collector.ledger.one_charge import (
 )
 from farebox_collector.ledger.tables import transactions, usage_records
 from farebox_collector.ledger.totals import TotalLabels, add_to_totals
-from farebox_collector.money import MAX_SUM_NANO, Commodity
+from farebox_collector.money import MAX_SUM_NANO
 from farebox_collector.records import PricedUsage
 from farebox_collector.verdicts import Verdict
 
@@ -123,7 +113,7 @@ def _book(
             tenant_id,
             transaction_id,
             received_at_ns,
-            _legs(recorded),
+            legs_of(_charge(entry.call) for entry in recorded if entry.charged),
             active=wallets,
             spending=True,
         )
@@ -161,30 +151,13 @@ def _keep_conflicts(
     bulk.insert_ignoring_conflicts(connection, "usage_conflicts", _CONFLICT_COLUMNS, rows)
 
 
-def _legs(entries: Sequence[Entry]) -> list[Leg]:
-    """One CREDIT leg a (wallet, event, rule) and one USD leg a (provider, model), with their counterparts."""
-    charges: defaultdict[tuple[str, str, int | None], list[int]] = defaultdict(lambda: [0, 0])
-    costs: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for entry in entries:
-        if not entry.charged:
-            continue
-        call = entry.call
-        charge = charges[call.usage.wallet, call.usage.event, call.rule_version_id]
-        charge[0] += call.charge_nanocredits or 0
-        charge[1] += 1
-        cost = costs[f"{call.provider}/{call.model}"]
-        cost[0] += call.cost_nanousd or 0
-        cost[1] += 1
-    if not charges:
-        return []
-    legs = [
-        Leg(wallet_account(wallet), -amount, event, rule_id, records)
-        for (wallet, event, rule_id), (amount, records) in charges.items()
-    ]
-    legs.append(Leg(EARNED_ACCOUNT, sum(amount for amount, _ in charges.values())))
-    legs += [
-        Leg(Account(PROVIDER, name, Commodity.USD), -amount, records=records)
-        for name, (amount, records) in costs.items()
-    ]
-    legs.append(Leg(COGS_ACCOUNT, sum(amount for amount, _ in costs.values())))
-    return legs
+def _charge(call: PricedUsage) -> Charge:
+    return Charge(
+        call.usage.wallet,
+        call.usage.event,
+        call.rule_version_id,
+        call.charge_nanocredits or 0,
+        call.provider,
+        call.model,
+        call.cost_nanousd or 0,
+    )

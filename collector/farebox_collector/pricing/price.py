@@ -31,6 +31,11 @@ _FALLBACK_UNITS = {
 """Where a book has no price of its own for a unit, providers bill it as this one."""
 
 
+CLOCK_ASSUMPTION = "start_time_out_of_range"
+_AT_ANOTHER_PRICE = "_price"
+_REQUESTED_MODEL = "priced_as_the_requested_model"
+
+
 class UnknownPrice(Exception):
     """A bucket has tokens and the card no price for it; the message names the unit."""
 
@@ -40,10 +45,15 @@ def price(usage: UsageRecord, received_at_ns: int, max_age_ns: int, book: PriceB
 
     A start outside [received − max age, received + 5 min] is priced at the time of receipt: senders don't pick a price.
     """
-    at_ns, assumptions = usage.started_at_ns, usage.assumptions
-    if not received_at_ns - max_age_ns <= at_ns <= received_at_ns + AHEAD_NS:
-        at_ns = received_at_ns
-        assumptions += ("start_time_out_of_range",)
+    if not received_at_ns - max_age_ns <= usage.started_at_ns <= received_at_ns + AHEAD_NS:
+        usage = usage._replace(assumptions=(*usage.assumptions, CLOCK_ASSUMPTION))
+        return price_at(usage, received_at_ns, book, rules)
+    return price_at(usage, usage.started_at_ns, book, rules)
+
+
+def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -> PricedUsage:
+    """Price a call with the prices and the rule of a given moment."""
+    assumptions = usage.assumptions
     if usage.buckets is None:
         if usage.error_type and not usage.response_id:
             return _unsettled(usage, Verdict.FAILED, usage.error_type, at_ns, assumptions)
@@ -81,6 +91,11 @@ def price(usage: UsageRecord, received_at_ns: int, max_age_ns: int, book: PriceB
         rule_version_id=rule.id,
         assumptions=assumptions + guessed + fallbacks,
     )
+
+
+def of_pricing(assumption: str) -> bool:
+    """Whether pricing made an assumption, rather than the reading of the span: it is made anew with the next price."""
+    return assumption == _REQUESTED_MODEL or assumption.endswith(_AT_ANOTHER_PRICE)
 
 
 class Line(NamedTuple):
@@ -147,7 +162,7 @@ def _card(usage: UsageRecord, buckets: Buckets, at_ns: int, book: PriceBook) -> 
             return card, ()
     if usage.request_model and usage.request_model != usage.response_model:
         card = book.rate_for(usage.provider, usage.request_model, at_ns, tokens)
-        return card, ("priced_as_the_requested_model",) if usage.response_model else ()
+        return card, (_REQUESTED_MODEL,) if usage.response_model else ()
     return None, ()
 
 
