@@ -41,6 +41,9 @@ class Usage:
     cache_write: int = 0
     cache_write_1h: int = 0
     reasoning: int = 0
+    input_audio: int = 0
+    output_audio: int = 0
+    web_searches: int = 0
 
     @classmethod
     def parse(cls, header: str) -> Usage:
@@ -64,6 +67,17 @@ class Call:
     usage: Usage
     response_id: str
     stream: bool
+
+    @property
+    def wanted_tool(self) -> str | None:
+        """The first tool that the caller offers, until its result is among the messages."""
+        messages = self.body.get("messages")
+        if not self.body.get("tools") or not isinstance(messages, list):
+            return None
+        if any(message.get("role") == "tool" or "tool_result" in json.dumps(message) for message in messages):
+            return None
+        tool: Json = self.body["tools"][0]
+        return str(tool.get("function", tool).get("name"))
 
 
 def words(text: str) -> Iterator[str]:
@@ -91,11 +105,11 @@ def openai_chat_usage(usage: Usage) -> Json:
         "prompt_tokens_details": {
             "cached_tokens": usage.cache_read,
             "cache_write_tokens": usage.cache_write,
-            "audio_tokens": 0,
+            "audio_tokens": usage.input_audio,
         },
         "completion_tokens_details": {
             "reasoning_tokens": usage.reasoning,
-            "audio_tokens": 0,
+            "audio_tokens": usage.output_audio,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
         },
@@ -105,12 +119,23 @@ def openai_chat_usage(usage: Usage) -> Json:
 def openai_chat(call: Call) -> Json:
     """The plain answer of ``/v1/chat/completions``."""
     message: Json = {"role": "assistant", "content": call.reply, "refusal": None, "annotations": []}
+    if call.wanted_tool:
+        function = {"name": call.wanted_tool, "arguments": "{}"}
+        message["content"] = None
+        message["tool_calls"] = [{"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}]
     return {
         "id": call.response_id,
         "object": "chat.completion",
         "created": int(time.time()),
         "model": call.model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "logprobs": None,
+                "finish_reason": "tool_calls" if call.wanted_tool else "stop",
+            }
+        ],
         "usage": openai_chat_usage(call.usage),
         "service_tier": "default",
     }
@@ -237,13 +262,18 @@ def anthropic_message(call: Call, *, started: bool = False) -> Json:
         "ephemeral_1h_input_tokens": call.usage.cache_write_1h,
     }
     usage["service_tier"] = "standard"
+    if call.usage.web_searches:
+        usage["server_tool_use"] = {"web_search_requests": call.usage.web_searches, "web_fetch_requests": 0}
+    content: list[Json] = [{"type": "text", "text": call.reply}]
+    if call.wanted_tool:
+        content = [{"type": "tool_use", "id": f"toolu_{uuid.uuid4().hex[:24]}", "name": call.wanted_tool, "input": {}}]
     return {
         "id": call.response_id,
         "type": "message",
         "role": "assistant",
         "model": call.model,
-        "content": [] if started else [{"type": "text", "text": call.reply}],
-        "stop_reason": None if started else "end_turn",
+        "content": [] if started else content,
+        "stop_reason": None if started else "tool_use" if call.wanted_tool else "end_turn",
         "stop_sequence": None,
         "usage": usage,
     }

@@ -4,9 +4,11 @@
 
 prints ``{"port": N}`` on one line once it listens. SIGTERM or SIGINT ends it with status 0.
 
-Paths, as at the providers: ``/v1/chat/completions``, ``/v1/responses``, ``/v1/embeddings`` (OpenAI) and
-``/v1/messages`` (Anthropic). All but embeddings also stream, as server-sent events, for ``"stream": true``.
-The model of the response is the model of the request.
+Paths, as at the providers: ``/v1/chat/completions``, ``/v1/responses``, ``/v1/embeddings`` (OpenAI),
+``/v1/messages`` (Anthropic) and ``/v1beta/models/MODEL:generateContent`` (Google). All but embeddings also stream, as
+server-sent events, for ``"stream": true`` or, at Google, ``:streamGenerateContent``. The model of the response is the
+model of the request. Who offers tools gets a call of the first, without arguments, until its result is sent along
+(chat completions and messages, not streamed).
 
 Request headers steer the answer:
 
@@ -14,7 +16,9 @@ Request headers steer the answer:
     The numbers go into the provider's own fields as they are. So with OpenAI ``input`` *includes*
     ``cache_read`` and ``cache_write``, and with Anthropic ``input`` *excludes* both, as at the real APIs.
     ``cache_write_1h`` says how many of ``cache_write`` are kept for an hour (Anthropic only). ``reasoning``
-    is a part of ``output``. Keys left out are 0. Without the header: a token for every four characters.
+    is a part of ``output``, except at Google, whose candidates do not count the thoughts. ``input_audio`` and
+    ``output_audio`` are parts of ``input`` and ``output`` (OpenAI's chat). ``web_searches=2`` (Anthropic only).
+    Keys left out are 0. Without the header: a token for every four characters.
 ``x-fail: 429``
     Answers with that status and the provider's own error body.
 ``x-latency-ms: 250``
@@ -36,6 +40,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import FrameType
 
 import uvicorn
+from google_answers import google_content, google_error, google_events
 from model_answers import (
     Call,
     Json,
@@ -63,14 +68,17 @@ class BadRequest(Exception):
 
 
 async def read_call(request: Request, id_prefix: str) -> Call:
-    """Read the body and the steering headers. Raises BadRequest."""
+    """Read the path, the body and the steering headers. Raises BadRequest."""
     try:
         body = json.loads(await request.body())
     except ValueError as error:
         raise BadRequest("We could not parse the JSON body of your request.") from error
-    if not isinstance(body, dict) or not isinstance(body.get("model"), str):
+    if not isinstance(body, dict):
+        raise BadRequest("the body is not an object")
+    model = request.path_params.get("model", body.get("model"))
+    if not isinstance(model, str):
         raise BadRequest("you must provide a model parameter")
-    prompt = body.get("messages", body.get("input", ""))
+    prompt = body.get("messages", body.get("input", body.get("contents", "")))
     prompt_characters = len(prompt if isinstance(prompt, str) else json.dumps(prompt))
     reply = f"The model server read {prompt_characters} characters and has nothing to add."
     usage = Usage(input=max(1, prompt_characters // CHARACTERS_PER_TOKEN), output=len(reply) // CHARACTERS_PER_TOKEN)
@@ -81,7 +89,7 @@ async def read_call(request: Request, id_prefix: str) -> Call:
             raise BadRequest(str(error)) from error
     return Call(
         body=body,
-        model=body["model"],
+        model=model,
         reply=reply,
         usage=usage,
         response_id=request.headers.get("x-response-id", id_prefix + uuid.uuid4().hex[:24]),
@@ -123,6 +131,16 @@ async def messages(request: Request) -> Response:
     return event_stream(anthropic_events(call)) if call.stream else JSONResponse(anthropic_message(call))
 
 
+async def generate_content(request: Request) -> Response:
+    """POST /v1beta/models/MODEL:generateContent."""
+    return JSONResponse(google_content(await read_call(request, "")))
+
+
+async def stream_generate_content(request: Request) -> Response:
+    """POST /v1beta/models/MODEL:streamGenerateContent."""
+    return event_stream(google_events(await read_call(request, "")))
+
+
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -150,6 +168,12 @@ application = Starlette(
         Route("/v1/responses", steered(responses, openai_error), methods=["POST"]),
         Route("/v1/embeddings", steered(embeddings, openai_error), methods=["POST"]),
         Route("/v1/messages", steered(messages, anthropic_error), methods=["POST"]),
+        Route("/v1beta/models/{model}:generateContent", steered(generate_content, google_error), methods=["POST"]),
+        Route(
+            "/v1beta/models/{model}:streamGenerateContent",
+            steered(stream_generate_content, google_error),
+            methods=["POST"],
+        ),
     ]
 )
 
