@@ -23,11 +23,12 @@ from farebox_collector.findings import log_findings
 from farebox_collector.group_commit import GroupCommit
 from farebox_collector.ledger import dead_letters
 from farebox_collector.ledger.database import Database, is_storage_outage
+from farebox_collector.ledger.quality import keep_reports
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.reading import SpanReader
-from farebox_collector.records import DeadLetter, NotBillable, PricedUsage, Rejected, Span
+from farebox_collector.records import DeadLetter, NotBillable, PricedUsage, QualityReport, Rejected, Span
 from farebox_collector.settings import Settings
 from farebox_collector.tariffs import Tariffs
 from farebox_collector.verdicts import Verdict
@@ -68,6 +69,7 @@ class Batch(NamedTuple):
     verdicts: Counter[Verdict]
     """Verdicts that were reached without the ledger."""
     dead: list[DeadLetter]
+    reports: list[QualityReport]
 
 
 class Pipeline:
@@ -103,7 +105,7 @@ class Pipeline:
     async def accept(self, request: ExportRequest) -> Outcome:
         """Take one request through the house; see the class for what it raises."""
         batch = await asyncio.get_running_loop().run_in_executor(self._reading, self._read, request)
-        recorded = await self._committer.commit(batch) if batch.calls or batch.dead else []
+        recorded = await self._committer.commit(batch) if batch.calls or batch.dead or batch.reports else []
         verdicts = batch.verdicts + Counter(recorded)
         verdicts[Verdict.REJECTED] = len(batch.dead)
         self._meters.judged(verdicts)
@@ -127,13 +129,16 @@ class Pipeline:
     def _read(self, request: ExportRequest) -> Batch:
         """Decode, read and price every span of a request."""
         self._tariffs.refresh()
-        batch = Batch(request.tenant_id, self._clock(), [], [], Counter(), [])
+        batch = Batch(request.tenant_id, self._clock(), [], [], Counter(), [], [])
         for number, span in enumerate(request.decode(request.body), start=1):
             if number > self._settings.max_request_spans:
                 raise RequestTooLarge(f"more than {self._settings.max_request_spans} spans in one request")
             reading = self._reader.read(span, batch.received_at_ns)
             if isinstance(reading, NotBillable):
                 batch.verdicts[Verdict.NOT_BILLABLE] += 1
+            elif isinstance(reading, QualityReport):
+                batch.verdicts[Verdict.NOTED] += 1
+                batch.reports.append(reading)
             elif isinstance(reading, Rejected):
                 batch.dead.append(DeadLetter(span, reading.reason))
             else:
@@ -158,6 +163,8 @@ class Pipeline:
             calls = [call for batch in own for call in batch.calls]
             received_at_ns = max(batch.received_at_ns for batch in own)
             verdicts[tenant_id] = iter(record_usage(connection, tenant_id, calls, received_at_ns, self._labels))
+            reports = [report for batch in own for report in batch.reports]
+            keep_reports(connection, tenant_id, reports, received_at_ns, self._labels)
             dead = [letter for batch in own for letter in batch.dead]
             dead_letters.keep(connection, tenant_id, dead, received_at_ns, self._dead_letter_lifetime_ns)
         return [[next(verdicts[batch.tenant_id]) for _ in batch.calls] for batch in batches]
@@ -168,6 +175,7 @@ class Pipeline:
         def rescue(connection: Connection) -> list[Verdict]:
             del batch.dead[already_dead:]  # this may be the second attempt
             verdicts = self._record_what_can_be(connection, batch, 0, len(batch.calls))
+            keep_reports(connection, batch.tenant_id, batch.reports, batch.received_at_ns, self._labels)
             dead_letters.keep(
                 connection, batch.tenant_id, batch.dead, batch.received_at_ns, self._dead_letter_lifetime_ns
             )

@@ -2,7 +2,7 @@
 
 from farebox_collector import dialects
 from farebox_collector.pricing.price import price
-from farebox_collector.records import NotBillable, PricedUsage, Rejected, Span
+from farebox_collector.records import NotBillable, PricedUsage, QualityReport, Rejected, Span
 from farebox_collector.settings import Settings
 from farebox_collector.tariffs import Tariffs
 
@@ -17,9 +17,9 @@ class SpanReader:
         self._max_age_ns = settings.max_span_age_hours * _HOUR_NS
         self._tariffs = tariffs
 
-    def read(self, span: Span, received_at_ns: int) -> PricedUsage | NotBillable | Rejected:
+    def read(self, span: Span, received_at_ns: int) -> PricedUsage | QualityReport | NotBillable | Rejected:
         """What a span that was received at a moment comes to."""
         reading = dialects.read(span, self._wallet_attributes)
-        if isinstance(reading, NotBillable | Rejected):
+        if isinstance(reading, NotBillable | Rejected | QualityReport):
             return reading
         return price(reading, received_at_ns, self._max_age_ns, self._tariffs.book, self._tariffs.rules)

@@ -63,6 +63,21 @@ class Buckets(NamedTuple):
         return self.inclusive_input + self.output + self.output_audio + self.output_image
 
 
+class Quality(NamedTuple):
+    """How good an answer was, as far as somebody said: 1 is yes, 0 is no, None is that nobody said."""
+
+    cache_hit: int | None = None
+    """Whether a cache spared the model some or all of the work."""
+    citation_rate_ppm: int | None = None
+    """The share of the answer's claims that cite a source, in parts per million."""
+    human_reviewed: int | None = None
+    review_approved: int | None = None
+    """What the reviewer found; an approval implies a review."""
+
+
+NO_QUALITY = Quality()
+
+
 class UsageRecord(NamedTuple):
     """One model call as a dialect understood it: who, what, model, tokens, latency, outcome, tags."""
 
@@ -98,6 +113,18 @@ class UsageRecord(NamedTuple):
     """What had to be assumed to read this span; shown on the receipt."""
     units: tuple[tuple[str, int], ...] = ()
     """What else the call is billed by, such as (("web_searches", 2),); as `units.billable_units` gives it."""
+    quality: Quality = NO_QUALITY
+
+
+class QualityReport(NamedTuple):
+    """What somebody found out about the answer of a trace after its calls had ended."""
+
+    trace_id: bytes
+    """With `span_id`, the report's own span."""
+    span_id: bytes
+    subject_trace_id: bytes
+    """The trace that the report is about."""
+    quality: Quality
 
 
 class NotBillable(NamedTuple):

@@ -7,10 +7,11 @@ from sqlalchemy import Connection, Row
 
 from farebox_collector.ledger import dead_letters
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.quality import keep_reports
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.reading import SpanReader
-from farebox_collector.records import NotBillable, Rejected
+from farebox_collector.records import NotBillable, QualityReport, Rejected
 from farebox_collector.verdicts import Verdict
 
 
@@ -38,5 +39,8 @@ def _retry(connection: Connection, reader: SpanReader, letter: Row[Any], labels:
     dead_letters.remove(connection, letter.id)
     if isinstance(reading, NotBillable):
         return Retried(letter.id, Verdict.NOT_BILLABLE, reading.reason)
+    if isinstance(reading, QualityReport):
+        keep_reports(connection, letter.tenant_id, [reading], letter.received_at_ns, labels)
+        return Retried(letter.id, Verdict.NOTED, "")
     (verdict,) = record_usage(connection, letter.tenant_id, [reading], letter.received_at_ns, labels)
     return Retried(letter.id, verdict, reading.reason)

@@ -24,6 +24,8 @@ class Verdict(StrEnum):
     """A model call that ended in an error before it used anything: kept, costs nothing."""
     NOT_BILLABLE = "not_billable"
     """Not a model call: accepted, not kept."""
+    NOTED = "noted"
+    """What somebody found out about an answer after the call: kept once, however often it arrives."""
     REJECTED = "rejected"
     """Facts that cannot be booked (negative counts, no ids): refused for ever, reported as partial success."""
 
@@ -31,3 +33,5 @@ class Verdict(StrEnum):
 STORED = frozenset(
     {Verdict.CHARGED, Verdict.COVERED, Verdict.DEFERRED, Verdict.UNPRICED, Verdict.UNMETERED, Verdict.FAILED}
 )
+ONE_CALL = STORED - {Verdict.COVERED, Verdict.DEFERRED}
+"""Verdicts that stand for a call of their own, rather than for another view of one."""

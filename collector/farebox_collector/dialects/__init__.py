@@ -5,16 +5,17 @@ The contract of a dialect module:
 - `NAME` is what the usage record and the receipt call it; `KEYS` are all attributes it reads, `ONCE` those of them
   whose values never repeat.
 - `read(span, origin)` is pure. It returns None when the span does not speak this vocabulary, `NotBillable` when it does
-  but is no model call, `Rejected` when its facts can never be booked, and a `UsageRecord` otherwise.
+  but is no model call, `Rejected` when its facts can never be booked, a `QualityReport` when it tells of other spans,
+  and a `UsageRecord` otherwise.
 - Aliases of one count are coalesced, never added. Buckets come out disjoint. What had to be assumed is named.
 """
 
 from collections.abc import Iterable
 from typing import Protocol
 
-from farebox_collector.dialects import genai
+from farebox_collector.dialects import genai, quality
 from farebox_collector.dialects.attribution import ATTRIBUTION_KEYS, Origin, attribute_span
-from farebox_collector.records import NotBillable, Rejected, Span, UsageRecord
+from farebox_collector.records import NotBillable, QualityReport, Rejected, Span, UsageRecord
 
 
 class Dialect(Protocol):
@@ -24,11 +25,11 @@ class Dialect(Protocol):
     KEYS: frozenset[str]
     ONCE: frozenset[str]
 
-    def read(self, span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | None:
+    def read(self, span: Span, origin: Origin) -> UsageRecord | QualityReport | NotBillable | Rejected | None:
         """Read one span; see the package's contract."""
 
 
-DIALECTS: tuple[Dialect, ...] = (genai,)
+DIALECTS: tuple[Dialect, ...] = (genai, quality)
 
 _NO_DIALECT = NotBillable("not_genai")
 
@@ -43,7 +44,7 @@ def unique_attributes() -> frozenset[str]:
     return frozenset().union(*(dialect.ONCE for dialect in DIALECTS))
 
 
-def read(span: Span, wallet_attributes: tuple[str, ...]) -> UsageRecord | NotBillable | Rejected:
+def read(span: Span, wallet_attributes: tuple[str, ...]) -> UsageRecord | QualityReport | NotBillable | Rejected:
     """Read a span in the first dialect that it speaks."""
     origin = attribute_span(span, wallet_attributes)
     for dialect in DIALECTS:

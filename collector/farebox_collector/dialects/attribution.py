@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
+from farebox_collector.dialects.answer_quality import QUALITY_KEYS, quality_of
 from farebox_collector.dialects.text import first_identity, first_text, is_clean
-from farebox_collector.records import NO_EVENT, UNATTRIBUTED, Span
+from farebox_collector.records import NO_EVENT, NO_QUALITY, UNATTRIBUTED, Quality, Span
 
-ATTRIBUTION_KEYS = frozenset(
+ATTRIBUTION_KEYS = QUALITY_KEYS | frozenset(
     {
         "farebox.wallet",
         "farebox.event",
@@ -31,6 +32,7 @@ class Origin(NamedTuple):
     route: str
     region: str
     assumptions: tuple[str, ...]
+    quality: Quality = NO_QUALITY
 
 
 def attribute_span(span: Span, wallet_attributes: tuple[str, ...]) -> Origin:
@@ -56,4 +58,5 @@ def attribute_span(span: Span, wallet_attributes: tuple[str, ...]) -> Origin:
         first_text(attributes, "farebox.route"),
         first_text(attributes, "cloud.region") or first_text(span.resource, "cloud.region"),
         assumptions,
+        quality_of(attributes),
     )

@@ -113,6 +113,7 @@ def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | N
         region=origin.region,
         dialect=NAME,
         assumptions=origin.assumptions + assumptions,
+        quality=origin.quality,
     )
 
 

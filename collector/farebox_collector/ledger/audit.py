@@ -84,14 +84,13 @@ def _records_against_totals() -> str:
     figures = " OR ".join(f"sum(side * {name}) <> 0" for name in ("requests", *_TOTALLED))
     return f"""
         SELECT 'tenant ' || tenant_id || ', ' || verdict,
-               sum(CASE WHEN side = 1 THEN requests ELSE 0 END) || ' records', sum(CASE WHEN side = -1 THEN requests
-               ELSE 0 END) || ' requests, off by ' || sum(side * cost_nanousd) || ' nanousd and '
-               || sum(side * charge_nanocredits) || ' nanocredits'
+               sum(records) || ' records', sum(records - side * requests) || ' requests, off by '
+               || sum(side * cost_nanousd) || ' nanousd and ' || sum(side * charge_nanocredits) || ' nanocredits'
         FROM (
-            SELECT tenant_id, verdict, 1 AS side, 1 AS requests, {records}
+            SELECT tenant_id, verdict, 1 AS side, 1 AS records, 1 AS requests, {records}
             FROM usage_records
             UNION ALL
-            SELECT tenant_id, verdict, -1, requests, {columns} FROM usage_totals
+            SELECT tenant_id, verdict, 2 * reversed - 1, 0, requests, {columns} FROM usage_totals
         ) both_sides
         GROUP BY tenant_id, verdict HAVING {figures}
     """

@@ -6,6 +6,7 @@ from typing import Any
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
 from farebox_collector.records import Buckets, PricedUsage
 from farebox_collector.units import stored_units
+from farebox_collector.records import Buckets, PricedUsage, Quality
 from farebox_collector.verdicts import Verdict
 
 _MONEY_COLUMNS = (
@@ -47,6 +48,7 @@ RECORD_COLUMNS = (
     "task",
     "route",
     "region",
+    *Quality._fields,
     "dialect",
     "assumptions",
     *_MONEY_COLUMNS,
@@ -152,6 +154,7 @@ def record_row(tenant_id: int, transaction_id: int, received_at_ns: int, entry: 
         usage.task,
         usage.route,
         usage.region,
+        *usage.quality,
         usage.dialect,
         ",".join(entry.guessed),
         entry.verdict,

@@ -4,52 +4,15 @@ Every unique key begins with the tenant, so that the books can be sharded by ten
 would otherwise turn an integer overflow into a floating-point number without a word.
 """
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Column,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Table,
-    Text,
-    UniqueConstraint,
-    text,
-)
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, LargeBinary, UniqueConstraint
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(column_0_N_label)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+from farebox_collector.ledger.columns import Int64, metadata
+from farebox_collector.ledger.columns import identity as _identity
+from farebox_collector.ledger.columns import number as _number
+from farebox_collector.ledger.columns import table as _table
+from farebox_collector.ledger.columns import words as _text
 
-# STRICT tables know INTEGER only, which SQLite stores in up to 64 bits.
-Int64 = BigInteger().with_variant(Integer(), "sqlite")
-
-
-def _number(name: str, *, nullable: bool = False, default: int | None = None) -> Column[int]:
-    server_default = None if default is None else text(str(default))
-    return Column(name, Int64, nullable=nullable, server_default=server_default)
-
-
-def _text(name: str, *, default: str | None = None) -> Column[str]:
-    server_default = None if default is None else text(f"'{default}'")
-    return Column(name, Text, nullable=False, server_default=server_default)
-
-
-def _identity() -> Column[int]:
-    return Column("id", Int64, primary_key=True, autoincrement=True)
-
-
-def _table(name: str, *items: Column[int] | Column[str] | Column[bytes] | UniqueConstraint | CheckConstraint) -> Table:
-    return Table(name, metadata, *items, sqlite_strict=True)
-
+__all__ = ["metadata"]
 
 tenants = _table(
     "tenants",
@@ -215,6 +178,11 @@ usage_records = _table(
     _text("task"),
     _text("route"),
     _text("region"),
+    # What is known of the answer's quality: yes is 1, no is 0.
+    _number("cache_hit", nullable=True),
+    _number("citation_rate_ppm", nullable=True),
+    _number("human_reviewed", nullable=True),
+    _number("review_approved", nullable=True),
     _text("dialect"),
     _text("assumptions"),
     _text("verdict"),
@@ -325,7 +293,12 @@ usage_totals = _table(
     _text("event"),
     _text("provider"),
     _text("model"),
+    _text("dept", default=""),
+    _text("project", default=""),
+    _text("task", default=""),
     _text("verdict"),
+    # 0 for what was booked, 1 for what a correction took back: both only ever grow, as counters must.
+    _number("reversed", default=0),
     _number("requests"),
     _number("errors"),
     _number("input_tokens"),
@@ -340,7 +313,18 @@ usage_totals = _table(
     _number("reasoning_tokens"),
     _number("cost_nanousd"),
     _number("charge_nanocredits"),
-    UniqueConstraint("tenant_id", "event", "provider", "model", "verdict"),
+    UniqueConstraint(
+        "tenant_id",
+        "event",
+        "provider",
+        "model",
+        "dept",
+        "project",
+        "task",
+        "verdict",
+        "reversed",
+        name="uq_usage_totals",
+    ),
 )
 
 TOKEN_COLUMNS = (

@@ -1,79 +1,255 @@
-"""Running totals by event, provider, model and verdict: what the metrics are read from, so that no restart resets them.
+"""Running totals: what the metrics are read from, so that no restart and no second replica resets or doubles a graph.
 
-Names come from outside, so the number of rows is capped: past it a new combination is counted under `other`.
+Two tables out of one look at each batch. `usage_totals` holds requests, tokens and money by event, provider, model,
+dept, project, task and verdict; corrections add to rows of their own (`reversed`), since a counter may never fall.
+`service_totals` holds how calls went by provider, model, route and region, each call once, when it is first recorded.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from farebox_collector.ledger import bulk
-from farebox_collector.ledger.locks import NEW_LABELS, wait_in_turn
+from farebox_collector.ledger.control_tables import (
+    FIRST_CHUNK_BOUNDS_MS,
+    LATENCY_BOUNDS_MS,
+    credit_totals,
+    service_totals,
+)
+from farebox_collector.ledger.labels import TableLabels, folded, place
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_totals
-from farebox_collector.records import PricedUsage
-from farebox_collector.verdicts import Verdict
+from farebox_collector.records import PricedUsage, Quality
+from farebox_collector.verdicts import ONE_CALL, Verdict
 
 MAX_LABELS = 1_000
-"""Most combinations of event, provider and model a tenant has in its totals."""
-OTHER = "other"
+"""Most combinations of names a tenant has in its usage totals; `labels` says what becomes of more."""
+MAX_SERVICE_LABELS = 200
+"""The same for its service totals, each of which is two histograms."""
 
-_KEY = ("tenant_id", "event", "provider", "model", "verdict")
-_SUMS = ("requests", "errors", *TOKEN_COLUMNS, "cost_nanousd", "charge_nanocredits")
+USAGE_LABELS = ("event", "provider", "model", "dept", "project", "task")
+SERVICE_LABELS = ("provider", "model", "route", "region")
+LATENCY_COLUMNS = tuple(f"latency_le_{bound}ms" for bound in LATENCY_BOUNDS_MS)
+FIRST_CHUNK_COLUMNS = tuple(f"first_chunk_le_{bound}ms" for bound in FIRST_CHUNK_BOUNDS_MS)
+QUALITY_COLUMNS = (
+    "cache_lookups",
+    "cache_hits",
+    "citation_rates",
+    "citation_rate_ppm",
+    "human_reviews",
+    "human_approvals",
+)
+
+_USAGE_KEY = ("tenant_id", *USAGE_LABELS, "verdict", "reversed")
+_USAGE_SUMS = ("requests", "errors", *TOKEN_COLUMNS, "cost_nanousd", "charge_nanocredits")
+_SERVICE_KEY = ("tenant_id", *SERVICE_LABELS)
+_SERVICE_SUMS = (
+    "requests",
+    "errors",
+    "latency_us",
+    *LATENCY_COLUMNS,
+    "first_chunks",
+    "first_chunk_us",
+    *FIRST_CHUNK_COLUMNS,
+    "input_tokens",
+    "output_tokens",
+    *QUALITY_COLUMNS,
+)
 _NO_TOKENS = (0,) * len(TOKEN_COLUMNS)
+_LATENCY_BOUNDS_NS = tuple(bound * 1_000_000 for bound in LATENCY_BOUNDS_MS)
+_FIRST_CHUNK_BOUNDS_NS = tuple(bound * 1_000_000 for bound in FIRST_CHUNK_BOUNDS_MS)
+_MAX_LATENCY_NS = 86_400 * 10**9
+"""A call counts for a day at most: one broken clock must not drown the sum."""
+_EMBEDDINGS = "embeddings"
 
-Label = tuple[str, str, str]
-_OTHERS: Label = (OTHER, OTHER, OTHER)
+Counted = Sequence[tuple[PricedUsage, Verdict]]
 
 
 class TotalLabels:
-    """The combinations of (event, provider, model) that have a total of their own, a tenant."""
+    """The combinations of names that have totals of their own, a tenant."""
 
     def __init__(self) -> None:
-        self._known: dict[int, set[Label]] = {}
+        self.usage = TableLabels(usage_totals, USAGE_LABELS, 3, MAX_LABELS)
+        self.service = TableLabels(service_totals, SERVICE_LABELS, 2, MAX_SERVICE_LABELS)
         self.folded = 0
-        """How many calls were counted under `other` since this process began."""
+        """How many calls were counted under `other` names since this process began."""
 
-    def admit(self, connection: Connection, tenant_id: int, labels: Iterable[Label]) -> set[Label]:
-        """Those of the labels that are counted under their own name; the others go under `other`.
 
-        Labels that are new here are decided by what the books have at that moment: other replicas add some too, and
-        what this one added in a transaction that failed is not there.
-        """
-        wanted = set(labels)
-        if wanted - self._known.get(tenant_id, set()):
-            wait_in_turn(connection, NEW_LABELS, [tenant_id])
-            columns = (usage_totals.c.event, usage_totals.c.provider, usage_totals.c.model)
-            rows = connection.execute(select(*columns).distinct().where(usage_totals.c.tenant_id == tenant_id))
-            known = {(event, provider, model) for event, provider, model in rows}
-            room = max(0, MAX_LABELS - len(known - {_OTHERS}))
-            known.update(sorted(wanted - known)[:room])
-            self._known[tenant_id] = known
-        return wanted & self._known[tenant_id]
+class _Key(NamedTuple):
+    """What the calls of one group have in common. The order is that of the two tables' labels."""
+
+    verdict: Verdict
+    event: str
+    provider: str
+    model: str
+    dept: str
+    project: str
+    task: str
+    route: str
+    region: str
+
+    @property
+    def usage(self) -> tuple[str, ...]:
+        return self[1:7]
+
+    @property
+    def service(self) -> tuple[str, ...]:
+        return self.provider, self.model, self.route, self.region
+
+
+def count_new_calls(connection: Connection, tenant_id: int, calls: Counted, labels: TotalLabels) -> None:
+    """Add newly recorded calls to all totals."""
+    groups = _grouped(calls)
+    _add_usage(connection, tenant_id, groups, labels, reversed=False)
+    one_call = {key: group for key, group in groups.items() if key.verdict in ONE_CALL}
+    sums = {key: _service_sums(group) for key, group in one_call.items()}
+    _add_service(connection, tenant_id, [(key.service, row) for key, row in sums.items()], labels)
 
 
 def add_to_totals(
-    connection: Connection, tenant_id: int, calls: Sequence[tuple[PricedUsage, Verdict]], labels: TotalLabels
+    connection: Connection, tenant_id: int, calls: Counted, labels: TotalLabels, *, reversed: bool
 ) -> None:
-    """Add newly recorded calls to their totals."""
-    sums: defaultdict[tuple[Label, Verdict], list[int]] = defaultdict(lambda: [0] * len(_SUMS))
-    admitted = labels.admit(connection, tenant_id, (_label(call) for call, _ in calls))
+    """Add a correction to the usage totals: records that are taken back with `reversed`, what replaces them without.
+
+    Only ever adds: what holds is what was booked less what was reversed.
+    """
+    _add_usage(connection, tenant_id, _grouped(calls), labels, reversed=reversed)
+
+
+def add_quality(
+    connection: Connection,
+    tenant_id: int,
+    reports: Sequence[tuple[tuple[str, str, str, str], Quality]],
+    labels: TotalLabels,
+) -> None:
+    """Add what was reported of answers after their calls, each under (provider, model, route, region)."""
+    before = len(_SERVICE_SUMS) - len(QUALITY_COLUMNS)
+    rows = [(label, (*(0,) * before, *_quality_sums([quality], 0, 0))) for label, quality in reports]
+    _add_service(connection, tenant_id, rows, labels)
+
+
+def add_credits(connection: Connection, tenant_id: int, source: str, amount_nanocredits: int) -> None:
+    """Count credits that came into (positive) wallets from a source, such as `deposit`. Only ever adds."""
+    if amount_nanocredits <= 0:
+        raise ValueError("totals only grow")
+    key, sums = ("tenant_id", "source"), ("movements", "amount_nanocredits")
+    bulk.insert_adding(connection, credit_totals.name, key, sums, [(tenant_id, source, 1, amount_nanocredits)])
+
+
+def _grouped(calls: Counted) -> dict[_Key, list[PricedUsage]]:
+    """Calls by what they have in common: one look-up a call, all sums are then made over whole groups."""
+    groups: defaultdict[tuple[str, ...], list[PricedUsage]] = defaultdict(list)
     for call, verdict in calls:
-        label = _label(call)
-        if label not in admitted:
-            label = _OTHERS
-            labels.folded += 1
-        row = sums[label, verdict]
-        row[0] += 1
-        row[1] += bool(call.usage.error_type)
-        for index, count in enumerate(call.usage.buckets or _NO_TOKENS, start=2):
-            row[index] += count
-        if verdict is Verdict.CHARGED:
-            row[-2] += call.cost_nanousd or 0
-            row[-1] += call.charge_nanocredits or 0
-    rows = [(tenant_id, *label, verdict, *row) for (label, verdict), row in sorted(sums.items())]
-    bulk.insert_adding(connection, "usage_totals", _KEY, _SUMS, rows)
+        usage = call.usage
+        groups[
+            verdict,
+            usage.event,
+            call.provider,
+            call.model,
+            usage.dept,
+            usage.project,
+            usage.task,
+            usage.route,
+            usage.region,
+        ].append(call)
+    return {_Key._make(key): group for key, group in groups.items()}
 
 
-def _label(call: PricedUsage) -> Label:
-    return call.usage.event, call.provider, call.model
+def _add_usage(
+    connection: Connection,
+    tenant_id: int,
+    groups: Mapping[_Key, list[PricedUsage]],
+    labels: TotalLabels,
+    *,
+    reversed: bool,
+) -> None:
+    placed = labels.usage.places(connection, tenant_id, (key.usage for key in groups))
+    labels.folded += folded(placed, {key.usage: len(group) for key, group in groups.items()})
+    sums: defaultdict[tuple[str, ...], Sequence[int]] = defaultdict(lambda: (0,) * len(_USAGE_SUMS))
+    for key, group in groups.items():
+        row = (*place(placed, key.usage), key.verdict)
+        sums[row] = _added(sums[row], _usage_sums(key.verdict, group))
+    rows = [(tenant_id, *key, int(reversed), *row) for key, row in sorted(sums.items())]
+    bulk.insert_adding(connection, usage_totals.name, _USAGE_KEY, _USAGE_SUMS, rows)
+
+
+def _add_service(
+    connection: Connection,
+    tenant_id: int,
+    rows: Iterable[tuple[tuple[str, ...], Sequence[int]]],
+    labels: TotalLabels,
+) -> None:
+    counted = list(rows)
+    placed = labels.service.places(connection, tenant_id, (label for label, _ in counted))
+    sums: defaultdict[tuple[str, ...], Sequence[int]] = defaultdict(lambda: (0,) * len(_SERVICE_SUMS))
+    for label, row in counted:
+        under = place(placed, label)
+        sums[under] = _added(sums[under], row)
+    table_rows = [(tenant_id, *under, *row) for under, row in sorted(sums.items())]
+    bulk.insert_adding(connection, service_totals.name, _SERVICE_KEY, _SERVICE_SUMS, table_rows)
+
+
+def _added(left: Sequence[int], right: Sequence[int]) -> list[int]:
+    return [a + b for a, b in zip(left, right, strict=True)]
+
+
+def _usage_sums(verdict: Verdict, group: Sequence[PricedUsage]) -> list[int]:
+    """The values of `_USAGE_SUMS`."""
+    money = (0, 0)
+    if verdict is Verdict.CHARGED:
+        money = (sum(call.cost_nanousd or 0 for call in group), sum(call.charge_nanocredits or 0 for call in group))
+    return [len(group), _errors(group), *_token_sums(group), *money]
+
+
+def _service_sums(group: Sequence[PricedUsage]) -> list[int]:
+    """The values of `_SERVICE_SUMS`."""
+    latencies = sorted(min(call.usage.latency_ns, _MAX_LATENCY_NS) for call in group)
+    first_chunks = sorted(
+        call.usage.time_to_first_chunk_ns for call in group if call.usage.time_to_first_chunk_ns is not None
+    )
+    tokens = [call.usage.buckets for call in group if call.usage.buckets]
+    asked = [
+        call.usage.buckets
+        for call in group
+        if call.usage.buckets and call.usage.operation != _EMBEDDINGS and call.usage.quality.cache_hit is None
+    ]
+    return [
+        len(group),
+        _errors(group),
+        sum(latencies) // 1000,
+        *(bisect_right(latencies, bound) for bound in _LATENCY_BOUNDS_NS),
+        len(first_chunks),
+        sum(first_chunks) // 1000,
+        *(bisect_right(first_chunks, bound) for bound in _FIRST_CHUNK_BOUNDS_NS),
+        sum(buckets.inclusive_input for buckets in tokens),
+        sum(buckets.total - buckets.inclusive_input for buckets in tokens),
+        # Where nobody says whether a cache was hit, the provider's own prompt cache counts.
+        *_quality_sums(
+            [call.usage.quality for call in group], len(asked), sum(buckets.cache_read > 0 for buckets in asked)
+        ),
+    ]
+
+
+def _quality_sums(told: Sequence[Quality], lookups: int, hits: int) -> list[int]:
+    """The values of `QUALITY_COLUMNS`, with what is known of the cache otherwise."""
+    said = [quality for quality in told if any(fact is not None for fact in quality)]
+    rates = [quality.citation_rate_ppm for quality in said if quality.citation_rate_ppm is not None]
+    return [
+        lookups + sum(quality.cache_hit is not None for quality in said),
+        hits + sum(quality.cache_hit or 0 for quality in said),
+        len(rates),
+        sum(rates),
+        sum(quality.human_reviewed or 0 for quality in said),
+        sum(quality.review_approved or 0 for quality in said),
+    ]
+
+
+def _errors(group: Sequence[PricedUsage]) -> int:
+    return sum(1 for call in group if call.usage.error_type)
+
+
+def _token_sums(group: Sequence[PricedUsage]) -> Sequence[int]:
+    tokens = [call.usage.buckets for call in group if call.usage.buckets]
+    return [sum(column) for column in zip(*tokens, strict=True)] if tokens else _NO_TOKENS

@@ -23,7 +23,7 @@ from farebox_collector.ledger.one_charge import (
     settle_kept_out,
 )
 from farebox_collector.ledger.tables import transactions, usage_records
-from farebox_collector.ledger.totals import TotalLabels, add_to_totals
+from farebox_collector.ledger.totals import TotalLabels, count_new_calls
 from farebox_collector.money import MAX_SUM_NANO
 from farebox_collector.records import PricedUsage
 from farebox_collector.verdicts import Verdict
@@ -117,7 +117,7 @@ def _book(
             active=wallets,
             spending=True,
         )
-        add_to_totals(connection, tenant_id, [(entry.call, entry.verdict) for entry in recorded], labels)
+        count_new_calls(connection, tenant_id, [(entry.call, entry.verdict) for entry in recorded], labels)
     else:
         # Nothing was new; this id was never seen outside this database transaction.
         connection.execute(delete(transactions).where(transactions.c.id == transaction_id))

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, delete, select
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.journal import ISSUED_ACCOUNT, Leg, balance, open_transaction, post, wallet_account
 from farebox_collector.ledger.tables import idempotency_keys, transactions
+from farebox_collector.ledger.totals import add_credits
 from farebox_collector.money import MAX_SUM_NANO, AmountError
 
 DEPOSIT = "deposit"
@@ -60,6 +61,7 @@ def deposit(
             Leg(ISSUED_ACCOUNT, -amount_nanocredits),
         ]
         post(connection, tenant_id, transaction_id, at_ns, legs, active=frozenset({wallet}))
+        add_credits(connection, tenant_id, DEPOSIT, amount_nanocredits)
     return Deposited(transaction_id, balance(connection, tenant_id, wallet_account(wallet)), repeated)
 
 

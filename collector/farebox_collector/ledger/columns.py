@@ -1,0 +1,48 @@
+"""What every table is made of. Integers hold 64 bits in either database; names are never NULL."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_N_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# STRICT tables know INTEGER only, which SQLite stores in up to 64 bits.
+Int64 = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def number(name: str, *, nullable: bool = False, default: int | None = None) -> Column[int]:
+    """A 64-bit integer."""
+    server_default = None if default is None else text(str(default))
+    return Column(name, Int64, nullable=nullable, server_default=server_default)
+
+
+def words(name: str, *, default: str | None = None) -> Column[str]:
+    """A text, never NULL."""
+    server_default = None if default is None else text(f"'{default}'")
+    return Column(name, Text, nullable=False, server_default=server_default)
+
+
+def identity() -> Column[int]:
+    """The key that every table has, in the order of recording."""
+    return Column("id", Int64, primary_key=True, autoincrement=True)
+
+
+def table(name: str, *items: Column[int] | Column[str] | Column[bytes] | UniqueConstraint | CheckConstraint) -> Table:
+    """A table of the books."""
+    return Table(name, metadata, *items, sqlite_strict=True)

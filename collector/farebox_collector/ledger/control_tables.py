@@ -1,0 +1,67 @@
+"""Tables of the control room: how calls went, what people reported of answers, credits by where they came from."""
+
+from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint
+
+from farebox_collector.ledger.columns import identity, number, table, words
+
+LATENCY_BOUNDS_MS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000, 40_000, 80_000, 160_000)
+FIRST_CHUNK_BOUNDS_MS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000)
+
+# How calls went, each counted once, when it is first recorded; corrections of money leave these alone.
+service_totals = table(
+    "service_totals",
+    identity(),
+    number("tenant_id"),
+    words("provider"),
+    words("model"),
+    words("route"),
+    words("region"),
+    number("requests"),
+    number("errors"),
+    # Microseconds: in nanoseconds a few broken clocks could fill the column.
+    number("latency_us"),
+    # Calls that took so long or less.
+    *(number(f"latency_le_{bound}ms") for bound in LATENCY_BOUNDS_MS),
+    number("first_chunks"),
+    number("first_chunk_us"),
+    *(number(f"first_chunk_le_{bound}ms") for bound in FIRST_CHUNK_BOUNDS_MS),
+    number("input_tokens"),
+    number("output_tokens"),
+    number("cache_lookups"),
+    number("cache_hits"),
+    # Answers whose citations were looked at, and the sum of their citation rates.
+    number("citation_rates"),
+    number("citation_rate_ppm"),
+    number("human_reviews"),
+    number("human_approvals"),
+    UniqueConstraint("tenant_id", "provider", "model", "route", "region"),
+)
+
+credit_totals = table(
+    "credit_totals",
+    identity(),
+    number("tenant_id"),
+    words("source"),
+    number("movements"),
+    number("amount_nanocredits"),
+    UniqueConstraint("tenant_id", "source"),
+)
+
+quality_reports = table(
+    "quality_reports",
+    identity(),
+    number("tenant_id"),
+    Column("trace_id", LargeBinary, nullable=False),
+    Column("span_id", LargeBinary, nullable=False),
+    Column("subject_trace_id", LargeBinary, nullable=False),
+    number("received_at_ns"),
+    number("cache_hit", nullable=True),
+    number("citation_rate_ppm", nullable=True),
+    number("human_reviewed", nullable=True),
+    number("review_approved", nullable=True),
+    # Whose totals it was counted in; empty where the trace has no call in the books yet.
+    words("provider"),
+    words("model"),
+    UniqueConstraint("tenant_id", "trace_id", "span_id"),
+)
+Index("ix_quality_reports_subject_trace_id", quality_reports.c.tenant_id, quality_reports.c.subject_trace_id)
