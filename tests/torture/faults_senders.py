@@ -154,7 +154,7 @@ def many_models(world: World) -> Result:
     combinations = world.books.number(
         "SELECT count(*) FROM (SELECT DISTINCT event, provider, model FROM usage_totals) combinations"
     )
-    if combinations > _MAX_COMBINATIONS + 1:
+    if combinations > 2 * _MAX_COMBINATIONS + 1:  # half of them with tags as `other`
         raise Broken(f"{combinations} combinations have totals of their own")
     series = len(collector.metrics())
     if series > 20 * _MAX_COMBINATIONS:

@@ -4,9 +4,8 @@ from hashlib import blake2b
 from typing import Any
 
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
-from farebox_collector.records import Buckets, PricedUsage
-from farebox_collector.units import stored_units
 from farebox_collector.records import Buckets, PricedUsage, Quality
+from farebox_collector.units import stored_units
 from farebox_collector.verdicts import Verdict
 
 _MONEY_COLUMNS = (

@@ -15,11 +15,9 @@ from farebox_collector.metrics import catalogue
 from farebox_collector.metrics.catalogue import Metric
 from farebox_collector.money import NANO
 from farebox_collector.records import UNATTRIBUTED
-from farebox_collector.verdicts import STORED, Verdict
+from farebox_collector.verdicts import ONE_CALL, STORED, Verdict
 
 _Label = tuple[str, str, str]
-_ONE_CALL = frozenset(STORED - {Verdict.COVERED, Verdict.DEFERRED})
-"""Verdicts that stand for a call of their own, rather than for another view of one."""
 
 
 class LedgerCollector(Collector):
@@ -45,9 +43,11 @@ class LedgerCollector(Collector):
         tokens: Counter[tuple[_Label, str]] = Counter()
         records: Counter[str] = Counter(dict.fromkeys(STORED, 0))
         for row in rows:
+            if row.reversed:
+                continue
             label = (row.event, row.provider, row.model)
             records[row.verdict] += row.requests
-            if row.verdict in _ONE_CALL:
+            if row.verdict in ONE_CALL:
                 requests[label] += row.requests
                 errors[label] += row.errors
             if row.verdict == Verdict.CHARGED:

@@ -26,9 +26,7 @@ SERVICE_SUMS = {
     "requests": "1",
     "errors": "CASE WHEN error_type <> '' THEN 1 ELSE 0 END",
     "latency_us": f"({LATENCY_NS}) / 1000",
-    **{
-        f"latency_le_{bound}ms": f"CASE WHEN latency_ns <= {bound * 10**6} THEN 1 ELSE 0 END" for bound in LATENCY_MS
-    },
+    **{f"latency_le_{bound}ms": f"CASE WHEN latency_ns <= {bound * 10**6} THEN 1 ELSE 0 END" for bound in LATENCY_MS},
     "first_chunks": "CASE WHEN time_to_first_chunk_ns IS NULL THEN 0 ELSE 1 END",
     "first_chunk_us": "coalesce(time_to_first_chunk_ns, 0) / 1000",
     **{
@@ -89,7 +87,9 @@ def upgrade() -> None:
         sa.Column("provider", sa.Text(), nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_quality_reports")),
-        sa.UniqueConstraint("tenant_id", "trace_id", "span_id", name=op.f("uq_quality_reports_tenant_id_trace_id_span_id")),
+        sa.UniqueConstraint(
+            "tenant_id", "trace_id", "span_id", name=op.f("uq_quality_reports_tenant_id_trace_id_span_id")
+        ),
         sqlite_strict=True,
     )
     op.create_index("ix_quality_reports_subject_trace_id", "quality_reports", ["tenant_id", "subject_trace_id"])
