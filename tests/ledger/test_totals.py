@@ -180,7 +180,7 @@ def test_books_from_before_keep_their_totals(database: Database) -> None:
         record_usage(connection, DEFAULT_TENANT_ID, made, START_NS, TotalLabels())
         deposit(connection, DEFAULT_TENANT_ID, "ada", 5_000, "k", START_NS)
         expected = [tuple(row)[1:] for row in rows_of(connection, service_totals)]
-        command.downgrade(alembic_config(connection), "0003")
+        command.downgrade(alembic_config(connection), "0004")
     with database.transaction() as connection:
         command.upgrade(alembic_config(connection), "head")
         assert [tuple(row)[1:] for row in rows_of(connection, service_totals)] == expected
