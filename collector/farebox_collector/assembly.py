@@ -6,20 +6,26 @@ import logging
 import signal
 import socket
 import sqlite3
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
+import grpc
+import grpc.aio
 import uvicorn
 from prometheus_client import CollectorRegistry, disable_created_metrics, make_asgi_app
 
 from farebox_collector import dialects
+from farebox_collector.credentials import ALL_SCOPES, Scope
+from farebox_collector.keyring import KeyRing
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.keys import any_key, create_key
 from farebox_collector.ledger.prices import BookChange, book_edition, import_prices
-from farebox_collector.ledger.rules import ensure_default_tenant
-from farebox_collector.ledger.schema import migrate
+from farebox_collector.ledger.schema import has_table, migrate
+from farebox_collector.ledger.tenants import ensure_default_tenant
 from farebox_collector.metrics.exporter import LedgerCollector
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.pipeline import Pipeline
@@ -29,10 +35,12 @@ from farebox_collector.receivers import http as http_receiver
 from farebox_collector.receivers.intake import Intake
 from farebox_collector.receivers.otlp_json import JsonDecoder
 from farebox_collector.receivers.protobuf import ProtobufDecoder
-from farebox_collector.settings import Settings, host_and_port
+from farebox_collector.records import DEFAULT_TENANT_ID
+from farebox_collector.settings import Settings, host_and_port, is_loopback
 from farebox_collector.surfaces import api
+from farebox_collector.surfaces.callers import Doorkeeper
 from farebox_collector.surfaces.context import Context
-from farebox_collector.surfaces.hosts import LoopbackHosts
+from farebox_collector.surfaces.hosts import AllowedHosts
 from farebox_collector.tariffs import Tariffs
 from farebox_collector.upkeep import Upkeep
 
@@ -73,6 +81,9 @@ def open_books(settings: Settings, clock: Clock = time.time_ns, progress: Progre
             migrate(database)
             with database.transaction() as connection:
                 ensure_default_tenant(connection, clock())
+                if settings.bootstrap_key is not None and not any_key(connection):
+                    token = settings.bootstrap_key.get_secret_value()
+                    create_key(connection, DEFAULT_TENANT_ID, "bootstrap", ALL_SCOPES, clock(), token=token)
                 empty = not book_edition(connection)
             if empty:
                 change = import_catalogue(database, clock, progress)
@@ -104,6 +115,7 @@ async def serve(settings: Settings, on_ready: Callable[[Listening], None], clock
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    await asyncio.to_thread(_require_keys, settings)
     with contextlib.closing(await asyncio.to_thread(open_books, settings, clock)) as database:
         _logger.info("the books are open", extra={"kind": type(database).__name__, "sqlite": sqlite3.sqlite_version})
         async with _running(settings, database, clock, stop) as listening:
@@ -111,6 +123,33 @@ async def serve(settings: Settings, on_ready: Callable[[Listening], None], clock
             await stop.wait()
             _logger.info("draining")
     _logger.info("stopped")
+
+
+def _require_keys(settings: Settings) -> None:
+    """Raise CannotListen for an address that others can reach while nobody has a key; warn of plain text there.
+
+    Looks before anything is created: what is refused leaves nothing behind.
+    """
+    reachable = {name: address for name, address in settings.addresses.items() if not is_loopback(address)}
+    if not reachable:
+        return
+    if settings.bootstrap_key is None and not _has_keys(settings.database_url):
+        name, address = next(iter(reachable.items()))
+        raise CannotListen(
+            f"{name}: refusing to listen on {address}: there are no API keys yet, so whoever reaches a port could read"
+            " and write the books; make one with `farebox keys create`, or set FAREBOX_BOOTSTRAP_KEY"
+        )
+    if settings.tls_certificate is None:
+        _logger.warning("keys and usage travel in plain text; set FAREBOX_TLS_CERTIFICATE, or end TLS in front")
+
+
+def _has_keys(database_url: str) -> bool:
+    try:
+        database = open_database(database_url, writable=False)
+    except FileNotFoundError:
+        return False
+    with contextlib.closing(database), database.reading() as connection:
+        return has_table(connection, "api_keys") and any_key(connection)
 
 
 @asynccontextmanager
@@ -122,7 +161,8 @@ async def _running(
     meters = Meters(registry, settings.queue_max_bytes)
     registry.register(LedgerCollector(database))
     pipeline = Pipeline(settings, database, Tariffs(database, clock), meters, clock)
-    intake = Intake(pipeline, meters)
+    keyring = KeyRing(database, clock)
+    intake = Intake(pipeline, keyring, meters)
     wanted = dialects.wanted_attributes(settings.wallet_attributes)
     decode_protobuf = ProtobufDecoder(wanted, dialects.unique_attributes())
     started = False
@@ -138,26 +178,42 @@ async def _running(
             grpc_receiver.TraceService(intake, decode_protobuf), settings.max_request_bytes, settings.max_connections
         )
         try:
-            grpc_port = grpc_server.add_insecure_port(settings.grpc_address)
+            grpc_port = _open_grpc(grpc_server, settings)
         except RuntimeError as error:
             raise CannotListen(f"cannot listen on {settings.grpc_address}: is something else there?") from error
         # Stopped in reverse: intake first, API and metrics last, so that a drain can be watched.
         metrics_port = await stack.enter_async_context(
-            _http_server(make_asgi_app(registry), settings.metrics_address, settings)
+            _http_server(_metrics(registry, keyring, meters, settings), settings.metrics_address, settings)
         )
+        context = Context(database, clock, ready, keyring, meters)
         api_port = await stack.enter_async_context(
-            _http_server(api.application(Context(database, clock, ready)), settings.api_address, settings)
+            _http_server(api.application(context), settings.api_address, settings)
         )
         stack.push_async_callback(pipeline.close)
         otlp_http_port = await stack.enter_async_context(_http_server(otlp_http, settings.otlp_http_address, settings))
         await grpc_server.start()
-        upkeep = asyncio.create_task(Upkeep(settings, database, meters, clock).run())
+        upkeep = asyncio.create_task(Upkeep(settings, database, meters, clock, (keyring.note_use,)).run())
         stack.push_async_callback(_cancelled, upkeep)
         # What was taken is answered by then: what is still open has not begun, or its client is gone.
         stack.push_async_callback(grpc_server.stop, _STOP_SECONDS)
         stack.push_async_callback(pipeline.settle)
         started = True
         yield Listening(grpc_port, otlp_http_port, api_port, metrics_port)
+
+
+def _open_grpc(server: grpc.aio.Server, settings: Settings) -> int:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return int(server.add_insecure_port(settings.grpc_address))
+    credentials = grpc_receiver.server_credentials(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    return int(server.add_secure_port(settings.grpc_address, credentials))
+
+
+def _metrics(registry: CollectorRegistry, keyring: KeyRing, meters: Meters, settings: Settings) -> Any:
+    """The metrics' application; where others reach it, it wants a key, for it says what is earned and spent."""
+    app = make_asgi_app(registry)
+    if is_loopback(settings.metrics_address) or settings.metrics_without_key:
+        return app
+    return Doorkeeper(app, keyring, meters, "metrics", "/", scope=Scope.READ)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -191,7 +247,7 @@ async def _http_server(app: Any, address: str, settings: Settings) -> AsyncItera
     except OSError as error:
         raise CannotListen(f"cannot listen on {address}: {error.strerror}") from error
     config = uvicorn.Config(
-        LoopbackHosts(app),
+        AllowedHosts(app, settings.allowed_hosts, any_address=not is_loopback(address)),
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -202,6 +258,10 @@ async def _http_server(app: Any, address: str, settings: Settings) -> AsyncItera
         # A client that never finishes its request must not hold up the end.
         timeout_graceful_shutdown=_STOP_SECONDS,
         limit_concurrency=settings.max_connections,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        ssl_ca_certs=None if settings.tls_client_ca is None else str(settings.tls_client_ca),
+        ssl_cert_reqs=ssl.CERT_NONE if settings.tls_client_ca is None else ssl.CERT_REQUIRED,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[bound]))

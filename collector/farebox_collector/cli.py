@@ -12,7 +12,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from farebox_collector import assembly, logs
-from farebox_collector.commands import deadletters, prices, rules, wallets
+from farebox_collector.commands import deadletters, keys, prices, rules, tenants, wallets
 from farebox_collector.commands.terminal import (
     AsJson,
     DatabaseUrl,
@@ -36,7 +36,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group, name in ((prices, "prices"), (wallets, "wallets"), (rules, "rules"), (deadletters, "deadletters")):
+for group, name in (
+    (prices, "prices"),
+    (wallets, "wallets"),
+    (rules, "rules"),
+    (deadletters, "deadletters"),
+    (keys, "keys"),
+    (tenants, "tenants"),
+):
     app.add_typer(group.app, name=name)
 
 

@@ -133,7 +133,7 @@ class Pipeline:
         for number, span in enumerate(request.decode(request.body), start=1):
             if number > self._settings.max_request_spans:
                 raise RequestTooLarge(f"more than {self._settings.max_request_spans} spans in one request")
-            reading = self._reader.read(span, batch.received_at_ns)
+            reading = self._reader.read(span, batch.tenant_id, batch.received_at_ns)
             if isinstance(reading, NotBillable):
                 batch.verdicts[Verdict.NOT_BILLABLE] += 1
             elif isinstance(reading, QualityReport):

@@ -17,9 +17,11 @@ class SpanReader:
         self._max_age_ns = settings.max_span_age_hours * _HOUR_NS
         self._tariffs = tariffs
 
-    def read(self, span: Span, received_at_ns: int) -> PricedUsage | QualityReport | NotBillable | Rejected:
-        """What a span that was received at a moment comes to."""
+    def read(
+        self, span: Span, tenant_id: int, received_at_ns: int
+    ) -> PricedUsage | QualityReport | NotBillable | Rejected:
+        """What a span of a tenant that was received at a moment comes to."""
         reading = dialects.read(span, self._wallet_attributes)
         if isinstance(reading, NotBillable | Rejected | QualityReport):
             return reading
-        return price(reading, received_at_ns, self._max_age_ns, self._tariffs.book, self._tariffs.rules)
+        return price(reading, received_at_ns, self._max_age_ns, *self._tariffs.of(tenant_id))

@@ -33,7 +33,7 @@ def retry(database: Database, reader: SpanReader, letters: Sequence[Row[Any]]) -
 
 
 def _retry(connection: Connection, reader: SpanReader, letter: Row[Any], labels: TotalLabels) -> Retried:
-    reading = reader.read(dead_letters.span_of(letter), letter.received_at_ns)
+    reading = reader.read(dead_letters.span_of(letter), letter.tenant_id, letter.received_at_ns)
     if isinstance(reading, Rejected):
         return Retried(letter.id, Verdict.REJECTED, reading.reason)
     dead_letters.remove(connection, letter.id)

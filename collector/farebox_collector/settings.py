@@ -2,9 +2,9 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -12,6 +12,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from farebox_collector.credentials import key_id_of
 
 CONFIG_FILE = "farebox.toml"
 
@@ -22,27 +24,27 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def check_loopback(value: str) -> str:
-    """Check an address to listen on. Raises ValueError unless it is `host:port` on the loopback interface."""
+def check_address(value: str) -> str:
+    """Check an address to listen on. Raises ValueError unless it is `host:port` with an IP address or localhost."""
     host, colon, port = value.rpartition(":")
     host = host.strip("[]")
     if not colon or not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"{value!r} is not host:port")
-    loopback = host == "localhost"
-    if not loopback:
+    if host != "localhost":
         try:
-            loopback = ipaddress.ip_address(host).is_loopback
+            ipaddress.ip_address(host)
         except ValueError:
             raise ValueError(f"{host!r} is neither an IP address nor localhost") from None
-    if not loopback:
-        raise ValueError(
-            f"refusing to listen on {host}: this version has no API keys yet, so whoever reaches a port could read"
-            " and write the books; listen on 127.0.0.1 and put an authenticating proxy in front"
-        )
     return value
 
 
-LoopbackAddress = Annotated[str, AfterValidator(check_loopback)]
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach an address to listen on."""
+    host, _ = host_and_port(address)
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+
+
+Address = Annotated[str, AfterValidator(check_address)]
 
 
 class Settings(BaseSettings):
@@ -54,10 +56,29 @@ class Settings(BaseSettings):
         "sqlite:///.farebox/farebox.db",
         description="Where the books are kept, as a SQLAlchemy URL: `sqlite:///…` or `postgresql+psycopg://…`.",
     )
-    grpc_address: LoopbackAddress = Field("127.0.0.1:4317", description="OTLP/gRPC intake.")
-    otlp_http_address: LoopbackAddress = Field("127.0.0.1:4318", description="OTLP/HTTP intake, `/v1/traces`.")
-    api_address: LoopbackAddress = Field("127.0.0.1:8080", description="HTTP API, its documentation at `/docs`.")
-    metrics_address: LoopbackAddress = Field("127.0.0.1:9464", description="Prometheus metrics, `/metrics`.")
+    grpc_address: Address = Field("127.0.0.1:4317", description="OTLP/gRPC intake.")
+    otlp_http_address: Address = Field("127.0.0.1:4318", description="OTLP/HTTP intake, `/v1/traces`.")
+    api_address: Address = Field("127.0.0.1:8080", description="HTTP API, its documentation at `/docs`.")
+    metrics_address: Address = Field("127.0.0.1:9464", description="Prometheus metrics, `/metrics`.")
+    bootstrap_key: SecretStr | None = Field(
+        None,
+        description="A key with every scope for the tenant `default`, made at a start at which there is no key yet;"
+        " `farebox keys generate` prints one.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Host names that the HTTP ports answer to beside this machine's own; comma-separated.",
+    )
+    metrics_without_key: bool = Field(
+        False, description="Answer `/metrics` without a key on an address that others can reach."
+    )
+    tls_certificate: FilePath | None = Field(
+        None, description="PEM file with the certificate chain of all four ports; without it they speak plain text."
+    )
+    tls_key: FilePath | None = Field(None, description="PEM file with the certificate's private key.")
+    tls_client_ca: FilePath | None = Field(
+        None, description="PEM file with the authorities of client certificates, which are then required."
+    )
     max_request_bytes: int = Field(
         16 * 2**20, ge=1024, description="Largest OTLP request, in bytes, also after decompression."
     )
@@ -89,10 +110,30 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(20.0, gt=0, description="Longest wait for work in hand after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
-    @field_validator("wallet_attributes", mode="before")
+    @field_validator("wallet_attributes", "allowed_hosts", mode="before")
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
         return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("bootstrap_key")
+    @classmethod
+    def _a_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        if key_id_of(value.get_secret_value()) is None:
+            raise ValueError("not an API key: `farebox keys generate` prints one")
+        return value
+
+    @model_validator(mode="after")
+    def _whole_tls(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None) or (self.tls_client_ca and not self.tls_key):
+            raise ValueError("tls_certificate and tls_key belong together, and tls_client_ca needs both")
+        return self
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """The four addresses to listen on, by the names of their settings."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name.endswith("_address")}
 
     @field_validator("database_url")
     @classmethod

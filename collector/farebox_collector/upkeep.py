@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from farebox_collector.ledger import dead_letters
 from farebox_collector.ledger.audit import Window, audit, last_transaction
@@ -21,11 +21,20 @@ _logger = logging.getLogger(__name__)
 class Upkeep:
     """One collector's rounds. A round never raises: what goes wrong is logged, and the next one tries again."""
 
-    def __init__(self, settings: Settings, database: Database, meters: Meters, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        meters: Meters,
+        clock: Callable[[], int],
+        chores: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        """`chores` are what other parts of the collector want to be done in every round."""
         self._settings = settings
         self._database = database
         self._meters = meters
         self._clock = clock
+        self._chores = chores
         self._audited_upto = 0
         self._full_audit_at_ns = 0
 
@@ -48,6 +57,8 @@ class Upkeep:
                 self._audit("recent", Window(self._audited_upto, upto))
                 self._audited_upto = upto
             self._database.transact(lambda connection: dead_letters.purge(connection, now_ns))
+            for chore in self._chores:
+                chore()
         except Exception:
             _logger.exception("a round of upkeep failed")
 

@@ -27,7 +27,8 @@ def settings_table() -> str:
     for name, field in Settings.model_fields.items():
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
         flag = f"`--{name.replace('_', '-')}`" if name in _serve_flags() else ""
-        rows.append((f"`FAREBOX_{name.upper()}`", flag, f"`{default}`", field.description or ""))
+        shown = "" if default in (None, "") else f"`{default}`"
+        rows.append((f"`FAREBOX_{name.upper()}`", flag, shown, field.description or ""))
     return _table(("variable", "flag of `serve`", "default", "meaning"), rows)
 
 

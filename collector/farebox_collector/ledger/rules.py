@@ -1,39 +1,14 @@
-"""Tenants and their charge rules. Rules are append-only versions."""
+"""Charge rules: append-only versions of what an event costs its wallet."""
 
 from decimal import Decimal
 
 from sqlalchemy import Connection, func, insert, select, update
 
 from farebox_collector.ledger.tables import charge_rules, tenants
-from farebox_collector.records import DEFAULT_TENANT_ID, ChargeRule
+from farebox_collector.records import ChargeRule
 
 COST_PLUS = "cost_plus"
 """The provider's cost times a multiplier."""
-_DEFAULT_REASON = "the default: a call is charged what it cost"
-
-
-def ensure_default_tenant(connection: Connection, at_ns: int) -> None:
-    """Create the tenant `default`, whose wallets pay what a call costs (1 credit = $1), unless it is there."""
-    if connection.execute(select(tenants.c.id).where(tenants.c.id == DEFAULT_TENANT_ID)).first():
-        return
-    connection.execute(
-        insert(tenants).values(id=DEFAULT_TENANT_ID, name="default", usd_per_credit="1", created_at_ns=at_ns)
-    )
-    connection.execute(
-        insert(charge_rules).values(
-            tenant_id=DEFAULT_TENANT_ID,
-            event="*",
-            kind=COST_PLUS,
-            multiplier="1",
-            usd_per_credit="1",
-            # Since ever: a span may be late, and must find the rule that it would have found on time.
-            valid_from_ns=0,
-            valid_to_ns=None,
-            author="farebox",
-            reason=_DEFAULT_REASON,
-            recorded_at_ns=at_ns,
-        )
-    )
 
 
 def set_rule(

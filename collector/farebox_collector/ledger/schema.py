@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 from farebox_collector.ledger.database import Database
 
@@ -38,3 +38,8 @@ def require_current(connection: Connection) -> None:
         raise SchemaMissing(
             f"the schema is at {found or 'nothing'}, this version reads {newest}: run `farebox serve` once"
         )
+
+
+def has_table(connection: Connection, name: str) -> bool:
+    """Whether a table is there, in books of any version or in none."""
+    return inspect(connection).has_table(name)

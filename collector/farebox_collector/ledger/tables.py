@@ -23,6 +23,32 @@ tenants = _table(
     UniqueConstraint("name"),
 )
 
+api_keys = _table(
+    "api_keys",
+    _identity(),
+    Column("tenant_id", Int64, ForeignKey("tenants.id"), nullable=False),
+    # Unique over all tenants, alone among the keys here: it is what says which tenant a request is of.
+    _text("key_id"),
+    _text("name"),
+    _text("scopes"),
+    _text("wallet"),
+    Column("secret_sha256", LargeBinary, nullable=False),
+    _number("created_at_ns"),
+    _number("expires_at_ns", nullable=True),
+    _number("revoked_at_ns", nullable=True),
+    _number("last_used_at_ns", nullable=True),
+    UniqueConstraint("key_id"),
+)
+
+link_secrets = _table(
+    "link_secrets",
+    _identity(),
+    Column("tenant_id", Int64, ForeignKey("tenants.id"), nullable=False),
+    Column("secret", LargeBinary, nullable=False),
+    _number("created_at_ns"),
+    _number("retired_at_ns", nullable=True),
+)
+
 price_imports = _table(
     "price_imports",
     _identity(),

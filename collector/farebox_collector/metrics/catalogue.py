@@ -50,7 +50,13 @@ EXPORTS = Metric(
     "farebox_export_requests_total",
     Kind.COUNTER,
     ("transport", "outcome"),
-    "OTLP requests that this process has answered: accepted, invalid, overloaded, or failed.",
+    "OTLP requests that this process has answered: accepted, invalid, unauthenticated, overloaded, or failed.",
+)
+TURNED_AWAY = Metric(
+    "farebox_turned_away_requests_total",
+    Kind.COUNTER,
+    ("port", "reason"),
+    "Requests without a good key: missing, unknown, revoked, expired, or scope. Clients of OTLP drop what they sent.",
 )
 INGEST_SECONDS = Metric(
     "farebox_ingest_seconds",
@@ -108,6 +114,7 @@ CATALOGUE: tuple[Metric, ...] = (
     UNATTRIBUTED,
     SPANS,
     EXPORTS,
+    TURNED_AWAY,
     INGEST_SECONDS,
     COMMIT_SECONDS,
     COMMIT_RECORDS,

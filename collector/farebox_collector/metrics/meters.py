@@ -19,6 +19,7 @@ class Meters:
         self._registry = registry
         self._spans = self._counter(catalogue.SPANS)
         self._exports = self._counter(catalogue.EXPORTS)
+        self._turned_away = self._counter(catalogue.TURNED_AWAY)
         self._ingest_seconds = self._histogram(catalogue.INGEST_SECONDS)
         self._commit_seconds = self._histogram(catalogue.COMMIT_SECONDS)
         self._commit_records = self._histogram(catalogue.COMMIT_RECORDS)
@@ -34,11 +35,18 @@ class Meters:
         for verdict in Verdict:
             # A series must exist at 0, or its first increase goes unseen.
             self._spans.labels(verdict=verdict)
+        for port in ("grpc", "http", "api"):
+            for reason in ("missing", "unknown", "revoked", "expired", "scope"):
+                self._turned_away.labels(port=port, reason=reason)
 
     def answered(self, transport: str, outcome: str, seconds: float) -> None:
         """An OTLP request was answered."""
         self._exports.labels(transport=transport, outcome=outcome).inc()
         self._ingest_seconds.labels(transport=transport).observe(seconds)
+
+    def turned_away(self, port: str, reason: str) -> None:
+        """A request without a good key was refused at a port: `grpc`, `http`, `api` or `metrics`."""
+        self._turned_away.labels(port=port, reason=reason).inc()
 
     def judged(self, verdicts: Mapping[Verdict, int]) -> None:
         """The spans of an acknowledged request got these verdicts."""

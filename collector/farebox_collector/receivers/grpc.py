@@ -1,11 +1,13 @@
 """OTLP/gRPC: TraceService/Export over grpc.aio, bodies as bytes; gRPC itself undoes gzip and bounds the message."""
 
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from farebox_collector.admission import Hold
+from farebox_collector.credentials import token_in
 from farebox_collector.receivers.intake import Intake, Refused
 from farebox_collector.receivers.protobuf import ProtobufDecoder
 from farebox_collector.receivers.status import Failure, retry_info, status_message
@@ -32,11 +34,20 @@ class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
             return body
 
         try:
-            response = await self._intake.take("grpc", arrived, self._decode)
+            response = await self._intake.take("grpc", _token(context), arrived, self._decode)
         except Refused as refused:
             failure = refused.failure
             await context.abort(failure.grpc_code, failure.message, trailing_metadata=_trailers(failure))
         return response.SerializeToString()
+
+
+def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
+    """TLS from PEM files; with authorities for client certificates these are required."""
+    return grpc.ssl_server_credentials(
+        [(key.read_bytes(), certificate.read_bytes())],
+        root_certificates=None if client_ca is None else client_ca.read_bytes(),
+        require_client_auth=client_ca is not None,
+    )
 
 
 def server(service: TraceService, max_request_bytes: int, max_connections: int) -> grpc.aio.Server:
@@ -52,6 +63,12 @@ def server(service: TraceService, max_request_bytes: int, max_connections: int) 
     made = grpc.aio.server(options=options)
     made.add_generic_rpc_handlers((service,))
     return made
+
+
+def _token(context: "grpc.aio.ServicerContext[bytes, bytes]") -> str | None:
+    """The key that came with a call. Of several the last counts, as with HTTP's own headers of one name."""
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    return token_in(metadata.get("authorization"), metadata.get("x-api-key"))
 
 
 def _trailers(failure: Failure) -> tuple[tuple[str, bytes], ...]:

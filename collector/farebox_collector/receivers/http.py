@@ -4,6 +4,7 @@ import asyncio
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -13,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from farebox_collector.admission import Hold
+from farebox_collector.credentials import token_in
 from farebox_collector.pipeline import RequestTooLarge
 from farebox_collector.receivers.intake import Intake, Refused
 from farebox_collector.receivers.otlp_json import JsonDecoder
@@ -56,7 +58,8 @@ def application(
                 raise TooSlow(f"the request did not arrive within {request_seconds:g} s") from None
 
         try:
-            response = await intake.take(_TRANSPORT, arriving, decoders.get(content_type, decode_protobuf))
+            token = token_in(request.headers.get("authorization"), request.headers.get("x-api-key"))
+            response = await intake.take(_TRANSPORT, token, arriving, decoders.get(content_type, decode_protobuf))
         except ClientDisconnect:
             return Response(status_code=400)
         except Refused as refused:
@@ -116,6 +119,8 @@ class _Inflate:
 
 def _failure(failure: Failure, content_type: str) -> Response:
     response = _answer(status_message(failure), content_type, failure.http_status)
+    if failure.http_status == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
     if failure.retryable:
         response.headers["Retry-After"] = str(math.ceil(RETRY_DELAY_MS / 1000))
     return response

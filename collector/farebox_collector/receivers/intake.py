@@ -8,10 +8,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from starlette.requests import ClientDisconnect
 
 from farebox_collector.admission import Hold
+from farebox_collector.credentials import Scope
+from farebox_collector.keyring import Forbidden, KeyRing, Unauthenticated
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.pipeline import ExportRequest, Pipeline
 from farebox_collector.receivers.status import Failure, failure_of
-from farebox_collector.records import DEFAULT_TENANT_ID, Span
+from farebox_collector.records import Span
 from farebox_collector.verdicts import Verdict
 
 _MAX_REASONS = 5
@@ -30,23 +32,31 @@ class Refused(Exception):
 class Intake:
     """The receivers' way into the pipeline."""
 
-    def __init__(self, pipeline: Pipeline, meters: Meters) -> None:
+    def __init__(self, pipeline: Pipeline, keyring: KeyRing, meters: Meters) -> None:
         self._pipeline = pipeline
+        self._keyring = keyring
         self._meters = meters
 
     async def take(
-        self, transport: str, read: Callable[[Hold], Awaitable[bytes]], decode: Callable[[bytes], Iterable[Span]]
+        self,
+        transport: str,
+        token: str | None,
+        read: Callable[[Hold], Awaitable[bytes]],
+        decode: Callable[[bytes], Iterable[Span]],
     ) -> ExportTraceServiceResponse:
-        """Take one export; returns once it is durable. `read` brings the body, growing its hold as it comes in.
+        """Take one export; returns once it is durable. Its tenant is the token's, whatever its spans say.
+
+        `read` brings the body, growing its hold as it comes in; nothing is read for a caller without a good key.
 
         Raises Refused for whatever goes wrong, and lets ClientDisconnect through.
         """
         started = time.perf_counter()
         try:
+            caller = await self._keyring.caller(token, Scope.INGEST)
             with self._pipeline.admission.hold() as hold:
                 body = await read(hold)
                 started = time.perf_counter()
-                outcome = await self._pipeline.accept(ExportRequest(DEFAULT_TENANT_ID, transport, body, decode))
+                outcome = await self._pipeline.accept(ExportRequest(caller.tenant_id, transport, body, decode))
         except ClientDisconnect:
             raise
         except Exception as error:
@@ -62,6 +72,8 @@ class Intake:
     def _refusal(self, transport: str, error: Exception, seconds: float) -> Refused:
         """Count a request that is not taken, and log what nobody foresaw."""
         failure = failure_of(error)
+        if isinstance(error, Unauthenticated | Forbidden):
+            self._meters.turned_away(transport, error.reason)
         if failure.outcome == "failed":
             _logger.error("an export could not be taken", exc_info=error)
         self._meters.answered(transport, failure.outcome, seconds)

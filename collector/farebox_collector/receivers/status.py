@@ -14,6 +14,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from farebox_collector.admission import Overloaded, ShuttingDown
+from farebox_collector.keyring import Forbidden, Unauthenticated
 from farebox_collector.pipeline import RequestTooLarge
 
 RETRY_DELAY_MS = 1_700
@@ -46,6 +47,10 @@ class Failure(NamedTuple):
 def failure_of(error: BaseException) -> Failure:
     """The answer for an exception. Texts of unforeseen errors stay inside: they may hold data."""
     match error:
+        case Unauthenticated():
+            return Failure(grpc.StatusCode.UNAUTHENTICATED, 401, False, str(error), "unauthenticated")
+        case Forbidden():
+            return Failure(grpc.StatusCode.PERMISSION_DENIED, 403, False, str(error), "unauthenticated")
         case MalformedRequest():
             return Failure(grpc.StatusCode.INVALID_ARGUMENT, 400, False, str(error), "invalid")
         case UnsupportedEncoding():

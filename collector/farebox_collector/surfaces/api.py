@@ -1,13 +1,35 @@
 """The HTTP API: one FastAPI application out of the parts beside it, its documentation at `/docs`."""
 
+from collections.abc import Callable
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi_swagger import patch_fastapi
 from pydantic import BaseModel
+from starlette.types import ASGIApp
 
-from farebox_collector.surfaces import ledger, prices, problems, usage, wallets
+from farebox_collector.credentials import Scope
+from farebox_collector.surfaces import keys, ledger, prices, problems, usage, wallets
+from farebox_collector.surfaces.callers import Doorkeeper, needs
 from farebox_collector.surfaces.context import Context
+
+KNOWN_BY_OTHER_MEANS: frozenset[str] = frozenset()
+"""Paths under /v1/ that need no API key, since what is sent there proves by itself where it comes from."""
+
+_READER = needs(Scope.READ, Scope.ADMIN)
+_WALLETS = needs(Scope.READ, Scope.WALLETS, of_one_wallet=True)
+_ADMIN = needs(Scope.ADMIN, Scope.ADMIN)
+
+_PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...] = (
+    (keys.links_router, _WALLETS),
+    (wallets.router, _WALLETS),
+    (ledger.router, _WALLETS),
+    (usage.router, _READER),
+    (prices.router, _READER),
+    (keys.router, _ADMIN),
+    (keys.tenants_router, _ADMIN),
+)
+"""Every part of the API, and what a caller needs there. Of two routes that fit a path the first is taken."""
 
 
 class Readiness(BaseModel):
@@ -16,8 +38,12 @@ class Readiness(BaseModel):
     ready: bool
 
 
-def application(context: Context) -> FastAPI:
+def application(context: Context) -> ASGIApp:
     """The ASGI application of the API port."""
+    return Doorkeeper(_routes(context), context.keyring, context.meters, "api", open_paths=KNOWN_BY_OTHER_MEANS)
+
+
+def _routes(context: Context) -> FastAPI:
     app = FastAPI(
         title="Farebox",
         version=version("farebox-collector"),
@@ -29,8 +55,8 @@ def application(context: Context) -> FastAPI:
     )
     problems.install(app)
     patch_fastapi(app, redirect_from_root_to_docs=True)
-    for part in (wallets, usage, ledger, prices):
-        app.include_router(part.router(context))
+    for part, needed in _PARTS:
+        app.include_router(part(context), dependencies=[Depends(needed)])
 
     @app.get("/readyz", tags=["health"], responses={503: {"model": Readiness}})
     def readyz() -> Readiness:

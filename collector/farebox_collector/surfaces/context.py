@@ -7,9 +7,11 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, Field
 
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
+from farebox_collector.keyring import KeyRing
 from farebox_collector.ledger.database import Database
+from farebox_collector.metrics.meters import Meters
 from farebox_collector.moments import to_ns
-from farebox_collector.records import DEFAULT_TENANT_ID
+from farebox_collector.surfaces.callers import caller
 from farebox_collector.surfaces.problems import ApiError
 
 Amount = Annotated[str, Field(pattern=r"^-?\d+\.\d{9}$", examples=["1.500000000"])]
@@ -34,7 +36,13 @@ class Context(NamedTuple):
     """Now, in Unix nanoseconds."""
     ready: Callable[[], bool]
     """Whether all ports listen and nothing is shutting down."""
-    tenant_id: int = DEFAULT_TENANT_ID
+    keyring: KeyRing
+    meters: Meters
+
+    @property
+    def tenant_id(self) -> int:
+        """The tenant of the request that is being answered; its key alone says which. Raises LookupError outside."""
+        return caller().tenant_id
 
 
 def wallet_name(name: str) -> str:

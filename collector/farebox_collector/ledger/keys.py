@@ -1,0 +1,202 @@
+"""API keys and the secrets that sign links. A key is shown once; the books keep its SHA-256."""
+
+import hmac
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, insert, or_, select, update
+
+from farebox_collector.credentials import Caller, Link, Scope, fingerprint, is_signed, key_id_of, new_token
+from farebox_collector.ledger.tables import api_keys, link_secrets
+
+_SECRET_BYTES = 32
+
+
+class Issued(NamedTuple):
+    """A key that was just made: the only time that its token is seen."""
+
+    token: str
+    key_id: str
+
+
+class KeyGone(Exception):
+    """There is no such key that still works."""
+
+
+class Verified(NamedTuple):
+    """A token that was found good, until when by itself, in nanoseconds; None is for good."""
+
+    caller: Caller
+    expires_at_ns: int | None
+
+
+class Unverified(Exception):
+    """A token that is not good; the message is one of `unknown`, `revoked`, `expired`."""
+
+
+def create_key(
+    connection: Connection,
+    tenant_id: int,
+    name: str,
+    scopes: Iterable[Scope],
+    at_ns: int,
+    *,
+    wallet: str = "",
+    expires_at_ns: int | None = None,
+    token: str = "",
+) -> Issued:
+    """Make a key for a tenant; `token` is one that somebody made elsewhere.
+
+    Raises ValueError for a key that is for nothing, for a wallet key that may do more than read, and for a token that
+    is none.
+    """
+    wanted = sorted(set(scopes))
+    if not wanted:
+        raise ValueError("a key has at least one scope")
+    if wallet and wanted != [Scope.READ]:
+        raise ValueError("a key for one wallet may only read")
+    made = token or new_token()
+    key_id = key_id_of(made)
+    if key_id is None:
+        raise ValueError("a key is fbx_, 16 hexadecimal digits, _, and 43 to 128 of A-Z a-z 0-9 _ -")
+    row = insert(api_keys).values(
+        tenant_id=tenant_id,
+        key_id=key_id,
+        name=name,
+        scopes=" ".join(wanted),
+        wallet=wallet,
+        secret_sha256=fingerprint(made),
+        created_at_ns=at_ns,
+        expires_at_ns=expires_at_ns,
+    )
+    connection.execute(row)
+    return Issued(made, key_id)
+
+
+def rotate_key(connection: Connection, tenant_id: int, key_id: str, at_ns: int, overlap_ns: int) -> Issued:
+    """Make a key that may do the same; the old one goes on working for `overlap_ns`. Raises KeyGone."""
+    old = _working(connection, tenant_id, key_id, at_ns)
+    ends_at_ns = at_ns + overlap_ns
+    if old.expires_at_ns is None or old.expires_at_ns > ends_at_ns:
+        connection.execute(update(api_keys).where(api_keys.c.id == old.id).values(expires_at_ns=ends_at_ns))
+    scopes = [Scope(scope) for scope in old.scopes.split()]
+    return create_key(
+        connection, tenant_id, old.name, scopes, at_ns, wallet=old.wallet, expires_at_ns=old.expires_at_ns
+    )
+
+
+def revoke_key(connection: Connection, tenant_id: int, key_id: str, at_ns: int) -> bool:
+    """Let a key work no more. False when it had been revoked before. Raises KeyGone for one that never was."""
+    keys = api_keys.c
+    mine = (keys.tenant_id == tenant_id, keys.key_id == key_id)
+    if connection.execute(select(keys.id).where(*mine)).first() is None:
+        raise KeyGone(key_id)
+    changed = connection.execute(
+        update(api_keys).where(*mine, keys.revoked_at_ns.is_(None)).values(revoked_at_ns=at_ns)
+    )
+    return bool(changed.rowcount)
+
+
+def keys_of(connection: Connection, tenant_id: int, after_id: int = 0, limit: int = 100) -> Sequence[Row[Any]]:
+    """A tenant's keys in the order in which they were made, without what they are checked by."""
+    keys = api_keys.c
+    shown = [column for column in keys if column.name != "secret_sha256"]
+    return connection.execute(
+        select(*shown).where(keys.tenant_id == tenant_id, keys.id > after_id).order_by(keys.id).limit(limit)
+    ).all()
+
+
+def any_key(connection: Connection) -> bool:
+    """Whether a key was ever made, by whichever tenant: from then on everybody needs one."""
+    return connection.execute(select(api_keys.c.id).limit(1)).first() is not None
+
+
+def has_admin(connection: Connection, tenant_id: int, at_ns: int) -> bool:
+    """Whether a tenant has a working key that may make others."""
+    keys = api_keys.c
+    working = select(keys.scopes).where(
+        keys.tenant_id == tenant_id,
+        keys.revoked_at_ns.is_(None),
+        or_(keys.expires_at_ns.is_(None), keys.expires_at_ns > at_ns),
+        keys.scopes.contains(Scope.ADMIN),
+    )
+    return connection.execute(working.limit(1)).first() is not None
+
+
+def verify_key(connection: Connection, token: str, at_ns: int) -> Verified:
+    """Who a key is. Raises Unverified. Tells nobody by its duration how much of a secret was right."""
+    keys = api_keys.c
+    row = connection.execute(select(api_keys).where(keys.key_id == (key_id_of(token) or ""))).first()
+    if row is None or not hmac.compare_digest(row.secret_sha256, fingerprint(token)):
+        raise Unverified("unknown")
+    if row.revoked_at_ns is not None:
+        raise Unverified("revoked")
+    if row.expires_at_ns is not None and row.expires_at_ns <= at_ns:
+        raise Unverified("expired")
+    scopes = frozenset(Scope(scope) for scope in row.scopes.split())
+    return Verified(Caller(row.tenant_id, scopes, row.wallet, row.key_id), row.expires_at_ns)
+
+
+def verify_link(connection: Connection, token: str, link: Link, at_ns: int) -> Verified:
+    """Who a link is: a reader of one wallet. Raises Unverified."""
+    known = link_secrets.c
+    row = connection.execute(
+        select(known.secret, known.retired_at_ns).where(known.tenant_id == link.tenant_id, known.id == link.secret_id)
+    ).first()
+    if row is None or not is_signed(token, row.secret):
+        raise Unverified("unknown")
+    if row.retired_at_ns is not None:
+        raise Unverified("revoked")
+    expires_at_ns = link.expires_at_s * 10**9
+    if expires_at_ns <= at_ns:
+        raise Unverified("expired")
+    return Verified(Caller(link.tenant_id, frozenset({Scope.READ}), link.wallet), expires_at_ns)
+
+
+def link_secret(connection: Connection, tenant_id: int, at_ns: int) -> tuple[int, bytes]:
+    """The id and the secret that sign a tenant's links; made when there is none."""
+    known = link_secrets.c
+    row = connection.execute(
+        select(known.id, known.secret)
+        .where(known.tenant_id == tenant_id, known.retired_at_ns.is_(None))
+        .order_by(known.id.desc())
+        .limit(1)
+    ).first()
+    if row is not None:
+        return row.id, row.secret
+    secret = secrets.token_bytes(_SECRET_BYTES)
+    key = connection.execute(
+        insert(link_secrets).values(tenant_id=tenant_id, secret=secret, created_at_ns=at_ns)
+    ).inserted_primary_key
+    assert key is not None
+    return int(key[0]), secret
+
+
+def revoke_links(connection: Connection, tenant_id: int, at_ns: int) -> None:
+    """Let no link work that a tenant has given out so far."""
+    known = link_secrets.c
+    connection.execute(
+        update(link_secrets)
+        .where(known.tenant_id == tenant_id, known.retired_at_ns.is_(None))
+        .values(retired_at_ns=at_ns)
+    )
+
+
+def note_use(connection: Connection, used_at_ns: Mapping[str, int]) -> None:
+    """Note when keys were used last, by their ids."""
+    keys = api_keys.c
+    for key_id, at_ns in sorted(used_at_ns.items()):
+        connection.execute(
+            update(api_keys)
+            .where(keys.key_id == key_id, or_(keys.last_used_at_ns.is_(None), keys.last_used_at_ns < at_ns))
+            .values(last_used_at_ns=at_ns)
+        )
+
+
+def _working(connection: Connection, tenant_id: int, key_id: str, at_ns: int) -> Row[Any]:
+    keys = api_keys.c
+    row = connection.execute(select(api_keys).where(keys.tenant_id == tenant_id, keys.key_id == key_id)).first()
+    if row is None or row.revoked_at_ns is not None or (row.expires_at_ns is not None and row.expires_at_ns <= at_ns):
+        raise KeyGone(key_id)
+    return row
