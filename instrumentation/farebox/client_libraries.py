@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+from opentelemetry.instrumentation.dependencies import DependencyConflictError
+from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 from wrapt import register_post_import_hook
 
+from farebox.call_metrics import CallMetrics
 from farebox.endpoints import ModelEndpoints, known_providers
 from farebox.guard import guarded
 from farebox.httpx_hooks import HttpxHooks
+from farebox.lean_streams import LeanStreams
 from farebox.version import __version__
 
 # The official instrumentation of a client. The hooks in httpx and httpx2, on which these clients sit, stay
@@ -24,7 +29,9 @@ from farebox.version import __version__
 _OFFICIAL: Final = {
     "openai": ("opentelemetry.instrumentation.genai.openai", "OpenAIInstrumentor"),
     "anthropic": ("opentelemetry.instrumentation.genai.anthropic", "AnthropicInstrumentor"),
+    "google.genai": ("opentelemetry.instrumentation.google_genai", "GoogleGenAiSdkInstrumentor"),
 }
+_logger = logging.getLogger("farebox")
 _HOOKED: Final = ("httpx", "httpx2")
 LIBRARIES: Final = (*_OFFICIAL, *_HOOKED)
 
@@ -34,7 +41,13 @@ class _Instrumentor(Protocol):
 
     is_instrumented_by_opentelemetry: bool
 
-    def instrument(self, *, tracer_provider: TracerProvider) -> None: ...
+    def instrument(
+        self,
+        *,
+        tracer_provider: TracerProvider,
+        meter_provider: MeterProvider | None,
+        raise_exception_on_conflict: bool,
+    ) -> None: ...
 
     def uninstrument(self) -> None: ...
 
@@ -42,15 +55,26 @@ class _Instrumentor(Protocol):
 class ClientLibraries:
     """What is turned on, and how to turn it off."""
 
-    def __init__(self, provider: TracerProvider, model_urls: Mapping[str, str | None]) -> None:
+    def __init__(
+        self,
+        provider: TracerProvider,
+        model_urls: Mapping[str, str | None],
+        *,
+        meter_provider: MeterProvider | None = None,
+        request_stream_usage: bool = False,
+    ) -> None:
         """Turn nothing on yet.
 
         Args:
             provider: where the spans come from.
             model_urls: base URLs that the user named, each with the provider's name or None.
+            meter_provider: where the metrics go; None is the global one.
+            request_stream_usage: whether streams are asked for the usage that they do not tell by themselves.
         """
         self._provider = provider
         self._model_urls = model_urls
+        self._meter_provider = meter_provider
+        self._request_stream_usage = request_stream_usage
         self._on: dict[str, Callable[[], None]] = {}
 
     def turn_on(self, library: str) -> None:
@@ -75,14 +99,36 @@ class ClientLibraries:
         module, name = _OFFICIAL[library]
         instrumentor: _Instrumentor = getattr(importlib.import_module(module), name)()
         # One that the application turned on itself is the application's to turn off.
-        if not instrumentor.is_instrumented_by_opentelemetry:
-            instrumentor.instrument(tracer_provider=self._provider)
-            self._on[library] = instrumentor.uninstrument
+        if instrumentor.is_instrumented_by_opentelemetry:
+            return
+        try:
+            instrumentor.instrument(
+                tracer_provider=self._provider,
+                meter_provider=self._meter_provider,
+                raise_exception_on_conflict=True,
+            )
+        except DependencyConflictError as conflict:
+            _logger.info("%s is metered by its HTTP requests: %s", library, conflict)
+            return
+        lean = LeanStreams()
+        if library == "openai":
+            lean.install()
+
+        def turn_off() -> None:
+            lean.remove()
+            instrumentor.uninstrument()
+
+        self._on[library] = turn_off
 
     @functools.cached_property
     def _hooks(self) -> HttpxHooks:
         endpoints = ModelEndpoints(self._model_urls, known_providers())
-        return HttpxHooks(self._provider.get_tracer("farebox", __version__), endpoints)
+        return HttpxHooks(
+            self._provider.get_tracer("farebox", __version__),
+            CallMetrics(self._meter_provider),
+            endpoints,
+            request_stream_usage=self._request_stream_usage,
+        )
 
 
 def when_imported(turn_on: Callable[[str], None]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from farebox.guard import guarded
 
@@ -21,6 +21,8 @@ class Shape(Enum):
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
     GOOGLE = "google"
+    COHERE = "cohere"
+    BEDROCK = "bedrock"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Endpoint:
     provider: str
     shape: Shape
     model: str | None = None
+    region: str | None = None
 
 
 # The end of the path, the operation, the shape. More specific ends come first.
@@ -40,9 +43,32 @@ _PATHS: Final = (
     ("/responses", "chat", Shape.OPENAI),
     ("/embeddings", "embeddings", Shape.OPENAI),
     ("/images/generations", "generate_content", Shape.OPENAI),
+    ("/images/edits", "generate_content", Shape.OPENAI),
+    ("/images/variations", "generate_content", Shape.OPENAI),
+    ("/audio/transcriptions", "generate_content", Shape.OPENAI),
+    ("/audio/translations", "generate_content", Shape.OPENAI),
+    ("/audio/speech", "generate_content", Shape.OPENAI),
+    ("/v1/ocr", "generate_content", Shape.OPENAI),
     ("/messages", "chat", Shape.ANTHROPIC),
+    ("/v1/chat", "chat", Shape.COHERE),
+    ("/v2/chat", "chat", Shape.COHERE),
+    ("/v1/embed", "embeddings", Shape.COHERE),
+    ("/v2/embed", "embeddings", Shape.COHERE),
+    ("/v1/rerank", "generate_content", Shape.COHERE),
+    ("/v2/rerank", "generate_content", Shape.COHERE),
 )
-_GOOGLE_PATH: Final = re.compile(r"/models/([^/:]+):(?:generateContent|streamGenerateContent)$")
+# Paths that name the model themselves.
+_MODEL_PATHS: Final = (
+    (re.compile(r"/models/([^/:]+):(?:generateContent|streamGenerateContent)$"), "generate_content", Shape.GOOGLE),
+    (re.compile(r"/models/([^/:]+):(?:embedContent|batchEmbedContents)$"), "embeddings", Shape.GOOGLE),
+    (re.compile(r"/models/([^/:]+):(?:rawPredict|streamRawPredict)$"), "chat", Shape.ANTHROPIC),
+    (re.compile(r"/model/(.+)/converse(?:-stream)?$"), "chat", Shape.BEDROCK),
+    (re.compile(r"/model/(.+)/invoke(?:-with-response-stream)?$"), "chat", Shape.BEDROCK),
+)
+_REGIONS: Final = (
+    re.compile(r"^bedrock-runtime[^.]*\.([a-z0-9-]+)\.amazonaws\.com$"),
+    re.compile(r"^([a-z0-9-]+)-aiplatform\.googleapis\.com$"),
+)
 # OpenAI's Assistants keep their messages under /threads/…/messages; that makes no tokens.
 _NO_MODEL_CALL: Final = re.compile(r"/threads/")
 
@@ -59,6 +85,8 @@ _DEFAULT_PROVIDERS: Final = {
     Shape.OPENAI: "openai",
     Shape.ANTHROPIC: "anthropic",
     Shape.GOOGLE: "gcp.gemini",
+    Shape.COHERE: "cohere",
+    Shape.BEDROCK: "aws.bedrock",
 }
 
 
@@ -105,12 +133,14 @@ class ModelEndpoints:
         for base in self._bases:
             if origin == base.origin and path.startswith(base.path + "/"):
                 return Endpoint(name, base.provider or _DEFAULT_PROVIDERS[shape], shape, model)
+        if shape is Shape.COHERE and "cohere" not in origin[1]:
+            return None  # such short paths are a model's only at Cohere
         scheme, host, port = origin
         address = host if port == _PORTS.get(scheme) else f"{host}:{port}"
         url = f"{scheme}://{address}{path}"
         for provider, pattern in self._patterns:
             if pattern.match(url):
-                return Endpoint(name, _provider_name(provider, host), shape, model)
+                return Endpoint(name, _provider_name(provider, host), shape, model, _region(host))
         return None
 
 
@@ -142,8 +172,16 @@ def _operation(path: str) -> tuple[str, Shape, str | None] | None:
     for end, operation, shape in _PATHS:
         if path.endswith(end):
             return None if _NO_MODEL_CALL.search(path) else (operation, shape, None)
-    if google := _GOOGLE_PATH.search(path):
-        return "generate_content", Shape.GOOGLE, google.group(1)
+    for pattern, operation, shape in _MODEL_PATHS:
+        if found := pattern.search(path):
+            return operation, shape, unquote(found.group(1))
+    return None
+
+
+def _region(host: str) -> str | None:
+    for pattern in _REGIONS:
+        if found := pattern.match(host):
+            return found.group(1)
     return None
 
 

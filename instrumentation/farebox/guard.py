@@ -31,6 +31,11 @@ def report(topic: str, message: str, error: BaseException | None = None) -> None
     _logger.warning("%s%s", message, more, exc_info=error)
 
 
+def fault(doing: str, error: Exception) -> None:
+    """Report a fault of the SDK's own, as ``guarded`` does; for what runs too often for a ``with``."""
+    report(doing, f"a fault while {doing}; the application's call is not affected", error)
+
+
 class guarded:
     """Run a block of the SDK, as a statement; an Exception that leaves it is reported and goes no further.
 
@@ -52,5 +57,5 @@ class guarded:
         """Swallow what is an Exception; let KeyboardInterrupt and the like pass."""
         if not isinstance(error, Exception):
             return False
-        report(self._doing, f"a fault while {self._doing}; the application's call is not affected", error)
+        fault(self._doing, error)
         return True

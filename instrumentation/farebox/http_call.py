@@ -7,28 +7,29 @@ fault costs the span some of its attributes, and never the application its answe
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
-from typing import Final
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from farebox import span_attributes
+from farebox.answers import LARGE_BODY_BYTES, answer_in
+from farebox.aws_event_stream import AwsEventStream
+from farebox.call_metrics import CallMetrics
 from farebox.endpoints import Endpoint
 from farebox.event_stream import EventStream
-from farebox.guard import guarded, report
-from farebox.provider_answers import LARGE_BODY_BYTES, answer_in
+from farebox.guard import fault, guarded, report
+from farebox.model_request import ModelRequest
 
 COLLECTED_BYTES_MAX: Final = 4 * 1024 * 1024
 """How much of a streamed body that is not a plain event stream is held back for reading at its end."""
 
-_REQUEST_PARSED_BYTES_MAX: Final = 64 * 1024
-_MODEL: Final = re.compile(rb'"model"\s*:\s*"([^"\\]{1,256})"')
-_STREAM: Final = re.compile(rb'"stream"\s*:\s*true')
+_ADDED: Final = ("farebox.", "anthropic.", "gen_ai.usage.audio.")
+"""Beginnings of the attributes that are added to the span of another instrumentation."""
 
 Decode = Callable[[bytes], bytes]
 
@@ -40,34 +41,33 @@ class HttpCall:
     any time. Only the first end counts.
     """
 
-    def __init__(self, tracer: Tracer, endpoint: Endpoint, host: str, port: int | None, request_body: bytes) -> None:
-        """Start the span. An empty ``request_body`` is one that cannot be known."""
+    def __init__(self, endpoint: Endpoint, request: ModelRequest, span: Span, metrics: CallMetrics | None) -> None:
+        """Read along for a span. One that somebody else opened, told by ``metrics`` being None, is not ended here."""
+        self.span = span
+        self.request = request
+        self._endpoint = endpoint
+        self._metrics = metrics
         self._answer = answer_in(endpoint.shape)
-        self._events: EventStream | None = None
+        self._events: EventStream | AwsEventStream | None = None
         self._collected: list[bytes] = []
         self._collected_bytes = 0
         self._decode: Decode | None = None
         self._ended = threading.Lock()
-        self._first_chunk_awaited = False
-        model, streams = _read_request(request_body)
-        attributes: dict[str, str | int | bool] = {
-            span_attributes.OPERATION_NAME: endpoint.operation,
-            span_attributes.PROVIDER_NAME: endpoint.provider,
-            span_attributes.SERVER_ADDRESS: host,
-        }
-        if port is not None:
-            attributes[span_attributes.SERVER_PORT] = port
-        if model := endpoint.model or model:
-            attributes[span_attributes.REQUEST_MODEL] = model
-        if streams:
-            attributes[span_attributes.REQUEST_STREAM] = True
-        name = f"{endpoint.operation} {model}" if model else endpoint.operation
         self._started_s = time.perf_counter()
-        self.span: Span = tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        self._first_chunk_awaited = False
+        self._first_chunk_s: float | None = None
+        self._usage_hidden = False
+        self._facts: dict[str, Any] = {}
 
-    def current(self) -> AbstractContextManager[Span]:
+    def current(self) -> AbstractContextManager[object]:
         """Makes the span the current one, so that the spans of the transport become its children."""
+        if self._metrics is None:
+            return nullcontext()
         return trace.use_span(self.span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+
+    def hides_usage(self) -> None:
+        """Whoever opened the span will not see the stream's usage, so it is for this call to note."""
+        self._usage_hidden = True
 
     def answered(self, status: int, headers: Mapping[str, str], decode: Decode) -> None:
         """The status and the headers are here.
@@ -78,36 +78,55 @@ class HttpCall:
             decode: undoes the content encoding of a whole body.
         """
         with guarded("reading the head of a model's answer"):
-            self.span.set_attribute(span_attributes.HTTP_STATUS_CODE, status)
-            if status >= 400:
-                self._mark_failed(str(status))
+            if self._metrics is not None:
+                self.span.set_attribute(span_attributes.HTTP_STATUS_CODE, status)
+                if status >= 400:
+                    self._mark_failed(str(status))
+            self._answer.read_request(self.request.fields)
+            self._answer.read_headers(headers)
             if headers.get("content-encoding", "identity") != "identity":
                 self._decode = decode
-            if headers.get("content-type", "").startswith("text/event-stream"):
-                self._events = EventStream()
+            content_type = headers.get("content-type", "")
+            if content_type.startswith("text/event-stream"):
+                self._events = EventStream(self._answer.worth_reading)
+            elif content_type.startswith("application/vnd.amazon.eventstream"):
+                self._events = AwsEventStream()
+            if self._events is not None:
                 self._first_chunk_awaited = True
-                self.span.set_attribute(span_attributes.REQUEST_STREAM, True)
+                if self._metrics is not None:
+                    self.span.set_attribute(span_attributes.REQUEST_STREAM, True)
 
     def body(self, content: bytes) -> None:
         """The whole body, its content encoding already undone."""
         with guarded("reading a model's answer"):
             self._decode = None
             self._first_chunk_awaited = False
-            self._collected = [content]
+            if self._metrics is not None or self._events is not None or self._answer.worth_adding(content):
+                self._collected = [content]
         self.finish()
 
     def chunk(self, raw: bytes) -> None:
         """Some bytes of a streamed body, as they came over the wire, before the application gets them."""
-        with guarded("reading a model's stream"):
+        try:
             if self._first_chunk_awaited:
                 self._first_chunk_awaited = False
-                self.span.set_attribute(span_attributes.TIME_TO_FIRST_CHUNK, time.perf_counter() - self._started_s)
-            if self._events is not None and self._decode is None:
-                for payload in self._events.feed(raw):
-                    self._answer.read(payload)
+                self._first_chunk_s = time.perf_counter() - self._started_s
+            events = self._events
+            if events is not None and self._decode is None:
+                if not events.passes_over(raw):
+                    self._read_events(events, raw)
             elif self._collected_bytes <= COLLECTED_BYTES_MAX:
                 self._collected.append(raw)
                 self._collected_bytes += len(raw)
+        except Exception as error:
+            fault("reading a model's stream", error)
+
+    def _read_events(self, events: EventStream | AwsEventStream, raw: bytes) -> None:
+        for payload in events.feed(raw):
+            self._answer.read(payload)
+            if self._metrics is None:
+                # Whoever opened the span may end it on the very event that this is.
+                self._answer_to_span()
 
     def finish(self) -> None:
         """The body is at its end, or the application reads no further."""
@@ -117,23 +136,38 @@ class HttpCall:
             self._read_collected()
         with guarded("noting what a call used"):
             self._answer_to_span()
-        self._end_span()
+        self._end_span(None)
 
     def fail(self, error: BaseException) -> None:
         """The request or the reading of the response raised."""
         if not self._ended.acquire(blocking=False):
             return
+        error_type = None
         with guarded("noting the error of a call"):
             # What was read up to the error was used all the same.
             self._answer_to_span()
             kind = type(error)
             module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-            self._mark_failed(f"{module}{kind.__qualname__}")
-        self._end_span()
+            error_type = f"{module}{kind.__qualname__}"
+            if self._metrics is not None:
+                self._mark_failed(error_type)
+        self._end_span(error_type)
 
-    def _end_span(self) -> None:
+    def _end_span(self, error_type: str | None) -> None:
+        if self._metrics is None:
+            return
         with guarded("ending the span of a call"):
             self.span.end()
+        with guarded("counting a call"):
+            seconds = time.perf_counter() - self._started_s
+            self._metrics.record(
+                self._endpoint,
+                self.request.model,
+                self._facts,
+                seconds,
+                self._first_chunk_s,
+                error_type or self._answer.error,
+            )
 
     def _read_collected(self) -> None:
         if self._collected_bytes > COLLECTED_BYTES_MAX:
@@ -148,13 +182,25 @@ class HttpCall:
                 self._answer.read(payload)
         elif len(content) > LARGE_BODY_BYTES:
             self._answer.read_large_body(content)
-        else:
-            # A body that is no JSON, as a proxy's error page, has nothing to say about usage.
+        elif content[:1] in (b"{", b"[", b" ", b"\n", b"\r", b"\t"):
+            # A body that is no JSON, as a proxy's error page or a sound, has nothing to say about usage.
             with suppress(ValueError):
                 self._answer.read(json.loads(content))
 
     def _answer_to_span(self) -> None:
-        self.span.set_attributes(self._answer.attributes())
+        attributes: dict[str, Any] = dict(self._answer.attributes())
+        self._facts = attributes
+        if self._metrics is None:
+            present = getattr(self.span, "attributes", None) or {}
+            usage = self._usage_hidden and span_attributes.USAGE_INPUT not in present
+            added = (*_ADDED, "gen_ai.usage.") if usage else _ADDED
+            attributes = {key: value for key, value in attributes.items() if key.startswith(added)}
+            if attributes and self.span.is_recording():
+                self.span.set_attributes(attributes)
+            return
+        if self._first_chunk_s is not None:
+            attributes[span_attributes.TIME_TO_FIRST_CHUNK] = self._first_chunk_s
+        self.span.set_attributes(attributes)
         if self._answer.error is not None:
             self._mark_failed(self._answer.error)
 
@@ -163,17 +209,22 @@ class HttpCall:
         self.span.set_status(Status(StatusCode.ERROR))
 
 
-def _read_request(body: bytes) -> tuple[str | None, bool]:
-    """The model and whether a stream is asked for, as far as the request says so."""
-    if len(body) > _REQUEST_PARSED_BYTES_MAX:
-        # A picture may make the body megabytes; inside a JSON string a quote is escaped, so these are keys.
-        found = _MODEL.search(body)
-        return found.group(1).decode() if found else None, _STREAM.search(body) is not None
-    try:
-        request: object = json.loads(body)
-    except ValueError:
-        return None, False
-    if not isinstance(request, dict):
-        return None, False
-    model = request.get("model")
-    return model if isinstance(model, str) and model else None, request.get("stream") is True
+def start_call(
+    tracer: Tracer, metrics: CallMetrics, endpoint: Endpoint, host: str, port: int | None, request: ModelRequest
+) -> HttpCall:
+    """Open the span of a call that no other instrumentation meters."""
+    model = endpoint.model or request.model
+    attributes: dict[str, Any] = {
+        span_attributes.OPERATION_NAME: endpoint.operation,
+        span_attributes.PROVIDER_NAME: endpoint.provider,
+        span_attributes.SERVER_ADDRESS: host,
+        **request.attributes(),
+    }
+    if port is not None:
+        attributes[span_attributes.SERVER_PORT] = port
+    if model:
+        attributes[span_attributes.REQUEST_MODEL] = request.model = model
+    if endpoint.region:
+        attributes[span_attributes.CLOUD_REGION] = endpoint.region
+    name = f"{endpoint.operation} {model}" if model else endpoint.operation
+    return HttpCall(endpoint, request, tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes), metrics)

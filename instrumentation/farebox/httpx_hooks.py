@@ -1,24 +1,28 @@
 """The hooks in httpx and httpx2; both pass every request through ``Client.send`` or ``AsyncClient.send``.
 
-A request that is no call of a model, or that an instrumented client makes within a GenAI span of its own,
-goes through untouched. The bytes of a response are looked at on their way and handed on as they are.
+A request that is no call of a model goes through untouched. One that an instrumented client makes within a GenAI
+span of its own opens no second span; what the client's instrumentation does not read is added to that one. The bytes
+of a response are looked at on their way and handed on as they are.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import wrapt
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import Tracer
+from opentelemetry.trace import Span, Tracer
 
 from farebox import span_attributes
+from farebox.call_metrics import CallMetrics
 from farebox.endpoints import ModelEndpoints
 from farebox.guard import guarded
-from farebox.http_call import HttpCall
+from farebox.http_call import HttpCall, start_call
+from farebox.model_request import ModelRequest
+from farebox.stream_usage import UsageFilter, asking, asks_for_usage
 
 if TYPE_CHECKING:
     _Proxy = wrapt.ObjectProxy[Any]
@@ -41,10 +45,14 @@ class _Response(Protocol):
 class HttpxHooks:
     """Meters the calls that a library sends between ``install`` and ``remove``."""
 
-    def __init__(self, tracer: Tracer, endpoints: ModelEndpoints) -> None:
-        """Nothing is hooked before ``install``."""
+    def __init__(
+        self, tracer: Tracer, metrics: CallMetrics, endpoints: ModelEndpoints, *, request_stream_usage: bool = False
+    ) -> None:
+        """Nothing is hooked before ``install``. ``request_stream_usage`` asks streams for what they do not tell."""
         self._tracer = tracer
+        self._metrics = metrics
         self._endpoints = endpoints
+        self._request_stream_usage = request_stream_usage
         self._installed: dict[str, list[tuple[type, wrapt.FunctionWrapper[..., Any]]]] = {}
 
     def install(self, library: str) -> None:
@@ -69,16 +77,19 @@ class HttpxHooks:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> _Response:
-        call = self._call(args, kwargs)
-        if call is None:
+        metered = self._metered(args, kwargs)
+        if metered is None:
             return send(*args, **kwargs)
+        if metered.asking is not None:
+            args, kwargs = _with_request(metered.asking, args, kwargs)
+        call = metered.call
         with call.current():
             try:
                 response = send(*args, **kwargs)
             except BaseException as error:
                 call.fail(error)
                 raise
-        _watch(call, response)
+        _watch(metered, response)
         return response
 
     async def _send_async(
@@ -88,42 +99,73 @@ class HttpxHooks:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> _Response:
-        call = self._call(args, kwargs)
-        if call is None:
+        metered = self._metered(args, kwargs)
+        if metered is None:
             return await send(*args, **kwargs)
+        if metered.asking is not None:
+            args, kwargs = _with_request(metered.asking, args, kwargs)
+        call = metered.call
         with call.current():
             try:
                 response = await send(*args, **kwargs)
             except BaseException as error:
                 call.fail(error)
                 raise
-        _watch(call, response)
+        _watch(metered, response)
         return response
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HttpCall | None:
+    def _metered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Metered | None:
         with guarded("looking at a request"):
             request = args[0] if args else kwargs["request"]
             if not self._installed or request.method != "POST":
                 return None
             url = request.url
             endpoint = self._endpoints.find(url.scheme, url.host, url.port, url.path)
-            if endpoint is None or not is_instrumentation_enabled() or _inside_a_metered_call():
+            if endpoint is None or not is_instrumentation_enabled():
                 return None
+            around = _metered_call_around()
+            asks = self._request_stream_usage and kwargs.get("stream") is True
             # The body of a request that is a stream itself can be read only once, and that is for the
             # transport.
-            body = request.content if hasattr(request, "_content") else b""
-            call = HttpCall(self._tracer, endpoint, url.host, url.port or _PORTS.get(url.scheme), body)
-            # A span that a sampler turned down records nothing; there is no use in reading along.
-            return call if call.span.is_recording() else None
+            known = (around is None or asks) and hasattr(request, "_content")
+            fields = ModelRequest(request.content if known else b"")
+            if around is not None:
+                call = HttpCall(endpoint, fields, around, None)
+            else:
+                port = url.port or _PORTS.get(url.scheme)
+                call = start_call(self._tracer, self._metrics, endpoint, url.host, port, fields)
+                # A span that a sampler turned down records nothing; there is no use in reading along.
+                if not call.span.is_recording():
+                    return None
+            if asks and asks_for_usage(endpoint, fields, url.path):
+                call.hides_usage()
+                return _Metered(call, asking(request, fields))
+            return _Metered(call, None)
         return None
 
 
-def _inside_a_metered_call() -> bool:
+class _Metered(NamedTuple):
+    """A call, and the request that is sent in place of the caller's, if any."""
+
+    call: HttpCall
+    asking: object | None
+
+
+def _with_request(
+    request: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return ((request, *args[1:]), kwargs) if args else (args, {**kwargs, "request": request})
+
+
+def _metered_call_around() -> Span | None:
+    """The span of the client's own instrumentation, within which this request is only its transport."""
     span = trace.get_current_span()
-    return span.is_recording() and span_attributes.is_inference(getattr(span, "attributes", None))
+    inside = span.is_recording() and span_attributes.is_inference(getattr(span, "attributes", None))
+    return span if inside else None
 
 
-def _watch(call: HttpCall, response: _Response) -> None:
+def _watch(metered: _Metered, response: _Response) -> None:
+    call = metered.call
     with guarded("watching a model's answer"):
 
         def decode(raw: bytes) -> bytes:
@@ -136,7 +178,8 @@ def _watch(call: HttpCall, response: _Response) -> None:
         if response.is_stream_consumed:
             call.body(response.content)
         else:
-            response.stream = _WatchedStream(response.stream, call)
+            hides = metered.asking is not None and "content-encoding" not in response.headers
+            response.stream = _WatchedStream(response.stream, call, UsageFilter() if hides else None)
         return
     call.finish()
 
@@ -147,17 +190,27 @@ class _WatchedStream(_Proxy):
     A proxy, because the libraries check the type of a stream and keep attributes on it.
     """
 
-    def __init__(self, stream: object, call: HttpCall) -> None:
+    def __init__(self, stream: object, call: HttpCall, usage_filter: UsageFilter | None) -> None:
         super().__init__(stream)
         self._self_call = call
+        self._self_filter = usage_filter
 
     def __iter__(self) -> Iterator[bytes]:
         call: HttpCall = self._self_call
         stream: Iterable[bytes] = self.__wrapped__
+        seen = call.chunk
         try:
-            for chunk in stream:
-                call.chunk(chunk)
-                yield chunk
+            if self._self_filter is None:
+                for chunk in stream:
+                    seen(chunk)
+                    yield chunk
+            else:
+                for chunk in stream:
+                    seen(chunk)
+                    if passed := self._self_filter.feed(chunk):
+                        yield passed
+                if rest := self._self_filter.rest():
+                    yield rest
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -168,11 +221,17 @@ class _WatchedStream(_Proxy):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         call: HttpCall = self._self_call
         stream: AsyncIterable[bytes] = self.__wrapped__
+        usage_filter: UsageFilter | None = self._self_filter
         chunks = aiter(stream)
         try:
             async for chunk in chunks:
                 call.chunk(chunk)
-                yield chunk
+                if usage_filter is None:
+                    yield chunk
+                elif passed := usage_filter.feed(chunk):
+                    yield passed
+            if usage_filter is not None and (rest := usage_filter.rest()):
+                yield rest
         except GeneratorExit:
             raise
         except BaseException as error:

@@ -7,18 +7,29 @@ from typing import Any, Final
 
 # Farebox's own, for what no convention covers.
 ACTION_ID: Final = "farebox.action.id"
+CACHE_HIT: Final = "farebox.cache_hit"
+CITATION_RATE: Final = "farebox.citation_rate"
 COST_ACTUAL: Final = "farebox.cost_actual"
 COST_PER_1K: Final = "farebox.cost_per_1k"
 CURRENCY: Final = "farebox.currency"
 DEPT: Final = "farebox.dept"
 EVENT: Final = "farebox.event"
+HUMAN_REVIEWED: Final = "farebox.human_reviewed"
 PROJECT: Final = "farebox.project"
+QUALITY_TRACE_ID: Final = "farebox.quality.trace_id"
+REVIEW_APPROVED: Final = "farebox.review.approved"
 ROUTE: Final = "farebox.route"
 TASK: Final = "farebox.task"
+UNITS: Final = "farebox.units."
+"""With the name of a billable unit behind it: ``farebox.units.web_searches``, a count."""
+USAGE_INPUT_IMAGE: Final = "farebox.usage.input_image_tokens"
+USAGE_MISSING: Final = "farebox.usage.missing"
+USAGE_OUTPUT_IMAGE: Final = "farebox.usage.output_image_tokens"
 WALLET: Final = "farebox.wallet"
 
 # OpenTelemetry's. The cache and reasoning keys are the ones that the official GenAI instrumentations 1.3b0
 # write.
+CLOUD_REGION: Final = "cloud.region"
 ERROR_TYPE: Final = "error.type"
 FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
 HTTP_STATUS_CODE: Final = "http.response.status_code"
@@ -35,7 +46,9 @@ USAGE_CACHE_READ: Final = "gen_ai.usage.cache_read.input_tokens"
 USAGE_CACHE_WRITE: Final = "gen_ai.usage.cache_write.input_tokens"
 USAGE_CACHE_WRITE_BEFORE_1_42: Final = "gen_ai.usage.cache_creation.input_tokens"
 USAGE_INPUT: Final = "gen_ai.usage.input_tokens"
+USAGE_INPUT_AUDIO: Final = "gen_ai.usage.audio.input_tokens"
 USAGE_OUTPUT: Final = "gen_ai.usage.output_tokens"
+USAGE_OUTPUT_AUDIO: Final = "gen_ai.usage.audio.output_tokens"
 USAGE_REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
 
 # The providers' own. The Anthropic client writes these names on the spans that it opens itself.

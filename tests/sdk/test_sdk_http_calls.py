@@ -13,7 +13,8 @@ import farebox
 import httpx
 import httpx2
 import pytest
-from farebox import http_call, httpx_hooks, provider_answers, span_attributes
+from farebox import answers, http_call, httpx_hooks, model_request, span_attributes
+from farebox.answers.openai import OpenAIAnswer
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -277,9 +278,9 @@ def test_an_error_in_the_middle_of_a_stream(metered: Metered) -> None:
 def test_a_large_body_is_read_at_its_ends(metered: Metered, monkeypatch: pytest.MonkeyPatch) -> None:
     data = [{"object": "embedding", "embedding": [0.125] * 1000, "text": 'the "usage": {"prompt_tokens": 1}'}] * 100
     body = {"object": "list", "data": data, "model": "text-embedding-3-small", "usage": {"prompt_tokens": 8}}
-    assert len(json.dumps(body)) > provider_answers.LARGE_BODY_BYTES
+    assert len(json.dumps(body)) > answers.LARGE_BODY_BYTES
     monkeypatch.setattr(http_call.json, "loads", lambda _: pytest.fail("parsed whole"))
-    question = {"input": "x" * http_call._REQUEST_PARSED_BYTES_MAX, "model": "text-embedding-3-small"}
+    question = {"input": "x" * model_request.PARSED_BYTES_MAX, "model": "text-embedding-3-small"}
     post("https://api.openai.com/v1/embeddings", question, content=json.dumps(body).encode())
     attributes = metered.attributes()
     assert attributes["gen_ai.usage.input_tokens"] == 8
@@ -398,13 +399,13 @@ def broken(*_: object, **__: object) -> Any:
     ("place", "name"),
     [
         (httpx_hooks, "is_instrumentation_enabled"),
-        (httpx_hooks, "HttpCall"),
+        (httpx_hooks, "start_call"),
         (httpx_hooks, "_WatchedStream"),
-        (http_call, "_read_request"),
+        (httpx_hooks, "ModelRequest"),
         (http_call, "EventStream"),
         (http_call.HttpCall, "_answer_to_span"),
-        (provider_answers.OpenAIAnswer, "_read"),
-        (provider_answers.OpenAIAnswer, "_counts"),
+        (OpenAIAnswer, "_read"),
+        (OpenAIAnswer, "_counts"),
         (span_attributes, "is_genai"),
         (span_attributes, "is_inference"),
     ],

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from farebox.answers import answer_in
 from farebox.endpoints import ModelEndpoints, Shape, named_urls
 from farebox.event_stream import EVENT_BYTES_MAX, EventStream
-from farebox.provider_answers import answer_in
 
 INPUT, OUTPUT = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
 CACHE_READ, CACHE_WRITE = "gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_write.input_tokens"

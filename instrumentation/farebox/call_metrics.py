@@ -1,0 +1,73 @@
+"""OpenTelemetry's GenAI client metrics, for the calls that Farebox meters itself.
+
+The official instrumentations record the same ones for theirs. Without a meter provider they cost next to nothing.
+Source: the semantic conventions for GenAI metrics; the bucket boundaries are those that they advise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from opentelemetry.metrics import Histogram, MeterProvider, NoOpMeterProvider, get_meter
+
+from farebox import span_attributes
+from farebox.endpoints import Endpoint
+from farebox.version import __version__
+
+_SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_TOKENS: Final = tuple(4**power for power in range(14))
+
+
+class CallMetrics:
+    """Three histograms: tokens used, duration, and time to the first chunk."""
+
+    def __init__(self, meter_provider: MeterProvider | None = None) -> None:
+        """Record with this provider, or the global one."""
+        meter = get_meter("farebox", __version__, meter_provider)
+
+        def histogram(name: str, unit: str, description: str, boundaries: tuple[float, ...]) -> Histogram:
+            return meter.create_histogram(
+                name, unit=unit, description=description, explicit_bucket_boundaries_advisory=boundaries
+            )
+
+        self._idle = isinstance(meter_provider, NoOpMeterProvider)
+        self._tokens = histogram("gen_ai.client.token.usage", "{token}", "Tokens used, by type", _TOKENS)
+        self._duration = histogram("gen_ai.client.operation.duration", "s", "Duration of calls of a model", _SECONDS)
+        self._first_chunk = histogram(
+            "gen_ai.client.operation.time_to_first_chunk", "s", "Time until a stream's first chunk", _SECONDS
+        )
+
+    def record(
+        self,
+        endpoint: Endpoint,
+        request_model: str | None,
+        answer: Mapping[str, Any],
+        duration_s: float,
+        first_chunk_s: float | None,
+        error_type: str | None,
+    ) -> None:
+        """Record one call that ended.
+
+        Args:
+            endpoint: what was called. request_model: what was asked for.
+            answer: what the answer says, as span attributes.
+            duration_s, first_chunk_s: seconds since the request was sent; None where there was no stream.
+            error_type: as on the span; None for a call that worked.
+        """
+        if self._idle:
+            return
+        labels: dict[str, Any] = {
+            span_attributes.OPERATION_NAME: endpoint.operation,
+            span_attributes.PROVIDER_NAME: endpoint.provider,
+        }
+        if request_model:
+            labels[span_attributes.REQUEST_MODEL] = request_model
+        if model := answer.get(span_attributes.RESPONSE_MODEL):
+            labels[span_attributes.RESPONSE_MODEL] = model
+        for kind, key in (("input", span_attributes.USAGE_INPUT), ("output", span_attributes.USAGE_OUTPUT)):
+            if (tokens := answer.get(key)) is not None:
+                self._tokens.record(tokens, {**labels, "gen_ai.token.type": kind})
+        if first_chunk_s is not None:
+            self._first_chunk.record(first_chunk_s, labels)
+        self._duration.record(duration_s, {**labels, span_attributes.ERROR_TYPE: error_type} if error_type else labels)

@@ -1,0 +1,68 @@
+"""What the body of a request says about a call: the model, whether a stream is asked for, the parameters."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from farebox import span_attributes
+
+PARSED_BYTES_MAX: Final = 64 * 1024
+_MODEL: Final = re.compile(rb'"model"\s*:\s*"([^"\\]{1,256})"')
+_FORM_MODEL: Final = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,256})\r\n')
+_STREAM: Final = re.compile(rb'"stream"\s*:\s*true')
+_FORM_END_BYTES: Final = 4096
+_PARAMETERS: Final = {
+    "temperature": "gen_ai.request.temperature",
+    "top_p": "gen_ai.request.top_p",
+    "max_tokens": "gen_ai.request.max_tokens",
+    "max_completion_tokens": "gen_ai.request.max_tokens",
+    "max_output_tokens": "gen_ai.request.max_tokens",
+    "frequency_penalty": "gen_ai.request.frequency_penalty",
+    "presence_penalty": "gen_ai.request.presence_penalty",
+    "seed": "gen_ai.request.seed",
+}
+
+
+class ModelRequest:
+    """A request, as far as its body can be known: one that is a stream itself is for the transport to read."""
+
+    def __init__(self, body: bytes) -> None:
+        """Read the body; an empty one is one that cannot be known."""
+        self.fields: Mapping[str, Any] = {}
+        self.model: str | None = None
+        self.streams = False
+        if body[:2] == b"--":  # a form, as for audio files: the fields may stand before or after the file
+            found = _FORM_MODEL.search(body[:_FORM_END_BYTES]) or _FORM_MODEL.search(body[-_FORM_END_BYTES:])
+            self.model = found.group(1).decode(errors="replace") if found else None
+        elif len(body) > PARSED_BYTES_MAX:
+            # A picture may make the body megabytes; inside a JSON string a quote is escaped, so these are keys.
+            found = _MODEL.search(body)
+            self.model = found.group(1).decode() if found else None
+            self.streams = _STREAM.search(body) is not None
+        elif body:
+            self._read(body)
+
+    def _read(self, body: bytes) -> None:
+        try:
+            fields: object = json.loads(body)
+        except ValueError:
+            return
+        if isinstance(fields, dict):
+            self.fields = fields
+            model = fields.get("model")
+            self.model = model if isinstance(model, str) and model else None
+            self.streams = fields.get("stream") is True
+
+    def attributes(self) -> dict[str, Any]:
+        """The parameters that were asked for, as span attributes; no content."""
+        known: dict[str, Any] = {}
+        for name, attribute in _PARAMETERS.items():
+            value = self.fields.get(name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                known[attribute] = value
+        if self.streams:
+            known[span_attributes.REQUEST_STREAM] = True
+        return known

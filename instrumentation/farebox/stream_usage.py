@@ -1,0 +1,88 @@
+"""Asks OpenAI-style chat streams for their usage, and keeps the answer from callers that did not ask.
+
+Such a stream says what it used in one event more at its end, and only if the request has
+``stream_options.include_usage``. What callers see in addition is a ``"usage": null`` on the other events.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from farebox.endpoints import Endpoint, Shape
+from farebox.model_request import ModelRequest
+
+_OPERATIONS: Final = frozenset({"chat", "text_completion"})
+_REPLACED_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding", b"accept-encoding"})
+_NO_CHOICES: Final = re.compile(rb'"choices"\s*:\s*\[\]').search
+_END_OF_EVENT: Final = re.compile(rb"\r?\n\r?\n")
+
+
+def asks_for_usage(endpoint: Endpoint, request: ModelRequest, path: str) -> bool:
+    """Whether this is a stream that would say nothing of its usage, and could."""
+    options = request.fields.get("stream_options")
+    return (
+        request.streams
+        and endpoint.shape is Shape.OPENAI
+        and endpoint.operation in _OPERATIONS
+        and path.rstrip("/").endswith("/completions")
+        and (options is None or (isinstance(options, dict) and "include_usage" not in options))
+    )
+
+
+def asking(request: Any, fields: ModelRequest) -> Any:
+    """The request of httpx or httpx2 with the question in it, as a new one: the caller's stays as it is."""
+    options = {**(fields.fields.get("stream_options") or {}), "include_usage": True}
+    body = json.dumps({**fields.fields, "stream_options": options}, ensure_ascii=False, separators=(",", ":"))
+    kept = [(name, value) for name, value in request.headers.raw if name.lower() not in _REPLACED_HEADERS]
+    # The event that is taken out must be readable on its way.
+    headers = [*kept, (b"accept-encoding", b"identity")]
+    return type(request)(
+        request.method, request.url, headers=headers, content=body.encode(), extensions=request.extensions
+    )
+
+
+class UsageFilter:
+    """Passes a stream of events on without the one that holds nothing but the usage.
+
+    What is passed on is whole events, so a part of one waits for its end.
+    """
+
+    def __init__(self) -> None:
+        """Nothing has come yet."""
+        self._held = bytearray()
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What of this chunk, and of what waited, the caller gets."""
+        if (
+            not self._held
+            and chunk.endswith(b"\n\n")
+            and b'"choices":[]' not in chunk
+            and b'"choices": []' not in chunk
+        ):
+            return chunk
+        self._held += chunk
+        passed = bytearray()
+        while end := _END_OF_EVENT.search(self._held):
+            event = bytes(self._held[: end.end()])
+            del self._held[: end.end()]
+            if not _only_usage(event):
+                passed += event
+        return bytes(passed)
+
+    def rest(self) -> bytes:
+        """A last event that nothing closed."""
+        rest, self._held = bytes(self._held), bytearray()
+        return rest
+
+
+def _only_usage(event: bytes) -> bool:
+    data = b"\n".join(line[5:] for line in event.splitlines() if line.startswith(b"data:"))
+    if b'"usage"' not in data:
+        return False
+    try:
+        payload = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(payload, dict) and payload.get("choices") == [] and isinstance(payload.get("usage"), dict)
