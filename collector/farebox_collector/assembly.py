@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import grpc
 import grpc.aio
 import uvicorn
-from prometheus_client import CollectorRegistry, disable_created_metrics, make_asgi_app
+from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from farebox_collector import dialects
 from farebox_collector.credentials import ALL_SCOPES, Scope
@@ -26,6 +26,7 @@ from farebox_collector.ledger.keys import any_key, create_key
 from farebox_collector.ledger.prices import BookChange, book_edition, import_prices
 from farebox_collector.ledger.schema import has_table, migrate
 from farebox_collector.ledger.tenants import ensure_default_tenant
+from farebox_collector.metrics import endpoint
 from farebox_collector.metrics.exporter import LedgerCollector
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.pipeline import Pipeline
@@ -159,7 +160,7 @@ async def _running(
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     meters = Meters(registry, settings.queue_max_bytes)
-    registry.register(LedgerCollector(database))
+    registry.register(LedgerCollector(database, meters.exemplars, clock))
     pipeline = Pipeline(settings, database, Tariffs(database, clock), meters, clock)
     keyring = KeyRing(database, clock)
     intake = Intake(pipeline, keyring, meters)
@@ -210,7 +211,7 @@ def _open_grpc(server: grpc.aio.Server, settings: Settings) -> int:
 
 def _metrics(registry: CollectorRegistry, keyring: KeyRing, meters: Meters, settings: Settings) -> Any:
     """The metrics' application; where others reach it, it wants a key, for it says what is earned and spent."""
-    app = make_asgi_app(registry)
+    app = endpoint.application(registry)
     if is_loopback(settings.metrics_address) or settings.metrics_without_key:
         return app
     return Doorkeeper(app, keyring, meters, "metrics", "/", scope=Scope.READ)

@@ -12,7 +12,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from farebox_collector import assembly, logs
-from farebox_collector.commands import deadletters, keys, prices, rules, tenants, wallets
+from farebox_collector.commands import budgets, deadletters, keys, prices, rules, tenants, wallets
 from farebox_collector.commands.terminal import (
     AsJson,
     DatabaseUrl,
@@ -40,6 +40,7 @@ for group, name in (
     (prices, "prices"),
     (wallets, "wallets"),
     (rules, "rules"),
+    (budgets, "budgets"),
     (deadletters, "deadletters"),
     (keys, "keys"),
     (tenants, "tenants"),

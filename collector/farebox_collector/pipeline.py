@@ -109,7 +109,7 @@ class Pipeline:
         verdicts = batch.verdicts + Counter(recorded)
         verdicts[Verdict.REJECTED] = len(batch.dead)
         self._meters.judged(verdicts)
-        self._meters.charged(c for c, verdict in zip(batch.calls, recorded, strict=True) if verdict is Verdict.CHARGED)
+        self._meters.recorded(batch.calls, batch.received_at_ns)
         log_findings(batch.calls, recorded, batch.dead)
         return Outcome(verdicts, tuple(dict.fromkeys(letter.reason for letter in batch.dead)))
 

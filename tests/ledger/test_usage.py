@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 from calls import SECOND_NS, START_NS, call
-from farebox_collector.ledger import statements
+from farebox_collector.ledger import readings, statements
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.totals import TotalLabels
@@ -190,7 +190,7 @@ def test_labels_from_outside_are_capped_and_nothing_is_lost(
         calls = [call(n, model=f"model-{n}") for n in range(1, 101)]
         record_usage(connection, DEFAULT_TENANT_ID, calls, START_NS, labels)
     with database.reading() as connection:
-        rows = statements.totals(connection)
+        rows = readings.usage_rows(connection)
     assert len(rows) == 10 + 10 + 1  # with all names, with tags as `other`, all the rest
     assert sum(row.cost_nanousd for row in rows) == 100 * 100
     assert labels.folded == 90

@@ -51,7 +51,7 @@ def test_a_call_is_debited_once_and_can_be_read_back(shared_collector: Collector
     receipt = collector.api.get(f"/v1/usage/{record['trace_id']}/{record['span_id']}/receipt").json()
     assert sum(Decimal(line["exact_usd"]) for line in receipt["lines"]) == Decimal(EXPECTED_USD)
     assert [row["type"] for row in collector.pages("/v1/ledger", wallet=wallet)] == ["charge", "deposit"]
-    labels = f'event="event.{transport}",model="gpt-4o-mini",provider="openai"'
+    labels = f'dept="",event="event.{transport}",model="gpt-4o-mini",project="",provider="openai",task=""'
     metrics = collector.metrics()
     assert metrics[f"farebox_cost_usd_total{{{labels}}}"] == float(EXPECTED_USD)
     assert metrics[f"farebox_requests_total{{{labels}}}"] == 1
@@ -59,7 +59,7 @@ def test_a_call_is_debited_once_and_can_be_read_back(shared_collector: Collector
 
 def test_totals_survive_a_restart(collector: Collector) -> None:
     collector.export_grpc(protobuf_body([llm_span(event="e")]))
-    name = 'farebox_charged_credits_total{event="e",model="gpt-4o-mini",provider="openai"}'
+    name = 'farebox_charged_credits_total{dept="",event="e",model="gpt-4o-mini",project="",provider="openai",task=""}'
     before = collector.metrics()[name]
     assert collector.stop() == 0
     collector.start()

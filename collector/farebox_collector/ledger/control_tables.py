@@ -65,3 +65,35 @@ quality_reports = table(
     UniqueConstraint("tenant_id", "trace_id", "span_id"),
 )
 Index("ix_quality_reports_subject_trace_id", quality_reports.c.tenant_id, quality_reports.c.subject_trace_id)
+
+budgets = table(
+    "budgets",
+    identity(),
+    number("tenant_id"),
+    words("dept"),
+    number("nanousd_per_month"),
+    words("author"),
+    words("reason"),
+    number("recorded_at_ns"),
+)
+Index("ix_budgets_dept", budgets.c.tenant_id, budgets.c.dept, budgets.c.id)
+
+incidents = table(
+    "incidents",
+    identity(),
+    number("tenant_id"),
+    # Alertmanager's: a fingerprint of the labels, and when the alert began to fire.
+    words("fingerprint"),
+    number("started_at_ns"),
+    number("recorded_at_ns"),
+    # When the alert was resolved; NULL while it fires.
+    number("ended_at_ns", nullable=True),
+    words("alert"),
+    words("severity"),
+    words("team"),
+    # JSON: what Alertmanager said, and what the books said at that moment.
+    words("labels"),
+    words("annotations"),
+    words("snapshot"),
+    UniqueConstraint("tenant_id", "fingerprint", "started_at_ns"),
+)

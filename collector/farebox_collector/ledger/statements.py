@@ -27,7 +27,6 @@ from farebox_collector.ledger.tables import (
     price_versions,
     transactions,
     usage_records,
-    usage_totals,
 )
 from farebox_collector.money import Commodity
 from farebox_collector.verdicts import Verdict
@@ -153,11 +152,6 @@ def charge_rules_of(connection: Connection, tenant_id: int) -> Sequence[Row[Any]
 def charge_rule(connection: Connection, rule_version_id: int) -> Row[Any] | None:
     """One charge rule version."""
     return connection.execute(select(charge_rules).where(charge_rules.c.id == rule_version_id)).first()
-
-
-def totals(connection: Connection) -> Sequence[Row[Any]]:
-    """Running totals of all tenants by event, provider, model and verdict."""
-    return connection.execute(select(usage_totals)).all()
 
 
 def charged_calls(connection: Connection, wallet: str) -> int:

@@ -1,7 +1,7 @@
 """Every metric, declared once: name, kind, labels, meaning. `docs/metrics.md` is checked against this list.
 
-Money, tokens and requests are read from the ledger at each scrape, so that they agree with the books and no restart
-resets them. What only this process knows (queue, latencies, requests taken) starts at zero with it.
+Money, tokens, requests and latencies are read from the ledger at each scrape, so that they agree with the books and
+no restart resets them. What only this process knows (queue, commits, requests taken) starts at zero with it.
 No metric carries a wallet or a user.
 """
 
@@ -15,6 +15,7 @@ class Kind(StrEnum):
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
+    SUMMARY = "summary"
 
 
 class Metric(NamedTuple):
@@ -27,24 +28,104 @@ class Metric(NamedTuple):
     buckets: tuple[float, ...] = ()
 
 
-_CALL = ("event", "provider", "model")
+_SPENT = ("event", "provider", "model", "dept", "project", "task")
+_SERVED = ("provider", "model", "route", "region")
 _WAIT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_CALL_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 
-REQUESTS = Metric("farebox_requests_total", Kind.COUNTER, _CALL, "Model calls in the books, each call once.")
+REQUESTS = Metric("farebox_requests_total", Kind.COUNTER, _SPENT, "Model calls in the books, each call once.")
 REQUEST_ERRORS = Metric(
-    "farebox_request_errors_total", Kind.COUNTER, _CALL, "Model calls in the books that ended in an error."
+    "farebox_request_errors_total", Kind.COUNTER, _SPENT, "Model calls in the books that ended in an error."
 )
-TOKENS = Metric("farebox_tokens_total", Kind.COUNTER, (*_CALL, "kind"), "Tokens of charged calls, by disjoint kind.")
-COST = Metric("farebox_cost_usd_total", Kind.COUNTER, _CALL, "What charged calls cost us, in US dollars.")
-CHARGE = Metric("farebox_charged_credits_total", Kind.COUNTER, _CALL, "Credits that charged calls took from wallets.")
-RECORDS = Metric(
-    "farebox_usage_records_total",
+TOKENS = Metric("farebox_tokens_total", Kind.COUNTER, (*_SPENT, "kind"), "Tokens of charged calls, by disjoint kind.")
+COST = Metric("farebox_cost_usd_total", Kind.COUNTER, _SPENT, "What charged calls cost us, in US dollars.")
+CHARGE = Metric("farebox_charged_credits_total", Kind.COUNTER, _SPENT, "Credits that charged calls took from wallets.")
+REVERSED_REQUESTS = Metric(
+    "farebox_reversed_requests_total",
     Kind.COUNTER,
-    ("verdict",),
-    "Usage records in the books by verdict; unpriced and unmetered ones wait to be settled.",
+    _SPENT,
+    "Calls among `farebox_requests_total` that a correction took back, to book them anew.",
+)
+REVERSED_COST = Metric(
+    "farebox_reversed_cost_usd_total",
+    Kind.COUNTER,
+    _SPENT,
+    "Cost that corrections took back. What holds is `farebox_cost_usd_total` less this.",
+)
+REVERSED_CHARGE = Metric(
+    "farebox_reversed_credits_total",
+    Kind.COUNTER,
+    _SPENT,
+    "Credits that corrections gave back. What holds is `farebox_charged_credits_total` less this.",
+)
+RECORDS = Metric(
+    "farebox_usage_records_total", Kind.COUNTER, ("verdict",), "Usage records that were booked, by verdict."
+)
+UNSETTLED = Metric(
+    "farebox_unsettled_records",
+    Kind.GAUGE,
+    ("verdict", "provider", "model"),
+    "Usage records that wait for a price or for usage: kept, and charged nothing yet.",
 )
 UNATTRIBUTED = Metric("farebox_unattributed_requests_total", Kind.COUNTER, (), "Charged calls that named no wallet.")
+
+CALL_SECONDS = Metric(
+    "farebox_call_seconds",
+    Kind.HISTOGRAM,
+    _SERVED,
+    "Duration of model calls as the application saw it, in seconds; its count is the number of calls.",
+)
+FIRST_CHUNK_SECONDS = Metric(
+    "farebox_first_chunk_seconds",
+    Kind.HISTOGRAM,
+    _SERVED,
+    "Time to the first chunk of streamed answers, in seconds.",
+)
+CALL_ERRORS = Metric("farebox_call_errors_total", Kind.COUNTER, _SERVED, "Model calls that ended in an error.")
+CALL_TOKENS = Metric(
+    "farebox_call_tokens_total",
+    Kind.COUNTER,
+    (*_SERVED, "kind"),
+    "Tokens of model calls: all that went in, all that came out.",
+)
+CACHE_LOOKUPS = Metric(
+    "farebox_cache_lookups_total", Kind.COUNTER, _SERVED, "Calls of which it is known whether a cache helped."
+)
+CACHE_HITS = Metric(
+    "farebox_cache_hits_total",
+    Kind.COUNTER,
+    _SERVED,
+    "Calls that a cache helped: `farebox.cache_hit`, or else the provider's prompt cache was read.",
+)
+CITATION_RATE = Metric(
+    "farebox_citation_rate", Kind.SUMMARY, _SERVED, "Share of an answer's claims that cite a source, where reported."
+)
+HUMAN_REVIEWS = Metric("farebox_human_reviews_total", Kind.COUNTER, _SERVED, "Answers that a person has reviewed.")
+HUMAN_APPROVALS = Metric("farebox_human_approvals_total", Kind.COUNTER, _SERVED, "Reviewed answers that were approved.")
+
+CREDITS_IN = Metric("farebox_credits_in_total", Kind.COUNTER, ("source",), "Credits put into wallets, by source.")
+WALLETS = Metric("farebox_wallets", Kind.GAUGE, (), "Wallets in the books.")
+WALLETS_BELOW = Metric(
+    "farebox_wallets_below", Kind.GAUGE, ("credits",), "Wallets whose balance is below so many credits."
+)
+WALLET_CREDITS = Metric(
+    "farebox_wallet_credits", Kind.GAUGE, ("sign",), "Sum of the positive balances, and of the negative ones."
+)
+WALLETS_RUNNING_DRY = Metric(
+    "farebox_wallets_running_dry",
+    Kind.GAUGE,
+    ("within",),
+    "Wallets with credits whose average spending since they were created uses them up within a day, within a week.",
+)
+CREDIT_USD = Metric("farebox_credit_usd", Kind.GAUGE, (), "What one credit sells for, in US dollars.")
+BUDGET = Metric("farebox_budget_usd", Kind.GAUGE, ("dept",), "What a department may spend a month, in US dollars.")
+LIST_PRICE = Metric(
+    "farebox_list_price_usd_per_1k",
+    Kind.GAUGE,
+    ("provider", "model", "kind"),
+    "Base price of the price book now, in US dollars per 1,000 tokens, for models in use.",
+)
+PRICE_EDITION = Metric("farebox_price_book_edition", Kind.GAUGE, (), "Grows with every change of the price book.")
+RULE_EDITION = Metric("farebox_charge_rule_edition", Kind.GAUGE, (), "Grows with every change of a charge rule.")
 SPANS = Metric("farebox_spans_total", Kind.COUNTER, ("verdict",), "Spans that this process has answered, by verdict.")
 EXPORTS = Metric(
     "farebox_export_requests_total",
@@ -75,12 +156,8 @@ COMMIT_RECORDS = Metric(
     "Usage records in one ledger transaction.",
     (1, 4, 16, 64, 256, 1024, 4096),
 )
-CALL_SECONDS = Metric(
-    "farebox_call_seconds",
-    Kind.HISTOGRAM,
-    ("provider", "model"),
-    "Duration of charged model calls as the application saw it, in seconds.",
-    _CALL_S,
+INCIDENTS = Metric(
+    "farebox_incidents_total", Kind.COUNTER, ("severity",), "Incidents that Alertmanager has reported, by severity."
 )
 QUEUE_BYTES = Metric("farebox_queue_bytes", Kind.GAUGE, (), "Bytes of OTLP requests being worked on.")
 QUEUE_LIMIT_BYTES = Metric("farebox_queue_limit_bytes", Kind.GAUGE, (), "Where clients are told to try again later.")
@@ -88,7 +165,7 @@ LABELS_FOLDED = Metric(
     "farebox_labels_folded_total",
     Kind.COUNTER,
     (),
-    "Calls counted under event, provider and model `other`, since there are too many combinations.",
+    "Calls counted under names `other`, since there are too many combinations of them.",
 )
 DEAD_LETTERS = Metric("farebox_dead_letters", Kind.GAUGE, (), "Spans that can never be booked, kept for people.")
 AUDIT_MISMATCHES = Metric(
@@ -110,15 +187,38 @@ CATALOGUE: tuple[Metric, ...] = (
     TOKENS,
     COST,
     CHARGE,
+    REVERSED_REQUESTS,
+    REVERSED_COST,
+    REVERSED_CHARGE,
     RECORDS,
+    UNSETTLED,
     UNATTRIBUTED,
+    CALL_SECONDS,
+    FIRST_CHUNK_SECONDS,
+    CALL_ERRORS,
+    CALL_TOKENS,
+    CACHE_LOOKUPS,
+    CACHE_HITS,
+    CITATION_RATE,
+    HUMAN_REVIEWS,
+    HUMAN_APPROVALS,
+    CREDITS_IN,
+    WALLETS,
+    WALLETS_BELOW,
+    WALLET_CREDITS,
+    WALLETS_RUNNING_DRY,
+    CREDIT_USD,
+    BUDGET,
+    LIST_PRICE,
+    PRICE_EDITION,
+    RULE_EDITION,
     SPANS,
     EXPORTS,
     TURNED_AWAY,
     INGEST_SECONDS,
     COMMIT_SECONDS,
     COMMIT_RECORDS,
-    CALL_SECONDS,
+    INCIDENTS,
     QUEUE_BYTES,
     QUEUE_LIMIT_BYTES,
     LABELS_FOLDED,

@@ -1,30 +1,43 @@
 """Metrics that are readings of the ledger, taken anew at each scrape."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from prometheus_client import Metric as Family
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+from sqlalchemy import Connection
 
-from farebox_collector.ledger import dead_letters, statements
+from farebox_collector.ledger import dead_letters, readings, statements
+from farebox_collector.ledger.budgets import budgets_in_force
+from farebox_collector.ledger.control_tables import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.prices import book_edition
+from farebox_collector.ledger.rules import rules_edition
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
+from farebox_collector.ledger.totals import FIRST_CHUNK_COLUMNS, LATENCY_COLUMNS, SERVICE_LABELS, USAGE_LABELS
 from farebox_collector.metrics import catalogue
-from farebox_collector.metrics.catalogue import Metric
+from farebox_collector.metrics.exemplars import Exemplars
+from farebox_collector.metrics.families import Labels, family, histogram, summary
 from farebox_collector.money import NANO
-from farebox_collector.records import UNATTRIBUTED
+from farebox_collector.pricing.price import FALLBACK_UNITS
+from farebox_collector.records import UNATTRIBUTED, Buckets
 from farebox_collector.verdicts import ONE_CALL, STORED, Verdict
 
-_Label = tuple[str, str, str]
+_ALWAYS_SHOWN = frozenset({"input", "output"})
+_WAITING = (Verdict.UNPRICED, Verdict.UNMETERED)
+_SEVERITIES = ("critical", "warning", "info")
+_MOST_PRICED_MODELS = 500
 
 
 class LedgerCollector(Collector):
     """Reads running totals from the books. Amounts are integers until the very last step, the exported float."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, exemplars: Exemplars, clock: Callable[[], int]) -> None:
         self._database = database
+        self._exemplars = exemplars
+        self._clock = clock
 
     def describe(self) -> list[Family]:
         """Nothing in advance: registering must not read the books."""
@@ -33,40 +46,132 @@ class LedgerCollector(Collector):
     def collect(self) -> Iterator[Family]:
         """One family a metric, from one consistent snapshot."""
         with self._database.reading() as connection:
-            rows = statements.totals(connection)
-            letters = dead_letters.count(connection)
-            unattributed = statements.charged_calls(connection, UNATTRIBUTED)
-        requests: Counter[_Label] = Counter()
-        errors: Counter[_Label] = Counter()
-        cost: Counter[_Label] = Counter()
-        charge: Counter[_Label] = Counter()
-        tokens: Counter[tuple[_Label, str]] = Counter()
-        records: Counter[str] = Counter(dict.fromkeys(STORED, 0))
-        for row in rows:
-            if row.reversed:
-                continue
-            label = (row.event, row.provider, row.model)
+            usage = readings.usage_rows(connection)
+            service = readings.service_rows(connection)
+            others = list(self._money_and_books(connection, _charged_models(usage)))
+        yield from _spending(usage)
+        yield from _waiting(usage)
+        yield from self._calls(service)
+        yield from others
+
+    def _calls(self, rows: Sequence[Any]) -> Iterator[Family]:
+        """How calls went."""
+        labelled = [(tuple(getattr(row, name) for name in SERVICE_LABELS), row) for row in rows]
+        latencies = [
+            (labels, [getattr(row, name) for name in LATENCY_COLUMNS], row.requests, row.latency_us)
+            for labels, row in labelled
+        ]
+        first_chunks = [
+            (labels, [getattr(row, name) for name in FIRST_CHUNK_COLUMNS], row.first_chunks, row.first_chunk_us)
+            for labels, row in labelled
+            if row.first_chunks
+        ]
+        yield histogram(catalogue.CALL_SECONDS, latencies, LATENCY_BOUNDS_MS, self._exemplars.of)
+        yield histogram(catalogue.FIRST_CHUNK_SECONDS, first_chunks, FIRST_CHUNK_BOUNDS_MS, _no_exemplar)
+        tokens = {(*labels, "input"): float(row.input_tokens) for labels, row in labelled}
+        tokens |= {(*labels, "output"): float(row.output_tokens) for labels, row in labelled}
+        yield family(catalogue.CALL_TOKENS, tokens)
+        for metric, column in (
+            (catalogue.CALL_ERRORS, "errors"),
+            (catalogue.CACHE_LOOKUPS, "cache_lookups"),
+            (catalogue.CACHE_HITS, "cache_hits"),
+            (catalogue.HUMAN_REVIEWS, "human_reviews"),
+            (catalogue.HUMAN_APPROVALS, "human_approvals"),
+        ):
+            yield family(metric, {labels: float(getattr(row, column)) for labels, row in labelled})
+        rates = [(labels, row.citation_rates, row.citation_rate_ppm / 1e6) for labels, row in labelled]
+        yield summary(catalogue.CITATION_RATE, rates)
+
+    def _money_and_books(self, connection: Connection, models: Sequence[tuple[str, str]]) -> Iterator[Family]:
+        """Wallets, credits, prices, budgets, and what people should look at."""
+        now_ns = self._clock()
+        wallets = readings.wallets(connection, now_ns)
+        yield family(catalogue.WALLETS, {(): float(wallets.wallets)})
+        yield family(catalogue.WALLETS_BELOW, {(str(bound),): float(n) for bound, n in wallets.below.items()})
+        yield family(catalogue.WALLETS_RUNNING_DRY, {(time,): float(n) for time, n in wallets.running_dry.items()})
+        sums = {"positive": wallets.positive_nanocredits, "negative": wallets.negative_nanocredits}
+        yield family(catalogue.WALLET_CREDITS, {(sign,): amount / NANO for sign, amount in sums.items()})
+        credits_in = {"deposit": 0} | readings.credits_in(connection)
+        yield family(catalogue.CREDITS_IN, {(source,): amount / NANO for source, amount in credits_in.items()})
+        yield family(catalogue.CREDIT_USD, {(): float(readings.usd_per_credit(connection))})
+        budgets: Counter[str] = Counter()
+        for row in budgets_in_force(connection):
+            budgets[row.dept] += row.nanousd_per_month
+        yield family(catalogue.BUDGET, {(dept,): amount / NANO for dept, amount in budgets.items()})
+        prices = _with_fallbacks(readings.list_prices(connection, models, now_ns))
+        yield family(catalogue.LIST_PRICE, {labels: float(price) for labels, price in prices.items()})
+        yield family(catalogue.PRICE_EDITION, {(): float(book_edition(connection))})
+        yield family(catalogue.RULE_EDITION, {(): float(rules_edition(connection))})
+        unattributed = statements.charged_calls(connection, UNATTRIBUTED)
+        yield family(catalogue.UNATTRIBUTED, {(): float(unattributed)})
+        yield family(catalogue.DEAD_LETTERS, {(): float(dead_letters.count(connection))})
+        incidents = dict.fromkeys(_SEVERITIES, 0) | readings.incidents_by_severity(connection)
+        yield family(catalogue.INCIDENTS, {(severity,): float(n) for severity, n in incidents.items()})
+
+
+def _spending(rows: Sequence[Any]) -> Iterator[Family]:
+    """Requests, tokens and money: what was booked, and apart from it what corrections took back."""
+    booked: defaultdict[str, Counter[Labels]] = defaultdict(Counter)
+    reversed_: defaultdict[str, Counter[Labels]] = defaultdict(Counter)
+    tokens: Counter[Labels] = Counter()
+    records: Counter[str] = Counter(dict.fromkeys(STORED, 0))
+    for row in rows:
+        labels = tuple(getattr(row, name) for name in USAGE_LABELS)
+        side = reversed_ if row.reversed else booked
+        if not row.reversed:
             records[row.verdict] += row.requests
-            if row.verdict in ONE_CALL:
-                requests[label] += row.requests
-                errors[label] += row.errors
-            if row.verdict == Verdict.CHARGED:
-                cost[label] += row.cost_nanousd
-                charge[label] += row.charge_nanocredits
+        if row.verdict in ONE_CALL:
+            side["requests"][labels] += row.requests
+            side["errors"][labels] += row.errors
+        if row.verdict == Verdict.CHARGED:
+            side["cost"][labels] += row.cost_nanousd
+            side["charge"][labels] += row.charge_nanocredits
+            if not row.reversed:
                 for column in TOKEN_COLUMNS:
-                    tokens[label, column.removesuffix("_tokens")] += getattr(row, column)
-        yield _family(catalogue.REQUESTS, {label: float(n) for label, n in requests.items()})
-        yield _family(catalogue.REQUEST_ERRORS, {label: float(n) for label, n in errors.items()})
-        yield _family(catalogue.TOKENS, {(*label, kind): float(n) for (label, kind), n in tokens.items()})
-        yield _family(catalogue.COST, {label: n / NANO for label, n in cost.items()})
-        yield _family(catalogue.CHARGE, {label: n / NANO for label, n in charge.items()})
-        yield _family(catalogue.RECORDS, {(verdict,): float(n) for verdict, n in records.items()})
-        yield _family(catalogue.UNATTRIBUTED, {(): float(unattributed)})
-        yield GaugeMetricFamily(catalogue.DEAD_LETTERS.name, catalogue.DEAD_LETTERS.meaning, letters)
+                    kind, count = column.removesuffix("_tokens"), getattr(row, column)
+                    if count or kind in _ALWAYS_SHOWN:
+                        tokens[*labels, kind] += count
+    yield family(catalogue.REQUESTS, {labels: float(n) for labels, n in booked["requests"].items()})
+    yield family(catalogue.REQUEST_ERRORS, {labels: float(n) for labels, n in booked["errors"].items()})
+    yield family(catalogue.TOKENS, {labels: float(n) for labels, n in tokens.items()})
+    yield family(catalogue.RECORDS, {(verdict,): float(n) for verdict, n in records.items()})
+    # Each label has its reversed counter from the start, at 0: a difference of two series needs both.
+    for metric, name, unit in (
+        (catalogue.REVERSED_REQUESTS, "requests", 1),
+        (catalogue.REVERSED_COST, "cost", NANO),
+        (catalogue.REVERSED_CHARGE, "charge", NANO),
+    ):
+        yield family(metric, {labels: reversed_[name][labels] / unit for labels in booked[name]})
+    yield family(catalogue.COST, {labels: n / NANO for labels, n in booked["cost"].items()})
+    yield family(catalogue.CHARGE, {labels: n / NANO for labels, n in booked["charge"].items()})
 
 
-def _family(metric: Metric, samples: Mapping[Any, float]) -> CounterMetricFamily:
-    family = CounterMetricFamily(metric.name, metric.meaning, labels=metric.labels)
-    for labels, value in samples.items():
-        family.add_metric(labels, value)
-    return family
+def _waiting(rows: Sequence[Any]) -> Iterator[Family]:
+    """Records that are not settled."""
+    waiting: Counter[Labels] = Counter()
+    for row in rows:
+        if row.verdict in _WAITING:
+            waiting[row.verdict, row.provider, row.model] += (1 - 2 * row.reversed) * row.requests
+    yield family(catalogue.UNSETTLED, {labels: float(n) for labels, n in waiting.items()})
+
+
+def _charged_models(rows: Sequence[Any]) -> list[tuple[str, str]]:
+    models = {(row.provider, row.model) for row in rows if row.verdict == Verdict.CHARGED}
+    return sorted(models)[:_MOST_PRICED_MODELS]
+
+
+def _with_fallbacks(rows: Sequence[Any]) -> Mapping[tuple[str, str, str], Decimal]:
+    """(provider, model, kind) → price, also of the kinds that providers bill as another."""
+    prices = {(row.provider, row.model, row.unit): Decimal(row.usd_per_1k) for row in rows}
+    for provider, model in {(provider, model) for provider, model, _ in prices}:
+        for kind in Buckets._fields:
+            priced_as = kind
+            while priced_as in FALLBACK_UNITS and (provider, model, priced_as) not in prices:
+                priced_as = FALLBACK_UNITS[priced_as]
+            if (provider, model, priced_as) in prices:
+                prices[provider, model, kind] = prices[provider, model, priced_as]
+    return {key: price for key, price in prices.items() if key[2] in Buckets._fields and key[2] != "reasoning"}
+
+
+def _no_exemplar(_labels: Labels, _bucket: int) -> None:
+    return None

@@ -1,13 +1,14 @@
 """What this process counts itself: intake, commits, latencies."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from farebox_collector.metrics import catalogue
 from farebox_collector.metrics.catalogue import Metric
+from farebox_collector.metrics.exemplars import Exemplars
 from farebox_collector.records import PricedUsage
 from farebox_collector.verdicts import Verdict
 
@@ -23,7 +24,7 @@ class Meters:
         self._ingest_seconds = self._histogram(catalogue.INGEST_SECONDS)
         self._commit_seconds = self._histogram(catalogue.COMMIT_SECONDS)
         self._commit_records = self._histogram(catalogue.COMMIT_RECORDS)
-        self._call_seconds = self._histogram(catalogue.CALL_SECONDS)
+        self.exemplars = Exemplars()
         self._queue_bytes = self._gauge(catalogue.QUEUE_BYTES)
         self._labels_folded = self._counter(catalogue.LABELS_FOLDED)
         self._audit_mismatches = self._gauge(catalogue.AUDIT_MISMATCHES)
@@ -58,10 +59,9 @@ class Meters:
         self._commit_records.observe(records)
         self._commit_seconds.observe(seconds)
 
-    def charged(self, calls: Iterable[PricedUsage]) -> None:
-        """These calls were charged; their models are in the price book, so their labels are bounded by it."""
-        for call in calls:
-            self._call_seconds.labels(call.provider, call.model).observe(call.usage.latency_ns / 1e9)
+    def recorded(self, calls: Sequence[PricedUsage], at_ns: int) -> None:
+        """These calls of one request are in the books now; some become exemplars."""
+        self.exemplars.see(calls, at_ns)
 
     def queued(self, size_bytes: int) -> None:
         """This many bytes of requests are being worked on now."""

@@ -19,7 +19,7 @@ MAX_CHARGE_NANOCREDITS = 1_000_000 * NANO
 
 STANDARD_TIERS = frozenset({"", "default", "standard", "auto", "on_demand"})
 
-_FALLBACK_UNITS = {
+FALLBACK_UNITS = {
     "cache_read": "input",
     "cache_write": "input",
     "cache_write_1h": "cache_write",
@@ -147,9 +147,9 @@ def _line(rates: Mapping[str, int], unit: str, count: int) -> Line:
     """The line of one unit, at its own price or at that of the unit that stands in for it. Raises UnknownPrice."""
     priced_as = unit
     while priced_as not in rates:
-        if priced_as not in _FALLBACK_UNITS:
+        if priced_as not in FALLBACK_UNITS:
             raise UnknownPrice(unit)
-        priced_as = _FALLBACK_UNITS[priced_as]
+        priced_as = FALLBACK_UNITS[priced_as]
     return Line(unit, count, priced_as, rates[priced_as])
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from farebox_collector.credentials import Scope
-from farebox_collector.surfaces import keys, ledger, prices, problems, usage, wallets
+from farebox_collector.surfaces import budgets, keys, ledger, prices, problems, usage, wallets
 from farebox_collector.surfaces.callers import Doorkeeper, needs
 from farebox_collector.surfaces.context import Context
 
@@ -26,6 +26,7 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...]
     (ledger.router, _WALLETS),
     (usage.router, _READER),
     (prices.router, _READER),
+    (budgets.router, _READER),
     (keys.router, _ADMIN),
     (keys.tenants_router, _ADMIN),
 )

@@ -1,0 +1,114 @@
+"""Readings: the only code that reads the books for metrics. Sums over all tenants; nothing here names a wallet."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, Select, and_, case, cast, func, or_, select, tuple_
+
+from farebox_collector.ledger.control_tables import credit_totals, incidents, service_totals
+from farebox_collector.ledger.journal import WALLET
+from farebox_collector.ledger.tables import accounts, price_versions, tenants, usage_totals
+from farebox_collector.ledger.totals import SERVICE_LABELS
+from farebox_collector.money import NANO, Commodity
+from farebox_collector.records import DEFAULT_TENANT_ID
+
+BALANCE_BOUNDS_CREDITS = (0, 1, 5, 10, 50, 100, 500, 1000)
+_DAY_NS = 86_400 * 10**9
+RUNWAYS_NS: Mapping[str, int] = {"1d": _DAY_NS, "7d": 7 * _DAY_NS}
+_MOST_PRICES = 5_000
+
+
+class WalletReading(NamedTuple):
+    """How wallets stand."""
+
+    wallets: int
+    below: Mapping[int, int]
+    """Bound in credits → wallets with a balance below it."""
+    running_dry: Mapping[str, int]
+    """Time → wallets that last no longer than that."""
+    positive_nanocredits: int
+    negative_nanocredits: int
+
+
+def usage_rows(connection: Connection) -> Sequence[Row[Any]]:
+    """The usage totals of all tenants."""
+    return connection.execute(select(usage_totals)).all()
+
+
+def service_rows(connection: Connection) -> Sequence[Row[Any]]:
+    """The service totals, summed over tenants."""
+    labels = [service_totals.c[name] for name in SERVICE_LABELS]
+    sums = [
+        cast(func.sum(column), column.type).label(column.name)
+        for column in service_totals.c
+        if column.name not in ("id", "tenant_id", *SERVICE_LABELS)
+    ]
+    return connection.execute(select(*labels, *sums).group_by(*labels)).all()
+
+
+def credits_in(connection: Connection) -> dict[str, int]:
+    """Nanocredits put into wallets, by source."""
+    table = credit_totals.c
+    found = connection.execute(select(table.source, func.sum(table.amount_nanocredits)).group_by(table.source))
+    return {source: int(amount) for source, amount in found}
+
+
+def incidents_by_severity(connection: Connection) -> dict[str, int]:
+    """How many incidents were ever recorded."""
+    found = connection.execute(select(incidents.c.severity, func.count()).group_by(incidents.c.severity))
+    return {row.severity: row[1] for row in found}
+
+
+def wallets(connection: Connection, now_ns: int) -> WalletReading:
+    """How all wallets stand: one look at each."""
+    table = accounts.c
+    # Floats: this counts wallets, it moves nothing; the product of two amounts would not fit an integer.
+    spent_per_ns = 1.0 * table.spent_nano / func.nullif(now_ns - table.created_at_ns, 0)
+    below = [_count(table.balance_nano < bound * NANO) for bound in BALANCE_BOUNDS_CREDITS]
+    dry = [
+        _count(and_(table.balance_nano > 0, table.balance_nano < spent_per_ns * time)) for time in RUNWAYS_NS.values()
+    ]
+    signs = [
+        func.coalesce(func.sum(case((table.balance_nano > 0, table.balance_nano), else_=0)), 0),
+        func.coalesce(func.sum(case((table.balance_nano < 0, table.balance_nano), else_=0)), 0),
+    ]
+    row = connection.execute(
+        select(func.count(), *below, *dry, *signs).where(table.kind == WALLET, table.commodity == Commodity.CREDIT)
+    ).one()
+    figures = [int(figure) for figure in row]
+    bounds, times = len(BALANCE_BOUNDS_CREDITS), len(RUNWAYS_NS)
+    return WalletReading(
+        figures[0],
+        dict(zip(BALANCE_BOUNDS_CREDITS, figures[1 : 1 + bounds], strict=True)),
+        dict(zip(RUNWAYS_NS, figures[1 + bounds : 1 + bounds + times], strict=True)),
+        figures[-2],
+        figures[-1],
+    )
+
+
+def list_prices(connection: Connection, models: Sequence[tuple[str, str]], at_ns: int) -> Sequence[Row[Any]]:
+    """Base prices at a moment of (provider, model)s: provider, model, unit, usd_per_1k."""
+    price = price_versions.c
+    chosen: Select[Any] = (
+        select(price.provider, price.model, price.unit, price.usd_per_1k)
+        .where(
+            price.valid_from_ns <= at_ns,
+            or_(price.valid_to_ns.is_(None), price.valid_to_ns > at_ns),
+            price.over_input_tokens == 0,
+            price.daily_from_s == price.daily_to_s,
+            tuple_(price.provider, price.model).in_(models),
+        )
+        .order_by(price.id)
+        .limit(_MOST_PRICES)
+    )
+    return connection.execute(chosen).all()
+
+
+def usd_per_credit(connection: Connection) -> str:
+    """What one credit of the default tenant sells for, as a decimal."""
+    price = select(tenants.c.usd_per_credit).where(tenants.c.id == DEFAULT_TENANT_ID)
+    return str(connection.execute(price).scalar_one())
+
+
+def _count(condition: Any) -> Any:
+    return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)

@@ -1,0 +1,22 @@
+"""`GET /metrics`, in the format that the scraper asks for; OpenMetrics carries exemplars."""
+
+import asyncio
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+
+def application(registry: CollectorRegistry) -> Starlette:
+    """The ASGI application of the metrics port."""
+
+    async def metrics(request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        # Reads the books: not on the loop that takes spans.
+        body = await asyncio.to_thread(encode, registry)
+        return Response(body, headers={"content-type": content_type})
+
+    return Starlette(routes=[Route("/metrics", metrics), Route("/", metrics)])

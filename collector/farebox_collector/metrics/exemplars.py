@@ -1,0 +1,43 @@
+"""Exemplars: for each bucket of a latency histogram, the trace of a call that this process saw fall into it."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from prometheus_client.samples import Exemplar
+
+from farebox_collector.ledger.control_tables import LATENCY_BOUNDS_MS
+from farebox_collector.records import PricedUsage
+
+_BOUNDS_NS = tuple(bound * 1_000_000 for bound in LATENCY_BOUNDS_MS)
+_SAMPLES = 4
+_MOST_LABELS = 500
+
+Label = tuple[str, str, str, str]
+
+
+class Exemplars:
+    """The latest trace for each (provider, model, route, region) and bucket. Written by one thread, read by another."""
+
+    def __init__(self) -> None:
+        self._latest: dict[tuple[Label, int], Exemplar] = {}
+
+    def see(self, calls: Sequence[PricedUsage], at_ns: int) -> None:
+        """Remember a few calls of a request, the slowest among them: enough to point at, whatever its size."""
+        if not calls:
+            return
+        chosen = [*calls[:: len(calls) // _SAMPLES + 1], max(calls, key=_latency_ns)]
+        for call in chosen:
+            usage = call.usage
+            label = (call.provider, call.model, usage.route, usage.region)
+            key = (label, bisect_left(_BOUNDS_NS, usage.latency_ns))
+            if key in self._latest or len(self._latest) < _MOST_LABELS * (len(_BOUNDS_NS) + 1):
+                ids = {"trace_id": usage.trace_id.hex()}
+                self._latest[key] = Exemplar(ids, usage.latency_ns / 1e9, at_ns / 1e9)
+
+    def of(self, label: Label, bucket: int) -> Exemplar | None:
+        """The exemplar of a bucket, counted from the fastest; None if this process saw no such call."""
+        return self._latest.get((label, bucket))
+
+
+def _latency_ns(call: PricedUsage) -> int:
+    return call.usage.latency_ns
