@@ -1,6 +1,7 @@
 """Fixtures for all contracts: books in either database, and a real collector over them."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,10 +44,37 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], s
     return make
 
 
+@pytest.fixture(scope="session")
+def new_books(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], str]:
+    """Makes new books of a kind as `assembly.open_books` does, once, and then copies of those; returns their URL."""
+    templates: dict[str, str] = {}
+
+    def template(kind: str) -> str:
+        if kind not in templates:
+            if kind == "sqlite":
+                url = f"sqlite:///{tmp_path_factory.mktemp('template')}/farebox.db"
+            else:
+                url = request.getfixturevalue("postgres").new_database()
+            assembly.open_books(Settings(database_url=url), lambda: JANUARY_NS).close()
+            templates[kind] = url
+        return templates[kind]
+
+    def make(kind: str, tmp_path: Path) -> str:
+        if kind == "sqlite":
+            shutil.copy(template(kind).removeprefix("sqlite:///"), tmp_path / "farebox.db")
+            return f"sqlite:///{tmp_path}/farebox.db"
+        server: PostgresServer = request.getfixturevalue("postgres")
+        return server.new_database(copy_of=template(kind))
+
+    return make
+
+
 @pytest.fixture(params=BOTH)
-def database(request: pytest.FixtureRequest, new_url: Callable[[str], str]) -> Iterator[Database]:
+def database(
+    request: pytest.FixtureRequest, new_books: Callable[[str, Path], str], tmp_path: Path
+) -> Iterator[Database]:
     """New books in either database, with the default tenant and the bundled price book, opened for writing."""
-    database = assembly.open_books(Settings(database_url=new_url(request.param)), lambda: JANUARY_NS)
+    database = assembly.open_books(Settings(database_url=new_books(request.param, tmp_path)), lambda: JANUARY_NS)
     yield database
     database.close()
 

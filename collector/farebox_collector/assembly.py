@@ -98,16 +98,9 @@ def open_books(settings: Settings, clock: Clock = time.time_ns, progress: Progre
 def import_catalogue(database: Database, clock: Clock = time.time_ns, progress: Progress = no_progress) -> BookChange:
     """Bring the price book up to the installed genai-prices."""
     catalogue = genai_prices_catalogue()
+    now_ns = clock()
     with database.transaction() as connection:
-        return import_prices(
-            connection,
-            catalogue.rows,
-            catalogue.models,
-            catalogue.source,
-            catalogue.source_version,
-            clock(),
-            progress,
-        )
+        return import_prices(connection, catalogue.prices, catalogue.models, now_ns, now_ns, progress)
 
 
 async def serve(settings: Settings, on_ready: Callable[[Listening], None], clock: Clock = time.time_ns) -> None:

@@ -16,6 +16,8 @@ Attributes = Mapping[str, AttributeValue]
 DEFAULT_TENANT_ID = 1
 UNATTRIBUTED = "unattributed"
 """The wallet that pays for calls whose span names nobody."""
+STANDARD = "standard"
+"""The condition of a price that holds for calls without a service tier of their own."""
 NO_EVENT = "unnamed"
 """The event of a call that was made outside any named action."""
 
@@ -173,7 +175,7 @@ class PriceVersion(NamedTuple):
     provider: str
     model: str
     unit: str
-    """A field of `Buckets`, `output_reasoning`, or `requests` (one a call)."""
+    """A kind of token or another unit of `units.UNITS`."""
     over_input_tokens: int
     """Applies to the whole call when its inclusive input is over this many tokens; 0 is the base price."""
     daily_from_s: int
@@ -185,10 +187,19 @@ class PriceVersion(NamedTuple):
     """Half-open validity; None is open-ended."""
     source: str
     source_version: str
+    condition: str = STANDARD
+    """How the call was processed: `standard`, or a service tier such as `batch`, `flex`, `priority`."""
+    currency: str = "USD"
+    original_per_1k: Decimal | None = None
+    """What the provider asks for in its own currency; None in US dollars."""
+    usd_per_currency: Decimal = Decimal(1)
+    """The exchange rate by which the price became US dollars when it was recorded."""
+    tenant_id: int | None = None
+    """Whose negotiated price it is; None is the list price."""
 
 
 class CatalogueRow(NamedTuple):
-    """One price as a catalogue states it; see `PriceVersion` for the fields."""
+    """One price as a list states it; see `PriceVersion` for the fields."""
 
     provider: str
     model: str
@@ -199,6 +210,10 @@ class CatalogueRow(NamedTuple):
     usd_per_1k: Decimal
     valid_from_ns: int
     valid_to_ns: int | None
+    condition: str = STANDARD
+    currency: str = "USD"
+    original_per_1k: Decimal | None = None
+    usd_per_currency: Decimal = Decimal(1)
 
 
 class PricedModel(NamedTuple):

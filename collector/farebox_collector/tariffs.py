@@ -1,28 +1,31 @@
-"""The price book and the charge rules in force, in memory; reloaded when the books on disk change."""
+"""The price books and the charge rules in force, in memory; reloaded when the books on disk change."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import NamedTuple
 
 from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.prices import book_edition, load_prices
+from farebox_collector.ledger.prices import book_edition, load_prices, load_versions
 from farebox_collector.ledger.rules import load_rules, rules_edition
 from farebox_collector.pricing.book import PriceBook
 from farebox_collector.pricing.rules import RuleBook
+from farebox_collector.records import PriceVersion
 
 _LOOK_EVERY_NS = 10**9
 
 
 class Tariff(NamedTuple):
-    """What calls of one tenant cost and what they are charged."""
+    """What calls cost one tenant and what it charges for them."""
 
     book: PriceBook
     rules: RuleBook
 
 
 class Tariffs:
-    """The tariff of each tenant, as `price` needs it.
+    """The tariff of every tenant, as `price` needs it.
 
-    `refresh` looks at most once a second whether there is a newer edition, whoever recorded it.
+    `refresh` looks at most once a second whether there is a newer edition, whoever recorded it. Tenants without
+    negotiated prices share one price book.
     """
 
     def __init__(self, database: Database, clock: Callable[[], int]) -> None:
@@ -30,17 +33,10 @@ class Tariffs:
         self._clock = clock
         self._edition = (-1, -1)
         self._looked_at_ns = 0
-        self._book = PriceBook((), ())
+        self._list_book = PriceBook((), ())
+        self._negotiated: dict[int, list[PriceVersion]] = {}
         self._tariffs: dict[int, Tariff] = {}
         self.refresh()
-
-    def of(self, tenant_id: int) -> Tariff:
-        """The tariff of a tenant."""
-        if tenant_id not in self._tariffs:
-            with self._database.reading() as connection:
-                rules = RuleBook(load_rules(connection, tenant_id))
-            self._tariffs[tenant_id] = Tariff(self._book, rules)
-        return self._tariffs[tenant_id]
 
     def refresh(self) -> None:
         """Load the newest edition, if it is time to look and there is one."""
@@ -50,8 +46,25 @@ class Tariffs:
         self._looked_at_ns = now_ns
         with self._database.reading() as connection:
             edition = (book_edition(connection), rules_edition(connection))
-            if edition != self._edition:
-                self._book = PriceBook(*load_prices(connection))
-                # Tenants are read again when their first call comes.
-                self._tariffs = {}
-                self._edition = edition
+            if edition == self._edition:
+                return
+            if edition[0] != self._edition[0]:
+                self._list_book = PriceBook(*load_prices(connection))
+                negotiated: defaultdict[int, list[PriceVersion]] = defaultdict(list)
+                for version in load_versions(connection, negotiated=True):
+                    negotiated[version.tenant_id or 0].append(version)
+                self._negotiated = dict(negotiated)
+            self._tariffs = {}
+            self._edition = edition
+
+    def of(self, tenant_id: int) -> Tariff:
+        """The tariff of one tenant."""
+        try:
+            return self._tariffs[tenant_id]
+        except KeyError:
+            with self._database.reading() as connection:
+                rules = RuleBook(load_rules(connection, tenant_id))
+            own = self._negotiated.get(tenant_id)
+            book = self._list_book.with_own_prices(own) if own else self._list_book
+            tariff = self._tariffs[tenant_id] = Tariff(book, rules)
+            return tariff

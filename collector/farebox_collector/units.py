@@ -34,6 +34,52 @@ TOKEN_BUCKETS = frozenset(
 )
 """Names that mean tokens, which a call reports in `records.Buckets` and nowhere else."""
 
+UNITS: Mapping[str, str] = {
+    "input": "tokens of text that went in, not cached",
+    "cache_read": "tokens read from a cache",
+    "cache_write": "tokens written to a cache for five minutes",
+    "cache_write_1h": "tokens written to a cache for an hour",
+    "input_audio": "tokens of audio that went in",
+    "input_image": "tokens of images that went in",
+    "output": "tokens of text that came out",
+    "output_audio": "tokens of audio that came out",
+    "output_image": "tokens of images that came out",
+    "output_reasoning": "tokens spent on reasoning, where they are billed apart from `output`",
+    "cache_audio_read_tokens": "tokens of audio read from a cache",
+    "cache_image_read_tokens": "tokens of images read from a cache",
+    "input_video_tokens": "tokens of video that went in",
+    "output_video_tokens": "tokens of video that came out",
+    "output_citation_tokens": "tokens of citations that came out",
+    REQUESTS: "a fee a call",
+    "web_searches": "searches of the web",
+    "social_searches": "searches of a social network",
+    "storage_searches": "searches of stored files",
+    "rerank_searches": "rerank requests",
+    "code_executions": "runs of code by the provider",
+    "images": "images that were made",
+    "input_characters": "characters that went in",
+    "input_text_messages": "messages that went in",
+    "input_pixels": "pixels that went in",
+    "input_document_pages": "pages that were read",
+    "input_annotated_document_pages": "pages that were read and annotated",
+    "audio_seconds": "seconds of audio, in or out",
+    "audio_hours": "the same, priced by the hour",
+    "input_audio_seconds": "seconds of audio that went in",
+    "input_audio_hours": "the same, priced by the hour",
+    "output_audio_seconds": "seconds of audio that came out",
+    "output_audio_hours": "the same, priced by the hour",
+    "video_seconds": "seconds of video that were made",
+}
+"""What can have a price. Calls report token buckets and, of the rest, what is counted in whole ones."""
+OWN_UNIT = "x_"
+"""How the name of a unit begins that somebody made up."""
+PER_HOUR: Mapping[str, str] = {
+    "audio_seconds": "audio_hours",
+    "input_audio_seconds": "input_audio_hours",
+    "output_audio_seconds": "output_audio_hours",
+}
+"""Units that calls report in seconds and that may be priced by the hour."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -44,6 +90,11 @@ class InvalidUnit(ValueError):
 def is_unit_name(name: str) -> bool:
     """Whether something can be a unit's name."""
     return _NAME.fullmatch(name) is not None
+
+
+def can_have_price(unit: str) -> bool:
+    """Whether a unit can be in the price book."""
+    return unit in UNITS or (unit.startswith(OWN_UNIT) and is_unit_name(unit))
 
 
 def billable_units(counts: Mapping[str, int]) -> Units:

@@ -6,6 +6,7 @@ import pytest
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import import_prices, load_prices, set_price
 from farebox_collector.pricing.book import PriceBook
+from farebox_collector.pricing.revision import PriceList
 from farebox_collector.records import CatalogueRow, PricedModel
 from sqlalchemy import text
 
@@ -20,7 +21,8 @@ def row(usd: str, start_ns: int = 0, end_ns: int | None = None, unit: str = "inp
 
 def bring_up(database: Database, rows: list[CatalogueRow], at_ns: int) -> tuple[int, int]:
     with database.transaction() as connection:
-        return tuple(import_prices(connection, rows, MODELS, "list", "1", at_ns))  # type: ignore[return-value]
+        stated = PriceList(rows, "list", "1", whole=True, dated=False)
+        return tuple(import_prices(connection, stated, MODELS, at_ns, at_ns))  # type: ignore[return-value]
 
 
 def rate(database: Database, at_ns: int, unit: str = "input") -> Decimal | None:

@@ -37,8 +37,8 @@ USAGES = [
 def book() -> PriceBook:
     catalogue = genai_prices_catalogue()
     versions = [
-        PriceVersion(number, *row, catalogue.source, catalogue.source_version)
-        for number, row in enumerate(catalogue.rows)
+        PriceVersion(number, *row[:9], "genai-prices", "", condition=row.condition)
+        for number, row in enumerate(catalogue.prices.rows)
     ]
     return PriceBook(versions, catalogue.models)
 

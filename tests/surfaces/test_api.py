@@ -614,7 +614,7 @@ def test_a_cursor_of_another_list_is_refused(shared_collector: Collector) -> Non
 def prices_at(collector: Collector, moment: datetime | None, unit: str = "input") -> list[str]:
     query = {} if moment is None else {"at": timestamp(moment)}
     items = collector.pages("/v1/prices", provider="openai", model="gpt-4o-mini", **query)
-    return [item["usd_per_1k"] for item in items if item["unit"] == unit]
+    return [item["usd_per_1k"] for item in items if (item["unit"], item["condition"]) == (unit, "standard")]
 
 
 def test_a_price_change_holds_from_its_moment_on_and_leaves_the_past_alone(collector: Collector) -> None:
@@ -639,7 +639,7 @@ def test_a_price_change_holds_from_its_moment_on_and_leaves_the_past_alone(colle
     (version,) = (
         item
         for item in collector.pages("/v1/prices", provider="openai", model="gpt-4o-mini")
-        if item["unit"] == "input"
+        if (item["unit"], item["condition"]) == ("input", "standard")
     )
     assert (version["source"], version["source_version"], version["valid_to"]) == ("manual", "ada", None)
     assert version["valid_from"] == f"{change:%Y-%m-%dT%H:%M:%S}.000000000Z"

@@ -290,16 +290,30 @@ def test_a_deposit_prints_the_name_of_its_wallet_as_it_is(books: Path) -> None:
 def price_of(books: Path, unit: str = "input", *at: str) -> tuple[str, str]:
     """USD per 1,000 of gpt-4o-mini, and where it is from."""
     listed = parsed("prices", "list", "openai", "gpt-4o-mini", *at, books=books)
-    (price,) = (price for price in listed if price["unit"] == unit)
+    (price,) = (price for price in listed if (price["unit"], price["condition"]) == (unit, "standard"))
     return price["usd_per_1k"], price["source"]
+
+
+def imported(books: Path, *arguments: str) -> Any:
+    """What an import that was applied says of itself."""
+    return parsed("prices", "import", "--apply", *arguments, books=books)
 
 
 def test_a_second_import_changes_nothing(tmp_path: Path) -> None:
     books = tmp_path / "farebox.db"
-    first = parsed("prices", "import", books=books)
-    assert set(first) == {"added", "closed"}
+    first = imported(books)
+    assert first["applied"] is True
     whole = books.read_bytes()
-    assert parsed("prices", "import", books=books) == {"added": 0, "closed": 0}
+    again = imported(books)
+    assert again["prices"] | {"unchanged": 0} == {
+        "added": 0,
+        "changed": 0,
+        "closed": 0,
+        "unchanged": 0,
+        "kept_by_hand": 0,
+    }
+    assert (again["versions_added"], again["versions_closed"], again["differences"]) == (0, 0, [])
+    assert again["prices"]["unchanged"] > 1000
     with closing(sqlite3.connect(books)) as connection:
         (imports,) = connection.execute("SELECT count(*) FROM price_imports").fetchone()
         (versions,) = connection.execute("SELECT count(*) FROM price_versions").fetchone()
@@ -310,22 +324,33 @@ def test_a_second_import_changes_nothing(tmp_path: Path) -> None:
 
 def test_an_import_brings_an_older_book_up_to_date_without_touching_the_past(books: Path) -> None:
     with closing(sqlite3.connect(books)) as connection:
+        # What the book itself never does.
+        connection.execute("DROP TRIGGER price_versions_altered")
         connection.execute(
-            "UPDATE price_versions SET usd_per_1k = '0.0002'"
-            " WHERE provider = 'openai' AND model = 'gpt-4o-mini' AND unit = 'input'"
+            "UPDATE price_versions SET usd_per_1k = '0.0002' WHERE provider = 'openai' AND model = 'gpt-4o-mini'"
+            " AND unit = 'input' AND condition = 'standard'"
         )
         connection.commit()
     assert price_of(books) == ("0.0002", "genai-prices")
-    assert parsed("prices", "import", books=books) == {"added": 1, "closed": 1}
+    shown = succeed("prices", "import", "--dry-run", books=books)
+    assert "0.0002" in shown
+    assert "0 added, 1 changed, 0 closed" in shown
+    assert price_of(books) == ("0.0002", "genai-prices"), "a dry run changed something"
+    (difference,) = imported(books)["differences"]
+    assert (difference["kind"], difference["old_usd_per_1k"], difference["new_usd_per_1k"]) == (
+        "changed",
+        "0.0002",
+        "0.00015",
+    )
     assert price_of(books) == ("0.00015", "genai-prices")
     assert price_of(books, "input", "--at", "2026-01-01") == ("0.0002", "genai-prices")
-    assert parsed("prices", "import", books=books) == {"added": 0, "closed": 0}
+    assert imported(books)["differences"] == []
 
 
 def test_a_price_set_by_hand_holds_from_its_moment_on_and_survives_an_import(books: Path) -> None:
     command = ("prices", "set", "openai", "gpt-4o-mini", "input", "0.0003", "--author", "ada")
     assert "1 price version added, 1 closed" in succeed(*command, "--from", "2026-02-01T12:00:00", books=books)
-    succeed("prices", "import", books=books)
+    assert imported(books)["prices"]["kept_by_hand"] == 1
     assert price_of(books) == ("0.0003", "manual")
     assert price_of(books, "input", "--at", "2026-02-01T12:00:00") == ("0.0003", "manual")
     assert price_of(books, "input", "--at", "2026-02-01T11:59:59") == ("0.00015", "genai-prices")
@@ -443,7 +468,7 @@ def test_a_second_writer_is_refused_while_a_collector_runs(running: Collector) -
     commands = [
         ("wallets", "deposit", "ada", "5", "--key", "second"),
         ("prices", "set", "openai", "gpt-4o-mini", "input", "1"),
-        ("prices", "import"),
+        ("prices", "import", "--apply"),
         ("rules", "set", "chat.reply", "--multiplier", "9", "--reason", "none"),
         ("serve", *(f"--{name}-address=127.0.0.1:0" for name in ("grpc", "otlp-http", "api", "metrics"))),
     ]

@@ -54,7 +54,8 @@ class BooksMachine(RuleBasedStateMachine):
         self._conflicts: set[tuple[bytes, str]] = set()
         with closing(open_database(self._url)) as database, database.transaction() as connection:
             # One model's prices: reading thousands at every turn would take most of the time.
-            connection.exec_driver_sql(f"DELETE FROM price_versions WHERE model <> '{MODEL}' OR provider <> 'openai'")
+            others = f"model <> '{MODEL}' OR provider <> 'openai' OR condition <> 'standard'"
+            connection.exec_driver_sql(f"UPDATE price_versions SET valid_to_ns = valid_from_ns WHERE {others}")
             connection.exec_driver_sql(f"DELETE FROM priced_models WHERE model <> '{MODEL}' OR provider <> 'openai'")
         self._open()
 

@@ -3,11 +3,13 @@
 import time
 from contextlib import closing
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated
 
 import typer
 
-from farebox_collector import assembly
+from farebox_collector.commands import exchange_rates, price_imports
+from farebox_collector.commands.tenants import tenant_id_of
 from farebox_collector.commands.terminal import (
     AsJson,
     DatabaseUrl,
@@ -19,16 +21,24 @@ from farebox_collector.commands.terminal import (
     positive_decimal,
     print_json,
     print_table,
-    progress_bar,
     reading_books,
     writable_books,
 )
-from farebox_collector.ledger import statements
-from farebox_collector.ledger.prices import BY_HAND, set_price
-from farebox_collector.records import Buckets, CatalogueRow
+from farebox_collector.ledger import price_gaps, statements
+from farebox_collector.ledger.exchange_rates import load_rates
+from farebox_collector.ledger.prices import MANUAL, set_price
+from farebox_collector.moments import format_ns
+from farebox_collector.pricing.currencies import USD, in_usd
+from farebox_collector.pricing.price_csv import hours_of_day
+from farebox_collector.records import STANDARD, CatalogueRow
 from farebox_collector.surfaces.prices import show_price
+from farebox_collector.units import can_have_price
 
 app = typer.Typer(help="The price book: what providers charge us.", no_args_is_help=True)
+app.command("import")(price_imports.import_command)
+app.add_typer(exchange_rates.app, name="rate")
+
+Tenant = Annotated[str, typer.Option("--tenant", help="The tenant that negotiated it (default: a list price).")]
 
 
 @app.command("list")
@@ -36,54 +46,81 @@ def list_command(
     provider: Annotated[str, typer.Argument(help="Only this provider, such as openai.")] = "",
     model: Annotated[str, typer.Argument(help="Only this model, such as gpt-4o-mini.")] = "",
     at: Annotated[datetime | None, typer.Option(help="The moment, UTC (default: now).")] = None,
+    tenant: Annotated[str, typer.Option(help="With the prices that this tenant has negotiated.")] = "default",
     limit: Limit = 100,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Prices that hold at a moment, in US dollars per 1,000."""
     with reading_books(database_url) as connection:
-        rows = statements.price_versions_at(connection, moment_ns(at), provider, model, limit=limit)
-        shown = [show_price(row).model_dump() for row in rows]
+        tenant_id = tenant_id_of(connection, tenant)
+        rows = statements.price_versions_at(connection, tenant_id, moment_ns(at), provider, model, limit=limit)
+        shown = [show_price(row) for row in rows]
     if as_json:
-        print_json(shown)
+        print_json([price.model_dump() for price in shown])
         return
-    table = figure_table("Price book", "model", "unit", "over ¹", "USD per 1k", "since", "source")
+    table = figure_table("Price book", "model", "unit", "over ¹", "when", "USD per 1k", "since", "source")
     table.caption = "¹ for calls with more input tokens than this"
-    for row in shown:
-        over = f"{row['over_input_tokens']:,}" if row["over_input_tokens"] else ""
-        since = "" if row["valid_from"].startswith("1970") else row["valid_from"][:10]
-        table.add_row(f"{row['provider']}/{row['model']}", row["unit"], over, row["usd_per_1k"], since, row["source"])
+    for price in shown:
+        over = f"{price.over_input_tokens:,}" if price.over_input_tokens else ""
+        when = [price.condition] if price.condition != STANDARD else []
+        if price.daily_from and price.daily_to:
+            when.append(f"{price.daily_from[:5]}-{price.daily_to[:5]}")
+        since = "" if price.valid_from.startswith("1970") else price.valid_from[:10]
+        source = f"{price.source} ({price.scope})" if price.scope != "list" else price.source
+        name = f"{price.provider}/{price.model}"
+        table.add_row(name, price.unit, over, " ".join(when), price.usd_per_1k, since, source)
     print_table(table, len(rows), limit)
-
-
-@app.command("import")
-def import_command(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """Bring the price book up to the installed genai-prices. The past stays; prices set by hand stay."""
-    with closing(writable_books(database_url)) as database, progress_bar("importing prices") as progress:
-        change = assembly.import_catalogue(database, progress=progress)
-    if as_json:
-        print_json(change._asdict())
-    else:
-        out.print(f"{change.added} price versions added, {change.closed} closed.")
 
 
 @app.command("set")
 def set_command(
     provider: Annotated[str, typer.Argument(help="Provider in the price book, such as openai.")],
     model: Annotated[str, typer.Argument(help="Model in the price book; a new one is matched by its exact name.")],
-    unit: Annotated[str, typer.Argument(help="input, cache_read, cache_write, cache_write_1h, output, …")],
-    usd_per_1k: Annotated[str, typer.Argument(help="US dollars per 1,000, such as 0.00015.")],
+    unit: Annotated[str, typer.Argument(help="input, cache_read, cache_write, output, requests, web_searches, …")],
+    price_per_1k: Annotated[str, typer.Argument(help="The price of 1,000, such as 0.00015.")],
     valid_from: Annotated[datetime | None, typer.Option("--from", help="From when, UTC (default: now).")] = None,
     over_input_tokens: Annotated[int, typer.Option("--over", min=0, help="For calls with more input than this.")] = 0,
+    condition: Annotated[str, typer.Option(help="For calls of this service tier: batch, flex, priority, …")] = STANDARD,
+    hours: Annotated[str, typer.Option(help="For these hours of the day, UTC: 22:00-06:00.")] = "",
+    currency: Annotated[str, typer.Option(help="The currency of the price, made US dollars by its rate.")] = USD,
+    tenant: Tenant = "",
     author: Annotated[str, typer.Option(help="Who sets it; kept with the price.")] = "cli",
     database_url: DatabaseUrl = None,
 ) -> None:
     """Set one price from a moment on. What was charged before stays as it was; imports leave it alone."""
-    if unit not in {*Buckets._fields, "output_reasoning", "requests"} - {"reasoning"}:
-        raise Stop(f"{unit!r} is no unit of the price book")
-    row = CatalogueRow(
-        provider, model, unit, over_input_tokens, 0, 0, positive_decimal(usd_per_1k), moment_ns(valid_from), None
-    )
-    with closing(writable_books(database_url)) as database, database.transaction() as connection:
-        change = set_price(connection, row, author, time.time_ns())
-    out.print(f"{change.added} price version added, {change.closed} closed (source: {BY_HAND} {author}).")
+    if not can_have_price(unit):
+        raise Stop(f"{unit!r} is no unit of the price book; one of your own begins with x_")
+    price = positive_decimal(price_per_1k)
+    try:
+        daily = hours_of_day(hours)
+        bare = CatalogueRow(
+            provider, model, unit, over_input_tokens, *daily, Decimal(0), moment_ns(valid_from), None, condition.lower()
+        )
+        with closing(writable_books(database_url)) as database, database.transaction() as connection:
+            row = in_usd(bare, price, currency.upper(), load_rates(connection))
+            tenant_id = tenant_id_of(connection, tenant) if tenant else None
+            change = set_price(connection, row, author, time.time_ns(), tenant_id)
+    except ValueError as error:
+        raise Stop(str(error)) from None
+    out.print(f"{change.added} price version added, {change.closed} closed (source: {MANUAL} {author}).")
+
+
+@app.command("check")
+def check_command(limit: Limit = 100, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Find gaps in the price book, and models in use that it has no price for. Status 1 if there is any."""
+    with reading_books(database_url) as connection:
+        gaps = list(price_gaps.gaps(connection, time.time_ns(), limit))
+    if as_json:
+        print_json([gap._asdict() for gap in gaps])
+    elif gaps:
+        table = figure_table("Gaps in the price book", "what", "model", "unit", "from", "to")
+        for gap in gaps:
+            start = "" if gap.from_ns is None else format_ns(gap.from_ns)[:19]
+            end = "" if gap.to_ns is None else format_ns(gap.to_ns)[:19]
+            table.add_row(gap.what, f"{gap.provider}/{gap.model}", gap.unit, start, end)
+        print_table(table, len(gaps), limit)
+    else:
+        out.print("No gaps.")
+    if gaps:
+        raise typer.Exit(1)

@@ -10,7 +10,9 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
+import psycopg
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 _SIZES = (256, 64, 16, 4, 1)
 
@@ -31,6 +33,20 @@ def insert(
 ) -> None:
     """Insert rows, all of them or an error; `tail` may say what to do on a conflict."""
     _in_chunks(connection, table, columns, tail, rows)
+
+
+def load(connection: Connection, table: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert thousands of rows, all of them or an IntegrityError; in PostgreSQL with COPY, in one go."""
+    if connection.dialect.name != "postgresql":
+        insert(connection, table, columns, rows)
+        return
+    driver: Any = connection.connection.driver_connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.IntegrityError as error:
+        raise IntegrityError(f"COPY {table}", None, error) from error
 
 
 def insert_adding(

@@ -10,7 +10,7 @@ from farebox_collector.ledger.journal import WALLET
 from farebox_collector.ledger.tables import accounts, price_versions, tenants, usage_totals
 from farebox_collector.ledger.totals import SERVICE_LABELS
 from farebox_collector.money import NANO, Commodity
-from farebox_collector.records import DEFAULT_TENANT_ID
+from farebox_collector.records import DEFAULT_TENANT_ID, STANDARD
 
 BALANCE_BOUNDS_CREDITS = (0, 1, 5, 10, 50, 100, 500, 1000)
 _DAY_NS = 86_400 * 10**9
@@ -96,6 +96,8 @@ def list_prices(connection: Connection, models: Sequence[tuple[str, str]], at_ns
             or_(price.valid_to_ns.is_(None), price.valid_to_ns > at_ns),
             price.over_input_tokens == 0,
             price.daily_from_s == price.daily_to_s,
+            price.condition == STANDARD,
+            price.tenant_id.is_(None),
             tuple_(price.provider, price.model).in_(models),
         )
         .order_by(price.id)

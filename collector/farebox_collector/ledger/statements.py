@@ -11,6 +11,7 @@ from sqlalchemy import (
     Select,
     and_,
     cast,
+    exists,
     func,
     literal,
     null,
@@ -30,6 +31,8 @@ from farebox_collector.ledger.tables import (
 )
 from farebox_collector.money import Commodity
 from farebox_collector.verdicts import Verdict
+
+_PRICE_SLOT = ("provider", "model", "unit", "condition", "over_input_tokens", "daily_from_s", "daily_to_s")
 
 
 class UsageFilter(NamedTuple):
@@ -116,18 +119,30 @@ def ledger(
 
 def price_versions_at(
     connection: Connection,
+    tenant_id: int,
     at_ns: int,
     provider: str = "",
     model: str = "",
     after_id: int = 0,
     limit: int = 100,
 ) -> Sequence[Row[Any]]:
-    """The price versions that hold at a moment, in the order they were recorded."""
+    """The price versions that hold for a tenant at a moment, in the order they were recorded.
+
+    A list price is left out where the tenant has negotiated one for the same thing.
+    """
     table = price_versions.c
+    own = price_versions.alias("own")
+    negotiated = exists().where(
+        own.c.tenant_id == tenant_id,
+        own.c.valid_from_ns <= at_ns,
+        or_(own.c.valid_to_ns.is_(None), own.c.valid_to_ns > at_ns),
+        *(own.c[name] == table[name] for name in _PRICE_SLOT),
+    )
     conditions = [
         table.valid_from_ns <= at_ns,
         or_(table.valid_to_ns.is_(None), table.valid_to_ns > at_ns),
         table.id > after_id,
+        or_(table.tenant_id == tenant_id, and_(table.tenant_id.is_(None), ~negotiated)),
     ]
     if provider:
         conditions.append(table.provider == provider)

@@ -75,6 +75,13 @@ price_versions = _table(
     _text("source"),
     _text("source_version"),
     _number("recorded_at_ns"),
+    _text("condition", default="standard"),
+    # Whose negotiated price it is; NULL is the list price.
+    _number("tenant_id", nullable=True),
+    # What was asked for in another currency, and the rate by which it became US dollars.
+    _text("currency", default="USD"),
+    _text("original_per_1k", default=""),
+    _text("usd_per_currency", default="1"),
     CheckConstraint("valid_to_ns IS NULL OR valid_to_ns >= valid_from_ns", name="validity"),
 )
 Index(
@@ -83,6 +90,16 @@ Index(
     price_versions.c.model,
     price_versions.c.unit,
     price_versions.c.valid_from_ns,
+)
+
+exchange_rates = _table(
+    "exchange_rates",
+    _identity(),
+    _text("currency"),
+    _text("usd_per_currency"),
+    _number("valid_from_ns"),
+    _text("author"),
+    _number("recorded_at_ns"),
 )
 
 priced_models = _table(

@@ -1,37 +1,36 @@
-"""The price book in memory: `PriceBook.rate_card(provider, model, at)` answers in well under a microsecond once asked.
+"""The price book in memory: `PriceBook.rate_for(provider, model, at)` answers in about a microsecond once asked.
 
 Built from price versions; immutable, so that a reload swaps the whole book between two batches. Rates become integers
-over one common denominator a card, so that a cost is exact until its single rounding.
+over one common denominator a card, so that a cost is exact until its single rounding. Cards are made when a model is
+first asked for: a book of thousands of models is loaded without working out those that nobody calls.
 """
 
 import json
 from bisect import bisect_right
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from math import lcm
 from typing import NamedTuple
 
-from farebox_collector.pricing.matching import (
-    FALLBACK_PROVIDERS,
-    Matcher,
-    book_provider,
-    compile_match,
-    dashed_date,
-)
-from farebox_collector.records import PricedModel, PriceVersion
+from farebox_collector.pricing.matching import Recogniser
+from farebox_collector.records import STANDARD, PricedModel, PriceVersion
+from farebox_collector.units import PER_HOUR
+
+STANDARD_TIERS = frozenset({"", "default", STANDARD, "auto", "on_demand", "on-demand", "standard_only"})
+"""What providers call the service tier whose price is the standard one."""
+_TIER_NAMES = {"batches": "batch", "batch_api": "batch"}
 
 _LOOKUPS_REMEMBERED = 10_000
-_LONGEST_NAME = 150
-"""Longer names are no model's, whatever they begin with."""
 _DAY_S = 86_400
 _NS = 10**9
+_HOUR_S = 3600
 
 
 class RateCard(NamedTuple):
-    """The rates of one model at one moment and context length, over a common denominator.
+    """The rates of one model at one moment, in one condition and context length, over a common denominator.
 
-    A unit costs `rates[unit] / denominator` nano-USD a token. `input`, `output` and the rest are fields of `Buckets`.
+    A unit costs `rates[unit] / denominator` nano-USD a piece.
     """
 
     provider: str
@@ -40,18 +39,22 @@ class RateCard(NamedTuple):
     denominator: int
     version_ids: str
     """JSON list of the price versions behind the rates."""
+    condition: str
+    """What was asked for if the model has a price for it, else `standard`."""
+    standard_units: frozenset[str]
+    """Units whose price is the standard one although the card's condition is another."""
 
 
 class _Period(NamedTuple):
-    """One stretch of validity of one model: the cards for growing context lengths."""
+    """One stretch of time, of all days or of some hours of them: the cards for growing context lengths."""
 
+    valid_from_ns: int
+    valid_to_ns: int | None
     daily_from_s: int
     daily_to_s: int
     thresholds: tuple[int, ...]
     """Ascending; card `i` applies when the inclusive input is over `thresholds[i]`, the first being 0."""
     cards: tuple[RateCard, ...]
-    valid_from_ns: int
-    valid_to_ns: int | None
 
     def covers(self, at_ns: int) -> bool:
         """Whether this period's prices hold at a moment."""
@@ -59,23 +62,28 @@ class _Period(NamedTuple):
             return False
         if self.daily_from_s == self.daily_to_s:
             return True
-        second = at_ns // _NS % _DAY_S
-        if self.daily_from_s < self.daily_to_s:
-            return self.daily_from_s <= second < self.daily_to_s
-        return second >= self.daily_from_s or second < self.daily_to_s
+        return is_within(at_ns // _NS % _DAY_S, self.daily_from_s, self.daily_to_s)
 
 
 class ModelRates:
-    """All periods of one model; hours of the day take precedence over all-day prices, later starts over earlier."""
+    """All cards of one model, by condition; later periods first."""
 
-    def __init__(self, periods: Sequence[_Period]) -> None:
-        self._periods = sorted(
-            periods, key=lambda period: (period.daily_from_s == period.daily_to_s, -period.valid_from_ns)
-        )
+    def __init__(self, versions: Sequence[PriceVersion]) -> None:
+        self._standard = _periods(versions, STANDARD)
+        self._by_tier: dict[str, list[_Period]] = dict.fromkeys(STANDARD_TIERS, self._standard)
+        for condition in {version.condition for version in versions} - {STANDARD}:
+            self._by_tier[condition] = _periods(versions, condition)
 
-    def card(self, at_ns: int, inclusive_input: int) -> RateCard | None:
-        """The card that holds at a moment for a context length; None in a gap."""
-        for period in self._periods:
+    def card(self, at_ns: int, inclusive_input: int, tier: str = "") -> RateCard | None:
+        """The card that holds at a moment for a context length and service tier; None in a gap.
+
+        A tier that the model has no price for at all gets the standard card, whose `condition` says so.
+        """
+        periods = self._by_tier.get(tier)
+        if periods is None:
+            name = tier.lower()
+            periods = self._by_tier.get(_TIER_NAMES.get(name, name), self._standard)
+        for period in periods:
             if period.covers(at_ns):
                 if inclusive_input <= 0:
                     return period.cards[0]
@@ -85,18 +93,21 @@ class ModelRates:
 
 
 class PriceBook:
-    """Every price version and how models are recognised. Read-only; safe to share between threads."""
+    """Price versions and how models are recognised. Read-only; safe to share between threads."""
 
     def __init__(self, versions: Iterable[PriceVersion], models: Iterable[PricedModel]) -> None:
-        by_model: defaultdict[tuple[str, str], list[PriceVersion]] = defaultdict(list)
-        for version in versions:
-            by_model[version.provider, version.model].append(version)
-        self._versions = dict(by_model)
-        self._matchers: defaultdict[str, list[tuple[str, Matcher]]] = defaultdict(list)
-        for model in sorted(models, key=lambda model: (model.provider, model.position)):
-            self._matchers[model.provider].append((model.model, compile_match(model.match)))
+        self._versions: Mapping[tuple[str, str], list[PriceVersion]] = _by_model(versions)
+        self._recogniser = Recogniser(models)
         self._compiled: dict[tuple[str, str], ModelRates] = {}
         self._found: dict[tuple[str, str], ModelRates | None] = {}
+
+    def with_own_prices(self, versions: Iterable[PriceVersion]) -> "PriceBook":
+        """The book of a tenant that has negotiated prices: these, and for everything else those of this book."""
+        own = {key: [*self._versions.get(key, ()), *rows] for key, rows in _by_model(versions).items()}
+        book = PriceBook((), ())
+        book._versions = ChainMap(own, dict(self._versions))
+        book._recogniser = self._recogniser
+        return book
 
     def rates_for(self, reported_provider: str, reported_model: str) -> ModelRates | None:
         """The rates of a model as a span names it; None if the book does not know it."""
@@ -107,71 +118,116 @@ class PriceBook:
             if len(self._found) >= _LOOKUPS_REMEMBERED:
                 # Hostile or generated names: forget rather than grow.
                 self._found.clear()
-            usable = len(reported_model) <= _LONGEST_NAME and reported_model.isprintable()
-            found = self._look_up(book_provider(reported_provider), reported_model.lower()) if usable else None
+            named = self._recogniser.find(reported_provider, reported_model, self._versions)
+            found = None if named is None else self._compile(named)
             self._found[key] = found
             return found
 
-    def rate_for(self, provider: str, model: str, at_ns: int, inclusive_input: int = 0) -> RateCard | None:
-        """The card of a model at a moment for a context length; None if unknown or in a gap of its prices."""
+    def rate_for(
+        self, provider: str, model: str, at_ns: int, inclusive_input: int = 0, tier: str = ""
+    ) -> RateCard | None:
+        """The card of a model at a moment for a context length and tier; None if unknown or in a gap of its prices."""
         rates = self.rates_for(provider, model)
-        return None if rates is None else rates.card(at_ns, inclusive_input)
+        return None if rates is None else rates.card(at_ns, inclusive_input, tier)
 
-    def _look_up(self, provider: str, model: str) -> ModelRates | None:
-        for name in dict.fromkeys((model, dashed_date(model))):
-            for seller in (provider, *FALLBACK_PROVIDERS.get(provider, ())):
-                for candidate, matches in self._matchers.get(seller, ()):
-                    if matches(name) and (seller, candidate) in self._versions:
-                        return self._compile(seller, candidate)
-        return None
+    def compile_all(self) -> int:
+        """Make the cards of every model, as calls would one by one; returns how many models there are."""
+        for key in self._versions:
+            self._compile(key)
+        return len(self._compiled)
 
-    def _compile(self, provider: str, model: str) -> ModelRates:
-        key = (provider, model)
+    def _compile(self, key: tuple[str, str]) -> ModelRates:
         if key not in self._compiled:
-            self._compiled[key] = ModelRates(_periods(self._versions[key]))
+            self._compiled[key] = ModelRates(self._versions[key])
         return self._compiled[key]
 
 
-def _periods(versions: Sequence[PriceVersion]) -> list[_Period]:
-    """Cut the versions of one model at every start and end, so that each stretch has one price a unit and threshold."""
-    by_hours: defaultdict[tuple[int, int], list[PriceVersion]] = defaultdict(list)
+def is_within(second: int, from_s: int, to_s: int) -> bool:
+    """Whether a second of the day lies in half-open hours, which may go past midnight; equal ends mean all day."""
+    if from_s < to_s:
+        return from_s <= second < to_s
+    return from_s == to_s or second >= from_s or second < to_s
+
+
+def _by_model(versions: Iterable[PriceVersion]) -> dict[tuple[str, str], list[PriceVersion]]:
+    by_model: defaultdict[tuple[str, str], list[PriceVersion]] = defaultdict(list)
     for version in versions:
-        by_hours[version.daily_from_s, version.daily_to_s].append(version)
+        by_model[version.provider, version.model].append(version)
+    return dict(by_model)
+
+
+def _periods(versions: Sequence[PriceVersion], condition: str) -> list[_Period]:
+    """Cut the versions of one model at every start, end and hour of the day, so that each piece has one price a unit.
+
+    A negotiated price stands in for the list price of the same thing. Of what is left, a price for some hours of the
+    day comes before one for all day, and one for the condition before the standard one, a unit at a time.
+    """
+    rows = [version for version in versions if version.condition in (STANDARD, condition)]
+    ends = {row.valid_to_ns for row in rows if row.valid_to_ns is not None}
+    edges: list[int] = sorted({row.valid_from_ns for row in rows} | ends)
+    some_hours = [row for row in rows if row.daily_from_s != row.daily_to_s]
+    hours = sorted({row.daily_from_s for row in some_hours} | {row.daily_to_s for row in some_hours}) or [0]
     periods = []
-    for (daily_from_s, daily_to_s), rows in by_hours.items():
-        starts = {row.valid_from_ns for row in rows} | {row.valid_to_ns for row in rows if row.valid_to_ns is not None}
-        edges = sorted(starts)
-        for start_ns, end_ns in zip(edges, [*edges[1:], None], strict=True):
-            valid = [
-                row
-                for row in rows
-                if row.valid_from_ns <= start_ns and (row.valid_to_ns is None or row.valid_to_ns > start_ns)
-            ]
-            if valid:
-                thresholds = tuple(sorted({0} | {row.over_input_tokens for row in valid}))
-                cards = tuple(rate_card(_applicable(valid, threshold)) for threshold in thresholds)
-                periods.append(_Period(daily_from_s, daily_to_s, thresholds, cards, start_ns, end_ns))
+    for start_ns, end_ns in reversed(list(zip(edges, [*edges[1:], None], strict=True))):
+        valid = [row for row in rows if row.valid_from_ns <= start_ns and not _over(row, start_ns)]
+        if not valid:
+            continue
+        for from_s, to_s in zip(hours, [*hours[1:], hours[0]], strict=True):
+            chosen = _chosen([row for row in valid if is_within(from_s, row.daily_from_s, row.daily_to_s)])
+            if chosen:
+                thresholds = tuple(sorted({0} | {row.over_input_tokens for row in chosen}))
+                cards = tuple(rate_card(_applicable(chosen, threshold), condition) for threshold in thresholds)
+                periods.append(_Period(start_ns, end_ns, from_s, to_s, thresholds, cards))
     return periods
 
 
-def _applicable(valid: Sequence[PriceVersion], threshold: int) -> list[PriceVersion]:
+def _over(row: PriceVersion, at_ns: int) -> bool:
+    return row.valid_to_ns is not None and row.valid_to_ns <= at_ns
+
+
+def _chosen(rows: Sequence[PriceVersion]) -> list[PriceVersion]:
+    """Of the prices that hold at one moment those that apply: for each unit the steps of what comes first."""
+    slots: dict[tuple[str, int, str, bool], PriceVersion] = {}
+    for row in sorted(rows, key=lambda row: row.tenant_id is not None):
+        slots[row.unit, row.over_input_tokens, row.condition, row.daily_from_s == row.daily_to_s] = row
+    best: dict[str, tuple[bool, bool]] = {}
+    for row in slots.values():
+        best[row.unit] = max(best.get(row.unit, (False, False)), _rank(row))
+    return [row for row in slots.values() if _rank(row) == best[row.unit]]
+
+
+def _rank(row: PriceVersion) -> tuple[bool, bool]:
+    return row.condition != STANDARD, row.daily_from_s != row.daily_to_s
+
+
+def _applicable(chosen: Sequence[PriceVersion], threshold: int) -> list[PriceVersion]:
     """The versions over one threshold: for each unit the highest step at or below it."""
     by_unit: dict[str, PriceVersion] = {}
-    for row in sorted(valid, key=lambda row: row.over_input_tokens):
+    for row in sorted(chosen, key=lambda row: row.over_input_tokens):
         if row.over_input_tokens <= threshold:
             by_unit[row.unit] = row
     return list(by_unit.values())
 
 
-def rate_card(versions: Sequence[PriceVersion]) -> RateCard:
+def rate_card(versions: Sequence[PriceVersion], condition: str = STANDARD) -> RateCard:
     """The card that price versions make up, at most one a unit."""
     # USD per 1,000 to nano-USD per one.
     exact = {row.unit: Fraction(row.usd_per_1k) * 10**6 for row in versions}
+    for seconds, hours in PER_HOUR.items():
+        if hours in exact:
+            exact.setdefault(seconds, exact[hours] / _HOUR_S)
     denominator = lcm(*(rate.denominator for rate in exact.values()))
+    own = any(row.condition == condition for row in versions)
     return RateCard(
-        provider=versions[0].provider,
-        model=versions[0].model,
+        provider=versions[0].provider if versions else "",
+        model=versions[0].model if versions else "",
         rates={unit: int(rate * denominator) for unit, rate in exact.items()},
         denominator=denominator,
         version_ids=json.dumps(sorted(row.id for row in versions), separators=(",", ":")),
+        condition=condition if own else STANDARD,
+        standard_units=(
+            frozenset(row.unit for row in versions if row.condition == STANDARD)
+            if own and condition != STANDARD
+            else frozenset()
+        ),
     )

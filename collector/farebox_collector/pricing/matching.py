@@ -7,46 +7,94 @@ some gateways write it so.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import date
 from typing import Any
 
+from farebox_collector.pricing.providers import FALLBACK_PROVIDERS, PROVIDER_ALIASES, book_provider
+from farebox_collector.records import PricedModel
+
 Matcher = Callable[[str], bool]
+Key = tuple[str, str]
+"""Provider and model in the price book."""
 
-PROVIDER_ALIASES: Mapping[str, str] = {
-    "azure.ai.openai": "azure",
-    "az.ai.openai": "azure",
-    "azure.ai.inference": "azure",
-    "az.ai.inference": "azure",
-    "aws.bedrock": "aws",
-    "bedrock": "aws",
-    "gcp.gemini": "google",
-    "gcp.gen_ai": "google",
-    "gcp.vertex_ai": "google",
-    "gemini": "google",
-    "vertex_ai": "google",
-    "mistral_ai": "mistral",
-    "x_ai": "x-ai",
-    "xai": "x-ai",
-    "moonshot_ai": "moonshotai",
-    "fireworks_ai": "fireworks",
-    "together_ai": "together",
-}
-"""`gen_ai.provider.name` and its older values → provider of the price book, where the two differ."""
-
-FALLBACK_PROVIDERS: Mapping[str, tuple[str, ...]] = {
-    "azure": ("openai", "anthropic", "deepseek", "x-ai", "moonshotai"),
-    "google": ("anthropic",),
-}
-"""Providers that resell others' models at their list price: where to look for a model that they don't list."""
+_LONGEST_NAME = 150
+"""Longer names are no model's, whatever they begin with."""
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
+_ROUTING_PREFIXES = frozenset(
+    {"models", "publishers", "converse", "invoke", "inference-profile", *PROVIDER_ALIASES, *PROVIDER_ALIASES.values()}
+)
+"""Parts before a model's name that say how it is reached and not which it is."""
+_ROUTING_SUFFIXES = (":nitro", ":floor", ":exacto")
+"""OpenRouter's wishes for a route, which has the model's own price."""
+_HOME_REGIONS = ("us.", "us-gov.", "eu.", "apac.", "au.", "jp.", "ca.", "sa.", "me.", "uk.")
+"""Bedrock's inference profiles of one region. `global.` is not among them: it has prices of its own."""
 
 _COMPACT_DATE = re.compile(r"(?<!\d)(20\d\d)(\d\d)(\d\d)(?!\d)")
 
 
-def book_provider(reported: str) -> str:
-    """The price book's name of a provider as spans name it."""
-    name = reported.strip().lower()
-    return PROVIDER_ALIASES.get(name, name)
+class Recogniser:
+    """Finds the model of the price book that a provider and a model on a span mean."""
+
+    def __init__(self, models: Iterable[PricedModel]) -> None:
+        self._models: defaultdict[str, list[PricedModel]] = defaultdict(list)
+        for model in sorted(models, key=lambda model: (model.provider, model.position)):
+            self._models[model.provider].append(model)
+        self._matchers: dict[str, list[tuple[str, Matcher]]] = {}
+
+    def find(self, reported_provider: str, reported_model: str, priced: Container[Key]) -> Key | None:
+        """Provider and model in the book, among those with prices; None if it is not there, or cannot be told.
+
+        A provider that the book does not know may be a gateway: then the model's name says whose it is, as in
+        `anthropic/claude-…`.
+        """
+        if not reported_model or len(reported_model) > _LONGEST_NAME or not reported_model.isprintable():
+            return None
+        provider, model = book_provider(reported_provider), reported_model.lower()
+        if provider not in self._models:
+            head, slash, rest = model.partition("/")
+            if not slash:
+                return None
+            provider, model = book_provider(head), rest
+        for name in names_of(model):
+            for seller in (provider, *FALLBACK_PROVIDERS.get(provider, ())):
+                for candidate, matches in self._matchers_of(seller):
+                    if (seller, candidate) in priced and matches(name):
+                        return seller, candidate
+        return None
+
+    def _matchers_of(self, provider: str) -> list[tuple[str, Matcher]]:
+        if provider not in self._matchers:
+            found = [(model.model, compile_match(model.match)) for model in self._models.get(provider, ())]
+            if not found:
+                return found
+            self._matchers[provider] = found
+        return self._matchers[provider]
+
+
+def names_of(model: str) -> tuple[str, ...]:
+    """What to look for, in order: a lower-case name as it is, then without what only says how it is reached."""
+    names = [model]
+    short = _without_route(model)
+    names.append(short)
+    names += [short.removesuffix(suffix) for suffix in _ROUTING_SUFFIXES if short.endswith(suffix)]
+    names += [short.removeprefix(region) for region in _HOME_REGIONS if short.startswith(region)]
+    return tuple(dict.fromkeys(found for name in names for found in (name, dashed_date(name))))
+
+
+def _without_route(model: str) -> str:
+    """`projects/…/models/gemini-x`, `arn:aws:bedrock:…/us.anthropic…` and `bedrock/us-east-1/…` as the model alone."""
+    if model.startswith("arn:"):
+        return model.rpartition("/")[2]
+    if "/models/" in model and model.startswith(("projects/", "publishers/", "locations/")):
+        return model.rpartition("/models/")[2]
+    while "/" in model:
+        head, _, rest = model.partition("/")
+        if head not in _ROUTING_PREFIXES and _REGION.fullmatch(head) is None:
+            break
+        model = rest
+    return model
 
 
 def compile_match(match: str) -> Matcher:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from farebox_collector.money import NANO, round_half_even
-from farebox_collector.pricing.book import PriceBook, RateCard
+from farebox_collector.pricing.book import STANDARD_TIERS, PriceBook, RateCard
+from farebox_collector.pricing.providers import book_provider
 from farebox_collector.pricing.rules import RuleBook
-from farebox_collector.records import Buckets, PricedUsage, UsageRecord
+from farebox_collector.records import STANDARD, Buckets, PricedUsage, UsageRecord
 from farebox_collector.units import REQUESTS, Units
 from farebox_collector.verdicts import Verdict
 
@@ -17,8 +18,6 @@ MAX_COST_NANOUSD = 10_000 * NANO
 MAX_CHARGE_NANOCREDITS = 1_000_000 * NANO
 """What one call can cost and be charged at most: more is a broken sender, and the sums of a batch must fit a column."""
 
-STANDARD_TIERS = frozenset({"", "default", "standard", "auto", "on_demand"})
-
 FALLBACK_UNITS = {
     "cache_read": "input",
     "cache_write": "input",
@@ -27,6 +26,13 @@ FALLBACK_UNITS = {
     "input_image": "input",
     "output_audio": "output",
     "output_image": "output",
+    "output_citation_tokens": "output",
+    "output_video_tokens": "output",
+    "input_video_tokens": "input",
+    "cache_audio_read_tokens": "cache_read",
+    "cache_image_read_tokens": "cache_read",
+    "input_audio_seconds": "audio_seconds",
+    "output_audio_seconds": "audio_seconds",
 }
 """Where a book has no price of its own for a unit, providers bill it as this one."""
 
@@ -34,6 +40,8 @@ FALLBACK_UNITS = {
 CLOCK_ASSUMPTION = "start_time_out_of_range"
 _AT_ANOTHER_PRICE = "_price"
 _REQUESTED_MODEL = "priced_as_the_requested_model"
+_STANDARD_TIER = "service_tier_at_standard_price"
+_ANOTHER_PROVIDER = "provider_at_another_provider_s_price"
 
 
 class UnknownPrice(Exception):
@@ -60,10 +68,10 @@ def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -
         return _unsettled(usage, Verdict.UNMETERED, "the span reports no usage", at_ns, assumptions)
     if usage.summary:
         return _unsettled(usage, Verdict.DEFERRED, "repeats the usage of its calls", at_ns, assumptions)
-    if not usage.provider:
-        return _unsettled(usage, Verdict.UNPRICED, "the span names no provider", at_ns, assumptions)
 
     card, guessed = _card(usage, usage.buckets, at_ns, book)
+    if card is None and not usage.provider:
+        return _unsettled(usage, Verdict.UNPRICED, "the span names no provider", at_ns, assumptions)
     if card is None:
         return _unsettled(usage, Verdict.UNPRICED, "no price for this model at that time", at_ns, assumptions)
     try:
@@ -76,8 +84,10 @@ def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -
     charge_nanocredits = rules.charge_nanocredits(rule, cost_nanousd)
     if cost_nanousd > MAX_COST_NANOUSD or charge_nanocredits > MAX_CHARGE_NANOCREDITS:
         return _unsettled(usage, Verdict.UNPRICED, "the amount is out of range", at_ns, assumptions)
-    if usage.service_tier not in STANDARD_TIERS:
-        guessed += ("service_tier_at_standard_price",)
+    if card.condition == STANDARD and usage.service_tier not in STANDARD_TIERS:
+        guessed += (_STANDARD_TIER,)
+    if card.provider != usage.provider and card.provider != book_provider(usage.provider):
+        guessed += (_ANOTHER_PROVIDER,)
     return PricedUsage(
         usage=usage,
         verdict=Verdict.CHARGED,
@@ -117,6 +127,8 @@ def cost(card: RateCard, buckets: Buckets, units: Units = ()) -> tuple[int, tupl
         exact += count * rate
         if priced_as is not unit:
             fallbacks += (f"{unit}_at_{priced_as}_price",)
+        if card.standard_units and priced_as in card.standard_units:
+            fallbacks += (f"{unit}_at_standard_price",)
     return round_half_even(exact, card.denominator), fallbacks
 
 
@@ -155,13 +167,13 @@ def _line(rates: Mapping[str, int], unit: str, count: int) -> Line:
 
 def _card(usage: UsageRecord, buckets: Buckets, at_ns: int, book: PriceBook) -> tuple[RateCard | None, tuple[str, ...]]:
     """The card of the model that answered, else of the one that was asked for, flagged."""
-    tokens = buckets.inclusive_input
+    tokens, tier = buckets.inclusive_input, usage.service_tier
     if usage.response_model:
-        card = book.rate_for(usage.provider, usage.response_model, at_ns, tokens)
+        card = book.rate_for(usage.provider, usage.response_model, at_ns, tokens, tier)
         if card is not None:
             return card, ()
     if usage.request_model and usage.request_model != usage.response_model:
-        card = book.rate_for(usage.provider, usage.request_model, at_ns, tokens)
+        card = book.rate_for(usage.provider, usage.request_model, at_ns, tokens, tier)
         return card, (_REQUESTED_MODEL,) if usage.response_model else ()
     return None, ()
 

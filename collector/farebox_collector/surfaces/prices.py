@@ -27,6 +27,11 @@ class Price(BaseModel):
     valid_to: str | None
     source: str
     source_version: str
+    condition: str = Field(description="`standard`, or the service tier it is for: batch, flex, priority, …")
+    scope: str = Field(description="`list`, or `negotiated` for a price of this tenant alone.")
+    currency: str
+    original_per_1k: str | None = Field(description="The price in its own currency; null if that is USD.")
+    usd_per_currency: str | None = Field(description="The exchange rate it became US dollars by.")
 
 
 def router(context: Context) -> APIRouter:
@@ -41,11 +46,11 @@ def router(context: Context) -> APIRouter:
         cursor: Cursor = None,
         limit: Limit = 100,
     ) -> Page[Price]:
-        """The prices that held at a moment, by default now."""
+        """The prices that held at a moment, by default now: negotiated ones in place of list prices."""
         at_ns = context.clock() if at is None else moment_ns(at)
         (after,) = decode_cursor(cursor, int) or (0,)
         with context.database.reading() as connection:
-            rows = statements.price_versions_at(connection, at_ns, provider, model, after, limit + 1)
+            rows = statements.price_versions_at(connection, context.tenant_id, at_ns, provider, model, after, limit + 1)
         return page(rows, limit, show_price, lambda row: (row.id,))
 
     return routes
@@ -67,6 +72,11 @@ def show_price(row: Any) -> Price:
         valid_to=None if row.valid_to_ns is None else format_ns(row.valid_to_ns),
         source=row.source,
         source_version=row.source_version,
+        condition=row.condition,
+        scope="list" if row.tenant_id is None else "negotiated",
+        currency=row.currency,
+        original_per_1k=row.original_per_1k or None,
+        usd_per_currency=row.usd_per_currency if row.original_per_1k else None,
     )
 
 

@@ -1,0 +1,184 @@
+"""`farebox prices import`: show what a price list would change, then do it."""
+
+import time
+from collections import Counter
+from contextlib import closing
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import Connection
+
+from farebox_collector.commands.tenants import tenant_id_of
+from farebox_collector.commands.terminal import (
+    AsJson,
+    DatabaseUrl,
+    Limit,
+    Stop,
+    figure_table,
+    moment_ns,
+    out,
+    print_json,
+    print_table,
+    progress_bar,
+    reading_books,
+    writable_books,
+)
+from farebox_collector.ledger.exchange_rates import load_rates
+from farebox_collector.ledger.prices import OverlappingHours, import_prices, revision_of
+from farebox_collector.moments import format_ns
+from farebox_collector.pricing.catalogue import genai_prices_catalogue
+from farebox_collector.pricing.litellm import litellm_catalogue
+from farebox_collector.pricing.price_csv import csv_catalogue
+from farebox_collector.pricing.price_lists import MAX_LIST_BYTES, Catalogue, UnfitList
+from farebox_collector.pricing.revision import Difference, Kind, Revision
+from farebox_collector.records import STANDARD
+
+
+class Source(StrEnum):
+    """Where a price list comes from."""
+
+    GENAI_PRICES = "genai-prices"
+    LITELLM = "litellm"
+    CSV = "csv"
+
+
+def import_command(
+    file: Annotated[Path | None, typer.Argument(help="The list, for litellm (JSON) and csv.")] = None,
+    source: Annotated[Source, typer.Option("--from", help="The kind of list.")] = Source.GENAI_PRICES,
+    since: Annotated[
+        datetime | None, typer.Option(help="Let what differs hold from then on, UTC (default: now).")
+    ] = None,
+    tenant: Annotated[str, typer.Option(help="The tenant that negotiated these prices; csv only.")] = "",
+    apply: Annotated[
+        bool | None, typer.Option("--apply/--dry-run", help="Do it, or show it only (default: ask on a terminal).")
+    ] = None,
+    allow_free: Annotated[bool, typer.Option("--allow-free", help="Take a price of zero for one.")] = False,
+    limit: Limit = 50,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the price book up to a list, and show the difference first. The past stays; prices set by hand stay."""
+    text = "" if source is Source.GENAI_PRICES else _read(file)
+    if tenant and source is not Source.CSV:
+        raise Stop("negotiated prices of a tenant come from a CSV file")
+    name = file.name if file else ""
+    at_ns = moment_ns(since)
+    ask = apply is None and out.is_terminal and not as_json
+    try:
+        if not apply and not ask:
+            with reading_books(database_url) as connection, progress_bar("comparing prices") as progress:
+                catalogue = _catalogue(connection, source, text, name, at_ns, tenant, allow_free)
+                revision = revision_of(connection, catalogue.prices, at_ns, progress)
+            _show(catalogue, revision, limit, as_json, applied=False)
+            return
+        with closing(writable_books(database_url)) as database, database.transaction() as connection:
+            with progress_bar("comparing prices") as progress:
+                catalogue = _catalogue(connection, source, text, name, at_ns, tenant, allow_free)
+                revision = revision_of(connection, catalogue.prices, at_ns, progress)
+            if not as_json:
+                _show(catalogue, revision, limit, as_json, applied=not ask)
+            if ask and (not revision.differences or not typer.confirm("Apply?")):
+                return
+            import_prices(connection, catalogue.prices, catalogue.models, at_ns, time.time_ns())
+        if as_json:
+            _show(catalogue, revision, limit, as_json, applied=True)
+    except (UnfitList, OverlappingHours) as error:
+        raise Stop(str(error)) from None
+
+
+def _read(file: Path | None) -> str:
+    if file is None:
+        raise Stop("name the file to import")
+    try:
+        if file.stat().st_size > MAX_LIST_BYTES:
+            raise Stop(f"{file} is over {MAX_LIST_BYTES:,} bytes")
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise Stop(f"{file} is not UTF-8") from None
+    except OSError as error:
+        raise Stop(f"{file}: {error.strerror}") from None
+
+
+def _catalogue(
+    connection: Connection, source: Source, text: str, name: str, at_ns: int, tenant: str, allow_free: bool
+) -> Catalogue:
+    match source:
+        case Source.GENAI_PRICES:
+            return genai_prices_catalogue(allow_free)
+        case Source.LITELLM:
+            return litellm_catalogue(text, name, allow_free)
+        case Source.CSV:
+            tenant_id = tenant_id_of(connection, tenant) if tenant else None
+            return csv_catalogue(text, name, load_rates(connection), at_ns, tenant_id, allow_free)
+
+
+def _show(catalogue: Catalogue, revision: Revision, limit: int, as_json: bool, *, applied: bool) -> None:
+    counts = Counter(difference.kind for difference in revision.differences)
+    if as_json:
+        print_json(
+            {
+                "source": catalogue.prices.source,
+                "source_version": catalogue.prices.source_version,
+                "applied": applied,
+                "versions_added": len(revision.added),
+                "versions_closed": len(revision.closed),
+                "prices": {kind.value: counts[kind] for kind in Kind}
+                | {"unchanged": revision.unchanged, "kept_by_hand": revision.kept},
+                "left_out": dict(catalogue.left_out),
+                "differences": [_json(difference) for difference in revision.differences],
+            }
+        )
+        return
+    table = figure_table("Differences", "", "model", "unit", "when", "USD per 1k", "USD per 1k new", "from")
+    # What changes is what people look for; what is new comes last.
+    order = [Kind.CHANGED, Kind.CLOSED, Kind.ADDED]
+    shown = sorted(revision.differences, key=lambda difference: order.index(difference.kind))[:limit]
+    for kind, slot, old, new, from_ns in shown:
+        model = f"{slot.provider}/{slot.model}"
+        since = "ever" if from_ns == 0 else format_ns(from_ns)[:16]
+        table.add_row(kind.value, model, slot.unit, _when(slot), _figure(old), _figure(new), since)
+    if shown:
+        print_table(table, len(shown), limit)
+    for reason, count in catalogue.left_out.most_common(limit):
+        out.print(f"left out: {count} × {reason}")
+    done = "" if applied else "Would be: "
+    out.print(
+        f"{done}{counts[Kind.ADDED]} added, {counts[Kind.CHANGED]} changed, {counts[Kind.CLOSED]} closed;"
+        f" {revision.unchanged} unchanged, {revision.kept} kept as set by hand."
+    )
+    out.print(f"{len(revision.added)} price versions added, {len(revision.closed)} closed.")
+    if not applied:
+        out.print("Nothing is applied yet; --apply does it.")
+
+
+def _when(slot: Any) -> str:
+    parts = [] if slot.condition == STANDARD else [slot.condition]
+    if slot.over_input_tokens:
+        parts.append(f"over {slot.over_input_tokens:,}")
+    if slot.daily_from_s != slot.daily_to_s:
+        parts.append("-".join(f"{second // 3600:02d}:{second // 60 % 60:02d}" for second in slot[-2:]))
+    return " ".join(parts)
+
+
+def _figure(usd: Any) -> str:
+    return "" if usd is None else format(usd.normalize(), "f")
+
+
+def _json(difference: Difference) -> dict[str, Any]:
+    slot = difference.slot
+    return {
+        "kind": difference.kind.value,
+        "provider": slot.provider,
+        "model": slot.model,
+        "unit": slot.unit,
+        "condition": slot.condition,
+        "over_input_tokens": slot.over_input_tokens,
+        "hours": None if slot.daily_from_s == slot.daily_to_s else _when(slot).rpartition(" ")[2],
+        "tenant_id": slot.tenant_id,
+        "old_usd_per_1k": _figure(difference.old_usd_per_1k) or None,
+        "new_usd_per_1k": _figure(difference.new_usd_per_1k) or None,
+        "from": format_ns(difference.from_ns),
+    }

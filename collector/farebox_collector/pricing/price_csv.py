@@ -1,0 +1,151 @@
+"""Read a price list in CSV, as people write it; `docs/prices.md` has its columns.
+
+Such a list states what it states and nothing else: prices that it leaves out stay, and published lists leave alone what
+it has set. Its prices hold from the moments that it names, also in the past.
+"""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+
+from farebox_collector.moments import to_ns
+from farebox_collector.pricing.currencies import USD, ExchangeRates, NoExchangeRate, in_usd, is_currency
+from farebox_collector.pricing.price_lists import MAX_LIST_ROWS, Catalogue, Problem, UnfitList, price_problem
+from farebox_collector.pricing.providers import book_provider
+from farebox_collector.pricing.revision import PriceList, overlaps
+from farebox_collector.records import STANDARD, CatalogueRow, PricedModel
+from farebox_collector.units import can_have_price
+
+SOURCE = "csv"
+REQUIRED = ("provider", "model", "unit")
+PRICES: Mapping[str, Decimal] = {"price_per_1k": Decimal(1), "price_per_1m": Decimal("0.001")}
+"""The column of the price, one of these, and what makes it one for a thousand."""
+OPTIONAL = ("currency", "valid_from", "valid_to", "condition", "over_input_tokens", "hours")
+_MAX_NAME = 150
+_EXACT_NAME_FIRST = -1
+
+
+class _Wrong(ValueError):
+    """A row that states no price; the message is the reason."""
+
+
+def csv_catalogue(
+    text: str,
+    source_version: str,
+    rates: ExchangeRates,
+    at_ns: int,
+    tenant_id: int | None = None,
+    allow_free: bool = False,
+) -> Catalogue:
+    """Read a list; prices without a `valid_from` hold from `at_ns` on. Raises UnfitList."""
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows: list[CatalogueRow] = []
+    places: list[int] = []
+    problems: list[Problem] = []
+    try:
+        price_column = _price_column(reader.fieldnames or ())
+        for line in reader:
+            try:
+                rows.append(_row(line, price_column, rates, at_ns, allow_free))
+                places.append(reader.line_num)
+            except (_Wrong, NoExchangeRate) as error:
+                problems.append(Problem(f"line {reader.line_num}", str(error)))
+            if len(rows) + len(problems) > MAX_LIST_ROWS:
+                raise UnfitList([Problem("the file", f"has more than {MAX_LIST_ROWS:,} rows")])
+    except (csv.Error, _Wrong) as error:
+        raise UnfitList([Problem(f"line {reader.line_num}", str(error))]) from None
+    problems += [Problem(f"line {places[later]}", f"overlaps line {places[place]}") for place, later in overlaps(rows)]
+    if problems:
+        raise UnfitList(problems)
+    if not rows:
+        raise UnfitList([Problem("the file", "has no prices")])
+    names = dict.fromkeys((row.provider, row.model) for row in rows)
+    models = [PricedModel(*name, _EXACT_NAME_FIRST, json.dumps({"equals": name[1]})) for name in names]
+    prices = PriceList(rows, SOURCE, source_version, whole=False, dated=True, tenant_id=tenant_id)
+    return Catalogue(prices, models, Counter())
+
+
+def _price_column(columns: object) -> str:
+    """Which price column there is. Raises _Wrong for a heading that is none of ours."""
+    found = [str(column) for column in columns] if isinstance(columns, list | tuple) else []
+    unknown = [column for column in found if column not in {*REQUIRED, *PRICES, *OPTIONAL}]
+    missing = [column for column in REQUIRED if column not in found]
+    prices = [column for column in found if column in PRICES]
+    if unknown:
+        raise _Wrong(f"there is no column {unknown[0]!r}; those are {', '.join((*REQUIRED, *PRICES, *OPTIONAL))}")
+    if missing or len(prices) != 1 or len(found) != len(set(found)):
+        raise _Wrong(f"the heading names {', '.join(REQUIRED)} and one of {', '.join(PRICES)}, each once")
+    return prices[0]
+
+
+def _row(
+    line: Mapping[str | None, str | None], price_column: str, rates: ExchangeRates, at_ns: int, allow_free: bool
+) -> CatalogueRow:
+    if None in line or None in line.values():
+        raise _Wrong("has more or fewer columns than the heading")
+    cells = {str(column): (cell or "").strip() for column, cell in line.items()}
+    provider, model, unit = book_provider(cells["provider"]), cells["model"], cells["unit"]
+    for name in (provider, model):
+        if not name or len(name) > _MAX_NAME or not name.isprintable():
+            raise _Wrong(f"a provider and a model have 1 to {_MAX_NAME} printable characters")
+    if not can_have_price(unit):
+        raise _Wrong(f"{unit!r} is no unit of the price book; one of your own begins with x_")
+    currency = cells.get("currency", "").upper() or USD
+    if not is_currency(currency):
+        raise _Wrong(f"{currency!r} is no currency: three letters, such as EUR")
+    per_1k = _decimal(cells[price_column], "the price") * PRICES[price_column]
+    reason = price_problem(per_1k, allow_free=allow_free)
+    if reason:
+        raise _Wrong(reason)
+    from_ns = _moment_ns(cells.get("valid_from", ""))
+    to_ns_ = _moment_ns(cells.get("valid_to", ""))
+    from_ns = at_ns if from_ns is None else from_ns
+    if to_ns_ is not None and to_ns_ <= from_ns:
+        raise _Wrong("valid_to is not after valid_from")
+    over = _decimal(cells.get("over_input_tokens", "") or "0", "over_input_tokens")
+    if over != over.to_integral_value() or not 0 <= over < 10**12:
+        raise _Wrong("over_input_tokens is a whole number of tokens")
+    condition = cells.get("condition", "").lower() or STANDARD
+    if len(condition) > 40 or not condition.isprintable():
+        raise _Wrong("a condition is a service tier, such as batch")
+    hours = hours_of_day(cells.get("hours", ""))
+    row = CatalogueRow(provider, model, unit, int(over), *hours, per_1k, from_ns, to_ns_, condition)
+    return in_usd(row, per_1k, currency, rates)
+
+
+def hours_of_day(text: str) -> tuple[int, int]:
+    """`22:00-06:00` as UTC seconds of the day; empty means all day. Raises ValueError with the reason."""
+    if not text:
+        return 0, 0
+    try:
+        start, end = (datetime.strptime(part.strip(), "%H:%M") for part in text.split("-"))
+    except ValueError:
+        raise _Wrong(f"{text!r} are no hours of the day, such as 22:00-06:00 (UTC)") from None
+    if start == end:
+        raise _Wrong("hours of the day end at another time than they begin")
+    return start.hour * 3600 + start.minute * 60, end.hour * 3600 + end.minute * 60
+
+
+def _moment_ns(text: str) -> int | None:
+    """An ISO date or time as nanoseconds, taken for UTC if it does not say."""
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return to_ns(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except ValueError:
+        raise _Wrong(f"{text!r} is no date, such as 2026-11-01") from None
+
+
+def _decimal(text: str, what: str) -> Decimal:
+    try:
+        number = Decimal(text) if len(text) <= 40 else Decimal("NaN")
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite():
+        raise _Wrong(f"{what} is no number: {text[:40]!r}")
+    return number

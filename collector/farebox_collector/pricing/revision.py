@@ -1,0 +1,217 @@
+"""What a list of prices would change in the price book. Pure: it is worked out, shown, and then written or not.
+
+A version is never altered but for one thing: the end of its validity is brought forward when another takes over. A
+version that had not come into force by then is closed at its own start, and so never applies.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from enum import StrEnum
+from itertools import pairwise
+from typing import NamedTuple
+
+from farebox_collector.records import CatalogueRow, PriceVersion
+
+BY_HAND = frozenset({"manual", "csv"})
+"""Sources of prices that somebody set; published lists leave them alone."""
+
+
+class Slot(NamedTuple):
+    """What has one price at a time."""
+
+    tenant_id: int | None
+    provider: str
+    model: str
+    unit: str
+    condition: str
+    over_input_tokens: int
+    daily_from_s: int
+    daily_to_s: int
+
+
+class Kind(StrEnum):
+    """What happens to the price of a slot."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    CLOSED = "closed"
+
+
+class Difference(NamedTuple):
+    """How the course of one price changes, where it first does."""
+
+    kind: Kind
+    slot: Slot
+    old_usd_per_1k: Decimal | None
+    new_usd_per_1k: Decimal | None
+    from_ns: int
+
+
+class PriceList(NamedTuple):
+    """Prices as a source states them, at most one a slot and moment."""
+
+    rows: Sequence[CatalogueRow]
+    source: str
+    source_version: str
+    whole: bool
+    """Whether the list is all that the source has: what it no longer states ends."""
+    dated: bool
+    """Whether its prices hold from the moments they state; else what differs from the book holds from the import on."""
+    tenant_id: int | None = None
+    """Whose negotiated prices they are; None for list prices."""
+
+
+class Revision(NamedTuple):
+    """Versions to add and to close, and what that means for people."""
+
+    added: list[tuple[Slot, CatalogueRow]]
+    closed: dict[int, int]
+    """Version → the new end of its validity."""
+    differences: list[Difference]
+    unchanged: int
+    kept: int
+    """Slots that the list states and somebody has set by hand."""
+
+
+class _Segment(NamedTuple):
+    """One price during one half-open time."""
+
+    from_ns: int
+    to_ns: int | None
+    row: CatalogueRow
+
+    @property
+    def price(self) -> tuple[Decimal, str, Decimal | None]:
+        return self.row.usd_per_1k, self.row.currency, self.row.original_per_1k
+
+
+def slot_of(row: CatalogueRow | PriceVersion, tenant_id: int | None) -> Slot:
+    """What a row is the price of."""
+    return Slot(
+        tenant_id,
+        row.provider,
+        row.model,
+        row.unit,
+        row.condition,
+        row.over_input_tokens,
+        row.daily_from_s,
+        row.daily_to_s,
+    )
+
+
+def by_slot(versions: Iterable[PriceVersion]) -> dict[Slot, list[PriceVersion]]:
+    """The versions that apply at some time, by what they are the price of."""
+    slots: defaultdict[Slot, list[PriceVersion]] = defaultdict(list)
+    for version in versions:
+        if version.valid_to_ns is None or version.valid_to_ns > version.valid_from_ns:
+            slots[slot_of(version, version.tenant_id)].append(version)
+    return dict(slots)
+
+
+def revise(
+    current: Mapping[Slot, Sequence[PriceVersion]],
+    stated: PriceList,
+    at_ns: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Revision:
+    """What it takes to bring the book up to a list.
+
+    What is not in the book yet is taken over as stated, its past included. Where the list differs from the book it
+    holds from `at_ns` on, so that the past stays as it was charged, unless the list says itself from when.
+    """
+    wanted: defaultdict[Slot, list[CatalogueRow]] = defaultdict(list)
+    for row in stated.rows:
+        wanted[slot_of(row, stated.tenant_id)].append(row)
+    if stated.whole:
+        for slot, versions in current.items():
+            if slot.tenant_id == stated.tenant_id and versions[-1].source == stated.source:
+                wanted.setdefault(slot, [])
+    revision = Revision([], {}, [], 0, 0)
+    unchanged = kept = 0
+    for done, (slot, rows) in enumerate(wanted.items()):
+        if done % 500 == 0:
+            progress(done, len(wanted))
+        versions = current.get(slot, [])
+        by_hand = stated.source not in BY_HAND and any(version.source in BY_HAND for version in versions)
+        if by_hand:
+            kept += 1
+            continue
+        first_ns = min((row.valid_from_ns for row in rows), default=at_ns)
+        if not _replace_from(first_ns if stated.dated or not versions else at_ns, slot, versions, rows, revision):
+            unchanged += 1
+    progress(len(wanted), len(wanted))
+    return revision._replace(unchanged=unchanged, kept=kept)
+
+
+def _replace_from(
+    at_ns: int, slot: Slot, versions: Sequence[PriceVersion], rows: Sequence[CatalogueRow], revision: Revision
+) -> bool:
+    """Let `rows` hold from a moment on, in place of what the book says of that time; False if it says the same."""
+    old = _course_from(at_ns, [(version, _stated(version)) for version in versions])
+    new = _course_from(at_ns, [(row, row) for row in rows])
+    if [(part.from_ns, part.to_ns, part.price) for part in old] == [
+        (part.from_ns, part.to_ns, part.price) for part in new
+    ]:
+        return False
+    for version in versions:
+        if version.valid_to_ns is None or version.valid_to_ns > at_ns:
+            revision.closed[version.id] = max(at_ns, version.valid_from_ns)
+    revision.added.extend((slot, part.row._replace(valid_from_ns=part.from_ns, valid_to_ns=part.to_ns)) for part in new)
+    revision.differences.append(_difference(slot, old, new))
+    return True
+
+
+def _stated(version: PriceVersion) -> CatalogueRow:
+    return CatalogueRow(
+        *version[1:10], version.condition, version.currency, version.original_per_1k, version.usd_per_currency
+    )
+
+
+def _course_from(at_ns: int, prices: Sequence[tuple[CatalogueRow | PriceVersion, CatalogueRow]]) -> list[_Segment]:
+    """The course of a price from a moment on, neighbours of the same price joined."""
+    segments: list[_Segment] = []
+    for price, row in sorted(prices, key=lambda pair: pair[0].valid_from_ns):
+        if price.valid_to_ns is not None and price.valid_to_ns <= at_ns:
+            continue
+        segment = _Segment(max(at_ns, price.valid_from_ns), price.valid_to_ns, row)
+        last = segments[-1] if segments else None
+        if last and last.to_ns == segment.from_ns and last.price == segment.price:
+            segments[-1] = last._replace(to_ns=segment.to_ns)
+        else:
+            segments.append(segment)
+    return segments
+
+
+def _difference(slot: Slot, old: Sequence[_Segment], new: Sequence[_Segment]) -> Difference:
+    """The first moment at which two courses differ, and how."""
+    moments = {edge for part in (*old, *new) for edge in (part.from_ns, part.to_ns) if edge is not None}
+    for moment in sorted(moments):
+        before, after = _price_at(moment, old), _price_at(moment, new)
+        if before != after:
+            kind = Kind.ADDED if before is None else Kind.CLOSED if after is None else Kind.CHANGED
+            return Difference(kind, slot, before, after, moment)
+    # The same US dollars from another currency.
+    usd = new[0].row.usd_per_1k
+    return Difference(Kind.CHANGED, slot, usd, usd, new[0].from_ns)
+
+
+def _price_at(at_ns: int, course: Sequence[_Segment]) -> Decimal | None:
+    for part in course:
+        if part.from_ns <= at_ns and (part.to_ns is None or at_ns < part.to_ns):
+            return part.row.usd_per_1k
+    return None
+
+
+def overlaps(rows: Sequence[CatalogueRow]) -> list[tuple[int, int]]:
+    """Places in a list of two rows that state a price of one slot for one moment."""
+    slots: defaultdict[Slot, list[tuple[int, CatalogueRow]]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        slots[slot_of(row, None)].append((place, row))
+    found = []
+    for stated in slots.values():
+        stated.sort(key=lambda item: item[1].valid_from_ns)
+        for (place, row), (later_place, later) in pairwise(stated):
+            if row.valid_to_ns is None or row.valid_to_ns > later.valid_from_ns:
+                found.append((place, later_place))
+    return found
