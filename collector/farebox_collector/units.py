@@ -71,6 +71,8 @@ UNITS: Mapping[str, str] = {
     "video_seconds": "seconds of video that were made",
 }
 """What can have a price. Calls report token buckets and, of the rest, what is counted in whole ones."""
+INPUT_TOKENS = frozenset({"cache_audio_read_tokens", "cache_image_read_tokens", "input_video_tokens"})
+"""Units that are tokens which went in: they count for long-context thresholds."""
 OWN_UNIT = "x_"
 """How the name of a unit begins that somebody made up."""
 PER_HOUR: Mapping[str, str] = {

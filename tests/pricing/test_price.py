@@ -34,9 +34,33 @@ VERSIONS = [
     PriceVersion(12, "p", "m", "web_searches", 0, 0, 0, Decimal("10"), 0, None, "s", "1"),
     PriceVersion(13, "p", "m", "input_image", 0, 0, 0, Decimal("0.007"), 0, None, "s", "1"),
 ]
+TIERED = [
+    # Twice the price over 1,000 tokens; half of it in a batch, whatever the length, but for output until now.
+    PriceVersion(20, "p", "tiered", "input", 0, 0, 0, Decimal("0.004"), 0, None, "s", "1"),
+    PriceVersion(21, "p", "tiered", "input", 1000, 0, 0, Decimal("0.008"), 0, None, "s", "1"),
+    PriceVersion(22, "p", "tiered", "output", 0, 0, 0, Decimal("0.010"), 0, None, "s", "1"),
+    PriceVersion(23, "p", "tiered", "input", 0, 0, 0, Decimal("0.002"), 0, None, "s", "1", "batch"),
+    PriceVersion(24, "p", "tiered", "output", 0, 0, 0, Decimal("0.005"), NOW_NS, None, "s", "1", "batch"),
+    # At night a batch costs a quarter of that again, and the standard price falls too.
+    PriceVersion(25, "p", "tiered", "input", 0, 22 * 3600, 6 * 3600, Decimal("0.001"), 0, None, "s", "1", "batch"),
+    PriceVersion(26, "p", "tiered", "input", 0, 23 * 3600, 5 * 3600, Decimal("0.003"), 0, None, "s", "1"),
+    # By the hour, not to the last digit in seconds.
+    PriceVersion(27, "p", "spoken", "audio_hours", 0, 0, 0, Decimal("7"), 0, None, "s", "1"),
+]
 BOOK = PriceBook(
-    VERSIONS,
-    [PricedModel("p", name, i, f'{{"equals":"{name}"}}') for i, name in enumerate(["m", "cliff", "night", "fee"])],
+    [*VERSIONS, *TIERED],
+    [
+        PricedModel("p", name, i, f'{{"equals":"{name}"}}')
+        for i, name in enumerate(["m", "cliff", "night", "fee", "tiered", "spoken"])
+    ],
+)
+OWN = BOOK.with_own_prices(
+    [
+        PriceVersion(
+            30, "p", "m", "input", 0, 0, 0, Decimal("0.0005"), NOW_NS - DAY_NS, NOW_NS, "manual", "ada", tenant_id=7
+        ),
+        PriceVersion(31, "p", "cliff", "input", 0, 0, 0, Decimal("0.000001"), 0, None, "manual", "ada", tenant_id=7),
+    ]
 )
 RULES = RuleBook(
     [
@@ -194,6 +218,73 @@ def test_usage_on_an_error_is_charged() -> None:
 def test_the_requested_model_stands_in_for_an_unknown_response_model_and_that_is_said() -> None:
     call = priced(response_model="m-2030")
     assert (call.model, call.assumptions) == ("m", ("priced_as_the_requested_model",))
+
+
+@pytest.mark.parametrize(
+    ("tier", "tokens", "hour", "nanousd", "versions"),
+    [
+        ("", 1000, 12, 4_000_000, "[20,22]"),
+        ("default", 1001, 12, 8_008_000, "[21,22]"),
+        ("batch", 1000, 12, 2_000_000, "[22,23]"),
+        ("batch", 1001, 12, 2_002_000, "[22,23]"),  # a batch has no step
+        ("BATCH", 1000, 12, 2_000_000, "[22,23]"),
+        ("batches", 1000, 12, 2_000_000, "[22,23]"),
+        ("batch", 1000, 22, 1_000_000, "[22,25]"),
+        ("batch", 1000, 23.5, 1_000_000, "[22,25]"),  # the tier comes before the hours
+        ("", 1000, 22, 4_000_000, "[20,22]"),
+        ("", 1000, 23.5, 3_000_000, "[22,26]"),
+        ("", 1001, 23.5, 3_003_000, "[22,26]"),
+        ("", 1000, 5, 4_000_000, "[20,22]"),
+        ("flex", 1000, 12, 4_000_000, "[20,22]"),  # no price of its own: the standard one, flagged
+    ],
+)
+def test_tier_hours_and_length_decide_together(
+    tier: str, tokens: int, hour: float, nanousd: int, versions: str
+) -> None:
+    at_ns = NOW_NS - 2 * DAY_NS + int(hour * HOUR_NS)
+    call = priced(started_at_ns=at_ns, service_tier=tier, **call_of("tiered", input=tokens))
+    assert (call.cost_nanousd, call.price_version_ids) == (nanousd, versions)
+    assert call.assumptions == (("service_tier_at_standard_price",) if tier == "flex" else ())
+
+
+def test_a_unit_without_a_price_in_the_tier_has_the_standard_one_and_that_is_said() -> None:
+    before = priced(started_at_ns=NOW_NS - 1, service_tier="batch", **call_of("tiered", output=1))
+    assert (before.cost_nanousd, before.assumptions) == (10_000, ("output_at_standard_price",))
+    at = priced(service_tier="batch", **call_of("tiered", output=1))
+    assert (at.cost_nanousd, at.assumptions) == (5_000, ())
+
+
+def test_seconds_are_billed_by_the_hour_exactly() -> None:
+    # 7 × 10⁹ ÷ 1,000 nano-USD an hour ÷ 3,600 = 1,944.44… a second
+    for seconds, nanousd in ((1, 1_944), (9, 17_500), (3600, 7_000_000)):
+        call = priced(**call_of("spoken"), units=(("audio_seconds", seconds),))
+        assert call.cost_nanousd == nanousd
+
+
+def test_a_negotiated_price_stands_in_for_the_list_price_of_the_same_thing() -> None:
+    def own(**changes: object) -> PricedUsage:
+        return price(RECORD._replace(**changes), NOW_NS + HOUR_NS, WEEK_NS, OWN, RULES)
+
+    assert own(started_at_ns=NOW_NS - 1).price_version_ids == "[3,12,13,30]"
+    assert own(started_at_ns=NOW_NS - 1).cost_nanousd == 500_000 + 2_000_000
+    assert own().price_version_ids == priced().price_version_ids, "its time is up: the list price again"
+    assert own(started_at_ns=NOW_NS - DAY_NS - 1) == priced(started_at_ns=NOW_NS - DAY_NS - 1)
+    assert own(**call_of("cliff", input=1000)).cost_nanousd == 1_000
+    assert own(**call_of("cliff", input=1001)).cost_nanousd == 5_005, "the step was not negotiated"
+    assert priced(started_at_ns=NOW_NS - 1).price_version_ids == "[1,3,12,13]", "others pay the list price"
+
+
+def test_another_provider_s_list_price_is_flagged() -> None:
+    reseller = PriceBook(
+        [VERSIONS[0]._replace(provider="openai", valid_to_ns=None)],
+        [PricedModel("openai", "m", 0, '{"equals":"m"}'), PricedModel("azure", "other", 0, '{"equals":"o"}')],
+    )
+    call = price(
+        RECORD._replace(provider="azure.ai.openai", buckets=Buckets(input=1)), NOW_NS, WEEK_NS, reseller, RULES
+    )
+    assert (call.provider, call.assumptions) == ("openai", ("provider_at_another_provider_s_price",))
+    plain = price(RECORD._replace(provider="OpenAI", buckets=Buckets(input=1)), NOW_NS, WEEK_NS, reseller, RULES)
+    assert not plain.assumptions
 
 
 def test_a_tier_that_has_no_price_of_its_own_is_flagged() -> None:

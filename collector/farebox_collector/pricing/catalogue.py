@@ -76,12 +76,14 @@ def genai_prices_catalogue(allow_free: bool = False) -> Catalogue:
     for provider in providers:
         for position, model in enumerate(provider.models):
             model_rows = list(_model_rows(provider.id, model))
-            if any(row.usd_per_1k > 0 or allow_free for row in model_rows):
+            if not model_rows:
+                left_out["a model without a price"] += 1
+            elif any(row.usd_per_1k > 0 for row in model_rows) or allow_free:
                 rows += model_rows
                 match = json.dumps(_clause(model.match), separators=(",", ":"))
                 models.append(PricedModel(provider.id, model.id, position, match))
             else:
-                left_out["free, or without a price"] += 1
+                left_out["a free model"] += 1
     return Catalogue(PriceList(rows, SOURCE, version(SOURCE), whole=True, dated=False), models, left_out)
 
 

@@ -87,8 +87,10 @@ def litellm_catalogue(text: str, source_version: str, allow_free: bool = False) 
         problems += [Problem(f"line {lines.get(name, '?')}, {name}, {key}", reason) for key, reason in wrong]
         if (provider, model) in models:
             left_out["another entry of the same provider and model"] += 1
-        elif not any(row.usd_per_1k > 0 for row in found) and not (found and allow_free):
-            left_out["free, or without a price"] += 1
+        elif not found:
+            left_out["a model without a price"] += 1
+        elif not any(row.usd_per_1k > 0 for row in found) and not allow_free:
+            left_out["a free model"] += 1
         else:
             rows += found
             models[provider, model] = PricedModel(provider, model, -1, json.dumps({"equals": model}))

@@ -8,7 +8,7 @@ some gateways write it so.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import date
 from typing import Any
 
@@ -75,26 +75,26 @@ class Recogniser:
 
 def names_of(model: str) -> tuple[str, ...]:
     """What to look for, in order: a lower-case name as it is, then without what only says how it is reached."""
-    names = [model]
-    short = _without_route(model)
-    names.append(short)
-    names += [short.removesuffix(suffix) for suffix in _ROUTING_SUFFIXES if short.endswith(suffix)]
-    names += [short.removeprefix(region) for region in _HOME_REGIONS if short.startswith(region)]
+    names: list[str] = []
+    for name in _routes_off(model):
+        names.append(name)
+        names += [name.removesuffix(suffix) for suffix in _ROUTING_SUFFIXES if name.endswith(suffix)]
+        names += [name.removeprefix(region) for region in _HOME_REGIONS if name.startswith(region)]
     return tuple(dict.fromkeys(found for name in names for found in (name, dashed_date(name))))
 
 
-def _without_route(model: str) -> str:
-    """`projects/…/models/gemini-x`, `arn:aws:bedrock:…/us.anthropic…` and `bedrock/us-east-1/…` as the model alone."""
+def _routes_off(model: str) -> Iterator[str]:
+    """The name, and what is left of `projects/…/models/gemini-x`, `arn:aws:bedrock:…/us.amazon…`, `bedrock/…`."""
+    yield model
     if model.startswith("arn:"):
-        return model.rpartition("/")[2]
-    if "/models/" in model and model.startswith(("projects/", "publishers/", "locations/")):
-        return model.rpartition("/models/")[2]
-    while "/" in model:
-        head, _, rest = model.partition("/")
-        if head not in _ROUTING_PREFIXES and _REGION.fullmatch(head) is None:
-            break
-        model = rest
-    return model
+        yield model.rpartition("/")[2]
+    elif "/models/" in model and model.startswith(("projects/", "publishers/", "locations/")):
+        yield model.rpartition("/models/")[2]
+    else:
+        head, slash, rest = model.partition("/")
+        while slash and (head in _ROUTING_PREFIXES or _REGION.fullmatch(head)):
+            yield rest
+            head, slash, rest = rest.partition("/")
 
 
 def compile_match(match: str) -> Matcher:

@@ -8,7 +8,7 @@ from farebox_collector.pricing.book import STANDARD_TIERS, PriceBook, RateCard
 from farebox_collector.pricing.providers import book_provider
 from farebox_collector.pricing.rules import RuleBook
 from farebox_collector.records import STANDARD, Buckets, PricedUsage, UsageRecord
-from farebox_collector.units import REQUESTS, Units
+from farebox_collector.units import INPUT_TOKENS, REQUESTS, Units
 from farebox_collector.verdicts import Verdict
 
 AHEAD_NS = 5 * 60 * 10**9
@@ -168,6 +168,8 @@ def _line(rates: Mapping[str, int], unit: str, count: int) -> Line:
 def _card(usage: UsageRecord, buckets: Buckets, at_ns: int, book: PriceBook) -> tuple[RateCard | None, tuple[str, ...]]:
     """The card of the model that answered, else of the one that was asked for, flagged."""
     tokens, tier = buckets.inclusive_input, usage.service_tier
+    if usage.units:
+        tokens += sum(count for name, count in usage.units if name in INPUT_TOKENS)
     if usage.response_model:
         card = book.rate_for(usage.provider, usage.response_model, at_ns, tokens, tier)
         if card is not None:
