@@ -12,7 +12,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from farebox_collector import assembly, logs
-from farebox_collector.commands import budgets, deadletters, keys, prices, rules, tenants, wallets
+from farebox_collector.commands import budgets, deadletters, incidents, keys, prices, rules, tenants, wallets
 from farebox_collector.commands.terminal import (
     AsJson,
     DatabaseUrl,
@@ -41,6 +41,7 @@ for group, name in (
     (wallets, "wallets"),
     (rules, "rules"),
     (budgets, "budgets"),
+    (incidents, "incidents"),
     (deadletters, "deadletters"),
     (keys, "keys"),
     (tenants, "tenants"),

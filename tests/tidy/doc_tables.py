@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+import yaml
 from farebox_collector import verdicts
 from farebox_collector.cli import app
 from farebox_collector.ledger.audit import CHECKS
@@ -67,12 +68,27 @@ def audit_table() -> str:
     return _table(("check", "what must hold"), [(f"`{check.name}`", check.meaning) for check in CHECKS])
 
 
+def alerts_table() -> str:
+    """Every alert with whom it tells what."""
+    rows = []
+    for path in sorted((REPOSITORY / "alerts").glob("*.yml")):
+        for group in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("groups", ()):
+            for rule in group["rules"]:
+                if "alert" in rule:
+                    labels = rule["labels"]
+                    link = f"[{rule['alert']}](runbook.md#{rule['alert'].lower()})"
+                    summary = re.sub(r"\{\{ \$labels\.(\w+) \}\}", r"*\1*", rule["annotations"]["summary"])
+                    rows.append((link, labels["severity"], labels["team"], rule.get("for", "at once"), summary))
+    return _table(("alert", "severity", "team", "after", "what it says"), rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("README.md", settings_table),
     "commands": ("README.md", commands_table),
     "metrics": ("docs/metrics.md", metrics_table),
     "verdicts": ("docs/verdicts.md", verdicts_table),
     "audit": ("docs/reliability.md", audit_table),
+    "alerts": ("docs/alerts.md", alerts_table),
 }
 
 

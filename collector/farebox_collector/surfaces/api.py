@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from farebox_collector.credentials import Scope
-from farebox_collector.surfaces import budgets, keys, ledger, prices, problems, usage, wallets
+from farebox_collector.surfaces import alerts, budgets, keys, ledger, prices, problems, usage, wallets
 from farebox_collector.surfaces.callers import Doorkeeper, needs
 from farebox_collector.surfaces.context import Context
 
@@ -18,6 +18,7 @@ KNOWN_BY_OTHER_MEANS: frozenset[str] = frozenset()
 
 _READER = needs(Scope.READ, Scope.ADMIN)
 _WALLETS = needs(Scope.READ, Scope.WALLETS, of_one_wallet=True)
+_REPORTER = needs(Scope.READ, Scope.INGEST)
 _ADMIN = needs(Scope.ADMIN, Scope.ADMIN)
 
 _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...] = (
@@ -27,6 +28,8 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...]
     (usage.router, _READER),
     (prices.router, _READER),
     (budgets.router, _READER),
+    (alerts.router, _READER),
+    (alerts.webhook_router, _REPORTER),
     (keys.router, _ADMIN),
     (keys.tenants_router, _ADMIN),
 )

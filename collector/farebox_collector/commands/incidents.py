@@ -1,0 +1,80 @@
+"""`farebox incidents`: alerts that fired, and what the books said then."""
+
+from typing import Annotated
+
+import typer
+
+from farebox_collector.commands.terminal import (
+    AsJson,
+    DatabaseUrl,
+    Limit,
+    Stop,
+    figure_table,
+    out,
+    print_json,
+    print_table,
+    reading_books,
+)
+from farebox_collector.ledger.incidents import incident, incidents_of
+from farebox_collector.records import DEFAULT_TENANT_ID
+from farebox_collector.surfaces.alerts import report_of, summary_of
+
+app = typer.Typer(help="Incidents: alerts that fired, and what the books said then.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_command(
+    firing: Annotated[bool, typer.Option("--firing", help="Only those that fire now.")] = False,
+    limit: Limit = 100,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Incidents, last recorded first."""
+    with reading_books(database_url) as connection:
+        rows = incidents_of(connection, DEFAULT_TENANT_ID, limit=limit, open_only=firing)
+        shown = [summary_of(row) for row in rows]
+    if as_json:
+        print_json(shown)
+        return
+    table = figure_table("Incidents", "id", "since", "until", "severity", "alert", "what")
+    for row in shown:
+        until = row["ended_at"][:19] if row["ended_at"] else "firing"
+        table.add_row(str(row["id"]), row["started_at"][:19], until, row["severity"], row["alert"], row["summary"])
+    print_table(table, len(rows), limit)
+
+
+@app.command("show")
+def show_command(incident_id: int, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """One incident: who contributed, which prices and rules held, where to look."""
+    with reading_books(database_url) as connection:
+        row = incident(connection, DEFAULT_TENANT_ID, incident_id)
+    if row is None:
+        raise Stop(f"there is no incident {incident_id}")
+    report = report_of(row)
+    if as_json:
+        print_json(report)
+        return
+    until = report["ended_at"] or "firing"
+    out.print(f"{report['alert']} ({report['severity']}): {report['summary']}", style="bold", soft_wrap=True)
+    out.print(f"{report['started_at'][:19]} to {until[:19]}. {report['description']}", soft_wrap=True)
+    taken = report["snapshot"]
+    if taken:
+        out.print(
+            f"Price book edition {taken['price_book_edition']}, charge rule edition {taken['charge_rule_edition']}."
+        )
+        for title, key, names in (
+            ("Who contributed", "contributors", ("dept", "event", "provider", "model")),
+            ("Wallets", "wallets", ("wallet",)),
+        ):
+            table = figure_table(title, *names, "calls", "errors", "USD")
+            for line in taken[key]:
+                table.add_row(
+                    *(line[name] for name in names), str(line["calls"]), str(line["errors"]), line["cost_usd"]
+                )
+            out.print(table)
+        table = figure_table("Dearest calls", "trace", "event", "model", "USD", "ms", "error")
+        for call in taken["calls"]:
+            figures = (call["cost_usd"] or "", str(call["latency_ms"]), call["error"])
+            table.add_row(call["trace_id"], call["event"], call["model"], *figures)
+        out.print(table)
+    out.print(report["annotations"].get("runbook_url", ""), soft_wrap=True)

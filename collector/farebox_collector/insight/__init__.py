@@ -1,0 +1,1 @@
+"""Insight: what the books say about a moment, put together for people."""

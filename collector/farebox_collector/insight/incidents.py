@@ -1,0 +1,74 @@
+"""What the books say when an alert fires: frozen, so that an incident can be understood after prices have moved on."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+
+from farebox_collector.ledger import statements
+from farebox_collector.ledger.incidents import NARROWING, Window, dearest_calls, sums_by
+from farebox_collector.ledger.prices import book_edition
+from farebox_collector.ledger.rules import rules_edition
+from farebox_collector.moments import format_ns
+from farebox_collector.money import format_nano
+
+BEFORE_NS = 3600 * 10**9
+"""How long before an alert fired its window begins: as far as most rules look back."""
+CONTRIBUTORS = 10
+CALLS = 20
+_MAX_RULES = 200
+
+
+def snapshot(connection: Connection, tenant_id: int, labels: Mapping[str, str], started_at_ns: int, now_ns: int) -> str:
+    """The picture of an incident, as JSON.
+
+    Price book and rules in force, the window's dearest contributors by tag and by wallet, how calls were routed, and
+    the trace ids of its dearest calls. Only what the alert's labels name is looked at.
+    """
+    matching = {name: value for name, value in labels.items() if name in NARROWING}
+    window = Window(max(0, started_at_ns - BEFORE_NS), now_ns, matching)
+    rules = statements.charge_rules_of(connection, tenant_id)
+    in_force = [
+        rule
+        for rule in rules
+        if rule.valid_from_ns <= started_at_ns and (rule.valid_to_ns is None or rule.valid_to_ns > started_at_ns)
+    ]
+    return json.dumps(
+        {
+            "taken_at": format_ns(now_ns),
+            "window": {"from": format_ns(window.from_ns), "to": format_ns(now_ns), "matching": matching},
+            "price_book_edition": book_edition(connection),
+            "charge_rule_edition": rules_edition(connection),
+            "charge_rules": [{"event": rule.event, "version_id": rule.id} for rule in in_force[:_MAX_RULES]],
+            "contributors": _sums(connection, tenant_id, window, ("dept", "event", "provider", "model")),
+            "wallets": _sums(connection, tenant_id, window, ("wallet",)),
+            "routing": _sums(connection, tenant_id, window, ("route", "region", "provider", "model")),
+            "calls": [_call(row) for row in dearest_calls(connection, tenant_id, window, CALLS)],
+        }
+    )
+
+
+def _sums(connection: Connection, tenant_id: int, window: Window, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [
+        {
+            **{name: getattr(row, name) for name in columns},
+            "calls": int(row.calls),
+            "errors": int(row.errors),
+            "tokens": int(row.tokens),
+            "cost_usd": format_nano(int(row.cost_nanousd)),
+        }
+        for row in sums_by(connection, tenant_id, window, columns, CONTRIBUTORS)
+    ]
+
+
+def _call(row: Any) -> dict[str, Any]:
+    return {
+        "trace_id": row.trace_id.hex(),
+        "span_id": row.span_id.hex(),
+        "event": row.event,
+        "model": row.model,
+        "cost_usd": None if row.cost_nanousd is None else format_nano(row.cost_nanousd),
+        "latency_ms": row.latency_ns // 1_000_000,
+        "error": row.error_type,
+    }
