@@ -42,7 +42,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     collector.api.post(
         "/v1/wallets/ada/deposits", json={"amount_credits": "10"}, headers={"Idempotency-Key": "1"}
     ).raise_for_status()
-    while "farebox_audit_timestamp_seconds" not in httpx2.get(collector.metrics_url).text:
+    while "farebox_audit_timestamp_seconds{" not in httpx2.get(collector.metrics_url).text:
         time.sleep(0.05)
     yield collector
     assert collector.stop() == 0
