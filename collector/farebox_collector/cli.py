@@ -12,7 +12,18 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from farebox_collector import assembly, logs
-from farebox_collector.commands import budgets, deadletters, incidents, keys, prices, rules, tenants, wallets
+from farebox_collector.commands import (
+    budgets,
+    costs,
+    deadletters,
+    incidents,
+    keys,
+    prices,
+    receipts,
+    rules,
+    tenants,
+    wallets,
+)
 from farebox_collector.commands.terminal import (
     AsJson,
     DatabaseUrl,
@@ -47,6 +58,8 @@ for group, name in (
     (tenants, "tenants"),
 ):
     app.add_typer(group.app, name=name)
+app.command("receipt")(receipts.receipt_command)
+app.command("costs")(costs.costs_command)
 
 
 def main() -> None:

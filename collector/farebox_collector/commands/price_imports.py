@@ -144,14 +144,12 @@ def _show(catalogue: Catalogue, revision: Revision, limit: int, as_json: bool, *
         print_table(table, len(shown), limit)
     for reason, count in catalogue.left_out.most_common(limit):
         out.print(f"left out: {count} × {reason}")
-    done = "" if applied else "Would be: "
     out.print(
-        f"{done}{counts[Kind.ADDED]} added, {counts[Kind.CHANGED]} changed, {counts[Kind.CLOSED]} closed;"
+        f"{counts[Kind.ADDED]} added, {counts[Kind.CHANGED]} changed, {counts[Kind.CLOSED]} closed;"
         f" {revision.unchanged} unchanged, {revision.kept} kept as set by hand."
     )
-    out.print(f"{len(revision.added)} price versions added, {len(revision.closed)} closed.")
-    if not applied:
-        out.print("Nothing is applied yet; --apply does it.")
+    versions = f"{len(revision.added)} price versions to add, {len(revision.closed)} to close."
+    out.print(versions if applied else f"{versions} Nothing is applied yet; --apply does it.")
 
 
 def _when(slot: Any) -> str:

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import ChainMap, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from itertools import zip_longest
 from math import lcm
 from typing import NamedTuple
 
@@ -167,8 +168,8 @@ def _periods(versions: Sequence[PriceVersion], condition: str) -> list[_Period]:
     edges: list[int] = sorted({row.valid_from_ns for row in rows} | ends)
     some_hours = [row for row in rows if row.daily_from_s != row.daily_to_s]
     hours = sorted({row.daily_from_s for row in some_hours} | {row.daily_to_s for row in some_hours}) or [0]
-    periods = []
-    for start_ns, end_ns in reversed(list(zip(edges, [*edges[1:], None], strict=True))):
+    periods: list[_Period] = []
+    for start_ns, end_ns in reversed(list(zip_longest(edges, edges[1:]))):
         valid = [row for row in rows if row.valid_from_ns <= start_ns and not _over(row, start_ns)]
         if not valid:
             continue

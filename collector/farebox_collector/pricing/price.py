@@ -165,11 +165,16 @@ def _line(rates: Mapping[str, int], unit: str, count: int) -> Line:
     return Line(unit, count, priced_as, rates[priced_as])
 
 
+def inclusive_input(buckets: Buckets, units: Units) -> int:
+    """All tokens that went in, cached or not: what long-context thresholds look at."""
+    if units:
+        return buckets.inclusive_input + sum(count for name, count in units if name in INPUT_TOKENS)
+    return buckets.inclusive_input
+
+
 def _card(usage: UsageRecord, buckets: Buckets, at_ns: int, book: PriceBook) -> tuple[RateCard | None, tuple[str, ...]]:
     """The card of the model that answered, else of the one that was asked for, flagged."""
-    tokens, tier = buckets.inclusive_input, usage.service_tier
-    if usage.units:
-        tokens += sum(count for name, count in usage.units if name in INPUT_TOKENS)
+    tokens, tier = inclusive_input(buckets, usage.units), usage.service_tier
     if usage.response_model:
         card = book.rate_for(usage.provider, usage.response_model, at_ns, tokens, tier)
         if card is not None:

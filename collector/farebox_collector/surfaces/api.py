@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from farebox_collector.credentials import Scope
-from farebox_collector.surfaces import alerts, budgets, keys, ledger, prices, problems, usage, wallets
+from farebox_collector.surfaces import alerts, budgets, costs, keys, ledger, prices, problems, usage, wallets
 from farebox_collector.surfaces.callers import Doorkeeper, needs
 from farebox_collector.surfaces.context import Context
 
@@ -27,6 +27,7 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...]
     (ledger.router, _WALLETS),
     (usage.router, _READER),
     (prices.router, _READER),
+    (costs.router, _READER),
     (budgets.router, _READER),
     (alerts.router, _READER),
     (alerts.webhook_router, _REPORTER),

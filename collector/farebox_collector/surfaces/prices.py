@@ -66,8 +66,8 @@ def show_price(row: Any) -> Price:
         unit=row.unit,
         usd_per_1k=row.usd_per_1k,
         over_input_tokens=row.over_input_tokens,
-        daily_from=None if all_day else _time_of_day(row.daily_from_s),
-        daily_to=None if all_day else _time_of_day(row.daily_to_s),
+        daily_from=None if all_day else time_of_day(row.daily_from_s),
+        daily_to=None if all_day else time_of_day(row.daily_to_s),
         valid_from=format_ns(row.valid_from_ns),
         valid_to=None if row.valid_to_ns is None else format_ns(row.valid_to_ns),
         source=row.source,
@@ -80,5 +80,6 @@ def show_price(row: Any) -> Price:
     )
 
 
-def _time_of_day(seconds: int) -> str:
+def time_of_day(seconds: int) -> str:
+    """A second of the day as people write it, UTC."""
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}Z"

@@ -14,12 +14,14 @@ from farebox_collector.ledger.tables import TOKEN_COLUMNS
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
 from farebox_collector.pricing.book import rate_card
-from farebox_collector.pricing.price import bill
-from farebox_collector.records import Buckets
+from farebox_collector.pricing.price import bill, inclusive_input
+from farebox_collector.records import Buckets, PriceVersion
 from farebox_collector.surfaces.context import Amount
-from farebox_collector.units import Units, read_units
+from farebox_collector.surfaces.prices import time_of_day
+from farebox_collector.units import PER_HOUR, Units, read_units
 
 _EXACT = DecimalContext(prec=60)
+_HOUR_S = 3600
 _ROUNDING = "the sum is rounded once, half to even, to 0.000000001"
 
 
@@ -27,22 +29,32 @@ class ReceiptPrice(BaseModel):
     """The price version that a line uses."""
 
     version_id: int
+    provider: str
+    model: str
     unit: str
     usd_per_1k: str
+    condition: str = Field(description="`standard`, or the service tier that the price is for.")
     over_input_tokens: int
+    daily_from: str | None = Field(description="UTC time of day between which it holds; null for all day.")
+    daily_to: str | None
     valid_from: str
     valid_to: str | None
+    scope: str = Field(description="`list`, or `negotiated` for a price of this tenant alone.")
+    currency: str
+    original_per_1k: str | None = Field(description="The price in its own currency; null if that is USD.")
+    usd_per_currency: str | None = Field(description="usd_per_1k is original_per_1k times this.")
     source: str
     source_version: str
 
 
 class ReceiptLine(BaseModel):
-    """count × usd_per_1k ÷ 1,000."""
+    """count × usd_per_1k ÷ divisor."""
 
     unit: str
     count: int
     price: ReceiptPrice
-    exact_usd: str
+    divisor: int = Field(description="1,000, or 3,600,000 for seconds that are priced by the hour.")
+    exact_usd: str = Field(description="Exact, but for seconds priced by the hour: those have 60 digits.")
 
 
 class ReceiptCharge(BaseModel):
@@ -69,6 +81,9 @@ class Receipt(BaseModel):
     dialect: str
     provider: str
     model: str
+    service_tier: str
+    inclusive_input_tokens: int | None = Field(description="All tokens that went in: what decides about long context.")
+    started_at: str
     priced_at: str = Field(description="The moment whose prices and rule apply.")
     buckets: dict[str, int] | None = Field(description="Disjoint token counts; reasoning is part of output.")
     units: dict[str, int] = Field(description="What else the call is billed by.")
@@ -98,6 +113,9 @@ def receipt(connection: Connection, tenant_id: int, trace_id: bytes, span_id: by
         dialect=row.dialect,
         provider=row.provider,
         model=row.model,
+        service_tier=row.service_tier,
+        inclusive_input_tokens=None if buckets is None else inclusive_input(buckets, units),
+        started_at=format_ns(row.started_at_ns),
         priced_at=format_ns(row.priced_at_ns),
         buckets=buckets._asdict() if buckets else None,
         assumptions=row.assumptions.split(",") if row.assumptions else [],
@@ -114,20 +132,44 @@ def _lines(connection: Connection, version_ids: str, buckets: Buckets, units: Un
     by_unit = {version.unit: version for version in versions}
     lines = []
     for line in bill(rate_card(versions), buckets, units):
-        version = by_unit[line.priced_as]
-        exact = _EXACT.divide(_EXACT.multiply(Decimal(line.quantity), version.usd_per_1k), Decimal(1000))
-        price = ReceiptPrice(
-            version_id=version.id,
-            unit=version.unit,
-            usd_per_1k=format(version.usd_per_1k, "f"),
-            over_input_tokens=version.over_input_tokens,
-            valid_from=format_ns(version.valid_from_ns),
-            valid_to=None if version.valid_to_ns is None else format_ns(version.valid_to_ns),
-            source=version.source,
-            source_version=version.source_version,
+        own = line.priced_as in by_unit
+        version = by_unit[line.priced_as if own else PER_HOUR[line.priced_as]]
+        divisor = 1000 if own else 1000 * _HOUR_S
+        exact = _EXACT.divide(_EXACT.multiply(Decimal(line.quantity), version.usd_per_1k), Decimal(divisor))
+        lines.append(
+            ReceiptLine(
+                unit=line.unit,
+                count=line.quantity,
+                price=_price(version),
+                divisor=divisor,
+                exact_usd=format(exact, "f"),
+            )
         )
-        lines.append(ReceiptLine(unit=line.unit, count=line.quantity, price=price, exact_usd=format(exact, "f")))
     return lines
+
+
+def _price(version: PriceVersion) -> ReceiptPrice:
+    all_day = version.daily_from_s == version.daily_to_s
+    original = version.original_per_1k
+    return ReceiptPrice(
+        version_id=version.id,
+        provider=version.provider,
+        model=version.model,
+        unit=version.unit,
+        usd_per_1k=format(version.usd_per_1k, "f"),
+        condition=version.condition,
+        over_input_tokens=version.over_input_tokens,
+        daily_from=None if all_day else time_of_day(version.daily_from_s),
+        daily_to=None if all_day else time_of_day(version.daily_to_s),
+        valid_from=format_ns(version.valid_from_ns),
+        valid_to=None if version.valid_to_ns is None else format_ns(version.valid_to_ns),
+        scope="list" if version.tenant_id is None else "negotiated",
+        currency=version.currency,
+        original_per_1k=None if original is None else format(original, "f"),
+        usd_per_currency=None if original is None else format(version.usd_per_currency, "f"),
+        source=version.source,
+        source_version=version.source_version,
+    )
 
 
 def _charge(connection: Connection, row: Any) -> ReceiptCharge:

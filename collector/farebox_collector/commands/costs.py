@@ -1,0 +1,60 @@
+"""`farebox costs`: what 1,000 tokens cost in effect."""
+
+import time
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from farebox_collector.commands.tenants import TenantName, tenant_id_of
+from farebox_collector.commands.terminal import (
+    AsJson,
+    DatabaseUrl,
+    Limit,
+    Stop,
+    figure_table,
+    moment_ns,
+    print_json,
+    print_table,
+    reading_books,
+)
+from farebox_collector.ledger.costs import Grouping, Period, costs
+from farebox_collector.surfaces.costs import DAY_NS, DEFAULT_DAYS, Cost, show_costs
+
+
+def costs_command(
+    by: Annotated[Grouping, typer.Option(help="What to show them by.")] = Grouping.MODEL,
+    since: Annotated[datetime | None, typer.Option("--from", help="From when, UTC (default: 30 days ago).")] = None,
+    until: Annotated[datetime | None, typer.Option("--to", help="Until when, UTC (default: now).")] = None,
+    tenant: TenantName = "default",
+    limit: Limit = 30,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """What 1,000 tokens cost in effect, and how far that is from the list price."""
+    to_ns = moment_ns(until)
+    from_ns = max(0, to_ns - DEFAULT_DAYS * DAY_NS) if since is None else moment_ns(since)
+    if from_ns >= to_ns:
+        raise Stop("the period ends before it begins")
+    period, list_at_ns = Period(from_ns, to_ns), min(to_ns, time.time_ns())
+    with reading_books(database_url) as connection:
+        found = costs(connection, tenant_id_of(connection, tenant), period, by, list_at_ns)
+    shown = show_costs(found, period, by, list_at_ns, limit)
+    if as_json:
+        print_json(shown.model_dump())
+        return
+    headings = (by.value, "USD in all", "USD ¹", "USD in", "USD out", "drift ²")
+    table = figure_table(f"What 1,000 tokens cost by {by.value}", *headings)
+    table.caption = "¹ in and out, with fees   ² of the tokens' cost from the list price, uncached"
+    for cost in shown.items:
+        _add(table, cost.key or "(none)", cost)
+    table.add_section()
+    _add(table, "all", shown.total)
+    print_table(table, len(shown.items), limit)
+
+
+def _add(table: Table, key: str, cost: Cost) -> None:
+    drift = "" if cost.drift_percent is None else f"{cost.drift_percent} %"
+    per_1k = (cost.cost_per_1k_usd, cost.input_cost_per_1k_usd, cost.output_cost_per_1k_usd)
+    table.add_row(key, cost.cost_usd, *(figure or "" for figure in per_1k), drift)

@@ -1,0 +1,106 @@
+"""`farebox receipt`: how one charge came about."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from farebox_collector.commands.tenants import TenantName, tenant_id_of
+from farebox_collector.commands.terminal import AsJson, DatabaseUrl, Stop, figure_table, out, print_json, reading_books
+from farebox_collector.records import STANDARD
+from farebox_collector.surfaces.receipt_check import mismatches
+from farebox_collector.surfaces.receipts import Receipt, ReceiptLine, receipt
+
+
+def receipt_command(
+    trace_id: Annotated[str, typer.Argument(metavar="TRACE", help="The trace id, 32 hexadecimal digits.")],
+    span_id: Annotated[str, typer.Argument(metavar="SPAN", help="The span id, 16 hexadecimal digits.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Work it out again; status 1 if it does not add up.")
+    ] = False,
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the arithmetic behind the charge of one call."""
+    trace, span = _identifier(trace_id, 16, "a trace id"), _identifier(span_id, 8, "a span id")
+    with reading_books(database_url) as connection:
+        found = receipt(connection, tenant_id_of(connection, tenant), trace, span)
+    if found is None:
+        raise Stop("there is no usage record of this span")
+    wrong = mismatches(found) if verify else []
+    if as_json:
+        print_json(found.model_dump() | ({"verified": not wrong, "mismatches": wrong} if verify else {}))
+    else:
+        _show(found)
+        for sentence in wrong:
+            out.print(f"MISMATCH {sentence}", style="bold red")
+        if verify and not wrong:
+            out.print("Verified: worked out again from the figures above, it comes to the same.")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _identifier(text: str, size: int, what: str) -> bytes:
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if len(value) != size:
+        raise Stop(f"{what} is {2 * size} hexadecimal digits")
+    return value
+
+
+def _show(found: Receipt) -> None:
+    facts = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("call", f"{found.trace_id} {found.span_id}"),
+        ("wallet", f"{found.wallet}, event {found.event}"),
+        ("model", f"{found.provider}/{found.model}" + (f", {found.service_tier}" if found.service_tier else "")),
+        ("priced at", found.priced_at),
+        ("verdict", f"{found.verdict}: {found.reason}" if found.reason else found.verdict),
+        ("read as", ", ".join([found.dialect, *found.assumptions])),
+    ):
+        facts.add_row(name, value)
+    out.print(facts)
+    if found.cost_usd is None or found.charge is None:
+        out.print("Nothing was charged.")
+        return
+    table = figure_table("", "unit", "credits count", "USD per 1k", "USD", "price")
+    table.columns[1].header = "count"
+    for line in found.lines:
+        per = "" if line.divisor == 1000 else " ÷ 3,600"
+        exact = line.exact_usd if line.divisor == 1000 else f"{float(line.exact_usd):.12f}…"
+        table.add_row(line.unit, f"{line.count:,}", line.price.usd_per_1k + per, exact, _origin(line))
+    out.print(table)
+    charge = found.charge
+    out.print(f"cost    {found.cost_usd} USD: {found.rounding}")
+    out.print(f"charge  {charge.charge_credits} credits: {_rule(found)}")
+
+
+def _origin(line: ReceiptLine) -> str:
+    """Which version of which price, and for what."""
+    price = line.price
+    parts = [f"#{price.version_id} {price.source} {price.source_version}"]
+    if price.unit != line.unit:
+        parts.append(f"priced as {price.unit}")
+    if price.condition != STANDARD:
+        parts.append(price.condition)
+    if price.over_input_tokens:
+        parts.append(f"over {price.over_input_tokens:,}")
+    if price.daily_from and price.daily_to:
+        parts.append(f"{price.daily_from[:5]}-{price.daily_to[:5]}")
+    if price.scope != "list":
+        parts.append(price.scope)
+    if price.original_per_1k is not None:
+        parts.append(f"{price.original_per_1k} {price.currency} at {price.usd_per_currency}")
+    return ", ".join(parts)
+
+
+def _rule(found: Receipt) -> str:
+    charge = found.charge
+    assert charge is not None
+    return (
+        f"cost × {charge.multiplier} ÷ {charge.usd_per_credit} USD a credit"
+        f" (rule #{charge.rule_version_id} for {charge.rule_event}, {charge.kind})"
+    )

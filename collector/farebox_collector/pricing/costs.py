@@ -1,0 +1,154 @@
+"""What tokens cost in effect, and how far that is from the list price. Pure; `docs/prices.md` defines every figure.
+
+Costs are linear in what a call used, so that calls of one model under the same price versions can be taken together:
+their summed counts on one card give the exact cost of what went in and of what came out. What is left of the recorded
+cost are fees, other units, and what rounding each call added.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
+from typing import NamedTuple
+
+from farebox_collector.money import round_half_even
+from farebox_collector.pricing.book import RateCard
+from farebox_collector.pricing.price import FALLBACK_UNITS, UnknownPrice, bill
+from farebox_collector.records import Buckets
+from farebox_collector.units import REQUESTS
+
+_OUTPUT = frozenset({"output", "output_audio", "output_image", "output_reasoning"})
+_UNCACHED = {"cache_read": "input", "cache_write": "input", "cache_write_1h": "input"}
+
+
+class Consumption(NamedTuple):
+    """What charged calls used that agree in everything their price depends on."""
+
+    key: str
+    """The group they are shown in."""
+    provider: str
+    model: str
+    price_version_ids: str
+    calls: int
+    buckets: Buckets
+    """Sums over the calls."""
+    cost_nanousd: int
+
+
+class EffectiveCost(NamedTuple):
+    """The figures of one group; amounts in nano-USD, None where there is nothing to divide by or to compare with."""
+
+    key: str
+    calls: int
+    input_tokens: int
+    """Everything that went in, cached or not."""
+    output_tokens: int
+    cost_nanousd: int
+    input_cost_nanousd: int
+    output_cost_nanousd: int
+    list_cost_nanousd: int | None
+    """What the tokens would cost at the list price: uncached, standard tier, no long context, nothing negotiated."""
+
+    @property
+    def other_cost_nanousd(self) -> int:
+        """Fees, searches and other units, and what rounding each call added or took away."""
+        return self.cost_nanousd - self.input_cost_nanousd - self.output_cost_nanousd
+
+    @property
+    def cost_per_1k_nanousd(self) -> int | None:
+        """The whole cost for each 1,000 tokens."""
+        return per_1k(self.cost_nanousd, self.input_tokens + self.output_tokens)
+
+    @property
+    def input_cost_per_1k_nanousd(self) -> int | None:
+        """What 1,000 tokens that went in cost."""
+        return per_1k(self.input_cost_nanousd, self.input_tokens)
+
+    @property
+    def output_cost_per_1k_nanousd(self) -> int | None:
+        """What 1,000 tokens that came out cost."""
+        return per_1k(self.output_cost_nanousd, self.output_tokens)
+
+    @property
+    def list_cost_per_1k_nanousd(self) -> int | None:
+        """What 1,000 tokens of this mix cost at the list price."""
+        if self.list_cost_nanousd is None:
+            return None
+        return per_1k(self.list_cost_nanousd, self.input_tokens + self.output_tokens)
+
+    @property
+    def drift(self) -> Fraction | None:
+        """By how much the cost of the tokens is over the list price: 0.1 is ten percent over, -0.5 half of it."""
+        if not self.list_cost_nanousd:
+            return None
+        return Fraction(self.input_cost_nanousd + self.output_cost_nanousd, self.list_cost_nanousd) - 1
+
+
+def per_1k(nanousd: int, tokens: int) -> int | None:
+    """Nano-USD for each 1,000 tokens; None without any."""
+    return round_half_even(nanousd * 1000, tokens) if tokens else None
+
+
+def effective_costs(
+    consumed: Iterable[Consumption],
+    card_of: Callable[[str], RateCard],
+    list_rates: Callable[[str, str], Mapping[str, Fraction] | None],
+) -> list[EffectiveCost]:
+    """The figures of every group, dearest first.
+
+    `card_of` gives the card behind a JSON list of price versions, `list_rates` nano-USD by unit at the list price.
+    """
+    sums: defaultdict[str, list[Fraction | None]] = defaultdict(lambda: [Fraction(0), Fraction(0), Fraction(0)])
+    counts: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    for use in consumed:
+        went_in, came_out = _token_cost(card_of(use.price_version_ids), use.buckets)
+        listed = _list_cost(list_rates(use.provider, use.model), use.buckets)
+        sums[use.key] = [_plus(a, b) for a, b in zip(sums[use.key], (went_in, came_out, listed), strict=True)]
+        tokens_in = use.buckets.inclusive_input
+        figures = (use.calls, tokens_in, use.buckets.total - tokens_in, use.cost_nanousd)
+        counts[use.key] = [a + b for a, b in zip(counts[use.key], figures, strict=True)]
+    found = []
+    for key, exact in sums.items():
+        calls, tokens_in, tokens_out, cost = counts[key]
+        parts = (_rounded(exact[0]) or 0, _rounded(exact[1]) or 0, _rounded(exact[2]))
+        found.append(EffectiveCost(key, calls, tokens_in, tokens_out, cost, *parts))
+    return sorted(found, key=lambda cost: (-cost.cost_nanousd, cost.key))
+
+
+def _token_cost(card: RateCard, buckets: Buckets) -> tuple[Fraction, Fraction]:
+    """Exact nano-USD of what went in and of what came out."""
+    went_in = came_out = Fraction(0)
+    try:
+        lines = bill(card, buckets)
+    except UnknownPrice:
+        return went_in, came_out
+    for unit, count, _, rate in lines:
+        if unit in _OUTPUT:
+            came_out += Fraction(count * rate, card.denominator)
+        elif unit != REQUESTS:
+            went_in += Fraction(count * rate, card.denominator)
+    return went_in, came_out
+
+
+def _list_cost(rates: Mapping[str, Fraction] | None, buckets: Buckets) -> Fraction | None:
+    """Exact nano-USD of the tokens at the list price, as if nothing had come from a cache; None if it has a gap."""
+    if rates is None:
+        return None
+    total = Fraction(0)
+    for unit, count in zip(Buckets._fields, buckets, strict=True):
+        if not count or unit == "reasoning":
+            continue
+        priced_as = _UNCACHED.get(unit, unit)
+        while priced_as not in rates:
+            if priced_as not in FALLBACK_UNITS:
+                return None
+            priced_as = FALLBACK_UNITS[priced_as]
+        total += count * rates[priced_as]
+    return total
+
+
+def _plus(one: Fraction | None, other: Fraction | None) -> Fraction | None:
+    return None if one is None or other is None else one + other
+
+
+def _rounded(exact: Fraction | None) -> int | None:
+    return None if exact is None else round_half_even(exact.numerator, exact.denominator)
