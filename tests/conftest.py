@@ -1,19 +1,16 @@
 """Fixtures for all contracts: books in either database, and a real collector over them."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from blank import blank_postgresql, blank_sqlite
 from farebox_collector import assembly
 from farebox_collector.ledger.database import Database
 from farebox_collector.settings import Settings
 from harness import Collector
 from postgres import PostgresServer, find_binaries
-
-JANUARY_NS = 1_767_225_600 * 10**9
-"""2026-01-01T00:00:00Z."""
 
 BOTH = ("sqlite", "postgresql")
 
@@ -45,26 +42,13 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], s
 
 
 @pytest.fixture(scope="session")
-def new_books(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], str]:
-    """Makes new books of a kind as `assembly.open_books` does, once, and then copies of those; returns their URL."""
-    templates: dict[str, str] = {}
-
-    def template(kind: str) -> str:
-        if kind not in templates:
-            if kind == "sqlite":
-                url = f"sqlite:///{tmp_path_factory.mktemp('template')}/farebox.db"
-            else:
-                url = request.getfixturevalue("postgres").new_database()
-            assembly.open_books(Settings(database_url=url), lambda: JANUARY_NS).close()
-            templates[kind] = url
-        return templates[kind]
+def new_books(request: pytest.FixtureRequest) -> Callable[[str, Path], str]:
+    """Makes new books of a kind, with the default tenant and the bundled price book; returns their URL."""
 
     def make(kind: str, tmp_path: Path) -> str:
         if kind == "sqlite":
-            shutil.copy(template(kind).removeprefix("sqlite:///"), tmp_path / "farebox.db")
-            return f"sqlite:///{tmp_path}/farebox.db"
-        server: PostgresServer = request.getfixturevalue("postgres")
-        return server.new_database(copy_of=template(kind))
+            return blank_sqlite(tmp_path)
+        return blank_postgresql(request.getfixturevalue("postgres"))
 
     return make
 
@@ -73,8 +57,8 @@ def new_books(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def database(
     request: pytest.FixtureRequest, new_books: Callable[[str, Path], str], tmp_path: Path
 ) -> Iterator[Database]:
-    """New books in either database, with the default tenant and the bundled price book, opened for writing."""
-    database = assembly.open_books(Settings(database_url=new_books(request.param, tmp_path)), lambda: JANUARY_NS)
+    """New books in either database, opened for writing."""
+    database = assembly.open_books(Settings(database_url=new_books(request.param, tmp_path)))
     yield database
     database.close()
 
@@ -82,7 +66,7 @@ def database(
 @pytest.fixture
 def collector(tmp_path: Path) -> Iterator[Collector]:
     """A collector process of its own, over new books in SQLite."""
-    collector = Collector(tmp_path / "farebox.db")
+    collector = Collector(blank_sqlite(tmp_path))
     yield collector
     collector.close()
 
@@ -90,7 +74,7 @@ def collector(tmp_path: Path) -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def shared_collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     """One collector for all tests of a module that don't mind each other; the books must be clean at the end."""
-    collector = Collector(tmp_path_factory.mktemp("shared") / "farebox.db")
+    collector = Collector(blank_sqlite(tmp_path_factory.mktemp("shared")))
     yield collector
     assert collector.stop() == 0
     collector.audit()

@@ -52,11 +52,11 @@ class PostgresServer:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname <> ''"
         )
 
-    def new_database(self, copy_of: str = "") -> str:
-        """Create a database, empty or as a copy of one that nobody is connected to; its SQLAlchemy URL."""
+    def new_database(self) -> str:
+        """Create an empty database; its SQLAlchemy URL."""
         self._databases += 1
         name = f"farebox_{self._databases}"
-        self.sql(f"CREATE DATABASE {name}" + (f" TEMPLATE {copy_of.rpartition('/')[2]}" if copy_of else ""))
+        self.sql(f"CREATE DATABASE {name}")
         return f"postgresql+psycopg://{USER}@127.0.0.1:{self.port}/{name}"
 
     def sql(self, statement: str) -> None:

@@ -37,7 +37,9 @@ from farebox_collector.receivers.intake import Intake
 from farebox_collector.receivers.otlp_json import JsonDecoder
 from farebox_collector.receivers.protobuf import ProtobufDecoder
 from farebox_collector.records import DEFAULT_TENANT_ID
+from farebox_collector.rounds import Round, repeat
 from farebox_collector.settings import Settings, host_and_port, is_loopback
+from farebox_collector.settling import Settling
 from farebox_collector.surfaces import api
 from farebox_collector.surfaces.callers import Doorkeeper
 from farebox_collector.surfaces.context import Context
@@ -154,7 +156,8 @@ async def _running(
     registry = CollectorRegistry()
     meters = Meters(registry, settings.queue_max_bytes)
     registry.register(LedgerCollector(database, meters.exemplars, clock))
-    pipeline = Pipeline(settings, database, Tariffs(database, clock), meters, clock)
+    tariffs = Tariffs(database, clock)
+    pipeline = Pipeline(settings, database, tariffs, meters, clock)
     keyring = KeyRing(database, clock)
     intake = Intake(pipeline, keyring, meters)
     wanted = dialects.wanted_attributes(settings.wallet_attributes)
@@ -186,8 +189,12 @@ async def _running(
         stack.push_async_callback(pipeline.close)
         otlp_http_port = await stack.enter_async_context(_http_server(otlp_http, settings.otlp_http_address, settings))
         await grpc_server.start()
-        upkeep = asyncio.create_task(Upkeep(settings, database, meters, clock, (keyring.note_use,)).run())
-        stack.push_async_callback(_cancelled, upkeep)
+        for round_ in (
+            Round("upkeep", settings.audit_seconds, Upkeep(settings, database, meters, clock).round),
+            Round("keys", settings.audit_seconds, keyring.note_use),
+            Round("settling", settings.settle_seconds, Settling(settings, database, tariffs, clock).round),
+        ):
+            stack.push_async_callback(_cancelled, asyncio.create_task(repeat(round_)))
         # What was taken is answered by then: what is still open has not begun, or its client is gone.
         stack.push_async_callback(grpc_server.stop, _STOP_SECONDS)
         stack.push_async_callback(pipeline.settle)

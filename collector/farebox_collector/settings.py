@@ -104,6 +104,12 @@ class Settings(BaseSettings):
         ge=1,
         description="A start time older than this, or over 5 minutes ahead, is priced at the time of receipt.",
     )
+    settle_seconds: float = Field(10.0, gt=0, description="How often open records are looked at again.")
+    agent_quiet_seconds: float = Field(
+        300.0,
+        ge=0,
+        description="How long to wait for the calls of an agent before its own usage is charged (120 at the least).",
+    )
     audit_seconds: float = Field(60.0, gt=0, description="How often recent transactions are audited.")
     full_audit_hours: float = Field(24.0, gt=0, description="How often all of the books are audited.")
     dead_letter_days: int = Field(30, ge=1, description="How long spans that can never be booked are kept.")

@@ -31,7 +31,8 @@ class Tariffs:
     def __init__(self, database: Database, clock: Callable[[], int]) -> None:
         self._database = database
         self._clock = clock
-        self._edition = (-1, -1)
+        self.edition = (-1, -1)
+        """Of the price book and of the rules; grows with every change."""
         self._looked_at_ns = 0
         self._list_book = PriceBook((), ())
         self._negotiated: dict[int, list[PriceVersion]] = {}
@@ -46,16 +47,16 @@ class Tariffs:
         self._looked_at_ns = now_ns
         with self._database.reading() as connection:
             edition = (book_edition(connection), rules_edition(connection))
-            if edition == self._edition:
+            if edition == self.edition:
                 return
-            if edition[0] != self._edition[0]:
+            if edition[0] != self.edition[0]:
                 self._list_book = PriceBook(*load_prices(connection))
                 negotiated: defaultdict[int, list[PriceVersion]] = defaultdict(list)
                 for version in load_versions(connection, negotiated=True):
                     negotiated[version.tenant_id or 0].append(version)
                 self._negotiated = dict(negotiated)
             self._tariffs = {}
-            self._edition = edition
+            self.edition = edition
 
     def of(self, tenant_id: int) -> Tariff:
         """The tariff of one tenant."""

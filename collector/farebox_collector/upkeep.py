@@ -1,8 +1,7 @@
 """What a collector does beside its work: audit the books without end, and let go of dead letters whose time is up."""
 
-import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from farebox_collector.ledger import dead_letters
 from farebox_collector.ledger.audit import Window, audit, last_transaction
@@ -19,48 +18,28 @@ _logger = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """One collector's rounds. A round never raises: what goes wrong is logged, and the next one tries again."""
+    """One collector's rounds."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        meters: Meters,
-        clock: Callable[[], int],
-        chores: Sequence[Callable[[], None]] = (),
-    ) -> None:
-        """`chores` are what other parts of the collector want to be done in every round."""
+    def __init__(self, settings: Settings, database: Database, meters: Meters, clock: Callable[[], int]) -> None:
         self._settings = settings
         self._database = database
         self._meters = meters
         self._clock = clock
-        self._chores = chores
         self._audited_upto = 0
         self._full_audit_at_ns = 0
 
-    async def run(self) -> None:
-        """Make rounds until cancelled."""
-        while True:
-            await asyncio.sleep(self._settings.audit_seconds)
-            await asyncio.to_thread(self.round)
-
     def round(self) -> None:
         """One round: what is due of the full audit, the recent audit and the purge."""
-        try:
-            now_ns = self._clock()
-            if now_ns >= self._full_audit_at_ns:
-                self._audit("full", None)
-                self._full_audit_at_ns = now_ns + int(self._settings.full_audit_hours * _HOUR_NS)
-            with self._database.reading() as connection:
-                upto = last_transaction(connection, now_ns - _SETTLED_NS)
-            if upto > self._audited_upto:
-                self._audit("recent", Window(self._audited_upto, upto))
-                self._audited_upto = upto
-            self._database.transact(lambda connection: dead_letters.purge(connection, now_ns))
-            for chore in self._chores:
-                chore()
-        except Exception:
-            _logger.exception("a round of upkeep failed")
+        now_ns = self._clock()
+        if now_ns >= self._full_audit_at_ns:
+            self._audit("full", None)
+            self._full_audit_at_ns = now_ns + int(self._settings.full_audit_hours * _HOUR_NS)
+        with self._database.reading() as connection:
+            upto = last_transaction(connection, now_ns - _SETTLED_NS)
+        if upto > self._audited_upto:
+            self._audit("recent", Window(self._audited_upto, upto))
+            self._audited_upto = upto
+        self._database.transact(lambda connection: dead_letters.purge(connection, now_ns))
 
     def _audit(self, scope: str, window: Window | None) -> None:
         with self._database.reading() as connection:

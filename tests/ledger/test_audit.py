@@ -20,6 +20,7 @@ TAMPERINGS = {
     "charges": "UPDATE usage_records SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",
     "costs": "UPDATE usage_records SET cost_nanousd = cost_nanousd + 1 WHERE wallet = 'ada'",
     "verdicts": "UPDATE usage_records SET cost_nanousd = 0 WHERE verdict = 'unpriced'",
+    "corrections": "UPDATE usage_records SET corrections = 1 WHERE wallet = 'bob'",
     "totals": "UPDATE usage_totals SET requests = requests + 1",
 }
 

@@ -8,6 +8,7 @@ from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.records import DEFAULT_TENANT_ID, DeadLetter, Span
+from farebox_collector.rounds import Round
 from farebox_collector.settings import Settings
 from farebox_collector.upkeep import Upkeep
 from prometheus_client import CollectorRegistry
@@ -35,12 +36,13 @@ class Rounds:
         self.registry = CollectorRegistry()
         self.database = database
         settings = Settings(database_url="sqlite:///unused.db", full_audit_hours=24)
-        self._upkeep = Upkeep(settings, database, Meters(self.registry, 0), self.clock)
+        upkeep = Upkeep(settings, database, Meters(self.registry, 0), self.clock)
+        self._round = Round("upkeep", 60, upkeep.round)
 
     def round(self, after_ns: int = MINUTE_NS) -> tuple[float | None, float | None]:
         """Make a round; (mismatches of the last recent audit, of the last full one)."""
         self.clock.now_ns += after_ns
-        self._upkeep.round()
+        self._round.make()
         found = [
             self.registry.get_sample_value("farebox_audit_mismatches", {"scope": scope}) for scope in ("recent", "full")
         ]
@@ -96,7 +98,7 @@ def test_a_round_that_fails_is_not_the_last(rounds: Rounds, caplog: pytest.LogCa
     with rounds.database.transaction() as connection:
         connection.execute(text("ALTER TABLE usage_totals RENAME TO elsewhere"))
     assert rounds.round() == (None, None)
-    assert "a round of upkeep failed" in caplog.text
+    assert "a round failed" in caplog.text
     with rounds.database.transaction() as connection:
         connection.execute(text("ALTER TABLE elsewhere RENAME TO usage_totals"))
     assert rounds.round() == (None, 0)

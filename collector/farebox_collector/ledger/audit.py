@@ -55,23 +55,65 @@ class Mismatch(NamedTuple):
         return f"{self.check}: {self.what}: expected {self.expected}, found {self.found}"
 
 
-def _records_against_legs(kind: str, account: str, event: str, rule: str, amount: str) -> str:
-    """What a transaction's records sum to against its legs, in both directions: nothing without its counterpart."""
+class _Side(NamedTuple):
+    """How a kind of leg reads from usage records: `{}` is where a correction's `_before` or `_after` goes."""
+
+    kind: str
+    account: str
+    event: str
+    rule: str
+    amount: str
+
+    def of_records(self) -> str:
+        """The columns of this side, as records have them now."""
+        return self._columns("", "1")
+
+    def of_corrections(self, suffix: str, sign: str) -> str:
+        """The columns of this side, as corrections `c` of records `r` had them."""
+        return self._columns(suffix, sign)
+
+    def _columns(self, suffix: str, sign: str) -> str:
+        account, rule, amount = (part.format(suffix) for part in (self.account, self.rule, self.amount))
+        return f"{account} AS account, {self.event} AS event, {rule} AS rule, {sign} * {amount} AS charged, {sign}"
+
+
+def _records_against_legs(side: _Side) -> str:
+    """What a transaction's records sum to against its legs, in both directions: nothing without its counterpart.
+
+    What a transaction first posted for a record is what the record says now, less all that corrections made of it; the
+    transaction of a correction posts what it changed.
+    """
+    corrected = " UNION ALL ".join(
+        f"""
+            SELECT r.transaction_id, {side.of_corrections(suffix, sign)} AS records, 0 AS posted, 0 AS legs
+            FROM usage_records r JOIN corrections c ON c.tenant_id = r.tenant_id AND c.usage_record_id = r.id
+            WHERE r.corrections > 0 AND c.verdict{suffix} = 'charged' AND [[r.transaction_id]]
+            UNION ALL
+            SELECT c.transaction_id, {side.of_corrections(suffix, f"-({sign})")}, 0, 0
+            FROM corrections c JOIN usage_records r ON r.id = c.usage_record_id
+            WHERE c.verdict{suffix} = 'charged' AND [[c.transaction_id]]
+        """
+        for suffix, sign in (("_before", "1"), ("_after", "-1"))
+    )
     return f"""
-        SELECT 'transaction ' || transaction_id || ', ' || account,
+        SELECT 'transaction ' || coalesce(transaction_id, 0) || ', ' || account,
                sum(charged) || ' in ' || sum(records), sum(posted) || ' in ' || sum(legs)
         FROM (
-            SELECT transaction_id, {account} AS account, {event} AS event, {rule} AS rule,
-                   {amount} AS charged, 1 AS records, 0 AS posted, 0 AS legs
-            FROM usage_records WHERE verdict = 'charged' AND [[transaction_id]]
+            SELECT r.transaction_id, {side.of_records()} AS records, 0 AS posted, 0 AS legs
+            FROM usage_records r WHERE r.verdict = 'charged' AND [[r.transaction_id]]
+            UNION ALL {corrected}
             UNION ALL
             SELECT p.transaction_id, a.name, p.event, coalesce(p.rule_version_id, 0), 0, 0, -p.amount_nano, p.records
             FROM postings p JOIN accounts a ON a.id = p.account_id JOIN transactions t ON t.id = p.transaction_id
-            WHERE t.kind = 'usage' AND a.kind = '{kind}' AND [[p.transaction_id]]
+            WHERE t.kind IN ('usage', 'correction') AND a.kind = '{side.kind}' AND [[p.transaction_id]]
         ) both_sides
         GROUP BY transaction_id, account, event, rule
         HAVING sum(charged) <> sum(posted) OR sum(records) <> sum(legs)
     """
+
+
+_CHARGES = _Side("wallet", "r.wallet", "r.event", "coalesce(rule_version_id{}, 0)", "charge_nanocredits{}")
+_COSTS = _Side("provider", "provider{0} || '/' || model{0}", "''", "0", "cost_nanousd{}")
 
 
 _TOTALLED = ("cost_nanousd", "charge_nanocredits", *TOKEN_COLUMNS)
@@ -122,7 +164,8 @@ CHECKS = (
         "what a wallet has spent is what usage took from it",
         "SELECT 'wallet ' || a.name, coalesce(-sum(p.amount_nano), 0), a.spent_nano FROM accounts a"
         " LEFT JOIN (SELECT p.account_id, p.amount_nano FROM postings p JOIN transactions t"
-        " ON t.id = p.transaction_id WHERE t.kind = 'usage') p ON p.account_id = a.id WHERE a.kind = 'wallet'"
+        " ON t.id = p.transaction_id WHERE t.kind IN ('usage', 'correction')) p ON p.account_id = a.id"
+        " WHERE a.kind = 'wallet'"
         " GROUP BY a.id, a.name, a.spent_nano HAVING coalesce(-sum(p.amount_nano), 0) <> a.spent_nano",
     ),
     Check(
@@ -136,12 +179,12 @@ CHECKS = (
     Check(
         "charges",
         "charged records sum to the CREDIT legs of their transaction",
-        _records_against_legs("wallet", "wallet", "event", "coalesce(rule_version_id, 0)", "charge_nanocredits"),
+        _records_against_legs(_CHARGES),
     ),
     Check(
         "costs",
         "charged records sum to the USD legs of their transaction",
-        _records_against_legs("provider", "provider || '/' || model", "''", "0", "cost_nanousd"),
+        _records_against_legs(_COSTS),
     ),
     Check(
         "verdicts",
@@ -150,6 +193,19 @@ CHECKS = (
         " FROM usage_records WHERE [[transaction_id]] AND CASE verdict WHEN 'charged' THEN"
         " cost_nanousd IS NULL OR charge_nanocredits IS NULL OR price_version_ids = '' OR rule_version_id IS NULL"
         " ELSE cost_nanousd IS NOT NULL OR charge_nanocredits IS NOT NULL OR call_key IS NOT NULL END",
+    ),
+    Check(
+        "corrections",
+        "a record says what its newest correction made of it",
+        "SELECT 'usage record ' || r.id, r.corrections || ' corrections, ' || coalesce(c.verdict_after, 'none'),"
+        " (SELECT count(*) FROM corrections n WHERE n.tenant_id = r.tenant_id AND n.usage_record_id = r.id)"
+        " || ' corrections, ' || r.verdict FROM usage_records r LEFT JOIN corrections c ON c.tenant_id = r.tenant_id"
+        " AND c.usage_record_id = r.id AND c.number = r.corrections WHERE r.corrections > 0 AND [[r.transaction_id]]"
+        " AND (c.id IS NULL OR c.verdict_after <> r.verdict"
+        " OR coalesce(c.cost_nanousd_after, 0) <> coalesce(r.cost_nanousd, 0)"
+        " OR coalesce(c.charge_nanocredits_after, 0) <> coalesce(r.charge_nanocredits, 0)"
+        " OR r.corrections <> (SELECT count(*) FROM corrections n WHERE n.tenant_id = r.tenant_id"
+        " AND n.usage_record_id = r.id))",
     ),
     Check("totals", "running totals are the sums of the records", _records_against_totals()),
 )

@@ -32,6 +32,7 @@ RECORD_COLUMNS = (
     "event",
     "action_id",
     "operation",
+    "summary",
     "reported_provider",
     "request_model",
     "response_model",
@@ -67,7 +68,7 @@ FACT_COLUMNS = (
 """What makes two arrivals of one span the same: everything that a bill could depend on."""
 _NO_BUCKETS = (None,) * len(TOKEN_COLUMNS)
 _MIN_TIME_NS, _MAX_TIME_NS = 0, 2**63 - 1
-_COVERED_REASON = "another span of the same call stands for it"
+COVERED_REASON = "another span of the same call stands for it"
 
 SpanKey = tuple[bytes, bytes]
 """Trace id and span id."""
@@ -88,9 +89,9 @@ class Entry:
         # Only a charged record holds the key: what has no price yet must not keep its twin from being charged.
         self.call_key = call_key(call.usage.response_id) if call.verdict is Verdict.CHARGED else None
 
-    def cover(self) -> None:
+    def cover(self, reason: str = COVERED_REASON) -> None:
         """Let another span of the same call pay."""
-        self.verdict, self.reason, self.call_key = Verdict.COVERED, _COVERED_REASON, None
+        self.verdict, self.reason, self.call_key = Verdict.COVERED, reason, None
 
     def leave_open(self, reason: str) -> None:
         """Keep the call without charging it yet."""
@@ -138,6 +139,7 @@ def record_row(tenant_id: int, transaction_id: int, received_at_ns: int, entry: 
         usage.event,
         usage.action_id,
         usage.operation,
+        int(usage.summary),
         usage.provider,
         usage.request_model,
         usage.response_model,

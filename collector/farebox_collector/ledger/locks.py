@@ -12,6 +12,9 @@ SPANS_OF_A_TRACE = 0x66610000
 NEW_LABELS = 0x66620000
 """Kind: counting, and then adding, labels of the running totals."""
 
+SETTLING = 0x66630000
+"""Kind: settling the open records of a tenant."""
+
 
 def wait_in_turn(connection: Connection, kind: int, stripes: Iterable[int]) -> None:
     """Hold these stripes of a kind until the end of the transaction; everybody takes them in one order."""
@@ -19,3 +22,11 @@ def wait_in_turn(connection: Connection, kind: int, stripes: Iterable[int]) -> N
         return
     for stripe in sorted({stripe % STRIPES for stripe in stripes}):
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": kind + stripe})
+
+
+def take_turn(connection: Connection, kind: int, stripe: int) -> bool:
+    """Hold a stripe until the end of the transaction, unless somebody else does now: then False, without waiting."""
+    if connection.dialect.name != "postgresql":
+        return True
+    key = {"key": kind + stripe % STRIPES}
+    return bool(connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), key).scalar_one())

@@ -1,17 +1,20 @@
 """One call, one charge: several spans may show the same call, and one of them pays.
 
 Two instrumentations of one client, a client that emits spans itself, or both: the ordinary case. Spans of one call
-share its response id; where there is none (a failure, an embedding) one is nested in the other.
+share its response id; where there is none (a failure, an embedding) one is nested in the other. The better witness
+pays, also when it comes last: then what the other paid is given back by a correction.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
+from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.entries import Entry, SpanKey, call_key
 from farebox_collector.ledger.locks import SPANS_OF_A_TRACE, wait_in_turn
+from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.ledger.tables import usage_records
 from farebox_collector.records import UNATTRIBUTED, PricedUsage
 from farebox_collector.verdicts import Verdict
@@ -26,7 +29,7 @@ def charge_each_response_once(entries: Iterable[Entry]) -> None:
     for group in by_response.values():
         if len(group) == 1 or not any(entry.charged for entry in group):
             continue
-        payer = max(group, key=_knowledge)
+        payer = max(group, key=lambda entry: _knowledge(entry.call))
         for entry in group:
             if entry is payer:
                 continue
@@ -36,23 +39,27 @@ def charge_each_response_once(entries: Iterable[Entry]) -> None:
                 entry.charge_apart()
 
 
-def charge_nested_spans_once(connection: Connection, tenant_id: int, entries: Mapping[SpanKey, Entry]) -> None:
-    """Where there is no response id: of two nested spans of one call the inner one stands for it, or the first come."""
+def charge_nested_spans_once(
+    connection: Connection, tenant_id: int, entries: Mapping[SpanKey, Entry]
+) -> list[StoredCall]:
+    """Where there is no response id: of two nested spans of one call the one that knows more pays, else the inner one
+    of a batch, else the one that is in the books. Returns the records that are not to pay any more."""
     without_id = {key: entry for key, entry in entries.items() if not entry.call.usage.response_id}
     if not without_id:
-        return
+        return []
     # No key of the database stands between two replicas that bring the two spans at the same moment.
     wait_in_turn(connection, SPANS_OF_A_TRACE, (trace_id[-1] for trace_id, _ in without_id))
     for (trace_id, _), inner in without_id.items():
         outer = without_id.get((trace_id, inner.call.usage.parent_span_id))
         if outer is not None and _is_around(_shape(outer.call), _shape(inner.call)):
-            (outer if _knowledge(outer) <= _knowledge(inner) else inner).cover()
-    for key, stored_id, parent_id, stored in _shapes_in_traces(connection, tenant_id, without_id):
-        entry = without_id[key]
-        shape = _shape(entry.call)
-        nested_in_stored = entry.call.usage.parent_span_id == stored_id and _is_around(stored, shape)
-        if nested_in_stored or (parent_id == key[1] and _is_around(shape, stored)):
+            (outer if _knowledge(outer.call) <= _knowledge(inner.call) else inner).cover()
+    displaced = []
+    for entry, stored in _nested_in_the_books(connection, tenant_id, without_id):
+        if entry.charged and _knows_more(connection, entry, stored):
+            displaced.append(stored)
+        else:
             entry.cover()
+    return displaced
 
 
 class _Shape(NamedTuple):
@@ -80,37 +87,42 @@ def _is_around(outer: _Shape, inner: _Shape) -> bool:
     )
 
 
-def _shapes_in_traces(
+def _nested_in_the_books(
     connection: Connection, tenant_id: int, entries: Mapping[SpanKey, Entry]
-) -> Iterator[tuple[SpanKey, bytes, bytes, _Shape]]:
-    """For each entry the records of its trace that have no response id either: (entry, span, parent, shape)."""
-    by_trace: defaultdict[bytes, list[SpanKey]] = defaultdict(list)
-    for key in entries:
-        by_trace[key[0]].append(key)
+) -> Iterator[tuple[Entry, StoredCall]]:
+    """Each entry with the record around it or within it that shows the same call."""
+    by_trace: defaultdict[bytes, list[Entry]] = defaultdict(list)
+    for (trace_id, _), entry in entries.items():
+        by_trace[trace_id].append(entry)
     table = usage_records.c
-    columns = (table.started_at_ns, table.latency_ns, table.request_model, table.output_tokens)
-    found = connection.execute(
-        select(table.trace_id, table.span_id, table.parent_span_id, *columns).where(
-            table.tenant_id == tenant_id,
-            table.trace_id.in_(list(by_trace)),
-            table.response_id == "",
-            table.verdict.not_in((Verdict.COVERED, Verdict.DEFERRED)),
-        )
+    query = usage_query(tenant_id).where(
+        table.trace_id.in_(list(by_trace)),
+        table.response_id == "",
+        table.verdict.not_in((Verdict.COVERED, Verdict.DEFERRED)),
     )
-    for trace_id, span_id, parent_id, *shape in found:
-        for key in by_trace[trace_id]:
-            yield key, span_id, parent_id, _Shape(*shape)
+    for stored in stored_calls(connection, query):
+        other, around = stored.call.usage, _shape(stored.call)
+        for entry in by_trace[other.trace_id]:
+            usage, shape = entry.call.usage, _shape(entry.call)
+            nested_in_stored = usage.parent_span_id == other.span_id and _is_around(around, shape)
+            if nested_in_stored or (other.parent_span_id == usage.span_id and _is_around(shape, around)):
+                yield entry, stored
 
 
-def _knowledge(entry: Entry) -> tuple[bool, bool, int, bool]:
+def _knows_more(connection: Connection, entry: Entry, stored: StoredCall) -> bool:
+    """Whether an entry is to pay in a record's place; never while the books are under suspicion."""
+    return _knowledge(entry.call) > _knowledge(stored.call) and not are_frozen(connection)
+
+
+def _knowledge(call: PricedUsage) -> tuple[bool, bool, int, bool]:
     """What makes one of two spans of a call the better witness: that it can be charged, names the wallet, counts more
     (one of them may miss the output of a stream that broke off), and tells how long a cache write lives."""
-    usage = entry.call.usage
+    usage = call.usage
     return (
-        entry.charged,
+        call.verdict is Verdict.CHARGED,
         usage.wallet != UNATTRIBUTED,
         usage.buckets.total if usage.buckets else 0,
-        "cache_write_lifetime_unknown" not in entry.call.assumptions,
+        "cache_write_lifetime_unknown" not in call.assumptions,
     )
 
 
@@ -127,33 +139,38 @@ def cover_the_unsettled(connection: Connection, tenant_id: int, entries: Iterabl
         for entry in entries
         if entry.verdict in (Verdict.UNPRICED, Verdict.UNMETERED) and entry.call.usage.response_id
     ]
-    charged = _charged_calls(connection, tenant_id, waiting)
+    charged = charged_calls(connection, tenant_id, waiting)
     for entry in waiting:
         other = charged.get(call_key(entry.call.usage.response_id) or b"")
-        if other is not None and _same_call(entry.call, *other):
+        if other is not None and is_same_call(entry, other):
             entry.cover()
 
 
-def settle_kept_out(connection: Connection, tenant_id: int, entries: Iterable[Entry]) -> None:
-    """Entries that a call key kept out of the books: covered by the record that holds it, or a call of their own."""
-    charged = _charged_calls(connection, tenant_id, entries)
+def settle_kept_out(connection: Connection, tenant_id: int, entries: Iterable[Entry]) -> list[StoredCall]:
+    """Entries that a call key kept out of the books: a call of their own, covered by the record that holds the key, or
+    in its place, where they know more. Returns the records that are not to pay any more."""
+    holders = charged_calls(connection, tenant_id, entries)
+    displaced = []
     for entry in entries:
-        other = charged.get(entry.call_key or b"")
-        if other is not None and _same_call(entry.call, *other):
-            entry.cover()
-        else:
+        holder = holders.get(entry.call_key or b"")
+        if holder is None or not is_same_call(entry, holder):
             entry.charge_apart()
+        elif _knows_more(connection, entry, holder):
+            displaced.append(holder)
+        else:
+            entry.cover()
+    return displaced
 
 
-def _charged_calls(connection: Connection, tenant_id: int, entries: Iterable[Entry]) -> dict[bytes, tuple[int, int]]:
-    """call key → (start, latency) of the record that was charged for it."""
-    keys = [key for entry in entries if (key := call_key(entry.call.usage.response_id))]
+def charged_calls(connection: Connection, tenant_id: int, entries: Iterable[Entry]) -> dict[bytes, StoredCall]:
+    """call key → the record that was charged for it, among the calls of these entries."""
+    keys = {key for entry in entries if (key := call_key(entry.call.usage.response_id))}
     if not keys:
         return {}
-    table = usage_records.c
-    found = connection.execute(
-        select(table.call_key, table.started_at_ns, table.latency_ns).where(
-            table.tenant_id == tenant_id, table.call_key.in_(keys)
-        )
-    )
-    return {key: (start, latency) for key, start, latency in found}
+    found = stored_calls(connection, usage_query(tenant_id).where(usage_records.c.call_key.in_(sorted(keys))))
+    return {call_key(stored.call.usage.response_id) or b"": stored for stored in found}
+
+
+def is_same_call(entry: Entry, stored: StoredCall) -> bool:
+    """Whether an entry and a record of one response id are of one call, rather than of a server that repeats ids."""
+    return _same_call(entry.call, stored.call.usage.started_at_ns, stored.call.usage.latency_ns)

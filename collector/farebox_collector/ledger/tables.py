@@ -194,6 +194,8 @@ usage_records = _table(
     _text("event"),
     _text("action_id"),
     _text("operation"),
+    # 1 for agents and workflows, whose usage repeats that of the calls within them.
+    _number("summary", default=0),
     _text("reported_provider"),
     _text("request_model"),
     _text("response_model"),

@@ -47,6 +47,11 @@ def tenant_of(connection: Connection, name: str) -> int | None:
     return None if found is None else int(found)
 
 
+def tenant_ids(connection: Connection) -> list[int]:
+    """Every tenant."""
+    return list(connection.execute(select(tenants.c.id).order_by(tenants.c.id)).scalars())
+
+
 def tenants_after(connection: Connection, after_id: int = 0, limit: int = 100) -> Sequence[Row[Any]]:
     """Tenants in the order in which they were created: id, name, usd_per_credit, created_at_ns."""
     return connection.execute(select(tenants).where(tenants.c.id > after_id).order_by(tenants.c.id).limit(limit)).all()

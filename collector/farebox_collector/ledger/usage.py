@@ -13,15 +13,17 @@ from typing import Any
 from sqlalchemy import Connection, delete, select, tuple_
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.corrections import Cause, charge_of, correct, cover
 from farebox_collector.ledger.entries import FACT_COLUMNS, RECORD_COLUMNS, Entry, SpanKey, facts_of, record_row
 from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
-from farebox_collector.ledger.legs import Charge, legs_of
+from farebox_collector.ledger.legs import legs_of
 from farebox_collector.ledger.one_charge import (
     charge_each_response_once,
     charge_nested_spans_once,
     cover_the_unsettled,
     settle_kept_out,
 )
+from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.ledger.tables import transactions, usage_records
 from farebox_collector.ledger.totals import TotalLabels, count_new_calls
 from farebox_collector.money import MAX_SUM_NANO
@@ -43,7 +45,8 @@ def record_usage(
     for call in calls:
         entries.setdefault((call.usage.trace_id, call.usage.span_id), Entry(call))
     charge_each_response_once(entries.values())
-    charge_nested_spans_once(connection, tenant_id, entries)
+    displaced = charge_nested_spans_once(connection, tenant_id, entries)
+    _give_back(connection, tenant_id, displaced, received_at_ns, labels)
     cover_the_unsettled(connection, tenant_id, entries.values())
     _leave_out_what_does_not_fit(connection, tenant_id, entries.values())
     _book(connection, tenant_id, entries, received_at_ns, labels)
@@ -103,8 +106,9 @@ def _book(
                 recorded.append(entry)
             else:
                 entry.booked = stored[key][1]
-        # No such span yet, so it was the call's key that kept these out: they go in without it.
-        settle_kept_out(connection, tenant_id, kept_out.values())
+        # No such span yet, so it was the call's key that kept these out: they go in without it, or take it over.
+        displaced = settle_kept_out(connection, tenant_id, kept_out.values())
+        _give_back(connection, tenant_id, displaced, received_at_ns, labels)
         pending = kept_out
     if recorded:
         wallets = frozenset(entry.call.usage.wallet for entry in recorded)
@@ -113,7 +117,7 @@ def _book(
             tenant_id,
             transaction_id,
             received_at_ns,
-            legs_of(_charge(entry.call) for entry in recorded if entry.charged),
+            legs_of(charge_of(entry.call) for entry in recorded if entry.charged),
             active=wallets,
             spending=True,
         )
@@ -151,13 +155,16 @@ def _keep_conflicts(
     bulk.insert_ignoring_conflicts(connection, "usage_conflicts", _CONFLICT_COLUMNS, rows)
 
 
-def _charge(call: PricedUsage) -> Charge:
-    return Charge(
-        call.usage.wallet,
-        call.usage.event,
-        call.rule_version_id,
-        call.charge_nanocredits or 0,
-        call.provider,
-        call.model,
-        call.cost_nanousd or 0,
-    )
+def _give_back(
+    connection: Connection, tenant_id: int, displaced: Sequence[StoredCall], at_ns: int, labels: TotalLabels
+) -> None:
+    """Let records go uncharged whose calls a better witness pays for now."""
+    pending = list(displaced)
+    while pending:
+        done = correct(connection, tenant_id, Cause.TWIN, [cover(stored) for stored in pending], at_ns, labels)
+        settled = {correction.stored.record_id for correction in done}
+        # Somebody else corrected the rest at the same moment: look again. They are held by now.
+        left = [stored.record_id for stored in pending if stored.record_id not in settled]
+        table = usage_records.c
+        query = usage_query(tenant_id).where(table.id.in_(left), table.verdict == Verdict.CHARGED)
+        pending = list(stored_calls(connection, query)) if left else []

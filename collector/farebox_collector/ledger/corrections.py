@@ -1,0 +1,228 @@
+"""Corrections: a new outcome for a usage record that is in the books, with postings for the difference and no others.
+
+A record says what its newest correction made of it; the corrections keep what it said before, each with its cause and
+its ledger transaction. What a transaction once posted is never touched.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from farebox_collector.ledger.entries import COVERED_REASON, Entry
+from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
+from farebox_collector.ledger.legs import Charge, legs_of
+from farebox_collector.ledger.stored_usage import StoredCall
+from farebox_collector.ledger.tables import audits, corrections, usage_records
+from farebox_collector.ledger.totals import TotalLabels, add_to_totals
+from farebox_collector.money import MAX_SUM_NANO, AmountError
+from farebox_collector.records import PricedUsage
+from farebox_collector.verdicts import Verdict
+
+CORRECTION = "correction"
+"""The kind of the ledger transactions that corrections post."""
+
+
+class Cause(StrEnum):
+    """Why a record was corrected."""
+
+    REPLAY = "replay"
+    """Somebody had history priced anew."""
+    LATE_PRICE = "late_price"
+    """A price or a rule came that the call had been waiting for."""
+    TWIN = "twin"
+    """Another span of the same call knew more, or had paid already."""
+    AGENT = "agent"
+    """The calls of an agent did or did not turn up."""
+
+
+class Correction(NamedTuple):
+    """A record and what is to be said of it from now on."""
+
+    stored: StoredCall
+    after: Entry
+
+
+class CorrectionsFrozen(Exception):
+    """The audit found the books wrong, so nothing in them is corrected until a full audit finds them right."""
+
+    def __init__(self) -> None:
+        super().__init__("the last audit found mismatches: no corrections until a full audit is clean")
+
+
+def are_frozen(connection: Connection) -> bool:
+    """Whether an audit found a mismatch since the last full audit that was clean."""
+    clean = select(func.coalesce(func.max(audits.c.id), 0)).where(audits.c.scope == "full", audits.c.mismatches == 0)
+    found = select(audits.c.id).where(audits.c.mismatches > 0, audits.c.id > clean.scalar_subquery()).limit(1)
+    return connection.execute(found).first() is not None
+
+
+def correct(
+    connection: Connection,
+    tenant_id: int,
+    cause: Cause,
+    wanted: Iterable[Correction],
+    at_ns: int,
+    labels: TotalLabels,
+) -> list[Correction]:
+    """Correct records of one tenant in one ledger transaction; returns those that were corrected.
+
+    Left alone: a record that the correction would not change, and one that somebody else corrected meanwhile. Raises
+    CorrectionsFrozen, and AmountError when the tenant's sums would no longer fit the books.
+    """
+    pending = [correction for correction in wanted if _outcome(correction.after) != outcome_of(correction.stored.call)]
+    pending = _unchanged_since(connection, pending)
+    if not pending:
+        return []
+    if are_frozen(connection):
+        raise CorrectionsFrozen
+    charges = [charge for correction in pending for charge in _difference(correction)]
+    legs = legs_of(charges)
+    transaction_id = None
+    if legs:
+        _require_room(connection, tenant_id, charges)
+        transaction_id = open_transaction(connection, tenant_id, CORRECTION, at_ns, cause)
+        post(connection, tenant_id, transaction_id, at_ns, legs, spending=True)
+    _write(connection, tenant_id, cause, pending, transaction_id, at_ns)
+    taken_back = [(c.stored.call, c.stored.call.verdict) for c in pending]
+    booked = [(_call_after(c), c.after.verdict) for c in pending]
+    add_to_totals(connection, tenant_id, taken_back, labels, reversed=True)
+    add_to_totals(connection, tenant_id, booked, labels, reversed=False)
+    return pending
+
+
+def cover(stored: StoredCall, reason: str = COVERED_REASON) -> Correction:
+    """Let a record go uncharged, since another span stands for its call."""
+    entry = Entry(stored.call)
+    entry.cover(reason)
+    return Correction(stored, entry)
+
+
+def outcome_of(call: PricedUsage) -> tuple[Any, ...]:
+    """What of a record a correction may change and somebody would notice."""
+    if call.verdict is not Verdict.CHARGED:
+        return (call.verdict, call.reason)
+    return (call.verdict, call.cost_nanousd, call.charge_nanocredits, call.provider, call.model)
+
+
+def _outcome(after: Entry) -> tuple[Any, ...]:
+    return outcome_of(after.call._replace(verdict=after.verdict, reason=after.reason))
+
+
+def _call_after(correction: Correction) -> PricedUsage:
+    """The call as the books have it after a correction; what is not charged keeps the names it had."""
+    after = correction.after
+    call = after.call._replace(verdict=after.verdict, reason=after.reason, assumptions=after.guessed)
+    if after.charged:
+        return call
+    before = correction.stored.call
+    return call._replace(
+        provider=before.provider,
+        model=before.model,
+        cost_nanousd=None,
+        charge_nanocredits=None,
+        price_version_ids="",
+        rule_version_id=None,
+    )
+
+
+def _difference(correction: Correction) -> list[Charge]:
+    """What was charged, given back, and what is charged instead."""
+    charges = []
+    if correction.stored.call.verdict is Verdict.CHARGED:
+        charges.append(charge_of(correction.stored.call).reversed())
+    if correction.after.charged:
+        charges.append(charge_of(correction.after.call))
+    return charges
+
+
+def charge_of(call: PricedUsage) -> Charge:
+    """What a charged call takes from its wallet and costs us."""
+    return Charge(
+        call.usage.wallet,
+        call.usage.event,
+        call.rule_version_id,
+        call.charge_nanocredits or 0,
+        call.provider,
+        call.model,
+        call.cost_nanousd or 0,
+    )
+
+
+def _require_room(connection: Connection, tenant_id: int, charges: Sequence[Charge]) -> None:
+    spent = balance(connection, tenant_id, COGS_ACCOUNT) + sum(charge.cost_nanousd for charge in charges)
+    charged = balance(connection, tenant_id, EARNED_ACCOUNT) + sum(charge.charge_nanocredits for charge in charges)
+    if max(spent, charged) > MAX_SUM_NANO:
+        raise AmountError("too large: all charges together would be out of range")
+
+
+def _unchanged_since(connection: Connection, wanted: Sequence[Correction]) -> list[Correction]:
+    """Hold the records until the end of the transaction; those that were corrected meanwhile are left out."""
+    by_id = {correction.stored.record_id: correction for correction in wanted}
+    table = usage_records.c
+    held = connection.execute(
+        select(table.id, table.corrections).where(table.id.in_(sorted(by_id))).order_by(table.id).with_for_update()
+    )
+    return [by_id[record_id] for record_id, number in held if by_id[record_id].stored.corrections == number]
+
+
+def _write(
+    connection: Connection,
+    tenant_id: int,
+    cause: Cause,
+    pending: Sequence[Correction],
+    transaction_id: int | None,
+    at_ns: int,
+) -> None:
+    """The corrections, and what the records say from now on."""
+    kept, changed = [], []
+    for correction in pending:
+        before, after = correction.stored.call, _call_after(correction)
+        number = correction.stored.corrections + 1
+        sides = {
+            f"{name}_{side}": getattr(call, name)
+            for side, call in (("before", before), ("after", after))
+            for name in _OUTCOME_COLUMNS
+        }
+        kept.append(
+            {
+                "tenant_id": tenant_id,
+                "usage_record_id": correction.stored.record_id,
+                "number": number,
+                "transaction_id": transaction_id,
+                "recorded_at_ns": at_ns,
+                "cause": cause,
+                **sides,
+            }
+        )
+        changed.append(
+            {
+                "record": correction.stored.record_id,
+                "new_corrections": number,
+                "new_call_key": correction.after.call_key,
+                "new_assumptions": ",".join(after.assumptions),
+                **{f"new_{name}": getattr(after, name) for name in _OUTCOME_COLUMNS},
+            }
+        )
+    # A call's key is let go of before another record takes it.
+    connection.execute(_UPDATE, sorted(changed, key=lambda row: row["new_call_key"] is not None))
+    connection.execute(insert(corrections), kept)
+
+
+_OUTCOME_COLUMNS = (
+    "verdict",
+    "reason",
+    "provider",
+    "model",
+    "cost_nanousd",
+    "charge_nanocredits",
+    "price_version_ids",
+    "rule_version_id",
+)
+_CHANGED_COLUMNS = (*_OUTCOME_COLUMNS, "corrections", "call_key", "assumptions")
+_UPDATE = (
+    update(usage_records)
+    .where(usage_records.c.id == bindparam("record"))
+    .values({name: bindparam(f"new_{name}") for name in _CHANGED_COLUMNS})
+)

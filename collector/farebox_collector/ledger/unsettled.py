@@ -1,0 +1,181 @@
+"""Records that wait for something: a price, a twin that paid, or the calls of an agent. Corrections settle them.
+
+Each function looks at a few records in one transaction and says how far it came; who calls it again goes on from there.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, select
+
+from farebox_collector.ledger.corrections import Cause, Correction, correct, cover
+from farebox_collector.ledger.entries import Entry, SpanKey, call_key
+from farebox_collector.ledger.one_charge import charge_each_response_once, charged_calls, is_same_call
+from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
+from farebox_collector.ledger.tables import corrections, usage_records
+from farebox_collector.ledger.totals import TotalLabels
+from farebox_collector.records import PricedUsage
+from farebox_collector.verdicts import Verdict
+
+Pricing = Callable[[StoredCall], PricedUsage]
+"""Prices a record anew, as of the moment whose prices it had."""
+
+CALLS_CHARGED = "its calls were charged"
+_SLACK_NS = 10**9
+"""How much later than its agent a call may seem to end: two clocks, two exporters."""
+
+
+class Waiting(NamedTuple):
+    """Which records to look at: those of a verdict that were received before a moment, a few from an id on."""
+
+    verdict: Verdict
+    after_id: int
+    received_before_ns: int
+    limit: int
+
+
+class Step(NamedTuple):
+    """How far a function came: the last record that it looked at, None when there was none left; and what it did."""
+
+    last_id: int | None
+    corrected: int
+
+
+def settle_open(
+    connection: Connection, tenant_id: int, waiting: Waiting, price: Pricing, at_ns: int, labels: TotalLabels
+) -> Step:
+    """Charge what can be priced, unless a twin or a call within it was charged; let the others wait on."""
+    stored = _waiting(connection, tenant_id, waiting)
+    entries = {one.record_id: Entry(price(one)) for one in stored}
+    charge_each_response_once(entries.values())
+    holders = charged_calls(connection, tenant_id, entries.values())
+    traces = _Traces(connection, tenant_id, (one for one in stored if one.call.usage.summary))
+    wanted = []
+    # The innermost first: an agent that is charged is a call of the agents around it.
+    for one in sorted(stored, key=lambda one: one.call.usage.latency_ns):
+        entry = entries[one.record_id]
+        _look_for_others(entry, one, holders, traces)
+        if entry.charged:
+            traces.charge(one)
+        if entry.verdict is not one.call.verdict:
+            wanted.append(Correction(one, entry))
+    cause = Cause.AGENT if waiting.verdict is Verdict.DEFERRED else Cause.LATE_PRICE
+    return _step(stored, correct(connection, tenant_id, cause, wanted, at_ns, labels))
+
+
+def _look_for_others(entry: Entry, one: StoredCall, holders: Mapping[bytes, StoredCall], traces: "_Traces") -> None:
+    """Cover an entry whose call somebody paid for."""
+    holder = holders.get(call_key(one.call.usage.response_id) or b"")
+    if one.call.usage.summary and traces.has_charged_call(one):
+        entry.cover(CALLS_CHARGED)
+    elif holder is not None and is_same_call(entry, holder):
+        entry.cover()
+    elif holder is not None and entry.charged:
+        entry.charge_apart()
+
+
+def settle_unmetered(connection: Connection, tenant_id: int, waiting: Waiting, at_ns: int, labels: TotalLabels) -> Step:
+    """Cover calls that reported no usage where another span of the same call did and was charged."""
+    stored = _waiting(connection, tenant_id, waiting)
+    entries = {one.record_id: Entry(one.call) for one in stored}
+    holders = charged_calls(connection, tenant_id, entries.values())
+    wanted = []
+    for one in stored:
+        holder = holders.get(call_key(one.call.usage.response_id) or b"")
+        if holder is not None and is_same_call(entries[one.record_id], holder):
+            wanted.append(cover(one))
+    return _step(stored, correct(connection, tenant_id, Cause.TWIN, wanted, at_ns, labels))
+
+
+def give_back_agents(
+    connection: Connection, tenant_id: int, charged_after_ns: int, at_ns: int, labels: TotalLabels
+) -> int:
+    """Give back what agents paid whose calls were charged after all; those charged since a moment. Returns how many."""
+    record, made = usage_records.c, corrections.c
+    other = usage_records.alias()
+    query = (
+        usage_query(tenant_id)
+        .join(corrections, (made.tenant_id == record.tenant_id) & (made.usage_record_id == record.id))
+        .where(
+            record.summary == 1,
+            made.verdict_after == Verdict.CHARGED,
+            made.recorded_at_ns >= charged_after_ns,
+            made.number == record.corrections,
+            record.verdict == Verdict.CHARGED,
+            select(other.c.id)
+            .where(
+                other.c.tenant_id == record.tenant_id,
+                other.c.trace_id == record.trace_id,
+                other.c.id != record.id,
+                other.c.verdict == Verdict.CHARGED,
+            )
+            .exists(),
+        )
+    )
+    agents = list(stored_calls(connection, query))
+    traces = _Traces(connection, tenant_id, agents)
+    wanted = [cover(agent, CALLS_CHARGED) for agent in agents if traces.has_charged_call(agent)]
+    return len(correct(connection, tenant_id, Cause.AGENT, wanted, at_ns, labels))
+
+
+class _Traces:
+    """The records of some agents' traces: which call is whose."""
+
+    def __init__(self, connection: Connection, tenant_id: int, agents: Iterable[StoredCall]) -> None:
+        trace_ids = sorted({agent.call.usage.trace_id for agent in agents})
+        query = usage_query(tenant_id).where(usage_records.c.trace_id.in_(trace_ids))
+        self._parents: dict[SpanKey, bytes] = {}
+        self._charged: defaultdict[bytes, list[PricedUsage]] = defaultdict(list)
+        for stored in stored_calls(connection, query) if trace_ids else ():
+            usage = stored.call.usage
+            self._parents[usage.trace_id, usage.span_id] = usage.parent_span_id
+            if stored.call.verdict is Verdict.CHARGED:
+                self._charged[usage.trace_id].append(stored.call)
+
+    def charge(self, agent: StoredCall) -> None:
+        """From now on this agent counts as a call of the agents around it."""
+        self._charged[agent.call.usage.trace_id].append(agent.call)
+
+    def has_charged_call(self, agent: StoredCall) -> bool:
+        """Whether some call within this agent was charged."""
+        return any(self._is_within(call, agent.call) for call in self._charged[agent.call.usage.trace_id])
+
+    def _is_within(self, call: PricedUsage, agent: PricedUsage) -> bool:
+        """By parents as far as they are known; where a span in between is not in the books, by time."""
+        inner, outer = call.usage, agent.usage
+        if inner.span_id == outer.span_id:
+            return False
+        seen = set()
+        parent = inner.parent_span_id
+        while parent and parent not in seen:
+            if parent == outer.span_id:
+                return True
+            seen.add(parent)
+            known = self._parents.get((inner.trace_id, parent))
+            if known is None:
+                return (
+                    outer.started_at_ns <= inner.started_at_ns
+                    and inner.started_at_ns + inner.latency_ns <= outer.started_at_ns + outer.latency_ns + _SLACK_NS
+                )
+            parent = known
+        return False
+
+
+def _waiting(connection: Connection, tenant_id: int, waiting: Waiting) -> list[StoredCall]:
+    table = usage_records.c
+    query = (
+        usage_query(tenant_id)
+        .where(
+            table.verdict == waiting.verdict,
+            table.id > waiting.after_id,
+            table.received_at_ns < waiting.received_before_ns,
+        )
+        .order_by(table.id)
+        .limit(waiting.limit)
+    )
+    return list(stored_calls(connection, query))
+
+
+def _step(stored: Sequence[StoredCall], done: Sequence[Correction]) -> Step:
+    return Step(stored[-1].record_id if stored else None, len(done))

@@ -1,0 +1,99 @@
+"""Settle what was left open: calls that got their price, spans whose twin paid, agents whose calls turned up or not."""
+
+import contextlib
+from collections.abc import Callable
+
+from sqlalchemy import Connection
+
+from farebox_collector.ledger import unsettled
+from farebox_collector.ledger.corrections import CorrectionsFrozen
+from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.locks import SETTLING, take_turn
+from farebox_collector.ledger.stored_usage import StoredCall
+from farebox_collector.ledger.tenants import tenant_ids
+from farebox_collector.ledger.totals import TotalLabels
+from farebox_collector.ledger.unsettled import Step, Waiting
+from farebox_collector.ledger.watermarks import set_watermark, watermark
+from farebox_collector.pricing.price import of_pricing, price_at
+from farebox_collector.records import PricedUsage
+from farebox_collector.settings import Settings
+from farebox_collector.tariffs import Tariff, Tariffs
+from farebox_collector.verdicts import Verdict
+
+_CHUNK = 500
+_COMMITTED_NS = 120 * 10**9
+"""Twice the longest that a transaction may take: no record with a lower id can still appear among older ones."""
+_HOUR_NS = 3600 * 10**9
+
+_Work = Callable[[Connection, Waiting], Step]
+
+
+class Settling:
+    """One collector's rounds over the open records of every tenant. Several collectors take turns."""
+
+    def __init__(self, settings: Settings, database: Database, tariffs: Tariffs, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._tariffs = tariffs
+        self._clock = clock
+        self._quiet_ns = int(settings.agent_quiet_seconds * 10**9)
+        self._late_ns = settings.max_span_age_hours * _HOUR_NS
+        self._labels = TotalLabels()
+
+    def round(self) -> int:
+        """Settle what can be settled; returns how many records were. Does nothing while corrections are frozen."""
+        self._tariffs.refresh()
+        with self._database.reading() as connection:
+            tenants = tenant_ids(connection)
+        with contextlib.suppress(CorrectionsFrozen):
+            return sum(self._settle(tenant_id) for tenant_id in tenants)
+        return 0
+
+    def _settle(self, tenant_id: int) -> int:
+        now_ns = self._clock()
+        tariff = self._tariffs.of(tenant_id)
+        edition = "{}-{}".format(*self._tariffs.edition)
+
+        def price(stored: StoredCall) -> PricedUsage:
+            return price_anew(stored, tariff)
+
+        def settle(connection: Connection, waiting: Waiting) -> Step:
+            return unsettled.settle_open(connection, tenant_id, waiting, price, now_ns, self._labels)
+
+        def unmetered(connection: Connection, waiting: Waiting) -> Step:
+            return unsettled.settle_unmetered(connection, tenant_id, waiting, now_ns, self._labels)
+
+        before_ns = now_ns - _COMMITTED_NS
+        quiet_ns = now_ns - max(self._quiet_ns, _COMMITTED_NS)
+        # A new edition of the tariffs begins at the first record again.
+        settled = self._pass(f"unpriced {tenant_id} {edition}", Verdict.UNPRICED, before_ns, tenant_id, settle)
+        settled += self._pass(f"unmetered {tenant_id}", Verdict.UNMETERED, before_ns, tenant_id, unmetered)
+        settled += self._pass(f"agents {tenant_id}", Verdict.DEFERRED, quiet_ns, tenant_id, settle)
+        return settled + self._database.transact(
+            lambda connection: unsettled.give_back_agents(
+                connection, tenant_id, now_ns - self._late_ns, now_ns, self._labels
+            )
+        )
+
+    def _pass(self, name: str, verdict: Verdict, before_ns: int, tenant_id: int, work: _Work) -> int:
+        """Do some work on every record of a verdict that it was not done on yet."""
+
+        def step(connection: Connection) -> Step:
+            if not take_turn(connection, SETTLING, tenant_id):
+                return Step(None, 0)
+            done = work(connection, Waiting(verdict, watermark(connection, name), before_ns, _CHUNK))
+            if done.last_id is not None:
+                set_watermark(connection, name, done.last_id)
+            return done
+
+        settled = 0
+        while (done := self._database.transact(step)).last_id is not None:
+            settled += done.corrected
+        return settled
+
+
+def price_anew(stored: StoredCall, tariff: Tariff) -> PricedUsage:
+    """What a record comes to by a tariff as it is now known, at the moment whose prices it had; an agent stands for
+    itself."""
+    read = tuple(assumption for assumption in stored.call.usage.assumptions if not of_pricing(assumption))
+    usage = stored.call.usage._replace(assumptions=read, summary=False)
+    return price_at(usage, stored.call.priced_at_ns, tariff.book, tariff.rules)
