@@ -5,13 +5,15 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test torture lint types docs format lock clean
+.PHONY: help demo test torture observe dashboards lint types docs format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
 	@echo "make demo ONCE=1  the same once, checked, with status 0 when the books are right"
 	@echo "make test         style, types, import direction and all tests"
 	@echo "make torture      try to lose or double money: some ten minutes of faults on both databases"
+	@echo "make observe      Prometheus and Alertmanager with our rules, beside the demo; Ctrl-C ends them"
+	@echo "make dashboards   write the dashboards' JSON from their code"
 	@echo "make docs         write the tables of the documentation from the code"
 	@echo "make format       format the code"
 	@echo "make lock         resolve the dependencies again (needs the network)"
@@ -24,6 +26,12 @@ test: lint types $(INSTALLED)
 
 torture: $(INSTALLED)
 	$(VENV_PYTHON) tests/torture/run.py $(ARGS)
+
+observe: $(INSTALLED)
+	@$(VENV_PYTHON) alerts/observe.py $(ARGS)
+
+dashboards: $(INSTALLED)
+	$(VENV_PYTHON) -W ignore::DeprecationWarning dashboards/render.py
 
 lint: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check .

@@ -1,6 +1,5 @@
 """The rules as Prometheus and Alertmanager read them: each fires when it should, and keeps quiet when it should not."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -20,13 +19,8 @@ TEAMS = {"finance", "product", "oncall"}
 
 
 def tool(name: str) -> str:
-    """A program of Prometheus. Missing in CI, it is an error."""
-    found = shutil.which(name)
-    if found is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"CI installs Prometheus and Alertmanager, but there is no {name}")
-        pytest.skip(f"{name} is not installed here")
-    return found
+    """A program of Prometheus; that there is one was looked at before."""
+    return shutil.which(name) or name
 
 
 def run(*command: str | Path) -> str:

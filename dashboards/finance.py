@@ -1,0 +1,299 @@
+"""The finance dashboard, for the people who answer for the money: do we earn, on what, and will it last the month?"""
+
+from __future__ import annotations
+
+from building import (
+    GREEN,
+    ON_THESE,
+    RED,
+    SPENT,
+    YELLOW,
+    Query,
+    Sheet,
+    Sql,
+    gauge,
+    matching,
+    narrowed_by,
+    new_board,
+    over_range,
+    rate,
+)
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.models import dashboard as models
+
+UID = "farebox-finance"
+_NAMES = ("event", "dept", "provider", "model")
+_M = matching(_NAMES)
+_COST = "farebox_cost_usd_total"
+_CHARGED = "farebox_charged_credits_total"
+_CREDIT = f"on () group_left () max(farebox_credit_usd{{{ON_THESE}}})"
+_SHOWN = "priced_at_ns >= $__unixEpochFrom() * 1000000000 AND priced_at_ns < $__unixEpochTo() * 1000000000"
+_GAIN = ((None, RED), (0.0, YELLOW), (0.2, GREEN))
+
+
+def _net(metric: str, taken_back: str, *by: str) -> str:
+    """What was booked over the time shown, less what corrections took back."""
+    return f"({over_range(metric, SPENT, by, _M)} - {over_range(taken_back, SPENT, by, _M)})"
+
+
+def _cost(*by: str) -> str:
+    return _net(_COST, "farebox_reversed_cost_usd_total", *by)
+
+
+def _revenue(*by: str) -> str:
+    return f"({_net(_CHARGED, 'farebox_reversed_credits_total', *by)} * {_CREDIT})"
+
+
+def _tokens(*by: str) -> str:
+    return over_range("farebox_tokens_total", (*SPENT, "kind"), by, f'{_M}, kind!="reasoning"')
+
+
+def _an_hour(metric: str, *by: str) -> str:
+    return f"3600 * {rate(metric, SPENT, by, _M)}"
+
+
+def board() -> dashboard.Dashboard:
+    """The dashboard."""
+    made = new_board(
+        UID,
+        "Farebox finance",
+        "Do we earn, on what, and will it last the month? Counters are read from the ledger; tables of wallets and of"
+        " revenue ask its database.",
+        ("farebox-operations", "Farebox operations"),
+    ).time("now-7d", "now")
+    made = made.with_variable(
+        dashboard.DatasourceVariable("books")
+        .label("Books")
+        .type("grafana-postgresql-datasource")
+        .current(models.VariableOption(selected=True, text="Books", value="books"))
+    )
+    sheet = Sheet(narrowed_by(made, _COST, _NAMES))
+    _at_a_glance(sheet)
+    _costs(sheet)
+    _worth(sheet)
+    _customers(sheet)
+    _plan(sheet)
+    return sheet.board
+
+
+def _at_a_glance(sheet: Sheet) -> None:
+    sheet.row("Do we earn?")
+    sheet.stat(
+        "What did we spend?",
+        "What calls cost us over the time shown, net of corrections.",
+        "currencyUSD",
+        Query(_cost(), instant=True),
+        decimals=2,
+    )
+    sheet.stat(
+        "What did users pay?",
+        "Credits charged over the time shown, at what a credit sells for, net of corrections.",
+        "currencyUSD",
+        Query(_revenue(), instant=True),
+        decimals=2,
+    )
+    sheet.stat(
+        "What is left of it?",
+        "Margin: what users paid less what calls cost, as a share of what they paid.",
+        "percentunit",
+        Query(f"({_revenue()} - {_cost()}) / ({_revenue()} > 0)", instant=True),
+        _GAIN,
+        decimals=1,
+    )
+    sheet.stat(
+        "What do 1,000 tokens cost?",
+        "Blended cost of 1,000 tokens, in and out.",
+        "currencyUSD",
+        Query(f"1000 * {_cost()} / ({_tokens()} > 0)", instant=True),
+        decimals=5,
+    )
+    sheet.stat(
+        "What credits came in?",
+        "Credits put into wallets over the time shown.",
+        "short",
+        Query(over_range("farebox_credits_in_total", ("source",)), instant=True),
+        decimals=2,
+    )
+    sheet.stat(
+        "What do we owe in credits?",
+        "Positive balances of all wallets: paid for, and not used yet.",
+        "short",
+        Query(gauge("farebox_wallet_credits", (), 'sign="positive"'), instant=True),
+        decimals=2,
+    )
+
+
+def _costs(sheet: Sheet) -> None:
+    sheet.row("What costs?")
+    sheet.lines(
+        "Which events?",
+        "Cost an hour by product event.",
+        "currencyUSD",
+        Query(_an_hour(_COST, "event"), "{{event}}"),
+        stacked=True,
+        width=6,
+    )
+    sheet.lines(
+        "Which departments?",
+        "Cost an hour by department.",
+        "currencyUSD",
+        Query(_an_hour(_COST, "dept"), "{{dept}}"),
+        stacked=True,
+        width=6,
+    )
+    sheet.lines(
+        "Which models?",
+        "Cost an hour by model.",
+        "currencyUSD",
+        Query(_an_hour(_COST, "provider", "model"), "{{provider}}/{{model}}"),
+        stacked=True,
+        width=6,
+    )
+    sheet.table(
+        "Which projects and tasks?",
+        "The ten dearest over the time shown, net of corrections.",
+        "currencyUSD",
+        Query(f"topk(10, {_cost('project', 'task')})"),
+        width=6,
+        sort_by="Value",
+    )
+
+
+def _worth(sheet: Sheet) -> None:
+    sheet.row("Is it worth it?")
+    sheet.table(
+        "What does each event earn?",
+        "From the books: calls, cost, revenue and profit by event over the time shown.",
+        "currencyUSD",
+        Sql(
+            f"""
+            SELECT r.event, count(*) AS calls,
+                   sum(r.cost_nanousd) / 1e9 AS cost_usd,
+                   sum(r.charge_nanocredits * c.usd_per_credit::numeric) / 1e9 AS revenue_usd,
+                   sum(r.charge_nanocredits * c.usd_per_credit::numeric - r.cost_nanousd) / 1e9 AS profit_usd
+            FROM usage_records r JOIN charge_rules c ON c.id = r.rule_version_id
+            WHERE r.verdict = 'charged' AND r.{_SHOWN.replace(" AND ", " AND r.")}
+            GROUP BY r.event ORDER BY profit_usd LIMIT 20
+            """
+        ),
+        sort_by="profit_usd",
+    )
+    list_price = gauge("farebox_list_price_usd_per_1k", ("model", "kind"), 'model=~"$model", kind=~"input|output"')
+    sheet.lines(
+        "What do 1,000 tokens cost, by model?",
+        "Blended cost of 1,000 tokens, between the list prices of input and output.",
+        "currencyUSD",
+        Query(
+            f"1000 * {rate(_COST, SPENT, ('model',), _M)} / ("
+            f"""{rate("farebox_tokens_total", (*SPENT, "kind"), ("model",), f'{_M}, kind!="reasoning"')} > 0)""",
+            "{{model}} paid",
+        ),
+        Query(list_price, "{{model}} {{kind}}, list"),
+    )
+    kinds = (*SPENT, "kind")
+    at_list = (
+        f"sum by (provider, model) (sum by (provider, model, kind) (max by ({', '.join(kinds)})"
+        f' (increase(farebox_tokens_total{{{ON_THESE}, {_M}, kind!="reasoning"}}[6h]))) / 1000'
+        f" * on (provider, model, kind) max by (provider, model, kind) (farebox_list_price_usd_per_1k{{{ON_THESE}}}))"
+    )
+    paid = f"sum by (provider, model) (max by ({', '.join(SPENT)}) (increase({_COST}{{{ON_THESE}, {_M}}}[6h])))"
+    sheet.lines(
+        "Do we pay the list price?",
+        "What six hours cost against the price book's base prices: 0 is just that, 2 % is an alert.",
+        "percentunit",
+        Query(f"{paid} / ({at_list} > 0) - 1", "{{provider}}/{{model}}"),
+        steps=((None, GREEN), (0.02, YELLOW), (0.1, RED)),
+    )
+    week = f"sum by (event) (max by ({', '.join(SPENT)}) (increase({_COST}{{{ON_THESE}, {_M}}}[7d])))"
+    week_before = week.replace("[7d]", "[7d] offset 7d")
+    sheet.table(
+        "What surprises, week over week?",
+        "Cost of the last seven days, and how many times that of the seven before (where there were any).",
+        "short",
+        Query(f"sort_desc({week})"),
+        Query(f"{week} / ({week_before} > 0)"),
+        width=24,
+    )
+
+
+def _customers(sheet: Sheet) -> None:
+    sheet.row("Are customers well?")
+    credits_in = (
+        "3600 * sum by (source) (max by (source) (rate(farebox_credits_in_total{" + ON_THESE + "}[$__rate_interval])))"
+    )
+    sheet.lines(
+        "Do credits come in as they go out?",
+        "Credits an hour: in by source, out by usage.",
+        "short",
+        Query(credits_in, "in: {{source}}"),
+        Query(_an_hour(_CHARGED), "out"),
+        width=6,
+    )
+    sheet.bars(
+        "How are balances spread?",
+        "Wallets whose balance is below so many credits.",
+        "short",
+        Query(gauge("farebox_wallets_below", ("credits",)), "< {{credits}}", instant=True),
+        Query(gauge("farebox_wallets"), "all", instant=True),
+        width=6,
+    )
+    sheet.lines(
+        "Who will run dry?",
+        "Wallets that last no longer than a day, than a week, at their average spending; and wallets in debt.",
+        "short",
+        Query(gauge("farebox_wallets_running_dry", ("within",)), "within {{within}}"),
+        Query(gauge("farebox_wallets_below", (), 'credits="0"'), "in debt"),
+        width=6,
+    )
+    sheet.table(
+        "Who uses most?",
+        "From the books: the ten wallets that were charged most over the time shown, and what they cost to serve.",
+        "short",
+        Sql(
+            f"""
+            SELECT u.wallet, u.calls, u.credits, u.cost_usd, a.balance_nano / 1e9 AS balance_credits
+            FROM (SELECT tenant_id, wallet, count(*) AS calls, sum(charge_nanocredits) / 1e9 AS credits,
+                         sum(cost_nanousd) / 1e9 AS cost_usd
+                  FROM usage_records WHERE verdict = 'charged' AND {_SHOWN}
+                  GROUP BY tenant_id, wallet ORDER BY credits DESC LIMIT 10) u
+            LEFT JOIN accounts a ON a.tenant_id = u.tenant_id AND a.name = u.wallet AND a.kind = 'wallet'
+            ORDER BY u.credits DESC
+            """
+        ),
+        width=6,
+    )
+
+
+def _plan(sheet: Sheet) -> None:
+    sheet.row("Will it last the month, and do the graphs tell the truth?")
+    daily = f"sum by (dept) (max by ({', '.join(SPENT)}) (rate({_COST}{{{ON_THESE}, {_M}}}[1d])))"
+    sheet.lines(
+        "Will budgets last?",
+        "A month at the rate of the last day, as a share of each department's budget: over 100 % it does not last.",
+        "percentunit",
+        Query(
+            f"{daily} * 86400 * on () group_left () days_in_month()"
+            f" / on (dept) {gauge('farebox_budget_usd', ('dept',))}",
+            "{{dept}}",
+        ),
+        steps=((None, GREEN), (0.8, YELLOW), (1.0, RED)),
+        width=12,
+    )
+    whole = "max by ({}) ({}{{{}}})"
+    labels = ", ".join(SPENT)
+    sheet.table(
+        "Do graphs and books agree?",
+        "Cost of everything ever, by the counters and by the records themselves: to the nano-dollar the same, but for"
+        " what was booked since the last scrape.",
+        "currencyUSD",
+        Query(
+            f"sum({whole.format(labels, _COST, ON_THESE)})"
+            f" - sum({whole.format(labels, 'farebox_reversed_cost_usd_total', ON_THESE)})"
+        ),
+        Sql(
+            "SELECT 'books' AS source, sum(cost_nanousd) / 1e9 AS cost_usd FROM usage_records"
+            " WHERE verdict = 'charged'",
+            "B",
+        ),
+        width=12,
+    )

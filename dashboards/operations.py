@@ -1,0 +1,226 @@
+"""The operations dashboard, for people who are paged: are calls served, are answers good, does the meter keep up?"""
+
+from __future__ import annotations
+
+from building import (
+    GREEN,
+    RED,
+    SERVED,
+    YELLOW,
+    Query,
+    Sheet,
+    gauge,
+    matching,
+    narrowed_by,
+    new_board,
+    own_rate,
+    quantile,
+    rate,
+)
+from grafana_foundation_sdk.builders import dashboard
+
+UID = "farebox-operations"
+_NAMES = ("provider", "model", "route", "region")
+_M = matching(_NAMES)
+_CALLS = "farebox_call_seconds_count"
+_WAIT = ((None, GREEN), (10.0, YELLOW), (20.0, RED))
+_SHARE_OF_ERRORS = ((None, GREEN), (0.01, YELLOW), (0.05, RED))
+_MORE_IS_BETTER = ((None, RED), (0.1, YELLOW), (0.3, GREEN))
+
+
+def _calls(metric: str, *by: str) -> str:
+    return rate(metric, SERVED, by, _M)
+
+
+def _share(part: str, whole: str, *by: str) -> str:
+    """A ratio that says nothing where nothing happened."""
+    return f"{_calls(part, *by)} / ({_calls(whole, *by)} > 0)"
+
+
+def board() -> dashboard.Dashboard:
+    """The dashboard."""
+    made = new_board(
+        UID,
+        "Farebox operations",
+        "Are calls served, are answers good, does the meter keep up? Figures of calls are read from the ledger.",
+        ("farebox-finance", "Farebox finance"),
+    )
+    sheet = Sheet(narrowed_by(made, _CALLS, _NAMES))
+    _at_a_glance(sheet)
+    _service(sheet)
+    _answers(sheet)
+    _meter(sheet)
+    return sheet.board
+
+
+def _at_a_glance(sheet: Sheet) -> None:
+    sheet.row("Is everything well?")
+    sheet.stat("How many calls a second?", "Model calls, each once.", "reqps", Query(_calls(_CALLS)), decimals=1)
+    sheet.stat(
+        "How many fail?",
+        "Share of calls that ended in an error. The objective is 1 % a month.",
+        "percentunit",
+        Query(_share("farebox_call_errors_total", _CALLS)),
+        _SHARE_OF_ERRORS,
+        decimals=1,
+    )
+    sheet.stat(
+        "How long do 95 % take?",
+        "95th percentile of the duration of calls, as the application saw it.",
+        "s",
+        Query(quantile(0.95, "farebox_call_seconds", (), _M)),
+        _WAIT,
+    )
+    sheet.stat(
+        "When do answers begin?",
+        "95th percentile of the time to the first chunk of streamed answers.",
+        "s",
+        Query(quantile(0.95, "farebox_first_chunk_seconds", (), _M)),
+        ((None, GREEN), (2.0, YELLOW), (5.0, RED)),
+    )
+    sheet.stat(
+        "How often does a cache help?",
+        "Share of calls that a cache helped, the provider's prompt cache or the application's own.",
+        "percentunit",
+        Query(_share("farebox_cache_hits_total", "farebox_cache_lookups_total")),
+        _MORE_IS_BETTER,
+        decimals=1,
+    )
+    sheet.stat(
+        "Do reviewers approve?",
+        "Share of answers that people reviewed and approved.",
+        "percentunit",
+        Query(_share("farebox_human_approvals_total", "farebox_human_reviews_total")),
+        ((None, RED), (0.8, YELLOW), (0.9, GREEN)),
+        decimals=1,
+    )
+
+
+def _service(sheet: Sheet) -> None:
+    sheet.row("Are calls served?")
+    sheet.lines(
+        "Which models are called?",
+        "Calls a second by model.",
+        "reqps",
+        Query(_calls(_CALLS, "provider", "model"), "{{provider}}/{{model}}"),
+        stacked=True,
+    )
+    sheet.lines(
+        "Which models fail?",
+        "Share of calls that ended in an error, by model.",
+        "percentunit",
+        Query(_share("farebox_call_errors_total", _CALLS, "provider", "model"), "{{provider}}/{{model}}"),
+        steps=_SHARE_OF_ERRORS,
+    )
+    sheet.lines(
+        "How long do calls take?",
+        "Median, 95th and 99th percentile. The dots are exemplars: each leads to the trace of a call.",
+        "s",
+        *(
+            Query(quantile(q, "farebox_call_seconds", (), _M), f"p{q * 100:.0f}", exemplars=True)
+            for q in (0.5, 0.95, 0.99)
+        ),
+        steps=_WAIT,
+    )
+    sheet.lines(
+        "Which route or region is slow?",
+        "95th percentile of the duration of calls by route and region.",
+        "s",
+        Query(quantile(0.95, "farebox_call_seconds", ("route", "region"), _M), "{{route}} {{region}}"),
+        width=12,
+    )
+    sheet.lines(
+        "When do answers begin, by model?",
+        "95th percentile of the time to the first chunk.",
+        "s",
+        Query(quantile(0.95, "farebox_first_chunk_seconds", ("model",), _M), "{{model}}"),
+        width=12,
+    )
+
+
+def _answers(sheet: Sheet) -> None:
+    sheet.row("Are answers good?")
+    sheet.lines(
+        "Where does a cache help?",
+        "Share of calls that a cache helped, by model.",
+        "percentunit",
+        Query(_share("farebox_cache_hits_total", "farebox_cache_lookups_total", "model"), "{{model}}"),
+        width=6,
+    )
+    sheet.lines(
+        "Do answers cite their sources?",
+        "Average citation rate of the answers for which one was reported.",
+        "percentunit",
+        Query(_share("farebox_citation_rate_sum", "farebox_citation_rate_count", "model"), "{{model}}"),
+        width=6,
+    )
+    sheet.lines(
+        "Which answers do reviewers approve?",
+        "Share of reviewed answers that were approved, by route.",
+        "percentunit",
+        Query(_share("farebox_human_approvals_total", "farebox_human_reviews_total", "route"), "{{route}}"),
+        width=6,
+    )
+    sheet.lines(
+        "How many tokens a second?",
+        "Tokens in and out, by provider.",
+        "short",
+        Query(rate("farebox_call_tokens_total", (*SERVED, "kind"), ("provider", "kind"), _M), "{{provider}} {{kind}}"),
+        width=6,
+        stacked=True,
+    )
+
+
+def _meter(sheet: Sheet) -> None:
+    sheet.row("Does the meter keep up?")
+    sheet.lines(
+        "Are spans taken?",
+        "OTLP requests a second by outcome. Anything but accepted is tried again by its client, or lost.",
+        "reqps",
+        Query(own_rate("farebox_export_requests_total", ("outcome",)), "{{outcome}}"),
+        stacked=True,
+    )
+    sheet.lines(
+        "What becomes of spans?",
+        "Spans a second by verdict.",
+        "short",
+        Query(own_rate("farebox_spans_total", ("verdict",)), "{{verdict}}"),
+        stacked=True,
+    )
+    sheet.lines(
+        "How full is the intake?",
+        "Bytes of requests in hand, of those that a collector may hold.",
+        "percentunit",
+        Query(
+            f"{gauge('farebox_queue_bytes', ('instance',))} / {gauge('farebox_queue_limit_bytes', ('instance',))}",
+            "{{instance}}",
+        ),
+        steps=((None, GREEN), (0.5, YELLOW), (0.8, RED)),
+    )
+    sheet.lines(
+        "How fast are commits?",
+        "Median and 99th percentile of a ledger transaction, of all collectors.",
+        "s",
+        *(
+            Query(f"histogram_quantile({q}, {own_rate('farebox_commit_seconds_bucket', ('le',))})", f"p{q * 100:.0f}")
+            for q in (0.5, 0.99)
+        ),
+        steps=((None, GREEN), (0.25, YELLOW), (1.0, RED)),
+        width=12,
+    )
+    sheet.bars(
+        "What needs somebody?",
+        "Calls without a price or without usage, dead letters, and mismatches that the last audit found: best all 0.",
+        "short",
+        *(
+            Query(
+                f"sum({gauge('farebox_unsettled_records', ('verdict', 'provider', 'model'), matched)}) or vector(0)",
+                name,
+                instant=True,
+            )
+            for name, matched in (("unpriced", 'verdict="unpriced"'), ("unmetered", 'verdict="unmetered"'))
+        ),
+        Query(gauge("farebox_dead_letters"), "dead letters", instant=True),
+        Query(gauge("farebox_audit_mismatches"), "audit mismatches", instant=True),
+        width=12,
+    )
