@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test torture observe dashboards lint types docs format lock clean
+.PHONY: help demo test bench-prices torture observe dashboards lint types docs format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
@@ -14,6 +14,7 @@ help:
 	@echo "make torture      try to lose or double money: some ten minutes of faults on both databases"
 	@echo "make observe      Prometheus and Alertmanager with our rules, beside the demo; Ctrl-C ends them"
 	@echo "make dashboards   write the dashboards' JSON from their code"
+	@echo "make bench-prices time and memory of the price book"
 	@echo "make docs         write the tables of the documentation from the code"
 	@echo "make format       format the code"
 	@echo "make lock         resolve the dependencies again (needs the network)"
@@ -23,6 +24,9 @@ demo: $(INSTALLED)
 
 test: lint types $(INSTALLED)
 	$(VENV_PYTHON) -m pytest -q -n 2 --dist worksteal
+
+bench-prices: $(INSTALLED)
+	$(VENV_PYTHON) benchmarks/prices.py $(ARGS)
 
 torture: $(INSTALLED)
 	$(VENV_PYTHON) tests/torture/run.py $(ARGS)

@@ -7,7 +7,7 @@ whose buckets are unknown stays unmetered whatever else it reports.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 Units = tuple[tuple[str, int], ...]
 
@@ -82,6 +82,24 @@ PER_HOUR: Mapping[str, str] = {
 }
 """Units that calls report in seconds and that may be priced by the hour."""
 
+FALLBACK_UNITS: Mapping[str, str] = {
+    "cache_read": "input",
+    "cache_write": "input",
+    "cache_write_1h": "cache_write",
+    "input_audio": "input",
+    "input_image": "input",
+    "output_audio": "output",
+    "output_image": "output",
+    "output_citation_tokens": "output",
+    "output_video_tokens": "output",
+    "input_video_tokens": "input",
+    "cache_audio_read_tokens": "cache_read",
+    "cache_image_read_tokens": "cache_read",
+    "input_audio_seconds": "audio_seconds",
+    "output_audio_seconds": "audio_seconds",
+}
+"""Where a book has no price of its own for a unit, providers bill it as this one."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -97,6 +115,14 @@ def is_unit_name(name: str) -> bool:
 def can_have_price(unit: str) -> bool:
     """Whether a unit can be in the price book."""
     return unit in UNITS or (unit.startswith(OWN_UNIT) and is_unit_name(unit))
+
+
+def stand_in(unit: str, priced: Container[str]) -> str | None:
+    """The unit whose price a unit has, among those with a price: its own, else its fallback's; None without any."""
+    priced_as: str | None = unit
+    while priced_as is not None and priced_as not in priced:
+        priced_as = FALLBACK_UNITS.get(priced_as)
+    return priced_as
 
 
 def billable_units(counts: Mapping[str, int]) -> Units:

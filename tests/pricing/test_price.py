@@ -1,13 +1,17 @@
 """Hand-worked prices: each kind of condition, each verdict, each assumption."""
 
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
-from farebox_collector.pricing.book import PriceBook
-from farebox_collector.pricing.price import price
+from farebox_collector.pricing.book import PriceBook, price_flags, rate_card
+from farebox_collector.pricing.price import UnknownPrice, bill, cost, price
 from farebox_collector.pricing.rules import RuleBook
 from farebox_collector.records import Buckets, ChargeRule, PricedModel, PricedUsage, PriceVersion, UsageRecord
+from farebox_collector.units import UNITS
 from farebox_collector.verdicts import Verdict
+from hypothesis import given
+from hypothesis import strategies as st
 
 HOUR_NS = 3600 * 10**9
 DAY_NS = 24 * HOUR_NS
@@ -290,3 +294,34 @@ def test_another_provider_s_list_price_is_flagged() -> None:
 def test_a_tier_that_has_no_price_of_its_own_is_flagged() -> None:
     assert priced(service_tier="flex").assumptions == ("service_tier_at_standard_price",)
     assert not priced(service_tier="default").assumptions
+
+
+rates = st.decimals("0.000001", "1", places=7)
+counts = st.builds(Buckets, *(st.integers(0, 10**6) for _ in Buckets._fields))
+
+
+@given(st.dictionaries(st.sampled_from(sorted(UNITS)), rates), st.booleans(), counts)
+def test_the_cost_is_the_sum_of_the_bill(priced_units: dict[str, Decimal], batch: bool, buckets: Buckets) -> None:
+    """Whatever the card has prices for: the short way of every call, and the lines of its receipt."""
+    buckets = buckets._replace(reasoning=min(buckets.reasoning, buckets.output))
+    versions = [
+        PriceVersion(
+            number, "p", "m", unit, 0, 0, 0, usd, 0, None, "s", "1", "batch" if batch and number % 2 else "standard"
+        )
+        for number, (unit, usd) in enumerate(priced_units.items(), start=1)
+    ]
+    card = rate_card(versions, "batch" if batch else "standard")
+    try:
+        lines = bill(card, buckets)
+    except UnknownPrice as error:
+        with pytest.raises(UnknownPrice, match=str(error)):
+            cost(card, buckets)
+        return
+    nanousd, flags = cost(card, buckets)
+    exact = sum(Fraction(line.quantity * line.rate, card.denominator) for line in lines)
+    assert abs(nanousd - exact) <= Fraction(1, 2)
+    assert sorted(flags) == sorted(
+        flag for line in lines for flag in price_flags(line.unit, line.priced_as, card.standard_units)
+    )
+    by_hand = sum(line.quantity * priced_units[line.priced_as] for line in lines) * 10**6
+    assert exact == by_hand

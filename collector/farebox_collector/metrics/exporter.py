@@ -21,8 +21,8 @@ from farebox_collector.metrics import catalogue
 from farebox_collector.metrics.exemplars import Exemplars
 from farebox_collector.metrics.families import Labels, family, histogram, summary
 from farebox_collector.money import NANO
-from farebox_collector.pricing.price import FALLBACK_UNITS
 from farebox_collector.records import UNATTRIBUTED, Buckets
+from farebox_collector.units import FALLBACK_UNITS
 from farebox_collector.verdicts import ONE_CALL, STORED, Verdict
 
 _ALWAYS_SHOWN = frozenset({"input", "output"})

@@ -8,15 +8,15 @@ first asked for: a book of thousands of models is loaded without working out tho
 import json
 from bisect import bisect_right
 from collections import ChainMap, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from fractions import Fraction
 from itertools import zip_longest
 from math import lcm
 from typing import NamedTuple
 
 from farebox_collector.pricing.matching import Recogniser
-from farebox_collector.records import STANDARD, PricedModel, PriceVersion
-from farebox_collector.units import PER_HOUR
+from farebox_collector.records import STANDARD, Buckets, PricedModel, PriceVersion
+from farebox_collector.units import PER_HOUR, REQUESTS, stand_in
 
 STANDARD_TIERS = frozenset({"", "default", STANDARD, "auto", "on_demand", "on-demand", "standard_only"})
 """What providers call the service tier whose price is the standard one."""
@@ -26,6 +26,7 @@ _LOOKUPS_REMEMBERED = 10_000
 _DAY_S = 86_400
 _NS = 10**9
 _HOUR_S = 3600
+_REASONING = "output_reasoning"
 
 
 class RateCard(NamedTuple):
@@ -44,6 +45,13 @@ class RateCard(NamedTuple):
     """What was asked for if the model has a price for it, else `standard`."""
     standard_units: frozenset[str]
     """Units whose price is the standard one although the card's condition is another."""
+    bucket_rates: tuple[int, ...]
+    """The rate of each field of `Buckets`, stand-ins included; for reasoning what it adds to that of output."""
+    marks: tuple[tuple[int, tuple[str, ...] | None], ...]
+    """(field of `Buckets`, what to flag if it has tokens) where there is something to flag; None: it has no price."""
+    fee: int
+    """For each call, over the denominator."""
+    fee_flags: tuple[str, ...]
 
 
 class _Period(NamedTuple):
@@ -218,17 +226,48 @@ def rate_card(versions: Sequence[PriceVersion], condition: str = STANDARD) -> Ra
         if hours in exact:
             exact.setdefault(seconds, exact[hours] / _HOUR_S)
     denominator = lcm(*(rate.denominator for rate in exact.values()))
+    rates = {unit: int(rate * denominator) for unit, rate in exact.items()}
     own = any(row.condition == condition for row in versions)
+    standard_units: frozenset[str] = frozenset()
+    if own and condition != STANDARD:
+        standard_units = frozenset(row.unit for row in versions if row.condition == STANDARD)
+    bucket_rates, marks = _by_bucket(rates, standard_units)
     return RateCard(
         provider=versions[0].provider if versions else "",
         model=versions[0].model if versions else "",
-        rates={unit: int(rate * denominator) for unit, rate in exact.items()},
+        rates=rates,
         denominator=denominator,
         version_ids=json.dumps(sorted(row.id for row in versions), separators=(",", ":")),
         condition=condition if own else STANDARD,
-        standard_units=(
-            frozenset(row.unit for row in versions if row.condition == STANDARD)
-            if own and condition != STANDARD
-            else frozenset()
-        ),
+        standard_units=standard_units,
+        bucket_rates=bucket_rates,
+        marks=marks,
+        fee=rates.get(REQUESTS, 0),
+        fee_flags=price_flags(REQUESTS, REQUESTS, standard_units) if REQUESTS in rates else (),
     )
+
+
+def price_flags(unit: str, priced_as: str, standard_units: Container[str]) -> tuple[str, ...]:
+    """What is said of a unit that is billed at another's price, or at the standard one in another condition."""
+    flags: tuple[str, ...] = () if priced_as == unit else (f"{unit}_at_{priced_as}_price",)
+    return (*flags, f"{unit}_at_standard_price") if priced_as in standard_units else flags
+
+
+def _by_bucket(
+    rates: Mapping[str, int], standard_units: Container[str]
+) -> tuple[tuple[int, ...], tuple[tuple[int, tuple[str, ...] | None], ...]]:
+    """`RateCard.bucket_rates` and `RateCard.marks`."""
+    found: list[int] = []
+    marks: list[tuple[int, tuple[str, ...] | None]] = []
+    for index, bucket in enumerate(Buckets._fields):
+        unit = _REASONING if bucket == "reasoning" else bucket
+        priced_as = stand_in(unit, rates)
+        rate = 0 if priced_as is None else rates[priced_as]
+        if unit is _REASONING:
+            found.append(rate - rates.get("output", 0) if priced_as else 0)
+        else:
+            found.append(rate)
+        flags = None if priced_as is None else price_flags(unit, priced_as, standard_units)
+        if flags or (flags is None and unit is not _REASONING):
+            marks.append((index, flags))
+    return tuple(found), tuple(marks)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from farebox_collector.money import round_half_even
 from farebox_collector.pricing.book import RateCard
-from farebox_collector.pricing.price import FALLBACK_UNITS, UnknownPrice, bill
+from farebox_collector.pricing.price import UnknownPrice, bill
 from farebox_collector.records import Buckets
-from farebox_collector.units import REQUESTS
+from farebox_collector.units import REQUESTS, stand_in
 
 _OUTPUT = frozenset({"output", "output_audio", "output_image", "output_reasoning"})
 _UNCACHED = {"cache_read": "input", "cache_write": "input", "cache_write_1h": "input"}
@@ -137,11 +137,9 @@ def _list_cost(rates: Mapping[str, Fraction] | None, buckets: Buckets) -> Fracti
     for unit, count in zip(Buckets._fields, buckets, strict=True):
         if not count or unit == "reasoning":
             continue
-        priced_as = _UNCACHED.get(unit, unit)
-        while priced_as not in rates:
-            if priced_as not in FALLBACK_UNITS:
-                return None
-            priced_as = FALLBACK_UNITS[priced_as]
+        priced_as = stand_in(_UNCACHED.get(unit, unit), rates)
+        if priced_as is None:
+            return None
         total += count * rates[priced_as]
     return total
 

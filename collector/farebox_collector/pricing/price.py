@@ -1,14 +1,15 @@
 """Price one usage record: what it cost, what it is charged, or why neither is known yet."""
 
 from collections.abc import Mapping
+from operator import mul
 from typing import NamedTuple
 
 from farebox_collector.money import NANO, round_half_even
-from farebox_collector.pricing.book import STANDARD_TIERS, PriceBook, RateCard
+from farebox_collector.pricing.book import STANDARD_TIERS, PriceBook, RateCard, price_flags
 from farebox_collector.pricing.providers import book_provider
 from farebox_collector.pricing.rules import RuleBook
 from farebox_collector.records import STANDARD, Buckets, PricedUsage, UsageRecord
-from farebox_collector.units import INPUT_TOKENS, REQUESTS, Units
+from farebox_collector.units import INPUT_TOKENS, REQUESTS, Units, stand_in
 from farebox_collector.verdicts import Verdict
 
 AHEAD_NS = 5 * 60 * 10**9
@@ -17,25 +18,6 @@ AHEAD_NS = 5 * 60 * 10**9
 MAX_COST_NANOUSD = 10_000 * NANO
 MAX_CHARGE_NANOCREDITS = 1_000_000 * NANO
 """What one call can cost and be charged at most: more is a broken sender, and the sums of a batch must fit a column."""
-
-FALLBACK_UNITS = {
-    "cache_read": "input",
-    "cache_write": "input",
-    "cache_write_1h": "cache_write",
-    "input_audio": "input",
-    "input_image": "input",
-    "output_audio": "output",
-    "output_image": "output",
-    "output_citation_tokens": "output",
-    "output_video_tokens": "output",
-    "input_video_tokens": "input",
-    "cache_audio_read_tokens": "cache_read",
-    "cache_image_read_tokens": "cache_read",
-    "input_audio_seconds": "audio_seconds",
-    "output_audio_seconds": "audio_seconds",
-}
-"""Where a book has no price of its own for a unit, providers bill it as this one."""
-
 
 CLOCK_ASSUMPTION = "start_time_out_of_range"
 _AT_ANOTHER_PRICE = "_price"
@@ -120,15 +102,27 @@ class Line(NamedTuple):
 
 
 def cost(card: RateCard, buckets: Buckets, units: Units = ()) -> tuple[int, tuple[str, ...]]:
-    """Nano-USD that a call costs, and which units were billed at another unit's price. Raises UnknownPrice."""
+    """Nano-USD that a call costs, and which units were billed at another unit's price. Raises UnknownPrice.
+
+    It is the sum of the `bill`, without making it: every call comes through here.
+    """
+    if units:
+        return _cost_of_bill(card, buckets, units)
+    fallbacks = card.fee_flags
+    for index, flags in card.marks:
+        if buckets[index]:
+            if flags is None:
+                raise UnknownPrice(Buckets._fields[index])
+            fallbacks += flags
+    return round_half_even(card.fee + sum(map(mul, buckets, card.bucket_rates)), card.denominator), fallbacks
+
+
+def _cost_of_bill(card: RateCard, buckets: Buckets, units: Units) -> tuple[int, tuple[str, ...]]:
     exact = 0
     fallbacks: tuple[str, ...] = ()
     for unit, count, priced_as, rate in bill(card, buckets, units):
         exact += count * rate
-        if priced_as is not unit:
-            fallbacks += (f"{unit}_at_{priced_as}_price",)
-        if card.standard_units and priced_as in card.standard_units:
-            fallbacks += (f"{unit}_at_standard_price",)
+        fallbacks += price_flags(unit, priced_as, card.standard_units)
     return round_half_even(exact, card.denominator), fallbacks
 
 
@@ -157,11 +151,9 @@ def bill(card: RateCard, buckets: Buckets, units: Units = ()) -> list[Line]:
 
 def _line(rates: Mapping[str, int], unit: str, count: int) -> Line:
     """The line of one unit, at its own price or at that of the unit that stands in for it. Raises UnknownPrice."""
-    priced_as = unit
-    while priced_as not in rates:
-        if priced_as not in FALLBACK_UNITS:
-            raise UnknownPrice(unit)
-        priced_as = FALLBACK_UNITS[priced_as]
+    priced_as = stand_in(unit, rates)
+    if priced_as is None:
+        raise UnknownPrice(unit)
     return Line(unit, count, priced_as, rates[priced_as])
 
 
