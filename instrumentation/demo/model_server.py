@@ -196,13 +196,14 @@ def leave(_signal: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """Serve until a signal comes."""
     parser = argparse.ArgumentParser(description="A model server on loopback, OpenAI- and Anthropic-like.")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen; anybody who reaches it may use it")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", arguments.port))
+    listener.bind((arguments.host, arguments.port))
     config = uvicorn.Config(
         application, access_log=False, log_level="warning", lifespan="off", timeout_graceful_shutdown=2
     )

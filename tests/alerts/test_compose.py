@@ -1,0 +1,211 @@
+"""docker-compose.yml against all that it mounts: no container runs here, so names, ports and files are compared."""
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from farebox_collector.settings import Settings
+
+REPOSITORY = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+LISTENS = {
+    "collector-1": {4317, 4318, 8080, 9464},
+    "collector-2": {4317, 4318, 8080, 9464},
+    "postgres": {5432},
+    "balancer": {4317, 4318, 8080},
+    "otelcol": {4317, 4318, 13133},
+    "tempo": {3200, 4317},
+    "prometheus": {9090},
+    "alertmanager": {9093},
+    "grafana": {3000},
+    "model-server": {8090},
+}
+"""What each image listens on, by its documentation or by the configuration that is mounted into it."""
+
+_SECRET = re.compile(r"(?i)\b(\w*(?:password|secret|api_key|token)\w*):[ ]+(\S+)")
+each_service = pytest.mark.parametrize("name", SERVICES)
+
+
+def text(path: str) -> str:
+    return (REPOSITORY / path).read_text(encoding="utf-8")
+
+
+def networks(name: str) -> set[str]:
+    return set(SERVICES[name].get("networks", ()))
+
+
+def resolve(host: str) -> str:
+    """The service that a host name leads to."""
+    for name, service in SERVICES.items():
+        attached = service.get("networks", {})
+        aliases = [a for net in attached.values() for a in net.get("aliases", ())] if isinstance(attached, dict) else []
+        if host == name or host in aliases:
+            return name
+    raise AssertionError(f"no service is called {host}")
+
+
+def assert_reachable(caller: str, address: str) -> None:
+    """A host and port that one service calls: somebody listens there, on a network that both are on."""
+    split = urlsplit(address if "//" in address else f"//{address}")
+    assert split.hostname
+    service = resolve(split.hostname)
+    assert split.port in LISTENS[service], address
+    assert networks(caller) & networks(service), f"{caller} cannot reach {service}"
+
+
+@each_service
+def test_mounts_exist_and_volumes_are_declared(name: str) -> None:
+    for mount in SERVICES[name].get("volumes", ()):
+        source, target, *mode = mount.split(":")
+        if source.startswith("./"):
+            assert (REPOSITORY / source).exists(), mount
+            assert mode == ["ro"], f"{mount}: nothing in a container writes the repository"
+        else:
+            assert source in COMPOSE["volumes"], mount
+        assert target.startswith("/")
+
+
+@each_service
+def test_images_are_pinned_and_nothing_is_published_beyond_loopback(name: str) -> None:
+    service = SERVICES[name]
+    image, _, tag = service["image"].rpartition(":")
+    assert image
+    assert tag
+    assert tag != "latest"
+    if tag == "local":
+        dockerfile = text(service["build"]["dockerfile"])
+        assert f" AS {service['build']['target']}\n" in dockerfile
+    for port in service.get("ports", ()):
+        assert re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port), port
+        assert int(port.split(":")[1]) in LISTENS[name]
+        assert "outside" in networks(name), "what is published needs a network that leads out"
+
+
+@each_service
+def test_dependencies_exist_and_can_become_what_is_waited_for(name: str) -> None:
+    for other, wanted in SERVICES[name].get("depends_on", {}).items():
+        assert other in SERVICES
+        if wanted["condition"] == "service_healthy":
+            assert "healthcheck" in SERVICES[other], f"{name} waits for the health of {other}"
+    assert networks(name) <= set(COMPOSE["networks"])
+
+
+@each_service
+def test_what_runs_for_long_may_do_little(name: str) -> None:
+    service = SERVICES[name]
+    if name in ("first-start", "postgres"):
+        return
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_no_secret_is_in_any_file() -> None:
+    paths = ["docker-compose.yml", *(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "deploy").rglob("*.*"))]
+    for path in paths:
+        for key, value in re.findall(_SECRET, re.sub(r"#.*", "", text(path))):
+            assert value.startswith(("/secrets/", "$__file{/secrets/")), f"{path}: {key}"
+
+
+def test_settings_of_the_collector_are_settings() -> None:
+    for name in ("collector-1", "collector-2"):
+        environment = SERVICES[name]["environment"]
+        assert {key.removeprefix("FAREBOX_").lower() for key in environment} <= set(Settings.model_fields)
+        values = {key.removeprefix("FAREBOX_").lower(): value for key, value in environment.items()}
+        made = Settings(**values)
+        for address in made.addresses.values():
+            assert int(address.rpartition(":")[2]) in LISTENS[name]
+        assert_reachable(name, "postgres:5432")
+        assert made.database_url.startswith("postgresql+psycopg://farebox@postgres/farebox")
+        assert {"collector", name} <= set(made.allowed_hosts)
+
+
+def test_prometheus_and_alertmanager_reach_what_they_ask() -> None:
+    for path in sorted((REPOSITORY / "alerts/targets").glob("*.yml")):
+        for group in yaml.safe_load(path.read_text(encoding="utf-8")):
+            for target in group["targets"]:
+                assert_reachable("prometheus", target)
+    collectors = yaml.safe_load(text("alerts/targets/collectors.yml"))[0]["targets"]
+    assert {target.split(":")[0] for target in collectors} == {"collector-1", "collector-2"}
+    routes = yaml.safe_load(text("alerts/alertmanager.yml"))
+    webhooks = [hook for receiver in routes["receivers"] for hook in receiver.get("webhook_configs", ())]
+    assert webhooks
+    for hook in webhooks:
+        assert_reachable("alertmanager", hook["url"])
+        assert f"[ -s {hook['http_config']['authorization']['credentials_file'].removeprefix('secrets/')} ]" in text(
+            "deploy/first-start.sh"
+        )
+
+
+def test_the_balancer_and_the_queue_lead_to_the_collectors() -> None:
+    configuration = text("deploy/nginx.conf")
+    assert {int(port) for port in re.findall(r"listen (\d+);", configuration)} == LISTENS["balancer"]
+    upstreams = re.findall(r"server ([\w-]+:\d+);", configuration)
+    assert len(upstreams) == 6
+    for address in upstreams:
+        assert_reachable("balancer", address)
+    queue = yaml.safe_load(text("deploy/otelcol.yaml"))
+    for exporter in queue["exporters"].values():
+        assert_reachable("otelcol", exporter["endpoint"])
+    farebox = queue["exporters"]["otlp/farebox"]
+    assert farebox["sending_queue"]["storage"] in queue["service"]["extensions"], "the queue survives a restart"
+    assert queue["extensions"]["file_storage"]["directory"] in {
+        mount.split(":")[1] for mount in SERVICES["otelcol"]["volumes"]
+    }
+    assert farebox["retry_on_failure"]["max_elapsed_time"] == "0s", "nothing is given up"
+
+
+def test_grafana_finds_its_sources_and_dashboards() -> None:
+    sources = {
+        source["uid"]: source for source in yaml.safe_load(text("deploy/grafana/datasources.yml"))["datasources"]
+    }
+    for source in sources.values():
+        assert_reachable("grafana", source["url"])
+    assert sources["prometheus"]["jsonData"]["exemplarTraceIdDestinations"][0]["datasourceUid"] in sources
+    (provider,) = yaml.safe_load(text("deploy/grafana/dashboards.yml"))["providers"]
+    assert f"./dashboards:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
+    for board in (REPOSITORY / "dashboards").glob("*.json"):
+        for variable in yaml.safe_load(board.read_text(encoding="utf-8"))["templating"]["list"]:
+            if variable["type"] == "datasource":
+                assert sources[variable["current"]["value"]]["type"] == variable["query"]
+
+
+def test_the_demo_sends_to_the_queue() -> None:
+    assert_reachable("demo", SERVICES["demo"]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"])
+    assert_reachable("demo", "model-server:8090")
+    assert "http://model-server:8090" in text("deploy/Dockerfile")
+
+
+def test_the_images_lock_is_part_of_the_lock() -> None:
+    def pins(path: str) -> set[str]:
+        return set(re.findall(r"^([\w.\[\],-]+==\S+)", text(path), re.MULTILINE))
+
+    def bare(found: set[str]) -> set[str]:
+        return {re.sub(r"\[.*?\]", "", pin) for pin in found}
+
+    assert bare(pins("deploy/requirements.lock")) <= bare(pins("requirements.lock")), "run `make lock`"
+    named = set(re.findall(r'^    "([a-z0-9-]+)', text("pyproject.toml").split("[project.scripts]")[0], re.MULTILINE))
+    assert named <= {pin.split("==")[0] for pin in bare(pins("deploy/requirements.lock"))}, "run `make lock`"
+
+
+def test_the_dockerfile_runs_nothing_as_root_and_copies_what_is_let_in() -> None:
+    dockerfile = text("deploy/Dockerfile")
+    stages = dockerfile.split("\nFROM ")
+    for stage in stages[1:]:
+        if " AS build" in stage:
+            continue
+        assert re.search(r"^USER 10001$", stage, re.MULTILINE)
+    let_in = {line[1:] for line in text(".dockerignore").splitlines() if line.startswith("!")}
+    copied = [
+        source
+        for line in re.findall(r"^COPY (?!--from)(.+)$", dockerfile, re.MULTILINE)
+        for source in line.split()[:-1]
+    ]
+    assert copied
+    for source in copied:
+        assert (REPOSITORY / source).exists(), source
+        assert source in let_in or Path(source).parts[0] in let_in, source
