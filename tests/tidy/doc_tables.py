@@ -18,6 +18,7 @@ from farebox_collector.cli import app
 from farebox_collector.ledger.audit import CHECKS
 from farebox_collector.metrics.catalogue import CATALOGUE
 from farebox_collector.settings import Settings
+from farebox_collector.units import UNITS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -63,6 +64,11 @@ def commands_table() -> str:
     return _table(("command", "what it does"), rows)
 
 
+def units_table() -> str:
+    """Every unit that can have a price."""
+    return _table(("unit", "what is counted"), [(f"`{unit}`", meaning) for unit, meaning in UNITS.items()])
+
+
 def audit_table() -> str:
     """Every check of the audit."""
     return _table(("check", "what must hold"), [(f"`{check.name}`", check.meaning) for check in CHECKS])
@@ -88,6 +94,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "metrics": ("docs/metrics.md", metrics_table),
     "verdicts": ("docs/verdicts.md", verdicts_table),
     "audit": ("docs/reliability.md", audit_table),
+    "units": ("docs/prices.md", units_table),
     "alerts": ("docs/alerts.md", alerts_table),
 }
 
