@@ -161,14 +161,15 @@ async def _running(
     keyring = KeyRing(database, clock)
     intake = Intake(pipeline, keyring, meters)
     wanted = dialects.wanted_attributes(settings.wallet_attributes)
-    decode_protobuf = ProtobufDecoder(wanted, dialects.unique_attributes())
+    reduced = dialects.reduced_attributes()
+    decode_protobuf = ProtobufDecoder(wanted, dialects.unique_attributes(), reduced)
     started = False
 
     def ready() -> bool:
         return started and not stop.is_set()
 
     otlp_http = http_receiver.application(
-        intake, decode_protobuf, JsonDecoder(wanted), settings.max_request_bytes, settings.request_seconds
+        intake, decode_protobuf, JsonDecoder(wanted, reduced), settings.max_request_bytes, settings.request_seconds
     )
     async with contextlib.AsyncExitStack() as stack:
         grpc_server = grpc_receiver.server(

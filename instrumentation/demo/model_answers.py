@@ -143,8 +143,9 @@ def openai_chat(call: Call) -> Json:
 
 def openai_chat_events(call: Call) -> Iterator[str]:
     """The stream of ``/v1/chat/completions``."""
-    # The real API adds the usage chunk, and a null usage on all others, only when the caller opts in.
-    include_usage = bool((call.body.get("stream_options") or {}).get("include_usage"))
+    # The real API adds the usage chunk, and a null usage on all others, only when the caller opts in; Mistral always.
+    asked_for = bool((call.body.get("stream_options") or {}).get("include_usage"))
+    include_usage = asked_for or call.model.startswith("mistral")
     created = int(time.time())
 
     def chunk(choices: list[Json], usage: Json | None = None) -> str:
@@ -225,7 +226,10 @@ def openai_embeddings(call: Call) -> Json:
     vector = [1.0 / (index + 1) for index in range(EMBEDDING_DIMENSIONS)]
     packed = base64.b64encode(struct.pack(f"<{EMBEDDING_DIMENSIONS}f", *vector)).decode()
     embedding = packed if call.body.get("encoding_format") == "base64" else vector
+    # Mistral gives embeddings an id, OpenAI does not.
+    identity = {"id": call.response_id} if call.model.startswith("mistral") else {}
     return {
+        **identity,
         "object": "list",
         "data": [
             {"object": "embedding", "index": index, "embedding": embedding}

@@ -5,7 +5,7 @@
 prints ``{"port": N}`` on one line once it listens. SIGTERM or SIGINT ends it with status 0.
 
 Paths, as at the providers: ``/v1/chat/completions``, ``/v1/responses``, ``/v1/embeddings`` (OpenAI),
-``/v1/messages`` (Anthropic) and ``/v1beta/models/MODEL:generateContent`` (Google). All but embeddings also stream, as
+``/v1/messages`` (Anthropic) and ``/v1/models/MODEL:generateContent``, also under ``/v1beta`` (Google). All but embeddings also stream, as
 server-sent events, for ``"stream": true`` or, at Google, ``:streamGenerateContent``. The model of the response is the
 model of the request. Who offers tools gets a call of the first, without arguments, until its result is sent along
 (chat completions and messages, not streamed).
@@ -122,7 +122,7 @@ async def responses(request: Request) -> Response:
 
 async def embeddings(request: Request) -> Response:
     """POST /v1/embeddings."""
-    return JSONResponse(openai_embeddings(await read_call(request, "")))
+    return JSONResponse(openai_embeddings(await read_call(request, "embd-")))
 
 
 async def messages(request: Request) -> Response:
@@ -132,12 +132,12 @@ async def messages(request: Request) -> Response:
 
 
 async def generate_content(request: Request) -> Response:
-    """POST /v1beta/models/MODEL:generateContent."""
+    """POST /v1/models/MODEL:generateContent."""
     return JSONResponse(google_content(await read_call(request, "")))
 
 
 async def stream_generate_content(request: Request) -> Response:
-    """POST /v1beta/models/MODEL:streamGenerateContent."""
+    """POST /v1/models/MODEL:streamGenerateContent."""
     return event_stream(google_events(await read_call(request, "")))
 
 
@@ -168,11 +168,13 @@ application = Starlette(
         Route("/v1/responses", steered(responses, openai_error), methods=["POST"]),
         Route("/v1/embeddings", steered(embeddings, openai_error), methods=["POST"]),
         Route("/v1/messages", steered(messages, anthropic_error), methods=["POST"]),
-        Route("/v1beta/models/{model}:generateContent", steered(generate_content, google_error), methods=["POST"]),
-        Route(
-            "/v1beta/models/{model}:streamGenerateContent",
-            steered(stream_generate_content, google_error),
-            methods=["POST"],
+        *(
+            Route(f"/{version}/models/{{model}}:{method}", steered(endpoint, google_error), methods=["POST"])
+            for version in ("v1", "v1beta")
+            for method, endpoint in (
+                ("generateContent", generate_content),
+                ("streamGenerateContent", stream_generate_content),
+            )
         ),
     ]
 )

@@ -150,7 +150,8 @@ def test_an_unknown_operation_that_used_tokens_is_a_call() -> None:
 
 
 def test_agents_are_told_from_calls() -> None:
-    assert read({**CALL, "gen_ai.operation.name": "invoke_agent"}).summary
+    used = {"gen_ai.usage.input_tokens": 1, "gen_ai.usage.output_tokens": 1}
+    assert read({**CALL, **used, "gen_ai.operation.name": "invoke_agent"}).summary
     assert not read(CALL).summary
 
 

@@ -24,6 +24,7 @@ from spans import export_request, json_body, json_document, llm_span, protobuf_b
 WALLET_ATTRIBUTES = ("user.id", "enduser.id")
 WANTED = dialects.wanted_attributes(WALLET_ATTRIBUTES)
 ONCE = dialects.unique_attributes()
+REDUCED = dialects.reduced_attributes()
 PRIVATE = ("gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.prompt", "gen_ai.completion", "http.url", "")
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -32,11 +33,11 @@ MANY = settings(max_examples=150, deadline=None, database=None, suppress_health_
 
 
 def protobuf_decoder() -> ProtobufDecoder:
-    return ProtobufDecoder(WANTED, ONCE)
+    return ProtobufDecoder(WANTED, ONCE, REDUCED)
 
 
 def json_decoder() -> JsonDecoder:
-    return JsonDecoder(WANTED)
+    return JsonDecoder(WANTED, REDUCED)
 
 
 def any_value(value: Any) -> AnyValue:
@@ -145,7 +146,10 @@ def expected_attributes(pairs: Iterable[KeyValue]) -> dict[str, AttributeValue]:
             value = getattr(pair.value, kind)
             if kind == "array_value":
                 value = tuple(item.string_value for item in value.values if item.HasField("string_value"))
-            attributes[pair.key] = value
+            if pair.key in REDUCED:
+                value = REDUCED[pair.key](value) if kind == "string_value" else None
+            if value is not None:
+                attributes[pair.key] = value
     return attributes
 
 

@@ -1,35 +1,34 @@
-"""OpenTelemetry GenAI semantic conventions, from 1.26 (prompt_tokens) to today's keys.
+"""OpenTelemetry GenAI semantic conventions, from 1.26 (prompt_tokens) to today's keys, and those who speak them.
 
-Source: the registry of `gen_ai.*` attributes and its deprecation notes. Since 1.40 the input count includes cache reads
-and writes; older emitters disagree, so the counts themselves decide where they can: a cache larger than the input
-cannot be inside it.
+Source: the registry of `gen_ai.*` attributes and its deprecation notes. OpenLLMetry, OpenLIT, pydantic-ai and Logfire
+write the same keys with habits of their own; `emitters.py` knows them by their scope and gives the record its dialect.
 """
 
 from farebox_collector.dialects.attribution import Origin
-from farebox_collector.dialects.text import InvalidCount, first_count, first_identity, first_text
+from farebox_collector.dialects.counts import disjoint, reported_in
+from farebox_collector.dialects.emitters import COUNT_KEYS, RAW_USAGE, Emitter, emitter_of
+from farebox_collector.dialects.other_units import units_of
+from farebox_collector.dialects.record import nanoseconds, usage_record
+from farebox_collector.dialects.text import InvalidCount, Reductions, first_count, first_identity, first_text
+from farebox_collector.dialects.usage_json import numbers_in, parsed, provider_usage, web_searches
 from farebox_collector.records import Attributes, Buckets, NotBillable, Rejected, Span, UsageRecord
+from farebox_collector.units import InvalidUnit
 
 NAME = "genai"
 
 _PROVIDER = ("gen_ai.provider.name", "gen_ai.system")
-_INPUT = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
-_OUTPUT = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
-_CACHE_READ = ("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens")
-_CACHE_WRITE = (
-    "gen_ai.usage.cache_write.input_tokens",
-    "gen_ai.usage.cache_creation.input_tokens",
-    "gen_ai.usage.cache_creation_input_tokens",
-)
-# Only the Anthropic client's own spans tell how long a cache lives; everybody else's writes are taken for the default.
-_CACHE_WRITE_1H = ("anthropic.usage.cache_creation.ephemeral_1h_input_tokens",)
-_REASONING = ("gen_ai.usage.reasoning.output_tokens", "gen_ai.usage.reasoning_tokens")
-_INPUT_AUDIO = ("gen_ai.usage.audio.input_tokens",)
-_OUTPUT_AUDIO = ("gen_ai.usage.audio.output_tokens",)
 _SERVICE_TIER = (
     "openai.response.service_tier",
     "gen_ai.openai.response.service_tier",
     "anthropic.response.service_tier",
 )
+_FIRST_CHUNK = (
+    "gen_ai.response.time_to_first_chunk",
+    "gen_ai.client.operation.time_to_first_chunk",
+    "gen_ai.server.time_to_first_token",
+)
+_PARTIAL = ("gen_ai.usage.partial.input_tokens", "gen_ai.usage.partial.output_tokens")
+_MISSING = "farebox.usage.missing"
 
 KEYS = frozenset(
     {
@@ -37,31 +36,28 @@ KEYS = frozenset(
         "gen_ai.request.model",
         "gen_ai.response.model",
         "gen_ai.response.id",
-        "gen_ai.response.time_to_first_chunk",
+        "gen_ai.is_streaming",
         "error.type",
+        "logfire.span_type",
+        RAW_USAGE,
+        _MISSING,
     }
-).union(
-    _PROVIDER,
-    _INPUT,
-    _OUTPUT,
-    _CACHE_READ,
-    _CACHE_WRITE,
-    _CACHE_WRITE_1H,
-    _REASONING,
-    _INPUT_AUDIO,
-    _OUTPUT_AUDIO,
-    _SERVICE_TIER,
-)
-ONCE = frozenset({"gen_ai.response.id", "gen_ai.response.time_to_first_chunk"})
+).union(_PROVIDER, _SERVICE_TIER, _FIRST_CHUNK, _PARTIAL, COUNT_KEYS)
+ONCE = frozenset({"gen_ai.response.id", *_FIRST_CHUNK, RAW_USAGE})
+REDUCED: Reductions = {RAW_USAGE: numbers_in}
 
 MODEL_CALLS = frozenset({"chat", "text_completion", "generate_content", "embeddings"})
 SUMMARIES = frozenset({"invoke_agent", "invoke_workflow"})
 """Operations whose usage repeats that of the calls inside them."""
-NO_TOKENS = frozenset({"execute_tool", "create_agent", "fetch_response", "retrieval", "plan"})
+NO_TOKENS = frozenset(
+    {"execute_tool", "create_agent", "fetch_response", "retrieval", "plan", "agent_step", "execute_task"}
+)
 
-_NO_ID = (b"", bytes(8), bytes(16))
 _NO_TOKENS_READING = NotBillable("operation_makes_no_tokens")
 _NO_MODEL_READING = NotBillable("names_no_model")
+_EMPTY_SUMMARY = NotBillable("summary_without_usage")
+_PARTIAL_READING = NotBillable("usage_is_on_the_parent")
+_OPENED_STREAM = NotBillable("usage_comes_with_the_stream")
 
 
 def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | None:
@@ -73,99 +69,91 @@ def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | N
         return None
     if operation in NO_TOKENS:
         return _NO_TOKENS_READING
+    emitter = emitter_of(span.scope_name, span.scope_version, provider)
     try:
-        buckets, assumptions = _buckets(attributes)
-    except InvalidCount as error:
+        buckets, assumptions = _buckets(attributes, emitter)
+        units = units_of(attributes, _searches(attributes, emitter) if emitter.searches else 0)
+    except (InvalidCount, InvalidUnit) as error:
         return Rejected(str(error))
-    request_model = first_text(attributes, "gen_ai.request.model")
-    response_model = first_text(attributes, "gen_ai.response.model")
-    if buckets is None and not request_model and not response_model:
-        return _NO_MODEL_READING
-    if operation not in MODEL_CALLS and operation not in SUMMARIES:
-        if buckets is None:
-            return _NO_TOKENS_READING
+    if buckets is None and _MISSING not in attributes:
+        reading = _without_usage(span, emitter, operation)
+        if reading is not None:
+            return reading
+    elif operation not in MODEL_CALLS and operation not in SUMMARIES:
         assumptions += ("operation_unknown",)
-    if len(span.trace_id) != 16 or span.trace_id in _NO_ID or len(span.span_id) != 8 or span.span_id in _NO_ID:
-        return Rejected("the trace id or span id is missing or malformed")
-    return UsageRecord(
-        trace_id=span.trace_id,
-        span_id=span.span_id,
-        parent_span_id=span.parent_span_id,
-        started_at_ns=span.start_ns,
-        latency_ns=max(0, span.end_ns - span.start_ns),
-        wallet=origin.wallet,
-        event=origin.event,
-        action_id=origin.action_id,
+    return usage_record(
+        span,
+        origin,
+        dialect=emitter.dialect,
         operation=operation,
         provider=provider,
-        request_model=request_model,
-        response_model=response_model,
+        request_model=first_text(attributes, "gen_ai.request.model"),
+        response_model=first_text(attributes, "gen_ai.response.model"),
         response_id=first_identity(attributes, "gen_ai.response.id"),
         service_tier=first_text(attributes, *_SERVICE_TIER),
-        error_type=first_text(attributes, "error.type") or ("error" if span.failed else ""),
+        error_type=first_text(attributes, "error.type"),
         buckets=buckets,
         summary=operation in SUMMARIES,
-        time_to_first_chunk_ns=_nanoseconds(attributes.get("gen_ai.response.time_to_first_chunk")),
-        dept=origin.dept,
-        project=origin.project,
-        task=origin.task,
-        route=origin.route,
-        region=origin.region,
-        dialect=NAME,
-        assumptions=origin.assumptions + assumptions,
-        quality=origin.quality,
+        time_to_first_chunk_ns=_first_chunk(attributes),
+        assumptions=assumptions,
+        units=units,
     )
 
 
-def _buckets(attributes: Attributes) -> tuple[Buckets | None, tuple[str, ...]]:
+def _without_usage(span: Span, emitter: Emitter, operation: str) -> NotBillable | None:
+    """Why a span without usage is no model call; None if it is one."""
+    attributes = span.attributes
+    if not first_text(attributes, "gen_ai.request.model", "gen_ai.response.model"):
+        return _NO_MODEL_READING
+    if operation in SUMMARIES:
+        return _EMPTY_SUMMARY
+    if operation not in MODEL_CALLS:
+        return _NO_TOKENS_READING
+    if any(key in attributes for key in _PARTIAL):
+        return _PARTIAL_READING
+    opens = emitter.usage_json and attributes.get("logfire.span_type") == "span"
+    if opens and not span.failed and "gen_ai.response.id" not in attributes:
+        # Logfire tells of a stream twice: when it opens, and in a span of its own when it is over.
+        return _OPENED_STREAM
+    return None
+
+
+def _buckets(attributes: Attributes, emitter: Emitter) -> tuple[Buckets | None, tuple[str, ...]]:
     """Disjoint buckets and what was assumed; None without any usage. Raises InvalidCount for contradictions."""
-    reported_input = first_count(attributes, *_INPUT)
-    reported_output = first_count(attributes, *_OUTPUT)
-    if reported_input is None and reported_output is None:
-        return None, ()
-    cache_read = first_count(attributes, *_CACHE_READ) or 0
-    cache_write = first_count(attributes, *_CACHE_WRITE) or 0
-    cache_write_1h = first_count(attributes, *_CACHE_WRITE_1H)
-    reasoning = first_count(attributes, *_REASONING) or 0
-    input_audio = first_count(attributes, *_INPUT_AUDIO) or 0
-    output_audio = first_count(attributes, *_OUTPUT_AUDIO) or 0
     assumptions: tuple[str, ...] = ()
-
-    remaining_input = reported_input or 0
-    if reported_input is None:
-        assumptions += ("input_tokens_missing",)
-    if cache_read + cache_write <= remaining_input:
-        remaining_input -= cache_read + cache_write
-    else:
-        assumptions += ("cache_outside_input",)
-    if cache_write and cache_write_1h is None:
-        assumptions += ("cache_write_lifetime_unknown",)
-    cache_write_1h = min(cache_write_1h or 0, cache_write)
-    if input_audio > remaining_input:
-        raise InvalidCount("audio input tokens are more than the input tokens")
-    remaining_output = reported_output or 0
-    if output_audio > remaining_output:
-        raise InvalidCount("audio output tokens are more than the output tokens")
-    if reasoning > remaining_output - output_audio:
-        reasoning = remaining_output - output_audio
-        assumptions += ("reasoning_over_output",)
-    return (
-        Buckets(
-            input=remaining_input - input_audio,
-            cache_read=cache_read,
-            cache_write=cache_write - cache_write_1h,
-            cache_write_1h=cache_write_1h,
-            input_audio=input_audio,
-            output=remaining_output - output_audio,
-            output_audio=output_audio,
-            reasoning=reasoning,
-        ),
-        assumptions,
-    )
+    if emitter.usage_json and RAW_USAGE in attributes:
+        raw = parsed(attributes[RAW_USAGE])
+        if raw is not None:
+            reported, habits = provider_usage(raw)
+            if reported.input is not None or reported.output is not None:
+                return disjoint(reported, habits)
+        assumptions = ("usage_json_unusable",)
+    found = reported_in(attributes, emitter.slots)
+    if found is None:
+        return None, ()
+    buckets, more = disjoint(found, emitter.habits)
+    if buckets is None:
+        return None, ()
+    if emitter.flags and not buckets.cache_read and not buckets.cache_write:
+        more += emitter.flags
+    if emitter.dialect == "traceloop" and attributes.get("gen_ai.is_streaming") is True:
+        more += _TWICE.get(first_text(attributes, *_PROVIDER), ())
+    return buckets, assumptions + more
 
 
-def _nanoseconds(seconds: object) -> int | None:
-    """A duration in seconds as nanoseconds; None for anything that is no duration of less than a day."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 86_400:
-        return None
-    return round(seconds * 1e9)
+_TWICE = {"anthropic": ("output_counts_the_start_twice",)}
+
+
+def _searches(attributes: Attributes, emitter: Emitter) -> int:
+    """Web searches, where the emitter has a place of its own for them."""
+    if emitter.usage_json:
+        raw = parsed(attributes.get(RAW_USAGE))
+        return web_searches(raw) if raw else 0
+    return first_count(attributes, emitter.searches) or 0
+
+
+def _first_chunk(attributes: Attributes) -> int | None:
+    for key in _FIRST_CHUNK:
+        if key in attributes:
+            return nanoseconds(attributes[key])
+    return None

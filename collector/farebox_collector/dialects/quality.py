@@ -5,6 +5,7 @@ The SDK's `report_quality` sends them as spans that name the trace they are abou
 
 from farebox_collector.dialects.answer_quality import QUALITY_KEYS
 from farebox_collector.dialects.attribution import Origin
+from farebox_collector.dialects.text import Reductions
 from farebox_collector.records import AttributeValue, QualityReport, Rejected, Span
 
 NAME = "quality"
@@ -13,6 +14,7 @@ _SUBJECT = "farebox.quality.trace_id"
 
 KEYS = QUALITY_KEYS | {_SUBJECT}
 ONCE = frozenset({"farebox.citation_rate", _SUBJECT})
+REDUCED: Reductions = {}
 
 
 def read(span: Span, origin: Origin) -> QualityReport | Rejected | None:

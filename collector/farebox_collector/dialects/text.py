@@ -1,6 +1,7 @@
 """Text and counts from outside, made safe to keep: bounded, printable, whole."""
 
 import math
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 
 from farebox_collector.records import Attributes, AttributeValue
@@ -9,6 +10,10 @@ MAX_TEXT = 200
 """Longest name that is kept, in characters; longer ones are cut, but never those that tell things apart."""
 MAX_COUNT = 10**10
 """Most tokens one call can have used; more is a broken sender."""
+
+
+Reductions = Mapping[str, Callable[[str], str | None]]
+"""Attribute → what may be kept of its text; None for nothing."""
 
 
 class InvalidCount(ValueError):
@@ -43,6 +48,9 @@ def first_text(attributes: Attributes, *keys: str) -> str:
     for key in keys:
         value = attributes.get(key)
         if value is not None and value != "":
+            # Spelt out for the ordinary case: this runs a dozen times a span.
+            if type(value) is str and len(value) <= MAX_TEXT and value.isprintable():
+                return value
             return clean(value)
     return ""
 
@@ -52,11 +60,12 @@ def first_count(attributes: Attributes, *keys: str) -> int | None:
     for key in keys:
         value = attributes.get(key)
         if value is not None:
-            return _count(key, value)
+            return count_of(key, value)
     return None
 
 
-def _count(key: str, value: AttributeValue) -> int:
+def count_of(key: str, value: AttributeValue) -> int:
+    """A reported value as a count. Raises InvalidCount."""
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         value = int(value)
     if type(value) is not int:

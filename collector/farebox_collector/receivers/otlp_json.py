@@ -7,7 +7,7 @@ and the good spans beside it would be lost.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from farebox_collector.receivers.status import MalformedRequest
@@ -19,10 +19,11 @@ _STATUS_ERROR = (2, "STATUS_CODE_ERROR")
 
 
 class JsonDecoder:
-    """Turns OTLP/JSON bodies into spans that carry only the `wanted` attributes."""
+    """Turns OTLP/JSON bodies into spans that carry only the `wanted` attributes, and of the `reduced` a part."""
 
-    def __init__(self, wanted: Iterable[str]) -> None:
+    def __init__(self, wanted: Iterable[str], reduced: Mapping[str, Callable[[str], str | None]]) -> None:
         self._wanted = frozenset(wanted)
+        self._reduced = reduced
 
     def __call__(self, body: bytes) -> Iterator[Span]:
         """Yield the spans of an ExportTraceServiceRequest. Raises MalformedRequest if it is none."""
@@ -55,6 +56,8 @@ class JsonDecoder:
             key = pair.get("key")
             if isinstance(key, str) and key in self._wanted:
                 value = _value(_child(pair, "value"))
+                if key in self._reduced:
+                    value = self._reduced[key](value) if isinstance(value, str) else None
                 if value is not None:
                     attributes[key] = value
         return attributes

@@ -7,7 +7,7 @@ repeat, decoded slices are remembered.
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
@@ -79,12 +79,16 @@ def _value(raw: bytes) -> AttributeValue | None:
 class ProtobufDecoder:
     """Turns request bodies into spans that carry only the `wanted` attributes. Not thread-safe: one a thread.
 
-    `once` names attributes whose values never repeat (response ids), so that they don't push others out of the memo.
+    `once` names attributes whose values never repeat (response ids), so that they don't push others out of the memo;
+    `reduced` says what may be kept of those that can hold prompts beside what is wanted.
     """
 
-    def __init__(self, wanted: Iterable[str], once: Iterable[str]) -> None:
+    def __init__(
+        self, wanted: Iterable[str], once: Iterable[str], reduced: Mapping[str, Callable[[str], str | None]]
+    ) -> None:
         self._wanted = {key.encode(): key for key in wanted}
         self._once = frozenset(once)
+        self._reduced = reduced
         self._memo: dict[bytes, tuple[str, AttributeValue] | None] = {}
 
     def __call__(self, body: bytes) -> Iterator[Span]:
@@ -125,6 +129,8 @@ class ProtobufDecoder:
             if key is None:
                 continue
             value = _value(raw)
+            if key in self._reduced:
+                value = self._reduced[key](value) if isinstance(value, str) else None
             if value is not None:
                 attributes[key] = value
             if key not in self._once and len(raw) <= _MEMO_VALUE_BYTES:

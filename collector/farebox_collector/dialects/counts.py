@@ -1,0 +1,135 @@
+"""From what an emitter reports to disjoint buckets: the one place where counts are subtracted.
+
+Emitters differ in two habits: whether the input includes the cache, and whether the output includes the reasoning. A
+dialect says which habits it knows its emitter by; where it knows none, the counts decide, and what they cannot decide
+is assumed by the specification and flagged.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from farebox_collector.dialects.text import MAX_COUNT, InvalidCount, count_of
+from farebox_collector.records import Attributes, Buckets
+
+
+class Habits(NamedTuple):
+    """How an emitter counts. None: not known."""
+
+    cache_inside: bool | None = None
+    """Whether the input includes what was read from and written to the cache."""
+    reasoning_inside: bool = True
+    """Whether the output includes the reasoning, as the specification has it."""
+    output_is_rest: bool = False
+    """Whether the output is short of the reasoning and only the total includes it."""
+
+
+INSIDE = Habits(cache_inside=True)
+UNKNOWN = Habits()
+
+
+class Reported(NamedTuple):
+    """The counts of one call as its span has them; None where it has none."""
+
+    input: int | None = None
+    output: int | None = None
+    total: int | None = None
+    cache_read: int = 0
+    cache_write: int = 0
+    cache_write_1h: int | None = None
+    """The part of `cache_write` that lives an hour; None where the emitter does not tell."""
+    reasoning: int = 0
+    input_audio: int = 0
+    output_audio: int = 0
+    input_image: int = 0
+    output_image: int = 0
+
+
+_NOTHING: tuple[int | None, ...] = Reported()
+_NO_RANK = 99
+
+
+def reported_in(attributes: Attributes, slots: Mapping[str, tuple[int, int]]) -> Reported | None:
+    """The counts of a span, aliases coalesced by their rank; None if it has none at all. Raises InvalidCount."""
+    present = slots.keys() & attributes.keys()
+    if not present:
+        return None
+    counts, ranks = list(_NOTHING), [_NO_RANK] * len(_NOTHING)
+    for key in present:
+        field, rank = slots[key]
+        if rank < ranks[field]:
+            value = attributes[key]
+            sound = type(value) is int and 0 <= value <= MAX_COUNT  # spelt out: this runs for every count
+            counts[field], ranks[field] = value if sound else count_of(key, value), rank  # type: ignore[assignment]
+    return Reported._make(counts)
+
+
+def disjoint(reported: Reported, habits: Habits) -> tuple[Buckets | None, tuple[str, ...]]:
+    """Disjoint buckets and what was assumed; None without any usage. Raises InvalidCount for contradictions."""
+    if reported.input is None and reported.output is None:
+        return None, ()
+    cache = reported.cache_read + reported.cache_write
+    remaining_input, assumptions = _uncached_input(reported, habits, cache) if cache else (reported.input or 0, ())
+    if reported.input is None:
+        assumptions += ("input_tokens_missing",)
+    remaining_output, more = _whole_output(reported, habits)
+    assumptions += more
+    if reported.total is not None and reported.total != reported.cache_read + reported.cache_write:
+        assumptions += _check_total(reported, remaining_input + cache + remaining_output)
+    if reported.cache_write and reported.cache_write_1h is None:
+        assumptions += ("cache_write_lifetime_unknown",)
+    cache_write_1h = min(reported.cache_write_1h or 0, reported.cache_write)
+    if reported.input_audio + reported.input_image > remaining_input:
+        raise InvalidCount("audio and image input tokens are more than the input tokens")
+    text_output = remaining_output - reported.output_audio - reported.output_image
+    if text_output < 0:
+        raise InvalidCount("audio and image output tokens are more than the output tokens")
+    reasoning = reported.reasoning
+    if reasoning > text_output:
+        reasoning = text_output
+        assumptions += ("reasoning_over_output",)
+    return (
+        Buckets(
+            input=remaining_input - reported.input_audio - reported.input_image,
+            cache_read=reported.cache_read,
+            cache_write=reported.cache_write - cache_write_1h,
+            cache_write_1h=cache_write_1h,
+            input_audio=reported.input_audio,
+            input_image=reported.input_image,
+            output=text_output,
+            output_audio=reported.output_audio,
+            output_image=reported.output_image,
+            reasoning=reasoning,
+        ),
+        assumptions,
+    )
+
+
+def _uncached_input(reported: Reported, habits: Habits, cache: int) -> tuple[int, tuple[str, ...]]:
+    """The input without the cache."""
+    stated = reported.input or 0
+    if habits.cache_inside is False:
+        return stated, ()
+    if cache > stated:
+        return stated, ("cache_over_input",) if habits.cache_inside else ("cache_outside_input",)
+    if habits.cache_inside:
+        return stated - cache, ()
+    if reported.total is not None and reported.total == stated + (reported.output or 0) + cache:
+        return stated, ("cache_outside_input",)
+    return stated - cache, ("cache_assumed_inside_input",)
+
+
+def _whole_output(reported: Reported, habits: Habits) -> tuple[int, tuple[str, ...]]:
+    """The output with the reasoning."""
+    stated = reported.output or 0
+    if habits.output_is_rest and reported.total is not None:
+        rest = reported.total - (reported.input or 0)
+        return (rest, ("output_from_total",)) if rest > stated else (stated, ())
+    if not habits.reasoning_inside and reported.reasoning:
+        return stated + reported.reasoning, ("reasoning_added_to_output",)
+    return stated, ()
+
+
+def _check_total(reported: Reported, sum_of_parts: int) -> tuple[str, ...]:
+    """A total agrees with the parts, or with the input and the output as they were stated."""
+    stated = (reported.input or 0) + (reported.output or 0)
+    return () if reported.total in (sum_of_parts, stated) else ("total_does_not_add_up",)

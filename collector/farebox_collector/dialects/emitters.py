@@ -1,0 +1,151 @@
+"""What each emitter of `gen_ai.*` attributes does in its own way: further keys, and habits of counting.
+
+An emitter is known by the name of its instrumentation scope. What is said here was read from the spans of the released
+packages (`tests/dialects/golden`); docs/dialects.md has the versions.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from farebox_collector.dialects.counts import INSIDE, UNKNOWN, Habits
+
+
+class Keys(NamedTuple):
+    """The attributes of each count: aliases, the first one present counts."""
+
+    input: tuple[str, ...] = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
+    output: tuple[str, ...] = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
+    total: tuple[str, ...] = ("gen_ai.usage.total_tokens", "llm.usage.total_tokens")
+    cache_read: tuple[str, ...] = ("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens")
+    cache_write: tuple[str, ...] = (
+        "gen_ai.usage.cache_write.input_tokens",
+        "gen_ai.usage.cache_creation.input_tokens",
+        "gen_ai.usage.cache_creation_input_tokens",
+    )
+    cache_write_1h: tuple[str, ...] = ("anthropic.usage.cache_creation.ephemeral_1h_input_tokens",)
+    """Only the Anthropic client's own spans and pydantic-ai tell how long a cache lives."""
+    reasoning: tuple[str, ...] = ("gen_ai.usage.reasoning.output_tokens", "gen_ai.usage.reasoning_tokens")
+    input_audio: tuple[str, ...] = ("gen_ai.usage.audio.input_tokens",)
+    output_audio: tuple[str, ...] = ("gen_ai.usage.audio.output_tokens",)
+    input_image: tuple[str, ...] = ("farebox.usage.input_image_tokens",)
+    output_image: tuple[str, ...] = ("farebox.usage.output_image_tokens",)
+
+
+def slots_of(keys: Keys) -> Mapping[str, tuple[int, int]]:
+    """Attribute → (field of `Reported`, rank among its aliases), for reading all counts in one pass."""
+    return {key: (field, rank) for field, aliases in enumerate(keys) for rank, key in enumerate(aliases)}
+
+
+class Emitter(NamedTuple):
+    """One emitter's way with the vocabulary."""
+
+    dialect: str
+    habits: Habits
+    slots: Mapping[str, tuple[int, int]]
+    """Where its counts are, as `slots_of` gives it."""
+    flags: tuple[str, ...] = ()
+    """Assumed about each of its calls."""
+    searches: str = ""
+    """Its attribute for web searches, where it has one of its own."""
+    usage_json: bool = False
+    """Whether `RAW_USAGE` has the provider's usage object."""
+
+
+RAW_USAGE = "gen_ai.usage.raw"
+"""Where Logfire puts the provider's usage object, as JSON."""
+GOOGLE = frozenset({"gemini", "google", "vertex_ai", "gcp.gen_ai", "gcp.gemini", "gcp.vertex_ai", "vertexai"})
+
+_GENAI = Keys()
+# Numbers that pydantic-ai gets from the provider's usage object; some repeat counts that have a key of their own.
+_PYDANTIC_AI = Keys(
+    cache_read=(*_GENAI.cache_read, "gen_ai.usage.details.cache_read_tokens"),
+    cache_write=(*_GENAI.cache_write, "gen_ai.usage.details.cache_write_tokens"),
+    cache_write_1h=("gen_ai.usage.details.ephemeral_1h_input_tokens",),
+    reasoning=(
+        *_GENAI.reasoning,
+        "gen_ai.usage.details.reasoning_tokens",
+        "gen_ai.usage.details.thinking_tokens",
+        "gen_ai.usage.details.thoughts_tokens",
+    ),
+    input_audio=(*_GENAI.input_audio, "gen_ai.usage.details.input_audio_tokens"),
+    output_audio=(*_GENAI.output_audio, "gen_ai.usage.details.output_audio_tokens"),
+)
+_TRACELOOP = Keys(reasoning=(*_GENAI.reasoning, "llm.usage.reasoning_tokens"))
+_OPENLIT = Keys(output_audio=(*_GENAI.output_audio, "gen_ai.usage.completion_tokens_details.audio_tokens"))
+
+_PLAIN_SLOTS, _PYDANTIC_AI_SLOTS, _TRACELOOP_SLOTS, _OPENLIT_SLOTS = (
+    slots_of(keys) for keys in (_GENAI, _PYDANTIC_AI, _TRACELOOP, _OPENLIT)
+)
+_PYDANTIC_AI_SEARCHES = "gen_ai.usage.details.web_search_requests"
+COUNT_KEYS = frozenset({_PYDANTIC_AI_SEARCHES}).union(
+    _PLAIN_SLOTS, _PYDANTIC_AI_SLOTS, _TRACELOOP_SLOTS, _OPENLIT_SLOTS
+)
+
+_OFFICIAL = (
+    "com.anthropic.sdk.",
+    "farebox",
+    "mistralai_sdk",
+    "opentelemetry.instrumentation.genai.",
+    "opentelemetry.instrumentation.google_genai",
+    "opentelemetry.util.genai",
+)
+_TRACELOOP_SCOPES = tuple(
+    f"opentelemetry.instrumentation.{name}"
+    for name in (
+        "openai.v",
+        "openai_agents",
+        "anthropic",
+        "langchain",
+        "llamaindex",
+        "llama_index",
+        "bedrock",
+        "google_generativeai",
+        "vertexai",
+        "mistralai",
+        "cohere",
+        "groq",
+        "ollama",
+        "together",
+        "replicate",
+        "watsonx",
+        "writer",
+        "crewai",
+        "agno",
+        "sagemaker",
+        "alephalpha",
+        "haystack",
+        "transformers",
+    )
+)
+
+
+@lru_cache(maxsize=512)
+def emitter_of(scope: str, version: str, provider: str) -> Emitter:
+    """How the emitter with this scope counts calls of this provider."""
+    if scope.startswith(_OFFICIAL):
+        return Emitter("genai", INSIDE, _PLAIN_SLOTS)
+    if scope.startswith("openlit"):
+        outside = provider == "anthropic" or scope.endswith("anthropic")
+        reasoning_inside = not (provider in GOOGLE or "google" in scope or "vertexai" in scope)
+        return Emitter("openlit", Habits(not outside, reasoning_inside), _OPENLIT_SLOTS)
+    if scope == "pydantic-ai":
+        return Emitter("pydantic_ai", INSIDE, _PYDANTIC_AI_SLOTS, searches=_PYDANTIC_AI_SEARCHES)
+    if scope.startswith("logfire"):
+        return Emitter("logfire", INSIDE, _PYDANTIC_AI_SLOTS, searches=RAW_USAGE, usage_json=True)
+    if scope == "gen_ai":  # the Vercel AI SDK from its seventh version on
+        return Emitter("genai", INSIDE, _PLAIN_SLOTS)
+    if scope.startswith("opentelemetry.instrumentation.openai_v2"):
+        # 2.4b0, its last release, sets no cache attribute on chat completions.
+        return Emitter("genai", INSIDE, _PLAIN_SLOTS, flags=("cache_not_reported",))
+    if scope.startswith(_TRACELOOP_SCOPES):
+        return _traceloop(scope, provider)
+    return Emitter("genai", UNKNOWN, _PLAIN_SLOTS)
+
+
+def _traceloop(scope: str, provider: str) -> Emitter:
+    if "bedrock" in scope:
+        return Emitter("traceloop", Habits(cache_inside=False), _TRACELOOP_SLOTS)
+    if "google_generativeai" in scope or "vertexai" in scope or provider in GOOGLE:
+        return Emitter("traceloop", Habits(cache_inside=True, output_is_rest=True), _TRACELOOP_SLOTS)
+    return Emitter("traceloop", INSIDE, _TRACELOOP_SLOTS)

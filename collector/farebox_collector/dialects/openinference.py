@@ -1,0 +1,105 @@
+"""OpenInference: `openinference.span.kind` and `llm.*`, as Arize's instrumentations write them.
+
+Source: the OpenInference specification and its released instrumentations. The prompt count includes the cache. No
+attribute has the response's id; where `output.value` is the provider's answer as JSON it begins with it, and nothing
+else of that answer is kept.
+"""
+
+from farebox_collector.dialects.attribution import Origin
+from farebox_collector.dialects.counts import INSIDE, disjoint, reported_in
+from farebox_collector.dialects.emitters import Keys, slots_of
+from farebox_collector.dialects.other_units import units_of
+from farebox_collector.dialects.record import usage_record
+from farebox_collector.dialects.text import InvalidCount, Reductions, first_identity, first_text
+from farebox_collector.records import NotBillable, Rejected, Span, UsageRecord
+from farebox_collector.units import InvalidUnit
+
+NAME = "openinference"
+
+KIND = "openinference.span.kind"
+_OPERATIONS = {
+    "LLM": "chat",
+    "EMBEDDING": "embeddings",
+    "AGENT": "invoke_agent",
+    "CHAIN": "invoke_workflow",
+}
+_SUMMARIES = frozenset({"AGENT", "CHAIN"})
+_PROVIDER = ("llm.provider", "llm.system", "embedding.provider", "gen_ai.provider.name")
+_REQUEST_MODEL = ("llm.request.model_name", "llm.model_name", "embedding.model_name", "gen_ai.request.model")
+_RESPONSE_MODEL = ("llm.response.model_name", "llm.model_name", "gen_ai.response.model")
+_OUTPUT = "output.value"
+# An instrumentation may write the conventions' keys on the same span: other names of the same counts.
+_SLOTS = slots_of(
+    Keys(
+        input=("llm.token_count.prompt", "gen_ai.usage.input_tokens"),
+        output=("llm.token_count.completion", "gen_ai.usage.output_tokens"),
+        total=("llm.token_count.total",),
+        cache_read=("llm.token_count.prompt_details.cache_read", "gen_ai.usage.cache_read.input_tokens"),
+        cache_write=("llm.token_count.prompt_details.cache_write", "gen_ai.usage.cache_write.input_tokens"),
+        reasoning=("llm.token_count.completion_details.reasoning", "gen_ai.usage.reasoning.output_tokens"),
+        input_audio=("llm.token_count.prompt_details.audio",),
+        output_audio=("llm.token_count.completion_details.audio",),
+    )
+)
+
+KEYS = frozenset({KIND, _OUTPUT, "gen_ai.response.id", "openai.response.service_tier"}).union(
+    _PROVIDER, _REQUEST_MODEL, _RESPONSE_MODEL, _SLOTS
+)
+ONCE = frozenset({_OUTPUT})
+
+_NOT_A_CALL = NotBillable("operation_makes_no_tokens")
+_NO_MODEL = NotBillable("names_no_model")
+_EMPTY_SUMMARY = NotBillable("summary_without_usage")
+
+_ID_START = '{"id":"'
+_ID_MAX = 100
+
+
+def response_id_of(answer: str) -> str | None:
+    """The id that a provider's answer begins with; None for any other text."""
+    compact = answer[: _ID_MAX + 20].replace('{"id": "', _ID_START, 1)
+    if not compact.startswith(_ID_START):
+        return None
+    identity, quote, _ = compact[len(_ID_START) :].partition('"')
+    return identity if quote and identity.isprintable() and "\\" not in identity else None
+
+
+REDUCED: Reductions = {_OUTPUT: response_id_of}
+
+
+def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | None:
+    """Read one span; see the package's contract."""
+    attributes = span.attributes
+    kind = attributes.get(KIND)
+    if kind is None:
+        return None
+    operation = _OPERATIONS.get(str(kind).upper())
+    if operation is None:
+        return _NOT_A_CALL
+    summary = str(kind).upper() in _SUMMARIES
+    try:
+        found = reported_in(attributes, _SLOTS)
+        buckets, assumptions = disjoint(found, INSIDE) if found else (None, ())
+        units = units_of(attributes)
+    except (InvalidCount, InvalidUnit) as error:
+        return Rejected(str(error))
+    request_model, response_model = first_text(attributes, *_REQUEST_MODEL), first_text(attributes, *_RESPONSE_MODEL)
+    if buckets is None and summary:
+        return _EMPTY_SUMMARY
+    if buckets is None and not request_model and not response_model:
+        return _NO_MODEL
+    return usage_record(
+        span,
+        origin,
+        dialect=NAME,
+        operation=operation,
+        provider=first_text(attributes, *_PROVIDER),
+        request_model=request_model,
+        response_model=response_model,
+        buckets=buckets,
+        assumptions=assumptions,
+        response_id=first_identity(attributes, "gen_ai.response.id", _OUTPUT),
+        service_tier=first_text(attributes, "openai.response.service_tier"),
+        summary=summary,
+        units=units,
+    )
