@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test bench-prices torture observe dashboards lint types docs format lock clean
+.PHONY: help demo test bench-prices torture observe dashboards lint types docs record-dialects format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
@@ -16,6 +16,7 @@ help:
 	@echo "make dashboards   write the dashboards' JSON from their code"
 	@echo "make bench-prices time and memory of the price book"
 	@echo "make docs         write the tables of the documentation from the code"
+	@echo "make record-dialects  record golden spans from the real emitters again (needs the network, npm and Node 20)"
 	@echo "make format       format the code"
 	@echo "make lock         resolve the dependencies again (needs the network)"
 
@@ -47,6 +48,10 @@ types: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(VENV_PYTHON) tests/tidy/doc_tables.py
+
+record-dialects: $(INSTALLED)
+	$(VENV_PYTHON) -m pip install --quiet uv
+	$(VENV_PYTHON) tests/dialects/recording/record.py $(ARGS)
 
 format: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check --fix .

@@ -4,11 +4,11 @@
 
 prints ``{"port": N}`` on one line once it listens. SIGTERM or SIGINT ends it with status 0.
 
-Paths, as at the providers: ``/v1/chat/completions``, ``/v1/responses``, ``/v1/embeddings`` (OpenAI),
-``/v1/messages`` (Anthropic) and ``/v1/models/MODEL:generateContent``, also under ``/v1beta`` (Google). All but embeddings also stream, as
-server-sent events, for ``"stream": true`` or, at Google, ``:streamGenerateContent``. The model of the response is the
-model of the request. Who offers tools gets a call of the first, without arguments, until its result is sent along
-(chat completions and messages, not streamed).
+Paths, as at the providers: ``/v1/chat/completions``, ``/v1/responses``, ``/v1/embeddings`` (OpenAI, Mistral),
+``/v1/messages`` (Anthropic) and ``/v1/models/MODEL:generateContent``, also under ``/v1beta`` (Google). All but
+embeddings also stream, as server-sent events, for ``"stream": true`` or, at Google, ``:streamGenerateContent``. The
+model of the response is the model of the request. Who offers tools gets a call of the first, without arguments, until
+its result is sent along (chat completions and messages, not streamed).
 
 Request headers steer the answer:
 

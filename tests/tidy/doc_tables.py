@@ -15,6 +15,7 @@ import typer
 import yaml
 from farebox_collector import verdicts
 from farebox_collector.cli import app
+from farebox_collector.dialects.assumptions import ASSUMPTIONS
 from farebox_collector.ledger.audit import CHECKS
 from farebox_collector.metrics.catalogue import CATALOGUE
 from farebox_collector.settings import Settings
@@ -88,11 +89,17 @@ def alerts_table() -> str:
     return _table(("alert", "severity", "team", "after", "what it says"), rows)
 
 
+def assumptions_table() -> str:
+    """Everything that a dialect may have to assume."""
+    return _table(("flag", "meaning"), [(f"`{name}`", meaning) for name, meaning in ASSUMPTIONS.items()])
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("README.md", settings_table),
     "commands": ("README.md", commands_table),
     "metrics": ("docs/metrics.md", metrics_table),
     "verdicts": ("docs/verdicts.md", verdicts_table),
+    "assumptions": ("docs/dialects.md", assumptions_table),
     "audit": ("docs/reliability.md", audit_table),
     "units": ("docs/prices.md", units_table),
     "alerts": ("docs/alerts.md", alerts_table),

@@ -1,8 +1,8 @@
 """OpenInference: `openinference.span.kind` and `llm.*`, as Arize's instrumentations write them.
 
 Source: the OpenInference specification and its released instrumentations. The prompt count includes the cache. No
-attribute has the response's id; where `output.value` is the provider's answer as JSON it begins with it, and nothing
-else of that answer is kept.
+attribute has the response's id; where `output.value` is the provider's answer as JSON the id is found in it, and
+nothing else of that answer is kept.
 """
 
 from farebox_collector.dialects.attribution import Origin
@@ -11,6 +11,7 @@ from farebox_collector.dialects.emitters import Keys, slots_of
 from farebox_collector.dialects.other_units import units_of
 from farebox_collector.dialects.record import usage_record
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_identity, first_text
+from farebox_collector.dialects.usage_json import numbers_in, parsed, web_searches
 from farebox_collector.records import NotBillable, Rejected, Span, UsageRecord
 from farebox_collector.units import InvalidUnit
 
@@ -28,6 +29,7 @@ _PROVIDER = ("llm.provider", "llm.system", "embedding.provider", "gen_ai.provide
 _REQUEST_MODEL = ("llm.request.model_name", "llm.model_name", "embedding.model_name", "gen_ai.request.model")
 _RESPONSE_MODEL = ("llm.response.model_name", "llm.model_name", "gen_ai.response.model")
 _OUTPUT = "output.value"
+_METADATA = "metadata"
 # An instrumentation may write the conventions' keys on the same span: other names of the same counts.
 _SLOTS = slots_of(
     Keys(
@@ -42,29 +44,47 @@ _SLOTS = slots_of(
     )
 )
 
-KEYS = frozenset({KIND, _OUTPUT, "gen_ai.response.id", "openai.response.service_tier"}).union(
+KEYS = frozenset({KIND, _OUTPUT, _METADATA, "gen_ai.response.id", "openai.response.service_tier"}).union(
     _PROVIDER, _REQUEST_MODEL, _RESPONSE_MODEL, _SLOTS
 )
-ONCE = frozenset({_OUTPUT})
+ONCE = frozenset({_OUTPUT, _METADATA})
 
 _NOT_A_CALL = NotBillable("operation_makes_no_tokens")
 _NO_MODEL = NotBillable("names_no_model")
 _EMPTY_SUMMARY = NotBillable("summary_without_usage")
 
-_ID_START = '{"id":"'
+_ID_STARTS = ("resp_", "chatcmpl-", "msg_", "gen-")
+"""How ids of responses begin at the providers that give them; `msg_` last, since parts of a response have such ids."""
 _ID_MAX = 100
+_SEARCHED_MAX = 200_000
 
 
 def response_id_of(answer: str) -> str | None:
-    """The id that a provider's answer begins with; None for any other text."""
-    compact = answer[: _ID_MAX + 20].replace('{"id": "', _ID_START, 1)
-    if not compact.startswith(_ID_START):
+    """The response's id out of a provider's answer in JSON; None for any other text.
+
+    Within the strings of a JSON text quotes are escaped, so that nothing that a model wrote can look like the key.
+    """
+    if not answer.startswith(("{", "[")):
         return None
-    identity, quote, _ = compact[len(_ID_START) :].partition('"')
+    for colon in (":", ": "):
+        head = f'{{"id"{colon}"'
+        if answer.startswith(head):
+            return _until_quote(answer, len(head))
+    for start in _ID_STARTS:
+        for colon in (": ", ":"):
+            key = f'"id"{colon}"'
+            found = answer.find(key + start, 0, _SEARCHED_MAX)
+            if found >= 0:
+                return _until_quote(answer, found + len(key))
+    return None
+
+
+def _until_quote(text: str, start: int) -> str | None:
+    identity, quote, _ = text[start : start + _ID_MAX].partition('"')
     return identity if quote and identity.isprintable() and "\\" not in identity else None
 
 
-REDUCED: Reductions = {_OUTPUT: response_id_of}
+REDUCED: Reductions = {_OUTPUT: response_id_of, _METADATA: numbers_in}
 
 
 def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | None:
@@ -80,7 +100,7 @@ def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | N
     try:
         found = reported_in(attributes, _SLOTS)
         buckets, assumptions = disjoint(found, INSIDE) if found else (None, ())
-        units = units_of(attributes)
+        units = units_of(attributes, web_searches(parsed(attributes.get(_METADATA)) or {}))
     except (InvalidCount, InvalidUnit) as error:
         return Rejected(str(error))
     request_model, response_model = first_text(attributes, *_REQUEST_MODEL), first_text(attributes, *_RESPONSE_MODEL)

@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[2]
 GOLDEN = HERE.parent / "golden"
 ENVIRONMENTS = REPOSITORY / ".venv" / "emitters"
+UV = str(Path(sys.executable).with_name("uv"))
 NODE_EMITTERS = ("vercel", "vercel-legacy", "vercel-5")
 REQUIREMENTS = {
     # Emitters that share the environment of another.
@@ -124,8 +125,8 @@ def _python_command(name: str) -> list[str]:
     python = place / "bin" / "python"
     stamp = place / "requirements.txt"
     if not stamp.exists() or stamp.read_bytes() != requirements.read_bytes():
-        subprocess.run(["uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(place)], check=True)
-        install = ["uv", "pip", "install", "--quiet", "--python", str(python), "-r", str(requirements)]
+        subprocess.run([UV, "venv", "--quiet", "--clear", "--python", sys.executable, str(place)], check=True)
+        install = [UV, "pip", "install", "--quiet", "--python", str(python), "-r", str(requirements)]
         subprocess.run(install, check=True)
         shutil.copy(requirements, stamp)
     return [str(python), str(HERE / "emitters.py")]

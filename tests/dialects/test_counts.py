@@ -1,0 +1,197 @@
+"""The arithmetic of the dialects: nothing negative, nothing lost, nothing counted twice."""
+
+import pytest
+from farebox_collector import dialects
+from farebox_collector.dialects.assumptions import ASSUMPTIONS
+from farebox_collector.dialects.counts import INSIDE, UNKNOWN, Habits, Reported, disjoint
+from farebox_collector.dialects.openinference import response_id_of
+from farebox_collector.dialects.text import InvalidCount
+from farebox_collector.dialects.usage_json import named_buckets, numbers_in, provider_usage
+from farebox_collector.records import Attributes, Buckets, NotBillable, Rejected, Span, UsageRecord
+from hypothesis import given
+from hypothesis import strategies as st
+
+COUNT = st.one_of(st.integers(0, 50), st.integers(0, 10**10))
+MAYBE = st.none() | COUNT
+REPORTED = st.builds(
+    Reported,
+    input=MAYBE,
+    output=MAYBE,
+    total=MAYBE,
+    cache_read=COUNT,
+    cache_write=COUNT,
+    cache_write_1h=MAYBE,
+    reasoning=COUNT,
+    input_audio=COUNT,
+    output_audio=COUNT,
+    input_image=COUNT,
+    output_image=COUNT,
+)
+HABITS = st.builds(Habits, st.sampled_from((True, False, None)), st.booleans(), st.booleans())
+
+
+@given(REPORTED, HABITS)
+def test_buckets_are_never_negative_and_sum_to_what_was_reported(reported: Reported, habits: Habits) -> None:
+    try:
+        buckets, assumptions = disjoint(reported, habits)
+    except InvalidCount:
+        return
+    assert set(assumptions) <= ASSUMPTIONS.keys()
+    if buckets is None:
+        assert reported.input is None
+        assert reported.output is None
+        return
+    assert min(buckets) >= 0
+    assert buckets.reasoning <= buckets.output
+    cache = buckets.cache_read + buckets.cache_write + buckets.cache_write_1h
+    assert cache == reported.cache_read + reported.cache_write
+    apart = habits.cache_inside is False or "cache_outside_input" in assumptions or "cache_over_input" in assumptions
+    assert buckets.inclusive_input == (reported.input or 0) + (cache if apart else 0)
+    output = buckets.output + buckets.output_audio + buckets.output_image
+    if "output_from_total" in assumptions:
+        assert output == (reported.total or 0) - (reported.input or 0)
+    elif "reasoning_added_to_output" in assumptions:
+        assert output == (reported.output or 0) + reported.reasoning
+    else:
+        assert output == (reported.output or 0)
+
+
+@pytest.mark.parametrize(
+    ("reported", "habits", "buckets", "assumptions"),
+    [
+        (Reported(10, 5, cache_read=4), INSIDE, Buckets(input=6, cache_read=4, output=5), ()),
+        (Reported(10, 5, cache_read=40), INSIDE, Buckets(input=10, cache_read=40, output=5), ("cache_over_input",)),
+        (Reported(10, 5, cache_read=4), Habits(False), Buckets(input=10, cache_read=4, output=5), ()),
+        (
+            Reported(10, 5, cache_read=4),
+            UNKNOWN,
+            Buckets(input=6, cache_read=4, output=5),
+            ("cache_assumed_inside_input",),
+        ),
+        (
+            Reported(10, 5, total=19, cache_read=4),
+            UNKNOWN,
+            Buckets(input=10, cache_read=4, output=5),
+            ("cache_outside_input",),
+        ),
+        (Reported(10, 5, total=99), INSIDE, Buckets(input=10, output=5), ("total_does_not_add_up",)),
+        (
+            Reported(10, 5, reasoning=7),
+            Habits(True, False),
+            Buckets(input=10, output=12, reasoning=7),
+            ("reasoning_added_to_output",),
+        ),
+        (Reported(10, 5, total=30), Habits(True, True, True), Buckets(input=10, output=20), ("output_from_total",)),
+    ],
+)
+def test_the_habits_of_emitters(
+    reported: Reported, habits: Habits, buckets: Buckets, assumptions: tuple[str, ...]
+) -> None:
+    assert disjoint(reported, habits) == (buckets, assumptions)
+
+
+def test_usage_in_json_is_read_by_its_shape() -> None:
+    openai = {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}
+    assert disjoint(*provider_usage(openai))[0] == Buckets(input=6, cache_read=4, output=5)
+    anthropic = {"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 40}
+    assert disjoint(*provider_usage(anthropic))[0] == Buckets(input=10, cache_read=40, output=5)
+    named = {"input": 10, "output": 5, "input_cached_tokens": 4, "output_reasoning_tokens": 2, "input_audio_tokens": 3}
+    assert disjoint(*named_buckets(named))[0] == Buckets(input=10, input_audio=3, cache_read=4, output=7, reasoning=2)
+    with pytest.raises(InvalidCount):
+        provider_usage({"prompt_tokens": "many"})
+
+
+@given(
+    st.dictionaries(st.sampled_from(("input", "output", "input_cached_tokens", "total", "cache_creation_1h")), COUNT)
+)
+def test_named_buckets_are_never_added_to_themselves(usage: dict[str, int]) -> None:
+    buckets, _ = disjoint(*named_buckets(usage))
+    if buckets is not None:
+        assert buckets.total == sum(count for key, count in usage.items() if key != "total")
+
+
+def test_of_texts_only_ids_and_numbers_are_kept() -> None:
+    assert response_id_of('{"id":"chatcmpl-1","choices":[]}') == "chatcmpl-1"
+    assert response_id_of('{"generations": [{"text": "hi"}], "llm_output": {"id": "msg_2"}}') == "msg_2"
+    assert response_id_of('he said "id": "msg_2"') is None
+    assert response_id_of('{"text": "\\"id\\": \\"msg_2"}') is None
+    assert response_id_of('{"id":"' + "x" * 500) is None
+    assert numbers_in('{"a": "secret", "usage": {"input_tokens": 3, "b": {"c": "secret"}}}') == (
+        '{"usage":{"input_tokens":3,"b":{}}}'
+    )
+    assert numbers_in("[1]") is None
+    assert numbers_in("{" + " " * 5000 + "}") is None
+
+
+def reading(scope: str, attributes: Attributes) -> UsageRecord | NotBillable | Rejected:
+    span = Span(b"t" * 16, b"s" * 8, b"", 10**18, 10**18 + 1, False, attributes, {}, scope, "1")
+    found = dialects.read(span, ())
+    assert isinstance(found, UsageRecord | NotBillable | Rejected)
+    return found
+
+
+CALL: Attributes = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "aws.bedrock",
+    "gen_ai.request.model": "claude-sonnet-4-5",
+    "gen_ai.usage.input_tokens": 100,
+    "gen_ai.usage.output_tokens": 5,
+    "gen_ai.usage.cache_read.input_tokens": 40,
+}
+
+
+def test_habits_that_were_not_recorded() -> None:
+    bedrock = reading("opentelemetry.instrumentation.bedrock", CALL)
+    assert isinstance(bedrock, UsageRecord)
+    assert bedrock.buckets == Buckets(input=100, cache_read=40, output=5)
+    converse = reading(
+        "openinference.instrumentation.bedrock",
+        {
+            "openinference.span.kind": "LLM",
+            "llm.model_name": "claude-sonnet-4-5",
+            "llm.token_count.prompt": 100,
+            "llm.token_count.completion": 5,
+            "llm.token_count.prompt_details.cache_read": 40,
+        },
+    )
+    assert isinstance(converse, UsageRecord)
+    assert converse.buckets == Buckets(input=60, cache_read=40, output=5)
+    assert "provider_from_model" in converse.assumptions
+
+
+def test_partial_usage_and_summaries_without_usage_are_no_calls() -> None:
+    base = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "anthropic", "gen_ai.request.model": "claude-x"}
+    assert reading("logfire.claude", {**base, "gen_ai.usage.partial.input_tokens": 3}) == NotBillable(
+        "usage_is_on_the_parent"
+    )
+    assert reading("pydantic-ai", {**base, "gen_ai.operation.name": "invoke_agent"}) == NotBillable(
+        "summary_without_usage"
+    )
+    assert reading("any", {**base, "gen_ai.operation.name": "fetch_response"}) == NotBillable(
+        "operation_makes_no_tokens"
+    )
+
+
+def test_other_units_and_image_tokens_are_read_from_attributes_of_our_own() -> None:
+    usage = reading(
+        "farebox.httpx",
+        {
+            **CALL,
+            "farebox.units.web_searches": 2,
+            "farebox.units.images": 1,
+            "farebox.usage.input_image_tokens": 30,
+        },
+    )
+    assert isinstance(usage, UsageRecord)
+    assert usage.units == (("images", 1), ("web_searches", 2))
+    assert usage.buckets == Buckets(input=30, input_image=30, cache_read=40, output=5)
+    assert isinstance(reading("farebox.httpx", {**CALL, "farebox.units.images": -1}), Rejected)
+
+
+def test_a_stream_whose_usage_is_missing_is_a_call_of_unknown_usage() -> None:
+    usage = reading(
+        "farebox.httpx",
+        {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "farebox.usage.missing": "stream"},
+    )
+    assert isinstance(usage, UsageRecord)
+    assert usage.buckets is None
