@@ -79,10 +79,12 @@ def disjoint(reported: Reported, habits: Habits) -> tuple[Buckets | None, tuple[
         assumptions += ("cache_write_lifetime_unknown",)
     cache_write_1h = min(reported.cache_write_1h or 0, reported.cache_write)
     if reported.input_audio + reported.input_image > remaining_input:
-        raise InvalidCount("audio and image input tokens are more than the input tokens")
+        kinds = "audio and image" if reported.input_image else "audio"
+        raise InvalidCount(f"{kinds} input tokens are more than the input tokens")
     text_output = remaining_output - reported.output_audio - reported.output_image
     if text_output < 0:
-        raise InvalidCount("audio and image output tokens are more than the output tokens")
+        kinds = "audio and image" if reported.output_image else "audio"
+        raise InvalidCount(f"{kinds} output tokens are more than the output tokens")
     reasoning = reported.reasoning
     if reasoning > text_output:
         reasoning = text_output
