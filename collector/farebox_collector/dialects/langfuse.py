@@ -7,6 +7,7 @@ not) or as named buckets, which are disjoint. It names no provider and no respon
 from farebox_collector.dialects.attribution import Origin
 from farebox_collector.dialects.counts import disjoint
 from farebox_collector.dialects.other_units import units_of
+from farebox_collector.dialects.providers import told_provider
 from farebox_collector.dialects.record import usage_record
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_text
 from farebox_collector.dialects.usage_json import named_buckets, parsed, provider_usage, web_searches
@@ -59,16 +60,17 @@ def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | N
     if buckets is None and summary:
         return _EMPTY_SUMMARY
     model = first_text(attributes, _MODEL)
+    provider, guessed = told_provider("", model)
     return usage_record(
         span,
         origin,
         dialect=NAME,
         operation=operation,
-        provider="",
+        provider=provider,
         request_model=model,
         response_model=model,
         buckets=buckets,
-        assumptions=assumptions,
+        assumptions=assumptions + guessed,
         service_tier=first_text(attributes, _PARAMETERS),
         error_type="error" if attributes.get(_LEVEL) == "ERROR" else "",
         summary=summary,

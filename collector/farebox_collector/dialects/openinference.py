@@ -9,6 +9,7 @@ from farebox_collector.dialects.attribution import Origin
 from farebox_collector.dialects.counts import INSIDE, disjoint, reported_in
 from farebox_collector.dialects.emitters import Keys, slots_of
 from farebox_collector.dialects.other_units import units_of
+from farebox_collector.dialects.providers import told_provider
 from farebox_collector.dialects.record import usage_record
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_identity, first_text
 from farebox_collector.dialects.usage_json import numbers_in, parsed, web_searches
@@ -108,16 +109,17 @@ def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | N
         return _EMPTY_SUMMARY
     if buckets is None and not request_model and not response_model:
         return _NO_MODEL
+    provider, guessed = told_provider(first_text(attributes, *_PROVIDER), response_model or request_model)
     return usage_record(
         span,
         origin,
         dialect=NAME,
         operation=operation,
-        provider=first_text(attributes, *_PROVIDER),
+        provider=provider,
         request_model=request_model,
         response_model=response_model,
         buckets=buckets,
-        assumptions=assumptions,
+        assumptions=assumptions + guessed,
         response_id=first_identity(attributes, "gen_ai.response.id", _OUTPUT),
         service_tier=first_text(attributes, "openai.response.service_tier"),
         summary=summary,

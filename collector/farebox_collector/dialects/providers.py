@@ -1,4 +1,4 @@
-"""Providers told from the name of a model, for emitters that name none."""
+"""Providers told from the name of a model, for vocabularies that need not name any."""
 
 _BY_PREFIX = (
     (("gpt-", "o1", "o3", "o4", "chatgpt-", "text-embedding-", "dall-e", "tts-", "whisper"), "openai"),
@@ -9,6 +9,14 @@ _BY_PREFIX = (
     (("command-", "embed-", "rerank-"), "cohere"),
     (("grok-",), "x-ai"),
 )
+
+
+def told_provider(named: str, model: str) -> tuple[str, tuple[str, ...]]:
+    """The provider that a span names, else the one that its model tells of, and that flagged."""
+    if named:
+        return named, ()
+    guessed = provider_of_model(model)
+    return guessed, ("provider_from_model",) if guessed else ()
 
 
 def provider_of_model(model: str) -> str:

@@ -1,7 +1,6 @@
 """The usage record of a span, once a dialect knows what the call was and what it used."""
 
 from farebox_collector.dialects.attribution import Origin
-from farebox_collector.dialects.providers import provider_of_model
 from farebox_collector.records import AttributeValue, Buckets, Rejected, Span, UsageRecord
 from farebox_collector.units import Units
 
@@ -29,10 +28,6 @@ def usage_record(
     """The record of a call as a dialect understood it, or why there cannot be one."""
     if len(span.trace_id) != 16 or span.trace_id in _NO_ID or len(span.span_id) != 8 or span.span_id in _NO_ID:
         return Rejected("the trace id or span id is missing or malformed")
-    if not provider:
-        provider = provider_of_model(response_model or request_model)
-        if provider:
-            assumptions += ("provider_from_model",)
     # By position, in the order of the fields: naming thirty of them takes as long as all the rest of this function.
     return UsageRecord(
         span.trace_id,
