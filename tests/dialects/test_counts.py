@@ -1,13 +1,19 @@
 """The arithmetic of the dialects: nothing negative, nothing lost, nothing counted twice."""
 
+import re
+from pathlib import Path
+
 import pytest
 from farebox_collector import dialects
 from farebox_collector.dialects.assumptions import ASSUMPTIONS
 from farebox_collector.dialects.counts import INSIDE, UNKNOWN, Habits, Reported, disjoint
 from farebox_collector.dialects.openinference import response_id_of
+from farebox_collector.dialects.other_units import NAMES as UNIT_NAMES
 from farebox_collector.dialects.text import InvalidCount
 from farebox_collector.dialects.usage_json import named_buckets, numbers_in, provider_usage
+from farebox_collector.pricing.catalogue import genai_prices_catalogue
 from farebox_collector.records import Attributes, Buckets, NotBillable, Rejected, Span, UsageRecord
+from farebox_collector.units import TOKEN_BUCKETS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -186,6 +192,47 @@ def test_other_units_and_image_tokens_are_read_from_attributes_of_our_own() -> N
     assert usage.units == (("images", 1), ("web_searches", 2))
     assert usage.buckets == Buckets(input=30, input_image=30, cache_read=40, output=5)
     assert isinstance(reading("farebox.httpx", {**CALL, "farebox.units.images": -1}), Rejected)
+
+
+def test_every_unit_that_has_a_price_can_be_reported() -> None:
+    units = {row.unit for row in genai_prices_catalogue().prices.rows}
+    assert units - TOKEN_BUCKETS <= {*UNIT_NAMES}
+
+
+def test_a_call_may_be_billed_by_other_units_alone() -> None:
+    image = {"gen_ai.operation.name": "image_generation", "gen_ai.provider.name": "openai", "gen_ai.request.model": "x"}
+    usage = reading("farebox.httpx", {**image, "farebox.units.images": 2})
+    assert isinstance(usage, UsageRecord)
+    assert (usage.buckets, usage.units) == (Buckets(), (("images", 2),))
+    unknown = reading("farebox.httpx", image)
+    assert isinstance(unknown, UsageRecord)
+    assert unknown.buckets is None
+
+
+def test_older_spans_of_openllmetry_are_calls_and_sums() -> None:
+    old = {
+        "gen_ai.system": "OpenAI",
+        "gen_ai.request.model": "gpt-4o",
+        "gen_ai.usage.prompt_tokens": 10,
+        "gen_ai.usage.completion_tokens": 5,
+        "gen_ai.usage.cache_read_input_tokens": 4,
+        "llm.usage.total_tokens": 15,
+    }
+    call = reading("opentelemetry.instrumentation.openai.v1", {**old, "llm.request.type": "chat"})
+    assert isinstance(call, UsageRecord)
+    assert (call.operation, call.buckets) == ("chat", Buckets(input=6, cache_read=4, output=5))
+    crew = reading("opentelemetry.instrumentation.crewai", {**old, "traceloop.span.kind": "agent"})
+    assert isinstance(crew, UsageRecord)
+    assert crew.summary
+
+
+def test_every_flag_in_the_code_is_documented() -> None:
+    found: set[str] = set()
+    for module in Path(dialects.__file__).parent.glob("*.py"):
+        if module.stem != "assumptions":
+            found.update(re.findall(r'\("([a-z]+(?:_[a-z]+){2,})",\)', module.read_text(encoding="utf-8")))
+    assert len(found) > 8
+    assert found <= ASSUMPTIONS.keys()
 
 
 def test_a_stream_whose_usage_is_missing_is_a_call_of_unknown_usage() -> None:

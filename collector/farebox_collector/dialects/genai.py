@@ -28,6 +28,11 @@ _FIRST_CHUNK = (
     "gen_ai.server.time_to_first_token",
 )
 _PARTIAL = ("gen_ai.usage.partial.input_tokens", "gen_ai.usage.partial.output_tokens")
+_OLD_OPERATION = "llm.request.type"
+_OLD_OPERATIONS = {"chat": "chat", "completion": "text_completion", "embedding": "embeddings", "rerank": "rerank"}
+"""What OpenLLMetry wrote before the conventions had a name for it."""
+_SPAN_KIND = "traceloop.span.kind"
+_SUMMARY_KINDS = frozenset({"workflow", "agent", "task"})
 _MISSING = "farebox.usage.missing"
 
 KEYS = frozenset(
@@ -39,6 +44,8 @@ KEYS = frozenset(
         "gen_ai.is_streaming",
         "error.type",
         "logfire.span_type",
+        _OLD_OPERATION,
+        _SPAN_KIND,
         RAW_USAGE,
         _MISSING,
     }
@@ -46,7 +53,25 @@ KEYS = frozenset(
 ONCE = frozenset({"gen_ai.response.id", *_FIRST_CHUNK, RAW_USAGE})
 REDUCED: Reductions = {RAW_USAGE: numbers_in}
 
-MODEL_CALLS = frozenset({"chat", "text_completion", "generate_content", "embeddings"})
+MODEL_CALLS = frozenset(
+    {
+        "chat",
+        "text_completion",
+        "generate_content",
+        "embeddings",
+        # Not in the conventions. A model works for these too: without usage they are unmetered, not free.
+        "audio",
+        "image",
+        "image_generation",
+        "model_request",
+        "realtime",
+        "rerank",
+        "speech_to_text",
+        "text_to_speech",
+        "transcription",
+        "video",
+    }
+)
 SUMMARIES = frozenset({"invoke_agent", "invoke_workflow"})
 """Operations whose usage repeats that of the calls inside them."""
 NO_TOKENS = frozenset(
@@ -64,6 +89,8 @@ def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | N
     """Read one span; see the package's contract."""
     attributes = span.attributes
     operation = first_text(attributes, "gen_ai.operation.name")
+    if not operation and _OLD_OPERATION in attributes:
+        operation = _OLD_OPERATIONS.get(str(attributes[_OLD_OPERATION]), "")
     provider = first_text(attributes, *_PROVIDER)
     if not operation and not provider:
         return None
@@ -75,11 +102,14 @@ def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | N
         units = units_of(attributes, _searches(attributes, emitter) if emitter.searches else 0)
     except (InvalidCount, InvalidUnit) as error:
         return Rejected(str(error))
+    if buckets is None and units and _MISSING not in attributes:
+        buckets = Buckets()  # billed by those units alone
+    summary = operation in SUMMARIES or attributes.get(_SPAN_KIND) in _SUMMARY_KINDS
     if buckets is None and _MISSING not in attributes:
-        reading = _without_usage(span, emitter, operation)
+        reading = _without_usage(span, emitter, operation, summary)
         if reading is not None:
             return reading
-    elif operation not in MODEL_CALLS and operation not in SUMMARIES:
+    elif operation not in MODEL_CALLS and not summary:
         assumptions += ("operation_unknown",)
     return usage_record(
         span,
@@ -93,19 +123,19 @@ def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | N
         service_tier=first_text(attributes, *_SERVICE_TIER),
         error_type=first_text(attributes, "error.type"),
         buckets=buckets,
-        summary=operation in SUMMARIES,
+        summary=summary,
         time_to_first_chunk_ns=_first_chunk(attributes),
         assumptions=assumptions,
         units=units,
     )
 
 
-def _without_usage(span: Span, emitter: Emitter, operation: str) -> NotBillable | None:
+def _without_usage(span: Span, emitter: Emitter, operation: str, summary: bool) -> NotBillable | None:
     """Why a span without usage is no model call; None if it is one."""
     attributes = span.attributes
     if not first_text(attributes, "gen_ai.request.model", "gen_ai.response.model"):
         return _NO_MODEL_READING
-    if operation in SUMMARIES:
+    if summary:
         return _EMPTY_SUMMARY
     if operation not in MODEL_CALLS:
         return _NO_TOKENS_READING
