@@ -8,7 +8,7 @@ dept, project, task and verdict; corrections add to rows of their own (`reversed
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from sqlalchemy import Connection
 
@@ -21,7 +21,7 @@ from farebox_collector.ledger.control_tables import (
 )
 from farebox_collector.ledger.labels import TableLabels, folded, place
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_totals
-from farebox_collector.records import PricedUsage, Quality
+from farebox_collector.records import NO_QUALITY, Buckets, PricedUsage, Quality, UsageRecord
 from farebox_collector.verdicts import ONE_CALL, Verdict
 
 MAX_LABELS = 1_000
@@ -57,7 +57,6 @@ _SERVICE_SUMS = (
     "output_tokens",
     *QUALITY_COLUMNS,
 )
-_NO_TOKENS = (0,) * len(TOKEN_COLUMNS)
 _LATENCY_BOUNDS_NS = tuple(bound * 1_000_000 for bound in LATENCY_BOUNDS_MS)
 _FIRST_CHUNK_BOUNDS_NS = tuple(bound * 1_000_000 for bound in FIRST_CHUNK_BOUNDS_MS)
 _MAX_LATENCY_NS = 86_400 * 10**9
@@ -99,13 +98,28 @@ class _Key(NamedTuple):
         return self.provider, self.model, self.route, self.region
 
 
+class _Group(NamedTuple):
+    """What both tables need of a group of calls, summed once: lists first, since loops in C cost a tenth."""
+
+    calls: Sequence[PricedUsage]
+    usages: list[UsageRecord]
+    errors: int
+    tokens: Buckets
+
+    @classmethod
+    def of(cls, calls: Sequence[PricedUsage]) -> Self:
+        usages = [call.usage for call in calls]
+        counted = [usage.buckets for usage in usages if usage.buckets is not None]
+        tokens = Buckets._make(map(sum, zip(*counted, strict=True))) if counted else Buckets()
+        return cls(calls, usages, len(usages) - [usage.error_type for usage in usages].count(""), tokens)
+
+
 def count_new_calls(connection: Connection, tenant_id: int, calls: Counted, labels: TotalLabels) -> None:
     """Add newly recorded calls to all totals."""
     groups = _grouped(calls)
     _add_usage(connection, tenant_id, groups, labels, reversed=False)
-    one_call = {key: group for key, group in groups.items() if key.verdict in ONE_CALL}
-    sums = {key: _service_sums(group) for key, group in one_call.items()}
-    _add_service(connection, tenant_id, [(key.service, row) for key, row in sums.items()], labels)
+    rows = [(key.service, _service_sums(group)) for key, group in groups.items() if key.verdict in ONE_CALL]
+    _add_service(connection, tenant_id, rows, labels)
 
 
 def add_to_totals(
@@ -138,7 +152,7 @@ def add_credits(connection: Connection, tenant_id: int, source: str, amount_nano
     bulk.insert_adding(connection, credit_totals.name, key, sums, [(tenant_id, source, 1, amount_nanocredits)])
 
 
-def _grouped(calls: Counted) -> dict[_Key, list[PricedUsage]]:
+def _grouped(calls: Counted) -> dict[_Key, _Group]:
     """Calls by what they have in common: one look-up a call, all sums are then made over whole groups."""
     groups: defaultdict[tuple[str, ...], list[PricedUsage]] = defaultdict(list)
     for call, verdict in calls:
@@ -154,19 +168,19 @@ def _grouped(calls: Counted) -> dict[_Key, list[PricedUsage]]:
             usage.route,
             usage.region,
         ].append(call)
-    return {_Key._make(key): group for key, group in groups.items()}
+    return {_Key._make(key): _Group.of(group) for key, group in groups.items()}
 
 
 def _add_usage(
     connection: Connection,
     tenant_id: int,
-    groups: Mapping[_Key, list[PricedUsage]],
+    groups: Mapping[_Key, _Group],
     labels: TotalLabels,
     *,
     reversed: bool,
 ) -> None:
     placed = labels.usage.places(connection, tenant_id, (key.usage for key in groups))
-    labels.folded += folded(placed, {key.usage: len(group) for key, group in groups.items()})
+    labels.folded += folded(placed, {key.usage: len(group.calls) for key, group in groups.items()})
     sums: defaultdict[tuple[str, ...], Sequence[int]] = defaultdict(lambda: (0,) * len(_USAGE_SUMS))
     for key, group in groups.items():
         row = (*place(placed, key.usage), key.verdict)
@@ -195,46 +209,46 @@ def _added(left: Sequence[int], right: Sequence[int]) -> list[int]:
     return [a + b for a, b in zip(left, right, strict=True)]
 
 
-def _usage_sums(verdict: Verdict, group: Sequence[PricedUsage]) -> list[int]:
+def _usage_sums(verdict: Verdict, group: _Group) -> list[int]:
     """The values of `_USAGE_SUMS`."""
     money = (0, 0)
     if verdict is Verdict.CHARGED:
-        money = (sum(call.cost_nanousd or 0 for call in group), sum(call.charge_nanocredits or 0 for call in group))
-    return [len(group), _errors(group), *_token_sums(group), *money]
+        costs = [call.cost_nanousd or 0 for call in group.calls]
+        charges = [call.charge_nanocredits or 0 for call in group.calls]
+        money = (sum(costs), sum(charges))
+    return [len(group.calls), group.errors, *group.tokens, *money]
 
 
-def _service_sums(group: Sequence[PricedUsage]) -> list[int]:
+def _service_sums(group: _Group) -> list[int]:
     """The values of `_SERVICE_SUMS`."""
-    latencies = sorted(min(call.usage.latency_ns, _MAX_LATENCY_NS) for call in group)
-    first_chunks = sorted(
-        call.usage.time_to_first_chunk_ns for call in group if call.usage.time_to_first_chunk_ns is not None
-    )
-    tokens = [call.usage.buckets for call in group if call.usage.buckets]
-    asked = [
-        call.usage.buckets
-        for call in group
-        if call.usage.buckets and call.usage.operation != _EMBEDDINGS and call.usage.quality.cache_hit is None
+    usages = group.usages
+    latencies = sorted([usage.latency_ns for usage in usages])
+    if latencies[-1] > _MAX_LATENCY_NS:
+        latencies = [min(latency, _MAX_LATENCY_NS) for latency in latencies]
+    first_chunks = sorted([u.time_to_first_chunk_ns for u in usages if u.time_to_first_chunk_ns is not None])
+    # Where nobody says whether a cache was hit, the provider's own prompt cache counts.
+    hits = [
+        usage.buckets.cache_read > 0
+        for usage in usages
+        if usage.buckets is not None and usage.quality.cache_hit is None and usage.operation != _EMBEDDINGS
     ]
     return [
-        len(group),
-        _errors(group),
+        len(usages),
+        group.errors,
         sum(latencies) // 1000,
-        *(bisect_right(latencies, bound) for bound in _LATENCY_BOUNDS_NS),
+        *[bisect_right(latencies, bound) for bound in _LATENCY_BOUNDS_NS],
         len(first_chunks),
         sum(first_chunks) // 1000,
-        *(bisect_right(first_chunks, bound) for bound in _FIRST_CHUNK_BOUNDS_NS),
-        sum(buckets.inclusive_input for buckets in tokens),
-        sum(buckets.total - buckets.inclusive_input for buckets in tokens),
-        # Where nobody says whether a cache was hit, the provider's own prompt cache counts.
-        *_quality_sums(
-            [call.usage.quality for call in group], len(asked), sum(buckets.cache_read > 0 for buckets in asked)
-        ),
+        *[bisect_right(first_chunks, bound) for bound in _FIRST_CHUNK_BOUNDS_NS],
+        group.tokens.inclusive_input,
+        group.tokens.total - group.tokens.inclusive_input,
+        *_quality_sums([usage.quality for usage in usages], len(hits), sum(hits)),
     ]
 
 
 def _quality_sums(told: Sequence[Quality], lookups: int, hits: int) -> list[int]:
     """The values of `QUALITY_COLUMNS`, with what is known of the cache otherwise."""
-    said = [quality for quality in told if any(fact is not None for fact in quality)]
+    said = [quality for quality in told if quality is not NO_QUALITY]
     rates = [quality.citation_rate_ppm for quality in said if quality.citation_rate_ppm is not None]
     return [
         lookups + sum(quality.cache_hit is not None for quality in said),
@@ -244,12 +258,3 @@ def _quality_sums(told: Sequence[Quality], lookups: int, hits: int) -> list[int]
         sum(quality.human_reviewed or 0 for quality in said),
         sum(quality.review_approved or 0 for quality in said),
     ]
-
-
-def _errors(group: Sequence[PricedUsage]) -> int:
-    return sum(1 for call in group if call.usage.error_type)
-
-
-def _token_sums(group: Sequence[PricedUsage]) -> Sequence[int]:
-    tokens = [call.usage.buckets for call in group if call.usage.buckets]
-    return [sum(column) for column in zip(*tokens, strict=True)] if tokens else _NO_TOKENS
