@@ -166,6 +166,9 @@ class PricedUsage(NamedTuple):
     """JSON list of the price versions that apply; empty where nothing was priced."""
     rule_version_id: int | None
     assumptions: tuple[str, ...]
+    action_floor_nanocredits: int | None = None
+    """What the call's action is charged at least, in all; then `charge_nanocredits` is this call's share before the
+    ledger looks at the action. None where the call is charged by itself."""
 
 
 class PriceVersion(NamedTuple):
@@ -233,8 +236,17 @@ class ChargeRule(NamedTuple):
     id: int
     event: str
     kind: str
-    """`cost_plus`: the provider's cost times `multiplier`, converted at `usd_per_credit`."""
+    """`flat`, `per_1k_tokens` or `cost_plus`; see `pricing.rules`."""
     multiplier: Decimal
+    """`cost_plus`: times the provider's cost, converted at `usd_per_credit`."""
     usd_per_credit: Decimal
     valid_from_ns: int
     valid_to_ns: int | None
+    minimum_credits: Decimal = Decimal(0)
+    """`cost_plus`: an action is charged at least this much."""
+    flat_credits: Decimal = Decimal(0)
+    """`flat`: what an action is charged."""
+    input_credits_per_1k: Decimal = Decimal(0)
+    cached_credits_per_1k: Decimal = Decimal(0)
+    output_credits_per_1k: Decimal = Decimal(0)
+    """`per_1k_tokens`: what 1,000 tokens are charged that went in, were read from a cache, came out."""

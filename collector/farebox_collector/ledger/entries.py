@@ -15,6 +15,7 @@ _MONEY_COLUMNS = (
     "charge_nanocredits",
     "price_version_ids",
     "rule_version_id",
+    "action_share_nanocredits",
     "call_key",
 )
 RECORD_COLUMNS = (
@@ -57,6 +58,7 @@ FACT_COLUMNS = (
     "started_at_ns",
     "wallet",
     "event",
+    "action_id",
     "reported_provider",
     "request_model",
     "response_model",
@@ -77,9 +79,10 @@ SpanKey = tuple[bytes, bytes]
 class Entry:
     """One span of a batch on its way into the books."""
 
-    __slots__ = ("booked", "call", "call_key", "guessed", "reason", "verdict")
+    __slots__ = ("arrived", "booked", "call", "call_key", "guessed", "reason", "verdict")
 
     def __init__(self, call: PricedUsage) -> None:
+        self.arrived = call
         self.call = call
         # The facts that were in the books before this batch; None for a span that is new.
         self.booked: tuple[Any, ...] | None = None
@@ -121,9 +124,10 @@ def record_row(tenant_id: int, transaction_id: int, received_at_ns: int, entry: 
     """The values of `RECORD_COLUMNS` for one entry."""
     call = entry.call
     usage = call.usage
-    money: tuple[Any, ...] = (None, None, "", None)
+    money: tuple[Any, ...] = (None, None, "", None, None)
     if entry.charged:
-        money = (call.cost_nanousd, call.charge_nanocredits, call.price_version_ids, call.rule_version_id)
+        share = None if call.action_floor_nanocredits is None else call.charge_nanocredits
+        money = (call.cost_nanousd, call.charge_nanocredits, call.price_version_ids, call.rule_version_id, share)
     return (
         tenant_id,
         transaction_id,
@@ -172,6 +176,7 @@ def facts_of(call: PricedUsage) -> tuple[Any, ...]:
         _storable_time(usage.started_at_ns),
         usage.wallet,
         usage.event,
+        usage.action_id,
         usage.provider,
         usage.request_model,
         usage.response_model,

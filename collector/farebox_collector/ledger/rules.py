@@ -1,48 +1,91 @@
 """Charge rules: append-only versions of what an event costs its wallet."""
 
 from decimal import Decimal
+from typing import NamedTuple
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, or_, select, true, update
 
 from farebox_collector.ledger.tables import charge_rules, tenants
+from farebox_collector.moments import format_ns
+from farebox_collector.pricing.rules import BadRule, RuleTerms, require_chargeable
 from farebox_collector.records import ChargeRule
 
-COST_PLUS = "cost_plus"
-"""The provider's cost times a multiplier."""
+
+
+class RuleOverlap(ValueError):
+    """A rule would hold at a time that another version has; the message says which."""
+
+
+class RuleAuthorship(NamedTuple):
+    """Who set a rule and why: kept with it."""
+
+    author: str
+    reason: str
 
 
 def set_rule(
-    connection: Connection, tenant_id: int, event: str, multiplier: Decimal, author: str, reason: str, at_ns: int
+    connection: Connection,
+    tenant_id: int,
+    event: str,
+    terms: RuleTerms,
+    authorship: RuleAuthorship,
+    at_ns: int,
+    valid_from_ns: int | None = None,
+    valid_to_ns: int | None = None,
 ) -> int:
-    """Let an event be charged its cost times `multiplier` from a moment on; returns the new rule version.
+    """Let an event be charged by these terms, from now or a later moment on; returns the new rule version.
 
-    The version before ends there. Raises ValueError for a multiplier that is not positive.
+    A version without an end that began before ends there; one with an end stays as it is. Raises BadRule for terms
+    that cannot be charged by, and RuleOverlap.
     """
-    if not multiplier.is_finite() or multiplier <= 0:
-        raise ValueError("a multiplier is positive")
-    rules = charge_rules.c
-    connection.execute(
-        update(charge_rules)
-        .where(rules.tenant_id == tenant_id, rules.event == event, rules.valid_to_ns.is_(None))
-        .values(valid_to_ns=at_ns)
-    )
-    usd_per_credit = connection.execute(select(tenants.c.usd_per_credit).where(tenants.c.id == tenant_id)).scalar_one()
+    require_chargeable(terms)
+    start_ns = at_ns if valid_from_ns is None else valid_from_ns
+    if start_ns < at_ns:
+        raise BadRule("a rule begins now or later: what was charged stays as it was")
+    if valid_to_ns is not None and valid_to_ns <= start_ns:
+        raise BadRule("a rule ends after it begins")
+    usd_per_credit = connection.execute(
+        # Held until the end of the transaction, so that of two that set rules at once one sees the other's.
+        select(tenants.c.usd_per_credit).where(tenants.c.id == tenant_id).with_for_update()
+    ).scalar_one()
+    _make_room(connection, tenant_id, event, start_ns, valid_to_ns)
     key = connection.execute(
         insert(charge_rules).values(
             tenant_id=tenant_id,
             event=event,
-            kind=COST_PLUS,
-            multiplier=format(multiplier, "f"),
             usd_per_credit=usd_per_credit,
-            valid_from_ns=at_ns,
-            valid_to_ns=None,
-            author=author,
-            reason=reason,
+            valid_from_ns=start_ns,
+            valid_to_ns=valid_to_ns,
             recorded_at_ns=at_ns,
+            kind=terms.kind,
+            **{name: format(figure, "f") for name, figure in terms._asdict().items() if name != "kind"},
+            **authorship._asdict(),
         )
     ).inserted_primary_key
     assert key is not None
     return int(key[0])
+
+
+def _make_room(connection: Connection, tenant_id: int, event: str, start_ns: int, end_ns: int | None) -> None:
+    """End the version that a new one follows. Raises RuleOverlap."""
+    rules = charge_rules.c
+    of_event = (rules.tenant_id == tenant_id, rules.event == event)
+    in_the_way = connection.execute(
+        select(rules.id, rules.valid_from_ns, rules.valid_to_ns).where(
+            *of_event,
+            or_(rules.valid_to_ns.is_(None), rules.valid_to_ns > start_ns),
+            # A version that was replaced before it began holds at no time at all.
+            or_(rules.valid_to_ns.is_(None), rules.valid_to_ns > rules.valid_from_ns),
+            true() if end_ns is None else rules.valid_from_ns < end_ns,
+        )
+    ).all()
+    for version in in_the_way:
+        if version.valid_to_ns is not None or version.valid_from_ns >= start_ns:
+            until = "" if version.valid_to_ns is None else f" to {format_ns(version.valid_to_ns)}"
+            raise RuleOverlap(
+                f"rule version {version.id} of {event} holds from {format_ns(version.valid_from_ns)}{until}"
+            )
+        connection.execute(update(charge_rules).where(rules.id == version.id).values(valid_to_ns=start_ns))
 
 
 def rules_edition(connection: Connection) -> int:
@@ -63,6 +106,11 @@ def load_rules(connection: Connection, tenant_id: int) -> list[ChargeRule]:
             usd_per_credit=Decimal(row.usd_per_credit),
             valid_from_ns=row.valid_from_ns,
             valid_to_ns=row.valid_to_ns,
+            minimum_credits=Decimal(row.minimum_credits),
+            flat_credits=Decimal(row.flat_credits),
+            input_credits_per_1k=Decimal(row.input_credits_per_1k),
+            cached_credits_per_1k=Decimal(row.cached_credits_per_1k),
+            output_credits_per_1k=Decimal(row.output_credits_per_1k),
         )
         for row in found
     ]

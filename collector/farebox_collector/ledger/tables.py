@@ -6,13 +6,14 @@ would otherwise turn an integer overflow into a floating-point number without a 
 
 from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, LargeBinary, UniqueConstraint
 
+from farebox_collector.ledger import credit_tables
 from farebox_collector.ledger.columns import Int64, metadata
 from farebox_collector.ledger.columns import identity as _identity
 from farebox_collector.ledger.columns import number as _number
 from farebox_collector.ledger.columns import table as _table
 from farebox_collector.ledger.columns import words as _text
 
-__all__ = ["metadata"]
+__all__ = ["credit_tables", "metadata"]
 
 tenants = _table(
     "tenants",
@@ -119,6 +120,11 @@ charge_rules = _table(
     _text("event"),
     _text("kind"),
     _text("multiplier"),
+    _text("minimum_credits", default="0"),
+    _text("flat_credits", default="0"),
+    _text("input_credits_per_1k", default="0"),
+    _text("cached_credits_per_1k", default="0"),
+    _text("output_credits_per_1k", default="0"),
     _text("usd_per_credit"),
     _number("valid_from_ns"),
     _number("valid_to_ns", nullable=True),
@@ -236,6 +242,8 @@ usage_records = _table(
     _number("charge_nanocredits", nullable=True),
     _text("price_version_ids"),
     _number("rule_version_id", nullable=True),
+    # What the call alone comes to where its action is charged as one, NULL where the call is charged by itself.
+    _number("action_share_nanocredits", nullable=True),
     # What a record says of its money is what its newest correction made of it; this is how many there were.
     _number("corrections", default=0),
     UniqueConstraint("tenant_id", "trace_id", "span_id"),
@@ -243,6 +251,14 @@ usage_records = _table(
 )
 Index("ix_usage_records_wallet", usage_records.c.tenant_id, usage_records.c.wallet, usage_records.c.id)
 Index("ix_usage_records_transaction_id", usage_records.c.transaction_id)
+Index(
+    "ix_usage_records_action",
+    usage_records.c.tenant_id,
+    usage_records.c.action_id,
+    usage_records.c.id,
+    sqlite_where=usage_records.c.action_share_nanocredits.is_not(None),
+    postgresql_where=usage_records.c.action_share_nanocredits.is_not(None),
+)
 Index("ix_usage_records_priced_at_ns", usage_records.c.tenant_id, usage_records.c.priced_at_ns)
 _UNSETTLED = usage_records.c.verdict.in_(("unpriced", "unmetered", "deferred"))
 Index(

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, select, tuple_
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.actions import charge_actions_once
 from farebox_collector.ledger.corrections import Cause, charge_of, correct, cover
 from farebox_collector.ledger.entries import FACT_COLUMNS, RECORD_COLUMNS, Entry, SpanKey, facts_of, record_row
 from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
@@ -63,16 +64,21 @@ def _leave_out_what_does_not_fit(connection: Connection, tenant_id: int, entries
         if not entry.charged:
             continue
         spent += entry.call.cost_nanousd or 0
-        charged += entry.call.charge_nanocredits or 0
+        charged += _most(entry.call)
         if max(spent, charged) > MAX_SUM_NANO:
             spent -= entry.call.cost_nanousd or 0
-            charged -= entry.call.charge_nanocredits or 0
+            charged -= _most(entry.call)
             entry.leave_open("the amount is out of range")
+
+
+def _most(call: PricedUsage) -> int:
+    """The most that a call can come to once its action is looked at."""
+    return max(call.charge_nanocredits or 0, call.action_floor_nanocredits or 0)
 
 
 def _verdict(call: PricedUsage, entry: Entry) -> Verdict:
     """The verdict of one call, by what the books now say of its span."""
-    if call is entry.call and entry.booked is None:
+    if call is entry.arrived and entry.booked is None:
         return entry.verdict
     booked = facts_of(entry.call) if entry.booked is None else entry.booked
     return Verdict.DUPLICATE if facts_of(call) == booked else Verdict.CONFLICT
@@ -95,11 +101,11 @@ def _book(
         rows = [record_row(tenant_id, transaction_id, received_at_ns, entry) for _, entry in ordered]
         inserted = bulk.insert_ignoring_conflicts(connection, "usage_records", RECORD_COLUMNS, rows)
         if inserted == len(rows):
-            recorded += pending.values()
+            recorded += [entry for _, entry in ordered]
             break
         stored = _stored(connection, tenant_id, pending)
         kept_out: dict[SpanKey, Entry] = {}
-        for key, entry in pending.items():
+        for key, entry in ordered:
             if key not in stored:
                 kept_out[key] = entry
             elif stored[key][0] == transaction_id:
@@ -111,6 +117,7 @@ def _book(
         _give_back(connection, tenant_id, displaced, received_at_ns, labels)
         pending = kept_out
     if recorded:
+        charge_actions_once(connection, tenant_id, recorded)
         wallets = frozenset(entry.call.usage.wallet for entry in recorded)
         post(
             connection,

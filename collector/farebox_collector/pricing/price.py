@@ -63,7 +63,11 @@ def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -
     rule = rules.rule_for(usage.event, at_ns)
     if rule is None:
         return _unsettled(usage, Verdict.UNPRICED, "no charge rule at that time", at_ns, assumptions)
-    charge_nanocredits = rules.charge_nanocredits(rule, cost_nanousd)
+    charge_nanocredits = rules.share_nanocredits(rule, cost_nanousd, usage.buckets)
+    floor_nanocredits = rules.floor_nanocredits(rule)
+    if floor_nanocredits and not usage.action_id:
+        # Outside any action the call is one of its own.
+        charge_nanocredits, floor_nanocredits = max(charge_nanocredits, floor_nanocredits), 0
     if cost_nanousd > MAX_COST_NANOUSD or charge_nanocredits > MAX_CHARGE_NANOCREDITS:
         return _unsettled(usage, Verdict.UNPRICED, "the amount is out of range", at_ns, assumptions)
     if card.condition == STANDARD and usage.service_tier not in STANDARD_TIERS:
@@ -82,6 +86,7 @@ def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -
         price_version_ids=card.version_ids,
         rule_version_id=rule.id,
         assumptions=assumptions + guessed + fallbacks,
+        action_floor_nanocredits=floor_nanocredits or None,
     )
 
 

@@ -1,13 +1,96 @@
-"""Charge rules: what an event costs its wallet in credits, given what the call cost us."""
+"""Charge rules: what an event costs its wallet in credits, given what the call cost us and how many tokens it moved.
+
+A charge has two parts. The *share* of a call follows its cost or its tokens. The *floor* of an action is what the
+action is charged at least, however many calls it makes: the minimum of a `cost_plus` rule, and all that a `flat` rule
+asks for. An action is charged max(floor, sum of its calls' shares); a call outside any action is an action of its own.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable
+from decimal import Decimal
 from fractions import Fraction
+from math import lcm
+from typing import NamedTuple
 
-from farebox_collector.money import round_half_even
-from farebox_collector.records import ChargeRule
+from farebox_collector.money import NANO, round_half_even
+from farebox_collector.records import Buckets, ChargeRule
 
 EVERY_OTHER_EVENT = "*"
+
+FLAT = "flat"
+"""So many credits an action, once, whatever it cost us."""
+PER_1K_TOKENS = "per_1k_tokens"
+"""So many credits for 1,000 tokens: apart for input, cached input and output."""
+COST_PLUS = "cost_plus"
+"""The provider's cost times a multiplier, and at least a minimum an action."""
+KINDS = (FLAT, PER_1K_TOKENS, COST_PLUS)
+
+MAX_RATE = Decimal(1_000_000)
+"""Most credits a rule may ask for at a time, and the largest multiplier."""
+_MAX_DECIMALS = 18
+_MAX_CREDIT_DECIMALS = 9
+
+
+class BadRule(ValueError):
+    """A rule that cannot be charged by; the message says why."""
+
+
+class RuleTerms(NamedTuple):
+    """What a rule asks for; figures that its kind has no use for are zero."""
+
+    kind: str
+    multiplier: Decimal = Decimal(0)
+    """`cost_plus`: times the provider's cost."""
+    minimum_credits: Decimal = Decimal(0)
+    """`cost_plus`: an action is charged at least this much."""
+    flat_credits: Decimal = Decimal(0)
+    """`flat`: what an action is charged."""
+    input_credits_per_1k: Decimal = Decimal(0)
+    """`per_1k_tokens`: all tokens that went in and were not read from a cache."""
+    cached_credits_per_1k: Decimal = Decimal(0)
+    """`per_1k_tokens`: tokens that were read from a cache."""
+    output_credits_per_1k: Decimal = Decimal(0)
+    """`per_1k_tokens`: all tokens that came out."""
+
+
+_FIGURES_OF = {
+    FLAT: {"flat_credits"},
+    PER_1K_TOKENS: {"input_credits_per_1k", "cached_credits_per_1k", "output_credits_per_1k"},
+    COST_PLUS: {"multiplier", "minimum_credits"},
+}
+
+
+def require_chargeable(terms: RuleTerms) -> None:
+    """Raise BadRule for terms that nobody can be charged by: negative, not finite, of another kind, or too fine."""
+    if terms.kind not in KINDS:
+        raise BadRule(f"a rule is one of {', '.join(KINDS)}")
+    for name, figure in terms._asdict().items():
+        if name == "kind":
+            continue
+        if not figure.is_finite() or figure < 0:
+            raise BadRule(f"{name} is not negative, and a number")
+        if figure > MAX_RATE:
+            raise BadRule(f"{name} is at most {MAX_RATE}")
+        exponent = figure.normalize().as_tuple().exponent
+        decimals = _MAX_CREDIT_DECIMALS if name in ("flat_credits", "minimum_credits") else _MAX_DECIMALS
+        if isinstance(exponent, int) and -exponent > decimals:
+            raise BadRule(f"{name} has at most {decimals} decimals")
+        if figure and name not in _FIGURES_OF[terms.kind]:
+            raise BadRule(f"{name} is not of a {terms.kind} rule")
+    if terms.kind == COST_PLUS and not terms.multiplier:
+        raise BadRule("a multiplier is positive")
+
+
+class Terms(NamedTuple):
+    """The terms of one rule version as whole numbers: rates over `denominator`, ready to be multiplied with."""
+
+    per_nanousd: int
+    """Nanocredits a nano-USD of cost."""
+    per_input_token: int
+    per_cached_token: int
+    per_output_token: int
+    denominator: int
+    floor_nanocredits: int
 
 
 class RuleBook:
@@ -21,11 +104,7 @@ class RuleBook:
             event: sorted(versions, key=lambda rule: rule.valid_from_ns, reverse=True)
             for event, versions in by_event.items()
         }
-        self._factors = {
-            rule.id: Fraction(rule.multiplier) / Fraction(rule.usd_per_credit)
-            for versions in self._by_event.values()
-            for rule in versions
-        }
+        self._terms = {rule.id: exact_terms(rule) for versions in self._by_event.values() for rule in versions}
 
     def rule_for(self, event: str, at_ns: int) -> ChargeRule | None:
         """The rule of an event at a moment, else that of `*`; None if neither has one then."""
@@ -35,7 +114,34 @@ class RuleBook:
                     return rule
         return None
 
-    def charge_nanocredits(self, rule: ChargeRule, cost_nanousd: int) -> int:
-        """What a call that cost this much is charged under a rule, rounded half to even."""
-        factor = self._factors[rule.id]
-        return round_half_even(cost_nanousd * factor.numerator, factor.denominator)
+    def share_nanocredits(self, rule: ChargeRule, cost_nanousd: int, buckets: Buckets) -> int:
+        """What a call adds to the charge of its action, rounded once, half to even."""
+        return share(self._terms[rule.id], cost_nanousd, buckets)
+
+    def floor_nanocredits(self, rule: ChargeRule) -> int:
+        """What an action is charged at least under a rule; 0 where there is no such thing."""
+        return self._terms[rule.id].floor_nanocredits
+
+
+def exact_terms(rule: ChargeRule) -> Terms:
+    """The terms of a rule, ready to be multiplied with."""
+    # 1 credit a 1,000 tokens is 10⁹ ÷ 1,000 nanocredits a token.
+    rates = (
+        Fraction(rule.multiplier) / Fraction(rule.usd_per_credit),
+        Fraction(rule.input_credits_per_1k) * 1_000_000,
+        Fraction(rule.cached_credits_per_1k) * 1_000_000,
+        Fraction(rule.output_credits_per_1k) * 1_000_000,
+    )
+    denominator = lcm(*(rate.denominator for rate in rates))
+    floor = rule.flat_credits if rule.kind == FLAT else rule.minimum_credits
+    return Terms(*(int(rate * denominator) for rate in rates), denominator, int(Fraction(floor) * NANO))
+
+
+def share(terms: Terms, cost_nanousd: int, buckets: Buckets) -> int:
+    """Nanocredits that a call adds to the charge of its action, rounded once, half to even."""
+    exact = cost_nanousd * terms.per_nanousd
+    if terms.per_input_token or terms.per_cached_token or terms.per_output_token:
+        inclusive_input, cached = buckets.inclusive_input, buckets.cache_read
+        exact += (inclusive_input - cached) * terms.per_input_token + cached * terms.per_cached_token
+        exact += (buckets.total - inclusive_input) * terms.per_output_token
+    return round_half_even(exact, terms.denominator)
