@@ -24,6 +24,7 @@ from farebox_collector.commands import (
     tenants,
     wallets,
 )
+from farebox_collector.commands.charges import charges
 from farebox_collector.commands.terminal import (
     AsJson,
     DatabaseUrl,
@@ -94,6 +95,9 @@ def serve(
     )
     logs.configure(settings.log_level)
     _event_loop_runner()(assembly.serve(settings, _announce))
+
+
+app.command("charges")(charges)
 
 
 @app.command()

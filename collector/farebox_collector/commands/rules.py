@@ -2,6 +2,8 @@
 
 import time
 from contextlib import closing
+from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
@@ -11,69 +13,228 @@ from farebox_collector.commands.terminal import (
     DatabaseUrl,
     Stop,
     figure_table,
+    moment_ns,
     out,
     positive_decimal,
     print_json,
+    progress_bar,
     reading_books,
     writable_books,
 )
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
-from farebox_collector.ledger import statements
-from farebox_collector.ledger.rules import set_rule
+from farebox_collector.ledger import simulation, statements
+from farebox_collector.ledger.rules import RuleAuthorship, RuleOverlap, set_rule
 from farebox_collector.moments import format_ns
+from farebox_collector.money import format_nano
+from farebox_collector.pricing.rules import COST_PLUS, FLAT, PER_1K_TOKENS, BadRule, RuleTerms, describe
 from farebox_collector.records import DEFAULT_TENANT_ID
 
 app = typer.Typer(help="Charge rules: what an event costs its wallet.", no_args_is_help=True)
+
+_DAY_NS = 86_400 * 10**9
+
+Event = Annotated[str, typer.Argument(help="Event, such as chat.reply; * is every event without a rule.")]
+Multiplier = Annotated[str | None, typer.Option(help="Charge the provider's cost times this, such as 1.5.")]
+Minimum = Annotated[str | None, typer.Option(help="With --multiplier: credits that an action is charged at least.")]
+Flat = Annotated[
+    str | None, typer.Option(help="Charge an action this many credits, once, however many calls it makes.")
+]
+Input = Annotated[str | None, typer.Option("--input", help="Credits for 1,000 tokens that went in.")]
+Cached = Annotated[str | None, typer.Option("--cached", help="Credits for 1,000 tokens that were read from a cache.")]
+Output = Annotated[str | None, typer.Option("--output", help="Credits for 1,000 tokens that came out.")]
 
 
 @app.command("list")
 def list_command(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Every version of every charge rule."""
-    with reading_books(database_url) as connection:
-        rows = [_rule(row) for row in statements.charge_rules_of(connection, DEFAULT_TENANT_ID)]
-    if as_json:
-        print_json(rows)
-        return
-    table = figure_table("Charge rules", "event", "rule", "from", "to", "author", "reason")
-    for row in rows:
-        since = "" if row["valid_from"].startswith("1970") else row["valid_from"][:19]
-        table.add_row(
-            row["event"],
-            f"cost × {row['multiplier']}",
-            since,
-            (row["valid_to"] or "")[:19],
-            row["author"],
-            row["reason"],
-        )
-    out.print(table)
+    _show_versions(None, database_url, as_json)
+
+
+@app.command("history")
+def history_command(event: Event, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Every version of one event's rule, with who set it and why."""
+    _show_versions(event, database_url, as_json)
 
 
 @app.command("set")
 def set_command(
-    event: Annotated[str, typer.Argument(help="Event, such as chat.reply; * is every event without a rule.")],
-    multiplier: Annotated[str, typer.Option(help="Charge the provider's cost times this, such as 1.5.")],
+    event: Event,
     reason: Annotated[str, typer.Option(help="Why; kept with the rule.")],
+    multiplier: Multiplier = None,
+    minimum: Minimum = None,
+    flat: Flat = None,
+    input_credits: Input = None,
+    cached_credits: Cached = None,
+    output_credits: Output = None,
     author: Annotated[str, typer.Option(help="Who sets it; kept with the rule.")] = "cli",
+    valid_from: Annotated[
+        datetime | None, typer.Option("--from", help="When it begins, in UTC; now by default.")
+    ] = None,
+    valid_to: Annotated[datetime | None, typer.Option("--to", help="When it ends, in UTC; * is charged then.")] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Charge an event its cost times a multiplier from now on. The version before stays in the books."""
+    """Charge an event by other terms from now or a later moment on. The version before stays in the books."""
+    terms = _terms(multiplier, minimum, flat, input_credits, cached_credits, output_credits)
+    _require_event(event)
+    start_ns = None if valid_from is None else moment_ns(valid_from)
+    end_ns = None if valid_to is None else moment_ns(valid_to)
+    with closing(writable_books(database_url)) as database:
+        try:
+            version = database.transact(
+                lambda connection: set_rule(
+                    connection,
+                    DEFAULT_TENANT_ID,
+                    event,
+                    terms,
+                    RuleAuthorship(author, reason),
+                    time.time_ns(),
+                    start_ns,
+                    end_ns,
+                )
+            )
+        except (BadRule, RuleOverlap) as error:
+            raise Stop(str(error)) from None
+    since = "now" if start_ns is None else format_ns(start_ns)[:19]
+    out.print(f"{event} is charged {describe(terms)} from {since} on (rule version {version}).")
+
+
+@app.command("simulate")
+def simulate_command(
+    event: Event,
+    multiplier: Multiplier = None,
+    minimum: Minimum = None,
+    flat: Flat = None,
+    input_credits: Input = None,
+    cached_credits: Cached = None,
+    output_credits: Output = None,
+    days: Annotated[int, typer.Option(min=1, max=366, help="How far to look back.")] = 30,
+    by: Annotated[str, typer.Option(help="event or wallet.")] = "event",
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Most rows to print.")] = 50,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """What the last 30 days would have charged and earned under a rule that nobody has set yet. Changes nothing."""
+    terms = _terms(multiplier, minimum, flat, input_credits, cached_credits, output_credits)
+    _require_event(event)
+    if by not in ("event", "wallet"):
+        raise Stop("--by is event or wallet")
+    now_ns = time.time_ns()
+    with reading_books(database_url) as connection, progress_bar("simulating") as progress:
+        try:
+            result = simulation.simulate(
+                connection, DEFAULT_TENANT_ID, event, terms, now_ns - days * _DAY_NS, now_ns, progress
+            )
+        except BadRule as error:
+            raise Stop(str(error)) from None
+    rows = result.by_wallet if by == "wallet" else result.by_event
+    if as_json:
+        print_json(
+            {
+                "days": days,
+                "rule": describe(terms),
+                "by_event": [_outcome(name, row) for name, row in result.by_event.items()],
+                "by_wallet": [_outcome(name, row) for name, row in result.by_wallet.items()],
+            }
+        )
+        return
+    title = f"The last {days} days if {event} were charged {describe(terms)}"
+    headings = ("credits charged", "credits proposed", "credits more", "USD cost", "USD earned", "USD proposed")
+    table = figure_table(title, by, "calls", *headings)
+    for name, row in sorted(rows.items(), key=lambda item: -item[1].proposed_nanocredits)[:limit]:
+        shown = _outcome(name, row)
+        figures = ("charged_credits", "proposed_credits", "difference_credits", "cost_usd", "earned_usd")
+        table.add_row(name, f"{row.calls:,}", *(shown[figure] for figure in (*figures, "proposed_usd")))
+    out.print(table)
+
+
+def _show_versions(event: str | None, database_url: str | None, as_json: bool) -> None:
+    with reading_books(database_url) as connection:
+        rows = [
+            _rule(row)
+            for row in statements.charge_rules_of(connection, DEFAULT_TENANT_ID)
+            if event is None or row.event == event
+        ]
+    if as_json:
+        print_json(rows)
+        return
+    if event is not None and not rows:
+        raise Stop(f"{event!r} never had a rule of its own: * is charged")
+    table = figure_table("Charge rules", "event", "rule", "from", "to", "author", "reason")
+    for row in rows:
+        since = "" if row["valid_from"].startswith("1970") else row["valid_from"][:19]
+        table.add_row(row["event"], row["charge"], since, (row["valid_to"] or "")[:19], row["author"], row["reason"])
+    out.print(table)
+
+
+def _terms(
+    multiplier: str | None,
+    minimum: str | None,
+    flat: str | None,
+    input_credits: str | None,
+    cached_credits: str | None,
+    output_credits: str | None,
+) -> RuleTerms:
+    """The one kind of rule that the options stand for. Raises Stop."""
+    tokens = {
+        "input_credits_per_1k": input_credits,
+        "cached_credits_per_1k": cached_credits,
+        "output_credits_per_1k": output_credits,
+    }
+    asked = {
+        FLAT: flat is not None,
+        COST_PLUS: multiplier is not None or minimum is not None,
+        PER_1K_TOKENS: any(tokens.values()),
+    }
+    if sum(asked.values()) != 1:
+        raise Stop("a rule has either --multiplier (and --minimum), or --flat, or --input, --cached and --output")
+    if flat is not None:
+        return RuleTerms(FLAT, flat_credits=_figure(flat))
+    if asked[PER_1K_TOKENS]:
+        figures = {name: _figure(text) for name, text in tokens.items() if text}
+        if cached_credits is None:
+            # Whoever names no price for cached tokens charges them like the others.
+            figures["cached_credits_per_1k"] = figures.get("input_credits_per_1k", Decimal(0))
+        return RuleTerms(PER_1K_TOKENS, **figures)
+    if multiplier is None:
+        raise Stop("--minimum goes with --multiplier")
+    least = Decimal(0) if minimum is None else _figure(minimum)
+    return RuleTerms(COST_PLUS, multiplier=positive_decimal(multiplier), minimum_credits=least)
+
+
+def _figure(text: str) -> Decimal:
+    return Decimal(0) if text.strip("0.") == "" and text.strip(".") else positive_decimal(text)
+
+
+def _require_event(event: str) -> None:
     if not event or not is_clean(event):
         raise Stop(f"an event's name has 1 to {MAX_TEXT} printable characters")
-    with closing(writable_books(database_url)) as database, database.transaction() as connection:
-        factor = positive_decimal(multiplier)
-        version = set_rule(connection, DEFAULT_TENANT_ID, event, factor, author, reason, time.time_ns())
-    out.print(f"{event} is charged its cost times {multiplier} from now on (rule version {version}).")
 
 
 def _rule(row: Any) -> dict[str, Any]:
+    figures = {name: getattr(row, name) for name in RuleTerms._fields if name != "kind"}
+    terms = RuleTerms(row.kind, **{name: Decimal(figure) for name, figure in figures.items()})
     return {
         "version_id": row.id,
         "event": row.event,
         "kind": row.kind,
-        "multiplier": row.multiplier,
+        "charge": describe(terms),
+        **figures,
         "usd_per_credit": row.usd_per_credit,
         "valid_from": format_ns(row.valid_from_ns),
         "valid_to": None if row.valid_to_ns is None else format_ns(row.valid_to_ns),
         "author": row.author,
         "reason": row.reason,
+    }
+
+
+def _outcome(name: str, row: simulation.Outcome) -> dict[str, Any]:
+    return {
+        "name": name,
+        "calls": row.calls,
+        "charged_credits": format_nano(row.charged_nanocredits),
+        "proposed_credits": format_nano(row.proposed_nanocredits),
+        "difference_credits": format_nano(row.proposed_nanocredits - row.charged_nanocredits),
+        "cost_usd": format_nano(row.cost_nanousd),
+        "earned_usd": format_nano(row.earned_nanousd),
+        "proposed_usd": format_nano(row.proposed_nanousd),
     }

@@ -9,12 +9,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.credit_tables import charged_actions
 from farebox_collector.ledger.entries import Entry
 from farebox_collector.ledger.tables import usage_records
 from farebox_collector.records import PricedUsage
+from farebox_collector.verdicts import Verdict
 
 _KEY = ("tenant_id", "wallet", "event", "action_id")
 _SUMS = ("calls", "share_nanocredits")
@@ -113,3 +115,65 @@ def charge_actions_once(connection: Connection, tenant_id: int, recorded: Sequen
             changed.append(ids | {"charge": charge})
     if changed:
         connection.execute(_UPDATE, changed)
+
+
+def action_floor(connection: Connection, tenant_id: int, key: ActionKey) -> int:
+    """What an action is charged at least, in nanocredits."""
+    actions = charged_actions.c
+    of_action = zip((actions.wallet, actions.event, actions.action_id), key, strict=True)
+    query = select(actions.floor_nanocredits).where(
+        actions.tenant_id == tenant_id, *(column == part for column, part in of_action)
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+class Move(NamedTuple):
+    """What a correction does to the action of a record; a share of None is that the record has no part in it."""
+
+    record_id: int
+    key: ActionKey
+    share_before: int | None
+    share_after: int | None
+    floor_nanocredits: int
+
+
+def settle_actions(connection: Connection, tenant_id: int, moves: Iterable[Move]) -> dict[int, int]:
+    """Move the sums of corrected records' actions. Returns what records are charged from now on, by their id: all that
+    take part in a corrected action and would not be charged what they are.
+    """
+    by_id = {move.record_id: move for move in moves if (move.share_before, move.share_after) != (None, None)}
+    changes = []
+    for move in by_id.values():
+        if move.share_before is not None:
+            changes.append(Change(move.key, -1, -move.share_before, move.floor_nanocredits))
+        if move.share_after is not None:
+            changes.append(Change(move.key, 1, move.share_after, move.floor_nanocredits))
+    if not changes:
+        return {}
+    floors = {key: after.floor_nanocredits for key, (_, after) in move_actions(connection, tenant_id, changes).items()}
+    table = usage_records.c
+    rows = connection.execute(
+        select(table.id, table.wallet, table.event, table.action_id, table.action_share_nanocredits).add_columns(
+            table.charge_nanocredits
+        ).where(
+            table.tenant_id == tenant_id,
+            table.action_id.in_(sorted({key[2] for key in floors})),
+            table.action_share_nanocredits.is_not(None),
+            table.verdict == Verdict.CHARGED,
+        )
+    )
+    parts = {row[0]: ((row[1], row[2], row[3]), row[4], row[5]) for row in rows}
+    for move in by_id.values():
+        _, _, charged = parts.pop(move.record_id, (move.key, 0, None))
+        if move.share_after is not None:
+            parts[move.record_id] = move.key, move.share_after, charged
+    sums = {key: ActionSums(0, 0, floor) for key, floor in floors.items()}
+    charges = {}
+    for record_id, (key, share, charged) in sorted(parts.items()):
+        if key not in sums:
+            continue
+        before, sums[key] = sums[key], sums[key].with_call(share)
+        charge = sums[key].charge_nanocredits - before.charge_nanocredits
+        if charge != charged or record_id in by_id:
+            charges[record_id] = charge
+    return charges

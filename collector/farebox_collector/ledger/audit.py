@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select, text
 
+from farebox_collector.ledger.credit_checks import CREDIT_CHECKS
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, transactions
 
 _IN_WINDOW = re.compile(r"\[\[([a-z._]+)\]\]")
@@ -207,6 +208,7 @@ CHECKS = (
         " OR r.corrections <> (SELECT count(*) FROM corrections n WHERE n.tenant_id = r.tenant_id"
         " AND n.usage_record_id = r.id))",
     ),
+    *(Check(*check) for check in CREDIT_CHECKS),
     Check("totals", "running totals are the sums of the records", _records_against_totals()),
 )
 

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
+from farebox_collector.ledger.actions import Move, action_of, settle_actions
 from farebox_collector.ledger.entries import COVERED_REASON, Entry
 from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
 from farebox_collector.ledger.legs import Charge, legs_of
-from farebox_collector.ledger.stored_usage import StoredCall
+from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.ledger.tables import audits, corrections, usage_records
 from farebox_collector.ledger.totals import TotalLabels, add_to_totals
 from farebox_collector.money import MAX_SUM_NANO, AmountError
@@ -71,12 +72,14 @@ def correct(
     Left alone: a record that the correction would not change, and one that somebody else corrected meanwhile. Raises
     CorrectionsFrozen, and AmountError when the tenant's sums would no longer fit the books.
     """
+    wanted = [_at_its_share(correction) for correction in wanted]
     pending = [correction for correction in wanted if _outcome(correction.after) != outcome_of(correction.stored.call)]
     pending = _unchanged_since(connection, pending)
     if not pending:
         return []
     if are_frozen(connection):
         raise CorrectionsFrozen
+    pending = _with_actions(connection, tenant_id, pending)
     charges = [charge for correction in pending for charge in _difference(correction)]
     legs = legs_of(charges)
     transaction_id = None
@@ -89,6 +92,51 @@ def correct(
     booked = [(_call_after(c), c.after.verdict) for c in pending]
     add_to_totals(connection, tenant_id, taken_back, labels, reversed=True)
     add_to_totals(connection, tenant_id, booked, labels, reversed=False)
+    return pending
+
+
+def _at_its_share(correction: Correction) -> Correction:
+    """A call whose share of its action is what it was is charged what it was."""
+    stored, after = correction
+    if after.charged and stored.action_share_nanocredits is not None and _share(after) == stored.action_share_nanocredits:
+        after.call = after.call._replace(charge_nanocredits=stored.call.charge_nanocredits)
+    return correction
+
+
+def _share(after: Entry) -> int | None:
+    """What a call adds to its action's shares; None where it is charged by itself."""
+    if not after.charged or after.arrived.action_floor_nanocredits is None:
+        return None
+    return after.arrived.charge_nanocredits
+
+
+def _with_actions(connection: Connection, tenant_id: int, pending: list[Correction]) -> list[Correction]:
+    """The corrections with what they make of their actions: other calls of an action may have to carry its floor."""
+    moves = [
+        Move(
+            c.stored.record_id,
+            action_of(c.stored.call),
+            c.stored.action_share_nanocredits if c.stored.call.verdict is Verdict.CHARGED else None,
+            _share(c.after),
+            c.after.arrived.action_floor_nanocredits or 0,
+        )
+        for c in pending
+    ]
+    charges = settle_actions(connection, tenant_id, moves)
+    for correction in pending:
+        if correction.stored.record_id in charges:
+            charge = charges.pop(correction.stored.record_id)
+            correction.after.call = correction.after.call._replace(charge_nanocredits=charge)
+    if not charges:
+        return pending
+    query = usage_query(tenant_id).where(usage_records.c.id.in_(sorted(charges))).with_for_update()
+    for stored in stored_calls(connection, query):
+        # Its share stays as it is; only what it carries of the action changes.
+        arrived = stored.call._replace(charge_nanocredits=stored.action_share_nanocredits, action_floor_nanocredits=0)
+        entry = Entry(arrived)
+        entry.call = stored.call._replace(charge_nanocredits=charges[stored.record_id])
+        entry.call_key = stored.call_key
+        pending.append(Correction(stored, entry))
     return pending
 
 
@@ -201,6 +249,7 @@ def _write(
                 "record": correction.stored.record_id,
                 "new_corrections": number,
                 "new_call_key": correction.after.call_key,
+                "new_action_share_nanocredits": _share(correction.after),
                 "new_assumptions": ",".join(after.assumptions),
                 **{f"new_{name}": getattr(after, name) for name in _OUTCOME_COLUMNS},
             }
@@ -220,7 +269,7 @@ _OUTCOME_COLUMNS = (
     "price_version_ids",
     "rule_version_id",
 )
-_CHANGED_COLUMNS = (*_OUTCOME_COLUMNS, "corrections", "call_key", "assumptions")
+_CHANGED_COLUMNS = (*_OUTCOME_COLUMNS, "corrections", "call_key", "assumptions", "action_share_nanocredits")
 _UPDATE = (
     update(usage_records)
     .where(usage_records.c.id == bindparam("record"))

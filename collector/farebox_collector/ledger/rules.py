@@ -11,7 +11,6 @@ from farebox_collector.pricing.rules import BadRule, RuleTerms, require_chargeab
 from farebox_collector.records import ChargeRule
 
 
-
 class RuleOverlap(ValueError):
     """A rule would hold at a time that another version has; the message says which."""
 

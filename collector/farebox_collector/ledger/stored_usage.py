@@ -19,6 +19,9 @@ class StoredCall(NamedTuple):
     """How many times it has been corrected."""
     received_at_ns: int
     call: PricedUsage
+    action_share_nanocredits: int | None = None
+    """What the call alone comes to where it is charged as part of its action; see `actions`."""
+    call_key: bytes | None = None
 
 
 def stored_calls(connection: Connection, query: Select[Any]) -> Iterator[StoredCall]:
@@ -78,4 +81,5 @@ def stored_call(row: Row[Any]) -> StoredCall:
         rule_version_id=row.rule_version_id,
         assumptions=usage.assumptions,
     )
-    return StoredCall(row.id, row.corrections, row.received_at_ns, call)
+    key = None if row.call_key is None else bytes(row.call_key)
+    return StoredCall(row.id, row.corrections, row.received_at_ns, call, row.action_share_nanocredits, key)

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select
 
 from farebox_collector.ledger import bulk
-from farebox_collector.pricing.rules import COST_PLUS
 from farebox_collector.ledger.tables import charge_rules, tenants
+from farebox_collector.pricing.rules import COST_PLUS
 from farebox_collector.records import DEFAULT_TENANT_ID
 
 DEFAULT_TENANT = "default"

@@ -134,7 +134,8 @@ def exact_terms(rule: ChargeRule) -> Terms:
     )
     denominator = lcm(*(rate.denominator for rate in rates))
     floor = rule.flat_credits if rule.kind == FLAT else rule.minimum_credits
-    return Terms(*(int(rate * denominator) for rate in rates), denominator, int(Fraction(floor) * NANO))
+    cost, fresh, cached, output = (int(rate * denominator) for rate in rates)
+    return Terms(cost, fresh, cached, output, denominator, int(Fraction(floor) * NANO))
 
 
 def share(terms: Terms, cost_nanousd: int, buckets: Buckets) -> int:
@@ -145,3 +146,19 @@ def share(terms: Terms, cost_nanousd: int, buckets: Buckets) -> int:
         exact += (inclusive_input - cached) * terms.per_input_token + cached * terms.per_cached_token
         exact += (buckets.total - inclusive_input) * terms.per_output_token
     return round_half_even(exact, terms.denominator)
+
+
+def describe(terms: RuleTerms) -> str:
+    """The terms in words, for people."""
+    if terms.kind == FLAT:
+        return f"{_plain(terms.flat_credits)} credits an action"
+    if terms.kind == PER_1K_TOKENS:
+        rates = (terms.input_credits_per_1k, terms.cached_credits_per_1k, terms.output_credits_per_1k)
+        fresh, cached, output = map(_plain, rates)
+        return f"{fresh} credits per 1,000 tokens in, {cached} cached, {output} out"
+    minimum = f", at least {_plain(terms.minimum_credits)} credits an action" if terms.minimum_credits else ""
+    return f"cost × {_plain(terms.multiplier)}{minimum}"
+
+
+def _plain(figure: Decimal) -> str:
+    return format(figure, "f")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Connection
 
 from farebox_collector.ledger import statements
+from farebox_collector.ledger.actions import action_floor
 from farebox_collector.ledger.prices import version_of
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
 from farebox_collector.moments import format_ns
@@ -57,15 +58,33 @@ class ReceiptLine(BaseModel):
     exact_usd: str = Field(description="Exact, but for seconds priced by the hour: those have 60 digits.")
 
 
+class ReceiptAction(BaseModel):
+    """An action is charged max(floor, sum of its calls' shares); a call is charged what it added to that."""
+
+    action_id: str
+    share_credits: Amount = Field(description="What the call would be charged without a floor.")
+    floor_credits: Amount = Field(description="What the action is charged at least.")
+
+
 class ReceiptCharge(BaseModel):
-    """cost × multiplier ÷ usd_per_credit."""
+    """How the rule made a charge of the call; figures that its kind has no use for are "0".
+
+    `cost_plus`: cost × multiplier ÷ usd_per_credit. `per_1k_tokens`: tokens in, cached and out × their credits ÷ 1,000.
+    `flat` and a minimum are asked for once an action: `action` says how that came out.
+    """
 
     rule_version_id: int
     rule_event: str
     kind: str
     multiplier: str
+    minimum_credits: str
+    flat_credits: str
+    input_credits_per_1k: str
+    cached_credits_per_1k: str
+    output_credits_per_1k: str
     usd_per_credit: str
     rounding: str
+    action: ReceiptAction | None = Field(description="Where calls of an action are charged as one.")
     charge_credits: Amount
 
 
@@ -180,7 +199,22 @@ def _charge(connection: Connection, row: Any) -> ReceiptCharge:
         rule_event=rule.event,
         kind=rule.kind,
         multiplier=rule.multiplier,
+        minimum_credits=rule.minimum_credits,
+        flat_credits=rule.flat_credits,
+        input_credits_per_1k=rule.input_credits_per_1k,
+        cached_credits_per_1k=rule.cached_credits_per_1k,
+        output_credits_per_1k=rule.output_credits_per_1k,
         usd_per_credit=rule.usd_per_credit,
         rounding=_ROUNDING,
+        action=_action(connection, row) if row.action_share_nanocredits is not None else None,
         charge_credits=format_nano(row.charge_nanocredits),
+    )
+
+
+def _action(connection: Connection, row: Any) -> ReceiptAction:
+    floor = action_floor(connection, row.tenant_id, (row.wallet, row.event, row.action_id))
+    return ReceiptAction(
+        action_id=row.action_id,
+        share_credits=format_nano(row.action_share_nanocredits),
+        floor_credits=format_nano(floor),
     )
