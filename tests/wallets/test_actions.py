@@ -7,7 +7,9 @@ import pytest
 from calls import START_NS, call
 from farebox_collector import assembly
 from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.corrections import Cause, correct, cover
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.stored_usage import stored_calls, usage_query
 from farebox_collector.ledger.tables import usage_records
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
@@ -53,6 +55,20 @@ def test_a_flat_action_is_charged_once_however_many_calls_it_makes(database: Dat
 def test_two_wallets_never_share_a_floor(database: Database) -> None:
     record(database, [call_of_action(1, "run", 0), call_of_action(2, "run", 0, "bob")])
     assert charges(database) == {("ada", "run"): FLOOR, ("bob", "run"): FLOOR}
+
+
+@pytest.mark.parametrize(("covered", "carried"), [(1, [None, 500, 0]), (2, [500, None, 0]), (3, [500, 0, None])])
+def test_when_the_call_that_carried_an_action_is_taken_back_another_carries_it(
+    database: Database, covered: int, carried: list[int | None]
+) -> None:
+    record(database, [call_of_action(number, "run", 0) for number in (1, 2, 3)])
+    with database.transaction() as connection:
+        (stored,) = stored_calls(connection, usage_query(1).where(usage_records.c.id == covered))
+        correct(connection, 1, Cause.TWIN, [cover(stored)], START_NS, TotalLabels())
+    assert charges(database) == {("ada", "run"): FLOOR}
+    with database.reading() as connection:
+        table = usage_records.c
+        assert list(connection.scalars(select(table.charge_nanocredits).order_by(table.id))) == carried
 
 
 def test_the_audit_finds_an_action_that_was_charged_twice(database: Database) -> None:

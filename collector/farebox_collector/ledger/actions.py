@@ -153,9 +153,9 @@ def settle_actions(connection: Connection, tenant_id: int, moves: Iterable[Move]
     floors = {key: after.floor_nanocredits for key, (_, after) in move_actions(connection, tenant_id, changes).items()}
     table = usage_records.c
     rows = connection.execute(
-        select(table.id, table.wallet, table.event, table.action_id, table.action_share_nanocredits).add_columns(
-            table.charge_nanocredits
-        ).where(
+        select(table.id, table.wallet, table.event, table.action_id, table.action_share_nanocredits)
+        .add_columns(table.charge_nanocredits)
+        .where(
             table.tenant_id == tenant_id,
             table.action_id.in_(sorted({key[2] for key in floors})),
             table.action_share_nanocredits.is_not(None),

@@ -98,7 +98,11 @@ def correct(
 def _at_its_share(correction: Correction) -> Correction:
     """A call whose share of its action is what it was is charged what it was."""
     stored, after = correction
-    if after.charged and stored.action_share_nanocredits is not None and _share(after) == stored.action_share_nanocredits:
+    if (
+        after.charged
+        and stored.action_share_nanocredits is not None
+        and _share(after) == stored.action_share_nanocredits
+    ):
         after.call = after.call._replace(charge_nanocredits=stored.call.charge_nanocredits)
     return correction
 

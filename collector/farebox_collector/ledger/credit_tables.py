@@ -1,8 +1,18 @@
-"""Tables of credits: actions that are charged as one."""
+"""Tables of credits: what was asked for once, actions that are charged as one."""
 
-from sqlalchemy import UniqueConstraint
+from sqlalchemy import Column, ForeignKey, UniqueConstraint
 
-from farebox_collector.ledger.columns import identity, number, table, words
+from farebox_collector.ledger.columns import Int64, identity, number, table, words
+
+idempotency_keys = table(
+    "idempotency_keys",
+    identity(),
+    Column("tenant_id", Int64, ForeignKey("tenants.id"), nullable=False),
+    words("key"),
+    words("request"),
+    Column("transaction_id", Int64, ForeignKey("transactions.id"), nullable=False),
+    UniqueConstraint("tenant_id", "key"),
+)
 
 # Sums over the charged calls of actions whose rule has a floor; what an action is charged follows from them.
 charged_actions = table(

@@ -173,16 +173,6 @@ postings = _table(
 Index("ix_postings_transaction_id", postings.c.transaction_id)
 Index("ix_postings_account_id", postings.c.account_id, postings.c.transaction_id)
 
-idempotency_keys = _table(
-    "idempotency_keys",
-    _identity(),
-    Column("tenant_id", Int64, ForeignKey("tenants.id"), nullable=False),
-    _text("key"),
-    _text("request"),
-    Column("transaction_id", Int64, ForeignKey("transactions.id"), nullable=False),
-    UniqueConstraint("tenant_id", "key"),
-)
-
 usage_records = _table(
     "usage_records",
     _identity(),

@@ -6,8 +6,9 @@ from typing import NamedTuple
 from sqlalchemy import Connection, delete, select
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.credit_tables import idempotency_keys
 from farebox_collector.ledger.journal import ISSUED_ACCOUNT, Leg, balance, open_transaction, post, wallet_account
-from farebox_collector.ledger.tables import idempotency_keys, transactions
+from farebox_collector.ledger.tables import transactions
 from farebox_collector.ledger.totals import add_credits
 from farebox_collector.money import MAX_SUM_NANO, AmountError
 

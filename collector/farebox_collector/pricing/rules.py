@@ -157,7 +157,7 @@ def describe(terms: RuleTerms) -> str:
         fresh, cached, output = map(_plain, rates)
         return f"{fresh} credits per 1,000 tokens in, {cached} cached, {output} out"
     minimum = f", at least {_plain(terms.minimum_credits)} credits an action" if terms.minimum_credits else ""
-    return f"cost × {_plain(terms.multiplier)}{minimum}"
+    return f"its cost times {_plain(terms.multiplier)}{minimum}"
 
 
 def _plain(figure: Decimal) -> str:
