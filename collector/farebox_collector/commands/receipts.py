@@ -7,6 +7,7 @@ from rich.table import Table
 
 from farebox_collector.commands.tenants import TenantName, tenant_id_of
 from farebox_collector.commands.terminal import AsJson, DatabaseUrl, Stop, figure_table, out, print_json, reading_books
+from farebox_collector.pricing.rules import COST_PLUS, describe, rule_terms
 from farebox_collector.records import STANDARD
 from farebox_collector.surfaces.receipt_check import mismatches
 from farebox_collector.surfaces.receipts import Receipt, ReceiptLine, receipt
@@ -100,7 +101,6 @@ def _origin(line: ReceiptLine) -> str:
 def _rule(found: Receipt) -> str:
     charge = found.charge
     assert charge is not None
-    return (
-        f"cost × {charge.multiplier} ÷ {charge.usd_per_credit} USD a credit"
-        f" (rule #{charge.rule_version_id} for {charge.rule_event}, {charge.kind})"
-    )
+    terms = rule_terms(charge.kind, charge.model_dump())
+    price = f" ÷ {charge.usd_per_credit} USD a credit" if charge.kind == COST_PLUS else ""
+    return f"{describe(terms)}{price} (rule #{charge.rule_version_id} for {charge.rule_event}, {charge.kind})"

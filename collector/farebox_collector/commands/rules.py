@@ -26,7 +26,7 @@ from farebox_collector.ledger import simulation, statements
 from farebox_collector.ledger.rules import RuleAuthorship, RuleOverlap, set_rule
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
-from farebox_collector.pricing.rules import COST_PLUS, FLAT, PER_1K_TOKENS, BadRule, RuleTerms, describe
+from farebox_collector.pricing.rules import COST_PLUS, FLAT, PER_1K_TOKENS, BadRule, RuleTerms, describe, rule_terms
 from farebox_collector.records import DEFAULT_TENANT_ID
 
 app = typer.Typer(help="Charge rules: what an event costs its wallet.", no_args_is_help=True)
@@ -212,7 +212,7 @@ def _require_event(event: str) -> None:
 
 def _rule(row: Any) -> dict[str, Any]:
     figures = {name: getattr(row, name) for name in RuleTerms._fields if name != "kind"}
-    terms = RuleTerms(row.kind, **{name: Decimal(figure) for name, figure in figures.items()})
+    terms = rule_terms(row.kind, figures)
     return {
         "version_id": row.id,
         "event": row.event,

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.credit_tables import charged_actions
@@ -117,14 +117,30 @@ def charge_actions_once(connection: Connection, tenant_id: int, recorded: Sequen
         connection.execute(_UPDATE, changed)
 
 
-def action_floor(connection: Connection, tenant_id: int, key: ActionKey) -> int:
-    """What an action is charged at least, in nanocredits."""
-    actions = charged_actions.c
-    of_action = zip((actions.wallet, actions.event, actions.action_id), key, strict=True)
-    query = select(actions.floor_nanocredits).where(
-        actions.tenant_id == tenant_id, *(column == part for column, part in of_action)
-    )
-    return int(connection.execute(query).scalar_one())
+def action_before(connection: Connection, tenant_id: int, key: ActionKey, record_id: int) -> ActionSums:
+    """The sums of an action's calls that were recorded before one of them, as the books have them now."""
+    wallet, event, action_id = key
+    actions, table = charged_actions.c, usage_records.c
+    floor = connection.execute(
+        select(actions.floor_nanocredits).where(
+            actions.tenant_id == tenant_id,
+            actions.wallet == wallet,
+            actions.event == event,
+            actions.action_id == action_id,
+        )
+    ).scalar_one()
+    calls, share = connection.execute(
+        select(func.count(), func.coalesce(func.sum(table.action_share_nanocredits), 0)).where(
+            table.tenant_id == tenant_id,
+            table.action_id == action_id,
+            table.action_share_nanocredits.is_not(None),
+            table.wallet == wallet,
+            table.event == event,
+            table.verdict == Verdict.CHARGED,
+            table.id < record_id,
+        )
+    ).one()
+    return ActionSums(calls, int(share), floor)
 
 
 class Move(NamedTuple):

@@ -6,11 +6,11 @@ asks for. An action is charged max(floor, sum of its calls' shares); a call outs
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from math import lcm
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from farebox_collector.money import NANO, round_half_even
 from farebox_collector.records import Buckets, ChargeRule
@@ -146,6 +146,11 @@ def share(terms: Terms, cost_nanousd: int, buckets: Buckets) -> int:
         exact += (inclusive_input - cached) * terms.per_input_token + cached * terms.per_cached_token
         exact += (buckets.total - inclusive_input) * terms.per_output_token
     return round_half_even(exact, terms.denominator)
+
+
+def rule_terms(kind: str, figures: Mapping[str, Any]) -> RuleTerms:
+    """The terms of a rule version out of figures by their names, as texts or numbers; other names don't matter."""
+    return RuleTerms(kind, **{name: Decimal(figures[name]) for name in RuleTerms._fields if name != "kind"})
 
 
 def describe(terms: RuleTerms) -> str:

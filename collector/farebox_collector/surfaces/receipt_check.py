@@ -4,11 +4,12 @@ from fractions import Fraction
 
 from farebox_collector.money import NANO, format_nano, round_half_even
 from farebox_collector.pricing.book import STANDARD_TIERS
+from farebox_collector.pricing.rules import FLAT, PER_1K_TOKENS
 from farebox_collector.records import STANDARD
-from farebox_collector.surfaces.receipts import Receipt, ReceiptLine
+from farebox_collector.surfaces.receipts import Receipt, ReceiptCharge, ReceiptLine
 
 _MEMO = "reasoning"
-_COST_PLUS = "cost_plus"
+_CHARGE = "charge_credits"
 
 
 def mismatches(receipt: Receipt) -> list[str]:
@@ -70,10 +71,28 @@ def _charge(receipt: Receipt) -> list[str]:
     if receipt.charge is None:
         return ["a call with a cost has no charge"]
     charge = receipt.charge
-    if charge.kind != _COST_PLUS:
-        return []
-    exact = Fraction(receipt.cost_usd or 0) * Fraction(charge.multiplier) / Fraction(charge.usd_per_credit)
-    return _differs("cost × multiplier ÷ usd_per_credit is", _rounded(exact), charge.charge_credits, "charge_credits")
+    share = _rounded(Fraction(receipt.cost_usd or 0) * Fraction(charge.multiplier) / Fraction(charge.usd_per_credit))
+    what = "cost × multiplier ÷ usd_per_credit is"
+    if charge.kind == PER_1K_TOKENS:
+        share, what = _rounded(_token_credits(charge, receipt.buckets or {})), "the tokens at the rule's credits are"
+    floor = Fraction(charge.flat_credits if charge.kind == FLAT else charge.minimum_credits)
+    action = charge.action
+    if action is None:
+        least = max(Fraction(share), floor)
+        return _differs(what if floor < least else "the rule asks for", _rounded(least), charge.charge_credits, _CHARGE)
+    found = _differs(what, share, action.share_credits, "share_credits")
+    before = Fraction(action.shares_before_credits)
+    paid = max(before, Fraction(action.floor_credits)) if action.calls_before else Fraction(0)
+    owed = max(before + Fraction(share), Fraction(action.floor_credits)) - paid
+    return found + _differs("the call adds to its action", _rounded(owed), charge.charge_credits, _CHARGE)
+
+
+def _token_credits(charge: ReceiptCharge, buckets: dict[str, int]) -> Fraction:
+    came_out = sum(buckets[name] for name in ("output", "output_audio", "output_image"))
+    cached = buckets["cache_read"]
+    went_in = sum(count for name, count in buckets.items() if name != _MEMO) - came_out - cached
+    credits = went_in * Fraction(charge.input_credits_per_1k) + cached * Fraction(charge.cached_credits_per_1k)
+    return (credits + came_out * Fraction(charge.output_credits_per_1k)) / 1000
 
 
 def _exact_usd(line: ReceiptLine) -> Fraction:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Connection
 
 from farebox_collector.ledger import statements
-from farebox_collector.ledger.actions import action_floor
+from farebox_collector.ledger.actions import action_before
 from farebox_collector.ledger.prices import version_of
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
 from farebox_collector.moments import format_ns
@@ -64,6 +64,8 @@ class ReceiptAction(BaseModel):
     action_id: str
     share_credits: Amount = Field(description="What the call would be charged without a floor.")
     floor_credits: Amount = Field(description="What the action is charged at least.")
+    calls_before: int = Field(description="Calls of the action that were recorded before this one.")
+    shares_before_credits: Amount = Field(description="The sum of their shares.")
 
 
 class ReceiptCharge(BaseModel):
@@ -212,9 +214,11 @@ def _charge(connection: Connection, row: Any) -> ReceiptCharge:
 
 
 def _action(connection: Connection, row: Any) -> ReceiptAction:
-    floor = action_floor(connection, row.tenant_id, (row.wallet, row.event, row.action_id))
+    before = action_before(connection, row.tenant_id, (row.wallet, row.event, row.action_id), row.id)
     return ReceiptAction(
         action_id=row.action_id,
         share_credits=format_nano(row.action_share_nanocredits),
-        floor_credits=format_nano(floor),
+        floor_credits=format_nano(before.floor_nanocredits),
+        calls_before=before.calls,
+        shares_before_credits=format_nano(before.share_nanocredits),
     )
