@@ -105,16 +105,18 @@ class PriceBook:
     """Price versions and how models are recognised. Read-only; safe to share between threads."""
 
     def __init__(self, versions: Iterable[PriceVersion], models: Iterable[PricedModel]) -> None:
-        self._versions: Mapping[tuple[str, str], list[PriceVersion]] = _by_model(versions)
+        self._listed = _by_model(versions)
+        self._versions: Mapping[tuple[str, str], list[PriceVersion]] = self._listed
         self._recogniser = Recogniser(models)
         self._compiled: dict[tuple[str, str], ModelRates] = {}
         self._found: dict[tuple[str, str], ModelRates | None] = {}
 
     def with_own_prices(self, versions: Iterable[PriceVersion]) -> "PriceBook":
         """The book of a tenant that has negotiated prices: these, and for everything else those of this book."""
-        own = {key: [*self._versions.get(key, ()), *rows] for key, rows in _by_model(versions).items()}
+        own = {key: [*self._listed.get(key, ()), *rows] for key, rows in _by_model(versions).items()}
         book = PriceBook((), ())
-        book._versions = ChainMap(own, dict(self._versions))
+        # Shared, not copied: a thousand tenants with a price of their own each hold one model more.
+        book._versions = ChainMap(own, self._listed)
         book._recogniser = self._recogniser
         return book
 
