@@ -132,13 +132,14 @@ def _show(catalogue: Catalogue, revision: Revision, limit: int, as_json: bool, *
             }
         )
         return
-    table = figure_table("Differences", "", "model", "unit", "when", "USD per 1k", "USD per 1k new", "from")
+    table = figure_table("Differences", "", "model", "unit", "when", "USD per 1k", "USD new", "from")
+    table.columns[-1].no_wrap = True
     # What changes is what people look for; what is new comes last.
     order = [Kind.CHANGED, Kind.CLOSED, Kind.ADDED]
     shown = sorted(revision.differences, key=lambda difference: order.index(difference.kind))[:limit]
     for kind, slot, old, new, from_ns in shown:
         model = f"{slot.provider}/{slot.model}"
-        since = "ever" if from_ns == 0 else format_ns(from_ns)[:16]
+        since = "ever" if from_ns == 0 else format_ns(from_ns)[:10]
         table.add_row(kind.value, model, slot.unit, _when(slot), _figure(old), _figure(new), since)
     if shown:
         print_table(table, len(shown), limit)

@@ -31,7 +31,7 @@ from farebox_collector.moments import format_ns
 from farebox_collector.pricing.currencies import USD, in_usd
 from farebox_collector.pricing.price_csv import hours_of_day
 from farebox_collector.records import STANDARD, CatalogueRow
-from farebox_collector.surfaces.prices import show_price
+from farebox_collector.surfaces.prices import Price, show_price
 from farebox_collector.units import can_have_price
 
 app = typer.Typer(help="The price book: what providers charge us.", no_args_is_help=True)
@@ -59,18 +59,27 @@ def list_command(
     if as_json:
         print_json([price.model_dump() for price in shown])
         return
-    table = figure_table("Price book", "model", "unit", "over ¹", "when", "USD per 1k", "since", "source")
-    table.caption = "¹ for calls with more input tokens than this"
+    models = {f"{price.provider}/{price.model}" for price in shown}
+    # One model for all leaves room for the rest on a narrow terminal.
+    title, headings = (f"Price book: {models.pop()}", ()) if len(models) == 1 else ("Price book", ("model",))
+    table = figure_table(title, *headings, "unit", "for calls", "USD per 1k", "since", "source")
+    table.columns[-2].no_wrap = True
     for price in shown:
-        over = f"{price.over_input_tokens:,}" if price.over_input_tokens else ""
-        when = [price.condition] if price.condition != STANDARD else []
-        if price.daily_from and price.daily_to:
-            when.append(f"{price.daily_from[:5]}-{price.daily_to[:5]}")
         since = "" if price.valid_from.startswith("1970") else price.valid_from[:10]
         source = f"{price.source} ({price.scope})" if price.scope != "list" else price.source
-        name = f"{price.provider}/{price.model}"
-        table.add_row(name, price.unit, over, " ".join(when), price.usd_per_1k, since, source)
+        name = (f"{price.provider}/{price.model}",) if headings else ()
+        table.add_row(*name, price.unit, _calls(price), price.usd_per_1k, since, source)
     print_table(table, len(rows), limit)
+
+
+def _calls(price: Price) -> str:
+    """For which calls a price is, where it is not for all."""
+    parts = [] if price.condition == STANDARD else [price.condition]
+    if price.over_input_tokens:
+        parts.append(f"over {price.over_input_tokens:,} in")
+    if price.daily_from and price.daily_to:
+        parts.append(f"{price.daily_from[:5]}-{price.daily_to[:5]}")
+    return ", ".join(parts)
 
 
 @app.command("set")
