@@ -13,7 +13,7 @@ from farebox_collector.dialects.text import InvalidCount
 from farebox_collector.dialects.usage_json import named_buckets, numbers_in, provider_usage
 from farebox_collector.pricing.catalogue import genai_prices_catalogue
 from farebox_collector.records import Attributes, Buckets, NotBillable, Rejected, Span, UsageRecord
-from farebox_collector.units import TOKEN_BUCKETS
+from farebox_collector.units import PER_HOUR, TOKEN_BUCKETS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -196,7 +196,7 @@ def test_other_units_and_image_tokens_are_read_from_attributes_of_our_own() -> N
 
 def test_every_unit_that_has_a_price_can_be_reported() -> None:
     units = {row.unit for row in genai_prices_catalogue().prices.rows}
-    assert units - TOKEN_BUCKETS <= {*UNIT_NAMES}
+    assert units - TOKEN_BUCKETS - {*PER_HOUR.values()} <= {*UNIT_NAMES}
 
 
 def test_a_call_may_be_billed_by_other_units_alone() -> None:
@@ -204,6 +204,9 @@ def test_a_call_may_be_billed_by_other_units_alone() -> None:
     usage = reading("farebox.httpx", {**image, "farebox.units.images": 2})
     assert isinstance(usage, UsageRecord)
     assert (usage.buckets, usage.units) == (Buckets(), (("images", 2),))
+    scanned = reading("farebox.httpx", {**image, "farebox.units.pages": 3})
+    assert isinstance(scanned, UsageRecord)
+    assert scanned.units == (("input_document_pages", 3),)
     unknown = reading("farebox.httpx", image)
     assert isinstance(unknown, UsageRecord)
     assert unknown.buckets is None

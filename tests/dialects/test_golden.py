@@ -86,3 +86,11 @@ def test_the_anthropic_client_is_heard_beside_every_instrumentation() -> None:
         scopes = {span.scope_name for span in spans_of(emitter)["anthropic.chat"]}
         assert ANTHROPIC_CLIENT in scopes
         assert len(scopes) > 1
+
+
+def test_a_stream_that_logfire_reports_when_it_is_over_has_the_time_that_it_took() -> None:
+    spans = spans_of("logfire")["anthropic.stream"]
+    (own,) = (usage for scope, usage in calls(spans) if scope == ANTHROPIC_CLIENT)
+    (told,) = (usage for scope, usage in calls(spans) if scope != ANTHROPIC_CLIENT)
+    assert told.latency_ns > 0
+    assert own.started_at_ns < told.started_at_ns < own.started_at_ns + own.latency_ns

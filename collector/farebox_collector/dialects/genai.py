@@ -33,6 +33,9 @@ _OLD_OPERATIONS = {"chat": "chat", "completion": "text_completion", "embedding":
 """What OpenLLMetry wrote before the conventions had a name for it."""
 _SPAN_KIND = "traceloop.span.kind"
 _SUMMARY_KINDS = frozenset({"workflow", "agent", "task"})
+_SPAN_TYPE = "logfire.span_type"
+_TOOK = "duration"
+"""Logfire's, in seconds."""
 _MISSING = "farebox.usage.missing"
 
 KEYS = frozenset(
@@ -43,7 +46,8 @@ KEYS = frozenset(
         "gen_ai.response.id",
         "gen_ai.is_streaming",
         "error.type",
-        "logfire.span_type",
+        _SPAN_TYPE,
+        _TOOK,
         _OLD_OPERATION,
         _SPAN_KIND,
         RAW_USAGE,
@@ -112,7 +116,7 @@ def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | N
     elif operation not in MODEL_CALLS and not summary:
         assumptions += ("operation_unknown",)
     return usage_record(
-        span,
+        _whole(span) if emitter.usage_json else span,
         origin,
         dialect=emitter.dialect,
         operation=operation,
@@ -130,6 +134,12 @@ def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | N
     )
 
 
+def _whole(span: Span) -> Span:
+    """The span with the time that it tells of: Logfire's of a stream is made at the end, and says how long it took."""
+    took_ns = nanoseconds(span.attributes.get(_TOOK)) if span.attributes.get(_SPAN_TYPE) == "log" else None
+    return span if took_ns is None else span._replace(start_ns=max(0, span.start_ns - took_ns))
+
+
 def _without_usage(span: Span, emitter: Emitter, operation: str, summary: bool) -> NotBillable | None:
     """Why a span without usage is no model call; None if it is one."""
     attributes = span.attributes
@@ -141,7 +151,7 @@ def _without_usage(span: Span, emitter: Emitter, operation: str, summary: bool) 
         return _NO_TOKENS_READING
     if any(key in attributes for key in _PARTIAL):
         return _PARTIAL_READING
-    opens = emitter.usage_json and attributes.get("logfire.span_type") == "span"
+    opens = emitter.usage_json and attributes.get(_SPAN_TYPE) == "span"
     if opens and not span.failed and "gen_ai.response.id" not in attributes:
         # Logfire tells of a stream twice: when it opens, and in a span of its own when it is over.
         return _OPENED_STREAM

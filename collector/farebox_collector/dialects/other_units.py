@@ -2,42 +2,17 @@
 
 from farebox_collector.dialects.text import count_of
 from farebox_collector.records import Attributes
-from farebox_collector.units import Units, billable_units
+from farebox_collector.units import PER_HOUR, TOKEN_BUCKETS, UNITS, Units, billable_units
 
 PREFIX = "farebox.units."
-NAMES = (
-    "requests",
-    "images",
-    "pages",
-    "characters",
-    "web_searches",
-    "web_fetches",
-    "social_searches",
-    "storage_searches",
-    "rerank_searches",
-    "code_executions",
-    "audio_seconds",
-    "audio_hours",
-    "input_audio_hours",
-    "output_audio_hours",
-    "input_audio_seconds",
-    "output_audio_seconds",
-    "video_seconds",
-    "input_characters",
-    "input_pixels",
-    "input_text_messages",
-    "input_document_pages",
-    "input_annotated_document_pages",
-    "input_video_tokens",
-    "output_video_tokens",
-    "output_citation_tokens",
-    "cache_audio_read_tokens",
-    "cache_image_read_tokens",
-)
-"""Units that a span can report. Attributes are chosen by their whole key at the door, so they are listed."""
+_ALIASES = {"pages": "input_document_pages", "characters": "input_characters"}
+_HOURS = frozenset(PER_HOUR.values())
+NAMES = (*(name for name in UNITS if name not in TOKEN_BUCKETS and name not in _HOURS), *_ALIASES)
+"""Units that a span can report: all that can have a price and are counted in whole ones. Attributes are chosen by their
+whole key at the door, so there is a list."""
 
 KEYS = frozenset(PREFIX + name for name in NAMES)
-_NAMES = {PREFIX + name: name for name in NAMES}
+_NAMES = {PREFIX + name: _ALIASES.get(name, name) for name in NAMES}
 
 
 def units_of(attributes: Attributes, web_searches: int = 0) -> Units:
