@@ -191,7 +191,7 @@ async def _running(
         otlp_http_port = await stack.enter_async_context(_http_server(otlp_http, settings.otlp_http_address, settings))
         await grpc_server.start()
         for round_ in (
-            Round("upkeep", settings.audit_seconds, Upkeep(settings, database, meters, clock).round),
+            Round("upkeep", settings.audit_seconds, Upkeep(settings, database, clock).round),
             Round("keys", settings.audit_seconds, keyring.note_use),
             Round("settling", settings.settle_seconds, Settling(settings, database, tariffs, clock).round),
         ):

@@ -38,6 +38,7 @@ from farebox_collector.commands.terminal import (
 )
 from farebox_collector.ledger import audit as ledger_audit
 from farebox_collector.ledger.connect import open_database
+from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import DatabaseInUse, NotADatabase
 from farebox_collector.ledger.schema import SchemaMissing
 from farebox_collector.ledger.sqlite import SqliteDatabase
@@ -61,6 +62,12 @@ for group, name in (
     app.add_typer(group.app, name=name)
 app.command("receipt")(receipts.receipt_command)
 app.command("costs")(costs.costs_command)
+
+
+_FROZEN = (
+    "Corrections are frozen: an audit of a collector found a mismatch. They go on after the next full audit of a"
+    " collector that finds none; while they are frozen it makes one an hour."
+)
 
 
 def main() -> None:
@@ -105,14 +112,18 @@ def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Recompute every balance, total and charge from what they came from. Status 1 and a line for each mismatch."""
     with reading_books(database_url) as connection, progress_bar("auditing") as progress:
         mismatches = list(ledger_audit.audit(connection, progress))
+        frozen = are_frozen(connection)
     if as_json:
         checks = [check.name for check in ledger_audit.CHECKS]
-        print_json({"clean": not mismatches, "checks": checks, "mismatches": [row._asdict() for row in mismatches]})
+        found = [row._asdict() for row in mismatches]
+        print_json({"clean": not mismatches, "checks": checks, "corrections_frozen": frozen, "mismatches": found})
     else:
         for mismatch in mismatches:
             out.print(str(mismatch), style="red", soft_wrap=True)
         if not mismatches:
             out.print(f"The books are clean: {len(ledger_audit.CHECKS)} checks, no mismatch.", style="green")
+        if frozen:
+            out.print(_FROZEN, style="yellow", soft_wrap=True)
     if mismatches:
         raise typer.Exit(1)
 

@@ -1,54 +1,79 @@
 """What a collector does beside its work: audit the books without end, and let go of dead letters whose time is up."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from farebox_collector.ledger import dead_letters
-from farebox_collector.ledger.audit import Window, audit, last_transaction
+from farebox_collector.ledger.audit import audit_all, audit_recent, last_transaction
+from farebox_collector.ledger.audit_log import FULL, RECENT, Audited, last_audit, note_audit
+from farebox_collector.ledger.checkpoints import Standing, move_checkpoints
+from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import Database
-from farebox_collector.metrics.meters import Meters
+from farebox_collector.ledger.locks import AUDITING
+from farebox_collector.ledger.mismatches import Mismatch
+from farebox_collector.ledger.watermarks import set_watermark, watermark
 from farebox_collector.settings import Settings
 
 _SETTLED_NS = 120 * 10**9
 """Twice the longest that a transaction may take: older ones can no longer appear between those that were audited."""
 _HOUR_NS = 3600 * 10**9
+_AUDITED = "audited"
+"""The watermark: the last transaction that an audit has looked at."""
+_SOONER = 0.9
+"""How much of its time must be gone for an audit to be due: rounds come a little early or late."""
 _SHOWN = 20
 
 _logger = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """One collector's rounds."""
+    """One collector's rounds. Several collectors take turns: what is due is decided by the log of audits."""
 
-    def __init__(self, settings: Settings, database: Database, meters: Meters, clock: Callable[[], int]) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, database: Database, clock: Callable[[], int]) -> None:
         self._database = database
-        self._meters = meters
         self._clock = clock
-        self._audited_upto = 0
-        self._full_audit_at_ns = 0
+        self._recent_ns = int(settings.audit_seconds * 10**9)
+        self._full_ns = int(settings.full_audit_hours * _HOUR_NS)
 
     def round(self) -> None:
         """One round: what is due of the full audit, the recent audit and the purge."""
-        now_ns = self._clock()
-        if now_ns >= self._full_audit_at_ns:
-            self._audit("full", None)
-            self._full_audit_at_ns = now_ns + int(self._settings.full_audit_hours * _HOUR_NS)
-        with self._database.reading() as connection:
-            upto = last_transaction(connection, now_ns - _SETTLED_NS)
-        if upto > self._audited_upto:
-            self._audit("recent", Window(self._audited_upto, upto))
-            self._audited_upto = upto
-        self._database.transact(lambda connection: dead_letters.purge(connection, now_ns))
+        self._database.transact(lambda connection: dead_letters.purge(connection, self._clock()))
+        with self._database.turn(AUDITING) as mine:
+            if mine:
+                self._audit_what_is_due()
 
-    def _audit(self, scope: str, window: Window | None) -> None:
+    def _audit_what_is_due(self) -> None:
         with self._database.reading() as connection:
-            if window is None:
-                # What the full audit sees need not be looked at again.
-                self._audited_upto = last_transaction(connection, self._clock() - _SETTLED_NS)
-            found = 0
-            for mismatch in audit(connection, window=window):
-                found += 1
-                if found <= _SHOWN:
-                    _logger.critical("the books do not add up", extra={"mismatch": str(mismatch), "scope": scope})
-        self._meters.audited(scope, found, self._clock() / 1e9)
+            # Corrections wait for a clean full audit: it comes soon, and does not come without end.
+            every_ns = min(self._full_ns, _HOUR_NS) if are_frozen(connection) else self._full_ns
+            last = [last_audit(connection, scope) for scope in (FULL, RECENT)]
+            full = self._is_due(last[0], every_ns)
+            # A full audit has looked at what is recent, too.
+            recent = all(self._is_due(audited, self._recent_ns) for audited in last)
+            upto = last_transaction(connection, self._clock() - _SETTLED_NS)
+            after = watermark(connection, _AUDITED)
+        if full:
+            self._note(FULL, upto, audit_all(self._database.reading, upto, right=self._move))
+        elif recent:
+            found = audit_recent(self._database.reading, after, upto, self._move)
+            self._note(RECENT, max(after, upto), found)
+
+    def _is_due(self, last: Audited | None, every_ns: int) -> bool:
+        """Whether so much time has gone. An audit of the future is a clock's mistake, and counts for nothing."""
+        return last is None or not 0 <= self._clock() - last.ended_at_ns < _SOONER * every_ns
+
+    def _move(self, standing: Sequence[Standing], upto: int) -> None:
+        self._database.transact(lambda connection: move_checkpoints(connection, standing, upto))
+
+    def _note(self, scope: str, upto: int, mismatches: Iterable[Mismatch]) -> None:
+        """Go through an audit to its end, tell what it finds, and write down that it was made."""
+        found = 0
+        for mismatch in mismatches:
+            found += 1
+            if found <= _SHOWN:
+                _logger.critical("the books do not add up", extra={"mismatch": str(mismatch), "scope": scope})
+        audited = Audited(scope, self._clock(), upto, found)
+
+        with self._database.transaction() as connection:
+            note_audit(connection, audited)
+            set_watermark(connection, _AUDITED, max(upto, watermark(connection, _AUDITED)))

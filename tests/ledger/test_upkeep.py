@@ -3,15 +3,17 @@
 import pytest
 from calls import START_NS, call
 from farebox_collector.ledger import dead_letters
+from farebox_collector.ledger.audit_log import last_audit
+from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.locks import AUDITING
+from farebox_collector.ledger.postgresql import PostgresqlDatabase
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
-from farebox_collector.metrics.meters import Meters
 from farebox_collector.records import DEFAULT_TENANT_ID, DeadLetter, Span
 from farebox_collector.rounds import Round
 from farebox_collector.settings import Settings
 from farebox_collector.upkeep import Upkeep
-from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
 MINUTE_NS = 60 * 10**9
@@ -29,34 +31,44 @@ class Clock:
 
 
 class Rounds:
-    """Upkeep of these books, and what it said last."""
+    """Upkeep of these books, and what their log of audits says."""
 
     def __init__(self, database: Database) -> None:
         self.clock = Clock()
-        self.registry = CollectorRegistry()
         self.database = database
-        settings = Settings(database_url="sqlite:///unused.db", full_audit_hours=24)
-        upkeep = Upkeep(settings, database, Meters(self.registry, 0), self.clock)
-        self._round = Round("upkeep", 60, upkeep.round)
+        self.restart()
 
-    def round(self, after_ns: int = MINUTE_NS) -> tuple[float | None, float | None]:
+    def restart(self) -> None:
+        """As if the collector had been started anew."""
+        settings = Settings(database_url="sqlite:///unused.db", full_audit_hours=24)
+        self._round = Round("upkeep", 60, Upkeep(settings, self.database, self.clock).round)
+
+    def round(self, after_ns: int = MINUTE_NS) -> tuple[int | None, int | None]:
         """Make a round; (mismatches of the last recent audit, of the last full one)."""
         self.clock.now_ns += after_ns
         self._round.make()
-        found = [
-            self.registry.get_sample_value("farebox_audit_mismatches", {"scope": scope}) for scope in ("recent", "full")
-        ]
-        return found[0], found[1]
+        with self.database.reading() as connection:
+            recent, full = (last_audit(connection, scope) for scope in ("recent", "full"))
+        return recent and recent.mismatches, full and full.mismatches
 
-    def charge(self, number: int) -> None:
+    def number(self, statement: str) -> int:
+        with self.database.reading() as connection:
+            return int(connection.execute(text(statement)).scalar_one())
+
+    def charge(self, number: int, wallet: str = "ada") -> None:
         """Record a call now."""
         with self.database.transaction() as connection:
-            calls = [call(number, trace=number)]
+            calls = [call(number, trace=number, wallet=wallet)]
             record_usage(connection, DEFAULT_TENANT_ID, calls, self.clock.now_ns, TotalLabels())
 
     def tamper(self, statement: str) -> None:
         with self.database.transaction() as connection:
             assert connection.execute(text(statement)).rowcount
+
+    @property
+    def frozen(self) -> bool:
+        with self.database.reading() as connection:
+            return are_frozen(connection)
 
 
 @pytest.fixture
@@ -74,9 +86,9 @@ def test_the_first_round_audits_everything_and_later_ones_what_is_new(rounds: Ro
 def test_a_recent_mismatch_is_found_by_the_next_round_that_may_see_it(rounds: Rounds) -> None:
     rounds.round()
     rounds.charge(1)
-    rounds.tamper("UPDATE postings SET amount_nano = amount_nano - 1 WHERE records = 0")
+    rounds.tamper("UPDATE usage_records SET cost_nanousd = cost_nanousd + 1")
     recent, full = rounds.round()
-    assert recent is None, "a transaction that others may still come before is not looked at yet"
+    assert recent == 0, "a transaction that others may still come before is not looked at yet"
     recent, full = rounds.round(5 * MINUTE_NS)
     assert (bool(recent), full) == (True, 0)
     rounds.charge(2)
@@ -85,12 +97,87 @@ def test_a_recent_mismatch_is_found_by_the_next_round_that_may_see_it(rounds: Ro
     assert full
 
 
-def test_a_tampered_balance_is_found_by_the_full_audit(rounds: Rounds) -> None:
+@pytest.mark.parametrize("column", ["balance_nano", "spent_nano", "charged_calls"])
+def test_a_tampered_account_is_found_when_it_is_used_and_by_the_full_audit(rounds: Rounds, column: str) -> None:
     rounds.charge(1)
+    rounds.charge(2, wallet="bob")
+    rounds.round(5 * MINUTE_NS)
+    rounds.round(5 * MINUTE_NS)
+    rounds.tamper(f"UPDATE accounts SET {column} = {column} + 1 WHERE kind = 'wallet'")
+    rounds.charge(3)
+    assert rounds.round(5 * MINUTE_NS) == (1, 0), "bob was not seen, and the full audit is not due"
+    rounds.charge(4, wallet="bob")
+    assert rounds.round(5 * MINUTE_NS) == (1, 0)
+    assert rounds.round(HOUR_NS)[1] == 2
+
+
+def test_recent_audits_read_only_what_came_since_the_checkpoint(rounds: Rounds) -> None:
     rounds.round()
-    rounds.tamper("UPDATE accounts SET balance_nano = 0 WHERE kind = 'wallet'")
-    assert rounds.round(23 * HOUR_NS)[1] == 0
-    assert rounds.round(2 * HOUR_NS)[1] == 1
+    for number in range(1, 7):
+        rounds.charge(number, wallet=f"wallet-{number % 2}")
+        assert rounds.round(5 * MINUTE_NS)[0] == 0
+        sums = "SELECT count(*) FROM audited_balances c JOIN accounts a ON a.id = c.account_id WHERE {} = ({})"
+        for said, posted in (("c.balance_nano", "sum(p.amount_nano)"), ("c.charged_calls", "sum(p.records)")):
+            of_postings = f"SELECT {posted} FROM postings p WHERE p.account_id = a.id"
+            of_checkpoint = sums.format(said, f"{of_postings} AND p.transaction_id <= c.upto_transaction")
+            assert rounds.number(of_checkpoint) == min(number, 2) + 3
+        assert rounds.number("SELECT max(upto_transaction) FROM audited_balances") == number
+    # What is before the checkpoint is not read again until the full audit.
+    rounds.tamper("UPDATE postings SET amount_nano = amount_nano - 1 WHERE transaction_id = 1")
+    rounds.charge(8)
+    assert rounds.round(5 * MINUTE_NS) == (0, 0)
+    assert rounds.round(24 * HOUR_NS)[1]
+
+
+def test_a_mismatch_freezes_corrections_until_a_full_audit_is_clean_which_comes_each_hour(rounds: Rounds) -> None:
+    rounds.round()
+    rounds.charge(1)
+    rounds.tamper("UPDATE accounts SET balance_nano = balance_nano + 1 WHERE kind = 'wallet'")
+    assert not rounds.frozen
+    assert rounds.round(5 * MINUTE_NS) == (1, 0)
+    assert rounds.frozen
+    assert rounds.round(5 * MINUTE_NS)[1] == 0, "the last full audit is not an hour ago"
+    assert rounds.round(HOUR_NS)[1] == 1
+    rounds.tamper("UPDATE accounts SET balance_nano = balance_nano - 1 WHERE kind = 'wallet'")
+    assert rounds.round(5 * MINUTE_NS) == (0, 1)
+    assert rounds.frozen, "a clean recent audit says nothing of what was found before"
+    assert rounds.round(HOUR_NS)[1] == 0
+    assert not rounds.frozen
+
+
+def test_a_restart_goes_on_where_the_log_of_audits_ends(rounds: Rounds) -> None:
+    rounds.round()
+    rounds.charge(1)
+    rounds.restart()
+    rounds.round(5 * MINUTE_NS)
+    assert rounds.number("SELECT count(*) FROM audits WHERE scope = 'full'") == 1
+    assert rounds.number("SELECT max(upto_transaction) FROM audits WHERE scope = 'recent'") == 1
+    rounds.restart()
+    rounds.round(24 * HOUR_NS)
+    assert rounds.number("SELECT count(*) FROM audits WHERE scope = 'full'") == 2
+
+
+def test_an_audit_of_the_future_counts_for_nothing(rounds: Rounds) -> None:
+    rounds.clock.now_ns += 400 * 24 * HOUR_NS
+    rounds.round()
+    rounds.clock.now_ns -= 400 * 24 * HOUR_NS
+    rounds.round()
+    assert rounds.number("SELECT count(*) FROM audits WHERE scope = 'full'") == 2
+
+
+def test_several_collectors_take_turns(rounds: Rounds) -> None:
+    other = Rounds(rounds.database)
+    for _ in range(3):
+        rounds.round()
+        other.round()
+    assert rounds.number("SELECT count(*) FROM audits") == 3
+    if isinstance(rounds.database, PostgresqlDatabase):
+        with rounds.database.turn(AUDITING) as mine:
+            assert mine
+            rounds.round()
+        assert rounds.number("SELECT count(*) FROM audits") == 3, "somebody else is at it"
+    rounds.round()
+    assert rounds.number("SELECT count(*) FROM audits") == 4
 
 
 def test_a_round_that_fails_is_not_the_last(rounds: Rounds, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,20 +1,35 @@
 """The audit: recompute everything that is derived and name every mismatch.
 
-Each check is one SQL statement that returns a row for each mismatch, so that what it costs in memory does not grow with
-the books. An empty result is clean books. Checks that look at one transaction at a time can be run over the recent ones
-alone: in their SQL `[[column]]` stands for "this transaction is among those".
+What looks at one transaction at a time is one SQL statement that returns a row for each mismatch, run over a stretch of
+transactions after another (in its SQL `[[column]]` stands for "this transaction is among those"), so that neither its
+time in one snapshot nor its memory grows with the books. Accounts and totals have modules of their own. An empty result
+is clean books.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select, text
 
+from farebox_collector.ledger.checkpoints import CHUNK as _ACCOUNTS
+from farebox_collector.ledger.checkpoints import Standing, accounts_after, standings, touched_accounts
 from farebox_collector.ledger.credit_checks import CREDIT_CHECKS
-from farebox_collector.ledger.tables import TOKEN_COLUMNS, transactions
+from farebox_collector.ledger.mismatches import Mismatch, Window
+from farebox_collector.ledger.tables import accounts, postings, transactions, usage_records
+from farebox_collector.ledger.total_checks import compare_totals
 
 _IN_WINDOW = re.compile(r"\[\[([a-z._]+)\]\]")
+_ROWS = 50_000
+"""About how many records, or postings, are looked at together."""
+
+Snapshot = Callable[[], AbstractContextManager[Connection]]
+"""Opens a consistent snapshot of the books; each step of an audit looks at one."""
+Progress = Callable[[int, int], None]
+"""Is told (done, in all)."""
+Found = Callable[[Sequence[Standing], int], None]
+"""Is told of accounts that were found right, and up to which transaction."""
 
 
 class Check(NamedTuple):
@@ -22,38 +37,20 @@ class Check(NamedTuple):
 
     name: str
     meaning: str
-    mismatches: str
-    """SQL that returns (what, expected, found) for each mismatch."""
+    mismatches: str = ""
+    """SQL that returns (what, expected, found) for each mismatch; none where a module of its own looks."""
 
     @property
-    def can_be_recent(self) -> bool:
-        """Whether it can be run over some transactions alone."""
+    def by_transaction(self) -> bool:
+        """Whether it looks at transactions one by one."""
         return "[[" in self.mismatches
 
-    def sql(self, window: "Window | None") -> str:
-        """The statement over all transactions, or over those in a window."""
-        chosen = "1 = 1" if window is None else r"\1 > :after AND \1 <= :upto"
-        return _IN_WINDOW.sub(chosen, self.mismatches)
-
-
-class Window(NamedTuple):
-    """The transactions with after < id <= upto."""
-
-    after: int
-    upto: int
-
-
-class Mismatch(NamedTuple):
-    """Something in the books that contradicts something else in them."""
-
-    check: str
-    what: str
-    expected: str
-    found: str
-
-    def __str__(self) -> str:
-        """One line for people."""
-        return f"{self.check}: {self.what}: expected {self.expected}, found {self.found}"
+    def run(self, connection: Connection, window: Window) -> Iterator[Mismatch]:
+        """Every mismatch, or every one in a window."""
+        statement = text(_IN_WINDOW.sub(window.condition, self.mismatches))
+        bounds = {"after": window.after, "upto": window.upto} if self.by_transaction else {}
+        for what, expected, found in connection.execute(statement, bounds):
+            yield Mismatch(self.name, str(what), str(expected), str(found))
 
 
 class _Side(NamedTuple):
@@ -117,28 +114,6 @@ _CHARGES = _Side("wallet", "r.wallet", "r.event", "coalesce(rule_version_id{}, 0
 _COSTS = _Side("provider", "provider{0} || '/' || model{0}", "''", "0", "cost_nanousd{}")
 
 
-_TOTALLED = ("cost_nanousd", "charge_nanocredits", *TOKEN_COLUMNS)
-
-
-def _records_against_totals() -> str:
-    """The running totals against the records they sum up, a tenant and verdict."""
-    columns = ", ".join(_TOTALLED)
-    records = ", ".join(f"coalesce({name}, 0) AS {name}" for name in _TOTALLED)
-    figures = " OR ".join(f"sum(side * {name}) <> 0" for name in ("requests", *_TOTALLED))
-    return f"""
-        SELECT 'tenant ' || tenant_id || ', ' || verdict,
-               sum(records) || ' records', sum(records - side * requests) || ' requests, off by '
-               || sum(side * cost_nanousd) || ' nanousd and ' || sum(side * charge_nanocredits) || ' nanocredits'
-        FROM (
-            SELECT tenant_id, verdict, 1 AS side, 1 AS records, 1 AS requests, {records}
-            FROM usage_records
-            UNION ALL
-            SELECT tenant_id, verdict, 2 * reversed - 1, 0, requests, {columns} FROM usage_totals
-        ) both_sides
-        GROUP BY tenant_id, verdict HAVING {figures}
-    """
-
-
 CHECKS = (
     Check(
         "legs",
@@ -153,30 +128,9 @@ CHECKS = (
         " FROM postings p JOIN accounts a ON a.id = p.account_id WHERE a.commodity <> p.commodity"
         " AND [[p.transaction_id]]",
     ),
-    Check(
-        "balances",
-        "every balance is the sum of its account's postings",
-        "SELECT a.kind || ' ' || a.name, coalesce(sum(p.amount_nano), 0), a.balance_nano"
-        " FROM accounts a LEFT JOIN postings p ON p.account_id = a.id"
-        " GROUP BY a.id, a.kind, a.name, a.balance_nano HAVING coalesce(sum(p.amount_nano), 0) <> a.balance_nano",
-    ),
-    Check(
-        "spent",
-        "what a wallet has spent is what usage took from it",
-        "SELECT 'wallet ' || a.name, coalesce(-sum(p.amount_nano), 0), a.spent_nano FROM accounts a"
-        " LEFT JOIN (SELECT p.account_id, p.amount_nano FROM postings p JOIN transactions t"
-        " ON t.id = p.transaction_id WHERE t.kind IN ('usage', 'correction')) p ON p.account_id = a.id"
-        " WHERE a.kind = 'wallet'"
-        " GROUP BY a.id, a.name, a.spent_nano HAVING coalesce(-sum(p.amount_nano), 0) <> a.spent_nano",
-    ),
-    Check(
-        "calls",
-        "every wallet has paid for as many calls as there are charged records of it",
-        "SELECT 'wallet ' || a.name, coalesce(u.calls, 0), a.charged_calls FROM accounts a LEFT JOIN"
-        " (SELECT tenant_id, wallet, count(*) AS calls FROM usage_records WHERE verdict = 'charged'"
-        " GROUP BY tenant_id, wallet) u ON u.tenant_id = a.tenant_id AND u.wallet = a.name"
-        " WHERE a.kind = 'wallet' AND coalesce(u.calls, 0) <> a.charged_calls",
-    ),
+    Check("balances", "every balance is the sum of its account's postings"),
+    Check("spent", "what a wallet has spent is what usage took from it"),
+    Check("calls", "every account has as many calls as the legs of its charged records sum up"),
     Check(
         "charges",
         "charged records sum to the CREDIT legs of their transaction",
@@ -209,22 +163,97 @@ CHECKS = (
         " AND n.usage_record_id = r.id))",
     ),
     *(Check(*check) for check in CREDIT_CHECKS),
-    Check("totals", "running totals are the sums of the records", _records_against_totals()),
+    Check("totals", "running totals are the sums of the records"),
 )
 
 
-def audit(
-    connection: Connection,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    window: Window | None = None,
+_EVERYTHING = Window(0, 0, inside=False)
+
+
+def audit(connection: Connection, progress: Progress = lambda done, total: None) -> Iterator[Mismatch]:
+    """Yield every mismatch in the books, as they are in the snapshot of this connection."""
+    return audit_all(lambda: nullcontext(connection), 0, progress)
+
+
+def audit_all(
+    snapshot: Snapshot,
+    settled_upto: int,
+    progress: Progress = lambda done, total: None,
+    right: Found = lambda standing, upto: None,
 ) -> Iterator[Mismatch]:
-    """Yield every mismatch in the books, or in the transactions of a window. `progress` is told (done, in all)."""
-    checks = [check for check in CHECKS if window is None or check.can_be_recent]
-    for done, check in enumerate(checks):
-        progress(done, len(checks))
-        for what, expected, found in connection.execute(text(check.sql(window)), window._asdict() if window else {}):
-            yield Mismatch(check.name, str(what), str(expected), str(found))
-    progress(len(checks), len(checks))
+    """Yield every mismatch in the books. `right` is told of accounts, whose checkpoints may go to `settled_upto`."""
+    with snapshot() as connection:
+        newest, last_account, last_record = (
+            int(connection.execute(select(func.coalesce(func.max(table.c.id), 0))).scalar_one())
+            for table in (transactions, accounts, usage_records)
+        )
+    total = newest + last_account + last_record
+    window = Window(0, 0)
+    while window.upto < newest:
+        with snapshot() as connection:
+            window = _next_window(connection, window.upto, newest)
+            yield from _audit_transactions(connection, window)
+        progress(window.upto, total)
+    with snapshot() as connection:
+        # What names a transaction that is not there, and what came meanwhile.
+        yield from _audit_transactions(connection, Window(0, newest, inside=False))
+    account_id = 0
+    while True:
+        with snapshot() as connection:
+            chunk = accounts_after(connection, account_id)
+            if not chunk:
+                break
+            yield from _audit_accounts(connection, chunk, settled_upto, right, from_scratch=True)
+        account_id = chunk[-1]
+        progress(newest + min(account_id, last_account), total)
+    for check in CHECKS:
+        if check.mismatches and not check.by_transaction:
+            with snapshot() as connection:
+                yield from check.run(connection, _EVERYTHING)
+    with snapshot() as connection:
+        yield from compare_totals(connection, lambda read: progress(newest + last_account + read, total + read))
+    progress(total, total)
+
+
+def audit_recent(snapshot: Snapshot, after: int, upto: int, right: Found) -> Iterator[Mismatch]:
+    """Yield every mismatch in the transactions with after < id <= upto, and in the accounts that they touched."""
+    window = Window(after, after)
+    while window.upto < upto:
+        with snapshot() as connection:
+            window = _next_window(connection, window.upto, upto)
+            yield from _audit_transactions(connection, window)
+            touched = touched_accounts(connection, window)
+            for start in range(0, len(touched), _ACCOUNTS):
+                chunk = touched[start : start + _ACCOUNTS]
+                yield from _audit_accounts(connection, chunk, upto, right, from_scratch=False)
+
+
+def _audit_transactions(connection: Connection, window: Window) -> Iterator[Mismatch]:
+    for check in CHECKS:
+        if check.by_transaction:
+            yield from check.run(connection, window)
+
+
+def _audit_accounts(
+    connection: Connection, account_ids: Sequence[int], upto: int, right: Found, *, from_scratch: bool
+) -> Iterator[Mismatch]:
+    found_right = []
+    for standing in standings(connection, account_ids, upto, from_scratch=from_scratch):
+        mismatches = list(standing.mismatches())
+        yield from mismatches
+        if not mismatches:
+            found_right.append(standing)
+    right(found_right, upto)
+
+
+def _next_window(connection: Connection, after: int, upto: int) -> Window:
+    """The next transactions with about so many rows as are looked at together, at least one transaction."""
+    ends = [upto]
+    for table in (usage_records, postings):
+        column = table.c.transaction_id
+        following = select(column).where(column > after, column <= upto).order_by(column).offset(_ROWS).limit(1)
+        ends += connection.execute(following).scalars()
+    return Window(after, min(ends))
 
 
 def last_transaction(connection: Connection, before_ns: int) -> int:

@@ -54,6 +54,11 @@ class Database(ABC):
         """Keep every other process out of this block: for migrations and what a first start creates."""
         yield
 
+    @contextmanager
+    def turn(self, kind: int) -> Iterator[bool]:
+        """Keep every other process from work of a kind during this block: False, at once, if one is at it already."""
+        yield True
+
     def transact(self, work: Callable[[Connection], Result]) -> Result:
         """Run `work` in a transaction, and all of it again after a transient failure.
 

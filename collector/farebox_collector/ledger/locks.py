@@ -15,6 +15,9 @@ NEW_LABELS = 0x66620000
 SETTLING = 0x66630000
 """Kind: settling the open records of a tenant."""
 
+AUDITING = 0x66640000
+"""Kind: auditing the books; it has one stripe."""
+
 
 def wait_in_turn(connection: Connection, kind: int, stripes: Iterable[int]) -> None:
     """Hold these stripes of a kind until the end of the transaction; everybody takes them in one order."""

@@ -81,6 +81,19 @@ class PostgresqlDatabase(Database):
                 connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _STARTING_LOCK})
                 connection.commit()
 
+    @contextmanager
+    def turn(self, kind: int) -> Iterator[bool]:
+        """As in the base class, by an advisory lock that goes with its connection; no transaction is open meanwhile."""
+        with self._engine.connect() as connection:
+            mine = bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": kind}).scalar_one())
+            connection.commit()
+            try:
+                yield mine
+            finally:
+                if mine:
+                    connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": kind})
+                    connection.commit()
+
     def is_transient(self, error: DBAPIError) -> bool:
         """Collisions with other replicas, and connections that were lost."""
         state = getattr(error.orig, "sqlstate", None)

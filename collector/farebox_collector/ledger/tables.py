@@ -302,12 +302,14 @@ audits = _table(
     _number("upto_transaction"),
     _number("mismatches"),
 )
-# Balances as the audit last found them right: the sum of the postings up to a transaction.
+# Accounts as the audit last found them right: the sums of their postings up to a transaction.
 audited_balances = _table(
     "audited_balances",
     Column("account_id", Int64, ForeignKey("accounts.id"), primary_key=True, autoincrement=False),
     _number("upto_transaction"),
     _number("balance_nano"),
+    _number("spent_nano", default=0),
+    _number("charged_calls", default=0),
 )
 
 usage_conflicts = _table(

@@ -177,6 +177,12 @@ AUDIT_MISMATCHES = Metric(
 AUDIT_TIMESTAMP = Metric(
     "farebox_audit_timestamp_seconds", Kind.GAUGE, ("scope",), "When the last audit ended, in Unix seconds."
 )
+CORRECTIONS_FROZEN = Metric(
+    "farebox_corrections_frozen",
+    Kind.GAUGE,
+    (),
+    "1 from an audit's mismatch until a full audit is clean: nothing in the books is corrected meanwhile.",
+)
 BUILD_INFO = Metric(
     "farebox_build_info", Kind.GAUGE, ("version", "sqlite"), "Always 1; the labels say what is running."
 )
@@ -225,5 +231,6 @@ CATALOGUE: tuple[Metric, ...] = (
     DEAD_LETTERS,
     AUDIT_MISMATCHES,
     AUDIT_TIMESTAMP,
+    CORRECTIONS_FROZEN,
     BUILD_INFO,
 )

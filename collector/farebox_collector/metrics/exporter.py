@@ -10,8 +10,10 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 
 from farebox_collector.ledger import dead_letters, readings, statements
+from farebox_collector.ledger.audit_log import SCOPES, last_audit
 from farebox_collector.ledger.budgets import budgets_in_force
 from farebox_collector.ledger.control_tables import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
+from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import book_edition
 from farebox_collector.ledger.rules import rules_edition
@@ -105,8 +107,19 @@ class LedgerCollector(Collector):
         unattributed = statements.charged_calls(connection, UNATTRIBUTED)
         yield family(catalogue.UNATTRIBUTED, {(): float(unattributed)})
         yield family(catalogue.DEAD_LETTERS, {(): float(dead_letters.count(connection))})
+        yield from _audits(connection)
         incidents = dict.fromkeys(_SEVERITIES, 0) | readings.incidents_by_severity(connection)
         yield family(catalogue.INCIDENTS, {(severity,): float(n) for severity, n in incidents.items()})
+
+
+def _audits(connection: Connection) -> Iterator[Family]:
+    """How the books were found, whichever collector looked last."""
+    last = {scope: audited for scope in SCOPES if (audited := last_audit(connection, scope)) is not None}
+    found = {(scope,): float(audited.mismatches) for scope, audited in last.items()}
+    yield family(catalogue.AUDIT_MISMATCHES, found)
+    ended = {(scope,): audited.ended_at_ns / 1e9 for scope, audited in last.items()}
+    yield family(catalogue.AUDIT_TIMESTAMP, ended)
+    yield family(catalogue.CORRECTIONS_FROZEN, {(): float(are_frozen(connection))})
 
 
 def _spending(rows: Sequence[Any]) -> Iterator[Family]:

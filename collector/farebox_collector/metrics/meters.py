@@ -27,8 +27,6 @@ class Meters:
         self.exemplars = Exemplars()
         self._queue_bytes = self._gauge(catalogue.QUEUE_BYTES)
         self._labels_folded = self._counter(catalogue.LABELS_FOLDED)
-        self._audit_mismatches = self._gauge(catalogue.AUDIT_MISMATCHES)
-        self._audit_timestamp = self._gauge(catalogue.AUDIT_TIMESTAMP)
         self._gauge(catalogue.QUEUE_LIMIT_BYTES).set(queue_limit_bytes)
         self._gauge(catalogue.BUILD_INFO).labels(
             version=version("farebox-collector"), sqlite=sqlite3.sqlite_version
@@ -70,11 +68,6 @@ class Meters:
     def folded(self, calls: int) -> None:
         """This many more calls were counted under `other`."""
         self._labels_folded.inc(calls)
-
-    def audited(self, scope: str, mismatches: int, at_s: float) -> None:
-        """An audit ended."""
-        self._audit_mismatches.labels(scope=scope).set(mismatches)
-        self._audit_timestamp.labels(scope=scope).set(at_s)
 
     def _counter(self, metric: Metric) -> Counter:
         return Counter(metric.name, metric.meaning, metric.labels, registry=self._registry)
