@@ -1,5 +1,6 @@
 """Books of an older version are carried over: what is in them stays, and what comes again is still known."""
 
+import pytest
 from alembic import command
 from calls import START_NS, call
 from farebox_collector.ledger.database import Database
@@ -9,6 +10,7 @@ from farebox_collector.ledger.usage import record_usage
 from farebox_collector.records import Buckets
 from farebox_collector.verdicts import Verdict
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 
 def test_image_tokens_and_units_of_records_from_before_compare_equal(database: Database) -> None:
@@ -34,3 +36,17 @@ def test_the_same_span_with_other_units_is_a_conflict(database: Database) -> Non
             Verdict.CONFLICT,
             Verdict.DUPLICATE,
         ]
+
+
+def test_prices_from_before_there_were_conditions_are_standard_list_prices_in_dollars(database: Database) -> None:
+    with database.transaction() as connection:
+        before = connection.execute(text("SELECT count(*) FROM price_versions")).scalar_one()
+        command.downgrade(alembic_config(connection), "0007")
+    with database.transaction() as connection:
+        command.upgrade(alembic_config(connection), "head")
+        columns = "condition, tenant_id, currency, original_per_1k, usd_per_currency"
+        rows = connection.execute(text(f"SELECT {columns}, count(*) FROM price_versions GROUP BY {columns}")).all()
+        assert rows == [("standard", None, "USD", "", "1", before)]
+        # What guards them is there again.
+        with pytest.raises(DBAPIError, match="never"), connection.begin_nested():
+            connection.execute(text("UPDATE price_versions SET usd_per_1k = '0'"))
