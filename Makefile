@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test bench-prices torture observe dashboards lint types docs record-dialects format lock clean
+.PHONY: help demo test bench-prices torture observe backtest dashboards lint types docs record-dialects format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
@@ -13,6 +13,7 @@ help:
 	@echo "make test         style, types, import direction and all tests"
 	@echo "make torture      try to lose or double money: some ten minutes of faults on both databases"
 	@echo "make observe      Prometheus and Alertmanager with our rules, beside the demo; Ctrl-C ends them"
+	@echo "make backtest     run the alert rules over sixty days of known incidents: some ten minutes"
 	@echo "make dashboards   write the dashboards' JSON from their code"
 	@echo "make bench-prices time and memory of the price book"
 	@echo "make docs         write the tables of the documentation from the code"
@@ -34,6 +35,9 @@ torture: $(INSTALLED)
 
 observe: $(INSTALLED)
 	@$(VENV_PYTHON) alerts/observe.py $(ARGS)
+
+backtest: $(INSTALLED)
+	$(VENV_PYTHON) benchmarks/backtest.py $(ARGS)
 
 dashboards: $(INSTALLED)
 	$(VENV_PYTHON) -W ignore::DeprecationWarning dashboards/render.py

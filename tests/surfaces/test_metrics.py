@@ -86,6 +86,14 @@ def test_quality_and_latency_add_up(busy: Collector) -> None:
     assert metrics["farebox_spans_total"]["[('verdict', 'noted')]"] == 2
 
 
+def test_a_call_shows_what_it_said_of_its_answer(busy: Collector) -> None:
+    told = [record["quality"] for record in busy.usage(verdict="charged")]
+    expected = {"cache_hit": None, "citation_rate": 0.5, "human_reviewed": True}
+    assert len(told) == 10
+    assert all(quality | expected == quality for quality in told)
+    assert sum(quality["review_approved"] for quality in told) == 5
+
+
 def test_latency_buckets_have_exemplars_that_are_in_the_books(busy: Collector) -> None:
     text = httpx2.get(busy.metrics_url, headers=OPENMETRICS).text
     trace_ids = set(re.findall(r'farebox_call_seconds_bucket\{[^}]*\} \S+ # \{trace_id="([0-9a-f]{32})"\}', text))

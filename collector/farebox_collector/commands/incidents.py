@@ -22,6 +22,11 @@ from farebox_collector.surfaces.alerts import report_of, summary_of
 app = typer.Typer(help="Incidents: alerts that fired, and what the books said then.", no_args_is_help=True)
 
 
+def _minute(moment: str) -> str:
+    """A moment of the API as people read it."""
+    return moment[:16].replace("T", " ")
+
+
 @app.command("list")
 def list_command(
     firing: Annotated[bool, typer.Option("--firing", help="Only those that fire now.")] = False,
@@ -38,8 +43,8 @@ def list_command(
         return
     table = figure_table("Incidents", "id", "since", "until", "severity", "alert", "what")
     for row in shown:
-        until = row["ended_at"][:19] if row["ended_at"] else "firing"
-        table.add_row(str(row["id"]), row["started_at"][:19], until, row["severity"], row["alert"], row["summary"])
+        until = _minute(row["ended_at"]) if row["ended_at"] else "firing"
+        table.add_row(str(row["id"]), _minute(row["started_at"]), until, row["severity"], row["alert"], row["summary"])
     print_table(table, len(rows), limit)
 
 
@@ -54,11 +59,13 @@ def show_command(incident_id: int, database_url: DatabaseUrl = None, as_json: As
     if as_json:
         print_json(report)
         return
-    until = report["ended_at"] or "firing"
+    until = f"until {_minute(report['ended_at'])}" if report["ended_at"] else "firing"
     out.print(f"{report['alert']} ({report['severity']}): {report['summary']}", style="bold", soft_wrap=True)
-    out.print(f"{report['started_at'][:19]} to {until[:19]}. {report['description']}", soft_wrap=True)
+    out.print(f"Since {_minute(report['started_at'])} UTC, {until}. {report['description']}", soft_wrap=True)
     taken = report["snapshot"]
-    if taken:
+    if not taken["calls"]:
+        out.print("The books had no call in its window that its labels name.")
+    else:
         out.print(
             f"Price book edition {taken['price_book_edition']}, charge rule edition {taken['charge_rule_edition']}."
         )

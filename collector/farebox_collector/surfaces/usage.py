@@ -21,6 +21,15 @@ _VERDICTS = ", ".join(sorted(STORED))
 _NOT_TOTALLED = "reasoning_tokens"
 
 
+class AnswerQuality(BaseModel):
+    """How good the answer was, as far as the call itself said; null where it did not."""
+
+    cache_hit: bool | None
+    citation_rate: float | None = Field(description="Share of the answer's claims that cite a source, 0 to 1.")
+    human_reviewed: bool | None
+    review_approved: bool | None
+
+
 class Usage(BaseModel):
     """One model call. Token counts are disjoint, but for reasoning, which is part of the output; null means unknown."""
 
@@ -59,6 +68,7 @@ class Usage(BaseModel):
     task: str
     route: str
     region: str
+    quality: AnswerQuality
     dialect: str
     assumptions: list[str]
 
@@ -142,6 +152,12 @@ def show_usage(row: Any) -> Usage:
         task=row.task,
         route=row.route,
         region=row.region,
+        quality=AnswerQuality(
+            cache_hit=row.cache_hit,
+            citation_rate=None if row.citation_rate_ppm is None else row.citation_rate_ppm / 1e6,
+            human_reviewed=row.human_reviewed,
+            review_approved=row.review_approved,
+        ),
         dialect=row.dialect,
         assumptions=row.assumptions.split(",") if row.assumptions else [],
     )

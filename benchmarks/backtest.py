@@ -1,0 +1,199 @@
+"""Run the alert rules over sixty days in which it is known what went wrong: `make backtest`.
+
+promtool evaluates the rule files of alerts/ themselves, with their `for` and their order, over the synthetic history of
+`backtest_world`. The table goes into docs/alerts.md. Takes some minutes; `--days` shortens it for a look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import yaml
+from backtest_scores import Firing, Result, score
+from backtest_world import INCIDENTS, KINDS, MODELS, PRODUCTS, STEP_MIN, STEPS, history, incidents
+
+REPOSITORY = Path(__file__).parents[1]
+ALERTS = REPOSITORY / "alerts"
+PAGE = REPOSITORY / "docs/alerts.md"
+RULE_FILES = ("recording.yml", "spending.yml", "service.yml")
+SLOW = ("FareboxEventDoubled", "FareboxBudgetForecastOver")
+"""Rules over weeks, which say nothing about an incident of hours and would take most of the time."""
+LOOKS_MIN = 10
+_GOT = re.compile(r"\{([^}]*)\} ([0-9.E+]+)")
+
+
+class Counters:
+    """Series by their text, each a list of its values."""
+
+    def __init__(self) -> None:
+        self.values: defaultdict[str, list[str]] = defaultdict(list)
+        self._sums: defaultdict[str, float] = defaultdict(float)
+
+    def grow(self, series: str, by: float) -> None:
+        """Add to a counter."""
+        self._sums[series] += by
+
+    def note(self, gauges: dict[str, float]) -> None:
+        """End a step: note what every counter and gauge is now."""
+        for series, value in (*self._sums.items(), *gauges.items()):
+            self.values[series].append(f"{value:.9g}")
+
+
+def series_of(steps: int) -> Counters:
+    """What a collector would have exported."""
+    counters = Counters()
+    for product in PRODUCTS:  # series exist at 0 before the first call
+        for model in (product.model, product.swapped_to):
+            _count(counters, product.dept, product.event, model, 0, (0, 0, 0), 0)
+    for row, _ in zip(history(), range(steps), strict=False):
+        prices = dict.fromkeys(MODELS, 1.0)
+        for step in row:
+            product = PRODUCTS[step.product]
+            tokens = (step.input_tokens, step.cached_tokens, step.output_tokens)
+            _count(counters, product.dept, product.event, step.model, step.calls, tokens, step.cost_usd)
+            cached = step.cached_tokens / max(1.0, step.cached_tokens + step.input_tokens)
+            _serve(counters, step.model, step.calls, cached)
+            prices[step.model] = max(prices[step.model], step.price_factor)
+        counters.note(_prices(prices))
+    return counters
+
+
+def _count(
+    counters: Counters, dept: str, event: str, model: object, calls: float, tokens: Iterable[float], cost: float
+) -> None:
+    labels = (
+        f'instance="a",job="farebox",dept="{dept}",event="{event}",project="",task="",'
+        f'provider="{model.provider}",model="{model.name}"'  # type: ignore[attr-defined]
+    )
+    counters.grow(f"farebox_requests_total{{{labels}}}", calls)
+    counters.grow(f"farebox_cost_usd_total{{{labels}}}", cost)
+    counters.grow(f"farebox_charged_credits_total{{{labels}}}", 8 * cost)
+    for kind, count in zip(("input", "cache_read", "output"), tokens, strict=True):
+        counters.grow(f'farebox_tokens_total{{{labels},kind="{kind}"}}', count)
+
+
+def _serve(counters: Counters, model: object, calls: float, cached: float) -> None:
+    labels = (
+        f'instance="a",job="farebox",route="",region="",'
+        f'provider="{model.provider}",model="{model.name}"'  # type: ignore[attr-defined]
+    )
+    counters.grow(f"farebox_call_seconds_count{{{labels}}}", calls)
+    counters.grow(f'farebox_call_seconds_bucket{{{labels},le="20.0"}}', calls * 0.999)
+    counters.grow(f"farebox_call_errors_total{{{labels}}}", calls * 0.002)
+    counters.grow(f"farebox_cache_lookups_total{{{labels}}}", calls)
+    counters.grow(f"farebox_cache_hits_total{{{labels}}}", calls * min(1.0, cached * 1.2))
+
+
+def _prices(factors: dict[object, float]) -> dict[str, float]:
+    gauges = {'farebox_credit_usd{instance="a"}': 1.0}
+    for model in MODELS:
+        for kind in ("input", "cache_read", "output"):
+            labels = f'instance="a",provider="{model.provider}",model="{model.name}",kind="{kind}"'
+            gauges[f"farebox_list_price_usd_per_1k{{{labels}}}"] = getattr(model, kind) * factors[model]
+    return gauges
+
+
+def write_test(directory: Path, counters: Counters, steps: int) -> Path:
+    """A promtool test that expects nothing, so that it tells what there was: which alerts fire, every ten minutes."""
+    for name in RULE_FILES:
+        document = yaml.safe_load((ALERTS / name).read_text(encoding="utf-8"))
+        for group in document["groups"]:
+            group["rules"] = [rule for rule in group["rules"] if rule.get("alert") not in SLOW]
+        (directory / name).write_text(yaml.safe_dump(document), encoding="utf-8")
+    path = directory / "backtest.yml"
+    fires = 'ALERTS{alertstate="firing"}'
+    span = f"[{LOOKS_MIN}m]"
+    since = f"last_over_time(ALERTS_FOR_STATE{span}) and ignoring (alertstate) last_over_time({fires}{span})"
+    with open(path, "w", encoding="utf-8") as test:
+        test.write(f"rule_files: [{', '.join(RULE_FILES)}]\nevaluation_interval: {STEP_MIN}m\ntests:\n")
+        test.write(f"- interval: {STEP_MIN}m\n  input_series:\n")
+        for series, values in counters.values.items():
+            test.write(f"  - series: '{series}'\n    values: '{' '.join(values)}'\n")
+        test.write("  promql_expr_test:\n")
+        for minute in range(LOOKS_MIN, steps * STEP_MIN, LOOKS_MIN):
+            test.write(f"  - {{expr: '{since}', eval_time: {minute}m, exp_samples: []}}\n")
+    return path
+
+
+def firings(told: str) -> list[Firing]:
+    """What fired and when, each once, from what promtool says of its failed expectations."""
+    rules = {
+        rule["alert"]: rule
+        for name in RULE_FILES
+        for group in yaml.safe_load((ALERTS / name).read_text(encoding="utf-8"))["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    found: set[tuple[str, int, tuple[tuple[str, str], ...]]] = set()
+    for labels, value in _GOT.findall(told):
+        pairs = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        alert = pairs.pop("alertname", "")
+        if alert not in rules:
+            continue
+        wait = rules[alert].get("for", "0m")
+        active_min = float(value) / 60
+        fired = active_min + int(wait.removesuffix("m").removesuffix("h")) * (60 if wait.endswith("h") else 1)
+        names = tuple((k, v) for k, v in sorted(pairs.items()) if k in ("dept", "event", "provider", "model"))
+        found.add((alert, -int(-fired // STEP_MIN), names))
+    return sorted(
+        (Firing(alert, rules[alert]["labels"]["severity"], step, dict(names)) for alert, step, names in found),
+        key=lambda firing: firing.step,
+    )
+
+
+def table(result: Result) -> Iterator[str]:
+    """The result in Markdown."""
+    yield "| rule | severity | fired | about an incident | precision | incidents found | median minutes until then |\n"
+    yield "| --- | --- | --- | --- | --- | --- | --- |\n"
+    for line in result.scores:
+        median = "" if line.median_min is None else f"{line.median_min:.0f}"
+        figures = (line.firings, line.right, f"{line.right / line.firings:.2f}", line.found, median)
+        yield f"| {line.alert} | {line.severity} | {' | '.join(map(str, figures))} |\n"
+    yield "\n"
+    yield f"All rules together: recall {result.recall:.3f} of {INCIDENTS} incidents ({', '.join(KINDS)}), "
+    yield f"{result.false_pages_a_week:.2f} false pages a week, a threefold spike found after "
+    yield f"{result.threefold_min:.0f} minutes (median).\n"
+    if result.missed:
+        yield "Missed: " + ", ".join(f"{i.kind} of {PRODUCTS[i.product].event}" for i in result.missed) + ".\n"
+
+
+def main() -> int:
+    """Print the table, and with all days write it into the documentation; 1 unless the goals are reached."""
+    parser = argparse.ArgumentParser(description="The alert rules over sixty days of known incidents.")
+    parser.add_argument("--days", type=int, default=STEPS * STEP_MIN // 1440, help="fewer, for a look")
+    days = parser.parse_args().days
+    if shutil.which("promtool") is None:
+        print("make backtest: there is no promtool here: apt-get install prometheus", file=sys.stderr)
+        return 1
+    steps = days * 1440 // STEP_MIN
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as directory:
+        test = write_test(Path(directory), series_of(steps), steps)
+        print(f"the history is written ({time.monotonic() - started:.0f} s); promtool evaluates the rules", flush=True)
+        told = subprocess.run(["promtool", "test", "rules", test], capture_output=True, text=True, check=False)
+    if "FAILED" not in told.stdout + told.stderr:
+        print(told.stdout + told.stderr, file=sys.stderr)
+        return 1
+    happened = [incident for incident in incidents() if incident.end <= steps]
+    result = score(firings(told.stdout + told.stderr), happened)
+    made = "".join(table(result))
+    print(made, f"\n{time.monotonic() - started:.0f} s", sep="")
+    if days * 1440 == STEPS * STEP_MIN:
+        text = PAGE.read_text(encoding="utf-8")
+        between = re.compile(r"(<!-- backtest -->\n).*?(<!-- /backtest -->)", re.DOTALL)
+        PAGE.write_text(between.sub(lambda found: found[1] + made + found[2], text), encoding="utf-8")
+    reached = result.recall >= 0.95 and result.false_pages_a_week <= 1 and result.threefold_min < 15
+    return 0 if reached else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
