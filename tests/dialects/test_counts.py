@@ -14,7 +14,7 @@ from farebox_collector.dialects.usage_json import named_buckets, numbers_in, pro
 from farebox_collector.pricing.catalogue import genai_prices_catalogue
 from farebox_collector.records import Attributes, Buckets, NotBillable, Rejected, Span, UsageRecord
 from farebox_collector.units import PER_HOUR, TOKEN_BUCKETS
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 COUNT = st.one_of(st.integers(0, 50), st.integers(0, 10**10))
@@ -245,3 +245,35 @@ def test_a_stream_whose_usage_is_missing_is_a_call_of_unknown_usage() -> None:
     )
     assert isinstance(usage, UsageRecord)
     assert usage.buckets is None
+
+
+VALUES = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(("LLM", "AGENT", "chat", "generation", "ai.generateText.doGenerate", "agent", "log", "anthropic")),
+    st.sampled_from(('{"input_tokens": -1}', '{"prompt_tokens": 1e999}', '{"input": 3, "output": true}', "[" * 3999)),
+    st.integers(-5, 2**70),
+    st.floats(),
+    st.booleans(),
+    st.tuples(st.text(max_size=3)),
+)
+SPANS = st.fixed_dictionaries(
+    {}, optional={key: VALUES for key in sorted(dialects.wanted_attributes(())) if not key.startswith("farebox.units")}
+)
+SCOPES = ("", "openlit.x", "logfire.openai", "pydantic-ai", "opentelemetry.instrumentation.vertexai", "gen_ai", "ai")
+
+
+@given(SPANS, st.sampled_from(SCOPES))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_a_span_says_it_is_read_or_refused(attributes: Attributes, scope: str) -> None:
+    reduced = dialects.reduced_attributes()
+    at_the_door = {
+        key: kept
+        for key, value in attributes.items()
+        if (kept := reduced[key](value) if key in reduced and isinstance(value, str) else value) is not None
+    }
+    span = Span(b"t" * 16, b"s" * 8, b"", 10**18, 10**18 + 1, False, at_the_door, {}, scope, "1")
+    usage = dialects.read(span, ())
+    if isinstance(usage, UsageRecord) and usage.buckets:
+        assert min(usage.buckets) >= 0
+        assert usage.buckets.reasoning <= usage.buckets.output
+        assert set(usage.assumptions) <= ASSUMPTIONS.keys()
