@@ -20,6 +20,7 @@ from farebox_collector.commands import (
     keys,
     prices,
     receipts,
+    replays,
     rules,
     tenants,
     wallets,
@@ -62,6 +63,7 @@ for group, name in (
     app.add_typer(group.app, name=name)
 app.command("receipt")(receipts.receipt_command)
 app.command("costs")(costs.costs_command)
+app.command("replay")(replays.replay_command)
 
 
 _FROZEN = (

@@ -14,10 +14,9 @@ from farebox_collector.ledger.tenants import tenant_ids
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.unsettled import Step, Waiting
 from farebox_collector.ledger.watermarks import set_watermark, watermark
-from farebox_collector.pricing.price import of_pricing, price_at
 from farebox_collector.records import PricedUsage
 from farebox_collector.settings import Settings
-from farebox_collector.tariffs import Tariff, Tariffs
+from farebox_collector.tariffs import Tariffs, price_anew
 from farebox_collector.verdicts import Verdict
 
 _CHUNK = 500
@@ -89,11 +88,3 @@ class Settling:
         while (done := self._database.transact(step)).last_id is not None:
             settled += done.corrected
         return settled
-
-
-def price_anew(stored: StoredCall, tariff: Tariff) -> PricedUsage:
-    """What a record comes to by a tariff as it is now known, at the moment whose prices it had; an agent stands for
-    itself."""
-    read = tuple(assumption for assumption in stored.call.usage.assumptions if not of_pricing(assumption))
-    usage = stored.call.usage._replace(assumptions=read, summary=False)
-    return price_at(usage, stored.call.priced_at_ns, tariff.book, tariff.rules)

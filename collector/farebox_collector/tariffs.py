@@ -7,9 +7,11 @@ from typing import NamedTuple
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import book_edition, load_prices, load_versions
 from farebox_collector.ledger.rules import load_rules, rules_edition
+from farebox_collector.ledger.stored_usage import StoredCall
 from farebox_collector.pricing.book import PriceBook
+from farebox_collector.pricing.price import of_pricing, price_at
 from farebox_collector.pricing.rules import RuleBook
-from farebox_collector.records import PriceVersion
+from farebox_collector.records import PricedUsage, PriceVersion
 
 _LOOK_EVERY_NS = 10**9
 
@@ -69,3 +71,11 @@ class Tariffs:
             book = self._list_book.with_own_prices(own) if own else self._list_book
             tariff = self._tariffs[tenant_id] = Tariff(book, rules)
             return tariff
+
+
+def price_anew(stored: StoredCall, tariff: Tariff) -> PricedUsage:
+    """What a record comes to by a tariff as it is now known, at the moment whose prices it had; an agent stands for
+    itself."""
+    read = tuple(assumption for assumption in stored.call.usage.assumptions if not of_pricing(assumption))
+    usage = stored.call.usage._replace(assumptions=read, summary=False)
+    return price_at(usage, stored.call.priced_at_ns, tariff.book, tariff.rules)

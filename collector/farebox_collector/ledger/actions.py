@@ -6,7 +6,7 @@ keeps the sums, and its lock keeps two replicas that bring calls of one action f
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, select, update
@@ -153,10 +153,42 @@ class Move(NamedTuple):
     floor_nanocredits: int
 
 
+SettleActions = Callable[[Connection, int, Iterable[Move]], dict[int, int]]
+"""Says what records are charged after some moves, by their id: all that take part in a corrected action and would not
+be charged what they are."""
+
+
 def settle_actions(connection: Connection, tenant_id: int, moves: Iterable[Move]) -> dict[int, int]:
-    """Move the sums of corrected records' actions. Returns what records are charged from now on, by their id: all that
-    take part in a corrected action and would not be charged what they are.
-    """
+    """A SettleActions that moves the sums of corrected records' actions, which stay locked."""
+    by_id, changes = _parts(moves)
+    if not changes:
+        return {}
+    floors = {key: after.floor_nanocredits for key, (_, after) in move_actions(connection, tenant_id, changes).items()}
+    return _charges(connection, tenant_id, by_id, floors)
+
+
+def foresee_actions(connection: Connection, tenant_id: int, moves: Iterable[Move]) -> dict[int, int]:
+    """A SettleActions that writes nothing."""
+    by_id, changes = _parts(moves)
+    if not changes:
+        return {}
+    floors: dict[ActionKey, int] = {}
+    for change in changes:
+        floors[change.key] = floors.get(change.key, 0) or change.floor_nanocredits
+    actions = charged_actions.c
+    known = connection.execute(
+        select(actions.wallet, actions.event, actions.action_id, actions.floor_nanocredits).where(
+            actions.tenant_id == tenant_id,
+            actions.wallet.in_(sorted({key[0] for key in floors})),
+            actions.action_id.in_(sorted({key[2] for key in floors})),
+        )
+    )
+    floors |= {key: floor for *names, floor in known if (key := (names[0], names[1], names[2])) in floors}
+    return _charges(connection, tenant_id, by_id, floors)
+
+
+def _parts(moves: Iterable[Move]) -> tuple[dict[int, Move], list[Change]]:
+    """The moves that have to do with actions, and what they change."""
     by_id = {move.record_id: move for move in moves if (move.share_before, move.share_after) != (None, None)}
     changes = []
     for move in by_id.values():
@@ -164,9 +196,13 @@ def settle_actions(connection: Connection, tenant_id: int, moves: Iterable[Move]
             changes.append(Change(move.key, -1, -move.share_before, move.floor_nanocredits))
         if move.share_after is not None:
             changes.append(Change(move.key, 1, move.share_after, move.floor_nanocredits))
-    if not changes:
-        return {}
-    floors = {key: after.floor_nanocredits for key, (_, after) in move_actions(connection, tenant_id, changes).items()}
+    return by_id, changes
+
+
+def _charges(
+    connection: Connection, tenant_id: int, by_id: Mapping[int, Move], floors: Mapping[ActionKey, int]
+) -> dict[int, int]:
+    """What the calls of actions carry, by their record's id, as far as it is not what they carry now."""
     table = usage_records.c
     rows = connection.execute(
         select(table.id, table.wallet, table.event, table.action_id, table.action_share_nanocredits)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from farebox_collector.ledger.actions import Move, action_of, settle_actions
+from farebox_collector.ledger.actions import Move, SettleActions, action_of, foresee_actions, settle_actions
 from farebox_collector.ledger.entries import COVERED_REASON, Entry
 from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
 from farebox_collector.ledger.legs import Charge, legs_of
@@ -72,14 +72,12 @@ def correct(
     Left alone: a record that the correction would not change, and one that somebody else corrected meanwhile. Raises
     CorrectionsFrozen, and AmountError when the tenant's sums would no longer fit the books.
     """
-    wanted = [_at_its_share(correction) for correction in wanted]
-    pending = [correction for correction in wanted if _outcome(correction.after) != outcome_of(correction.stored.call)]
-    pending = _unchanged_since(connection, pending)
+    pending = _unchanged_since(connection, _changing(wanted))
     if not pending:
         return []
     if are_frozen(connection):
         raise CorrectionsFrozen
-    pending = _with_actions(connection, tenant_id, pending)
+    pending = _with_actions(connection, tenant_id, pending, settle_actions)
     charges = [charge for correction in pending for charge in _difference(correction)]
     legs = legs_of(charges)
     transaction_id = None
@@ -93,6 +91,17 @@ def correct(
     add_to_totals(connection, tenant_id, taken_back, labels, reversed=True)
     add_to_totals(connection, tenant_id, booked, labels, reversed=False)
     return pending
+
+
+def foresee(connection: Connection, tenant_id: int, wanted: Iterable[Correction]) -> list[Correction]:
+    """The corrections that `correct` would make if nobody else corrected anything meanwhile. Writes nothing."""
+    return _with_actions(connection, tenant_id, _changing(wanted), foresee_actions)
+
+
+def _changing(wanted: Iterable[Correction]) -> list[Correction]:
+    """Those corrections that change what the books say of their record."""
+    at_their_share = [_at_its_share(correction) for correction in wanted]
+    return [one for one in at_their_share if _outcome(one.after) != outcome_of(one.stored.call)]
 
 
 def _at_its_share(correction: Correction) -> Correction:
@@ -114,7 +123,9 @@ def _share(after: Entry) -> int | None:
     return after.arrived.charge_nanocredits
 
 
-def _with_actions(connection: Connection, tenant_id: int, pending: list[Correction]) -> list[Correction]:
+def _with_actions(
+    connection: Connection, tenant_id: int, pending: list[Correction], settle: SettleActions
+) -> list[Correction]:
     """The corrections with what they make of their actions: other calls of an action may have to carry its floor."""
     moves = [
         Move(
@@ -126,14 +137,16 @@ def _with_actions(connection: Connection, tenant_id: int, pending: list[Correcti
         )
         for c in pending
     ]
-    charges = settle_actions(connection, tenant_id, moves)
+    charges = settle(connection, tenant_id, moves)
     for correction in pending:
         if correction.stored.record_id in charges:
             charge = charges.pop(correction.stored.record_id)
             correction.after.call = correction.after.call._replace(charge_nanocredits=charge)
     if not charges:
         return pending
-    query = usage_query(tenant_id).where(usage_records.c.id.in_(sorted(charges))).with_for_update()
+    query = usage_query(tenant_id).where(usage_records.c.id.in_(sorted(charges)))
+    if settle is settle_actions:
+        query = query.with_for_update()
     for stored in stored_calls(connection, query):
         # Its share stays as it is; only what it carries of the action changes.
         arrived = stored.call._replace(charge_nanocredits=stored.action_share_nanocredits, action_floor_nanocredits=0)

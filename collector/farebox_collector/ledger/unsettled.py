@@ -47,6 +47,17 @@ def settle_open(
 ) -> Step:
     """Charge what can be priced, unless a twin or a call within it was charged; let the others wait on."""
     stored = _waiting(connection, tenant_id, waiting)
+    wanted = closing_corrections(connection, tenant_id, stored, price)
+    cause = Cause.AGENT if waiting.verdict is Verdict.DEFERRED else Cause.LATE_PRICE
+    done = correct(connection, tenant_id, cause, wanted, at_ns, labels)
+    given_back = give_back_agents_around(connection, tenant_id, done, at_ns, labels)
+    return Step(stored[-1].record_id if stored else None, len(done) + given_back)
+
+
+def closing_corrections(
+    connection: Connection, tenant_id: int, stored: Sequence[StoredCall], price: Pricing
+) -> list[Correction]:
+    """What becomes of open records by their prices and by what was charged beside them. Writes nothing."""
     entries = {one.record_id: Entry(price(one)) for one in stored}
     charge_each_response_once(entries.values())
     holders = charged_calls(connection, tenant_id, entries.values())
@@ -60,8 +71,7 @@ def settle_open(
             traces.charge(one)
         if entry.verdict is not one.call.verdict:
             wanted.append(Correction(one, entry))
-    cause = Cause.AGENT if waiting.verdict is Verdict.DEFERRED else Cause.LATE_PRICE
-    return _step(stored, correct(connection, tenant_id, cause, wanted, at_ns, labels))
+    return wanted
 
 
 def _look_for_others(entry: Entry, one: StoredCall, holders: Mapping[bytes, StoredCall], traces: "_Traces") -> None:
@@ -113,7 +123,27 @@ def give_back_agents(
             .exists(),
         )
     )
-    agents = list(stored_calls(connection, query))
+    return _give_back(connection, tenant_id, list(stored_calls(connection, query)), at_ns, labels)
+
+
+def give_back_agents_around(
+    connection: Connection, tenant_id: int, done: Iterable[Correction], at_ns: int, labels: TotalLabels
+) -> int:
+    """Give back what agents paid, however long ago, around calls that have just been charged. Returns how many."""
+    newly = [one.stored for one in done if one.after.charged and one.stored.call.verdict is not Verdict.CHARGED]
+    trace_ids = sorted({stored.call.usage.trace_id for stored in newly})
+    if not trace_ids:
+        return 0
+    record = usage_records.c
+    query = usage_query(tenant_id).where(
+        record.trace_id.in_(trace_ids), record.summary == 1, record.verdict == Verdict.CHARGED
+    )
+    return _give_back(connection, tenant_id, list(stored_calls(connection, query)), at_ns, labels)
+
+
+def _give_back(
+    connection: Connection, tenant_id: int, agents: Sequence[StoredCall], at_ns: int, labels: TotalLabels
+) -> int:
     traces = _Traces(connection, tenant_id, agents)
     wanted = [cover(agent, CALLS_CHARGED) for agent in agents if traces.has_charged_call(agent)]
     return len(correct(connection, tenant_id, Cause.AGENT, wanted, at_ns, labels))

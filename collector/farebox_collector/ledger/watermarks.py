@@ -20,3 +20,8 @@ def set_watermark(connection: Connection, name: str, value: int) -> None:
 def forget_watermark(connection: Connection, name: str) -> None:
     """It has come to its end."""
     connection.execute(delete(watermarks).where(watermarks.c.name == name))
+
+
+def forget_watermarks(connection: Connection, beginning: str) -> None:
+    """All whose names begin like this have come to their end."""
+    connection.execute(delete(watermarks).where(watermarks.c.name.startswith(beginning, autoescape=True)))

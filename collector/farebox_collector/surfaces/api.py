@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from farebox_collector.credentials import Scope
-from farebox_collector.surfaces import alerts, budgets, costs, keys, ledger, prices, problems, usage, wallets
+from farebox_collector.surfaces import alerts, budgets, costs, keys, ledger, prices, problems, replays, usage, wallets
 from farebox_collector.surfaces.callers import Doorkeeper, needs
 from farebox_collector.surfaces.context import Context
 
@@ -31,6 +31,7 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...]
     (budgets.router, _READER),
     (alerts.router, _READER),
     (alerts.webhook_router, _REPORTER),
+    (replays.router, _ADMIN),
     (keys.router, _ADMIN),
     (keys.tenants_router, _ADMIN),
 )

@@ -1,0 +1,117 @@
+"""`farebox replay`: price history anew; the difference first, then the postings."""
+
+import time
+from contextlib import closing
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from farebox_collector.commands.tenants import TenantName, tenant_id_of
+from farebox_collector.commands.terminal import (
+    AsJson,
+    DatabaseUrl,
+    Stop,
+    figure_table,
+    moment_ns,
+    out,
+    print_json,
+    progress_bar,
+    settings_from,
+    writable_books,
+)
+from farebox_collector.ledger.connect import open_database
+from farebox_collector.ledger.corrections import CorrectionsFrozen
+from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.difference_sums import Difference, Largest
+from farebox_collector.ledger.replayed_usage import ReplayScope
+from farebox_collector.ledger.schema import require_current
+from farebox_collector.money import AmountError, format_nano
+from farebox_collector.replay import Replay, ReplayReport
+from farebox_collector.surfaces.replays import show_report
+
+_NOTHING_YET = "Nothing is posted yet; --yes does it."
+
+
+def replay_command(
+    since: Annotated[datetime, typer.Option("--from", help="From this moment on, UTC.")],
+    until: Annotated[datetime, typer.Option("--to", help="Up to this moment, which is no part of it, UTC.")],
+    wallet: Annotated[str, typer.Option(help="Only what this wallet pays.")] = "",
+    provider: Annotated[str, typer.Option(help="Only calls of this provider.")] = "",
+    model: Annotated[str, typer.Option(help="Only calls of this model, as reported or as the book names it.")] = "",
+    event: Annotated[str, typer.Option(help="Only calls of this event.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the difference and post nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Post the difference without asking.")] = False,
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Price past calls anew at the prices that held then: show the difference, then post it. Twice changes no more."""
+    scope = ReplayScope(moment_ns(since), moment_ns(until), wallet, provider, model, event)
+    if scope.from_ns >= scope.to_ns:
+        raise Stop("--from is before --to")
+    if dry_run and yes:
+        raise Stop("--dry-run and --yes contradict each other")
+    ask = not yes and not dry_run and not as_json and out.is_terminal
+    with closing(_books(database_url, writable=yes or ask)) as database:
+        with database.reading() as connection:
+            tenant_id = tenant_id_of(connection, tenant)
+        replay = Replay(database, tenant_id, scope, time.time_ns)
+        with progress_bar("comparing") as progress:
+            report = replay.compare(progress)
+        if not as_json:
+            _show(report)
+        if not yes and not (ask and report.total.records and typer.confirm("Post the difference?")):
+            if as_json:
+                print_json({"posted": False, **show_report(report).model_dump(exclude={"next_cursor"})})
+            elif report.total.records and not ask:
+                out.print("Nothing is posted." if dry_run else _NOTHING_YET)
+            return
+        try:
+            with progress_bar("posting") as progress:
+                posted = replay.post(progress)
+        except (CorrectionsFrozen, AmountError) as error:
+            raise Stop(str(error)) from None
+    if as_json:
+        print_json({"posted": True, **show_report(posted).model_dump(exclude={"next_cursor"})})
+    else:
+        out.print(f"Posted {posted.total.records:,} corrections: {_movement(posted.total)}.")
+
+
+def _books(database_url: str | None, *, writable: bool) -> Database:
+    if writable:
+        return writable_books(database_url)
+    database = open_database(settings_from(database_url=database_url).database_url, writable=False)
+    with database.reading() as connection:
+        require_current(connection)
+    return database
+
+
+def _show(report: ReplayReport) -> None:
+    if report.total.records:
+        _table("By model", "model", report.models)
+        _table("By wallet", "wallet", report.wallets)
+    out.print(f"{report.looked_at:,} records looked at, {report.total.records:,} change: {_movement(report.total)}.")
+    if report.without_price:
+        out.print(f"{report.without_price:,} charged records have no price now and stay as they are.")
+    if report.still_unpriced:
+        out.print(f"{report.still_unpriced:,} records still wait for a price.")
+
+
+def _table(title: str, heading: str, largest: Largest) -> None:
+    table = figure_table(title, heading, "over", "USD before", "USD after", "credits before", "credits after")
+    table.columns[1].header = "records"
+    rows = [*largest.shown, largest.others] if largest.others.records else largest.shown
+    for row in rows:
+        table.add_row(row.name, f"{row.records:,}", *(format_nano(nano) for nano in row[2:]))
+    out.print(table)
+
+
+def _movement(total: Difference) -> str:
+    cost = total.cost_after_nanousd - total.cost_before_nanousd
+    charge = total.charge_after_nanocredits - total.charge_before_nanocredits
+    return f"cost {_signed(cost)} USD, charge {_signed(charge)} credits"
+
+
+def _signed(nano: int) -> str:
+    return f"{'+' if nano > 0 else ''}{format_nano(nano)}"
