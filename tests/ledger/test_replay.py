@@ -13,9 +13,11 @@ from farebox_collector.ledger.corrections import CorrectionsFrozen
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import set_price
 from farebox_collector.ledger.replayed_usage import Position, ReplayScope
+from farebox_collector.ledger.rules import RuleAuthorship, set_rule
 from farebox_collector.ledger.tables import audits, corrections, priced_models, usage_records, watermarks
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
+from farebox_collector.pricing.rules import COST_PLUS, FLAT, RuleTerms
 from farebox_collector.records import DEFAULT_TENANT_ID, CatalogueRow, PricedUsage, UsageRecord
 from farebox_collector.replay import Replay, ReplayReport
 from farebox_collector.verdicts import Verdict
@@ -213,6 +215,63 @@ def test_a_call_apart_from_another_of_its_response_id_stays_apart(books: Databas
     set_prices(books, "m", "0.000002")
     assert replay(books).post().total.records == 2
     assert spent(books) == 60
+    require_unmoved(books)
+
+
+NANO_CREDIT = Decimal(1) / 10**9
+FLAT_RULE = RuleTerms(FLAT, flat_credits=500 * NANO_CREDIT)
+AT_LEAST_100 = RuleTerms(COST_PLUS, multiplier=Decimal(1), minimum_credits=100 * NANO_CREDIT)
+
+
+def rule(database: Database, terms: RuleTerms) -> None:
+    """Let the event `run` always have been charged like this."""
+    with database.transaction() as connection:
+        set_rule(connection, DEFAULT_TENANT_ID, "run", terms, RuleAuthorship("a test", "none"), 0)
+
+
+def of_action(action: str, count: int, first: int = 1, **facts: object) -> list[UsageRecord]:
+    return uses(count, first, event="run", action_id=action, **facts)
+
+
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_a_flat_charge_is_not_posted_again_for_each_call(books: Database, chunk: int) -> None:
+    rule(books, FLAT_RULE)
+    book_calls(books, of_action("a", 5) + of_action("b", 1, 6) + of_action("", 2, 7))
+    assert spent(books) == 4 * 500
+    set_prices(books, "m", "0.000002")
+    report = replay(books, chunk=chunk).compare()
+    assert report.total[1:] == (8, 8 * 15, 8 * 30, 2000, 2000)
+    assert replay(books, chunk=chunk).post().total == report.total
+    assert spent(books) == 4 * 500
+    require_unmoved(books)
+
+
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_a_call_that_gets_its_price_joins_its_flat_action(books: Database, chunk: int) -> None:
+    rule(books, FLAT_RULE)
+    late = {"request_model": "late", "response_model": "late"}
+    book_calls(books, of_action("a", 1, 9) + of_action("a", 3, **late) + of_action("b", 2, 4, **late))
+    assert spent(books) == 500
+    set_prices(books, "late", DEFAULT_PRICE)
+    if chunk == 100:
+        assert replay(books, chunk=chunk).compare().total[3:] == (6 * 15, 500, 1000)
+    replay(books, chunk=chunk).post()
+    assert spent(books) == 1000
+    require_unmoved(books)
+
+
+def test_an_action_is_charged_its_minimum_or_more_at_every_price(books: Database) -> None:
+    rule(books, AT_LEAST_100)
+    book_calls(books, of_action("a", 4))
+    charge = 100
+    for figure in (3, 1, 2, 1, 9):
+        assert spent(books) == charge
+        set_prices(books, "m", f"{figure}e-6")
+        charge = max(100, 4 * 15 * figure)
+        foreseen = replay(books, chunk=100).compare().total
+        assert foreseen.charge_after_nanocredits - foreseen.charge_before_nanocredits == charge - spent(books)
+        assert replay(books, chunk=100).post().total == foreseen
+        assert spent(books) == charge
     require_unmoved(books)
 
 
