@@ -10,7 +10,7 @@ from farebox_collector.commands.terminal import AsJson, DatabaseUrl, Stop, figur
 from farebox_collector.pricing.rules import COST_PLUS, describe, rule_terms
 from farebox_collector.records import STANDARD
 from farebox_collector.surfaces.receipt_check import mismatches
-from farebox_collector.surfaces.receipts import Receipt, ReceiptLine, receipt
+from farebox_collector.surfaces.receipts import Receipt, ReceiptCharge, ReceiptLine, receipt
 
 
 def receipt_command(
@@ -76,7 +76,7 @@ def _show(found: Receipt) -> None:
     out.print(table)
     charge = found.charge
     out.print(f"cost    {found.cost_usd} USD: {found.rounding}")
-    out.print(f"charge  {charge.charge_credits} credits: {_rule(found)}")
+    out.print(f"charge  {charge.charge_credits} credits: {_rule(charge)}")
 
 
 def _origin(line: ReceiptLine) -> str:
@@ -98,9 +98,15 @@ def _origin(line: ReceiptLine) -> str:
     return ", ".join(parts)
 
 
-def _rule(found: Receipt) -> str:
-    charge = found.charge
-    assert charge is not None
-    terms = rule_terms(charge.kind, charge.model_dump())
-    price = f" ÷ {charge.usd_per_credit} USD a credit" if charge.kind == COST_PLUS else ""
-    return f"{describe(terms)}{price} (rule #{charge.rule_version_id} for {charge.rule_event}, {charge.kind})"
+def _rule(charge: ReceiptCharge) -> str:
+    """How the rule came to the charge, in words."""
+    how = describe(rule_terms(charge.kind, charge.model_dump()))
+    price = f", at {charge.usd_per_credit} USD a credit" if charge.kind == COST_PLUS else ""
+    parts = [f"{how}{price} (rule #{charge.rule_version_id} for {charge.rule_event}, {charge.kind})"]
+    if charge.action is not None:
+        parts.append(
+            f"action {charge.action.action_id} is charged at least {charge.action.floor_credits}: this call's share is"
+            f" {charge.action.share_credits}, {charge.action.calls_before} calls before it had"
+            f" {charge.action.shares_before_credits}"
+        )
+    return "; ".join(parts)
