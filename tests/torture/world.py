@@ -257,9 +257,14 @@ class World:
             off += abs(recorded_usd - cost[wallet]) + abs(recorded_credits - cost[wallet])
             off += abs(spent - cost[wallet]) + abs(self.deposits[wallet] - cost[wallet] - balance)
         samples = self.collectors[0].metrics()
-        for metric, column in (("cost_usd", 0), ("charged_credits", 1)):
-            name = f"farebox_{metric}_total{{"
-            exported = sum(round(value * 10**9) for key, value in samples.items() if key.startswith(name))
+        for booked, taken_back, column in (("cost_usd", "cost_usd", 0), ("charged_credits", "credits", 1)):
+            signs = {f"farebox_{booked}_total{{": 1, f"farebox_reversed_{taken_back}_total{{": -1}
+            exported = sum(
+                sign * round(value * 10**9)
+                for name, sign in signs.items()
+                for key, value in samples.items()
+                if key.startswith(name)
+            )
             off += abs(exported - sum(row[column] for row in records.values()))
         return int(off)
 
