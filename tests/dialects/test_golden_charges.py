@@ -41,7 +41,6 @@ SIBLINGS_WITHOUT_ID = {
     ("openinference-langchain", "anthropic.cache_stream"),
     ("openllmetry-langchain", "anthropic.stream"),
     ("openllmetry-langchain", "anthropic.cache_stream"),
-    ("two-instrumentations", "openai.stream"),
 }
 
 
