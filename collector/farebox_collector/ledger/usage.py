@@ -6,7 +6,7 @@ company a span arrives.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -96,8 +96,7 @@ def _book(
     pending = entries
     recorded: list[Entry] = []
     while pending:
-        # One order for all writers: two that bring the same spans wait for each other, but never crosswise.
-        ordered = sorted(pending.items(), key=lambda item: (item[1].call.usage.started_at_ns, item[0]))
+        ordered = _in_one_order(connection, pending)
         rows = [record_row(tenant_id, transaction_id, received_at_ns, entry) for _, entry in ordered]
         inserted = bulk.insert_ignoring_conflicts(connection, "usage_records", RECORD_COLUMNS, rows)
         if inserted == len(rows):
@@ -132,6 +131,13 @@ def _book(
     else:
         # Nothing was new; this id was never seen outside this database transaction.
         connection.execute(delete(transactions).where(transactions.c.id == transaction_id))
+
+
+def _in_one_order(connection: Connection, entries: Mapping[SpanKey, Entry]) -> list[tuple[SpanKey, Entry]]:
+    """One order for all writers: two that bring the same spans wait for each other, but never crosswise."""
+    if connection.dialect.name == "sqlite":
+        return list(entries.items())  # there is one writer
+    return sorted(entries.items(), key=lambda item: (item[1].call.usage.started_at_ns, item[0]))
 
 
 def _stored(
