@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from farebox_collector import dialects
 from farebox_collector.credentials import ALL_SCOPES, Scope
+from farebox_collector.holding import HoldDesk
 from farebox_collector.keyring import KeyRing
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.database import Database
@@ -196,7 +197,9 @@ async def _running(
         metrics_port = await stack.enter_async_context(
             _http_server(_metrics(registry, keyring, meters, settings), settings.metrics_address, settings)
         )
-        context = Context(database, clock, ready, keyring, meters)
+        holds = HoldDesk(database, clock)
+        stack.push_async_callback(asyncio.to_thread, holds.close)
+        context = Context(database, clock, ready, keyring, meters, holds)
         api_port = await stack.enter_async_context(
             _http_server(api.application(context), settings.api_address, settings)
         )

@@ -9,6 +9,7 @@ from farebox_collector.ledger.audit_log import FULL, RECENT, Audited, last_audit
 from farebox_collector.ledger.checkpoints import Standing, move_checkpoints
 from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.holds import MOST_EXPIRED_AT_ONCE, expire_holds
 from farebox_collector.ledger.locks import AUDITING
 from farebox_collector.ledger.mismatches import Mismatch
 from farebox_collector.ledger.watermarks import set_watermark, watermark
@@ -38,9 +39,15 @@ class Upkeep:
     def round(self) -> None:
         """One round: what is due of the full audit, the recent audit and the purge."""
         self._database.transact(lambda connection: dead_letters.purge(connection, self._clock()))
+        self._let_holds_expire()
         with self._database.turn(AUDITING) as mine:
             if mine:
                 self._audit_what_is_due()
+
+    def _let_holds_expire(self) -> None:
+        now_ns = self._clock()
+        while self._database.transact(lambda connection: expire_holds(connection, now_ns)) == MOST_EXPIRED_AT_ONCE:
+            pass
 
     def _audit_what_is_due(self) -> None:
         with self._database.reading() as connection:

@@ -18,6 +18,17 @@ _ACTIONS = """
         CASE WHEN sum(calls) = 0 THEN 0 WHEN sum(share) > max(floor) THEN sum(share) ELSE max(floor) END
 """
 
+_HOLDS = """
+    SELECT 'wallet ' || name, sum(open), sum(held)
+    FROM (
+        SELECT tenant_id, name, 0 AS open, held_nano AS held FROM accounts WHERE kind = 'wallet'
+        UNION ALL
+        SELECT tenant_id, wallet, open_nano, 0 FROM holds WHERE state = 'open'
+    ) both_sides
+    GROUP BY tenant_id, name HAVING sum(open) <> sum(held)
+"""
+
 CREDIT_CHECKS = (
     ("actions", "an action with a floor is charged that, or the sum of its calls' shares where it is more", _ACTIONS),
+    ("holds", "what is held of a wallet is the sum of its open holds", _HOLDS),
 )

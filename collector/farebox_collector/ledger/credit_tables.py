@@ -1,6 +1,6 @@
-"""Tables of credits: what was asked for once, actions that are charged as one."""
+"""Tables of credits: what was asked for once, actions that are charged as one, holds."""
 
-from sqlalchemy import Column, ForeignKey, UniqueConstraint
+from sqlalchemy import Column, ForeignKey, Index, Text, UniqueConstraint
 
 from farebox_collector.ledger.columns import Int64, identity, number, table, words
 
@@ -27,4 +27,33 @@ charged_actions = table(
     # What the action is charged at least, by the rule of its first call.
     number("floor_nanocredits"),
     UniqueConstraint("tenant_id", "wallet", "event", "action_id", name="uq_charged_actions"),
+)
+
+# Credits of a wallet that are set aside; `accounts.held_nano` is the sum of those that are open.
+holds = table(
+    "holds",
+    identity(),
+    number("tenant_id"),
+    words("wallet"),
+    words("idempotency_key"),
+    words("request"),
+    words("event"),
+    # NULL for a hold that is for no action: NULLs are no duplicates of each other.
+    Column("action_id", Text, nullable=True),
+    number("amount_nano"),
+    number("open_nano"),
+    words("state"),
+    number("created_at_ns"),
+    number("expires_at_ns"),
+    number("ended_at_ns", nullable=True),
+    UniqueConstraint("tenant_id", "idempotency_key"),
+    UniqueConstraint("tenant_id", "wallet", "action_id"),
+)
+Index(
+    "ix_holds_open",
+    holds.c.tenant_id,
+    holds.c.wallet,
+    holds.c.expires_at_ns,
+    sqlite_where=holds.c.state == "open",
+    postgresql_where=holds.c.state == "open",
 )

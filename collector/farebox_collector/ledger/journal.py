@@ -26,7 +26,7 @@ _ACCOUNT_COLUMNS = (*_ACCOUNT_KEY, *_ACCOUNT_SUMS, "last_activity_ns", "created_
 _ACCOUNT_TAIL = (
     f" ON CONFLICT ({', '.join(_ACCOUNT_KEY)}) DO UPDATE SET {bulk.additions('accounts', _ACCOUNT_SUMS)},"
     " last_activity_ns = coalesce(excluded.last_activity_ns, accounts.last_activity_ns)"
-    " RETURNING id, kind, name, commodity"
+    " RETURNING id, kind, name, commodity, held_nano"
 )
 _POSTING_COLUMNS = (
     "transaction_id",
@@ -103,11 +103,11 @@ def post(
     *,
     active: frozenset[str] = frozenset(),
     spending: bool = False,
-) -> None:
+) -> frozenset[str]:
     """Write the legs of a transaction and move the balances.
 
     `active` names wallets whose last activity is now, with or without a leg; with `spending`, what leaves a wallet
-    counts as spent. Raises Unbalanced.
+    counts as spent. Returns those of the wallets that have credits on hold. Raises Unbalanced.
     """
     _require_balance(legs)
     movements = {wallet_account(name): (0, 0) for name in active}
@@ -130,7 +130,7 @@ def post(
         for account, (amount, calls) in sorted(movements.items())
     ]
     returned = bulk.upsert_returning(connection, "accounts", _ACCOUNT_COLUMNS, _ACCOUNT_TAIL, rows)
-    ids = {(kind, name, commodity): account_id for account_id, kind, name, commodity in returned}
+    ids = {(kind, name, commodity): account_id for account_id, kind, name, commodity, _ in returned}
     postings = [
         (
             transaction_id,
@@ -144,6 +144,7 @@ def post(
         for leg in legs
     ]
     bulk.insert(connection, "postings", _POSTING_COLUMNS, postings)
+    return frozenset(name for _, kind, name, _, held in returned if held and kind == WALLET)
 
 
 def _require_balance(legs: Sequence[Leg]) -> None:

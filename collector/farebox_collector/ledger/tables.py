@@ -147,6 +147,8 @@ accounts = _table(
     _number("spent_nano", default=0),
     _number("charged_calls", default=0),
     _number("last_activity_ns", nullable=True),
+    # What open holds set aside of a wallet.
+    _number("held_nano", default=0),
     UniqueConstraint("tenant_id", "kind", "name", "commodity"),
 )
 

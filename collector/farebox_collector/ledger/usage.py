@@ -16,6 +16,7 @@ from farebox_collector.ledger import bulk
 from farebox_collector.ledger.actions import charge_actions_once
 from farebox_collector.ledger.corrections import Cause, charge_of, correct, cover
 from farebox_collector.ledger.entries import FACT_COLUMNS, RECORD_COLUMNS, Entry, SpanKey, facts_of, record_row
+from farebox_collector.ledger.holds import settle_holds
 from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
 from farebox_collector.ledger.legs import legs_of
 from farebox_collector.ledger.one_charge import (
@@ -118,7 +119,7 @@ def _book(
     if recorded:
         charge_actions_once(connection, tenant_id, recorded)
         wallets = frozenset(entry.call.usage.wallet for entry in recorded)
-        post(
+        with_holds = post(
             connection,
             tenant_id,
             transaction_id,
@@ -127,6 +128,7 @@ def _book(
             active=wallets,
             spending=True,
         )
+        settle_holds(connection, tenant_id, _charges_of_actions(recorded, with_holds), received_at_ns)
         count_new_calls(connection, tenant_id, [(entry.call, entry.verdict) for entry in recorded], labels)
     else:
         # Nothing was new; this id was never seen outside this database transaction.
@@ -138,6 +140,17 @@ def _in_one_order(connection: Connection, entries: Mapping[SpanKey, Entry]) -> l
     if connection.dialect.name == "sqlite":
         return list(entries.items())  # there is one writer
     return sorted(entries.items(), key=lambda item: (item[1].call.usage.started_at_ns, item[0]))
+
+
+def _charges_of_actions(recorded: Iterable[Entry], wallets: frozenset[str]) -> dict[tuple[str, str], int]:
+    """(wallet, action id) → what was charged now, of the wallets that have credits on hold."""
+    charges: dict[tuple[str, str], int] = {}
+    for entry in recorded:
+        usage = entry.call.usage
+        if entry.charged and usage.action_id and usage.wallet in wallets:
+            key = usage.wallet, usage.action_id
+            charges[key] = charges.get(key, 0) + (entry.call.charge_nanocredits or 0)
+    return charges
 
 
 def _stored(

@@ -9,7 +9,19 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from farebox_collector.credentials import Scope
-from farebox_collector.surfaces import alerts, budgets, costs, keys, ledger, prices, problems, replays, usage, wallets
+from farebox_collector.surfaces import (
+    alerts,
+    budgets,
+    costs,
+    holds,
+    keys,
+    ledger,
+    prices,
+    problems,
+    replays,
+    usage,
+    wallets,
+)
 from farebox_collector.surfaces.callers import Doorkeeper, needs
 from farebox_collector.surfaces.context import Context
 
@@ -19,10 +31,12 @@ KNOWN_BY_OTHER_MEANS: frozenset[str] = frozenset()
 _READER = needs(Scope.READ, Scope.ADMIN)
 _WALLETS = needs(Scope.READ, Scope.WALLETS, of_one_wallet=True)
 _REPORTER = needs(Scope.READ, Scope.INGEST)
+_HOLDS = needs(Scope.READ, Scope.WALLETS)
 _ADMIN = needs(Scope.ADMIN, Scope.ADMIN)
 
 _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...] = (
     (keys.links_router, _WALLETS),
+    (holds.router, _HOLDS),
     (wallets.router, _WALLETS),
     (ledger.router, _WALLETS),
     (usage.router, _READER),

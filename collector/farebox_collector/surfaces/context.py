@@ -7,6 +7,7 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, Field
 
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
+from farebox_collector.holding import HoldDesk
 from farebox_collector.keyring import KeyRing
 from farebox_collector.ledger.database import Database
 from farebox_collector.metrics.meters import Meters
@@ -38,6 +39,7 @@ class Context(NamedTuple):
     """Whether all ports listen and nothing is shutting down."""
     keyring: KeyRing
     meters: Meters
+    holds: HoldDesk
 
     @property
     def tenant_id(self) -> int:

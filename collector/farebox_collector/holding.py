@@ -1,0 +1,51 @@
+"""The desk where holds are asked for: requests that wait together are answered in one transaction.
+
+On a wallet that many ask at once, a transaction for each would make all of them wait for one disk write after another.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+from farebox_collector.group_commit import GroupCommit
+from farebox_collector.ledger.database import Database, is_storage_outage
+from farebox_collector.ledger.holds import HoldAnswer, HoldRequest, take_holds
+
+_MOST_AT_ONCE = 500
+
+
+class _Asked(NamedTuple):
+    tenant_id: int
+    request: HoldRequest
+
+
+class HoldDesk:
+    """Takes requests for holds and answers when they are durable."""
+
+    def __init__(self, database: Database, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._clock = clock
+        self._committer = GroupCommit(
+            self._commit, lambda asked: self._commit([asked])[0], lambda _: 1, _MOST_AT_ONCE, is_storage_outage
+        )
+
+    async def take(self, tenant_id: int, request: HoldRequest) -> HoldAnswer:
+        """Set credits aside; see `ledger.holds`. Lets storage errors through."""
+        return await self._committer.commit(_Asked(tenant_id, request))
+
+    def close(self) -> None:
+        """Answer who is waiting, and end."""
+        self._committer.close()
+
+    def _commit(self, asked: Sequence[_Asked]) -> list[HoldAnswer]:
+        return self._database.transact(lambda connection: self._take(connection, asked))
+
+    def _take(self, connection: Connection, asked: Sequence[_Asked]) -> list[HoldAnswer]:
+        now_ns = self._clock()
+        answers: dict[int, HoldAnswer] = {}
+        for tenant_id in sorted({one.tenant_id for one in asked}):
+            places = [place for place, one in enumerate(asked) if one.tenant_id == tenant_id]
+            taken = take_holds(connection, tenant_id, [asked[place].request for place in places], now_ns)
+            answers.update(zip(places, taken, strict=True))
+        return [answers[place] for place in range(len(asked))]

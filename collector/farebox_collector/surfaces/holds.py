@@ -1,0 +1,150 @@
+"""Holds: may this wallet pay, and if so, set the credits aside."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Header, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from farebox_collector.ledger import holds as ledger_holds
+from farebox_collector.ledger.holds import AlreadyHeld, HoldRequest, HoldState, Insufficient, KeyReused
+from farebox_collector.moments import format_ns
+from farebox_collector.money import format_nano
+from farebox_collector.records import NO_EVENT
+from farebox_collector.surfaces.amounts import positive_nanocredits
+from farebox_collector.surfaces.context import Amount, Context, Name, wallet_name
+from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
+from farebox_collector.surfaces.problems import RESPONSES, ApiError
+
+MOST_SECONDS = 7 * 86_400
+_DEFAULT_SECONDS = 600
+
+
+class HoldWanted(BaseModel):
+    """Credits to set aside for an action."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    wallet: str
+    amount_credits: str | int = Field(description="Positive decimal, as a string, with at most nine decimals.")
+    event: Name = Field("", max_length=256, description="What the action is.")
+    action_id: Name = Field("", max_length=256, description="The action whose charges settle the hold.")
+    expires_in_seconds: int = Field(_DEFAULT_SECONDS, ge=1, le=MOST_SECONDS)
+
+
+class HoldTaken(BaseModel):
+    """Credits that are set aside."""
+
+    hold_id: str
+    wallet: str
+    amount_credits: Amount
+    available_credits: Amount = Field(description="What of the wallet can still be set aside.")
+    expires_at: str
+
+
+class Hold(BaseModel):
+    """A hold, and what has become of it."""
+
+    hold_id: str
+    wallet: str
+    event: str
+    action_id: str | None
+    amount_credits: Amount
+    open_credits: Amount = Field(description="What is still set aside: the amount less what the action was charged.")
+    state: Literal["open", "settled", "voided", "expired"]
+    created_at: str
+    expires_at: str
+    ended_at: str | None
+
+
+def router(context: Context) -> APIRouter:
+    """The endpoints under /v1/holds."""
+    routes = APIRouter(prefix="/v1/holds", tags=["holds"], responses=RESPONSES)
+
+    @routes.post("", status_code=201)
+    async def take_hold(
+        wanted: HoldWanted,
+        response: Response,
+        idempotency_key: Annotated[str, Header(min_length=1, max_length=200)],
+    ) -> HoldTaken:
+        """Set credits aside, once for each Idempotency-Key; 402 where the wallet has less than that available."""
+        name = wallet_name(wanted.wallet)
+        amount = positive_nanocredits(str(wanted.amount_credits), "a hold")
+        request = HoldRequest(
+            name, amount, idempotency_key, wanted.event or NO_EVENT, wanted.action_id, wanted.expires_in_seconds
+        )
+        answer = await context.holds.take(context.tenant_id, request)
+        if isinstance(answer, Insufficient):
+            raise ApiError(402, _shortage(name, amount, answer))
+        if isinstance(answer, AlreadyHeld):
+            raise ApiError(409, f"this action has a hold already: {answer.hold_id}; an action has one at most")
+        if isinstance(answer, KeyReused):
+            raise ApiError(409, "this Idempotency-Key was used before, for another hold")
+        if answer.repeated:
+            response.headers["Idempotent-Replayed"] = "true"
+        return HoldTaken(
+            hold_id=str(answer.hold_id),
+            wallet=name,
+            amount_credits=format_nano(amount),
+            available_credits=format_nano(answer.available_nanocredits),
+            expires_at=format_ns(answer.expires_at_ns),
+        )
+
+    @routes.post("/{hold_id}/void")
+    def void_hold(hold_id: str, _body: Annotated[dict[str, Any] | None, Body()] = None) -> Hold:
+        """Give back what is still set aside; a hold that has ended stays as it is."""
+        found = context.database.transact(
+            lambda connection: ledger_holds.void_hold(connection, context.tenant_id, _id(hold_id), context.clock())
+        )
+        return _show(_there(found))
+
+    @routes.get("")
+    def list_holds(
+        wallet: Name = "", state: HoldState | None = None, cursor: Cursor = None, limit: Limit = 100
+    ) -> Page[Hold]:
+        """Holds, newest first."""
+        (before,) = decode_cursor(cursor, int) or (None,)
+        with context.database.reading() as connection:
+            rows = ledger_holds.holds_of(connection, context.tenant_id, wallet, state or "", before, limit + 1)
+        return page(rows, limit, _show, lambda row: (row.id,))
+
+    @routes.get("/{hold_id}")
+    def get_hold(hold_id: str) -> Hold:
+        """One hold."""
+        with context.database.reading() as connection:
+            return _show(_there(ledger_holds.hold(connection, context.tenant_id, _id(hold_id))))
+
+    return routes
+
+
+def _shortage(wallet: str, amount: int, answer: Insufficient) -> str:
+    if not answer.known:
+        return f"wallet {wallet} has no credits: it was neither paid into nor charged yet"
+    available = format_nano(answer.available_nanocredits)
+    return f"wallet {wallet} has {available} credits available, and {format_nano(amount)} were asked for"
+
+
+def _id(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise ApiError(404, "there is no such hold")
+    return int(text)
+
+
+def _there(row: Any) -> Any:
+    if row is None:
+        raise ApiError(404, "there is no such hold")
+    return row
+
+
+def _show(row: Any) -> Hold:
+    return Hold(
+        hold_id=str(row.id),
+        wallet=row.wallet,
+        event=row.event,
+        action_id=row.action_id,
+        amount_credits=format_nano(row.amount_nano),
+        open_credits=format_nano(row.open_nano if row.state == HoldState.OPEN else 0),
+        state=row.state,
+        created_at=format_ns(row.created_at_ns),
+        expires_at=format_ns(row.expires_at_ns),
+        ended_at=None if row.ended_at_ns is None else format_ns(row.ended_at_ns),
+    )
