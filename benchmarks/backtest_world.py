@@ -36,7 +36,8 @@ CHEAP = Model("openai", "gpt-4o-mini", 0.00015, 0.000075, 0.0006)
 DEAR = Model("openai", "gpt-4o", 0.0025, 0.00125, 0.01)
 SMALL = Model("anthropic", "claude-haiku-4-5", 0.001, 0.0001, 0.005)
 LARGE = Model("anthropic", "claude-sonnet-4-5", 0.003, 0.0003, 0.015)
-MODELS = (CHEAP, DEAR, SMALL, LARGE)
+LARGEST = Model("anthropic", "claude-opus-4-1", 0.015, 0.0015, 0.075)
+MODELS = (CHEAP, DEAR, SMALL, LARGE, LARGEST)
 
 
 class Product(NamedTuple):
@@ -51,13 +52,14 @@ class Product(NamedTuple):
     """Share of the input that a cache spares."""
     output_tokens: float
     swapped_to: Model
+    """A dearer model, which a wrong route would send the calls to."""
 
 
 PRODUCTS = (
     Product("support", "chat.reply", CHEAP, 9.0, 1500, 0.6, 250, DEAR),
-    Product("support", "search.answer", LARGE, 0.6, 1200, 0.3, 200, DEAR),
+    Product("support", "search.answer", LARGE, 0.6, 1200, 0.3, 200, LARGEST),
     Product("catalogue", "image.caption", SMALL, 1.8, 1300, 0.7, 120, LARGE),
-    Product("research", "agent.run", DEAR, 0.9, 1800, 0.5, 200, LARGE),
+    Product("research", "agent.run", DEAR, 0.9, 1800, 0.5, 200, LARGEST),
 )
 
 
