@@ -30,8 +30,8 @@ PAUSE_MAX_S: Final = 30.0
 REFUSALS_MAX: Final = 2
 """How often a batch may fail, with others getting through in between, before it is halved or dropped."""
 
-# Makes the span that is sent from the one that ended; runs in the delivery thread.
-Prepare = Callable[[], ReadableSpan]
+# Makes the span that is sent, or finds that there is none; runs in the delivery thread.
+Prepare = Callable[[], ReadableSpan | None]
 
 
 class _Waiting(NamedTuple):
@@ -52,7 +52,7 @@ class _Batch:
     def prepare(self) -> Sequence[ReadableSpan]:
         """The spans, made at the first attempt."""
         if self.waiting:
-            self.spans = [waiting.prepare() for waiting in self.waiting]
+            self.spans = [span for waiting in self.waiting if (span := waiting.prepare()) is not None]
             self.waiting = ()
         return self.spans
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter, SpanExportResult
+from opentelemetry.util.re import parse_env_headers
 
 from farebox.guard import report
+from farebox.holds import API_KEY
 
 # An exporter returns that it failed; the reason it only logs, here, and at each retry.
 _LOGGERS: Final = (
@@ -19,7 +23,47 @@ _LOGGERS: Final = (
 )
 
 
-def otlp_exporter_type() -> Callable[[], SpanExporter]:
+class NoExporter(SpanExporter):
+    """Takes everything and sends nothing: ``OTEL_TRACES_EXPORTER=none``."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Let them go."""
+        return SpanExportResult.SUCCESS
+
+
+def exporter_maker() -> Callable[[], SpanExporter]:
+    """What makes the exporter that ``OTEL_TRACES_EXPORTER`` names: ``otlp``, the default, ``console`` or ``none``.
+
+    Of several, between commas, the first that is known. To be called while the process is young, as
+    :func:`otlp_exporter_type`.
+    """
+    names = [name.strip() for name in os.environ.get("OTEL_TRACES_EXPORTER", "").split(",")]
+    for name in filter(None, names):
+        if name == "none":
+            return NoExporter
+        if name == "console":
+            return ConsoleSpanExporter
+        if name == "otlp":
+            break
+        report("exporter", f"OTEL_TRACES_EXPORTER names {name!r}, which is none of otlp, console and none")
+    make = otlp_exporter_type()
+    headers = _headers()
+    return make if headers is None else functools.partial(make, headers=headers)
+
+
+def _headers() -> dict[str, str] | None:
+    """The headers of the environment and the key in ``FAREBOX_API_KEY``; None leaves them to the exporter."""
+    key = os.environ.get(API_KEY, "").strip()
+    if not key:
+        return None
+    named = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_HEADERS") or os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")
+    headers = dict(parse_env_headers(named, liberal=True))
+    if "authorization" in {name.lower() for name in headers}:
+        return None
+    return {**headers, "authorization": f"Bearer {key}"}
+
+
+def otlp_exporter_type() -> Callable[..., SpanExporter]:
     """The exporter of ``OTEL_EXPORTER_OTLP_(TRACES_)PROTOCOL``: ``grpc``, the default, or ``http/protobuf``.
 
     To be called while the process is young: what the exporters import cannot be imported once the interpreter is

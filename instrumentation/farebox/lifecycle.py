@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 from opentelemetry import trace
+from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider, sampling
@@ -20,13 +21,24 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from farebox.client_libraries import ClientLibraries, imported, when_imported
 from farebox.delivery import Delivery
 from farebox.endpoints import named_urls
-from farebox.exporters import otlp_exporter_type
+from farebox.exporters import exporter_maker
 from farebox.guard import guarded
-from farebox.span_processor import EXIT_FLUSH_S, MeterProcessor
+from farebox.holds import settle
+from farebox.outgoing import Outgoing
+from farebox.privacy import Privacy, Redact
+from farebox.propagation import TagPropagation
+from farebox.quality import use_provider
+from farebox.request_log import RequestLog
+from farebox.span_processor import EXIT_FLUSH_S, Metering, MeterProcessor
+from farebox.tag_sources import PROPAGATE_TAGS, TRUST_BAGGAGE, TagSources, flag
+from farebox.threads import ThreadCarrier
 from farebox.version import __version__
 
 MODEL_URLS: Final = "FAREBOX_MODEL_URLS"
+REQUEST_STREAM_USAGE: Final = "FAREBOX_REQUEST_STREAM_USAGE"
 _QUEUE_SIZE: Final = "OTEL_BSP_MAX_QUEUE_SIZE"
+_BATCH_SIZE: Final = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
+_DELAY_MS: Final = "OTEL_BSP_SCHEDULE_DELAY"
 
 _logger = logging.getLogger("farebox")
 
@@ -44,6 +56,9 @@ class _Meter:
     processor: MeterProcessor
     delivery: Delivery
     libraries: ClientLibraries
+    request_log: RequestLog
+    threads: ThreadCarrier
+    propagation: TagPropagation
 
 
 _lock = threading.RLock()
@@ -57,13 +72,19 @@ def instrument(
     *,
     model_urls: Mapping[str, str] | Iterable[str] = (),
     tracer_provider: trace.TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
     exporter: SpanExporter | None = None,
+    request_stream_usage: bool | None = None,
+    redact: Redact | None = None,
+    request_log: bool | None = None,
+    trust_baggage: bool | None = None,
+    propagate_tags: bool | None = None,
 ) -> None:
     """Meter the LLM calls of this process from now on. Calling it again changes nothing.
 
-    Calls made with the ``openai`` and ``anthropic`` clients are metered by their official instrumentations;
-    calls that the application makes with plain ``httpx`` or ``httpx2`` to a provider's API are metered
-    here. Spans go to localhost:4317 over OTLP/gRPC; the ``OTEL_…`` environment variables say otherwise.
+    Calls made with clients that OpenTelemetry instruments are metered by its official instrumentations; all others
+    that go to a provider's API through ``httpx`` or ``httpx2`` are metered here. Spans go to localhost:4317 over
+    OTLP/gRPC; the ``OTEL_…`` environment variables say otherwise.
 
     Call it after the application has set its own tracer provider, if it sets one: the spans then go through
     that provider as well. With ``OTEL_SDK_DISABLED=true`` it does nothing. It raises nothing: what cannot
@@ -75,7 +96,19 @@ def instrument(
             ``openai`` otherwise; a mapping names it: ``{"http://127.0.0.1:9999/v1": "mistral_ai"}``.
             ``FAREBOX_MODEL_URLS`` adds to these.
         tracer_provider: used in place of the global one.
+        meter_provider: used in place of the global one, for OpenTelemetry's GenAI client metrics.
         exporter: used in place of the OTLP exporter, and shut down by :func:`uninstrument`.
+        request_stream_usage: ask OpenAI-style chat streams for their usage where the caller does not, and keep the
+            additional event from the caller. None leaves it to ``FAREBOX_REQUEST_STREAM_USAGE``; off by default, since
+            it changes the request.
+        redact: called with the name and value of every span attribute before it is sent, in a thread of Farebox's own;
+            returns the value to send, or None for none.
+        request_log: write one line of JSON for each call to the logger ``farebox.requests``. None leaves it to
+            ``FAREBOX_REQUEST_LOG``.
+        trust_baggage: let W3C baggage that arrives name wallet, event and action, and not only tags for reports. None
+            leaves it to ``FAREBOX_TRUST_BAGGAGE``; off by default, since anybody may send a header.
+        propagate_tags: write wallet, event, action and tags into the baggage of outgoing requests that OpenTelemetry
+            instruments. None leaves it to ``FAREBOX_PROPAGATE_TAGS``; off by default, since some go to strangers.
     """
     global _meter, _waiting_for_imports
     with _lock, guarded("turning the metering on"):
@@ -86,12 +119,29 @@ def instrument(
         if processor is None:
             processor = _processors[provider] = MeterProcessor()
             cast(_Provider, provider).add_span_processor(processor)
+        lines = RequestLog(request_log)
         delivery = Delivery(
-            (lambda: exporter) if exporter is not None else otlp_exporter_type(), max_spans=_max_spans()
+            (lambda: exporter) if exporter is not None else exporter_maker(),
+            max_spans=_positive(_QUEUE_SIZE, 10_000),
+            max_batch_spans=_positive(_BATCH_SIZE, 512),
+            delay_s=_positive(_DELAY_MS, 1_000) / 1000,
         )
-        processor.delivery = delivery
-        urls = named_urls(model_urls, os.environ.get(MODEL_URLS, ""))
-        _meter = _Meter(processor, delivery, ClientLibraries(provider, urls))
+        processor.metering = Metering(
+            delivery,
+            Outgoing(Privacy(redact), lines),
+            TagSources(trust_baggage=flag(TRUST_BAGGAGE, trust_baggage)),
+        )
+        libraries = ClientLibraries(
+            provider,
+            named_urls(model_urls, os.environ.get(MODEL_URLS, "")),
+            meter_provider=meter_provider,
+            request_stream_usage=flag(REQUEST_STREAM_USAGE, request_stream_usage),
+        )
+        _meter = _Meter(processor, delivery, libraries, lines, ThreadCarrier(), TagPropagation())
+        use_provider(provider)
+        _meter.threads.install()
+        if flag(PROPAGATE_TAGS, propagate_tags):
+            _meter.propagation.start()
         atexit.register(_at_exit)
         if not _waiting_for_imports:
             _waiting_for_imports = True
@@ -109,8 +159,17 @@ def uninstrument(timeout_s: float = EXIT_FLUSH_S) -> None:
             return
         atexit.unregister(_at_exit)
         meter.libraries.turn_off()
-        meter.processor.delivery = None
+        meter.threads.remove()
+        meter.propagation.stop()
+        meter.processor.metering = None
+        use_provider(None)
         meter.delivery.close(timeout_s)
+        meter.request_log.close()
+
+
+def metering() -> MeterProcessor | None:
+    """The processor that is at work; None when metering is off."""
+    return _meter.processor if _meter is not None else None
 
 
 def flush(timeout_s: float = 10.0) -> bool:
@@ -120,8 +179,14 @@ def flush(timeout_s: float = 10.0) -> bool:
     """
     meter = _meter
     with guarded("flushing"):
-        return meter is None or meter.delivery.flush(timeout_s)
+        settle(timeout_s)
+        return meter is None or _delivery(meter).flush(timeout_s)
     return False
+
+
+def _delivery(meter: _Meter) -> Delivery:
+    # A test that captures calls has put another one in its place.
+    return meter.processor.metering.delivery if meter.processor.metering is not None else meter.delivery
 
 
 def _turn_on(library: str) -> None:
@@ -154,6 +219,6 @@ def _provider(explicit: trace.TracerProvider | None) -> trace.TracerProvider:
     return ours
 
 
-def _max_spans() -> int:
-    size = os.environ.get(_QUEUE_SIZE, "").strip()
-    return int(size) if size.isdigit() and int(size) > 0 else 10_000
+def _positive(variable: str, default: int) -> int:
+    number = os.environ.get(variable, "").strip()
+    return int(number) if number.isdigit() and int(number) > 0 else default

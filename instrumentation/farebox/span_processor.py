@@ -1,121 +1,106 @@
-"""The span processor: tags GenAI spans when they start, and hands them to the delivery when they end.
-
-What was seen of the anthropic client 2.11 beside its official instrumentation 1.3b0: one call ends two
-spans, the client's own (scope ``com.anthropic.sdk.python``) inside the official one, with the same response
-id and the same counts. Both are sent on purpose. Only the client's own says how much of a cache write is
-kept for an hour, which costs more; only the official one has finish reasons, and the output counted so far
-of a stream that was broken off. Which of them ends first, and whether the outer one ends at all, depends on
-how the application treats the stream. The collector charges one of them, by the response id.
-"""
+"""The span processor: tags GenAI spans when they start, and hands the calls to the delivery when they end."""
 
 from __future__ import annotations
 
 import functools
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from farebox import attribution, span_attributes
 from farebox.delivery import Delivery
-from farebox.estimates import cost_attributes, started_at
-from farebox.guard import guarded, report
+from farebox.guard import guarded
+from farebox.one_call import Account, OpenCall, family_of
+from farebox.outgoing import Outgoing
+from farebox.tag_sources import TagSources
 
-UNRECOGNISED_MAX: Final = 10_000
-"""How many open spans are remembered whose first attributes do not yet say whether they are GenAI spans."""
+OPEN_MAX: Final = 10_000
+"""How many open spans are remembered: those of calls, and those whose first attributes do not yet say what they are."""
+
+EXIT_FLUSH_S: Final = 5.0
+"""How long the end of the process waits for the collector at most."""
+
+
+class Metering(NamedTuple):
+    """What a processor works with while the metering is on."""
+
+    delivery: Delivery
+    outgoing: Outgoing
+    tag_sources: TagSources
+
+
+class _Open(NamedTuple):
+    call: OpenCall | None
+    late: Mapping[str, str | bool]
 
 
 class MeterProcessor(SpanProcessor):
     """Meters one tracer provider. A provider keeps its processors for good, so this one can be idle."""
 
     def __init__(self) -> None:
-        """Idle until it is given a delivery."""
-        self.delivery: Delivery | None = None
-        self._unrecognised: OrderedDict[int, Mapping[str, str]] = OrderedDict()
+        """Idle until it is given what to work with."""
+        self.metering: Metering | None = None
+        self._open: OrderedDict[int, _Open] = OrderedDict()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Tag the span with what the current action says; explicit attributes of the span stay."""
         with guarded("tagging a span"):
-            now = attribution.current()
-            if self.delivery is None or now is None:
+            metering, context = self.metering, span.get_span_context()
+            if metering is None or context is None:
                 return
             attributes = span.attributes
+            now = attribution.current()
+            tags = metering.tag_sources.tags(now, parent_context)
+            call: OpenCall | None = None
+            late = tags
             if span_attributes.is_genai(attributes):
-                span.set_attributes(_missing(now.attributes, attributes))
-            elif (context := span.get_span_context()) is not None:
-                # Some instrumentations say what a span is only later. Its tags are those of its start.
-                self._unrecognised[context.span_id] = now.attributes
-                if len(self._unrecognised) > UNRECOGNISED_MAX:
-                    self._unrecognised.popitem(last=False)
+                late = {}
+                if missing := _missing(tags, attributes):
+                    span.set_attributes(missing)
+                if (family := family_of(attributes)) is not None:
+                    call = OpenCall(self._call_around(parent_context), family)
+                    if now is not None:
+                        now.activity.calls += 1
+            elif not tags:
+                return
+            self._open[context.span_id] = _Open(call, late)
+            if len(self._open) > OPEN_MAX:
+                self._open.popitem(last=False)
+
+    def _call_around(self, context: Context | None) -> OpenCall | None:
+        parent = trace.get_current_span(context).get_span_context()
+        open_ = self._open.get(parent.span_id) if parent.is_valid else None
+        return open_.call if open_ is not None else None
 
     def on_end(self, span: ReadableSpan) -> None:
         """Hand a GenAI span to the delivery, sampled or not; leave all others alone."""
         with guarded("taking a span"):
             context = span.get_span_context()
-            late = self._unrecognised.pop(context.span_id, None) if context is not None else None
-            if self.delivery is not None and span_attributes.is_genai(span.attributes):
-                self.delivery.put(functools.partial(_span_to_send, span, late or {}))
+            open_ = self._open.pop(context.span_id, None) if context is not None else None
+            metering = self.metering
+            if metering is None or not span_attributes.is_genai(span.attributes):
+                return
+            call, late = open_ if open_ is not None else (None, {})
+            account = call.ended(span) if call is not None else Account(span)
+            if account is not None:
+                metering.delivery.put(functools.partial(metering.outgoing.span, account, late))
 
     def shutdown(self) -> None:
         """The provider ends: deliver what there is, for a few seconds at most."""
         with guarded("shutting down"):
-            if self.delivery is not None:
-                self.delivery.close(EXIT_FLUSH_S)
+            if self.metering is not None:
+                self.metering.delivery.close(EXIT_FLUSH_S)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Deliver what there is. Returns whether that was done in time."""
         with guarded("flushing"):
-            return self.delivery is None or self.delivery.flush(timeout_millis / 1000)
+            return self.metering is None or self.metering.delivery.flush(timeout_millis / 1000)
         return False
 
 
-EXIT_FLUSH_S: Final = 5.0
-"""How long the end of the process waits for the collector at most."""
-
-
-def _missing(attributes: Mapping[str, str], present: Mapping[str, object] | None) -> dict[str, str]:
+def _missing(attributes: Mapping[str, str | bool], present: Mapping[str, object] | None) -> dict[str, str | bool]:
     return {key: value for key, value in attributes.items() if key not in (present or {})}
-
-
-def _span_to_send(span: ReadableSpan, late: Mapping[str, str]) -> ReadableSpan:
-    """The span with its estimate and the tags that came too late for it. Runs in the delivery thread."""
-    with guarded("completing a span"):
-        present = span.attributes or {}
-        attributes = {
-            **present,
-            **_missing(late, present),
-            **cost_attributes(present, started_at(span.start_time)),
-        }
-        _hint_at_missing_usage(attributes)
-        if len(attributes) == len(present):
-            return span
-        return ReadableSpan(
-            name=span.name,
-            context=span.get_span_context(),
-            parent=span.parent,
-            resource=span.resource,
-            attributes=attributes,
-            events=span.events,
-            links=span.links,
-            kind=span.kind,
-            status=span.status,
-            start_time=span.start_time,
-            end_time=span.end_time,
-            instrumentation_scope=span.instrumentation_scope,
-        )
-    return span
-
-
-def _hint_at_missing_usage(attributes: Mapping[str, object]) -> None:
-    if (
-        span_attributes.USAGE_INPUT not in attributes
-        and attributes.get(span_attributes.OPERATION_NAME) in span_attributes.INFERENCE_OPERATIONS
-        and span_attributes.ERROR_TYPE not in attributes
-    ):
-        report(
-            "usage",
-            f"a call of {attributes.get(span_attributes.REQUEST_MODEL)} told no usage: it cannot be charged. "
-            "OpenAI's chat streams do with stream_options={'include_usage': True}",
-        )

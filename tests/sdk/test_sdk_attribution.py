@@ -258,11 +258,12 @@ def test_every_span_of_a_call_is_tagged(metered: Metered) -> None:
         metered.anthropic().messages.create(max_tokens=9, **ask)
         httpx.post(f"{metered.model_url}/v1/messages", json=ask)
     spans = metered.spans()
-    assert len(spans) == 4
+    assert len(spans) == 3
     for span in spans:
         tags = {key: value for key, value in (span.attributes or {}).items() if key.startswith("farebox.")}
         for estimate in ("farebox.cost_actual", "farebox.cost_per_1k", "farebox.currency"):
             tags.pop(estimate)
+        assert tags.pop("farebox.cache_hit", False) is False
         assert tags == {
             "farebox.action.id": reply.action_id,
             "farebox.event": "chat.reply",

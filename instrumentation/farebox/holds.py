@@ -1,0 +1,130 @@
+"""Credits set aside before an action spends any: asked for over the collector's HTTP API, and given back.
+
+The collector settles a hold by the action's id when it charges the calls. What is done here is to ask, to raise where
+the wallet has too little, and to void what an action without any call did not need.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+
+from farebox import span_attributes
+from farebox.guard import guarded, report
+
+if TYPE_CHECKING:
+    import requests
+
+API_URL: Final = "FAREBOX_API_URL"
+API_URL_DEFAULT: Final = "http://127.0.0.1:8080"
+API_KEY: Final = "FAREBOX_API_KEY"
+TIMEOUT_S: Final = 2.0
+"""How long an action waits for the collector at most, to connect and to answer each."""
+
+Unreachable = Literal["allow", "refuse"]
+
+_PAYMENT_REQUIRED: Final = 402
+_voiding: set[threading.Thread] = set()
+
+
+class InsufficientCredits(Exception):
+    """The wallet has less than the action asked to be held; nothing was spent."""
+
+    def __init__(self, wallet: str, amount_credits: str, detail: str) -> None:
+        """``amount_credits`` is what was asked for; ``detail`` is the collector's own explanation."""
+        super().__init__(detail or f"wallet {wallet} has less than {amount_credits} credits")
+        self.wallet = wallet
+        self.amount_credits = amount_credits
+
+
+class HoldUnavailable(Exception):
+    """The collector could not be asked for a hold, and the action was told to refuse then."""
+
+
+@dataclass(frozen=True)
+class HoldTerms:
+    """What to hold for each occurrence of an action: credits as decimal text, and for how long."""
+
+    amount_credits: str
+    expires_in_s: int
+    unreachable: Unreachable
+
+    def take(self, attributes: Mapping[str, str | bool]) -> Hold | None:
+        """Ask for the hold of an action with these attributes; None where the action goes on without.
+
+        Blocks for some seconds at most. Raises InsufficientCredits, and HoldUnavailable where told to refuse.
+        """
+        wallet = str(attributes.get(span_attributes.WALLET, ""))
+        if not wallet:
+            return self._without("the action names no wallet to hold credits of")
+        body = {
+            "wallet": wallet,
+            "amount_credits": self.amount_credits,
+            "event": attributes.get(span_attributes.EVENT, ""),
+            "action_id": attributes.get(span_attributes.ACTION_ID, ""),
+            "expires_in_seconds": self.expires_in_s,
+        }
+        try:
+            answer = _post("/v1/holds", body)
+            told: Any = answer.json() if answer.content else {}
+        except (OSError, ValueError) as error:  # the HTTP library's errors are among them
+            return self._without(f"the collector could not be asked for a hold: {error}")
+        told = told if isinstance(told, dict) else {}
+        if answer.status_code == _PAYMENT_REQUIRED:
+            raise InsufficientCredits(wallet, self.amount_credits, str(told.get("detail") or ""))
+        if answer.status_code not in (200, 201) or not told.get("hold_id"):
+            return self._without(f"the collector answered a hold with {answer.status_code}: {told.get('detail', '')}")
+        return Hold(str(told["hold_id"]))
+
+    def _without(self, why: str) -> Hold | None:
+        if self.unreachable == "refuse":
+            raise HoldUnavailable(why)
+        report("hold", f"{why}; the action goes on without a hold")
+        return None
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Credits that the collector holds for one action."""
+
+    hold_id: str
+
+    def end(self, calls: int) -> None:
+        """The action is over. One that began no call gets its credits back, in a thread of its own."""
+        if calls:
+            return
+        thread = threading.Thread(target=self._void, name="farebox-void", daemon=True)
+        _voiding.add(thread)
+        thread.start()
+
+    def _void(self) -> None:
+        try:
+            with guarded("voiding a hold"):
+                answer = _post(f"/v1/holds/{self.hold_id}/void", {})
+                if answer.status_code >= 400:
+                    report("void", f"the collector answered a void with {answer.status_code}; the hold will expire")
+        finally:
+            _voiding.discard(threading.current_thread())
+
+
+def settle(timeout_s: float) -> None:
+    """Wait for voids that are under way, for so many seconds at most."""
+    for thread in list(_voiding):
+        thread.join(timeout_s)
+
+
+def _post(path: str, body: dict[str, Any]) -> requests.Response:
+    import requests  # only those who hold credits pay for it
+
+    base = os.environ.get(API_URL, "").strip() or API_URL_DEFAULT
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    if key := os.environ.get(API_KEY, "").strip():
+        headers["Authorization"] = f"Bearer {key}"
+    with suppress_instrumentation():
+        return requests.post(base.rstrip("/") + path, json=body, headers=headers, timeout=TIMEOUT_S)

@@ -1,0 +1,144 @@
+"""One call, one span: tells which spans speak of the same call of a model, and makes one of them.
+
+The OpenAI client may be instrumented by OpenTelemetry and by OpenLLMetry or OpenInference at once, and the Anthropic
+and Mistral clients open spans of their own: then one call ends two spans or three, one inside the other, with the same
+counts. All of them stay in the application's tracer provider, for its other exporters. What Farebox sends is one.
+
+Spans of calls that are open inside each other are one call, unless one of them holds two that are not inside each
+other: then it is a summary of two calls, which are sent, and it is not.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+from opentelemetry.sdk.trace import ReadableSpan
+
+from farebox import span_attributes
+
+# Whose account of a call is taken, best first: ours and OpenTelemetry's, then the clients' own, then others'.
+_OFFICIAL_SCOPES: Final = (
+    "opentelemetry.instrumentation.genai.",
+    "opentelemetry.instrumentation.google_genai",
+    "farebox",
+)
+_CLIENT_SCOPES: Final = ("com.anthropic.", "mistralai")
+# What an account lacks and another has; counts are left out, since vocabularies count differently.
+_SHARED: Final = frozenset(
+    {
+        span_attributes.FINISH_REASONS,
+        span_attributes.RESPONSE_ID,
+        span_attributes.RESPONSE_MODEL,
+        span_attributes.TIME_TO_FIRST_CHUNK,
+        span_attributes.REQUEST_STREAM,
+        span_attributes.ANTHROPIC_CACHE_WRITE_1H,
+        span_attributes.ANTHROPIC_CACHE_WRITE_5M,
+        span_attributes.ANTHROPIC_SERVICE_TIER,
+        span_attributes.OPENAI_SERVICE_TIER,
+        span_attributes.USAGE_REASONING,
+    }
+)
+_USAGE_KEYS: Final = (
+    span_attributes.USAGE_INPUT,
+    span_attributes.USAGE_OUTPUT,
+    "gen_ai.usage.prompt_tokens",
+    "gen_ai.usage.completion_tokens",
+    "llm.token_count.prompt",
+    "llm.token_count.completion",
+)
+
+_lock = threading.Lock()
+
+
+class OpenCall:
+    """A span of a call of a model, from its start on, and the one that it is inside of."""
+
+    __slots__ = ("account", "around", "family", "inside")
+
+    def __init__(self, around: OpenCall | None, family: str) -> None:
+        """``family`` tells kinds of calls apart; a call of another kind inside is another call."""
+        self.family: str = family
+        self.around: OpenCall | None = around if around is not None and around.family == family else None
+        self.account: Account | None = None
+        self.inside: list[Account] = []
+
+    def ended(self, span: ReadableSpan) -> Account | None:
+        """Note what the span says. Returns an account that is to be sent, unless this one is part of another."""
+        with _lock:
+            if len(self.inside) > 1:
+                return None  # a summary
+            if self.inside and self.inside[0].add(span):
+                return None
+            around = self.around
+            while around is not None:
+                if around.account is not None and around.account.add(span):
+                    return None
+                around = around.around
+            self.account = account = Account(span)
+            around = self.around
+            while around is not None:
+                around.inside.append(account)
+                around = around.around
+            return account
+
+
+class Account:
+    """The spans of one call that have ended, until one is made of them."""
+
+    __slots__ = ("_sent", "_spans")
+
+    def __init__(self, span: ReadableSpan) -> None:
+        """Begin with the first one that ended."""
+        self._spans = [span]
+        self._sent: bool | None = None
+
+    def add(self, span: ReadableSpan) -> bool:
+        """Take a further span in. False once an account without usage was sent, and this span may have it."""
+        if self._sent is None:
+            self._spans.append(span)
+            return True
+        return self._sent
+
+    def best(self) -> tuple[ReadableSpan, dict[str, Any]]:
+        """The best account of the call, and what it lacks and others have. After this, nothing is added."""
+        with _lock:
+            first, *others = sorted(self._spans, key=_rank)
+            self._sent = _has_usage(first)
+        present = first.attributes or {}
+        lacking: dict[str, Any] = {}
+        for other in others:
+            for key, value in (other.attributes or {}).items():
+                if (key in _SHARED or key.startswith("farebox.")) and key not in present:
+                    lacking.setdefault(key, value)
+        return first, lacking
+
+
+def family_of(attributes: Mapping[str, Any] | None) -> str | None:
+    """The kind of call that a span with these attributes stands for; None when it stands for none."""
+    if not span_attributes.is_inference(attributes):
+        return None
+    known = attributes or {}
+    embeds = (
+        known.get(span_attributes.OPERATION_NAME) == "embeddings"
+        or known.get("openinference.span.kind") == "EMBEDDING"
+        or known.get("llm.request.type") == "embedding"
+    )
+    return "embeddings" if embeds else "text"
+
+
+def _rank(span: ReadableSpan) -> tuple[bool, int, int]:
+    scope = span.instrumentation_scope.name if span.instrumentation_scope else ""
+    if scope.startswith(_OFFICIAL_SCOPES):
+        standing = 0
+    elif scope.startswith(_CLIENT_SCOPES):
+        standing = 1
+    else:
+        standing = 2
+    return not _has_usage(span), standing, span.start_time or 0
+
+
+def _has_usage(span: ReadableSpan) -> bool:
+    attributes = span.attributes or {}
+    return any(key in attributes for key in _USAGE_KEYS)

@@ -1,0 +1,80 @@
+"""Makes the span that is sent from those that ended: complete, estimated, and without what stays at home.
+
+All of it runs in the delivery thread, on copies: the application's own exporters see its spans as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from opentelemetry.sdk.trace import ReadableSpan
+
+from farebox import span_attributes
+from farebox.estimates import cost_attributes, started_at
+from farebox.guard import guarded, report
+from farebox.one_call import Account
+from farebox.privacy import Privacy
+from farebox.request_log import RequestLog
+
+
+class Outgoing:
+    """How this process's spans are completed."""
+
+    def __init__(self, privacy: Privacy, request_log: RequestLog) -> None:
+        """``request_log`` gets a line for each call."""
+        self._privacy = privacy
+        self._request_log = request_log
+
+    def span(self, account: Account, late: Mapping[str, Any]) -> ReadableSpan | None:
+        """The span to send, with the tags that came too ``late`` for it; None if it cannot be made."""
+        with guarded("completing a span"):
+            span, lacking = account.best()
+            present = span.attributes or {}
+            attributes: dict[str, Any] = {**late, **lacking, **present}
+            _note_usage(attributes)
+            with guarded("estimating the cost of a call"):
+                attributes.update(cost_attributes(attributes, started_at(span.start_time)))
+            attributes = self._privacy.outgoing(attributes)
+            if _is_line(attributes):
+                with guarded("writing a line of the request log"):
+                    self._request_log.write(span, attributes)
+            return ReadableSpan(
+                name=span.name,
+                context=span.get_span_context(),
+                parent=span.parent,
+                resource=span.resource,
+                attributes=attributes,
+                events=self._privacy.events(span.events),
+                links=span.links,
+                kind=span.kind,
+                status=span.status,
+                start_time=span.start_time,
+                end_time=span.end_time,
+                instrumentation_scope=span.instrumentation_scope,
+            )
+        return None
+
+
+def _is_line(attributes: Mapping[str, Any]) -> bool:
+    return span_attributes.is_inference(attributes) or span_attributes.QUALITY_TRACE_ID in attributes
+
+
+def _note_usage(attributes: dict[str, Any]) -> None:
+    """Say whether the cache helped, and where a stream kept its usage to itself."""
+    if attributes.get(span_attributes.OPERATION_NAME) not in span_attributes.INFERENCE_OPERATIONS:
+        return
+    if span_attributes.USAGE_INPUT in attributes or span_attributes.USAGE_OUTPUT in attributes:
+        if (read := attributes.get(span_attributes.USAGE_CACHE_READ)) is not None:
+            attributes.setdefault(span_attributes.CACHE_HIT, bool(read))
+        return
+    billed = any(key.startswith(span_attributes.UNITS) for key in attributes)
+    if billed or span_attributes.ERROR_TYPE in attributes:
+        return
+    if attributes.get(span_attributes.REQUEST_STREAM):
+        attributes[span_attributes.USAGE_MISSING] = "stream"
+    report(
+        "usage",
+        f"a call of {attributes.get(span_attributes.REQUEST_MODEL)} told no usage: it cannot be charged. OpenAI's "
+        "chat streams do with stream_options={'include_usage': True}, or instrument(request_stream_usage=True)",
+    )

@@ -1,0 +1,90 @@
+"""What of a span stays at home: prompts and completions, unless the standard variable asks for them, and more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from opentelemetry.sdk.trace import Event
+
+from farebox.guard import fault
+
+CAPTURE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+
+Redact = Callable[[str, Any], Any]
+"""Takes the name and the value of a span attribute; returns the value to send, or None to send neither."""
+
+# Where the vocabularies keep content. Some clients and instrumentations write it without being asked.
+_CONTENT: Final = (
+    "ai.prompt",
+    "ai.response.object",
+    "ai.response.text",
+    "ai.response.toolCalls",
+    "embedding.embeddings",
+    "gen_ai.completion",
+    "gen_ai.content.",
+    "gen_ai.input.messages",
+    "gen_ai.output.messages",
+    "gen_ai.prompt",
+    "gen_ai.system_instructions",
+    "gen_ai.tool.call.arguments",
+    "gen_ai.tool.call.result",
+    "gen_ai.tool.definitions",
+    "input.value",
+    "langfuse.observation.input",
+    "langfuse.observation.output",
+    "llm.choices",
+    "llm.input_messages",
+    "llm.output_messages",
+    "llm.prompt",
+    "llm.tools",
+    "output.value",
+    "retrieval.documents",
+    "tool.parameters",
+    "traceloop.entity.input",
+    "traceloop.entity.output",
+)
+_OFF: Final = frozenset({"", "false", "no_content"})
+
+
+class Privacy:
+    """Decides attribute by attribute."""
+
+    def __init__(self, redact: Redact | None = None) -> None:
+        """``redact`` sees every attribute that would be sent. Reads the standard variable now."""
+        self._redact = redact
+        self._content_wanted = os.environ.get(CAPTURE, "").strip().lower() not in _OFF
+
+    def outgoing(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """The attributes that may be sent. One on which ``redact`` fails is not."""
+        kept = (
+            dict(attributes)
+            if self._content_wanted
+            else {key: value for key, value in attributes.items() if not key.startswith(_CONTENT)}
+        )
+        return kept if self._redact is None else self._redacted(kept, self._redact)
+
+    def events(self, events: Iterable[Event]) -> tuple[Event, ...]:
+        """The events that may be sent: of content only if it is wanted, and nothing past a redaction hook."""
+        if self._redact is not None:
+            return tuple(
+                Event(event.name, self._redacted(dict(event.attributes or {}), self._redact), event.timestamp)
+                for event in self._wanted(events)
+            )
+        return tuple(self._wanted(events))
+
+    def _wanted(self, events: Iterable[Event]) -> Iterable[Event]:
+        return events if self._content_wanted else [event for event in events if event.name == "exception"]
+
+    def _redacted(self, attributes: dict[str, Any], redact: Redact) -> dict[str, Any]:
+        redacted: dict[str, Any] = {}
+        for key, value in attributes.items():
+            try:
+                new = redact(key, value)
+            except Exception as error:
+                fault("redacting an attribute", error)
+                continue
+            if new is not None:
+                redacted[key] = new
+        return redacted

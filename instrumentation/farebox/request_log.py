@@ -1,0 +1,123 @@
+"""One line of JSON for each call of a model, on request: what the dashboards show, for those who read logs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from opentelemetry.sdk.trace import ReadableSpan
+
+from farebox import span_attributes
+
+REQUEST_LOG: Final = "FAREBOX_REQUEST_LOG"
+logger: Final = logging.getLogger("farebox.requests")
+"""Where the lines go, at level INFO; the message is the line."""
+
+_PLAIN: Final = {
+    "tags.dept": span_attributes.DEPT,
+    "tags.project": span_attributes.PROJECT,
+    "tags.task": span_attributes.TASK,
+    "route": span_attributes.ROUTE,
+    "error": span_attributes.ERROR_TYPE,
+    "cache_hit": span_attributes.CACHE_HIT,
+    "citation_rate": span_attributes.CITATION_RATE,
+    "human_reviewed": span_attributes.HUMAN_REVIEWED,
+    "input_tokens": span_attributes.USAGE_INPUT,
+    "output_tokens": span_attributes.USAGE_OUTPUT,
+    "cost_per_1k": span_attributes.COST_PER_1K,
+    "cost_actual": span_attributes.COST_ACTUAL,
+    "currency": span_attributes.CURRENCY,
+}
+FIELDS: Final = (
+    "ts",
+    "trace_id",
+    "tags.dept",
+    "tags.project",
+    "tags.task",
+    "model",
+    "provider",
+    "route",
+    "region",
+    "latency_ms",
+    "error",
+    "cache_hit",
+    "citation_rate",
+    "human_reviewed",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cost_per_1k",
+    "cost_actual",
+    "currency",
+)
+"""The keys of a line, in order. What is not known is null."""
+
+
+def line_of(span: ReadableSpan, attributes: Mapping[str, Any]) -> str:
+    """The line of one span.
+
+    ``ts`` is its start, ISO 8601 in UTC; ``latency_ms`` whole and parts of milliseconds; costs are estimates in
+    ``currency``, ``cost_per_1k`` for 1,000 tokens.
+    """
+    known: dict[str, Any] = {name: attributes.get(key) for name, key in _PLAIN.items()}
+    context = span.get_span_context()
+    started_ns, ended_ns = span.start_time or 0, span.end_time or 0
+    known["ts"] = datetime.fromtimestamp(started_ns / 1e9, tz=UTC).isoformat(timespec="milliseconds")
+    known["trace_id"] = attributes.get(span_attributes.QUALITY_TRACE_ID) or (
+        f"{context.trace_id:032x}" if context else None
+    )
+    known["model"] = attributes.get(span_attributes.RESPONSE_MODEL) or attributes.get(span_attributes.REQUEST_MODEL)
+    known["provider"] = attributes.get(span_attributes.PROVIDER_NAME) or attributes.get("gen_ai.system")
+    known["region"] = attributes.get(span_attributes.CLOUD_REGION) or span.resource.attributes.get(
+        span_attributes.CLOUD_REGION
+    )
+    known["latency_ms"] = round((ended_ns - started_ns) / 1e6, 3)
+    counts = [count for count in (known["input_tokens"], known["output_tokens"]) if isinstance(count, int)]
+    known["total_tokens"] = sum(counts) if counts else None
+    return json.dumps({name: known[name] for name in FIELDS}, ensure_ascii=False)
+
+
+class RequestLog:
+    """Writes the lines, where they were asked for."""
+
+    def __init__(self, wanted: bool | None) -> None:
+        """Set up the logger.
+
+        Args:
+            wanted: True writes to the logger ``farebox.requests``, which is the application's to configure. None
+                leaves it to ``FAREBOX_REQUEST_LOG``: ``stdout``, ``stderr``, a file's name, or ``logger``.
+        """
+        target = "logger" if wanted else "" if wanted is False else os.environ.get(REQUEST_LOG, "").strip()
+        self._handler: logging.Handler | None = None
+        self.on = bool(target)
+        if not self.on:
+            return
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.INFO)
+        if target in ("stdout", "stderr"):
+            self._handler = logging.StreamHandler(getattr(sys, target))
+        elif target != "logger":
+            self._handler = logging.FileHandler(target, encoding="utf-8", delay=True)
+        if self._handler is not None:
+            self._handler.setFormatter(logging.Formatter("%(message)s"))
+            logger.addHandler(self._handler)
+            logger.propagate = False
+
+    def write(self, span: ReadableSpan, attributes: Mapping[str, Any]) -> None:
+        """Write one line, if lines are wanted."""
+        if self.on:
+            logger.info("%s", line_of(span, attributes))
+
+    def close(self) -> None:
+        """Stop writing."""
+        self.on = False
+        if self._handler is not None:
+            logger.removeHandler(self._handler)
+            logger.propagate = True
+            self._handler.close()
+            self._handler = None

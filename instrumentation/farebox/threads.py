@@ -1,0 +1,77 @@
+"""Carries the current action and tags to threads that are started, and to the work given to thread pools.
+
+Only Farebox's own tags are carried: OpenTelemetry's context is for its own threading instrumentation.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import wrapt
+
+from farebox.attribution import Frame, current_frame
+from farebox.guard import guarded
+
+
+class ThreadCarrier:
+    """Hooks in ``Thread.start`` and ``ThreadPoolExecutor.submit``, between ``install`` and ``remove``."""
+
+    def __init__(self) -> None:
+        """Hook nothing yet."""
+        self._on = False
+        self._hooked: list[tuple[type, str, wrapt.FunctionWrapper[..., Any]]] = []
+
+    def install(self) -> None:
+        """Carry from now on."""
+        self._on = True
+        for owner, name, hook in (
+            (threading.Thread, "start", self._start),
+            (ThreadPoolExecutor, "submit", self._submit),
+        ):
+            wrapper = wrapt.FunctionWrapper(owner.__dict__[name], hook)
+            setattr(owner, name, wrapper)
+            self._hooked.append((owner, name, wrapper))
+
+    def remove(self) -> None:
+        """Carry no more. A hook that somebody has wrapped since stays in place, and does nothing."""
+        self._on = False
+        for owner, name, wrapper in self._hooked:
+            if owner.__dict__.get(name) is wrapper:
+                setattr(owner, name, wrapper.__wrapped__)
+        self._hooked.clear()
+
+    def _start(
+        self, start: Callable[..., None], thread: threading.Thread, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        with guarded("carrying the tags to a thread"):
+            frame = current_frame.get()
+            if self._on and frame is not None:
+                run = thread.run
+
+                def run_in_frame() -> None:
+                    # A thread keeps what it was made of for good; this is not to be part of it.
+                    thread.__dict__.pop("run", None)
+                    _in_frame(frame, run)
+
+                thread.run = run_in_frame  # type: ignore[method-assign]
+        start(*args, **kwargs)
+
+    def _submit(
+        self, submit: Callable[..., Any], _pool: ThreadPoolExecutor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        frame = current_frame.get()
+        if self._on and frame is not None and args:
+            args = (functools.partial(_in_frame, frame, args[0]), *args[1:])
+        return submit(*args, **kwargs)
+
+
+def _in_frame(frame: Frame, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    token = current_frame.set(frame)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        current_frame.reset(token)
