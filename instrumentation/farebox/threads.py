@@ -66,10 +66,12 @@ class ThreadCarrier:
         frame = current_frame.get()
         if self._on and frame is not None and args:
             args = (functools.partial(_in_frame, frame, args[0]), *args[1:])
+            # The pool may start a thread for it, which will do other work after this.
+            return _in_frame(None, submit, *args, **kwargs)
         return submit(*args, **kwargs)
 
 
-def _in_frame(frame: Frame, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+def _in_frame(frame: Frame | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     token = current_frame.set(frame)
     try:
         return function(*args, **kwargs)
