@@ -11,6 +11,7 @@ other: then it is a summary of two calls, which are sent, and it is not.
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -48,6 +49,9 @@ _USAGE_KEYS: Final = (
     "llm.token_count.prompt",
     "llm.token_count.completion",
 )
+
+ANSWERS_MAX: Final = 1_000
+"""How many of the latest calls are remembered by the ids of their responses."""
 
 _lock = threading.Lock()
 
@@ -101,6 +105,16 @@ class Account:
             return True
         return self._sent
 
+    def covers(self, span: ReadableSpan) -> bool:
+        """Whether another instrumentation's span, over the same time, is of this call by its response id."""
+        scope = _scope(span)
+        return all(
+            _scope(other) != scope
+            and (other.start_time or 0) <= (span.end_time or 0)
+            and (span.start_time or 0) <= (other.end_time or 0)
+            for other in self._spans
+        )
+
     def best(self) -> tuple[ReadableSpan, dict[str, Any]]:
         """The best account of the call, and what it lacks and others have. After this, nothing is added."""
         with _lock:
@@ -113,6 +127,31 @@ class Account:
                 if (key in _SHARED or key.startswith("farebox.")) and key not in present:
                     lacking.setdefault(key, value)
         return first, lacking
+
+
+class Answers:
+    """The latest calls by the ids of their responses: not all instrumentations open their span before the call."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._accounts: OrderedDict[str, Account] = OrderedDict()
+
+    def part_of_another(self, span: ReadableSpan, account: Account) -> bool:
+        """Whether the span went into the account of a call that is known; else remember its own.
+
+        Some servers answer with the same id for ever, so the id alone decides nothing.
+        """
+        response_id = (span.attributes or {}).get(span_attributes.RESPONSE_ID)
+        if not isinstance(response_id, str) or not response_id:
+            return False
+        with _lock:
+            known = self._accounts.get(response_id)
+            if known is not None and known.covers(span) and known.add(span):
+                return True
+            self._accounts[response_id] = account
+            if len(self._accounts) > ANSWERS_MAX:
+                self._accounts.popitem(last=False)
+        return False
 
 
 def family_of(attributes: Mapping[str, Any] | None) -> str | None:
@@ -129,7 +168,7 @@ def family_of(attributes: Mapping[str, Any] | None) -> str | None:
 
 
 def _rank(span: ReadableSpan) -> tuple[bool, int, int]:
-    scope = span.instrumentation_scope.name if span.instrumentation_scope else ""
+    scope = _scope(span)
     if scope.startswith(_OFFICIAL_SCOPES):
         standing = 0
     elif scope.startswith(_CLIENT_SCOPES):
@@ -137,6 +176,10 @@ def _rank(span: ReadableSpan) -> tuple[bool, int, int]:
     else:
         standing = 2
     return not _has_usage(span), standing, span.start_time or 0
+
+
+def _scope(span: ReadableSpan) -> str:
+    return span.instrumentation_scope.name if span.instrumentation_scope else ""
 
 
 def _has_usage(span: ReadableSpan) -> bool:

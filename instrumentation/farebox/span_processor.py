@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from farebox import attribution, span_attributes
 from farebox.delivery import Delivery
 from farebox.guard import guarded
-from farebox.one_call import Account, OpenCall, family_of
+from farebox.one_call import Account, Answers, OpenCall, family_of
 from farebox.outgoing import Outgoing
 from farebox.tag_sources import TagSources
 
@@ -45,6 +45,7 @@ class MeterProcessor(SpanProcessor):
         """Idle until it is given what to work with."""
         self.metering: Metering | None = None
         self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._answers = Answers()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Tag the span with what the current action says; explicit attributes of the span stay."""
@@ -86,7 +87,7 @@ class MeterProcessor(SpanProcessor):
                 return
             call, late = open_ if open_ is not None else (None, {})
             account = call.ended(span) if call is not None else Account(span)
-            if account is not None:
+            if account is not None and not (call is not None and self._answers.part_of_another(span, account)):
                 metering.delivery.put(functools.partial(metering.outgoing.span, account, late))
 
     def shutdown(self) -> None:

@@ -331,3 +331,14 @@ def test_a_provider_of_its_own_is_left_as_it_was_found() -> None:
     with farebox.testing.captured_calls(tracer_provider=provider) as calls:
         assert len(calls) == 0
     assert farebox.flush(0)
+
+
+def test_a_span_that_another_instrumentation_opens_after_the_call_is_of_the_same_call(metered: Metered) -> None:
+    first, second = metered.provider.get_tracer("one"), metered.provider.get_tracer("two")
+    usage = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 1, "gen_ai.response.id": "r1"}
+    first.start_span("one", attributes=usage, start_time=10).end(30)
+    second.start_span("two", attributes=usage, start_time=10).end(30)
+    # A server that gives every answer the same id does not make two calls one.
+    first.start_span("later", attributes=usage, start_time=40).end(50)
+    second.start_span("other time", attributes=usage, start_time=60).end(70)
+    assert [span.name for span in metered.spans()] == ["one", "later", "other time"]
