@@ -24,6 +24,8 @@ TAMPERINGS = {
     "costs": "UPDATE usage_records SET cost_nanousd = cost_nanousd + 1 WHERE wallet = 'ada'",
     "verdicts": "UPDATE usage_records SET cost_nanousd = 0 WHERE verdict = 'unpriced'",
     "corrections": "UPDATE usage_records SET corrections = 1 WHERE wallet = 'bob'",
+    "days": "UPDATE usage_days SET errors = errors + 1",
+    "wallet days": "UPDATE wallet_days SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",
     "totals": "UPDATE usage_totals SET requests = requests + 1",
 }
 

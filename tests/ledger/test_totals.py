@@ -83,7 +83,8 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 @given(made=calls())
 def test_totals_are_the_sums_of_the_calls(made: list[PricedUsage], books: Database) -> None:
     with books.transaction() as connection:
-        for table in ("usage_totals", "service_totals", "usage_records", "postings", "transactions", "accounts"):
+        tables = ("usage_totals", "service_totals", "usage_days", "wallet_days", "usage_records", "postings")
+        for table in (*tables, "transactions", "accounts"):
             connection.execute(text(f"DELETE FROM {table}"))
         record_usage(connection, DEFAULT_TENANT_ID, made, START_NS, TotalLabels())
         spending, service = rows_of(connection, usage_totals), rows_of(connection, service_totals)
@@ -136,9 +137,11 @@ def test_reversed_totals_without_their_correction_are_a_mismatch(database: Datab
         record_usage(connection, DEFAULT_TENANT_ID, [call(1)], START_NS, TotalLabels())
         add_to_totals(connection, DEFAULT_TENANT_ID, [(call(1), Verdict.CHARGED)], TotalLabels(), reversed=True)
     with database.reading() as connection:
-        (mismatch,) = audit(connection)
-    assert (mismatch.check, mismatch.expected) == ("totals", "1 records")
-    assert mismatch.found.startswith("0 requests, off by 100 nanousd")
+        mismatches = {mismatch.check: mismatch for mismatch in audit(connection)}
+    assert set(mismatches) == {"totals", "days", "wallet days"}
+    mismatch = mismatches["totals"]
+    assert mismatch.expected == "1 records"
+    assert mismatch.found.startswith("0 requests, off by requests -1, cost_nanousd -100")
 
 
 def test_past_the_bound_tags_are_given_up_first_then_names(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

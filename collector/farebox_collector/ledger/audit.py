@@ -16,6 +16,7 @@ from sqlalchemy import Connection, func, select, text
 from farebox_collector.ledger.checkpoints import CHUNK as _ACCOUNTS
 from farebox_collector.ledger.checkpoints import Standing, accounts_after, standings, touched_accounts
 from farebox_collector.ledger.credit_checks import CREDIT_CHECKS
+from farebox_collector.ledger.day_checks import DAY_CHECKS
 from farebox_collector.ledger.mismatches import Mismatch, Window
 from farebox_collector.ledger.tables import accounts, postings, transactions, usage_records
 from farebox_collector.ledger.total_checks import compare_totals
@@ -163,6 +164,7 @@ CHECKS = (
         " AND n.usage_record_id = r.id))",
     ),
     *(Check(*check) for check in CREDIT_CHECKS),
+    *(Check(*check) for check in DAY_CHECKS),
     Check("totals", "running totals are the sums of the records"),
 )
 

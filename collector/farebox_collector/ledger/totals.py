@@ -1,12 +1,13 @@
 """Running totals: what the metrics are read from, so that no restart and no second replica resets or doubles a graph.
 
-Two tables out of one look at each batch. `usage_totals` holds requests, tokens and money by event, provider, model,
-dept, project, task and verdict; corrections add to rows of their own (`reversed`), since a counter may never fall.
-`service_totals` holds how calls went by provider, model, route and region, each call once, when it is first recorded.
+Two tables out of one look at each batch, and the roll-ups by day (`days`). `usage_totals` holds requests, tokens and
+money by event, provider, model, dept, project, task and verdict; corrections add to rows of their own (`reversed`),
+since a counter may never fall. `service_totals` holds how calls went by provider, model, route and region, each call
+once, when it is first recorded.
 """
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Self
 
@@ -19,6 +20,7 @@ from farebox_collector.ledger.control_tables import (
     credit_totals,
     service_totals,
 )
+from farebox_collector.ledger.days import DAY_NS, DayKey, add_usage_days, add_wallet_days
 from farebox_collector.ledger.labels import TableLabels, folded, place
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_totals
 from farebox_collector.records import NO_QUALITY, Buckets, PricedUsage, Quality, UsageRecord
@@ -79,6 +81,7 @@ class TotalLabels:
 class _Key(NamedTuple):
     """What the calls of one group have in common. The order is that of the two tables' labels."""
 
+    day: int
     verdict: Verdict
     event: str
     provider: str
@@ -91,7 +94,7 @@ class _Key(NamedTuple):
 
     @property
     def usage(self) -> tuple[str, ...]:
-        return self[1:7]
+        return self[2:8]
 
     @property
     def service(self) -> tuple[str, ...]:
@@ -120,6 +123,7 @@ def count_new_calls(connection: Connection, tenant_id: int, calls: Counted, labe
     _add_usage(connection, tenant_id, groups, labels, reversed=False)
     rows = [(key.service, _service_sums(group)) for key, group in groups.items() if key.verdict in ONE_CALL]
     _add_service(connection, tenant_id, rows, labels)
+    add_wallet_days(connection, tenant_id, calls)
 
 
 def add_to_totals(
@@ -130,6 +134,7 @@ def add_to_totals(
     Only ever adds: what holds is what was booked less what was reversed.
     """
     _add_usage(connection, tenant_id, _grouped(calls), labels, reversed=reversed)
+    add_wallet_days(connection, tenant_id, calls, -1 if reversed else 1)
 
 
 def add_quality(
@@ -154,10 +159,11 @@ def add_credits(connection: Connection, tenant_id: int, source: str, amount_nano
 
 def _grouped(calls: Counted) -> dict[_Key, _Group]:
     """Calls by what they have in common: one look-up a call, all sums are then made over whole groups."""
-    groups: defaultdict[tuple[str, ...], list[PricedUsage]] = defaultdict(list)
+    groups: defaultdict[tuple[int | str, ...], list[PricedUsage]] = defaultdict(list)
     for call, verdict in calls:
         usage = call.usage
         groups[
+            call.priced_at_ns // DAY_NS,
             verdict,
             usage.event,
             call.provider,
@@ -180,13 +186,22 @@ def _add_usage(
     reversed: bool,
 ) -> None:
     placed = labels.usage.places(connection, tenant_id, (key.usage for key in groups))
-    labels.folded += folded(placed, {key.usage: len(group.calls) for key, group in groups.items()})
+    sizes: Counter[tuple[str, ...]] = Counter()
+    for key, group in groups.items():
+        sizes[key.usage] += len(group.calls)
+    labels.folded += folded(placed, sizes)
+    days: list[tuple[DayKey, list[int]]] = []
     sums: defaultdict[tuple[str, ...], Sequence[int]] = defaultdict(lambda: (0,) * len(_USAGE_SUMS))
     for key, group in groups.items():
         row = (*place(placed, key.usage), key.verdict)
-        sums[row] = _added(sums[row], _usage_sums(key.verdict, group))
+        figures = _usage_sums(key.verdict, group)
+        sums[row] = _added(sums[row], figures)
+        tokens_in, money = group.tokens.inclusive_input, figures[-2:]
+        day = [len(group.calls), group.errors, tokens_in, group.tokens.total - tokens_in, *money]
+        days.append(((key.day, row[0], row[1], row[2], key.verdict), [-figure for figure in day] if reversed else day))
     rows = [(tenant_id, *key, int(reversed), *row) for key, row in sorted(sums.items())]
     bulk.insert_adding(connection, usage_totals.name, _USAGE_KEY, _USAGE_SUMS, rows)
+    add_usage_days(connection, tenant_id, days)
 
 
 def _add_service(

@@ -1,0 +1,44 @@
+"""Roll-ups by UTC day: what reports and overviews are read from, however many usage records there are."""
+
+from sqlalchemy import UniqueConstraint
+
+from farebox_collector.ledger.columns import identity, number, table, words
+
+# By the day of the price, so that a call is on one day for ever. Labels are bounded as those of `usage_totals` are.
+usage_days = table(
+    "usage_days",
+    identity(),
+    number("tenant_id"),
+    number("day"),
+    words("event"),
+    words("provider"),
+    words("model"),
+    words("verdict"),
+    number("requests"),
+    number("errors"),
+    number("input_tokens"),
+    number("output_tokens"),
+    number("cost_nanousd"),
+    number("charge_nanocredits"),
+    UniqueConstraint("tenant_id", "day", "event", "provider", "model", "verdict"),
+)
+
+# Charged calls only. The day before the wallet: all writers of a day touch neighbouring rows, all wallets of a span of
+# days are one range, and one wallet's are a look-up a day.
+wallet_days = table(
+    "wallet_days",
+    identity(),
+    number("tenant_id"),
+    number("day"),
+    words("wallet"),
+    words("event"),
+    words("provider"),
+    words("model"),
+    number("requests"),
+    number("errors"),
+    number("input_tokens"),
+    number("output_tokens"),
+    number("cost_nanousd"),
+    number("charge_nanocredits"),
+    UniqueConstraint("tenant_id", "day", "wallet", "event", "provider", "model"),
+)

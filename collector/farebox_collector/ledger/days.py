@@ -1,0 +1,60 @@
+"""Keep the roll-ups by day, in the transaction that records the calls. The day is that of the price: a late call counts
+where it belongs, and corrections take it back from there.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection
+
+from farebox_collector.ledger import bulk
+from farebox_collector.ledger.day_tables import usage_days, wallet_days
+from farebox_collector.records import PricedUsage
+from farebox_collector.verdicts import Verdict
+
+DAY_NS = 86_400 * 10**9
+
+DAY_SUMS = ("requests", "errors", "input_tokens", "output_tokens", "cost_nanousd", "charge_nanocredits")
+_USAGE_KEY = ("tenant_id", "day", "event", "provider", "model", "verdict")
+_WALLET_KEY = ("tenant_id", "day", "wallet", "event", "provider", "model")
+
+DayKey = tuple[int, str, str, str, str]
+"""The day and the four names of a roll-up's row."""
+
+
+def day_of(at_ns: int) -> int:
+    """The UTC day of a moment, counted from 1970."""
+    return at_ns // DAY_NS
+
+
+def add_usage_days(connection: Connection, tenant_id: int, rows: Iterable[tuple[DayKey, Sequence[int]]]) -> None:
+    """Add sums (`DAY_SUMS`) to (day, event, provider, model, verdict); negative ones take back."""
+    sums: defaultdict[DayKey, Sequence[int]] = defaultdict(lambda: (0,) * len(DAY_SUMS))
+    for key, row in rows:
+        sums[key] = [left + right for left, right in zip(sums[key], row, strict=True)]
+    table_rows = [(tenant_id, *key, *row) for key, row in sorted(sums.items())]
+    bulk.insert_adding(connection, usage_days.name, _USAGE_KEY, DAY_SUMS, table_rows)
+
+
+def add_wallet_days(
+    connection: Connection, tenant_id: int, calls: Iterable[tuple[PricedUsage, Verdict]], sign: int = 1
+) -> None:
+    """Add charged calls to the days of their wallets; with a sign of -1 take them back."""
+    sums: defaultdict[DayKey, list[int]] = defaultdict(lambda: [0] * len(DAY_SUMS))
+    for call, verdict in calls:
+        if verdict is not Verdict.CHARGED:
+            continue
+        usage = call.usage
+        row = sums[call.priced_at_ns // DAY_NS, usage.wallet, usage.event, call.provider, call.model]
+        row[0] += 1
+        if usage.error_type:
+            row[1] += 1
+        if usage.buckets:
+            tokens_in = usage.buckets.inclusive_input
+            row[2] += tokens_in
+            row[3] += usage.buckets.total - tokens_in
+        row[4] += call.cost_nanousd or 0
+        row[5] += call.charge_nanocredits or 0
+    # One order for all writers, so that two of them never wait for each other crosswise.
+    table_rows = [(tenant_id, *key, *(sign * figure for figure in row)) for key, row in sorted(sums.items())]
+    bulk.insert_adding(connection, wallet_days.name, _WALLET_KEY, DAY_SUMS, table_rows)
