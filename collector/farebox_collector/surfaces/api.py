@@ -19,6 +19,7 @@ from farebox_collector.surfaces import (
     prices,
     problems,
     replays,
+    reports,
     usage,
     wallets,
 )
@@ -37,6 +38,7 @@ _ADMIN = needs(Scope.ADMIN, Scope.ADMIN)
 _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...] = (
     (keys.links_router, _WALLETS),
     (holds.router, _HOLDS),
+    (reports.overview_router, _WALLETS),
     (wallets.router, _WALLETS),
     (ledger.router, _WALLETS),
     (usage.router, _READER),
@@ -45,6 +47,7 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...]
     (budgets.router, _READER),
     (alerts.router, _READER),
     (alerts.webhook_router, _REPORTER),
+    (reports.router, _READER),
     (replays.router, _ADMIN),
     (keys.router, _ADMIN),
     (keys.tenants_router, _ADMIN),
