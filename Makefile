@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test bench-prices torture observe backtest dashboards lint types docs record-dialects format lock clean
+.PHONY: help demo test bench-prices bench-replay torture observe backtest dashboards lint types docs record-dialects format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
@@ -16,6 +16,7 @@ help:
 	@echo "make backtest     run the alert rules over sixty days of known incidents: some ten minutes"
 	@echo "make dashboards   write the dashboards' JSON from their code"
 	@echo "make bench-prices time and memory of the price book"
+	@echo "make bench-replay time and memory of pricing history anew"
 	@echo "make docs         write the tables of the documentation from the code"
 	@echo "make record-dialects  record golden spans from the real emitters again (needs the network, npm and Node 20)"
 	@echo "make format       format the code"
@@ -29,6 +30,9 @@ test: lint types $(INSTALLED)
 
 bench-prices: $(INSTALLED)
 	$(VENV_PYTHON) benchmarks/prices.py $(ARGS)
+
+bench-replay: $(INSTALLED)
+	$(VENV_PYTHON) benchmarks/replay.py $(ARGS)
 
 torture: $(INSTALLED)
 	$(VENV_PYTHON) tests/torture/run.py $(ARGS)

@@ -11,20 +11,21 @@ from farebox_collector.ledger import statements
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.corrections import CorrectionsFrozen
 from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.prices import set_price
+from farebox_collector.ledger.prices import book_edition, import_prices, set_price
 from farebox_collector.ledger.replayed_usage import Position, ReplayScope
 from farebox_collector.ledger.rules import RuleAuthorship, set_rule
-from farebox_collector.ledger.tables import audits, corrections, priced_models, usage_records, watermarks
+from farebox_collector.ledger.tables import audits, corrections, usage_records, watermarks
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
+from farebox_collector.pricing.revision import PriceList
 from farebox_collector.pricing.rules import COST_PLUS, FLAT, RuleTerms
-from farebox_collector.records import DEFAULT_TENANT_ID, CatalogueRow, PricedUsage, UsageRecord
+from farebox_collector.records import DEFAULT_TENANT_ID, CatalogueRow, PricedModel, PricedUsage, UsageRecord
 from farebox_collector.replay import Replay, ReplayReport
 from farebox_collector.verdicts import Verdict
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import func, insert, select, text
 
 HOUR_NS = 3600 * SECOND_NS
 NOW_NS = START_NS + 100 * HOUR_NS
@@ -51,7 +52,7 @@ def only_models(database: Database) -> None:
 def set_prices(database: Database, model: str, usd_per_1k: str, from_ns: int = 0, units: str = "input output") -> None:
     """Set the prices of a model of provider p from a moment on, even if that has passed."""
     for unit in units.split():
-        row = CatalogueRow("p", model, unit, 0, 0, 0, Decimal(usd_per_1k), from_ns, None)
+        row = price_row(model, unit, usd_per_1k)._replace(valid_from_ns=from_ns)
         with database.transaction() as connection:
             set_price(connection, row, "a test", NOW_NS)
 
@@ -126,23 +127,34 @@ def test_a_price_that_comes_late_is_posted_as_a_difference_once(books: Database,
 
 
 def test_a_model_that_was_taken_for_another_is_priced_as_itself(books: Database) -> None:
-    set_prices(books, "cheap", "0.000002")
-    name_models(books, "m", '{"starts_with": "m"}')
-    book_calls(books, uses(2, request_model="m-cheap", response_model="m-cheap"))
+    prices = [price_row(model, unit, usd) for model, usd in PRICES.items() for unit in ("input", "output")]
+    import_list(books, prices, {"family": '{"starts_with": "f-"}', "f-pro": '{"equals": "another"}'})
+    book_calls(books, uses(2, request_model="f-pro", response_model="f-pro"))
     assert spent(books) == 30
-    name_models(books, "cheap", '{"equals": "m-cheap"}')
-    name_models(books, "m", '{"equals": "m"}')
-    (model,) = replay(books, ALL._replace(model="m-cheap")).post().models.shown
-    assert model == ("p/m → p/cheap", 2, 30, 60, 30, 60)
-    assert outcomes(books) == [("charged", "cheap", 30)] * 2
+    with books.reading() as connection:
+        edition = book_edition(connection)
+    import_list(books, prices, {"family": '{"equals": "family"}', "f-pro": '{"starts_with": "f-pro"}'})
+    with books.reading() as connection:
+        assert book_edition(connection) > edition, "collectors that run take it up"
+    (model,) = replay(books, ALL._replace(model="f-pro")).post().models.shown
+    assert model == ("p/family → p/f-pro", 2, 30, 60, 30, 60)
+    assert outcomes(books) == [("charged", "f-pro", 30)] * 2
     require_unmoved(books)
 
 
-def name_models(database: Database, model: str, match: str) -> None:
-    """Change how a model is recognised, as the import of a list does."""
+PRICES = {"family": DEFAULT_PRICE, "f-pro": "0.000002"}
+
+
+def price_row(model: str, unit: str, usd_per_1k: str) -> CatalogueRow:
+    return CatalogueRow("p", model, unit, 0, 0, 0, Decimal(usd_per_1k), 0, None)
+
+
+def import_list(database: Database, prices: Sequence[CatalogueRow], matches: dict[str, str]) -> None:
+    """Import a list with the clauses by which it recognises its models."""
+    models = [PricedModel("p", model, position, match) for position, (model, match) in enumerate(matches.items())]
+    stated = PriceList(prices, "a list", "1", whole=True, dated=True)
     with database.transaction() as connection:
-        change = update(priced_models).where(priced_models.c.provider == "p", priced_models.c.model == model)
-        connection.execute(change.values(match=match))
+        import_prices(connection, stated, models, 0, NOW_NS)
 
 
 def test_an_unpriced_model_that_got_its_price_is_charged_once_for_twins(books: Database) -> None:

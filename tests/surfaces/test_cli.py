@@ -184,6 +184,7 @@ COMMANDS: list[tuple[str, ...]] = [
     ("rules",),
     ("rules", "list"),
     ("rules", "set"),
+    ("replay",),
 ]
 
 
@@ -403,6 +404,41 @@ def test_a_rule_is_a_new_version_and_the_one_before_stays(books: Path) -> None:
     assert (rules[2]["author"], rules[2]["reason"]) == ("ada", "support")
 
 
+# ---- replay
+
+PERIOD = ("replay", "--from", "2020-01-01", "--to", "2100-01-01")
+
+
+def test_a_replay_shows_the_difference_and_posts_it_when_told_to(books: Path) -> None:
+    succeed("prices", "set", "openai", "gpt-4o-mini", "output", "0.0012", "--from", "2020-01-01", books=books)
+    for options, words in ((("--dry-run",), "Nothing is posted."), ((), "--yes does it")):
+        shown = succeed(*PERIOD, *options, books=books)
+        # Three calls of 1000 × 150 + 200 × 600, and now 200 × 1200 nano-USD; one has no price.
+        for expected in ("openai/gpt-4o-mini", "0.000810000", "→ 0.001170000", "4 records looked at, 3 change", words):
+            assert expected in shown
+        assert shown.index("ada") < shown.index("bob"), "the largest difference first"
+    assert parsed("wallets", "show", "ada", books=books)["spent_credits"] == "0.000540000"
+    posted = parsed(*PERIOD, "--wallet", "ada", "--yes", books=books)
+    assert (posted["posted"], posted["total"]["records"], posted["total"]["cost_after_usd"]) == (True, 2, "0.000780000")
+    spent = {wallet["wallet"]: wallet["spent_credits"] for wallet in parsed("wallets", "list", books=books)}
+    assert spent == {"ada": "0.000780000", "bob": "0.000270000"}
+    assert "Corrections posted: 1;" in succeed(*PERIOD, "--yes", books=books)
+    assert parsed(*PERIOD, books=books)["total"]["records"] == 0
+    succeed("audit", books=books)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--from", "2026-02-01", "--to", "2026-02-01"), ("--from is before --to",)),
+        ((*PERIOD[1:], "--yes", "--dry-run"), ("contradict",)),
+        ((*PERIOD[1:], "--tenant", "nobody"), ("nobody", "tenants list")),
+    ],
+)
+def test_a_replay_that_makes_no_sense_is_refused(books: Path, options: tuple[str, ...], words: tuple[str, ...]) -> None:
+    assert_refused(run("replay", *options, books=books), *words)
+
+
 # ---- the audit
 
 
@@ -474,6 +510,7 @@ def test_a_second_writer_is_refused_while_a_collector_runs(running: Collector) -
         ("prices", "set", "openai", "gpt-4o-mini", "input", "1"),
         ("prices", "import", "--apply"),
         ("rules", "set", "chat.reply", "--multiplier", "9", "--reason", "none"),
+        (*PERIOD, "--yes"),
         ("serve", *(f"--{name}-address=127.0.0.1:0" for name in ("grpc", "otlp-http", "api", "metrics"))),
     ]
     for result in run_all(commands, books=running.database):

@@ -1,4 +1,5 @@
-"""Any sequence of deposits, charges, resends, contradictions, new prices and restarts, against a plain model."""
+"""Any sequence of deposits, charges, resends, contradictions, better witnesses, new prices, replays and restarts,
+against a plain model."""
 
 import json
 import tempfile
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from blank import blank_postgresql, blank_sqlite
@@ -15,11 +17,21 @@ from farebox_collector.ledger import statements
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.prices import set_price
+from farebox_collector.ledger.replayed_usage import ReplayScope
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.ledger.wallets import IdempotencyConflict, deposit
 from farebox_collector.pricing.price import price
-from farebox_collector.records import DEFAULT_TENANT_ID, CatalogueRow, PricedUsage, Rejected, Span, UsageRecord
+from farebox_collector.records import (
+    DEFAULT_TENANT_ID,
+    UNATTRIBUTED,
+    CatalogueRow,
+    PricedUsage,
+    Rejected,
+    Span,
+    UsageRecord,
+)
+from farebox_collector.replay import Replay
 from farebox_collector.tariffs import Tariffs
 from farebox_collector.verdicts import Verdict
 from hypothesis import settings
@@ -37,6 +49,17 @@ wallets = st.sampled_from(("ada", "bob", "cy"))
 calls = st.lists(st.tuples(wallets, st.integers(1, 9), st.integers(1, 9), st.integers(0, 5)), min_size=1, max_size=8)
 
 
+class Charged(NamedTuple):
+    """A call as the model knows it."""
+
+    number: int
+    wallet: str
+    start_ns: int
+    tokens_in: int
+    tokens_out: int
+    paid_nano: int = 0
+
+
 class BooksMachine(RuleBasedStateMachine):
     """The ledger through its own functions, and next to it the few lines that say what it must hold."""
 
@@ -47,8 +70,10 @@ class BooksMachine(RuleBasedStateMachine):
         self._now_ns = BEGIN_NS
         self._spans = 0
         self._sent: list[Span] = []
-        # The model: input prices from a moment on, who has what, which keys were used.
+        # The model: input prices from a moment on, what was charged, who has what, which keys were used.
         self._prices = [(0, 150)]
+        self._charged: list[Charged] = []
+        self._nameless: list[Span] = []
         self._balance: Counter[str] = Counter()
         self._keys: dict[str, tuple[str, int]] = {}
         self._conflicts: set[tuple[bytes, str]] = set()
@@ -85,10 +110,36 @@ class BooksMachine(RuleBasedStateMachine):
             self._spans += 1
             start_ns = self._now_ns - hours_ago * HOUR_NS
             spans.append(_span(self._spans, start_ns, wallet, tokens_in, tokens_out))
-            rate = next(nano for since_ns, nano in reversed(self._prices) if since_ns <= start_ns)
-            self._balance[wallet] -= tokens_in * rate + tokens_out * OUTPUT_NANO
+            self._pay(Charged(self._spans, wallet, start_ns, tokens_in, tokens_out))
         assert set(self._record(spans)) == {Verdict.CHARGED}
         self._sent += spans
+
+    @rule(tokens=st.tuples(st.integers(1, 9), st.integers(1, 9)), hours_ago=st.integers(0, 5))
+    def charge_nobody(self, tokens: tuple[int, int], hours_ago: int) -> None:
+        """A span that names no wallet: a client's own, inside an instrumentation that will report it, too."""
+        self._spans += 1
+        start_ns = self._now_ns - hours_ago * HOUR_NS
+        span = _span(self._spans, start_ns, "", *tokens, f"shared {self._spans}")
+        assert self._record([span]) == [Verdict.CHARGED]
+        self._pay(Charged(self._spans, UNATTRIBUTED, start_ns, *tokens))
+        self._sent.append(span)
+        self._nameless.append(span)
+
+    @precondition(lambda self: self._nameless)
+    @rule(data=st.data(), wallet=wallets)
+    def correct(self, data: st.DataObject, wallet: str) -> None:
+        """The better witness comes: what nobody paid is given back, and its wallet pays."""
+        nameless = data.draw(st.sampled_from(self._nameless))
+        self._nameless.remove(nameless)
+        before = next(one for one in self._charged if one.number == int.from_bytes(nameless.span_id, "big"))
+        self._spans += 1
+        response_id = str(nameless.attributes["gen_ai.response.id"])
+        span = _span(self._spans, before.start_ns, wallet, before.tokens_in, before.tokens_out, response_id)
+        assert self._record([span]) == [Verdict.CHARGED]
+        self._charged.remove(before)
+        self._balance[before.wallet] += before.paid_nano
+        self._pay(Charged(self._spans, wallet, before.start_ns, before.tokens_in, before.tokens_out))
+        self._sent.append(span)
 
     @precondition(lambda self: self._sent)
     @rule(data=st.data())
@@ -119,6 +170,22 @@ class BooksMachine(RuleBasedStateMachine):
         # A collector looks for new prices once a second.
         self._now_ns += 2 * 10**9
 
+    @rule(first=st.integers(0, 8), hours=st.integers(1, 8), chunk=st.integers(1, 5))
+    def replay(self, first: int, hours: int, chunk: int) -> None:
+        """Price some of the past anew."""
+        from_ns = self._now_ns - first * HOUR_NS
+        scope = ReplayScope(from_ns, from_ns + hours * HOUR_NS)
+        chosen = [one for one in self._charged if scope.from_ns <= one.start_ns < scope.to_ns]
+        changed = [one for one in chosen if one.paid_nano != self._cost(one)]
+        made = Replay(self._database, DEFAULT_TENANT_ID, scope, lambda: self._now_ns, chunk)
+        assert made.compare().total.records == len(changed)
+        report = made.post()
+        assert (report.looked_at, report.total.records) == (len(chosen), len(changed))
+        for one in changed:
+            self._charged.remove(one)
+            self._balance[one.wallet] += one.paid_nano
+            self._pay(one)
+
     @rule(hours=st.integers(1, 3))
     def wait(self, hours: int) -> None:
         self._now_ns += hours * HOUR_NS
@@ -140,6 +207,15 @@ class BooksMachine(RuleBasedStateMachine):
         finally:
             self._directory.cleanup()
 
+    def _pay(self, call: "Charged") -> None:
+        paid = call._replace(paid_nano=self._cost(call))
+        self._charged.append(paid)
+        self._balance[call.wallet] -= paid.paid_nano
+
+    def _cost(self, call: "Charged") -> int:
+        rate = next(nano for since_ns, nano in reversed(self._prices) if since_ns <= call.start_ns)
+        return call.tokens_in * rate + call.tokens_out * OUTPUT_NANO
+
     def _record(self, spans: list[Span]) -> list[Verdict]:
         self._tariffs.refresh()
         priced: list[PricedUsage] = []
@@ -151,16 +227,17 @@ class BooksMachine(RuleBasedStateMachine):
             return record_usage(connection, DEFAULT_TENANT_ID, priced, self._now_ns, self._labels)
 
 
-def _span(number: int, start_ns: int, wallet: str, tokens_in: int, tokens_out: int) -> Span:
+def _span(number: int, start_ns: int, wallet: str, tokens_in: int, tokens_out: int, response_id: str = "") -> Span:
     attributes = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
         "gen_ai.request.model": MODEL,
         "gen_ai.usage.input_tokens": tokens_in,
         "gen_ai.usage.output_tokens": tokens_out,
-        "gen_ai.response.id": f"r-{number}" if number % 2 else "",
-        "farebox.wallet": wallet,
+        "gen_ai.response.id": response_id or (f"r-{number}" if number % 2 else ""),
     }
+    if wallet:
+        attributes["farebox.wallet"] = wallet
     ids = number.to_bytes(16, "big"), number.to_bytes(8, "big")
     return Span(*ids, b"", start_ns, start_ns + 10**9, False, attributes, {}, "test", "1")
 

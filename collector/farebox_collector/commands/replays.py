@@ -75,7 +75,7 @@ def replay_command(
     if as_json:
         print_json({"posted": True, **show_report(posted).model_dump(exclude={"next_cursor"})})
     else:
-        out.print(f"Posted {posted.total.records:,} corrections: {_movement(posted.total)}.")
+        out.print(f"Corrections posted: {posted.total.records:,}; {_movement(posted.total)}.")
 
 
 def _books(database_url: str | None, *, writable: bool) -> Database:
@@ -99,11 +99,14 @@ def _show(report: ReplayReport) -> None:
 
 
 def _table(title: str, heading: str, largest: Largest) -> None:
-    table = figure_table(title, heading, "over", "USD before", "USD after", "credits before", "credits after")
+    table = figure_table(title, heading, "over", "USD", "credits")
     table.columns[1].header = "records"
     rows = [*largest.shown, largest.others] if largest.others.records else largest.shown
     for row in rows:
-        table.add_row(row.name, f"{row.records:,}", *(format_nano(nano) for nano in row[2:]))
+        cost_before, cost_after, charge_before, charge_after = (format_nano(nano) for nano in row[2:])
+        # One above the other: four amounts and a name would not fit beside each other.
+        figures = f"{cost_before}\n→ {cost_after}", f"{charge_before}\n→ {charge_after}"
+        table.add_row(row.name, f"{row.records:,}", *figures)
     out.print(table)
 
 

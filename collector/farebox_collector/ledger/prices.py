@@ -62,7 +62,9 @@ def import_prices(
 ) -> BookChange:
     """Bring the book up to a list from `at_ns` on; see `revision.revise`. Raises OverlappingHours."""
     revision = revision_of(connection, stated, at_ns, progress)
-    _write(connection, revision, stated.source, stated.source_version, recorded_at_ns)
+    # Models that are recognised anew make another edition of the book, also where no price changes.
+    renamed = stated.whole and not set(_models(connection)).issuperset(models)
+    _write(connection, revision, stated.source, stated.source_version, recorded_at_ns, even_if_empty=renamed)
     if stated.whole:
         tail = " ON CONFLICT (provider, model) DO UPDATE SET position = excluded.position, match = excluded.match"
         bulk.insert(connection, "priced_models", PricedModel._fields, models, tail)
@@ -92,9 +94,12 @@ def exact_model(provider: str, model: str) -> PricedModel:
 
 def load_prices(connection: Connection) -> tuple[list[PriceVersion], list[PricedModel]]:
     """Every list price that applies at some time, and how models are recognised."""
+    return load_versions(connection, negotiated=False), _models(connection)
+
+
+def _models(connection: Connection) -> list[PricedModel]:
     columns = (priced_models.c[name] for name in PricedModel._fields)
-    models = [PricedModel(*row) for row in connection.execute(select(*columns))]
-    return load_versions(connection, negotiated=False), models
+    return [PricedModel(*row) for row in connection.execute(select(*columns))]
 
 
 def load_versions(connection: Connection, *, negotiated: bool | None = None) -> list[PriceVersion]:
@@ -128,8 +133,10 @@ def _version(*values: object) -> PriceVersion:
     )
 
 
-def _write(connection: Connection, revision: Revision, source: str, source_version: str, at_ns: int) -> None:
-    if not revision.added and not revision.closed:
+def _write(
+    connection: Connection, revision: Revision, source: str, source_version: str, at_ns: int, *, even_if_empty: bool
+) -> None:
+    if not revision.added and not revision.closed and not even_if_empty:
         return
     key = connection.execute(
         insert(price_imports).values(
