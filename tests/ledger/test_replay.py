@@ -262,10 +262,12 @@ def test_a_flat_charge_is_not_posted_again_for_each_call(books: Database, chunk:
 def test_a_call_that_gets_its_price_joins_its_flat_action(books: Database, chunk: int) -> None:
     rule(books, FLAT_RULE)
     late = {"request_model": "late", "response_model": "late"}
-    book_calls(books, of_action("a", 1, 9) + of_action("a", 3, **late) + of_action("b", 2, 4, **late))
+    book_calls(books, of_action("a", 3, **late) + of_action("b", 2, 4, **late))
+    book_calls(books, of_action("a", 1, 9))
     assert spent(books) == 500
     set_prices(books, "late", DEFAULT_PRICE)
     if chunk == 100:
+        # The call that was charged for action a is not its first any more.
         assert replay(books, chunk=chunk).compare().total[3:] == (6 * 15, 500, 1000)
     replay(books, chunk=chunk).post()
     assert spent(books) == 1000
