@@ -21,6 +21,8 @@ from farebox_collector.pricing.revision import PriceList
 from farebox_collector.pricing.rules import COST_PLUS, FLAT, RuleTerms
 from farebox_collector.records import DEFAULT_TENANT_ID, CatalogueRow, PricedModel, PricedUsage, UsageRecord
 from farebox_collector.replay import Replay, ReplayReport
+from farebox_collector.surfaces.receipt_check import mismatches
+from farebox_collector.surfaces.receipts import receipt
 from farebox_collector.verdicts import Verdict
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -124,6 +126,24 @@ def test_a_price_that_comes_late_is_posted_as_a_difference_once(books: Database,
     assert [row[2] for row in outcomes(books)] == [15] * 3 + [cost] * 4
     assert causes(books) == ["replay"] * 4
     require_unmoved(books)
+
+
+def test_a_receipt_tells_of_every_correction(books: Database) -> None:
+    (usage,) = uses(1, request_model="late", response_model="late")
+    book_calls(books, [usage])
+    for price in (DEFAULT_PRICE, "0.000003"):
+        set_prices(books, "late", price)
+        replay(books).post()
+    with books.reading() as connection:
+        found = receipt(connection, DEFAULT_TENANT_ID, usage.trace_id, usage.span_id)
+        assert found is not None
+    late, dearer = found.corrections
+    assert (late.cause, late.verdict_before, late.verdict_after) == ("replay", "unpriced", "charged")
+    assert (late.cost_before_usd, late.cost_after_usd) == (None, "0.000000015")
+    assert (dearer.charge_before_credits, dearer.charge_after_credits) == ("0.000000015", "0.000000045")
+    assert len({late.transaction_id, dearer.transaction_id, None}) == 3
+    assert found.cost_usd == "0.000000045"
+    assert mismatches(found) == []
 
 
 def test_a_model_that_was_taken_for_another_is_priced_as_itself(books: Database) -> None:

@@ -10,7 +10,7 @@ from farebox_collector.commands.terminal import AsJson, DatabaseUrl, Stop, figur
 from farebox_collector.pricing.rules import COST_PLUS, describe, rule_terms
 from farebox_collector.records import STANDARD
 from farebox_collector.surfaces.receipt_check import mismatches
-from farebox_collector.surfaces.receipts import Receipt, ReceiptCharge, ReceiptLine, receipt
+from farebox_collector.surfaces.receipts import Receipt, ReceiptCharge, ReceiptCorrection, ReceiptLine, receipt
 
 
 def receipt_command(
@@ -64,6 +64,8 @@ def _show(found: Receipt) -> None:
     ):
         facts.add_row(name, value)
     out.print(facts)
+    for correction in found.corrections:
+        out.print(_correction(correction))
     if found.cost_usd is None or found.charge is None:
         out.print("Nothing was charged.")
         return
@@ -77,6 +79,18 @@ def _show(found: Receipt) -> None:
     charge = found.charge
     out.print(f"cost    {found.cost_usd} USD: {found.rounding}")
     out.print(f"charge  {charge.charge_credits} credits: {_rule(charge)}")
+
+
+def _correction(made: ReceiptCorrection) -> str:
+    """What a correction made of the record, in a line."""
+    before, after = (
+        verdict if cost is None else f"{verdict} at {cost} USD, {charge} credits"
+        for verdict, cost, charge in (
+            (made.verdict_before, made.cost_before_usd, made.charge_before_credits),
+            (made.verdict_after, made.cost_after_usd, made.charge_after_credits),
+        )
+    )
+    return f"corrected {made.recorded_at[:19]} ({made.cause}): {before} → {after}"
 
 
 def _origin(line: ReceiptLine) -> str:

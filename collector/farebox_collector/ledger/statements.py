@@ -24,6 +24,7 @@ from farebox_collector.ledger.journal import WALLET
 from farebox_collector.ledger.tables import (
     accounts,
     charge_rules,
+    corrections,
     postings,
     price_versions,
     transactions,
@@ -91,6 +92,17 @@ def usage_record(connection: Connection, tenant_id: int, trace_id: bytes, span_i
     return connection.execute(
         select(usage_records).where(table.tenant_id == tenant_id, table.trace_id == trace_id, table.span_id == span_id)
     ).first()
+
+
+def corrections_of(connection: Connection, tenant_id: int, record_id: int, limit: int = 1_000) -> Sequence[Row[Any]]:
+    """The corrections of one usage record, oldest first."""
+    table = corrections.c
+    return connection.execute(
+        select(corrections)
+        .where(table.tenant_id == tenant_id, table.usage_record_id == record_id)
+        .order_by(table.number)
+        .limit(limit)
+    ).all()
 
 
 def ledger(

@@ -90,6 +90,20 @@ class ReceiptCharge(BaseModel):
     charge_credits: Amount
 
 
+class ReceiptCorrection(BaseModel):
+    """What the record said before, and what it said from then on; amounts are null where nothing was charged."""
+
+    cause: str = Field(description="`replay`, `late_price`, `twin` or `agent`.")
+    recorded_at: str
+    transaction_id: int | None = Field(description="What posted the difference; null where no money moved.")
+    verdict_before: str
+    verdict_after: str
+    cost_before_usd: Amount | None
+    cost_after_usd: Amount | None
+    charge_before_credits: Amount | None
+    charge_after_credits: Amount | None
+
+
 class Receipt(BaseModel):
     """Everything that the charge of one call was worked out from."""
 
@@ -113,6 +127,7 @@ class Receipt(BaseModel):
     rounding: str
     cost_usd: Amount | None
     charge: ReceiptCharge | None
+    corrections: list[ReceiptCorrection] = Field(description="How the record came to say this, oldest first.")
 
 
 def receipt(connection: Connection, tenant_id: int, trace_id: bytes, span_id: bytes) -> Receipt | None:
@@ -145,7 +160,26 @@ def receipt(connection: Connection, tenant_id: int, trace_id: bytes, span_id: by
         rounding=_ROUNDING,
         cost_usd=format_nano(row.cost_nanousd) if charged else None,
         charge=_charge(connection, row) if charged else None,
+        corrections=[_correction(one) for one in statements.corrections_of(connection, tenant_id, row.id)],
     )
+
+
+def _correction(row: Any) -> ReceiptCorrection:
+    return ReceiptCorrection(
+        cause=row.cause,
+        recorded_at=format_ns(row.recorded_at_ns),
+        transaction_id=row.transaction_id,
+        verdict_before=row.verdict_before,
+        verdict_after=row.verdict_after,
+        cost_before_usd=_amount(row.cost_nanousd_before),
+        cost_after_usd=_amount(row.cost_nanousd_after),
+        charge_before_credits=_amount(row.charge_nanocredits_before),
+        charge_after_credits=_amount(row.charge_nanocredits_after),
+    )
+
+
+def _amount(nano: int | None) -> str | None:
+    return None if nano is None else format_nano(nano)
 
 
 def _lines(connection: Connection, version_ids: str, buckets: Buckets, units: Units) -> list[ReceiptLine]:
