@@ -87,8 +87,9 @@ class MeterProcessor(SpanProcessor):
                 return
             call, late = open_ if open_ is not None else (None, {})
             account = call.ended(span) if call is not None else Account(span)
-            if account is not None and not (call is not None and self._answers.part_of_another(span, account)):
-                metering.delivery.put(functools.partial(metering.outgoing.span, account, late))
+            if account is None or self._answers.part_of_another(span, account):
+                return
+            metering.delivery.put(functools.partial(metering.outgoing.span, account, late))
 
     def shutdown(self) -> None:
         """The provider ends: deliver what there is, for a few seconds at most."""
