@@ -116,6 +116,8 @@ class UsageRecord(NamedTuple):
     units: tuple[tuple[str, int], ...] = ()
     """What else the call is billed by, such as (("web_searches", 2),); as `units.billable_units` gives it."""
     quality: Quality = NO_QUALITY
+    scope: str = ""
+    """Who made the span: the name of its instrumentation scope."""
 
 
 class QualityReport(NamedTuple):

@@ -61,11 +61,15 @@ class Settling:
         def unmetered(connection: Connection, waiting: Waiting) -> Step:
             return unsettled.settle_unmetered(connection, tenant_id, waiting, now_ns, self._labels)
 
+        def doubles(connection: Connection, waiting: Waiting) -> Step:
+            return unsettled.settle_doubles(connection, tenant_id, waiting, now_ns, self._labels)
+
         before_ns = now_ns - _COMMITTED_NS
         quiet_ns = now_ns - max(self._quiet_ns, _COMMITTED_NS)
         # A new edition of the tariffs begins at the first record again.
         settled = self._pass(f"unpriced {tenant_id} {edition}", Verdict.UNPRICED, before_ns, tenant_id, settle)
         settled += self._pass(f"unmetered {tenant_id}", Verdict.UNMETERED, before_ns, tenant_id, unmetered)
+        settled += self._pass(f"doubles {tenant_id}", Verdict.CHARGED, before_ns, tenant_id, doubles)
         settled += self._pass(f"agents {tenant_id}", Verdict.DEFERRED, quiet_ns, tenant_id, settle)
         return settled + self._database.transact(
             lambda connection: unsettled.give_back_agents(

@@ -30,24 +30,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rows]:
     collector.close()
 
 
-# Siblings in one trace, of which one has no response id: nothing that is said here tells that they are one call.
-SIBLINGS_WITHOUT_ID = {
-    ("framework-and-client", "openai.stream"),
-    ("framework-and-client", "anthropic.stream"),
-    ("framework-and-client", "anthropic.cache_stream"),
-    ("logfire", "anthropic.stream"),
-    ("logfire", "anthropic.cache_stream"),
-    ("openinference-langchain", "anthropic.stream"),
-    ("openinference-langchain", "anthropic.cache_stream"),
-    ("openllmetry-langchain", "anthropic.stream"),
-    ("openllmetry-langchain", "anthropic.cache_stream"),
-}
-
-
 @pytest.mark.parametrize("emitter", EMITTERS)
 def test_each_call_is_charged_once_and_at_its_price(rows: Rows, emitter: str) -> None:
     for trace_id, call in calls_of(emitter).items():
-        if (emitter, call) in SIBLINGS_WITHOUT_ID or (emitter, call) in NOT_INSTRUMENTED:
+        if (emitter, call) in NOT_INSTRUMENTED:
             continue
         expected = CALLS[call]
         charged = [row for row in rows[trace_id.hex()] if row["verdict"] == "charged"]

@@ -262,3 +262,46 @@ def test_nothing_is_corrected_while_an_audit_mismatch_stands(books: Books) -> No
     assert books.settle() == 1
     assert books.verdicts()[0][0] is Verdict.CHARGED
     books.require_clean()
+
+
+def by(scope: str, one: PricedUsage) -> PricedUsage:
+    """The same span, made by an instrumentation of this name."""
+    return one._replace(usage=one.usage._replace(scope=scope))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_framework_and_the_client_below_it_are_one_call(books: Books, order: tuple[int, int]) -> None:
+    framework, client = by("framework", call(1, parent=9)), by("client", call(2, parent=9, response_id="r"))
+    for number in order:
+        books.record((framework, client)[number])
+    books.settle()
+    assert [row[0] for row in books.verdicts()] == [Verdict.COVERED, Verdict.CHARGED]
+    assert books.spent("ada") == client.charge_nanocredits
+    assert books.settle() == 0
+    books.require_clean()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        by("client", call(2, parent=9)),
+        by("other", call(2, parent=9, buckets=Buckets(input=10, output=6))),
+        by("other", call(2, parent=9, start_ns=START_NS + 60 * SECOND_NS)),
+        by("other", call(2, parent=9, trace=2)),
+        by("other", call(2, parent=9, model="n")),
+    ],
+    ids=["one instrumentation's own two calls", "other tokens", "another time", "another trace", "another model"],
+)
+def test_calls_beside_each_other_that_differ_are_two(books: Books, other: PricedUsage) -> None:
+    books.record(by("client", call(1, parent=9)))
+    books.record(other)
+    books.settle()
+    assert [row[0] for row in books.verdicts()] == [Verdict.CHARGED, Verdict.CHARGED]
+    books.require_clean()
+
+
+def test_a_span_without_usage_around_one_with_it_is_covered(books: Books) -> None:
+    books.record(call(1, verdict=Verdict.UNMETERED, buckets=None))
+    books.record(call(2, parent=1))
+    assert [row[0] for row in books.verdicts()] == [Verdict.COVERED, Verdict.CHARGED]
+    books.require_clean()

@@ -1,6 +1,7 @@
 """The usage record of a span, once a dialect knows what the call was and what it used."""
 
 from farebox_collector.dialects.attribution import Origin
+from farebox_collector.dialects.text import clean
 from farebox_collector.records import AttributeValue, Buckets, Rejected, Span, UsageRecord
 from farebox_collector.units import Units
 
@@ -57,6 +58,7 @@ def usage_record(
         origin.assumptions + assumptions,
         units,
         origin.quality,
+        clean(span.scope_name),
     )
 
 

@@ -51,6 +51,7 @@ RECORD_COLUMNS = (
     "region",
     *Quality._fields,
     "dialect",
+    "scope",
     "assumptions",
     *_MONEY_COLUMNS,
 )
@@ -161,6 +162,7 @@ def record_row(tenant_id: int, transaction_id: int, received_at_ns: int, entry: 
         usage.region,
         *usage.quality,
         usage.dialect,
+        usage.scope,
         ",".join(entry.guessed),
         entry.verdict,
         entry.reason,

@@ -1,23 +1,27 @@
 """One call, one charge: several spans may show the same call, and one of them pays.
 
 Two instrumentations of one client, a client that emits spans itself, or both: the ordinary case. Spans of one call
-share its response id; where there is none (a failure, an embedding) one is nested in the other. The better witness
-pays, also when it comes last: then what the other paid is given back by a correction.
+share its response id; where one of them has none (a failure, an embedding, a framework's stream) their place in the
+trace tells (`witnesses`). The better witness pays, also when it comes last: then what the other paid is given back by a
+correction.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection, and_, or_
 
 from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.entries import Entry, SpanKey, call_key
 from farebox_collector.ledger.locks import SPANS_OF_A_TRACE, wait_in_turn
 from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.ledger.tables import usage_records
-from farebox_collector.records import UNATTRIBUTED, PricedUsage
+from farebox_collector.ledger.witnesses import is_outranked, knowledge, show_one_call
+from farebox_collector.records import PricedUsage, UsageRecord
 from farebox_collector.verdicts import Verdict
+
+MAX_RELATIVES = 64
+"""Most spans under one parent that are looked at: a call has two or three."""
 
 
 def charge_each_response_once(entries: Iterable[Entry]) -> None:
@@ -29,7 +33,7 @@ def charge_each_response_once(entries: Iterable[Entry]) -> None:
     for group in by_response.values():
         if len(group) == 1 or not any(entry.charged for entry in group):
             continue
-        payer = max(group, key=lambda entry: _knowledge(entry.call))
+        payer = max(group, key=lambda entry: knowledge(entry.call))
         for entry in group:
             if entry is payer:
                 continue
@@ -39,91 +43,94 @@ def charge_each_response_once(entries: Iterable[Entry]) -> None:
                 entry.charge_apart()
 
 
-def charge_nested_spans_once(
+def charge_related_spans_once(
     connection: Connection, tenant_id: int, entries: Mapping[SpanKey, Entry]
 ) -> list[StoredCall]:
-    """Where there is no response id: of two nested spans of one call the one that knows more pays, else the inner one
-    of a batch, else the one that is in the books. Returns the records that are not to pay any more."""
-    without_id = {key: entry for key, entry in entries.items() if not entry.call.usage.response_id}
+    """Where there is no response id: of the spans that show one call the one that knows more pays; between equals the
+    inner one of a batch, or the one that is in the books. Returns the records that are not to pay any more."""
+    without_id = [key for key, entry in entries.items() if not entry.call.usage.response_id]
     if not without_id:
         return []
     # No key of the database stands between two replicas that bring the two spans at the same moment.
     wait_in_turn(connection, SPANS_OF_A_TRACE, (trace_id[-1] for trace_id, _ in without_id))
-    for (trace_id, _), inner in without_id.items():
-        outer = without_id.get((trace_id, inner.call.usage.parent_span_id))
-        if outer is not None and _is_around(_shape(outer.call), _shape(inner.call)):
-            (outer if _knowledge(outer.call) <= _knowledge(inner.call) else inner).cover()
+    relations = _Relations(entries, {trace_id for trace_id, _ in without_id})
+    for key in without_id:
+        entry = entries[key]
+        for other in relations.of(entry.call):
+            if show_one_call(entry.call, other.call):
+                (entry if is_outranked(entry.call, other.call) else other).cover()
     displaced = []
-    for entry, stored in _nested_in_the_books(connection, tenant_id, without_id):
-        if entry.charged and _knows_more(connection, entry, stored):
-            displaced.append(stored)
-        else:
-            entry.cover()
+    for stored in _related_in_the_books(connection, tenant_id, relations):
+        for entry in relations.of(stored.call):
+            if not show_one_call(entry.call, stored.call):
+                continue
+            if entry.charged and _knows_more(connection, entry, stored):
+                displaced.append(stored)
+            else:
+                entry.cover()
     return displaced
 
 
-class _Shape(NamedTuple):
-    """What two spans of one call have in common."""
+class _Relations:
+    """The entries of some traces by their place and by what they show."""
 
-    start_ns: int
-    latency_ns: int
-    request_model: str
-    output_tokens: int | None
+    def __init__(self, entries: Mapping[SpanKey, Entry], traces: set[bytes]) -> None:
+        self.spans = {key: entry for key, entry in entries.items() if key[0] in traces}
+        self._children: defaultdict[SpanKey, list[Entry]] = defaultdict(list)
+        self._alike: defaultdict[tuple[bytes, str, int | None], list[Entry]] = defaultdict(list)
+        for (trace_id, _), entry in self.spans.items():
+            usage = entry.call.usage
+            for relatives in (self._children[trace_id, usage.parent_span_id], self._alike[looks_of(usage)]):
+                if len(relatives) < MAX_RELATIVES:
+                    relatives.append(entry)
 
-
-def _shape(call: PricedUsage) -> _Shape:
-    usage = call.usage
-    output = usage.buckets.output if usage.buckets else None
-    return _Shape(usage.started_at_ns, usage.latency_ns, usage.request_model, output)
-
-
-def _is_around(outer: _Shape, inner: _Shape) -> bool:
-    """Whether one span contains the other in time and shows the same model and as many tokens out."""
-    return (
-        outer.start_ns <= inner.start_ns
-        and outer.start_ns + outer.latency_ns >= inner.start_ns + inner.latency_ns
-        and outer.request_model == inner.request_model
-        and outer.output_tokens == inner.output_tokens
-    )
+    def of(self, call: PricedUsage) -> list[Entry]:
+        """The entries that may show the same call."""
+        usage = call.usage
+        parent = self.spans.get((usage.trace_id, usage.parent_span_id))
+        found = [parent] if parent else []
+        found += self._children.get((usage.trace_id, usage.span_id), [])
+        alike = self._alike.get(looks_of(usage), [])
+        return found + [entry for entry in alike if entry.call.usage.span_id != usage.span_id]
 
 
-def _nested_in_the_books(
-    connection: Connection, tenant_id: int, entries: Mapping[SpanKey, Entry]
-) -> Iterator[tuple[Entry, StoredCall]]:
-    """Each entry with the record around it or within it that shows the same call."""
-    by_trace: defaultdict[bytes, list[Entry]] = defaultdict(list)
-    for (trace_id, _), entry in entries.items():
-        by_trace[trace_id].append(entry)
-    table = usage_records.c
+def looks_of(usage: UsageRecord) -> tuple[bytes, str, int | None]:
+    """Trace, model and tokens out: what two spans of one call have in common."""
+    return usage.trace_id, usage.request_model, usage.buckets.output if usage.buckets else None
+
+
+def _related_in_the_books(connection: Connection, tenant_id: int, relations: _Relations) -> Iterator[StoredCall]:
+    """The records that are around or within some of the entries, or show as much."""
+    looks = {looks_of(entry.call.usage) for entry in relations.spans.values()}
     query = usage_query(tenant_id).where(
-        table.trace_id.in_(list(by_trace)),
-        table.response_id == "",
-        table.verdict.not_in((Verdict.COVERED, Verdict.DEFERRED)),
+        related_to(relations.spans, (entry.call.usage.parent_span_id for entry in relations.spans.values()), looks),
+        usage_records.c.verdict.not_in((Verdict.COVERED, Verdict.DEFERRED)),
     )
     for stored in stored_calls(connection, query):
-        other, around = stored.call.usage, _shape(stored.call)
-        for entry in by_trace[other.trace_id]:
-            usage, shape = entry.call.usage, _shape(entry.call)
-            nested_in_stored = usage.parent_span_id == other.span_id and _is_around(around, shape)
-            if nested_in_stored or (other.parent_span_id == usage.span_id and _is_around(shape, around)):
-                yield entry, stored
+        if (stored.call.usage.trace_id, stored.call.usage.span_id) not in relations.spans:
+            yield stored
+
+
+def related_to(
+    keys: Iterable[SpanKey], parents: Iterable[bytes], looks: Iterable[tuple[bytes, str, int | None]]
+) -> ColumnElement[bool]:
+    """The records of the same traces that are around or within some spans, or show as many tokens of their model."""
+    keys, looks = list(keys), list(looks)
+    table = usage_records.c
+    return and_(
+        table.trace_id.in_(sorted({trace_id for trace_id, _ in keys})),
+        or_(
+            table.span_id.in_(sorted({*parents} - {b""})),
+            table.parent_span_id.in_(sorted({span_id for _, span_id in keys})),
+            table.request_model.in_(sorted({model for _, model, _ in looks}))
+            & table.output_tokens.in_(sorted({output for _, _, output in looks if output is not None})),
+        ),
+    )
 
 
 def _knows_more(connection: Connection, entry: Entry, stored: StoredCall) -> bool:
     """Whether an entry is to pay in a record's place; never while the books are under suspicion."""
-    return _knowledge(entry.call) > _knowledge(stored.call) and not are_frozen(connection)
-
-
-def _knowledge(call: PricedUsage) -> tuple[bool, bool, int, bool]:
-    """What makes one of two spans of a call the better witness: that it can be charged, names the wallet, counts more
-    (one of them may miss the output of a stream that broke off), and tells how long a cache write lives."""
-    usage = call.usage
-    return (
-        call.verdict is Verdict.CHARGED,
-        usage.wallet != UNATTRIBUTED,
-        usage.buckets.total if usage.buckets else 0,
-        "cache_write_lifetime_unknown" not in call.assumptions,
-    )
+    return knowledge(entry.call) > knowledge(stored.call) and not are_frozen(connection)
 
 
 def _same_call(call: PricedUsage, other_start_ns: int, other_latency_ns: int) -> bool:

@@ -66,6 +66,7 @@ def stored_call(row: Row[Any]) -> StoredCall:
         dialect=row.dialect,
         assumptions=tuple(row.assumptions.split(",")) if row.assumptions else (),
         units=read_units(row.units),
+        scope=row.scope,
         quality=Quality(*(getattr(row, name) for name in Quality._fields)),
     )
     call = PricedUsage(

@@ -227,6 +227,8 @@ usage_records = _table(
     _number("human_reviewed", nullable=True),
     _number("review_approved", nullable=True),
     _text("dialect"),
+    # The name of the span's instrumentation scope.
+    _text("scope", default=""),
     _text("assumptions"),
     _text("verdict"),
     _text("reason"),
@@ -260,6 +262,14 @@ Index(
     usage_records.c.id,
     sqlite_where=_UNSETTLED,
     postgresql_where=_UNSETTLED,
+)
+_WITHOUT_ID = (usage_records.c.response_id == "") & (usage_records.c.verdict == "charged")
+Index(
+    "ix_usage_records_without_id",
+    usage_records.c.tenant_id,
+    usage_records.c.id,
+    sqlite_where=_WITHOUT_ID,
+    postgresql_where=_WITHOUT_ID,
 )
 
 corrections = _table(

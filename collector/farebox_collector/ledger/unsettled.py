@@ -5,16 +5,23 @@ Each function looks at a few records in one transaction and says how far it came
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, Select, select
 
 from farebox_collector.ledger.corrections import Cause, Correction, correct, cover
 from farebox_collector.ledger.entries import Entry, SpanKey, call_key
-from farebox_collector.ledger.one_charge import charge_each_response_once, charged_calls, is_same_call
+from farebox_collector.ledger.one_charge import (
+    charge_each_response_once,
+    charged_calls,
+    is_same_call,
+    looks_of,
+    related_to,
+)
 from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.ledger.tables import corrections, usage_records
 from farebox_collector.ledger.totals import TotalLabels
+from farebox_collector.ledger.witnesses import is_outranked, show_one_call
 from farebox_collector.records import PricedUsage
 from farebox_collector.verdicts import Verdict
 
@@ -22,6 +29,7 @@ Pricing = Callable[[StoredCall], PricedUsage]
 """Prices a record anew, as of the moment whose prices it had."""
 
 CALLS_CHARGED = "its calls were charged"
+_MAX_RELATIVES = 64
 _SLACK_NS = 10**9
 """How much later than its agent a call may seem to end: two clocks, two exporters."""
 
@@ -96,6 +104,33 @@ def settle_unmetered(connection: Connection, tenant_id: int, waiting: Waiting, a
         if holder is not None and is_same_call(entries[one.record_id], holder):
             wanted.append(cover(one))
     return _step(stored, correct(connection, tenant_id, Cause.TWIN, wanted, at_ns, labels))
+
+
+def settle_doubles(connection: Connection, tenant_id: int, waiting: Waiting, at_ns: int, labels: TotalLabels) -> Step:
+    """Give back what spans without a response id paid for calls that a later span, with one, paid for again."""
+    table = usage_records.c
+    stored = _waiting(connection, tenant_id, waiting, table.response_id == "")
+    by_key = {(one.call.usage.trace_id, one.call.usage.span_id): one for one in stored}
+    others = stored_calls(connection, _relatives(tenant_id, by_key)) if stored else ()
+    wanted: dict[int, Correction] = {}
+    charged = [*stored, *(one for one in others if (one.call.usage.trace_id, one.call.usage.span_id) not in by_key)]
+    by_trace: defaultdict[bytes, list[StoredCall]] = defaultdict(list)
+    for one in charged:
+        if len(by_trace[one.call.usage.trace_id]) < _MAX_RELATIVES:
+            by_trace[one.call.usage.trace_id].append(one)
+    for one in stored:
+        for other in by_trace[one.call.usage.trace_id]:
+            if one is not other and show_one_call(one.call, other.call):
+                loser = one if is_outranked(one.call, other.call) else other
+                wanted[loser.record_id] = cover(loser)
+    return _step(stored, correct(connection, tenant_id, Cause.TWIN, wanted.values(), at_ns, labels))
+
+
+def _relatives(tenant_id: int, by_key: Mapping[SpanKey, StoredCall]) -> Select[Any]:
+    """The charged records that may show the same calls as some others."""
+    calls = [one.call.usage for one in by_key.values()]
+    related = related_to(by_key, (usage.parent_span_id for usage in calls), (looks_of(usage) for usage in calls))
+    return usage_query(tenant_id).where(related, usage_records.c.verdict == Verdict.CHARGED)
 
 
 def give_back_agents(
@@ -192,7 +227,9 @@ class _Traces:
         return False
 
 
-def _waiting(connection: Connection, tenant_id: int, waiting: Waiting) -> list[StoredCall]:
+def _waiting(
+    connection: Connection, tenant_id: int, waiting: Waiting, *conditions: ColumnElement[bool]
+) -> list[StoredCall]:
     table = usage_records.c
     query = (
         usage_query(tenant_id)
@@ -200,6 +237,7 @@ def _waiting(connection: Connection, tenant_id: int, waiting: Waiting) -> list[S
             table.verdict == waiting.verdict,
             table.id > waiting.after_id,
             table.received_at_ns < waiting.received_before_ns,
+            *conditions,
         )
         .order_by(table.id)
         .limit(waiting.limit)

@@ -21,7 +21,7 @@ from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balan
 from farebox_collector.ledger.legs import legs_of
 from farebox_collector.ledger.one_charge import (
     charge_each_response_once,
-    charge_nested_spans_once,
+    charge_related_spans_once,
     cover_the_unsettled,
     settle_kept_out,
 )
@@ -47,7 +47,7 @@ def record_usage(
     for call in calls:
         entries.setdefault((call.usage.trace_id, call.usage.span_id), Entry(call))
     charge_each_response_once(entries.values())
-    displaced = charge_nested_spans_once(connection, tenant_id, entries)
+    displaced = charge_related_spans_once(connection, tenant_id, entries)
     _give_back(connection, tenant_id, displaced, received_at_ns, labels)
     cover_the_unsettled(connection, tenant_id, entries.values())
     _leave_out_what_does_not_fit(connection, tenant_id, entries.values())
