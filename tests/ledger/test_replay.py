@@ -9,12 +9,13 @@ from booked import book_calls, used
 from calls import SECOND_NS, START_NS, call
 from farebox_collector.ledger import statements
 from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.correction_tables import audits, corrections, watermarks
 from farebox_collector.ledger.corrections import CorrectionsFrozen
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import book_edition, import_prices, set_price
 from farebox_collector.ledger.replayed_usage import Position, ReplayScope
 from farebox_collector.ledger.rules import RuleAuthorship, set_rule
-from farebox_collector.ledger.tables import audits, corrections, usage_records, watermarks
+from farebox_collector.ledger.tables import usage_records
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.pricing.revision import PriceList

@@ -7,9 +7,10 @@ import pytest
 from calls import SECOND_NS, START_NS, call
 from farebox_collector.ledger import statements
 from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.correction_tables import audits, corrections
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import set_price
-from farebox_collector.ledger.tables import audits, corrections, transactions, usage_records
+from farebox_collector.ledger.tables import transactions, usage_records
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.records import DEFAULT_TENANT_ID, UNATTRIBUTED, Buckets, CatalogueRow, PricedUsage

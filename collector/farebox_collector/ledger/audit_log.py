@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select
 
-from farebox_collector.ledger.tables import audits
+from farebox_collector.ledger.correction_tables import audits
 
 FULL = "full"
 """All of the books."""

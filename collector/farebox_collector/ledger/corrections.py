@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from farebox_collector.ledger.actions import Move, SettleActions, action_of, foresee_actions, settle_actions
+from farebox_collector.ledger.correction_tables import audits, corrections
 from farebox_collector.ledger.entries import COVERED_REASON, Entry
 from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
 from farebox_collector.ledger.legs import Charge, legs_of
 from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
-from farebox_collector.ledger.tables import audits, corrections, usage_records
+from farebox_collector.ledger.tables import usage_records
 from farebox_collector.ledger.totals import TotalLabels, add_to_totals
 from farebox_collector.money import MAX_SUM_NANO, AmountError
 from farebox_collector.records import PricedUsage

@@ -272,58 +272,6 @@ Index(
     postgresql_where=_WITHOUT_ID,
 )
 
-corrections = _table(
-    "corrections",
-    _identity(),
-    _number("tenant_id"),
-    Column("usage_record_id", Int64, ForeignKey("usage_records.id"), nullable=False),
-    # 1 for the first correction of a record, and so on: two that are made at once cannot both be the same one.
-    _number("number"),
-    _number("transaction_id", nullable=True),
-    _number("recorded_at_ns"),
-    _text("cause"),
-    _text("verdict_before"),
-    _text("verdict_after"),
-    _text("reason_before"),
-    _text("reason_after"),
-    _text("provider_before"),
-    _text("provider_after"),
-    _text("model_before"),
-    _text("model_after"),
-    _number("cost_nanousd_before", nullable=True),
-    _number("cost_nanousd_after", nullable=True),
-    _number("charge_nanocredits_before", nullable=True),
-    _number("charge_nanocredits_after", nullable=True),
-    _text("price_version_ids_before"),
-    _text("price_version_ids_after"),
-    _number("rule_version_id_before", nullable=True),
-    _number("rule_version_id_after", nullable=True),
-    UniqueConstraint("tenant_id", "usage_record_id", "number"),
-)
-Index("ix_corrections_transaction_id", corrections.c.transaction_id)
-Index("ix_corrections_recorded_at_ns", corrections.c.tenant_id, corrections.c.recorded_at_ns)
-
-# How far something that goes through the books bit by bit has come.
-watermarks = _table("watermarks", _identity(), _text("name"), _number("value"), UniqueConstraint("name"))
-
-audits = _table(
-    "audits",
-    _identity(),
-    _text("scope"),
-    _number("ended_at_ns"),
-    _number("upto_transaction"),
-    _number("mismatches"),
-)
-# Accounts as the audit last found them right: the sums of their postings up to a transaction.
-audited_balances = _table(
-    "audited_balances",
-    Column("account_id", Int64, ForeignKey("accounts.id"), primary_key=True, autoincrement=False),
-    _number("upto_transaction"),
-    _number("balance_nano"),
-    _number("spent_nano", default=0),
-    _number("charged_calls", default=0),
-)
-
 usage_conflicts = _table(
     "usage_conflicts",
     _identity(),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, select
 
+from farebox_collector.ledger.correction_tables import corrections
 from farebox_collector.ledger.corrections import Cause, Correction, correct, cover
 from farebox_collector.ledger.entries import Entry, SpanKey, call_key
 from farebox_collector.ledger.one_charge import (
@@ -19,7 +20,7 @@ from farebox_collector.ledger.one_charge import (
     related_to,
 )
 from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
-from farebox_collector.ledger.tables import corrections, usage_records
+from farebox_collector.ledger.tables import usage_records
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.witnesses import is_outranked, show_one_call
 from farebox_collector.records import PricedUsage

@@ -3,7 +3,7 @@
 from sqlalchemy import Connection, delete, select
 
 from farebox_collector.ledger import bulk
-from farebox_collector.ledger.tables import watermarks
+from farebox_collector.ledger.correction_tables import watermarks
 
 
 def watermark(connection: Connection, name: str) -> int:
