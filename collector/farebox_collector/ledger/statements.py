@@ -20,11 +20,11 @@ from sqlalchemy import (
     union_all,
 )
 
+from farebox_collector.ledger.correction_tables import corrections
 from farebox_collector.ledger.journal import WALLET
 from farebox_collector.ledger.tables import (
     accounts,
     charge_rules,
-    corrections,
     postings,
     price_versions,
     transactions,
