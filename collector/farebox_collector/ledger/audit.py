@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, select, text
 from farebox_collector.ledger.checkpoints import CHUNK as _ACCOUNTS
 from farebox_collector.ledger.checkpoints import Standing, accounts_after, standings, touched_accounts
 from farebox_collector.ledger.credit_checks import CREDIT_CHECKS
-from farebox_collector.ledger.day_checks import DAY_CHECKS
+from farebox_collector.ledger.day_checks import DAY_CHECKS, compare_day, days_of
 from farebox_collector.ledger.mismatches import Mismatch, Window
 from farebox_collector.ledger.tables import accounts, postings, transactions, usage_records
 from farebox_collector.ledger.total_checks import compare_totals
@@ -212,6 +212,11 @@ def audit_all(
         if check.mismatches and not check.by_transaction:
             with snapshot() as connection:
                 yield from check.run(connection, _EVERYTHING)
+    with snapshot() as connection:
+        days = days_of(connection)
+    for tenant_id, day in days:
+        with snapshot() as connection:
+            yield from compare_day(connection, tenant_id, day)
     with snapshot() as connection:
         yield from compare_totals(connection, lambda read: progress(newest + last_account + read, total + read))
     progress(total, total)

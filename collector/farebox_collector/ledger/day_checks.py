@@ -1,50 +1,86 @@
-"""What the audit checks of the roll-ups by day, as (name, meaning, SQL): both of them against the records."""
+"""The roll-ups by day against the records they sum up, a tenant's day at a time: no statement looks at more than that.
 
-_TOKENS_IN = (
-    "coalesce(input_tokens, 0) + coalesce(cache_read_tokens, 0) + coalesce(cache_write_tokens, 0)"
-    " + coalesce(cache_write_1h_tokens, 0) + coalesce(input_audio_tokens, 0) + coalesce(input_image_tokens, 0)"
+One statement over all records would sort every one of them; those of a day are a range of an index.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy import Connection, TextClause, func, select, text, union
+
+from farebox_collector.ledger.day_tables import usage_days, wallet_days
+from farebox_collector.ledger.days import DAY_NS, DAY_SUMS
+from farebox_collector.ledger.mismatches import Mismatch
+from farebox_collector.ledger.tables import tenants, usage_records
+
+DAY_CHECKS = (
+    ("days", "the days of usage are the sums of the records"),
+    ("wallet days", "the days of every wallet are the sums of its charged records"),
 )
-_TOKENS_OUT = "coalesce(output_tokens, 0) + coalesce(output_audio_tokens, 0) + coalesce(output_image_tokens, 0)"
-_SUMS = {
+
+_OF_RECORD = {
     "requests": "1",
     "errors": "CASE WHEN error_type <> '' THEN 1 ELSE 0 END",
-    "input_tokens": _TOKENS_IN,
-    "output_tokens": _TOKENS_OUT,
+    "input_tokens": "coalesce(input_tokens, 0) + coalesce(cache_read_tokens, 0) + coalesce(cache_write_tokens, 0)"
+    " + coalesce(cache_write_1h_tokens, 0) + coalesce(input_audio_tokens, 0) + coalesce(input_image_tokens, 0)",
+    "output_tokens": "coalesce(output_tokens, 0) + coalesce(output_audio_tokens, 0) + coalesce(output_image_tokens, 0)",
     "cost_nanousd": "coalesce(cost_nanousd, 0)",
     "charge_nanocredits": "coalesce(charge_nanocredits, 0)",
 }
-"""The sums of both roll-ups, and what each is of a record."""
-_DAY_NS = 86_400 * 10**9
+"""What each of `DAY_SUMS` is of a usage record."""
 
 
-def _records_against_days(table: str, name: str, verdict: str) -> str:
-    """The days of a roll-up against the records of those days; `name` is what it tells apart beside the day."""
-    figures = " OR ".join(f"sum(side * {figure}) <> 0" for figure in _SUMS)
-    return f"""
-        SELECT 'tenant ' || tenant_id || ', day ' || day || ', ' || {name},
-               sum(CASE WHEN side = 1 THEN requests ELSE 0 END) || ' records',
-               sum(CASE WHEN side = -1 THEN requests ELSE 0 END) || ' requests, off by ' || sum(side * cost_nanousd)
-               || ' nanousd and ' || sum(side * charge_nanocredits) || ' nanocredits'
+def _records_against_day(table: str, name: str, condition: str = "") -> TextClause:
+    """One day of a roll-up against the records of that day; `name` is what both are told apart by."""
+    return text(f"""
+        SELECT {name},
+               sum(CASE WHEN side = 1 THEN requests ELSE 0 END), sum(CASE WHEN side = -1 THEN requests ELSE 0 END),
+               {", ".join(f"sum(-side * {figure})" for figure in DAY_SUMS)}
         FROM (
-            SELECT 1 AS side, tenant_id, priced_at_ns / {_DAY_NS} AS day, {name},
-                   {", ".join(f"{of_record} AS {figure}" for figure, of_record in _SUMS.items())}
-            FROM usage_records {verdict}
+            SELECT 1 AS side, {name}, {", ".join(f"{_OF_RECORD[figure]} AS {figure}" for figure in DAY_SUMS)}
+            FROM usage_records
+            WHERE tenant_id = :tenant_id AND priced_at_ns >= :from_ns AND priced_at_ns < :to_ns {condition}
             UNION ALL
-            SELECT -1, tenant_id, day, {name}, {", ".join(_SUMS)} FROM {table}
+            SELECT -1, {name}, {", ".join(DAY_SUMS)} FROM {table} WHERE tenant_id = :tenant_id AND day = :day
         ) both_sides
-        GROUP BY tenant_id, day, {name} HAVING {figures}
-    """
+        GROUP BY {name} HAVING {" OR ".join(f"sum(side * {figure}) <> 0" for figure in DAY_SUMS)}
+        ORDER BY {name}
+    """)
 
 
-DAY_CHECKS = (
-    (
-        "days",
-        "the days of usage are the sums of the records",
-        _records_against_days("usage_days", "verdict", ""),
-    ),
-    (
-        "wallet days",
-        "the days of every wallet are the sums of its charged records",
-        _records_against_days("wallet_days", "wallet", "WHERE verdict = 'charged'"),
-    ),
+_COMPARISONS = (
+    ("days", _records_against_day(usage_days.name, "verdict")),
+    ("wallet days", _records_against_day(wallet_days.name, "wallet", "AND verdict = 'charged'")),
 )
+
+
+def days_of(connection: Connection) -> list[tuple[int, int]]:
+    """Every (tenant, day) that has records or is in a roll-up, in order."""
+    parts = [select(table.c.tenant_id, table.c.day).distinct() for table in (usage_days, wallet_days)]
+    found = {(row.tenant_id, row.day) for row in connection.execute(union(*parts))}
+    for tenant_id in connection.execute(select(tenants.c.id)).scalars().all():
+        day = _next_day(connection, tenant_id, 0)
+        while day is not None:
+            found.add((tenant_id, day))
+            day = _next_day(connection, tenant_id, day + 1)
+    return sorted(found)
+
+
+def _next_day(connection: Connection, tenant_id: int, day: int) -> int | None:
+    """The first day with records from a day on: one look-up in the index, however many there are."""
+    table = usage_records.c
+    first = select(func.min(table.priced_at_ns)).where(table.tenant_id == tenant_id, table.priced_at_ns >= day * DAY_NS)
+    at_ns = connection.execute(first).scalar()
+    return None if at_ns is None else int(at_ns) // DAY_NS
+
+
+def compare_day(connection: Connection, tenant_id: int, day: int) -> Iterator[Mismatch]:
+    """Yield where one day of either roll-up is not the sum of its records."""
+    bounds = {"tenant_id": tenant_id, "day": day, "from_ns": day * DAY_NS, "to_ns": (day + 1) * DAY_NS}
+    for check, statement in _COMPARISONS:
+        for name, records, requests, *off in connection.execute(statement, bounds):
+            what = f"tenant {tenant_id}, day {day}, {name}"
+            yield Mismatch(check, what, f"{records} records", f"{requests} requests, off by {_off_by(off)}")
+
+
+def _off_by(figures: Sequence[int]) -> str:
+    return ", ".join(f"{name} {int(off):+}" for name, off in zip(DAY_SUMS, figures, strict=True) if off)
