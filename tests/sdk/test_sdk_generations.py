@@ -1,0 +1,66 @@
+"""Both generations of the OpenAI client, and other instrumentations beside: each call is sent once, with its usage."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ENVIRONMENTS = Path(__file__).parent / "environments"
+sys.path.append(str(ENVIRONMENTS))
+
+import making  # noqa: E402, it stands beside the requirements
+
+USAGE = {
+    "gen_ai.usage.input_tokens": 1000,
+    "gen_ai.usage.output_tokens": 200,
+    "gen_ai.usage.cache_read.input_tokens": 400,
+    "gen_ai.usage.reasoning.output_tokens": 50,
+}
+OPENLLMETRY = "opentelemetry.instrumentation.openai"
+OPENINFERENCE = "openinference.instrumentation.openai"
+
+
+def called(environment: str, model_url: str, tmp_path: Path, *arguments: str) -> dict[str, Any]:
+    command = [str(making.python_of(environment)), str(ENVIRONMENTS / "client_calls.py"), model_url, *arguments]
+    process = subprocess.run(
+        command, env=making.variables(), cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    answer: dict[str, Any] = json.loads(process.stdout)
+    return answer
+
+
+def assert_each_call_is_sent_once(calls: dict[str, Any]) -> None:
+    assert len(calls) == 9
+    for name, call in calls.items():
+        assert len(call["sent"]) == 1, (name, call)
+        (span,) = call["sent"]
+        expected = {"gen_ai.usage.input_tokens": 77} if name == "embeddings" else USAGE
+        assert {key: span.get(key) for key in expected} == expected, name
+        assert span["farebox.wallet"] == "ada"
+        assert span["farebox.event"] == "chat.reply"
+        assert span["farebox.cost_actual"] > 0, name
+
+
+def test_the_client_of_the_first_generation(model_url: str, tmp_path: Path) -> None:
+    """On httpx; the tests of this environment are about the third, on httpx2."""
+    told = called("openai-1", model_url, tmp_path, "first")
+    assert told["client"].startswith("1.")
+    assert_each_call_is_sent_once(told["calls"])
+
+
+@pytest.mark.parametrize("order", ["first", "last"])
+@pytest.mark.parametrize("other", [OPENLLMETRY, OPENINFERENCE])
+def test_another_instrumentation_beside_makes_no_duplicates(
+    model_url: str, tmp_path: Path, order: str, other: str
+) -> None:
+    told = called("beside", model_url, tmp_path, order, other)
+    assert told["client"].startswith("3.")
+    assert_each_call_is_sent_once(told["calls"])
+    # Or this would prove nothing: the application's own exporters still see its spans.
+    assert any(scope.startswith(other) for scope in told["calls"]["chat"]["all_scopes"]), told["calls"]["chat"]
