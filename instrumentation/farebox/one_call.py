@@ -74,12 +74,19 @@ class OpenCall:
             if len(self.inside) > 1:
                 return None  # a summary
             if self.inside and self.inside[0].add(span):
+                self.account = self.inside[0]
                 return None
             around = self.around
             while around is not None:
                 if around.account is not None and around.account.add(span):
+                    self.account = around.account
                     return None
                 around = around.around
+            # Two instrumentations side by side within a third; two calls would be of one and the same.
+            beside = next((other for other in self.around.inside if other.covers(span)), None) if self.around else None
+            if beside is not None and beside.add(span):
+                self.account = beside
+                return None
             self.account = account = Account(span)
             around = self.around
             while around is not None:
@@ -146,7 +153,7 @@ class Answers:
             return False
         with _lock:
             known = self._accounts.get(response_id)
-            if known is not None and known.covers(span) and known.add(span):
+            if known is not None and known is not account and known.covers(span) and known.add(span):
                 return True
             self._accounts[response_id] = account
             if len(self._accounts) > ANSWERS_MAX:

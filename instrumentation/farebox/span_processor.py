@@ -36,6 +36,7 @@ class Metering(NamedTuple):
 class _Open(NamedTuple):
     call: OpenCall | None
     late: Mapping[str, str | bool]
+    around: OpenCall | None
 
 
 class MeterProcessor(SpanProcessor):
@@ -57,18 +58,19 @@ class MeterProcessor(SpanProcessor):
             now = attribution.current()
             tags = metering.tag_sources.tags(now, parent_context)
             call: OpenCall | None = None
+            around = self._call_around(parent_context)
             late = tags
             if span_attributes.is_genai(attributes):
                 late = {}
                 if missing := _missing(tags, attributes):
                     span.set_attributes(missing)
                 if (family := family_of(attributes)) is not None:
-                    call = OpenCall(self._call_around(parent_context), family)
+                    call = OpenCall(around, family)
                     if now is not None:
                         now.activity.calls += 1
-            elif not tags:
+            elif not tags and around is None:
                 return
-            self._open[context.span_id] = _Open(call, late)
+            self._open[context.span_id] = _Open(call, late, around)
             if len(self._open) > OPEN_MAX:
                 self._open.popitem(last=False)
 
@@ -85,9 +87,15 @@ class MeterProcessor(SpanProcessor):
             metering = self.metering
             if metering is None or not span_attributes.is_genai(span.attributes):
                 return
-            call, late = open_ if open_ is not None else (None, {})
+            call, late, around = open_ if open_ is not None else (None, {}, None)
+            if call is None and around is not None and span_attributes.RESPONSE_ID in (span.attributes or {}):
+                call = OpenCall(around, around.family)  # it says only now what it is
             account = call.ended(span) if call is not None else Account(span)
-            if account is None or self._answers.part_of_another(span, account):
+            if account is None:
+                if call is not None and call.account is not None:
+                    self._answers.part_of_another(span, call.account)
+                return
+            if self._answers.part_of_another(span, account):
                 return
             metering.delivery.put(functools.partial(metering.outgoing.span, account, late))
 
