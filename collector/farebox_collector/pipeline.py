@@ -23,9 +23,10 @@ from farebox_collector.findings import log_findings
 from farebox_collector.group_commit import GroupCommit
 from farebox_collector.ledger import dead_letters
 from farebox_collector.ledger.database import Database, is_storage_outage
+from farebox_collector.ledger.intake import count_spans
 from farebox_collector.ledger.quality import keep_reports
 from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
+from farebox_collector.ledger.usage import record_calls
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.reading import SpanReader
 from farebox_collector.records import DeadLetter, NotBillable, PricedUsage, QualityReport, Rejected, Span
@@ -70,6 +71,8 @@ class Batch(NamedTuple):
     """Verdicts that were reached without the ledger."""
     dead: list[DeadLetter]
     reports: list[QualityReport]
+    accepted: int = 0
+    """How many of the request's spans are the ledger's business."""
 
 
 class Pipeline:
@@ -130,6 +133,7 @@ class Pipeline:
         """Decode, read and price every span of a request."""
         self._tariffs.refresh()
         batch = Batch(request.tenant_id, self._clock(), [], [], Counter(), [], [])
+        number = 0
         for number, span in enumerate(request.decode(request.body), start=1):
             if number > self._settings.max_request_spans:
                 raise RequestTooLarge(f"more than {self._settings.max_request_spans} spans in one request")
@@ -144,7 +148,7 @@ class Pipeline:
             else:
                 batch.spans.append(span)
                 batch.calls.append(reading)
-        return batch
+        return batch._replace(accepted=number - batch.verdicts[Verdict.NOT_BILLABLE])
 
     def _commit(self, batches: Sequence[Batch]) -> list[list[Verdict]]:
         """Record the calls of several requests in one transaction; durable on return. A verdict list a request."""
@@ -162,11 +166,16 @@ class Pipeline:
             own = [batch for batch in batches if batch.tenant_id == tenant_id]
             calls = [call for batch in own for call in batch.calls]
             received_at_ns = max(batch.received_at_ns for batch in own)
-            verdicts[tenant_id] = iter(record_usage(connection, tenant_id, calls, received_at_ns, self._labels))
+            recorded = record_calls(connection, tenant_id, calls, received_at_ns, self._labels)
+            verdicts[tenant_id] = iter(recorded)
             reports = [report for batch in own for report in batch.reports]
             keep_reports(connection, tenant_id, reports, received_at_ns, self._labels)
             dead = [letter for batch in own for letter in batch.dead]
             dead_letters.keep(connection, tenant_id, dead, received_at_ns, self._dead_letter_lifetime_ns)
+            others = {Verdict.NOTED: len(reports), Verdict.REJECTED: len(dead)}
+            count_spans(
+                connection, tenant_id, sum(batch.accepted for batch in own), Counter(recorded) + Counter(others)
+            )
         return [[next(verdicts[batch.tenant_id]) for _ in batch.calls] for batch in batches]
 
     def _rescue(self, batch: Batch) -> list[Verdict]:
@@ -179,6 +188,8 @@ class Pipeline:
             dead_letters.keep(
                 connection, batch.tenant_id, batch.dead, batch.received_at_ns, self._dead_letter_lifetime_ns
             )
+            others = {Verdict.NOTED: len(batch.reports), Verdict.REJECTED: already_dead}
+            count_spans(connection, batch.tenant_id, batch.accepted, Counter(verdicts) + Counter(others))
             return verdicts
 
         already_dead = len(batch.dead)
@@ -189,7 +200,7 @@ class Pipeline:
         calls = batch.calls[first:end]
         try:
             with connection.begin_nested():
-                return record_usage(connection, batch.tenant_id, calls, batch.received_at_ns, self._labels)
+                return record_calls(connection, batch.tenant_id, calls, batch.received_at_ns, self._labels)
         except Exception as error:
             if is_storage_outage(error):
                 raise

@@ -7,9 +7,10 @@ from sqlalchemy import Connection, Row
 
 from farebox_collector.ledger import dead_letters
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.intake import count_spans
 from farebox_collector.ledger.quality import keep_reports
 from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
+from farebox_collector.ledger.usage import record_calls
 from farebox_collector.reading import SpanReader
 from farebox_collector.records import NotBillable, QualityReport, Rejected
 from farebox_collector.verdicts import Verdict
@@ -38,9 +39,12 @@ def _retry(connection: Connection, reader: SpanReader, letter: Row[Any], labels:
         return Retried(letter.id, Verdict.REJECTED, reading.reason)
     dead_letters.remove(connection, letter.id)
     if isinstance(reading, NotBillable):
-        return Retried(letter.id, Verdict.NOT_BILLABLE, reading.reason)
-    if isinstance(reading, QualityReport):
+        verdict = Verdict.NOT_BILLABLE
+    elif isinstance(reading, QualityReport):
         keep_reports(connection, letter.tenant_id, [reading], letter.received_at_ns, labels)
-        return Retried(letter.id, Verdict.NOTED, "")
-    (verdict,) = record_usage(connection, letter.tenant_id, [reading], letter.received_at_ns, labels)
-    return Retried(letter.id, verdict, reading.reason)
+        verdict = Verdict.NOTED
+    else:
+        (verdict,) = record_calls(connection, letter.tenant_id, [reading], letter.received_at_ns, labels)
+    # It was accepted when it came; now it has another verdict.
+    count_spans(connection, letter.tenant_id, 0, {Verdict.REJECTED: -1, verdict: 1})
+    return Retried(letter.id, verdict, "" if isinstance(reading, QualityReport) else reading.reason)

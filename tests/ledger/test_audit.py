@@ -27,6 +27,7 @@ TAMPERINGS = {
     "days": "UPDATE usage_days SET errors = errors + 1",
     "wallet days": "UPDATE wallet_days SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",
     "totals": "UPDATE usage_totals SET requests = requests + 1",
+    "intake": "UPDATE intake_totals SET spans = spans + 1 WHERE outcome = 'accepted'",
 }
 
 
@@ -69,6 +70,8 @@ def test_each_check_finds_what_it_is_for(books: Database, check: str) -> None:
         ("DELETE FROM wallet_days", "wallet days"),
         ("DELETE FROM usage_records", "days"),
         ("DELETE FROM usage_records WHERE wallet = 'bob'", "wallet days"),
+        ("DELETE FROM usage_records WHERE verdict = 'unpriced'", "intake"),
+        ("DELETE FROM intake_totals WHERE outcome = 'charged'", "intake"),
         ("DELETE FROM postings WHERE id > 2", "balances"),
     ],
 )

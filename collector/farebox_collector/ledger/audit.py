@@ -166,6 +166,7 @@ CHECKS = (
     *(Check(*check) for check in CREDIT_CHECKS),
     *(Check(*check) for check in DAY_CHECKS),
     Check("totals", "running totals are the sums of the records"),
+    Check("intake", "spans that came to the books have a verdict each, and those that are kept are the records"),
 )
 
 

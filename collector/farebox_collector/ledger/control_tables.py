@@ -47,6 +47,16 @@ credit_totals = table(
     UniqueConstraint("tenant_id", "source"),
 )
 
+# Spans that came to the books, under `accepted` and under the verdict that each was given when it came.
+intake_totals = table(
+    "intake_totals",
+    identity(),
+    number("tenant_id"),
+    words("outcome"),
+    number("spans"),
+    UniqueConstraint("tenant_id", "outcome"),
+)
+
 quality_reports = table(
     "quality_reports",
     identity(),

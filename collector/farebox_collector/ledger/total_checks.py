@@ -4,13 +4,15 @@ One statement over all records would sort every one of them, for want of an inde
 sorted in memory, and what it comes to is a handful of sums.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 
 from sqlalchemy import Connection, func, select, text
 
+from farebox_collector.ledger.intake import ACCEPTED
 from farebox_collector.ledger.mismatches import Mismatch
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_records
+from farebox_collector.verdicts import STORED
 
 _STRETCH = 50_000
 _FIGURES = ("requests", "cost_nanousd", "charge_nanocredits", *TOKEN_COLUMNS)
@@ -24,10 +26,14 @@ _TOTALS = text(
     + ", ".join(f"sum((1 - 2 * reversed) * {name})" for name in _FIGURES)
     + " FROM usage_totals GROUP BY tenant_id, verdict"
 )
+_INTAKE = text("SELECT tenant_id, outcome, spans FROM intake_totals")
 
 
 def compare_totals(connection: Connection, progress: Callable[[int], None]) -> Iterator[Mismatch]:
-    """Yield where totals are not the sums of the records, a tenant and verdict. `progress` is told the records read."""
+    """Yield where totals are not the sums of the records, a tenant and verdict, and where the intake does not add up.
+
+    `progress` is told the records read.
+    """
     records: defaultdict[tuple[int, str], list[int]] = defaultdict(lambda: [0] * len(_FIGURES))
     ids = usage_records.c.id
     first, last = connection.execute(select(func.min(ids), func.max(ids))).one()
@@ -40,9 +46,29 @@ def compare_totals(connection: Connection, progress: Callable[[int], None]) -> I
         (tenant_id, verdict): [int(figure) for figure in figures]
         for tenant_id, verdict, *figures in connection.execute(_TOTALS)
     }
+    yield from _compare_intake(connection, records)
     for key in sorted({*records, *totals}):
         expected, found = records[key], totals.get(key, [0] * len(_FIGURES))
         off = [f"{name} {f - e:+}" for name, e, f in zip(_FIGURES, expected, found, strict=True) if e != f]
         if off:
             what = f"tenant {key[0]}, {key[1]}"
             yield Mismatch("totals", what, f"{expected[0]} records", f"{found[0]} requests, off by {', '.join(off)}")
+
+
+def _compare_intake(connection: Connection, records: Mapping[tuple[int, str], list[int]]) -> Iterator[Mismatch]:
+    """Accepted spans against their verdicts, and those that leave a record against the records."""
+    kept: Counter[int] = Counter()
+    for (tenant_id, _), figures in records.items():
+        kept[tenant_id] += figures[0]
+    counted: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    for tenant_id, outcome, spans in connection.execute(_INTAKE):
+        counted[tenant_id][outcome] = spans
+    for tenant_id in sorted({*kept, *counted}):
+        spans = counted[tenant_id]
+        accepted = spans.pop(ACCEPTED, 0)
+        # A correction gives a record another verdict, but neither adds nor takes away one.
+        stored = sum(spans.get(verdict, 0) for verdict in STORED)
+        if accepted != sum(spans.values()):
+            yield Mismatch("intake", f"tenant {tenant_id}", f"{accepted} spans", f"{sum(spans.values())} verdicts")
+        if stored != kept[tenant_id]:
+            yield Mismatch("intake", f"tenant {tenant_id}", f"{kept[tenant_id]} records", f"{stored} that were kept")

@@ -6,6 +6,7 @@ company a span arrives.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -17,6 +18,7 @@ from farebox_collector.ledger.actions import charge_actions_once
 from farebox_collector.ledger.corrections import Cause, charge_of, correct, cover
 from farebox_collector.ledger.entries import FACT_COLUMNS, RECORD_COLUMNS, Entry, SpanKey, facts_of, record_row
 from farebox_collector.ledger.holds import settle_holds
+from farebox_collector.ledger.intake import count_spans
 from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
 from farebox_collector.ledger.legs import legs_of
 from farebox_collector.ledger.one_charge import (
@@ -42,7 +44,20 @@ def record_usage(
     received_at_ns: int,
     labels: TotalLabels,
 ) -> list[Verdict]:
-    """Record one tenant's calls. Returns a verdict for each, in order."""
+    """Record one tenant's calls, and count them. Returns a verdict for each, in order."""
+    verdicts = record_calls(connection, tenant_id, calls, received_at_ns, labels)
+    count_spans(connection, tenant_id, len(calls), Counter(verdicts))
+    return verdicts
+
+
+def record_calls(
+    connection: Connection,
+    tenant_id: int,
+    calls: Sequence[PricedUsage],
+    received_at_ns: int,
+    labels: TotalLabels,
+) -> list[Verdict]:
+    """Record one tenant's calls; who calls this counts them. Returns a verdict for each, in order."""
     entries: dict[SpanKey, Entry] = {}
     for call in calls:
         entries.setdefault((call.usage.trace_id, call.usage.span_id), Entry(call))
