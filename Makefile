@@ -5,12 +5,13 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test bench-prices bench-replay torture observe backtest dashboards lint types docs record-dialects format lock clean
+.PHONY: help demo test bench-prices bench-replay bench-audit torture observe backtest dashboards lint types docs record-dialects format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
 	@echo "make demo ONCE=1  the same once, checked, with status 0 when the books are right"
 	@echo "make test         style, types, import direction and all tests"
+	@echo "make bench-audit  time and memory of the audit on N=1000000 records, and ingestion beside it"
 	@echo "make torture      try to lose or double money: some ten minutes of faults on both databases"
 	@echo "make observe      Prometheus and Alertmanager with our rules, beside the demo; Ctrl-C ends them"
 	@echo "make backtest     run the alert rules over sixty days of known incidents: some ten minutes"
@@ -33,6 +34,9 @@ bench-prices: $(INSTALLED)
 
 bench-replay: $(INSTALLED)
 	$(VENV_PYTHON) benchmarks/replay.py $(ARGS)
+
+bench-audit: $(INSTALLED)
+	$(VENV_PYTHON) benchmarks/audit.py --records $(or $(N),1000000) $(ARGS)
 
 torture: $(INSTALLED)
 	$(VENV_PYTHON) tests/torture/run.py $(ARGS)

@@ -27,17 +27,21 @@ class Served(Collector):
         log: Path,
         fail: str = "",
         clock_offset_s: int = 0,
+        full_while: Path | None = None,
         environment: Mapping[str, str] | None = None,
         **settings: object,
     ) -> None:
         self.fail = fail
         self.clock_offset_s = clock_offset_s
+        self._full_while = full_while
         self._environment = environment or {}
         super().__init__(url if url.startswith("postgresql") else Path(url.removeprefix("sqlite:///")), log, **settings)
 
     def command(self) -> list[str]:
         """As in the base class, with another program."""
         options = ["--fail", self.fail, "--clock-offset-s", str(self.clock_offset_s)]
+        if self._full_while is not None:
+            options += ["--full-while", str(self._full_while)]
         return [sys.executable, str(SERVE), "--database-url", self.database_url, *options]
 
     def environment(self) -> dict[str, str]:

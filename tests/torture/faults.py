@@ -30,6 +30,7 @@ FAULTS = (
     Fault("COMMIT cut off", faults_storage.commit_cut, (POSTGRESQL,)),
     Fault("replicas crosswise", faults_storage.replicas_in_opposite_order, (POSTGRESQL,)),
     Fault("disk full", faults_storage.disk_full, (SQLITE,)),
+    Fault("no more pages", faults_storage.no_more_pages, (SQLITE,)),
     Fault("database locked", faults_storage.database_locked, (SQLITE,)),
     Fault("sent again, torn apart", faults_content.sent_again),
     Fault("same span, other content", faults_content.conflicts),

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -99,25 +99,36 @@ def replicas_in_opposite_order(world: World) -> Result:
 
 def disk_full(world: World) -> Result:
     """The disk fills up under load: clients are told to come again, and are taken as soon as there is room."""
-    tries = world.tries(full=5, short=1)
-    recovery_s = 0.0
     with _small_disk(world) as (fill, make_room):
         world.serve()
         try:
-            with Load(world):
-                for _ in range(tries):
-                    world.wait_acknowledged(world.chosen.randrange(1, 20))
-                    fill()
-                    refused = world.retries
-                    world.wait_for(lambda refused=refused: world.retries >= refused + 4, "refusals on a full disk")  # type: ignore[misc]
-                    world.lost()
-                    make_room()
-                    freed_at = time.monotonic()
-                    world.wait_acknowledged(1)
-                    recovery_s = max(recovery_s, time.monotonic() - freed_at)
-            return world.result(tries, recovery_s)
+            return _fill_up(world, fill, make_room)
         finally:
             world.close()
+
+
+def no_more_pages(world: World) -> Result:
+    """SQLite may not add a page to the books any more (`max_page_count`): the same, within what the disk would hold."""
+    full = world.directory / "full"
+    world.serve(full_while=full)
+    return _fill_up(world, full.touch, full.unlink)
+
+
+def _fill_up(world: World, fill: Callable[[], object], make_room: Callable[[], object]) -> Result:
+    tries = world.tries(full=5, short=1)
+    recovery_s = 0.0
+    with Load(world):
+        for _ in range(tries):
+            world.wait_acknowledged(world.chosen.randrange(1, 20))
+            fill()
+            refused = world.retries
+            world.wait_for(lambda refused=refused: world.retries >= refused + 4, "refusals without room")  # type: ignore[misc]
+            world.lost()
+            make_room()
+            freed_at = time.monotonic()
+            world.wait_acknowledged(1)
+            recovery_s = max(recovery_s, time.monotonic() - freed_at)
+    return world.result(tries, recovery_s)
 
 
 @contextmanager

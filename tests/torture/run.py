@@ -113,27 +113,30 @@ def figures(row: Row) -> str:
     """The result in words."""
     if row.result is None:
         return "could not be finished"
-    tried, lost, off, mismatches, _ = row.result
-    return f"tried {tried:,}, L={lost} D={off} A={mismatches}"
+    tried, lost, off, mismatches, _, ratio = row.result
+    waited = "" if ratio is None else f", p99 of bystanders {ratio:.2f} of what it is without"
+    return f"tried {tried:,}, L={lost} D={off} A={mismatches}{waited}"
 
 
 def cells(row: Row) -> tuple[str, ...]:
     """A row as text."""
     if row.result is None:
-        return row.fault, row.database, "", "broken", "broken", "broken", ""
-    tried, lost, off, mismatches, recovery_s = row.result
+        return row.fault, row.database, "", "broken", "broken", "broken", "", ""
+    tried, lost, off, mismatches, recovery_s, ratio = row.result
     shown = "" if recovery_s is None else f"{recovery_s:.1f} s"
-    return row.fault, row.database, f"{tried:,}", str(lost), str(off), str(mismatches), shown
+    waited = "" if ratio is None else f"{ratio:.2f}"
+    return row.fault, row.database, f"{tried:,}", str(lost), str(off), str(mismatches), shown, waited
 
 
-HEADINGS = ("fault", "database", "times", "L", "D", "A", "back within")
+HEADINGS = ("fault", "database", "times", "L", "D", "A", "back within", "p99")
 
 
 def table(rows: Sequence[Row], seed: int) -> Table:
     """The table for the terminal."""
     shown = Table(
         title=f"make torture, seed {seed}",
-        caption="L acknowledged spans lost, D nano-USD and nanocredits off, A mismatches of the audit: all must be 0",
+        caption="L acknowledged spans lost, D nano-USD and nanocredits off, A mismatches of the audit: all must be 0;"
+        " p99 of bystanders during the fault, by their normal one: at most 2",
     )
     for heading in HEADINGS:
         shown.add_column(heading, justify="left" if heading in ("fault", "database") else "right")

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from farebox_collector import assembly, logs
@@ -22,6 +23,7 @@ from farebox_collector.pipeline import Pipeline
 from farebox_collector.settings import Settings
 from sqlalchemy import Connection
 
+_MOST_PAGES = 1_073_741_823
 FAILPOINTS = ("before_commit", "after_commit", "before_acknowledgement")
 
 
@@ -55,6 +57,20 @@ def wrap_transactions(database: type, point: Failpoint) -> None:
     database.transaction = transaction  # type: ignore[attr-defined]
 
 
+def limit_pages(full: Path) -> None:
+    """While this file exists the books in SQLite get no further page, by `max_page_count`, which is a connection's."""
+    original = SqliteDatabase.transaction
+
+    @contextmanager
+    def transaction(self: Any) -> Iterator[Connection]:
+        with original(self) as connection:
+            # It never goes below what there is.
+            connection.exec_driver_sql(f"PRAGMA max_page_count={1 if full.exists() else _MOST_PAGES}")
+            yield connection
+
+    SqliteDatabase.transaction = transaction  # type: ignore[method-assign]
+
+
 def wrap_acknowledgement(point: Failpoint) -> None:
     """Pass the point between the commit, which is known by now, and the answer."""
     original: Callable[..., Awaitable[Any]] = Pipeline.accept
@@ -74,6 +90,7 @@ def main() -> None:
     parser.add_argument("--database-url", required=True)
     parser.add_argument("--fail", default="", help="a failpoint and at which pass, such as before_commit:3")
     parser.add_argument("--clock-offset-s", type=int, default=0)
+    parser.add_argument("--full-while", type=Path, help="SQLite's books may not grow while this file exists")
     arguments = parser.parse_args()
     name, _, passes = arguments.fail.partition(":")
     if name and name not in FAILPOINTS:
@@ -82,6 +99,8 @@ def main() -> None:
     wrap_transactions(SqliteDatabase, point)
     wrap_transactions(PostgresqlDatabase, point)
     wrap_acknowledgement(point)
+    if arguments.full_while is not None:
+        limit_pages(arguments.full_while)
 
     def announce(listening: assembly.Listening) -> None:
         point.armed = True

@@ -23,6 +23,7 @@ from spans import SpanSpec, json_body, llm_span, protobuf_body
 WALLETS = 17
 EVENTS = ("chat.reply", "search", "agent.step")
 PATIENCE_S = 60
+MOST_P99_RATIO = 2
 RETRYABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 Key = tuple[bytes, bytes]
@@ -77,11 +78,14 @@ class Result(NamedTuple):
     audit_mismatches: int
     recovery_s: float | None
     """The longest time from the fault until the next acknowledgement."""
+    p99_ratio: float | None = None
+    """The bystanders' p99 during the fault, by what it is without; where it was taken, it may be twice that."""
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was lost, doubled or left contradictory."""
-        return not (self.lost_spans or self.off_nano or self.audit_mismatches)
+        """Whether nothing was lost, doubled or left contradictory, and nobody was made to wait."""
+        late = self.p99_ratio is not None and self.p99_ratio > MOST_P99_RATIO
+        return not (self.lost_spans or self.off_nano or self.audit_mismatches or late)
 
 
 class World:
@@ -117,6 +121,8 @@ class World:
         self.refusals: list[str] = []
         self.retries = 0
         self.acknowledgements = 0
+        self.waits_s: list[float] = []
+        """How long each acknowledgement took, in the order they came."""
         self.changed = threading.Condition()
         self._batches = 0
         self._lost: set[Key] = set()
@@ -195,8 +201,11 @@ class World:
     def send(self, collector: Collector, calls: Sequence[Call], transport: str = "grpc") -> None:
         """Send once and log the acknowledgement. Raises NotNow and Refused."""
         spans = [call.span for call in calls]
-        post(collector, json_body(spans) if transport == "json" else protobuf_body(spans), transport)
+        body = json_body(spans) if transport == "json" else protobuf_body(spans)
+        sent_at = time.monotonic()
+        post(collector, body, transport)
         with self.changed:
+            self.waits_s.append(time.monotonic() - sent_at)
             self.acknowledged |= {call.key for call in calls}
             self.acknowledgements += 1
             self.changed.notify_all()
@@ -268,7 +277,9 @@ class World:
             off += abs(exported - sum(row[column] for row in records.values()))
         return int(off)
 
-    def result(self, tried: int, recovery_s: float | None = None, resend: bool = True) -> Result:
+    def result(
+        self, tried: int, recovery_s: float | None = None, resend: bool = True, p99_ratio: float | None = None
+    ) -> Result:
         """Send what is there again in another company, and take the three figures."""
         if resend:
             again = sorted(self.calls.values())
@@ -280,7 +291,12 @@ class World:
         if self.refusals:
             raise Broken(f"good spans were refused for good: {self.refusals[0]}")
         mismatches = self.books.mismatches(through_the_command=not self.short)
-        return Result(tried, self.lost(), self.off(), len(mismatches), recovery_s)
+        return Result(tried, self.lost(), self.off(), len(mismatches), recovery_s, p99_ratio)
+
+
+def p99(waits_s: Sequence[float]) -> float:
+    """The 99th percentile."""
+    return sorted(waits_s)[int(0.99 * len(waits_s))]
 
 
 class Load:
