@@ -19,6 +19,7 @@ _KEY = ("tenant_id", "outcome")
 
 def count_spans(connection: Connection, tenant_id: int, accepted: int, verdicts: Mapping[Verdict, int]) -> None:
     """Add spans of a tenant and their verdicts. The last thing in a transaction: these rows are everybody's."""
-    counts: dict[str, int] = {ACCEPTED: accepted, **verdicts}
+    counts: dict[str, int] = {ACCEPTED: accepted}
+    counts.update({str(verdict): spans for verdict, spans in verdicts.items()})
     rows = [(tenant_id, outcome, spans) for outcome, spans in sorted(counts.items()) if spans]
     bulk.insert_adding(connection, "intake_totals", _KEY, ("spans",), rows)
