@@ -51,7 +51,7 @@ def test_names_say_something() -> None:
 
 
 def test_nothing_names_this_machine_or_a_registry() -> None:
-    home = str(REPOSITORY.parent) + "/"
+    home = f"{REPOSITORY}/"
     # Put together here, or this file would name them.
     forbidden = [home, "pypi" + ".org", "pythonhosted" + ".org", "--index" + "-url", "--extra-index" + "-url"]
     for path in tracked():

@@ -36,10 +36,10 @@ ACKNOWLEDGE_FIRST = (
 MARK_APART = (
     Patch(
         "ledger/usage.py",
-        "    if recorded:\n        wallets = ",
+        "    if recorded:\n        charge_actions_once",
         '    connection.exec_driver_sql("COMMIT")\n'
         '    connection.exec_driver_sql("BEGIN")\n'
-        "    if recorded:\n        wallets = ",
+        "    if recorded:\n        charge_actions_once",
     ),
 )
 READ_AND_WRITE_BACK = (
