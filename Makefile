@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test bench-prices bench-replay bench-audit torture observe backtest dashboards lint types docs record-dialects format lock clean
+.PHONY: help demo test bench-prices bench-replay bench-audit bench-wallets torture observe backtest dashboards lint types docs record-dialects format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
@@ -18,6 +18,7 @@ help:
 	@echo "make dashboards   write the dashboards' JSON from their code"
 	@echo "make bench-prices time and memory of the price book"
 	@echo "make bench-replay time and memory of pricing history anew"
+	@echo "make bench-wallets  how long a hold takes on PostgreSQL, 50 clients of one wallet"
 	@echo "make docs         write the tables of the documentation from the code"
 	@echo "make record-dialects  record golden spans from the real emitters again (needs the network, npm and Node 20)"
 	@echo "make format       format the code"
@@ -49,6 +50,9 @@ backtest: $(INSTALLED)
 
 dashboards: $(INSTALLED)
 	$(VENV_PYTHON) -W ignore::DeprecationWarning dashboards/render.py
+
+bench-wallets: $(INSTALLED)
+	$(VENV_PYTHON) benchmarks/wallets.py $(ARGS)
 
 lint: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check .

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from farebox_collector.ledger import dead_letters
 from farebox_collector.ledger.audit import audit_all, audit_recent, last_transaction
@@ -11,6 +12,7 @@ from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.holds import MOST_EXPIRED_AT_ONCE, expire_holds
 from farebox_collector.ledger.locks import AUDITING
+from farebox_collector.ledger.lots import WALLETS_AT_ONCE, draw_up, wallets_to_draw
 from farebox_collector.ledger.mismatches import Mismatch
 from farebox_collector.ledger.watermarks import set_watermark, watermark
 from farebox_collector.settings import Settings
@@ -23,6 +25,8 @@ _AUDITED = "audited"
 _SOONER = 0.9
 """How much of its time must be gone for an audit to be due: rounds come a little early or late."""
 _SHOWN = 20
+_DRAWINGS = 100
+"""Most groups of wallets whose lots one round brings up to date."""
 
 _logger = logging.getLogger(__name__)
 
@@ -40,6 +44,7 @@ class Upkeep:
         """One round: what is due of the full audit, the recent audit and the purge."""
         self._database.transact(lambda connection: dead_letters.purge(connection, self._clock()))
         self._let_holds_expire()
+        self._draw_lots_up()
         with self._database.turn(AUDITING) as mine:
             if mine:
                 self._audit_what_is_due()
@@ -48,6 +53,17 @@ class Upkeep:
         now_ns = self._clock()
         while self._database.transact(lambda connection: expire_holds(connection, now_ns)) == MOST_EXPIRED_AT_ONCE:
             pass
+
+    def _draw_lots_up(self) -> None:
+        """Bring the lots up to the balances, wallet after wallet, each in a transaction of its own."""
+        now_ns = self._clock()
+        for _ in range(_DRAWINGS):
+            with self._database.reading() as connection:
+                behind = wallets_to_draw(connection, now_ns)
+            for tenant_id, wallet in behind:
+                self._database.transact(partial(draw_up, tenant_id=tenant_id, wallet=wallet, at_ns=now_ns))
+            if len(behind) < WALLETS_AT_ONCE:
+                return
 
     def _audit_what_is_due(self) -> None:
         with self._database.reading() as connection:

@@ -19,6 +19,9 @@ TAMPERINGS = {
     "actions": "INSERT INTO charged_actions (tenant_id, wallet, event, action_id, calls, share_nanocredits,"
     " floor_nanocredits) VALUES (1, 'ada', 'chat', 'run', 1, 0, 5)",
     "holds": "UPDATE accounts SET held_nano = 1 WHERE name = 'ada'",
+    "lots": "UPDATE lots SET recognised_nanousd = 1",
+    "drawn": "UPDATE lots SET remaining_nano = remaining_nano - 1",
+    "deferred": "UPDATE lots SET price_nanousd = price_nanousd + 1",
     "calls": "UPDATE accounts SET charged_calls = 2 WHERE name = 'bob'",
     "charges": "UPDATE usage_records SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",
     "costs": "UPDATE usage_records SET cost_nanousd = cost_nanousd + 1 WHERE wallet = 'ada'",

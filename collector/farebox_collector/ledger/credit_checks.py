@@ -28,7 +28,44 @@ _HOLDS = """
     GROUP BY tenant_id, name HAVING sum(open) <> sum(held)
 """
 
+_LOTS = """
+    SELECT 'lot ' || l.id, (l.amount_nano + coalesce(sum(m.amount_nano), 0)) || ' left, '
+           || coalesce(sum(m.recognised_nanousd), 0) || ' recognised, ' || coalesce(sum(m.returned_nanousd), 0)
+           || ' returned', l.remaining_nano || ' left, ' || l.recognised_nanousd || ' recognised, '
+           || l.returned_nanousd || ' returned'
+    FROM lots l LEFT JOIN lot_moves m ON m.lot_id = l.id
+    GROUP BY l.id, l.amount_nano, l.remaining_nano, l.recognised_nanousd, l.returned_nanousd, l.price_nanousd
+    HAVING l.remaining_nano <> l.amount_nano + coalesce(sum(m.amount_nano), 0) OR l.remaining_nano < 0
+        OR l.recognised_nanousd <> coalesce(sum(m.recognised_nanousd), 0)
+        OR l.returned_nanousd <> coalesce(sum(m.returned_nanousd), 0)
+        OR (l.remaining_nano = 0 AND l.price_nanousd <> l.recognised_nanousd + l.returned_nanousd)
+"""
+_DRAWN = """
+    SELECT 'wallet ' || a.name, a.drawn_balance_nano || ', then ' || coalesce((SELECT sum(p.amount_nano) FROM postings p
+           WHERE p.account_id = a.id AND p.id > a.drawn_posting_id), 0),
+           (coalesce(l.remaining, 0) - a.overdraft_nano) || ', then ' || (a.balance_nano - a.drawn_balance_nano)
+    FROM accounts a LEFT JOIN (SELECT tenant_id, wallet, sum(remaining_nano) AS remaining FROM lots
+        GROUP BY tenant_id, wallet) l ON l.tenant_id = a.tenant_id AND l.wallet = a.name
+    WHERE a.kind = 'wallet' AND (coalesce(l.remaining, 0) - a.overdraft_nano <> a.drawn_balance_nano
+        OR a.balance_nano - a.drawn_balance_nano <> coalesce((SELECT sum(p.amount_nano) FROM postings p
+           WHERE p.account_id = a.id AND p.id > a.drawn_posting_id
+           AND (a.drawn_posting_id > 0 OR p.transaction_id NOT IN (SELECT id FROM transactions WHERE kind = 'deposit'))
+        ), 0))
+"""
+_DEFERRED = """
+    SELECT 'tenant ' || tenant_id, -sum(owed), sum(deferred)
+    FROM (
+        SELECT tenant_id, price_nanousd - recognised_nanousd - returned_nanousd AS owed, 0 AS deferred FROM lots
+        UNION ALL
+        SELECT tenant_id, 0, balance_nano FROM accounts WHERE kind = 'deferred'
+    ) both_sides
+    GROUP BY tenant_id HAVING sum(owed) + sum(deferred) <> 0
+"""
+
 CREDIT_CHECKS = (
     ("actions", "an action with a floor is charged that, or the sum of its calls' shares where it is more", _ACTIONS),
     ("holds", "what is held of a wallet is the sum of its open holds", _HOLDS),
+    ("lots", "a lot is what came into it less its moves, and its price is deferred, revenue or returned", _LOTS),
+    ("drawn", "a wallet's balance is what its lots have left, less overdraft, and what it moved since", _DRAWN),
+    ("deferred", "deferred revenue is the price of the credits that are still to be used", _DEFERRED),
 )

@@ -57,3 +57,48 @@ Index(
     sqlite_where=holds.c.state == "open",
     postgresql_where=holds.c.state == "open",
 )
+
+# Where a wallet's credits come from, and what of each is left; see `lots`.
+lots = table(
+    "lots",
+    identity(),
+    number("tenant_id"),
+    words("wallet"),
+    number("transaction_id", nullable=True),
+    words("origin"),
+    number("amount_nano"),
+    number("remaining_nano"),
+    # What went back or away unused; the rest of what is gone was used up or expired.
+    number("taken_nano"),
+    # What was paid for all of it; what of that became revenue, and what went back or away.
+    number("price_nanousd"),
+    number("recognised_nanousd"),
+    number("returned_nanousd"),
+    number("priority"),
+    number("promotional"),
+    number("expires_at_ns", nullable=True),
+    number("created_at_ns"),
+)
+Index("ix_lots_wallet", lots.c.tenant_id, lots.c.wallet, lots.c.id)
+Index("ix_lots_transaction_id", lots.c.transaction_id)
+Index(
+    "ix_lots_expires_at_ns",
+    lots.c.expires_at_ns,
+    sqlite_where=lots.c.remaining_nano > 0,
+    postgresql_where=lots.c.remaining_nano > 0,
+)
+
+# Every change of a lot: appended, never altered.
+lot_moves = table(
+    "lot_moves",
+    identity(),
+    number("tenant_id"),
+    number("lot_id"),
+    number("transaction_id", nullable=True),
+    words("kind"),
+    number("amount_nano"),
+    number("recognised_nanousd"),
+    number("returned_nanousd"),
+    number("recorded_at_ns"),
+)
+Index("ix_lot_moves_lot_id", lot_moves.c.lot_id, lot_moves.c.id)

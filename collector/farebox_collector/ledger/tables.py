@@ -147,8 +147,11 @@ accounts = _table(
     _number("spent_nano", default=0),
     _number("charged_calls", default=0),
     _number("last_activity_ns", nullable=True),
-    # What open holds set aside of a wallet.
+    # On hold; what usage took beyond all lots; balance and newest posting when the lots were last drawn up.
     _number("held_nano", default=0),
+    _number("overdraft_nano", default=0),
+    _number("drawn_balance_nano", default=0),
+    _number("drawn_posting_id", default=0),
     UniqueConstraint("tenant_id", "kind", "name", "commodity"),
 )
 
@@ -159,6 +162,7 @@ transactions = _table(
     _text("kind"),
     _number("recorded_at_ns"),
     _text("memo"),
+    _text("metadata", default=""),
 )
 
 postings = _table(
@@ -236,8 +240,7 @@ usage_records = _table(
     _number("charge_nanocredits", nullable=True),
     _text("price_version_ids"),
     _number("rule_version_id", nullable=True),
-    # What the call alone comes to where its action is charged as one, NULL where the call is charged by itself.
-    _number("action_share_nanocredits", nullable=True),
+    _number("action_share_nanocredits", nullable=True),  # NULL where the call is charged by itself
     # What a record says of its money is what its newest correction made of it; this is how many there were.
     _number("corrections", default=0),
     UniqueConstraint("tenant_id", "trace_id", "span_id"),

@@ -1,20 +1,12 @@
 """Deposits: credits put into a wallet, once for each idempotency key."""
 
-import json
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection
 
-from farebox_collector.ledger import bulk
-from farebox_collector.ledger.credit_tables import idempotency_keys
-from farebox_collector.ledger.journal import ISSUED_ACCOUNT, Leg, balance, open_transaction, post, wallet_account
-from farebox_collector.ledger.tables import transactions
-from farebox_collector.ledger.totals import add_credits
-from farebox_collector.money import MAX_SUM_NANO, AmountError
+from farebox_collector.ledger.movements import IdempotencyConflict, Kind, Movement, move
 
-DEPOSIT = "deposit"
-
-_KEY_COLUMNS = ("tenant_id", "key", "request", "transaction_id")
+__all__ = ["Deposited", "IdempotencyConflict", "deposit"]
 
 
 class Deposited(NamedTuple):
@@ -27,10 +19,6 @@ class Deposited(NamedTuple):
     """True when this key had been used for this very deposit before, and nothing changed."""
 
 
-class IdempotencyConflict(Exception):
-    """The idempotency key was used before, for another request."""
-
-
 def deposit(
     connection: Connection,
     tenant_id: int,
@@ -40,37 +28,9 @@ def deposit(
     at_ns: int,
     memo: str = "",
 ) -> Deposited:
-    """Put credits into a wallet. The amount must be positive. Raises IdempotencyConflict, and AmountError when the
-    tenant's deposits would no longer fit the books.
-
-    The key is claimed before anything is posted, so that of two at once one waits and then finds it taken.
-    """
+    """Put credits into a wallet, without saying what was paid for them. Raises what `movements.move` raises."""
     if amount_nanocredits <= 0:
         raise ValueError("a deposit is positive")
-    if balance(connection, tenant_id, ISSUED_ACCOUNT) - amount_nanocredits < -MAX_SUM_NANO:
-        raise AmountError("too large: all deposits together would be out of range")
-    request = json.dumps({"deposit": wallet, "amount_nanocredits": amount_nanocredits, "memo": memo})
-    transaction_id = open_transaction(connection, tenant_id, DEPOSIT, at_ns, memo)
-    claim = (tenant_id, idempotency_key, request, transaction_id)
-    repeated = not bulk.insert_ignoring_conflicts(connection, "idempotency_keys", _KEY_COLUMNS, [claim])
-    if repeated:
-        connection.execute(delete(transactions).where(transactions.c.id == transaction_id))
-        transaction_id = _earlier(connection, tenant_id, idempotency_key, request)
-    else:
-        legs = [
-            Leg(wallet_account(wallet), amount_nanocredits),
-            Leg(ISSUED_ACCOUNT, -amount_nanocredits),
-        ]
-        post(connection, tenant_id, transaction_id, at_ns, legs, active=frozenset({wallet}))
-        add_credits(connection, tenant_id, DEPOSIT, amount_nanocredits)
-    return Deposited(transaction_id, balance(connection, tenant_id, wallet_account(wallet)), repeated)
-
-
-def _earlier(connection: Connection, tenant_id: int, idempotency_key: str, request: str) -> int:
-    keys = idempotency_keys.c
-    earlier = connection.execute(
-        select(keys.request, keys.transaction_id).where(keys.tenant_id == tenant_id, keys.key == idempotency_key)
-    ).one()
-    if earlier.request != request:
-        raise IdempotencyConflict(idempotency_key)
-    return int(earlier.transaction_id)
+    movement = Movement(Kind.DEPOSIT, wallet, amount_nanocredits, memo=memo)
+    made = move(connection, tenant_id, movement, idempotency_key, at_ns)
+    return Deposited(made.transaction_id, made.balance_nanocredits, made.repeated)

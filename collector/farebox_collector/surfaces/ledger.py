@@ -13,7 +13,19 @@ from farebox_collector.surfaces.context import Amount, Context, Name
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES
 
-LedgerType = Literal["deposit", "charge", "refund", "adjustment", "withdrawal"]
+LedgerType = Literal[
+    "deposit",
+    "charge",
+    "correction",
+    "grant",
+    "promotion",
+    "allowance",
+    "adjustment",
+    "refund",
+    "withdrawal",
+    "transfer",
+    "expiry",
+]
 
 
 class Links(BaseModel):

@@ -1,0 +1,354 @@
+"""Lots: where a wallet's credits come from, and which of them its usage has used up.
+
+Recording usage moves the balance alone. Which lot paid is worked out later, under the lock of the wallet's account:
+what the lots have more than the balance says was used since they were last drawn on, and is drawn in the documented
+order: priority, earliest expiry, promotional before paid, oldest. What no lot is left for is overdraft, and the next
+lot pays it first. Hence balance = remaining of all lots − overdraft, whenever a wallet is drawn up.
+
+As credits that were paid for are used, their price becomes revenue. Usage after a lot's expiry never draws on it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, update
+
+from farebox_collector.ledger.credit_tables import lot_moves, lots
+from farebox_collector.ledger.journal import WALLET, Account, Leg, open_transaction, post, wallet_account
+from farebox_collector.ledger.tables import accounts, postings, transactions
+from farebox_collector.money import Commodity, round_half_even
+
+DEFERRED_ACCOUNT = Account("deferred", "", Commodity.USD)
+"""What was paid for credits that are not used yet, as a negative figure."""
+REVENUE_ACCOUNT = Account("revenue", "", Commodity.USD)
+"""What was paid for credits that usage used up, as a negative figure."""
+BREAKAGE_ACCOUNT = Account("breakage", "", Commodity.USD)
+"""What was paid for credits that expired, as a negative figure."""
+EXPIRED_ACCOUNT = Account("expired", "", Commodity.CREDIT)
+"""Credits that expired."""
+
+EXPIRY, RECOGNITION = "expiry", "recognition"
+WALLETS_AT_ONCE = 50
+_USED_UP_LOTS = 1_000
+
+
+class Lot:
+    """A lot while its wallet is locked."""
+
+    def __init__(self, row: Row[Any]) -> None:
+        self.row = row
+        self.remaining: int = row.remaining_nano
+        self.recognised: int = row.recognised_nanousd
+        self.returned: int = row.returned_nanousd
+        """What of the price went back, or to another wallet's lot, with credits that were not used."""
+        self.taken: int = row.taken_nano
+        """Credits that went back or away unused."""
+        self.moves: list[dict[str, Any]] = []
+
+    @property
+    def used(self) -> int:
+        """Credits that were used up or expired."""
+        return int(self.row.amount_nano) - self.taken - self.remaining
+
+    def draw(self, amount: int, kind: str, at_ns: int) -> int:
+        """Use credits up, or with a negative amount give them back; returns the revenue of it in nano-USD."""
+        self.remaining -= amount
+        price, whole = self.row.price_nanousd, self.row.amount_nano
+        # The last credits bring what is left of the price, so that rounding loses nothing.
+        recognised = round_half_even(price * self.used, whole) if self.remaining else price - self.returned
+        revenue, self.recognised = recognised - self.recognised, recognised
+        self._note(kind, -amount, revenue, 0, at_ns)
+        return int(revenue)
+
+    def take(self, amount: int, kind: str, at_ns: int) -> int:
+        """Take unused credits out of the lot; returns their part of the price in nano-USD."""
+        self.remaining -= amount
+        self.taken += amount
+        price, whole = self.row.price_nanousd, self.row.amount_nano
+        returned = round_half_even(price * self.taken, whole) if self.remaining else price - self.recognised
+        part, self.returned = returned - self.returned, returned
+        self._note(kind, -amount, 0, part, at_ns)
+        return int(part)
+
+    def _note(self, kind: str, amount: int, recognised: int, returned: int, at_ns: int) -> None:
+        self.moves.append(
+            {
+                "tenant_id": self.row.tenant_id,
+                "lot_id": self.row.id,
+                "kind": kind,
+                "amount_nano": amount,
+                "recognised_nanousd": recognised,
+                "returned_nanousd": returned,
+                "recorded_at_ns": at_ns,
+            }
+        )
+
+    def order(self) -> tuple[int, bool, int, bool, int]:
+        """Where the lot stands in the order of drawing."""
+        expiry = self.row.expires_at_ns
+        return self.row.priority, expiry is None, expiry or 0, not self.row.promotional, self.row.id
+
+
+class NewLot(NamedTuple):
+    """A lot that comes into a wallet."""
+
+    origin: str
+    amount_nano: int
+    price_nanousd: int = 0
+    """What was paid for all of it."""
+    priority: int = 100
+    """Lower is drawn first."""
+    promotional: bool = False
+    expires_at_ns: int | None = None
+
+
+class WalletLots:
+    """The lots of one wallet, locked and drawn up to now; `close` writes what became of them."""
+
+    def __init__(self, connection: Connection, tenant_id: int, wallet: str, at_ns: int) -> None:
+        self._connection = connection
+        self.tenant_id, self.wallet, self._at_ns = tenant_id, wallet, at_ns
+        self._legs: list[Leg] = []
+        self._account = self._lock()
+        self.balance: int = self._account.balance_nano
+        self.held: int = self._account.held_nano
+        self.overdraft: int = self._account.overdraft_nano
+        self.lots = self._load()
+        self._draw_up()
+
+    def _lock(self) -> Row[Any]:
+        columns = accounts.c
+        query = (
+            select(accounts)
+            .where(columns.tenant_id == self.tenant_id, columns.kind == WALLET, columns.name == self.wallet)
+            .with_for_update()
+        )
+        found = self._connection.execute(query).first()
+        if found is None:
+            # A wallet that is new gets its account here.
+            post(self._connection, self.tenant_id, 0, self._at_ns, [], active=frozenset({self.wallet}))
+            found = self._connection.execute(query).one()
+        return found
+
+    def _load(self) -> list[Lot]:
+        """Lots with something left, in the order of drawing."""
+        return sorted(map(Lot, self._connection.execute(self._query().where(lots.c.remaining_nano > 0))), key=Lot.order)
+
+    def _query(self) -> Select[Any]:
+        return select(lots).where(lots.c.tenant_id == self.tenant_id, lots.c.wallet == self.wallet)
+
+    def _load_used_up(self) -> None:
+        """Lots that returned credits may go back to, besides those with something left."""
+        known = {lot.row.id for lot in self.lots}
+        table = lots.c
+        rows = self._connection.execute(
+            self._query()
+            .where(table.remaining_nano == 0, or_(table.expires_at_ns.is_(None), table.expires_at_ns > self._at_ns))
+            .order_by(table.id.desc())
+            .limit(_USED_UP_LOTS)
+        )
+        self.lots = sorted([*self.lots, *(Lot(row) for row in rows if row.id not in known)], key=Lot.order)
+
+    def _draw_up(self) -> None:
+        """Draw what was used since the last time, letting lots expire on the way."""
+        used = sum(lot.remaining for lot in self.lots) - self.overdraft - self.balance
+        ends = {lot.row.expires_at_ns for lot in self.lots if lot.remaining and lot.row.expires_at_ns is not None}
+        drawn = 0
+        for end_ns in sorted(end for end in ends if end <= self._at_ns):
+            before = used - self._used_since(end_ns)
+            self._draw(before - drawn, end_ns)
+            drawn = before
+            self._expire(end_ns)
+        self._draw(used - drawn, self._at_ns)
+
+    def _used_since(self, moment_ns: int) -> int:
+        leg, made = postings.c, transactions.c
+        amount = self._connection.execute(
+            select(func.coalesce(func.sum(leg.amount_nano), 0))
+            .join(transactions, made.id == leg.transaction_id)
+            .where(
+                leg.account_id == self._account.id,
+                leg.id > self._account.drawn_posting_id,
+                made.recorded_at_ns >= moment_ns,
+            )
+        ).scalar_one()
+        return -int(amount)
+
+    def _draw(self, amount: int, at_ns: int) -> None:
+        """Draw on the lots that live at a moment, in order; or give back, to the overdraft and those drawn last."""
+        revenue = self._give_back(-amount) if amount < 0 else 0
+        living = [lot for lot in self.lots if lot.row.expires_at_ns is None or at_ns <= lot.row.expires_at_ns]
+        for lot in living:
+            part = min(lot.remaining, amount)
+            if part > 0:
+                revenue += lot.draw(part, "draw", self._at_ns)
+                amount -= part
+        self.overdraft += max(amount, 0)
+        self._recognise(revenue, REVENUE_ACCOUNT)
+
+    def _give_back(self, amount: int) -> int:
+        """Credits that a correction returned: they pay the overdraft, then go back where they were drawn last."""
+        back = min(self.overdraft, amount)
+        self.overdraft -= back
+        amount -= back
+        if not amount:
+            return 0
+        self._load_used_up()
+        revenue = 0
+        for lot in reversed(self.lots):
+            part = min(lot.used, amount)
+            if part > 0 and (lot.row.expires_at_ns is None or lot.row.expires_at_ns > self._at_ns):
+                revenue += lot.draw(-part, "return", self._at_ns)
+                amount -= part
+        if amount:
+            self._insert(NewLot("returned", amount), None)
+        return revenue
+
+    def _expire(self, end_ns: int) -> None:
+        for lot in self.lots:
+            if lot.row.expires_at_ns is not None and lot.row.expires_at_ns <= end_ns and lot.remaining:
+                amount = lot.remaining
+                self._recognise(lot.draw(amount, "expire", self._at_ns), BREAKAGE_ACCOUNT)
+                self.balance -= amount
+                self._legs += [Leg(wallet_account(self.wallet), -amount), Leg(EXPIRED_ACCOUNT, amount)]
+
+    def _recognise(self, nanousd: int, account: Account) -> None:
+        if nanousd:
+            self._legs += [Leg(DEFERRED_ACCOUNT, nanousd), Leg(account, -nanousd)]
+
+    def available(self) -> int:
+        """What can be taken out: the balance less what is held."""
+        return self.balance - self.held
+
+    def add(self, lot: NewLot, transaction_id: int | None) -> int:
+        """Put a lot into the wallet, whose balance its posting moves; it pays the overdraft first. Returns its id."""
+        made = self._insert(lot, transaction_id)
+        self.balance += lot.amount_nano
+        owed = min(self.overdraft, lot.amount_nano)
+        if owed:
+            self.overdraft -= owed
+            self._recognise(made.draw(owed, "draw", self._at_ns), REVENUE_ACCOUNT)
+        return int(made.row.id)
+
+    def take(self, amount: int, kind: str, lot_id: int | None = None) -> list[tuple[Lot, int, int]]:
+        """Take unused credits out of lots, in order or out of one; returns (lot, credits, part of the price) of each.
+
+        Raises ValueError where the lots have less.
+        """
+        parts = []
+        for lot in self.lots:
+            part = min(lot.remaining, amount)
+            if part > 0 and lot_id in (None, lot.row.id):
+                parts.append((lot, part, lot.take(part, kind, self._at_ns)))
+                amount -= part
+        if amount:
+            raise ValueError("the lots have less than that left")
+        self.balance -= sum(part for _, part, _ in parts)
+        return parts
+
+    def use(self, amount: int) -> None:
+        """Use credits up as usage would, for a posting that takes them out of the wallet."""
+        self._draw(amount, self._at_ns)
+        self.balance -= amount
+
+    def left_of(self, lot_id: int) -> int | None:
+        """What is left of a lot; None if the wallet has no such lot."""
+        for lot in self.lots:
+            if lot.row.id == lot_id:
+                return lot.remaining
+        known = self._connection.execute(self._query().where(lots.c.id == lot_id)).first()
+        return None if known is None else 0
+
+    def close(self) -> None:
+        """Write what became of the lots, post expiry and revenue, and note how far the wallet is drawn up."""
+        kind = EXPIRY if any(leg.account == EXPIRED_ACCOUNT for leg in self._legs) else RECOGNITION
+        transaction_id = None
+        if self._legs:
+            transaction_id = open_transaction(self._connection, self.tenant_id, kind, self._at_ns)
+            post(self._connection, self.tenant_id, transaction_id, self._at_ns, _summed(self._legs))
+        changed = [lot for lot in self.lots if lot.moves]
+        if changed:
+            self._connection.execute(_UPDATE, [_changed(lot) for lot in changed])
+            moves = [move | {"transaction_id": transaction_id} for lot in changed for move in lot.moves]
+            self._connection.execute(insert(lot_moves), moves)
+        newest = self._connection.execute(select(func.coalesce(func.max(postings.c.id), 0))).scalar_one()
+        self._connection.execute(
+            update(accounts)
+            .where(accounts.c.id == self._account.id)
+            .values(overdraft_nano=self.overdraft, drawn_balance_nano=self.balance, drawn_posting_id=newest)
+        )
+
+    def _insert(self, lot: NewLot, transaction_id: int | None) -> Lot:
+        row = self._connection.execute(
+            insert(lots)
+            .values(
+                tenant_id=self.tenant_id,
+                wallet=self.wallet,
+                transaction_id=transaction_id,
+                origin=lot.origin,
+                amount_nano=lot.amount_nano,
+                remaining_nano=lot.amount_nano,
+                taken_nano=0,
+                price_nanousd=lot.price_nanousd,
+                recognised_nanousd=0,
+                returned_nanousd=0,
+                priority=lot.priority,
+                promotional=int(lot.promotional),
+                expires_at_ns=lot.expires_at_ns,
+                created_at_ns=self._at_ns,
+            )
+            .returning(lots)
+        ).one()
+        made = Lot(row)
+        self.lots = sorted([*self.lots, made], key=Lot.order)
+        return made
+
+
+def draw_up(connection: Connection, tenant_id: int, wallet: str, at_ns: int) -> None:
+    """Bring the lots of a wallet up to its balance."""
+    WalletLots(connection, tenant_id, wallet, at_ns).close()
+
+
+def wallets_to_draw(connection: Connection, at_ns: int, limit: int = WALLETS_AT_ONCE) -> Sequence[tuple[int, str]]:
+    """(tenant_id, name) of wallets whose lots are behind their balance, or have one whose time is up."""
+    columns, table = accounts.c, lots.c
+    due = select(table.id).where(
+        table.tenant_id == columns.tenant_id,
+        table.wallet == columns.name,
+        table.remaining_nano > 0,
+        table.expires_at_ns <= at_ns,
+    )
+    behind = or_(columns.balance_nano != columns.drawn_balance_nano, due.exists())
+    query = select(columns.tenant_id, columns.name).where(columns.kind == WALLET, behind)
+    found = connection.execute(query.order_by(columns.tenant_id, columns.name).limit(limit))
+    return [(tenant_id, name) for tenant_id, name in found]
+
+
+def lots_of(connection: Connection, tenant_id: int, wallet: str, after_id: int, limit: int) -> Sequence[Row[Any]]:
+    """The lots of a wallet, oldest first, as they were when it was last drawn up."""
+    table = lots.c
+    query = select(lots).where(table.tenant_id == tenant_id, table.wallet == wallet, table.id > after_id)
+    return connection.execute(query.order_by(table.id).limit(limit)).all()
+
+
+def _summed(legs: Sequence[Leg]) -> list[Leg]:
+    sums: dict[Account, int] = {}
+    for leg in legs:
+        sums[leg.account] = sums.get(leg.account, 0) + leg.amount_nano
+    return [Leg(account, amount) for account, amount in sums.items() if amount]
+
+
+_CHANGED = ("remaining_nano", "taken_nano", "recognised_nanousd", "returned_nanousd")
+_UPDATE = (
+    update(lots).where(lots.c.id == bindparam("lot")).values({name: bindparam(f"new_{name}") for name in _CHANGED})
+)
+
+
+def _changed(lot: Lot) -> dict[str, int]:
+    return {
+        "lot": lot.row.id,
+        "new_remaining_nano": lot.remaining,
+        "new_taken_nano": lot.taken,
+        "new_recognised_nanousd": lot.recognised,
+        "new_returned_nanousd": lot.returned,
+    }
