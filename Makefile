@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test bench-prices bench-replay bench-audit bench-wallets torture observe backtest dashboards lint types docs record-dialects format lock clean
+.PHONY: help demo test bench bench-prices bench-replay bench-audit bench-wallets torture observe backtest dashboards lint types docs record-dialects format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
@@ -16,6 +16,7 @@ help:
 	@echo "make observe      Prometheus and Alertmanager with our rules, beside the demo; Ctrl-C ends them"
 	@echo "make backtest     run the alert rules over sixty days of known incidents: some ten minutes"
 	@echo "make dashboards   write the dashboards' JSON from their code"
+	@echo "make bench        the price book and replay, one after the other"
 	@echo "make bench-prices time and memory of the price book"
 	@echo "make bench-replay time and memory of pricing history anew"
 	@echo "make bench-wallets  how long a hold takes on PostgreSQL, 50 clients of one wallet"
@@ -29,6 +30,8 @@ demo: $(INSTALLED)
 
 test: lint types $(INSTALLED)
 	$(VENV_PYTHON) -m pytest -q -n 2 --dist worksteal
+
+bench: bench-prices bench-replay
 
 bench-prices: $(INSTALLED)
 	$(VENV_PYTHON) benchmarks/prices.py $(ARGS)
