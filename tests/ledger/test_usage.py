@@ -155,7 +155,7 @@ def test_nested_spans_without_response_id_are_one_call(
 def test_nested_spans_of_different_calls_are_both_charged(database: Database) -> None:
     outer = call(1, buckets=None, verdict=Verdict.UNMETERED)
     assert record(database, outer, call(2, parent=1), call(3, parent=1, model="other")) == [
-        Verdict.UNMETERED,
+        Verdict.COVERED,  # the call of its model within it has its usage
         CHARGED,
         CHARGED,
     ]
