@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from farebox_collector.commands.tenants import TenantName, tenant_id_of
 from farebox_collector.commands.terminal import (
     AsJson,
     DatabaseUrl,
@@ -19,7 +20,6 @@ from farebox_collector.commands.terminal import (
 from farebox_collector.ledger.simulation import charges_by
 from farebox_collector.moments import format_ns, to_ns
 from farebox_collector.money import format_nano
-from farebox_collector.records import DEFAULT_TENANT_ID
 
 _COLUMNS = ("event", "wallet", "model", "provider", "dept", "project")
 
@@ -28,6 +28,7 @@ def charges(
     month: Annotated[str | None, typer.Option(help="Such as 2026-04, in UTC; this month by default.")] = None,
     by: Annotated[str, typer.Option(help=f"One of {', '.join(_COLUMNS)}.")] = "event",
     limit: Limit = 100,
+    tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -36,7 +37,7 @@ def charges(
         raise Stop(f"--by is one of {', '.join(_COLUMNS)}")
     from_ns, to_ns_ = _month(month)
     with reading_books(database_url) as connection:
-        rows = charges_by(connection, DEFAULT_TENANT_ID, by, from_ns, to_ns_, limit)
+        rows = charges_by(connection, tenant_id_of(connection, tenant), by, from_ns, to_ns_, limit)
     name = format_ns(from_ns)[:7]
     if as_json:
         shown = [

@@ -25,14 +25,12 @@ from farebox_collector.commands.terminal import (
     writable_books,
 )
 from farebox_collector.ledger import price_gaps, statements
-from farebox_collector.ledger.exchange_rates import load_rates
-from farebox_collector.ledger.prices import MANUAL, set_price
+from farebox_collector.ledger.prices import MANUAL, state_price
 from farebox_collector.moments import format_ns
-from farebox_collector.pricing.currencies import USD, in_usd
+from farebox_collector.pricing.currencies import USD
 from farebox_collector.pricing.price_csv import hours_of_day
 from farebox_collector.records import STANDARD, CatalogueRow
 from farebox_collector.surfaces.prices import Price, show_price
-from farebox_collector.units import can_have_price
 
 app = typer.Typer(help="The price book: what providers charge us.", no_args_is_help=True)
 app.command("import")(price_imports.import_command)
@@ -98,8 +96,6 @@ def set_command(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Set one price from a moment on. What was charged before stays as it was; imports leave it alone."""
-    if not can_have_price(unit):
-        raise Stop(f"{unit!r} is no unit of the price book; one of your own begins with x_")
     price = positive_decimal(price_per_1k)
     try:
         daily = hours_of_day(hours)
@@ -107,9 +103,8 @@ def set_command(
             provider, model, unit, over_input_tokens, *daily, Decimal(0), moment_ns(valid_from), None, condition.lower()
         )
         with closing(writable_books(database_url)) as database, database.transaction() as connection:
-            row = in_usd(bare, price, currency.upper(), load_rates(connection))
             tenant_id = tenant_id_of(connection, tenant) if tenant else None
-            change = set_price(connection, row, author, time.time_ns(), tenant_id)
+            change = state_price(connection, bare, price, currency.upper(), author, time.time_ns(), tenant_id)
     except ValueError as error:
         raise Stop(str(error)) from None
     out.print(f"{change.added} price version added, {change.closed} closed (source: {MANUAL} {author}).")

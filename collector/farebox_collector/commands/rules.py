@@ -4,10 +4,11 @@ import time
 from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from farebox_collector.commands.tenants import TenantName, tenant_id_of
 from farebox_collector.commands.terminal import (
     AsJson,
     DatabaseUrl,
@@ -23,15 +24,13 @@ from farebox_collector.commands.terminal import (
 )
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger import simulation, statements
+from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.rules import RuleAuthorship, RuleOverlap, set_rule
 from farebox_collector.moments import format_ns
-from farebox_collector.money import format_nano
-from farebox_collector.pricing.rules import COST_PLUS, FLAT, PER_1K_TOKENS, BadRule, RuleTerms, describe, rule_terms
-from farebox_collector.records import DEFAULT_TENANT_ID
+from farebox_collector.pricing.rules import COST_PLUS, FLAT, PER_1K_TOKENS, BadRule, RuleTerms, describe
+from farebox_collector.surfaces.rules import show_outcome, show_rule, stated_terms
 
 app = typer.Typer(help="Charge rules: what an event costs its wallet.", no_args_is_help=True)
-
-_DAY_NS = 86_400 * 10**9
 
 Event = Annotated[str, typer.Argument(help="Event, such as chat.reply; * is every event without a rule.")]
 Multiplier = Annotated[str | None, typer.Option(help="Charge the provider's cost times this, such as 1.5.")]
@@ -45,15 +44,17 @@ Output = Annotated[str | None, typer.Option("--output", help="Credits for 1,000 
 
 
 @app.command("list")
-def list_command(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+def list_command(tenant: TenantName = "default", database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Every version of every charge rule."""
-    _show_versions(None, database_url, as_json)
+    _show_versions(None, tenant, database_url, as_json)
 
 
 @app.command("history")
-def history_command(event: Event, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+def history_command(
+    event: Event, tenant: TenantName = "default", database_url: DatabaseUrl = None, as_json: AsJson = False
+) -> None:
     """Every version of one event's rule, with who set it and why."""
-    _show_versions(event, database_url, as_json)
+    _show_versions(event, tenant, database_url, as_json)
 
 
 @app.command("set")
@@ -71,6 +72,7 @@ def set_command(
         datetime | None, typer.Option("--from", help="When it begins, in UTC; now by default.")
     ] = None,
     valid_to: Annotated[datetime | None, typer.Option("--to", help="When it ends, in UTC; * is charged then.")] = None,
+    tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
     """Charge an event by other terms from now or a later moment on. The version before stays in the books."""
@@ -83,7 +85,7 @@ def set_command(
             version = database.transact(
                 lambda connection: set_rule(
                     connection,
-                    DEFAULT_TENANT_ID,
+                    tenant_id_of(connection, tenant),
                     event,
                     terms,
                     RuleAuthorship(author, reason),
@@ -110,6 +112,7 @@ def simulate_command(
     days: Annotated[int, typer.Option(min=1, max=366, help="How far to look back.")] = 30,
     by: Annotated[str, typer.Option(help="event or wallet.")] = "event",
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Most rows to print.")] = 50,
+    tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -122,7 +125,7 @@ def simulate_command(
     with reading_books(database_url) as connection, progress_bar("simulating") as progress:
         try:
             result = simulation.simulate(
-                connection, DEFAULT_TENANT_ID, event, terms, now_ns - days * _DAY_NS, now_ns, progress
+                connection, tenant_id_of(connection, tenant), event, terms, now_ns - days * DAY_NS, now_ns, progress
             )
         except BadRule as error:
             raise Stop(str(error)) from None
@@ -132,8 +135,8 @@ def simulate_command(
             {
                 "days": days,
                 "rule": describe(terms),
-                "by_event": [_outcome(name, row) for name, row in result.by_event.items()],
-                "by_wallet": [_outcome(name, row) for name, row in result.by_wallet.items()],
+                "by_event": [show_outcome(name, row).model_dump() for name, row in result.by_event.items()],
+                "by_wallet": [show_outcome(name, row).model_dump() for name, row in result.by_wallet.items()],
             }
         )
         return
@@ -141,28 +144,25 @@ def simulate_command(
     headings = ("credits charged", "credits proposed", "credits more", "USD cost", "USD earned", "USD proposed")
     table = figure_table(title, by, "calls", *headings)
     for name, row in sorted(rows.items(), key=lambda item: -item[1].proposed_nanocredits)[:limit]:
-        shown = _outcome(name, row)
-        figures = ("charged_credits", "proposed_credits", "difference_credits", "cost_usd", "earned_usd")
-        table.add_row(name, f"{row.calls:,}", *(shown[figure] for figure in (*figures, "proposed_usd")))
+        shown = show_outcome(name, row)
+        credits = shown.charged_credits, shown.proposed_credits, shown.difference_credits
+        table.add_row(name, f"{row.calls:,}", *credits, shown.cost_usd, shown.earned_usd, shown.proposed_usd)
     out.print(table)
 
 
-def _show_versions(event: str | None, database_url: str | None, as_json: bool) -> None:
+def _show_versions(event: str | None, tenant: str, database_url: str | None, as_json: bool) -> None:
     with reading_books(database_url) as connection:
-        rows = [
-            _rule(row)
-            for row in statements.charge_rules_of(connection, DEFAULT_TENANT_ID)
-            if event is None or row.event == event
-        ]
+        rows = statements.charge_rules_of(connection, tenant_id_of(connection, tenant), event or "")
+    rules = [show_rule(row) for row in rows]
     if as_json:
-        print_json(rows)
+        print_json([rule.model_dump() for rule in rules])
         return
-    if event is not None and not rows:
+    if event is not None and not rules:
         raise Stop(f"{event!r} never had a rule of its own: * is charged")
     table = figure_table("Charge rules", "event", "rule", "from", "to", "author", "reason")
-    for row in rows:
-        since = "" if row["valid_from"].startswith("1970") else row["valid_from"][:19]
-        table.add_row(row["event"], row["charge"], since, (row["valid_to"] or "")[:19], row["author"], row["reason"])
+    for rule in rules:
+        since = "" if rule.valid_from.startswith("1970") else rule.valid_from[:19]
+        table.add_row(rule.event, rule.charge, since, (rule.valid_to or "")[:19], rule.author, rule.reason)
     out.print(table)
 
 
@@ -190,11 +190,7 @@ def _terms(
     if flat is not None:
         return RuleTerms(FLAT, flat_credits=_figure(flat))
     if asked[PER_1K_TOKENS]:
-        figures = {name: _figure(text) for name, text in tokens.items() if text}
-        if cached_credits is None:
-            # Whoever names no price for cached tokens charges them like the others.
-            figures["cached_credits_per_1k"] = figures.get("input_credits_per_1k", Decimal(0))
-        return RuleTerms(PER_1K_TOKENS, **figures)
+        return stated_terms(PER_1K_TOKENS, {name: _figure(text) for name, text in tokens.items() if text})
     if multiplier is None:
         raise Stop("--minimum goes with --multiplier")
     least = Decimal(0) if minimum is None else _figure(minimum)
@@ -208,33 +204,3 @@ def _figure(text: str) -> Decimal:
 def _require_event(event: str) -> None:
     if not event or not is_clean(event):
         raise Stop(f"an event's name has 1 to {MAX_TEXT} printable characters")
-
-
-def _rule(row: Any) -> dict[str, Any]:
-    figures = {name: getattr(row, name) for name in RuleTerms._fields if name != "kind"}
-    terms = rule_terms(row.kind, figures)
-    return {
-        "version_id": row.id,
-        "event": row.event,
-        "kind": row.kind,
-        "charge": describe(terms),
-        **figures,
-        "usd_per_credit": row.usd_per_credit,
-        "valid_from": format_ns(row.valid_from_ns),
-        "valid_to": None if row.valid_to_ns is None else format_ns(row.valid_to_ns),
-        "author": row.author,
-        "reason": row.reason,
-    }
-
-
-def _outcome(name: str, row: simulation.Outcome) -> dict[str, Any]:
-    return {
-        "name": name,
-        "calls": row.calls,
-        "charged_credits": format_nano(row.charged_nanocredits),
-        "proposed_credits": format_nano(row.proposed_nanocredits),
-        "difference_credits": format_nano(row.proposed_nanocredits - row.charged_nanocredits),
-        "cost_usd": format_nano(row.cost_nanousd),
-        "earned_usd": format_nano(row.earned_nanousd),
-        "proposed_usd": format_nano(row.proposed_nanousd),
-    }

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from farebox_collector.commands.tenants import TenantName, tenant_id_of
 from farebox_collector.commands.terminal import (
     AsJson,
     DatabaseUrl,
@@ -23,16 +24,17 @@ from farebox_collector.ledger import statements
 from farebox_collector.ledger.wallets import IdempotencyConflict, deposit
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
-from farebox_collector.records import DEFAULT_TENANT_ID
 
 app = typer.Typer(help="Wallets: what customers pay from.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_command(limit: Limit = 100, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+def list_command(
+    limit: Limit = 100, tenant: TenantName = "default", database_url: DatabaseUrl = None, as_json: AsJson = False
+) -> None:
     """Wallets with what is left and what was spent."""
     with reading_books(database_url) as connection:
-        rows = statements.wallets(connection, DEFAULT_TENANT_ID, limit=limit)
+        rows = statements.wallets(connection, tenant_id_of(connection, tenant), limit=limit)
     if as_json:
         print_json([_wallet(row) for row in rows])
         return
@@ -44,11 +46,14 @@ def list_command(limit: Limit = 100, database_url: DatabaseUrl = None, as_json: 
 
 
 @app.command("show")
-def show_command(wallet: str, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+def show_command(
+    wallet: str, tenant: TenantName = "default", database_url: DatabaseUrl = None, as_json: AsJson = False
+) -> None:
     """One wallet, and what moved it last."""
     with reading_books(database_url) as connection:
-        row = statements.wallet(connection, DEFAULT_TENANT_ID, wallet)
-        moves = statements.ledger(connection, DEFAULT_TENANT_ID, wallet, limit=10)
+        tenant_id = tenant_id_of(connection, tenant)
+        row = statements.wallet(connection, tenant_id, wallet)
+        moves = statements.ledger(connection, tenant_id, wallet, limit=10)
     if row is None:
         raise Stop(f"there is no wallet {wallet!r}")
     if as_json:
@@ -66,6 +71,7 @@ def deposit_command(
     amount_credits: Annotated[str, typer.Argument(help="Credits, with at most nine decimals.")],
     key: Annotated[str, typer.Option(help="Idempotency key: the same deposit again under it changes nothing.")],
     memo: Annotated[str, typer.Option(help="What it is for; shown in the ledger.")] = "",
+    tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
     """Put credits into a wallet. While a collector runs on these books, use its HTTP API instead."""
@@ -80,7 +86,9 @@ def deposit_command(
     with closing(writable_books(database_url)) as database:
         try:
             made = database.transact(
-                lambda connection: deposit(connection, DEFAULT_TENANT_ID, wallet, amount, key, time.time_ns(), memo)
+                lambda connection: deposit(
+                    connection, tenant_id_of(connection, tenant), wallet, amount, key, time.time_ns(), memo
+                )
             )
         except IdempotencyConflict:
             raise Stop(f"the key {key!r} was used before, for another deposit") from None

@@ -13,9 +13,13 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.exchange_rates import load_rates
 from farebox_collector.ledger.tables import price_imports, price_versions, priced_models
+from farebox_collector.pricing.currencies import USD, in_usd, is_currency
+from farebox_collector.pricing.price_lists import price_problem
 from farebox_collector.pricing.revision import PriceList, Revision, Slot, by_slot, revise
 from farebox_collector.records import CatalogueRow, PricedModel, PriceVersion
+from farebox_collector.units import can_have_price
 
 MANUAL = "manual"
 """The source of prices that somebody set one by one."""
@@ -85,6 +89,29 @@ def set_price(
         raise ValueError("a price is positive; a model without one is kept as unpriced, never as free")
     stated = PriceList([row], MANUAL, author, whole=False, dated=True, tenant_id=tenant_id)
     return import_prices(connection, stated, [exact_model(row.provider, row.model)], row.valid_from_ns, at_ns)
+
+
+def state_price(
+    connection: Connection,
+    row: CatalogueRow,
+    price_per_1k: Decimal,
+    currency: str,
+    author: str,
+    at_ns: int,
+    tenant_id: int | None = None,
+) -> BookChange:
+    """`set_price` for what a person stated: any currency with a rate, and a price and a unit that the book can take.
+
+    The price in `row` does not matter. Raises ValueError with the reason, and OverlappingHours.
+    """
+    if not can_have_price(row.unit):
+        raise ValueError(f"{row.unit!r} is no unit of the price book; one of your own begins with x_")
+    if currency != USD and not is_currency(currency):
+        raise ValueError(f"{currency!r} is no currency: three letters, such as EUR")
+    reason = price_problem(price_per_1k, allow_free=False)
+    if reason:
+        raise ValueError(reason)
+    return set_price(connection, in_usd(row, price_per_1k, currency, load_rates(connection)), author, at_ns, tenant_id)
 
 
 def exact_model(provider: str, model: str) -> PricedModel:

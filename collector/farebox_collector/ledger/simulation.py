@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, func, select
 
 from farebox_collector.ledger.actions import ActionKey, ActionSums
+from farebox_collector.ledger.day_tables import usage_days
+from farebox_collector.ledger.days import day_of
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, charge_rules, tenants, usage_records
 from farebox_collector.money import round_half_even
 from farebox_collector.pricing.rules import EVERY_OTHER_EVENT, RuleTerms, exact_terms, require_chargeable, share
@@ -106,6 +108,18 @@ def simulate(
         by_wallet.add(wallet, charged, proposed, cost)
     progress(total, total)
     return Simulated(by_event.outcomes(Fraction(usd_per_credit)), by_wallet.outcomes(Fraction(usd_per_credit)))
+
+
+def calls_at_most(connection: Connection, tenant_id: int, from_ns: int, to_ns: int) -> int:
+    """How many charged calls the days of [from, to) have: what simulating that time looks at, or a little more."""
+    table = usage_days.c
+    calls = select(func.coalesce(func.sum(table.requests), 0)).where(
+        table.tenant_id == tenant_id,
+        table.day >= day_of(from_ns),
+        table.day <= day_of(max(from_ns, to_ns - 1)),
+        table.verdict == Verdict.CHARGED,
+    )
+    return int(connection.execute(calls).scalar_one())
 
 
 def charges_by(

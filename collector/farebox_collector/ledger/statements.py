@@ -168,12 +168,29 @@ def price_versions_by_id(connection: Connection, ids: Sequence[int]) -> Sequence
     return connection.execute(select(price_versions).where(price_versions.c.id.in_(ids))).all()
 
 
-def charge_rules_of(connection: Connection, tenant_id: int) -> Sequence[Row[Any]]:
-    """All versions of a tenant's charge rules, by event and start."""
+def charge_rules_of(
+    connection: Connection,
+    tenant_id: int,
+    event: str = "",
+    at_ns: int | None = None,
+    after: tuple[str, int] | None = None,
+    limit: int | None = None,
+) -> Sequence[Row[Any]]:
+    """Versions of a tenant's charge rules by event and start: all, one event's, or those that hold at a moment.
+
+    `after` is the event and start of the last one before a page.
+    """
     table = charge_rules.c
-    return connection.execute(
-        select(charge_rules).where(table.tenant_id == tenant_id).order_by(table.event, table.valid_from_ns)
-    ).all()
+    query = select(charge_rules).where(table.tenant_id == tenant_id)
+    if event:
+        query = query.where(table.event == event)
+    if at_ns is not None:
+        holds = or_(table.valid_to_ns.is_(None), table.valid_to_ns > at_ns)
+        query = query.where(table.valid_from_ns <= at_ns, holds)
+    if after is not None:
+        name, from_ns = after
+        query = query.where(or_(table.event > name, and_(table.event == name, table.valid_from_ns > from_ns)))
+    return connection.execute(query.order_by(table.event, table.valid_from_ns).limit(limit)).all()
 
 
 def charge_rule(connection: Connection, rule_version_id: int) -> Row[Any] | None:

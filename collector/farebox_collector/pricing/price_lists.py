@@ -57,7 +57,7 @@ def price_problem(price: Decimal, *, allow_free: bool) -> str:
     if price < 0:
         return f"the price {price} is below zero"
     if price == 0 and not allow_free:
-        return "the price is zero: calls would be free (--allow-free takes it as that)"
+        return "the price is zero: calls would be free (an import takes it as that with --allow-free)"
     if price > MAX_USD_PER_1K or len(price.as_tuple().digits) > MAX_DIGITS:
         return "the price is out of range"
     return ""

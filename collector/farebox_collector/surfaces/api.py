@@ -21,6 +21,7 @@ from farebox_collector.surfaces import (
     problems,
     replays,
     reports,
+    rules,
     usage,
     wallets,
 )
@@ -32,6 +33,7 @@ KNOWN_BY_OTHER_MEANS: frozenset[str] = frozenset()
 
 _READER = needs(Scope.READ, Scope.ADMIN)
 _WALLETS = needs(Scope.READ, Scope.WALLETS, of_one_wallet=True)
+_ASKER = needs(Scope.READ, Scope.READ)
 _REPORTER = needs(Scope.READ, Scope.INGEST)
 _HOLDS = needs(Scope.READ, Scope.WALLETS)
 _ADMIN = needs(Scope.ADMIN, Scope.ADMIN)
@@ -45,6 +47,8 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...]
     (ledger.router, _WALLETS),
     (usage.router, _READER),
     (prices.router, _READER),
+    (rules.simulation_router, _ASKER),
+    (rules.router, _READER),
     (costs.router, _READER),
     (budgets.router, _READER),
     (alerts.router, _READER),

@@ -1,15 +1,47 @@
 """The price book: what held at a moment, and prices set by hand."""
 
+from decimal import Decimal
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from farebox_collector.ledger import statements
+from farebox_collector.ledger.prices import MANUAL, OverlappingHours, state_price
 from farebox_collector.moments import format_ns
+from farebox_collector.pricing.price_csv import hours_of_day
+from farebox_collector.records import DEFAULT_TENANT_ID, STANDARD, CatalogueRow
 from farebox_collector.surfaces.context import Context, Name, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
-from farebox_collector.surfaces.problems import RESPONSES
+from farebox_collector.surfaces.problems import RESPONSES, ApiError
+
+_MAX_NAME = 150
+
+
+class PriceRequest(BaseModel):
+    """A price to set from a moment on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    provider: Name = Field(min_length=1, max_length=_MAX_NAME, description="As the price book names it.")
+    model: Name = Field(min_length=1, max_length=_MAX_NAME, description="A new one is matched by its exact name.")
+    unit: Name = Field(max_length=100, description="`input`, `cache_read`, `output`, …; one of your own begins `x_`.")
+    price_per_1k: str = Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,18})?$", description="The price of 1,000; positive.")
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="Made US dollars by the rate of `valid_from`.")
+    valid_from: AwareDatetime | None = Field(None, description="From when (default: now).")
+    over_input_tokens: int = Field(0, ge=0, lt=10**12, description="For calls with more input tokens than this.")
+    condition: Name = Field(STANDARD, min_length=1, max_length=40, description="For calls of this service tier.")
+    hours: str = Field("", max_length=20, description="For these hours of the day, UTC.", examples=["22:00-06:00"])
+    negotiated: bool = Field(False, description="For this tenant alone. Only the tenant `default` sets list prices.")
+    author: Name = Field("api", min_length=1, max_length=200, description="Who sets it; kept with the price.")
+
+
+class PriceChange(BaseModel):
+    """What setting a price changed in the book."""
+
+    added: int = Field(description="Price versions.")
+    closed: int = Field(description="Price versions that end where the new one begins.")
+    source: str
 
 
 class Price(BaseModel):
@@ -35,7 +67,7 @@ class Price(BaseModel):
 
 
 def router(context: Context) -> APIRouter:
-    """The endpoint /v1/prices."""
+    """The endpoints under /v1/prices."""
     routes = APIRouter(prefix="/v1/prices", tags=["prices"], responses=RESPONSES)
 
     @routes.get("")
@@ -52,6 +84,30 @@ def router(context: Context) -> APIRouter:
         with context.database.reading() as connection:
             rows = statements.price_versions_at(connection, context.tenant_id, at_ns, provider, model, after, limit + 1)
         return page(rows, limit, show_price, lambda row: (row.id,))
+
+    @routes.post("", status_code=201)
+    def create_price(request: PriceRequest) -> PriceChange:
+        """Set one price from a moment on. What was charged before stays as it was; imports leave it alone."""
+        if not request.negotiated and context.tenant_id != DEFAULT_TENANT_ID:
+            raise ApiError(403, "only the tenant `default` sets list prices, which hold for all; yours is `negotiated`")
+        now_ns = context.clock()
+        from_ns = now_ns if request.valid_from is None else moment_ns(request.valid_from)
+        name = request.provider, request.model, request.unit, request.over_input_tokens
+        tenant_id = context.tenant_id if request.negotiated else None
+        price = Decimal(request.price_per_1k)
+        try:
+            hours = hours_of_day(request.hours)
+            row = CatalogueRow(*name, *hours, Decimal(0), from_ns, None, request.condition.lower())
+            change = context.database.transact(
+                lambda connection: state_price(
+                    connection, row, price, request.currency, request.author, now_ns, tenant_id
+                )
+            )
+        except OverlappingHours as error:
+            raise ApiError(409, str(error)) from None
+        except ValueError as error:
+            raise ApiError(422, str(error)) from None
+        return PriceChange(added=change.added, closed=change.closed, source=f"{MANUAL} {request.author}")
 
     return routes
 
