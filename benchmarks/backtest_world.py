@@ -1,4 +1,5 @@
-"""Sixty days of a made-up product, always the same: seasons, growth, noise, launches, and forty known incidents.
+"""Sixty days of a made-up product: seasons, growth, noise, launches, and forty known incidents. A seed makes one world,
+always the same.
 
 Everything is counted in steps of two minutes. What comes out is what a collector would export: counters that grow.
 """
@@ -17,6 +18,11 @@ QUIET_DAYS = 22
 """Three weeks to learn from; incidents begin after them."""
 INCIDENTS = 40
 KINDS = ("price_change", "cache_off", "runaway_agent", "prompt_growth", "model_swap", "leaked_key", "threefold")
+
+TUNED = 7
+"""The seed of the world that the rules were tuned on."""
+HELD_OUT = (101, 202)
+"""Seeds of worlds that nobody looked at while the rules were tuned."""
 
 _HOUR = 60 // STEP_MIN
 _DAY = 24 * _HOUR
@@ -91,9 +97,9 @@ LAUNCHES = (
 """A product launch, a campaign of an afternoon, a slow rise."""
 
 
-def incidents() -> list[Incident]:
+def incidents(seed: int = TUNED) -> list[Incident]:
     """Forty incidents, none of which touches another of the same product."""
-    chance = random.Random(7)
+    chance = random.Random(seed)
     made: list[Incident] = []
     free_from = [QUIET_DAYS * _DAY] * len(PRODUCTS)
     span = (STEPS - QUIET_DAYS * _DAY - 12 * _HOUR) // INCIDENTS
@@ -130,10 +136,10 @@ class Step(NamedTuple):
     price_factor: float
 
 
-def history() -> Iterator[list[Step]]:
+def history(seed: int = TUNED) -> Iterator[list[Step]]:
     """The steps of all products, one list a step."""
-    chance = random.Random(11)
-    happening = incidents()
+    chance = random.Random(seed + 4)
+    happening = incidents(seed)
     drift = [0.0] * len(PRODUCTS)
     for step in range(STEPS):
         row = []

@@ -19,6 +19,7 @@ PROMETHEUS = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 BOOKS = models.DataSourceRef(type_val="grafana-postgresql-datasource", uid="${books}")
 MIXED = models.DataSourceRef(type_val="datasource", uid="-- Mixed --")
 SPENT = ("event", "provider", "model", "dept", "project", "task")
+PRICED = ("provider", "model", "tier", "kind")
 SERVED = ("provider", "model", "route", "region")
 ON_THESE = 'job=~"$job", instance=~"$instance"'
 GREEN, YELLOW, RED = "green", "yellow", "red"
@@ -48,12 +49,16 @@ class Sql(variants.Dataquery):
 
 
 class Query(NamedTuple):
-    """One line of a panel: PromQL and how its series are called; `instant` is one value at the end of the range."""
+    """One line of a panel: PromQL and how its series are called; `instant` is one value at the end of the range.
+
+    In a table it is a column, and `unit` its unit where that is not the panel's.
+    """
 
     expr: str
     legend: str = "__auto"
     instant: bool = False
     exemplars: bool = False
+    unit: str = ""
 
 
 def rate(metric: str, labels: Sequence[str], by: Sequence[str] = (), matching: str = "", window: str = "") -> str:
@@ -259,9 +264,13 @@ class Sheet:
         made = table.Panel()
         if len(queries) > 1:
             made = made.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
-        if not isinstance(queries[0], Sql):
-            hidden = {"excludeByName": {"Time": True}}
-            made = made.with_transformation(models.DataTransformerConfig(id_val="organize", options=hidden))
+        columns = _columns(queries)
+        if columns:
+            options = {"excludeByName": {"Time": True}, "renameByName": columns}
+            made = made.with_transformation(models.DataTransformerConfig(id_val="organize", options=options))
+        for query in queries:
+            if isinstance(query, Query) and query.unit:
+                made = made.override_by_name(query.legend, [models.DynamicConfigValue("unit", query.unit)])
         if sort_by:
             made = made.sort_by([common.TableSortByFieldState().display_name(sort_by).desc(True)])
         self._place(made, title, description, unit, queries, ((None, GREEN),), width, 8)
@@ -302,6 +311,13 @@ class Sheet:
     def _next_line(self) -> None:
         self._y += self._height
         self._x = self._height = 0
+
+
+def _columns(queries: Sequence[Query | Sql]) -> dict[str, str]:
+    """How Grafana calls the value of each query, and how we do."""
+    values = ["Value"] if len(queries) == 1 else [f"Value #{letter}" for letter in string.ascii_uppercase]
+    named = zip(values, queries, strict=False)
+    return {value: query.legend for value, query in named if isinstance(query, Query)}
 
 
 def _target(query: Query, letter: str, as_table: bool) -> prometheus.Dataquery:

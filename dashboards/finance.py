@@ -5,6 +5,7 @@ from __future__ import annotations
 from building import (
     GREEN,
     ON_THESE,
+    PRICED,
     RED,
     SPENT,
     YELLOW,
@@ -28,6 +29,7 @@ _COST = "farebox_cost_usd_total"
 _CHARGED = "farebox_charged_credits_total"
 _CREDIT = f"on () group_left () max(farebox_credit_usd{{{ON_THESE}}})"
 _SHOWN = "priced_at_ns >= $__unixEpochFrom() * 1000000000 AND priced_at_ns < $__unixEpochTo() * 1000000000"
+_IN, _OUT = "(input|cache).*", "(output|reasoning).*"
 _GAIN = ((None, RED), (0.0, YELLOW), (0.2, GREEN))
 
 
@@ -46,6 +48,18 @@ def _revenue(*by: str) -> str:
 
 def _tokens(*by: str) -> str:
     return over_range("farebox_tokens_total", (*SPENT, "kind"), by, f'{_M}, kind!="reasoning"')
+
+
+def _per_1k(kinds: str = ".+") -> str:
+    """What 1,000 tokens of some kinds cost over the time shown, by model."""
+    chosen, models = f'{matching(("provider", "model"))}, kind=~"{kinds}"', ("provider", "model")
+    cost = over_range("farebox_token_cost_usd_total", PRICED, models, chosen)
+    return f"1000 * {cost} / ({over_range('farebox_priced_tokens_total', PRICED, models, chosen)} > 0)"
+
+
+def _list_price(kind: str) -> str:
+    chosen = f'{matching(("provider", "model"))}, kind="{kind}"'
+    return gauge("farebox_list_price_usd_per_1k", ("provider", "model"), chosen)
 
 
 def _an_hour(metric: str, *by: str) -> str:
@@ -153,9 +167,9 @@ def _costs(sheet: Sheet) -> None:
         "Which projects and tasks?",
         "The ten dearest over the time shown, net of corrections.",
         "currencyUSD",
-        Query(f"topk(10, {_cost('project', 'task')})"),
+        Query(f"topk(10, {_cost('project', 'task')})", "cost"),
         width=6,
-        sort_by="Value",
+        sort_by="cost",
     )
 
 
@@ -176,32 +190,31 @@ def _worth(sheet: Sheet) -> None:
             GROUP BY r.event ORDER BY profit_usd LIMIT 20
             """
         ),
+        width=12,
         sort_by="profit_usd",
     )
-    list_price = gauge("farebox_list_price_usd_per_1k", ("model", "kind"), 'model=~"$model", kind=~"input|output"')
-    sheet.lines(
+    sheet.table(
         "What do 1,000 tokens cost, by model?",
-        "Blended cost of 1,000 tokens, between the list prices of input and output.",
+        "What 1,000 tokens cost over the time shown, all together and by direction, beside the list prices of now. All"
+        " events and departments. Below the list: the cache, or a negotiated price. Above: long contexts, a tier.",
         "currencyUSD",
-        Query(
-            f"1000 * {rate(_COST, SPENT, ('model',), _M)} / ("
-            f"""{rate("farebox_tokens_total", (*SPENT, "kind"), ("model",), f'{_M}, kind!="reasoning"')} > 0)""",
-            "{{model}} paid",
-        ),
-        Query(list_price, "{{model}} {{kind}}, list"),
+        Query(_per_1k(), "blended"),
+        Query(_per_1k(_IN), "in"),
+        Query(_list_price("input"), "in, list"),
+        Query(_per_1k(_OUT), "out"),
+        Query(_list_price("output"), "out, list"),
+        width=12,
+        sort_by="blended",
     )
-    kinds = (*SPENT, "kind")
-    at_list = (
-        f"sum by (provider, model) (sum by (provider, model, kind) (max by ({', '.join(kinds)})"
-        f' (increase(farebox_tokens_total{{{ON_THESE}, {_M}, kind!="reasoning"}}[6h]))) / 1000'
-        f" * on (provider, model, kind) max by (provider, model, kind) (farebox_list_price_usd_per_1k{{{ON_THESE}}}))"
-    )
-    paid = f"sum by (provider, model) (max by ({', '.join(SPENT)}) (increase({_COST}{{{ON_THESE}, {_M}}}[6h])))"
     sheet.lines(
         "Do we pay the list price?",
-        "What six hours cost against the price book's base prices: 0 is just that, 2 % is an alert.",
+        "What six hours of standard calls cost against the list prices that hold now: 0 is just that, 2 % is an alert.",
         "percentunit",
-        Query(f"{paid} / ({at_list} > 0) - 1", "{{provider}}/{{model}}"),
+        Query(
+            'farebox:model_cost_usd:increase6h{provider=~"$provider", model=~"$model"}'
+            ' / (farebox:model_list_cost_usd:increase6h{provider=~"$provider", model=~"$model"} > 0) - 1',
+            "{{provider}}/{{model}}",
+        ),
         steps=((None, GREEN), (0.02, YELLOW), (0.1, RED)),
     )
     week = f"sum by (event) (max by ({', '.join(SPENT)}) (increase({_COST}{{{ON_THESE}, {_M}}}[7d])))"
@@ -209,10 +222,11 @@ def _worth(sheet: Sheet) -> None:
     sheet.table(
         "What surprises, week over week?",
         "Cost of the last seven days, and how many times that of the seven before (where there were any).",
-        "short",
-        Query(f"sort_desc({week})"),
-        Query(f"{week} / ({week_before} > 0)"),
-        width=24,
+        "currencyUSD",
+        Query(f"sort_desc({week})", "cost"),
+        Query(f"{week} / ({week_before} > 0)", "times the week before", unit="short"),
+        width=16,
+        sort_by="cost",
     )
 
 
@@ -288,7 +302,8 @@ def _plan(sheet: Sheet) -> None:
         "currencyUSD",
         Query(
             f"sum({whole.format(labels, _COST, ON_THESE)})"
-            f" - sum({whole.format(labels, 'farebox_reversed_cost_usd_total', ON_THESE)})"
+            f" - sum({whole.format(labels, 'farebox_reversed_cost_usd_total', ON_THESE)})",
+            "counters",
         ),
         Sql(
             "SELECT 'books' AS source, sum(cost_nanousd) / 1e9 AS cost_usd FROM usage_records"

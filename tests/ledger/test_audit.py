@@ -69,6 +69,7 @@ def test_each_check_finds_what_it_is_for(books: Database, check: str) -> None:
         ("DELETE FROM usage_records WHERE wallet = 'bob'", "charges"),
         ("DELETE FROM usage_totals WHERE verdict = 'charged'", "totals"),
         ("DELETE FROM usage_records WHERE verdict = 'unpriced'", "totals"),
+        ("DELETE FROM card_totals", "totals"),
         ("DELETE FROM usage_days", "days"),
         ("DELETE FROM wallet_days", "wallet days"),
         ("DELETE FROM usage_records", "days"),

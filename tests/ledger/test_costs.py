@@ -12,6 +12,7 @@ from farebox_collector import assembly
 from farebox_collector.ledger.costs import Grouping, Period, costs
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import set_price
+from farebox_collector.ledger.token_costs import Cards
 from farebox_collector.pricing.costs import EffectiveCost
 from farebox_collector.pricing.price import bill
 from farebox_collector.records import DEFAULT_TENANT_ID, Buckets, CatalogueRow
@@ -68,6 +69,50 @@ def test_figures_by_hand(database: Database) -> None:
     ], "half-open"
     assert found(database, period=Period(START_NS + 1, START_NS + 2)) == []
     assert found(database, period=Period(START_NS - DAY_NS, START_NS))[0].calls == 1
+
+
+def test_what_each_kind_of_token_cost_by_hand(database: Database) -> None:
+    """gpt-4o-mini as above. gemini-2.5-pro: $1.25 in and $10 out a million, $2.50 and $15 over 200,000 tokens."""
+    own = CatalogueRow("openai", "gpt-4o-mini", "output", 0, 0, 0, Decimal("0.0003"), START_NS, None)
+    thinking = [
+        CatalogueRow("house", "thinker", unit, 0, 0, 0, Decimal(price), 0, None)
+        for unit, price in (("input", "0.001"), ("output", "0.002"), ("output_reasoning", "0.0015"))
+    ]
+    with database.transaction() as connection:
+        for row in thinking:
+            set_price(connection, row, "ada", START_NS)
+        set_price(connection, own, "ada", START_NS, DEFAULT_TENANT_ID)
+    book_calls(
+        database,
+        [
+            used(1, started_at_ns=START_NS - 1, buckets=Buckets(input=600, cache_read=400, output=200, reasoning=9)),
+            used(2, buckets=Buckets(input=1000, output=200)),
+            used(3, "gemini-2.5-pro", "google", buckets=Buckets(input=100, output=10)),
+            used(4, "gemini-2.5-pro", "google", buckets=Buckets(input=200_001, output=10)),
+            used(5, "thinker", "house", buckets=Buckets(output=100, reasoning=60)),
+        ],
+    )
+    cards = Cards()
+    with database.reading() as connection:
+        found = cards.token_costs(connection)
+        assert cards.token_costs(connection) == found
+    mini, gemini = ("openai", "gpt-4o-mini"), ("google", "gemini-2.5-pro")
+    assert {label: usd * 10**9 for label, usd in found.usd.items()} == {
+        (*mini, "standard", "input"): 600 * 150,
+        (*mini, "standard", "cache_read"): 400 * 75,
+        (*mini, "standard", "output"): 200 * 600,
+        (*mini, "negotiated", "input"): 1000 * 150,
+        (*mini, "negotiated", "output"): 200 * 300,
+        (*gemini, "standard", "input"): 100 * 1250,
+        (*gemini, "standard", "output"): 10 * 10_000,
+        (*gemini, "long_context", "input"): 200_001 * 2500,
+        (*gemini, "long_context", "output"): 10 * 15_000,
+        ("house", "thinker", "standard", "input"): 0,
+        ("house", "thinker", "standard", "output"): 40 * 2000,
+        ("house", "thinker", "standard", "reasoning"): 60 * 1500,
+    }
+    assert found.tokens["house", "thinker", "standard", "output"] == 40
+    assert found.tokens[*mini, "standard", "output"] == 200, "reasoning without a price of its own is output"
 
 
 def test_a_model_without_a_list_price_has_no_drift(database: Database) -> None:

@@ -3,8 +3,13 @@
 import pytest
 from alembic import command
 from calls import START_NS, call
+from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.corrections import Cause, Correction, correct, cover
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.entries import Entry
 from farebox_collector.ledger.schema import alembic_config
+from farebox_collector.ledger.stored_usage import stored_calls, usage_query
+from farebox_collector.ledger.tables import usage_records
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.records import Buckets
@@ -50,3 +55,26 @@ def test_prices_from_before_there_were_conditions_are_standard_list_prices_in_do
         # What guards them is there again.
         with pytest.raises(DBAPIError, match="never"), connection.begin_nested():
             connection.execute(text("UPDATE price_versions SET usd_per_1k = '0'"))
+
+
+def test_what_was_used_under_each_price_is_made_from_records_and_corrections(database: Database) -> None:
+    totals = text(
+        "SELECT provider, model, price_version_ids, reversed, requests, input_tokens, output_tokens, cost_nanousd"
+        " FROM card_totals ORDER BY model, price_version_ids, reversed"
+    )
+    made = [call(n, trace=n, model="mn"[n % 2], cost_nanousd=n) for n in range(1, 20)]
+    made.append(call(20, trace=20, verdict=Verdict.UNPRICED))
+    with database.transaction() as connection:
+        record_usage(connection, 1, made, START_NS, TotalLabels())
+        stored = list(stored_calls(connection, usage_query(1).where(usage_records.c.model == "m")))
+        charged = [one for one in stored if one.call.verdict is Verdict.CHARGED]
+        correct(connection, 1, Cause.TWIN, [cover(one) for one in charged[:4]], START_NS, TotalLabels())
+        dearer = Entry(charged[5].call._replace(cost_nanousd=777, price_version_ids="[2]"))
+        correct(connection, 1, Cause.REPLAY, [Correction(charged[5], dearer)], START_NS, TotalLabels())
+        kept = connection.execute(totals).all()
+        assert [row.reversed for row in kept] == [0, 1, 0, 0], "model m at two prices, one of them taken back; n"
+        command.downgrade(alembic_config(connection), "0016")
+    with database.transaction() as connection:
+        command.upgrade(alembic_config(connection), "head")
+        assert connection.execute(totals).all() == kept
+        assert list(audit(connection)) == []

@@ -1,15 +1,21 @@
 """What is exported is what is in the books, to the last nano: after corrections, a restart, and by every replica."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from farebox_collector.ledger.connect import open_database
+from farebox_collector.ledger.costs import versions_by_id
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
+from farebox_collector.pricing.book import rate_card
+from farebox_collector.pricing.price import bill
+from farebox_collector.records import Buckets
 from farebox_collector.verdicts import ONE_CALL
 from harness import Collector
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -17,6 +23,7 @@ from spans import SpanSpec, llm_span, protobuf_body
 from sqlalchemy import Connection, text
 
 LABELS = ("event", "provider", "model", "dept", "project", "task")
+PRICED = ("provider", "model", "kind")
 NAMES = (
     "farebox_requests_total",
     "farebox_request_errors_total",
@@ -26,7 +33,14 @@ NAMES = (
     "farebox_reversed_requests_total",
     "farebox_reversed_cost_usd_total",
     "farebox_reversed_credits_total",
+    "farebox_token_cost_usd_total",
+    "farebox_priced_tokens_total",
 )
+LABELS_OF = {
+    "farebox_tokens_total": (*LABELS, "kind"),
+    "farebox_token_cost_usd_total": PRICED,
+    "farebox_priced_tokens_total": PRICED,
+}
 
 Series = dict[str, dict[tuple[str, ...], float]]
 
@@ -105,8 +119,9 @@ def exported(collector: Collector) -> Series:
     found: Series = defaultdict(dict)
     for family in text_string_to_metric_families(httpx2.get(collector.metrics_url, headers=accept).text):
         for sample in family.samples:
-            labels = (*LABELS, "kind") if sample.name == "farebox_tokens_total" else LABELS
+            labels = LABELS_OF.get(sample.name, LABELS)
             if sample.name in NAMES:
+                assert sample.labels.get("tier", "standard") == "standard"
                 found[sample.name][tuple(sample.labels[label] for label in labels)] = sample.value
     return found
 
@@ -114,12 +129,13 @@ def exported(collector: Collector) -> Series:
 def in_the_books(connection: Connection) -> Series:
     """The same out of records and corrections: what each was first booked as, and what each correction made of it."""
     booked: defaultdict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
+    by_kind: defaultdict[tuple[str, ...], Fraction] = defaultdict(Fraction)
     corrections: defaultdict[int, list[Any]] = defaultdict(list)
     for row in connection.execute(text("SELECT * FROM corrections ORDER BY number")):
         corrections[row.usage_record_id].append(row)
 
     def book(record: Any, outcome: tuple[Any, ...], *, back: bool) -> None:
-        verdict, provider, model, cost, charge = outcome
+        verdict, provider, model, cost, charge, version_ids = outcome
         labels = (record.event, provider, model, record.dept, record.project, record.task)
         kind = "reversed_" if back else ""
         if verdict in ONE_CALL:
@@ -131,6 +147,11 @@ def in_the_books(connection: Connection) -> Series:
             for column in TOKEN_COLUMNS:
                 token_labels = (*labels, column.removesuffix("_tokens"))
                 booked[f"farebox_{kind}tokens_total"][token_labels] += getattr(record, column) or 0
+            if not back:
+                buckets = Buckets._make(getattr(record, column) for column in TOKEN_COLUMNS)
+                for unit, count, nanousd in the_bill(connection, version_ids, buckets):
+                    booked["farebox_priced_tokens_total"][provider, model, unit] += count
+                    by_kind[provider, model, unit] += nanousd
 
     for record in connection.execute(text("SELECT * FROM usage_records")):
         made = corrections[record.id]
@@ -144,11 +165,25 @@ def in_the_books(connection: Connection) -> Series:
             if made:
                 book(record, outcome, back=number % 2 == 0)
     assert booked["farebox_requests_total"]
+    assert {unit for _, _, unit in by_kind} == {"input", "cache_read", "output"}
+    # Nothing here has a fee: the parts make the whole, but for the rounding of each call.
+    whole = booked["farebox_cost_usd_total"].total()
+    assert abs(sum(by_kind.values()) - whole) <= Fraction(booked["farebox_requests_total"].total(), 2)
+    token_costs = {labels: float(nanousd / 10**9) for labels, nanousd in by_kind.items()}
     money = ("usd_total", "credits_total")
-    return {
+    return {"farebox_token_cost_usd_total": token_costs} | {
         name: {labels: n / 10**9 if name.endswith(money) else float(n) for labels, n in booked[name].items()}
         for name in NAMES
+        if name != "farebox_token_cost_usd_total"
     }
 
 
-_OUTCOME = ("verdict", "provider", "model", "cost_nanousd", "charge_nanocredits")
+def the_bill(connection: Connection, version_ids: str, buckets: Buckets) -> Iterator[tuple[str, int, Fraction]]:
+    """Kind, tokens and exact nano-USD of each line of a call."""
+    numbers = json.loads(version_ids)
+    card = rate_card(list(versions_by_id(connection, set(numbers)).values()))
+    for line in bill(card, buckets):
+        yield line.unit, line.quantity, Fraction(line.quantity * line.rate, card.denominator)
+
+
+_OUTCOME = ("verdict", "provider", "model", "cost_nanousd", "charge_nanocredits", "price_version_ids")

@@ -3,9 +3,27 @@
 from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint
 
 from farebox_collector.ledger.columns import identity, number, table, words
+from farebox_collector.records import Buckets
 
 LATENCY_BOUNDS_MS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000, 40_000, 80_000, 160_000)
 FIRST_CHUNK_BOUNDS_MS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000)
+
+# What charged calls used under the same prices: from it follows, exactly, what each kind of token cost.
+card_totals = table(
+    "card_totals",
+    identity(),
+    number("tenant_id"),
+    # Named as in `usage_totals`: past its bound these are `other`, while the prices are what they were.
+    words("provider"),
+    words("model"),
+    words("price_version_ids"),
+    # 0 for what was booked, 1 for what a correction took back, as in `usage_totals`.
+    number("reversed"),
+    number("requests"),
+    *(number(f"{kind}_tokens") for kind in Buckets._fields),
+    number("cost_nanousd"),
+    UniqueConstraint("tenant_id", "provider", "model", "price_version_ids", "reversed", name="uq_card_totals"),
+)
 
 # How calls went, each counted once, when it is first recorded; corrections of money leave these alone.
 service_totals = table(

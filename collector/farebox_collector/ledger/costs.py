@@ -70,7 +70,7 @@ def costs(
         for row in rows
     ]
     wanted = {version for use in consumed for version in json.loads(use.price_version_ids)}
-    versions = _versions(connection, wanted)
+    versions = versions_by_id(connection, wanted)
     listed = _list_rates(connection, {(use.provider, use.model) for use in consumed}, list_at_ns)
 
     @lru_cache(maxsize=10_000)
@@ -80,7 +80,8 @@ def costs(
     return effective_costs(consumed, card_of, lambda provider, model: listed.get((provider, model)))
 
 
-def _versions(connection: Connection, wanted: set[int]) -> dict[int, PriceVersion]:
+def versions_by_id(connection: Connection, wanted: set[int]) -> dict[int, PriceVersion]:
+    """The price versions of some ids; an id that is in no book is left out."""
     found: dict[int, PriceVersion] = {}
     ordered = sorted(wanted)
     for start in range(0, len(ordered), 500):

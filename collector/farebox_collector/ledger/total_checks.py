@@ -5,14 +5,14 @@ sorted in memory, and what it comes to is a handful of sums.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from sqlalchemy import Connection, func, select, text
 
 from farebox_collector.ledger.intake import ACCEPTED
 from farebox_collector.ledger.mismatches import Mismatch
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_records
-from farebox_collector.verdicts import STORED
+from farebox_collector.verdicts import STORED, Verdict
 
 _STRETCH = 50_000
 _FIGURES = ("requests", "cost_nanousd", "charge_nanocredits", *TOKEN_COLUMNS)
@@ -25,6 +25,12 @@ _TOTALS = text(
     "SELECT tenant_id, verdict, "
     + ", ".join(f"sum((1 - 2 * reversed) * {name})" for name in _FIGURES)
     + " FROM usage_totals GROUP BY tenant_id, verdict"
+)
+_CARD_FIGURES = tuple(name for name in _FIGURES if name != "charge_nanocredits")
+_CARDS = text(
+    "SELECT tenant_id, "
+    + ", ".join(f"sum((1 - 2 * reversed) * {name})" for name in _CARD_FIGURES)
+    + " FROM card_totals GROUP BY tenant_id"
 )
 _INTAKE = text("SELECT tenant_id, outcome, spans FROM intake_totals")
 
@@ -48,11 +54,27 @@ def compare_totals(connection: Connection, progress: Callable[[int], None]) -> I
     }
     yield from _compare_intake(connection, records)
     for key in sorted({*records, *totals}):
-        expected, found = records[key], totals.get(key, [0] * len(_FIGURES))
-        off = [f"{name} {f - e:+}" for name, e, f in zip(_FIGURES, expected, found, strict=True) if e != f]
-        if off:
-            what = f"tenant {key[0]}, {key[1]}"
-            yield Mismatch("totals", what, f"{expected[0]} records", f"{found[0]} requests, off by {', '.join(off)}")
+        found = totals.get(key, [0] * len(_FIGURES))
+        yield from _off(f"tenant {key[0]}, {key[1]}", _FIGURES, records[key], found)
+    yield from _compare_cards(connection, records)
+
+
+def _compare_cards(connection: Connection, records: Mapping[tuple[int, str], list[int]]) -> Iterator[Mismatch]:
+    """What was used under each price, all together, against the records that were charged."""
+    cards = {tenant_id: [int(figure) for figure in figures] for tenant_id, *figures in connection.execute(_CARDS)}
+    charged = {tenant_id: figures for (tenant_id, verdict), figures in records.items() if verdict == Verdict.CHARGED}
+    nothing = [0] * len(_FIGURES)
+    for tenant_id in sorted({*charged, *cards}):
+        figures = dict(zip(_FIGURES, charged.get(tenant_id, nothing), strict=True))
+        expected = [figures[name] for name in _CARD_FIGURES]
+        found = cards.get(tenant_id, [0] * len(_CARD_FIGURES))
+        yield from _off(f"tenant {tenant_id}, by price", _CARD_FIGURES, expected, found)
+
+
+def _off(what: str, names: Sequence[str], expected: Sequence[int], found: Sequence[int]) -> Iterator[Mismatch]:
+    off = [f"{name} {f - e:+}" for name, e, f in zip(names, expected, found, strict=True) if e != f]
+    if off:
+        yield Mismatch("totals", what, f"{expected[0]} records", f"{found[0]} requests, off by {', '.join(off)}")
 
 
 def _compare_intake(connection: Connection, records: Mapping[tuple[int, str], list[int]]) -> Iterator[Mismatch]:

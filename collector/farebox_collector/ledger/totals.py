@@ -1,9 +1,9 @@
 """Running totals: what the metrics are read from, so that no restart and no second replica resets or doubles a graph.
 
-Two tables out of one look at each batch, and the roll-ups by day (`days`). `usage_totals` holds requests, tokens and
+Three tables out of one look at each batch, and the roll-ups by day (`days`). `usage_totals` holds requests, tokens and
 money by event, provider, model, dept, project, task and verdict; corrections add to rows of their own (`reversed`),
-since a counter may never fall. `service_totals` holds how calls went by provider, model, route and region, each call
-once, when it is first recorded.
+since a counter may never fall. `card_totals` holds what charged calls used under the same prices, `reversed` likewise.
+`service_totals` holds how calls went by provider, model, route and region, each call once, when it is first recorded.
 """
 
 from bisect import bisect_right
@@ -17,6 +17,7 @@ from farebox_collector.ledger import bulk
 from farebox_collector.ledger.control_tables import (
     FIRST_CHUNK_BOUNDS_MS,
     LATENCY_BOUNDS_MS,
+    card_totals,
     credit_totals,
     service_totals,
 )
@@ -46,6 +47,8 @@ QUALITY_COLUMNS = (
 
 _USAGE_KEY = ("tenant_id", *USAGE_LABELS, "verdict", "reversed")
 _USAGE_SUMS = ("requests", "errors", *TOKEN_COLUMNS, "cost_nanousd", "charge_nanocredits")
+_CARD_KEY = ("tenant_id", "provider", "model", "price_version_ids", "reversed")
+_CARD_SUMS = ("requests", *TOKEN_COLUMNS, "cost_nanousd")
 _SERVICE_KEY = ("tenant_id", *SERVICE_LABELS)
 _SERVICE_SUMS = (
     "requests",
@@ -79,7 +82,7 @@ class TotalLabels:
 
 
 class _Key(NamedTuple):
-    """What the calls of one group have in common. The order is that of the two tables' labels."""
+    """What the calls of one group have in common. The order is that of the tables' labels."""
 
     day: int
     verdict: Verdict
@@ -91,6 +94,7 @@ class _Key(NamedTuple):
     task: str
     route: str
     region: str
+    price_version_ids: str
 
     @property
     def usage(self) -> tuple[str, ...]:
@@ -173,6 +177,7 @@ def _grouped(calls: Counted) -> dict[_Key, _Group]:
             usage.task,
             usage.route,
             usage.region,
+            call.price_version_ids,
         ].append(call)
     return {_Key._make(key): _Group.of(group) for key, group in groups.items()}
 
@@ -192,15 +197,21 @@ def _add_usage(
     labels.folded += folded(placed, sizes)
     days: list[tuple[DayKey, list[int]]] = []
     sums: defaultdict[tuple[str, ...], Sequence[int]] = defaultdict(lambda: (0,) * len(_USAGE_SUMS))
+    cards: defaultdict[tuple[str, ...], Sequence[int]] = defaultdict(lambda: (0,) * len(_CARD_SUMS))
     for key, group in groups.items():
         row = (*place(placed, key.usage), key.verdict)
         figures = _usage_sums(key.verdict, group)
         sums[row] = _added(sums[row], figures)
+        if key.verdict is Verdict.CHARGED:
+            card = row[1], row[2], key.price_version_ids
+            cards[card] = _added(cards[card], (len(group.calls), *group.tokens, figures[-2]))
         tokens_in, money = group.tokens.inclusive_input, figures[-2:]
         day = [len(group.calls), group.errors, tokens_in, group.tokens.total - tokens_in, *money]
         days.append(((key.day, row[0], row[1], row[2], key.verdict), [-figure for figure in day] if reversed else day))
     rows = [(tenant_id, *key, int(reversed), *row) for key, row in sorted(sums.items())]
     bulk.insert_adding(connection, usage_totals.name, _USAGE_KEY, _USAGE_SUMS, rows)
+    rows = [(tenant_id, *key, int(reversed), *row) for key, row in sorted(cards.items())]
+    bulk.insert_adding(connection, card_totals.name, _CARD_KEY, _CARD_SUMS, rows)
     add_usage_days(connection, tenant_id, days)
 
 

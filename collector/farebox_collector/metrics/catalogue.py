@@ -29,6 +29,7 @@ class Metric(NamedTuple):
 
 
 _SPENT = ("event", "provider", "model", "dept", "project", "task")
+_PRICED = ("provider", "model", "tier", "kind")
 _SERVED = ("provider", "model", "route", "region")
 _WAIT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -37,6 +38,19 @@ REQUEST_ERRORS = Metric(
     "farebox_request_errors_total", Kind.COUNTER, _SPENT, "Model calls in the books that ended in an error."
 )
 TOKENS = Metric("farebox_tokens_total", Kind.COUNTER, (*_SPENT, "kind"), "Tokens of charged calls, by disjoint kind.")
+TOKEN_COST = Metric(
+    "farebox_token_cost_usd_total",
+    Kind.COUNTER,
+    _PRICED,
+    "What tokens cost us by kind, exactly, in US dollars; fees and other units are in `farebox_cost_usd_total` only."
+    " The tier is `standard`, `long_context`, `negotiated`, `some_hours`, or a service tier with prices of its own.",
+)
+PRICED_TOKENS = Metric(
+    "farebox_priced_tokens_total",
+    Kind.COUNTER,
+    _PRICED,
+    "Tokens behind `farebox_token_cost_usd_total`, by disjoint kind: reasoning where it has a price of its own.",
+)
 COST = Metric("farebox_cost_usd_total", Kind.COUNTER, _SPENT, "What charged calls cost us, in US dollars.")
 CHARGE = Metric("farebox_charged_credits_total", Kind.COUNTER, _SPENT, "Credits that charged calls took from wallets.")
 REVERSED_REQUESTS = Metric(
@@ -191,6 +205,8 @@ CATALOGUE: tuple[Metric, ...] = (
     REQUESTS,
     REQUEST_ERRORS,
     TOKENS,
+    TOKEN_COST,
+    PRICED_TOKENS,
     COST,
     CHARGE,
     REVERSED_REQUESTS,

@@ -18,6 +18,7 @@ from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import book_edition
 from farebox_collector.ledger.rules import rules_edition
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
+from farebox_collector.ledger.token_costs import Cards
 from farebox_collector.ledger.totals import FIRST_CHUNK_COLUMNS, LATENCY_COLUMNS, SERVICE_LABELS, USAGE_LABELS
 from farebox_collector.metrics import catalogue
 from farebox_collector.metrics.exemplars import Exemplars
@@ -40,6 +41,7 @@ class LedgerCollector(Collector):
         self._database = database
         self._exemplars = exemplars
         self._clock = clock
+        self._cards = Cards()
 
     def describe(self) -> list[Family]:
         """Nothing in advance: registering must not read the books."""
@@ -50,8 +52,11 @@ class LedgerCollector(Collector):
         with self._database.reading() as connection:
             usage = readings.usage_rows(connection)
             service = readings.service_rows(connection)
+            by_price = self._cards.token_costs(connection)
             others = list(self._money_and_books(connection, _charged_models(usage)))
         yield from _spending(usage)
+        yield family(catalogue.TOKEN_COST, {label: float(usd) for label, usd in by_price.usd.items()})
+        yield family(catalogue.PRICED_TOKENS, {label: float(count) for label, count in by_price.tokens.items()})
         yield from _waiting(usage)
         yield from self._calls(service)
         yield from others
@@ -183,7 +188,10 @@ def _with_fallbacks(rows: Sequence[Any]) -> Mapping[tuple[str, str, str], Decima
                 priced_as = FALLBACK_UNITS[priced_as]
             if (provider, model, priced_as) in prices:
                 prices[provider, model, kind] = prices[provider, model, priced_as]
-    return {key: price for key, price in prices.items() if key[2] in Buckets._fields and key[2] != "reasoning"}
+    # Reasoning has a price of its own, or is output.
+    apart = {key[:2]: price for key, price in prices.items() if key[2] == "output_reasoning"}
+    reasoning = {(*model, "reasoning"): price for model, price in apart.items()}
+    return {key: price for key, price in prices.items() if key[2] in Buckets._fields} | reasoning
 
 
 def _no_exemplar(_labels: Labels, _bucket: int) -> None:
