@@ -1,6 +1,8 @@
 """docker-compose.yml against all that it mounts: no container runs here, so names, ports and files are compared."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -55,6 +57,19 @@ def assert_reachable(caller: str, address: str) -> None:
     service = resolve(split.hostname)
     assert split.port in LISTENS[service], address
     assert networks(caller) & networks(service), f"{caller} cannot reach {service}"
+
+
+def follows_the_schema(path: Path) -> bool:
+    """Whether the Compose Specification's own JSON schema takes a file; it comes with the checker, nothing is fetched."""
+    command = (sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path))
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_the_file_follows_the_schema_of_the_compose_specification(tmp_path: Path) -> None:
+    assert follows_the_schema(REPOSITORY / "docker-compose.yml")
+    wrong = tmp_path / "docker-compose.yml"
+    wrong.write_text(text("docker-compose.yml").replace("healthcheck:", "health_check:", 1), encoding="utf-8")
+    assert not follows_the_schema(wrong)
 
 
 @each_service

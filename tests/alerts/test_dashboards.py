@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from farebox_collector.metrics.catalogue import CATALOGUE, Kind
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import dashboard as models
 from render import BOARDS, rendered
 
 REPOSITORY = Path(__file__).parents[2]
@@ -45,6 +47,12 @@ each_board = pytest.mark.parametrize("name", BOARDS)
 @each_board
 def test_the_json_is_what_the_code_renders(name: str) -> None:
     assert (REPOSITORY / "dashboards" / name).read_text(encoding="utf-8") == rendered(name), "run `make dashboards`"
+
+
+@each_board
+def test_grafanas_own_types_read_it_and_lose_nothing(name: str) -> None:
+    read = json.loads(json.dumps(models.Dashboard.from_json(board(name)), cls=JSONEncoder))
+    assert read == board(name)
 
 
 @each_board
