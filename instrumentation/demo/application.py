@@ -20,8 +20,11 @@ import anthropic
 import farebox
 import httpx
 import openai
+from opentelemetry import trace
 
 WALLETS = ["ada", "grace", "linus", "acme-team"]
+REVIEWED, APPROVED = 0.1, 0.9
+"""The share of requests whose answer a person looks at, and of those that they find good."""
 SYSTEM = "You are brief and friendly."
 
 
@@ -36,7 +39,7 @@ class Product:
         self.random = random.Random(seed)
         self.calls = 0
 
-    @farebox.action("chat.reply", dept="support", project="help-centre")
+    @farebox.action("chat.reply", dept="support", project="help-centre", route="cheap")
     def chat_reply(self, question: str) -> str:
         """A stream from OpenAI. Without include_usage it would not say what it used."""
         stream = self.openai.chat.completions.create(
@@ -48,7 +51,7 @@ class Product:
         )
         return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
 
-    @farebox.action("image.caption", dept="catalogue", project="shop")
+    @farebox.action("image.caption", dept="catalogue", project="shop", route="vision")
     def image_caption(self, image_url: str) -> str:
         """A plain call of Anthropic, with most of the prompt out of the cache."""
         message = self.anthropic.messages.create(
@@ -68,7 +71,7 @@ class Product:
         )
         return "".join(block.text for block in message.content if block.type == "text")
 
-    @farebox.action("search.answer", dept="support", project="search")
+    @farebox.action("search.answer", dept="support", project="search", route="grounded")
     def search_answer(self, question: str) -> str:
         """Two calls, one action: an embedding to find the passages, a stream to answer from them."""
         with farebox.tags(task="retrieve"):
@@ -84,9 +87,12 @@ class Product:
                 extra_headers=self.steering(),
             ) as stream,
         ):
-            return stream.get_final_text()
+            answer = stream.get_final_text()
+        # What a check of the answer against its passages would find.
+        farebox.report_quality(citation_rate=round(self.random.uniform(0.5, 1.0), 2))
+        return answer
 
-    @farebox.action("agent.run", dept="research", project="agents")
+    @farebox.action("agent.run", dept="research", project="agents", route="smart")
     def agent_run(self, goal: str) -> str:
         """Some steps over plain HTTP, then a chat reply within, which is an action of its own."""
         for task in ("plan", "work", "check")[: self.random.randint(1, 3)]:
@@ -122,6 +128,7 @@ def main() -> None:
 
     farebox.instrument(model_urls=[f"{model_url}/v1"])
 
+    requests = trace.get_tracer("demo")  # of which a web framework's instrumentation would have its own
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
@@ -142,9 +149,13 @@ def main() -> None:
             ]
         )
         # In a web application this line is in the middleware that knows who is asking.
-        with farebox.tags(wallet=product.random.choice(WALLETS)):
+        wallet = product.random.choice(WALLETS)
+        with farebox.tags(wallet=wallet), requests.start_as_current_span("request"):
             try:
                 act(subject)
+                if product.random.random() < REVIEWED:
+                    # In a product a person says so later, and the report names the trace.
+                    farebox.report_quality(human_reviewed=True, approved=product.random.random() < APPROVED)
             except (openai.APIStatusError, anthropic.APIStatusError, httpx.HTTPStatusError):
                 errors += 1  # a real product would say sorry
         if arguments.rate:

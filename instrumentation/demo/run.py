@@ -65,9 +65,12 @@ def _run(database_url: str, once: bool) -> int:
         for wallet, credits in DEPOSITS.items():
             books.deposit(wallet, credits, f"demo-{wallet}-{os.getpid()}-{time.time_ns()}")
         volume = ["--calls", str(ONCE_CALLS)] if once else ["--seconds", "1e9", "--rate", str(LIVE_CALLS_PER_S)]
-        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{ports['grpc']}"}
+        telemetry = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{ports['grpc']}",
+            "OTEL_RESOURCE_ATTRIBUTES": "cloud.region=eu-central-1",
+        }
         application = stack.enter_context(
-            Process("application", [str(HERE / "application.py"), "--model-url", model_url, *volume], endpoint)
+            Process("application", [str(HERE / "application.py"), "--model-url", model_url, *volume], telemetry)
         )
         _show_until_over(books, application, collector, _where(ports, database_url))
         return _check(books, application, database_url) if once else 0
