@@ -60,7 +60,7 @@ def assert_reachable(caller: str, address: str) -> None:
 
 
 def follows_the_schema(path: Path) -> bool:
-    """Whether the Compose Specification's own JSON schema takes a file; it comes with the checker, nothing is fetched."""
+    """Whether the Compose Specification's JSON schema, which comes with the checker, takes a file."""
     command = (sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path))
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 

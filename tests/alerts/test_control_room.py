@@ -50,12 +50,7 @@ class Traffic:
                 llm_span(
                     wallet="acme",
                     farebox__dept=DEPT,
-                    farebox__route="cheap",
-                    cloud__region="eu",
-                    gen_ai__response__time_to_first_chunk=0.3,
                     gen_ai__usage__cache_read__input_tokens=200,
-                    farebox__citation_rate=0.75,
-                    farebox__review__approved=True,
                 )
                 for _ in range(self.calls_a_beat)
             ]
@@ -138,9 +133,12 @@ def _run_the_demo(collector: Collector) -> None:
         assert server.stdout is not None
         port = json.loads(server.stdout.readline())["port"]
         command = [sys.executable, DEMO / "application.py", "--model-url", f"http://127.0.0.1:{port}"]
-        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.grpc_target}"}
+        telemetry = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.grpc_target}",
+            "OTEL_RESOURCE_ATTRIBUTES": "cloud.region=eu-central-1",
+        }
         application = [*command, "--calls", "60", "--rate", "15"]
-        subprocess.run(application, env=clean_environment() | endpoint, check=True, timeout=90, capture_output=True)
+        subprocess.run(application, env=clean_environment() | telemetry, check=True, timeout=90, capture_output=True)
     finally:
         server.terminate()
         server.wait(timeout=30)

@@ -7,9 +7,18 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from farebox_collector.metrics import catalogue
 from farebox_collector.metrics.catalogue import CATALOGUE, Kind
+from farebox_collector.metrics.exposition import openmetrics
+from farebox_collector.metrics.families import family, histogram, summary
+from farebox_collector.metrics.meters import Meters
+from farebox_collector.verdicts import Verdict
 from harness import Collector, farebox
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector as RegistryCollector
+from prometheus_client.samples import Exemplar
 from spans import llm_span, protobuf_body
 
 OPENMETRICS = {"accept": "application/openmetrics-text;version=1.0.0"}
@@ -54,8 +63,8 @@ def families(collector: Collector) -> dict[str, dict[str, float]]:
     """Samples with their labels by name, as OpenMetrics has them."""
     found: dict[str, dict[str, float]] = {}
     text = httpx2.get(collector.metrics_url, headers=OPENMETRICS).raise_for_status().text
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
+    for told in text_string_to_metric_families(text):
+        for sample in told.samples:
             found.setdefault(sample.name, {})[str(sorted(sample.labels.items()))] = sample.value
     return found
 
@@ -65,12 +74,39 @@ def test_a_scrape_has_every_metric_of_the_catalogue_and_no_other(busy: Collector
     assert set(families(busy)) == expected
 
 
+def test_the_text_is_that_of_the_official_encoder() -> None:
+    """Labels that need escaping, exemplars, and what processes count themselves, to the byte."""
+    registry = CollectorRegistry()
+    meters = Meters(registry, 1_000)
+    meters.answered("grpc", "accepted", 0.02)
+    meters.judged({Verdict.CHARGED: 3})
+    odd = ('a"b\\c', "line\nbreak", "ü", "", "x", "1e3")
+    ours = [
+        family(catalogue.COST, {odd: 0.1 + 0.2, ("",) * 6: 1e-9, ("a",) * 6: 12345678901234567.0}),
+        family(catalogue.WALLETS, {(): 3.0}),
+        histogram(
+            catalogue.CALL_SECONDS,
+            [(odd[:4], [1] * 12, 3, 2_500_000)],
+            range(1000, 13_000, 1000),
+            lambda _, bucket: Exemplar({"trace_id": "ab"}, 0.5, 12.25) if bucket == 3 else None,
+        ),
+        summary(catalogue.CITATION_RATE, [(odd[:4], 2, 1.5)]),
+    ]
+
+    class Ours(RegistryCollector):
+        def collect(self) -> list[Metric]:
+            return ours
+
+    registry.register(Ours())
+    assert openmetrics(registry.collect()) == generate_latest(registry)  # type: ignore[no-untyped-call]
+
+
 def test_labels_are_those_of_the_catalogue(busy: Collector) -> None:
     declared = {metric.name: set(metric.labels) for metric in CATALOGUE}
     text = httpx2.get(busy.metrics_url, headers=OPENMETRICS).text
-    for family in text_string_to_metric_families(text):
-        name = family.name + ("_total" if family.type == "counter" else "")
-        for sample in family.samples:
+    for told in text_string_to_metric_families(text):
+        name = told.name + ("_total" if told.type == "counter" else "")
+        for sample in told.samples:
             assert set(sample.labels) - {"le"} == declared[name], sample
 
 

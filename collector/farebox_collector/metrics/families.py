@@ -1,6 +1,10 @@
-"""Metric families out of rows and figures: integers become floats here and nowhere earlier."""
+"""Metric families out of rows and figures: integers become floats here and nowhere earlier.
+
+Label sets are remembered from one scrape to the next, with their text: names do not change, only figures do.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from prometheus_client import Metric as Family
@@ -10,19 +14,46 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     SummaryMetricFamily,
 )
-from prometheus_client.samples import Exemplar
+from prometheus_client.samples import Exemplar, Sample
 
 from farebox_collector.metrics.catalogue import Kind, Metric
 
 Labels = tuple[str, ...]
+
+_LABEL_SETS = 20_000
+"""More than there are series at the bounds of the books' totals."""
+
+
+class LabelSet(dict[str, str]):
+    """Labels of a sample with their text, made once: nobody changes one."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, names: Labels, values: Labels) -> None:
+        super().__init__(zip(names, values, strict=True))
+        self.text = label_text(self)
+
+
+def label_text(labels: Mapping[str, str]) -> str:
+    """Labels as they stand behind a name, in alphabetical order."""
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{escaped(value)}"' for name, value in sorted(labels.items())) + "}"
+
+
+def escaped(text: str) -> str:
+    """Text with what would end it, or its line, written out."""
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+label_set = lru_cache(_LABEL_SETS)(LabelSet)
 
 
 def family(metric: Metric, samples: Mapping[Any, float]) -> Family:
     """A counter or a gauge; samples are keyed by their label values."""
     kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
     made = kind(metric.name, metric.meaning, labels=metric.labels)
-    for labels, value in samples.items():
-        made.add_metric(labels, value)
+    made.samples = [Sample(metric.name, label_set(metric.labels, labels), value) for labels, value in samples.items()]
     return made
 
 
@@ -34,14 +65,15 @@ def histogram(
 ) -> Family:
     """A histogram out of (labels, calls up to each bound, all calls, sum in microseconds)."""
     made = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
-    names = [*(str(bound / 1000) for bound in bounds_ms), "+Inf"]
+    names = (*metric.labels, "le")
+    bounds = [*(str(bound / 1000) for bound in bounds_ms), "+Inf"]
+    bucket, whole, total = (f"{metric.name}_{suffix}" for suffix in ("bucket", "count", "sum"))
     for labels, up_to, count, sum_us in rows:
-        values = (*up_to, count)
-        buckets: list[Any] = [
-            (name, float(value), exemplar(labels, number))
-            for number, (name, value) in enumerate(zip(names, values, strict=True))
-        ]
-        made.add_metric(labels, buckets, sum_us / 1e6)
+        for number, (bound, value) in enumerate(zip(bounds, (*up_to, count), strict=True)):
+            seen = exemplar(labels, number)
+            made.samples.append(Sample(bucket, label_set(names, (*labels, bound)), float(value), None, seen))
+        own = label_set(metric.labels, labels)
+        made.samples += [Sample(whole, own, float(count)), Sample(total, own, sum_us / 1e6)]
     return made
 
 
@@ -49,5 +81,6 @@ def summary(metric: Metric, rows: Iterable[tuple[Labels, int, float]]) -> Family
     """A summary out of (labels, count, sum)."""
     made = SummaryMetricFamily(metric.name, metric.meaning, labels=metric.labels)
     for labels, count, total in rows:
-        made.add_metric(labels, count, total)
+        own = label_set(metric.labels, labels)
+        made.samples += [Sample(f"{metric.name}_count", own, float(count)), Sample(f"{metric.name}_sum", own, total)]
     return made
