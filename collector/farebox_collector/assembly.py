@@ -197,9 +197,9 @@ async def _running(
         metrics_port = await stack.enter_async_context(
             _http_server(_metrics(registry, keyring, meters, settings), settings.metrics_address, settings)
         )
-        holds = HoldDesk(database, clock)
+        holds = HoldDesk(database, clock, strict=settings.strict_wallets)
         stack.push_async_callback(asyncio.to_thread, holds.close)
-        context = Context(database, clock, ready, keyring, meters, holds)
+        context = Context(database, clock, ready, keyring, meters, holds, settings.strict_wallets)
         api_port = await stack.enter_async_context(
             _http_server(api.application(context), settings.api_address, settings)
         )

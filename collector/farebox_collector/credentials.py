@@ -26,7 +26,7 @@ class Scope(StrEnum):
     """What a key may be used for."""
 
     INGEST = "ingest"
-    """Report usage over OTLP."""
+    """Report usage over OTLP, and hold credits for it."""
     READ = "read"
     """Read everything of the tenant."""
     WALLETS = "wallets"

@@ -23,7 +23,8 @@ class _Asked(NamedTuple):
 class HoldDesk:
     """Takes requests for holds and answers when they are durable."""
 
-    def __init__(self, database: Database, clock: Callable[[], int]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], int], *, strict: bool = False) -> None:
+        self._strict = strict
         self._database = database
         self._clock = clock
         self._committer = GroupCommit(
@@ -46,6 +47,7 @@ class HoldDesk:
         answers: dict[int, HoldAnswer] = {}
         for tenant_id in sorted({one.tenant_id for one in asked}):
             places = [place for place, one in enumerate(asked) if one.tenant_id == tenant_id]
-            taken = take_holds(connection, tenant_id, [asked[place].request for place in places], now_ns)
+            requests = [asked[place].request for place in places]
+            taken = take_holds(connection, tenant_id, requests, now_ns, strict=self._strict)
             answers.update(zip(places, taken, strict=True))
         return [answers[place] for place in range(len(asked))]

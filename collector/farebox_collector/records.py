@@ -118,6 +118,8 @@ class UsageRecord(NamedTuple):
     quality: Quality = NO_QUALITY
     scope: str = ""
     """Who made the span: the name of its instrumentation scope."""
+    user_id: str = ""
+    """Who spends from a wallet of several; empty where the wallet itself is the user."""
 
 
 class QualityReport(NamedTuple):

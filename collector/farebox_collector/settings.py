@@ -99,6 +99,11 @@ class Settings(BaseSettings):
         ("user.id", "enduser.id"),
         description="Span attributes that name the wallet where `farebox.wallet` is absent; comma-separated, in order.",
     )
+    strict_wallets: bool = Field(
+        False,
+        description="Refuse holds on wallets that are not known yet, and movements of them but those that pay in;"
+        " usage is recorded all the same.",
+    )
     max_span_age_hours: int = Field(
         168,
         ge=1,

@@ -10,7 +10,7 @@ from farebox_collector.ledger.audit_log import FULL, RECENT, Audited, last_audit
 from farebox_collector.ledger.checkpoints import Standing, move_checkpoints
 from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.holds import MOST_EXPIRED_AT_ONCE, expire_holds
+from farebox_collector.ledger.hold_ends import MOST_EXPIRED_AT_ONCE, expire_holds
 from farebox_collector.ledger.locks import AUDITING
 from farebox_collector.ledger.lots import WALLETS_AT_ONCE, draw_up, wallets_to_draw
 from farebox_collector.ledger.mismatches import Mismatch

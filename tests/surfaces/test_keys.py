@@ -116,16 +116,20 @@ def test_health_and_documentation_need_no_key(guarded: Collector) -> None:
 @pytest.mark.parametrize(
     ("scope", "allowed"),
     [
-        ("ingest", {"ingest"}),
+        ("ingest", {"ingest", "hold"}),
         ("read", {"read"}),
-        ("wallets", {"deposit"}),
-        ("admin", {"read", "deposit", "keys"}),
+        ("wallets", {"deposit", "hold"}),
+        ("admin", {"read", "deposit", "hold", "keys"}),
     ],
 )
 def test_a_key_may_do_what_its_scope_says_and_nothing_else(guarded: Collector, scope: str, allowed: set[str]) -> None:
     token = make_key(guarded, scope)
     deposit = {"json": {"amount_credits": "1"}, "headers": {"Idempotency-Key": f"scope {scope}"}}
+    hold = {"json": {"wallet": "held", "amount_credits": "1"}, "headers": {"Idempotency-Key": f"scope {scope}"}}
+    paid_in = {"json": {"amount_credits": "1"}, "headers": {"Idempotency-Key": f"hold {scope}"}}
+    assert call(guarded, "POST", "/v1/wallets/held/deposits", **paid_in).status_code == 201
     tried = {
+        "hold": call(guarded, "POST", "/v1/holds", token, **hold).status_code,
         "ingest": send_http(guarded, [llm_span()], authorization=f"Bearer {token}"),
         "read": call(guarded, "GET", "/v1/usage", token).status_code,
         "deposit": call(guarded, "POST", "/v1/wallets/scoped/deposits", token, **deposit).status_code,

@@ -11,17 +11,8 @@ from farebox_collector import assembly
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.holds import (
-    AlreadyHeld,
-    Held,
-    HoldRequest,
-    Insufficient,
-    KeyReused,
-    expire_holds,
-    hold,
-    take_holds,
-    void_hold,
-)
+from farebox_collector.ledger.hold_ends import expire_holds, void_hold
+from farebox_collector.ledger.holds import AlreadyHeld, Held, HoldRequest, Insufficient, KeyReused, hold, take_holds
 from farebox_collector.ledger.journal import wallet_account
 from farebox_collector.ledger.tables import accounts
 from farebox_collector.ledger.totals import TotalLabels

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from farebox_collector.dialects.answer_quality import QUALITY_KEYS, quality_of
 from farebox_collector.dialects.text import first_identity, first_text, is_clean
-from farebox_collector.records import NO_EVENT, NO_QUALITY, UNATTRIBUTED, Quality, Span
+from farebox_collector.records import NO_EVENT, NO_QUALITY, UNATTRIBUTED, Attributes, Quality, Span
 
 ATTRIBUTION_KEYS = QUALITY_KEYS | frozenset(
     {
@@ -33,6 +33,7 @@ class Origin(NamedTuple):
     region: str
     assumptions: tuple[str, ...]
     quality: Quality = NO_QUALITY
+    user_id: str = ""
 
 
 def attribute_span(span: Span, wallet_attributes: tuple[str, ...]) -> Origin:
@@ -59,4 +60,13 @@ def attribute_span(span: Span, wallet_attributes: tuple[str, ...]) -> Origin:
         first_text(attributes, "cloud.region") or first_text(span.resource, "cloud.region"),
         assumptions,
         quality_of(attributes),
+        _user_of(attributes, wallet, wallet_attributes),
     )
+
+
+def _user_of(attributes: Attributes, wallet: str, wallet_attributes: tuple[str, ...]) -> str:
+    """Who spends from a wallet that the application named; nobody apart where the wallet is named after the user."""
+    if "farebox.wallet" not in attributes:
+        return ""
+    user_id = first_identity(attributes, *wallet_attributes)
+    return "" if user_id == wallet else user_id

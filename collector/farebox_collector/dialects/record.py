@@ -59,6 +59,7 @@ def usage_record(
         units,
         origin.quality,
         clean(span.scope_name),
+        origin.user_id,
     )
 
 

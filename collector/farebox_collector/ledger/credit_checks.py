@@ -28,6 +28,20 @@ _HOLDS = """
     GROUP BY tenant_id, name HAVING sum(open) <> sum(held)
 """
 
+_SPENDERS = """
+    SELECT scope || ' ' || name || CASE WHEN user_id <> '' THEN ', user ' || user_id ELSE '' END, sum(open), sum(held)
+    FROM (
+        SELECT tenant_id, scope, name, user_id, 0 AS open, held_nano AS held FROM spenders
+        UNION ALL
+        SELECT tenant_id, 'dept', dept, '', open_nano, 0 FROM holds WHERE state = 'open' AND dept <> ''
+        UNION ALL
+        SELECT tenant_id, 'project', project, '', open_nano, 0 FROM holds WHERE state = 'open' AND project <> ''
+        UNION ALL
+        SELECT tenant_id, 'user', wallet, user_id, open_nano, 0 FROM holds WHERE state = 'open' AND user_id <> ''
+    ) both_sides
+    GROUP BY tenant_id, scope, name, user_id HAVING sum(open) <> sum(held)
+"""
+
 _LOTS = """
     SELECT 'lot ' || l.id, (l.amount_nano + coalesce(sum(m.amount_nano), 0)) || ' left, '
            || coalesce(sum(m.recognised_nanousd), 0) || ' recognised, ' || coalesce(sum(m.returned_nanousd), 0)
@@ -65,6 +79,7 @@ _DEFERRED = """
 CREDIT_CHECKS = (
     ("actions", "an action with a floor is charged that, or the sum of its calls' shares where it is more", _ACTIONS),
     ("holds", "what is held of a wallet is the sum of its open holds", _HOLDS),
+    ("spenders", "what is held for users, departments and projects is the sum of their open holds", _SPENDERS),
     ("lots", "a lot is what came into it less its moves, and its price is deferred, revenue or returned", _LOTS),
     ("drawn", "a wallet's balance is what its lots have left, less overdraft, and what it moved since", _DRAWN),
     ("deferred", "deferred revenue is the price of the credits that are still to be used", _DEFERRED),

@@ -35,6 +35,10 @@ holds = table(
     identity(),
     number("tenant_id"),
     words("wallet"),
+    # Whom it counts for besides its wallet, where somebody has said.
+    words("user_id", default=""),
+    words("dept", default=""),
+    words("project", default=""),
     words("idempotency_key"),
     words("request"),
     words("event"),

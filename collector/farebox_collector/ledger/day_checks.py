@@ -9,12 +9,14 @@ from sqlalchemy import Connection, TextClause, func, select, text, union
 
 from farebox_collector.ledger.day_tables import usage_days, wallet_days
 from farebox_collector.ledger.days import DAY_NS, DAY_SUMS
+from farebox_collector.ledger.limit_tables import spending_days
 from farebox_collector.ledger.mismatches import Mismatch
 from farebox_collector.ledger.tables import tenants, usage_records
 
 DAY_CHECKS = (
     ("days", "the days of usage are the sums of the records"),
     ("wallet days", "the days of every wallet are the sums of its charged records"),
+    ("spending days", "the days of users, departments and projects are the sums of their charged records"),
 )
 
 _OF_RECORD = {
@@ -47,6 +49,27 @@ def _records_against_day(table: str, name: str, condition: str = "") -> TextClau
     """)
 
 
+_CHARGED = (
+    "FROM usage_records WHERE tenant_id = :tenant_id AND priced_at_ns >= :from_ns AND priced_at_ns < :to_ns"
+    " AND verdict = 'charged'"
+)
+_SPENDING = text(f"""
+    SELECT scope, name, user_id, sum(recorded), sum(summed)
+    FROM (
+        SELECT 'dept' AS scope, dept AS name, '' AS user_id, charge_nanocredits AS recorded, 0 AS summed
+        {_CHARGED} AND dept <> ''
+        UNION ALL
+        SELECT 'project', project, '', charge_nanocredits, 0 {_CHARGED} AND project <> ''
+        UNION ALL
+        SELECT 'user', wallet, user_id, charge_nanocredits, 0 {_CHARGED} AND user_id <> ''
+        UNION ALL
+        SELECT scope, name, user_id, 0, charge_nanocredits FROM spending_days
+        WHERE tenant_id = :tenant_id AND day = :day
+    ) both_sides
+    GROUP BY scope, name, user_id HAVING sum(recorded) <> sum(summed)
+    ORDER BY scope, name, user_id
+""")
+
 _COMPARISONS = (
     ("days", _records_against_day(usage_days.name, "verdict")),
     ("wallet days", _records_against_day(wallet_days.name, "wallet", "AND verdict = 'charged'")),
@@ -55,7 +78,8 @@ _COMPARISONS = (
 
 def days_of(connection: Connection) -> list[tuple[int, int]]:
     """Every (tenant, day) that has records or is in a roll-up, in order."""
-    parts = [select(table.c.tenant_id, table.c.day).distinct() for table in (usage_days, wallet_days)]
+    tables = (usage_days, wallet_days, spending_days)
+    parts = [select(table.c.tenant_id, table.c.day).distinct() for table in tables]
     found = {(row.tenant_id, row.day) for row in connection.execute(union(*parts))}
     for tenant_id in connection.execute(select(tenants.c.id)).scalars().all():
         day = _next_day(connection, tenant_id, 0)
@@ -74,12 +98,15 @@ def _next_day(connection: Connection, tenant_id: int, day: int) -> int | None:
 
 
 def compare_day(connection: Connection, tenant_id: int, day: int) -> Iterator[Mismatch]:
-    """Yield where one day of either roll-up is not the sum of its records."""
+    """Yield where one day of a roll-up is not the sum of its records."""
     bounds = {"tenant_id": tenant_id, "day": day, "from_ns": day * DAY_NS, "to_ns": (day + 1) * DAY_NS}
     for check, statement in _COMPARISONS:
         for name, records, requests, *off in connection.execute(statement, bounds):
             what = f"tenant {tenant_id}, day {day}, {name}"
             yield Mismatch(check, what, f"{records} records", f"{requests} requests, off by {_off_by(off)}")
+    for scope, name, user_id, recorded, summed in connection.execute(_SPENDING, bounds):
+        what = f"tenant {tenant_id}, day {day}, {scope} {name}{user_id and f', user {user_id}'}"
+        yield Mismatch("spending days", what, str(recorded), str(summed))
 
 
 def _off_by(figures: Sequence[int]) -> str:

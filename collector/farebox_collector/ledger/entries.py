@@ -52,6 +52,7 @@ RECORD_COLUMNS = (
     *Quality._fields,
     "dialect",
     "scope",
+    "user_id",
     "assumptions",
     *_MONEY_COLUMNS,
 )
@@ -163,6 +164,7 @@ def record_row(tenant_id: int, transaction_id: int, received_at_ns: int, entry: 
         *usage.quality,
         usage.dialect,
         usage.scope,
+        usage.user_id,
         ",".join(entry.guessed),
         entry.verdict,
         entry.reason,

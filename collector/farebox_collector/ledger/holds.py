@@ -1,28 +1,36 @@
 """Holds: credits of a wallet set aside for an action before it spends any.
 
 What a wallet can still set aside is its balance less what is held. Every change of a hold happens under the lock of
-the wallet's account, so that holds never exceed the balance, on any number of replicas.
+the wallet's account, so that holds never exceed the balance, on any number of replicas. Policies say who else has to be
+asked (`limits`), and which wallets may go below zero.
 """
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, or_, select, update
+from sqlalchemy import Connection, Row, and_, or_
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.credit_tables import holds
-from farebox_collector.ledger.journal import WALLET
-from farebox_collector.ledger.tables import accounts
-from farebox_collector.money import Commodity
-
-MOST_EXPIRED_AT_ONCE = 1_000
+from farebox_collector.ledger.hold_ends import (
+    ADD_HELD,
+    MOST_EXPIRED_AT_ONCE,
+    HoldState,
+    LockedWallet,
+    holds_of_tenant,
+    locked_wallets,
+    release,
+)
+from farebox_collector.ledger.journal import post
+from farebox_collector.ledger.limits import LimitReached, Limits, Wanted
 
 _COLUMNS = (
     "tenant_id",
     "wallet",
+    "user_id",
+    "dept",
+    "project",
     "idempotency_key",
     "request",
     "event",
@@ -33,28 +41,6 @@ _COLUMNS = (
     "created_at_ns",
     "expires_at_ns",
 )
-_ADD_HELD = (
-    update(accounts)
-    .where(accounts.c.id == bindparam("account"))
-    .values(held_nano=accounts.c.held_nano + bindparam("more"))
-)
-_TAKE_OUT = (
-    update(holds)
-    .where(holds.c.id == bindparam("hold"))
-    .values(
-        open_nano=holds.c.open_nano - bindparam("less"), state=bindparam("new_state"), ended_at_ns=bindparam("ended")
-    )
-)
-
-
-class HoldState(StrEnum):
-    """What has become of a hold."""
-
-    OPEN = "open"
-    SETTLED = "settled"
-    """The action's charges came to all of it."""
-    VOIDED = "voided"
-    EXPIRED = "expired"
 
 
 class HoldRequest(NamedTuple):
@@ -67,10 +53,24 @@ class HoldRequest(NamedTuple):
     action_id: str
     """May be empty; then no charge settles the hold."""
     expires_in_s: int
+    user_id: str = ""
+    """Who spends, of a wallet of several."""
+    dept: str = ""
+    project: str = ""
 
     def text(self) -> str:
         """The request as it is compared with one under the same key."""
-        return json.dumps(self._replace(idempotency_key=""))
+        words = list(self._replace(idempotency_key=""))
+        # As it was written before anybody could be named.
+        return json.dumps(words if any(words[_NAMED]) else words[: _NAMED.start])
+
+    @property
+    def counted(self) -> Wanted:
+        """The request as limits look at it."""
+        return Wanted(self.wallet, self.amount_nanocredits, self.user_id, self.dept, self.project)
+
+
+_NAMED = slice(6, 9)
 
 
 class Held(NamedTuple):
@@ -82,6 +82,8 @@ class Held(NamedTuple):
     expires_at_ns: int
     repeated: bool
     """True when the same request was answered before, and nothing changed."""
+    passed: tuple[LimitReached, ...] = ()
+    """The soft limits that it is past."""
 
 
 class Insufficient(NamedTuple):
@@ -102,15 +104,15 @@ class KeyReused(NamedTuple):
     """The idempotency key was used before, for another request."""
 
 
-HoldAnswer = Held | Insufficient | AlreadyHeld | KeyReused
+HoldAnswer = Held | Insufficient | LimitReached | AlreadyHeld | KeyReused
 
 
 class _Wallet:
-    """The account of a wallet while it is locked."""
+    """A wallet while it is locked."""
 
-    def __init__(self, account_id: int, available: int) -> None:
-        self.account_id = account_id
-        self.available = available
+    def __init__(self, locked: LockedWallet) -> None:
+        self.locked = locked
+        self.available = locked.balance_nano - locked.held_nano
         self.more_held = 0
         self.swept = False
 
@@ -129,9 +131,14 @@ class _Known(NamedTuple):
     """Where the answer to a request of this group stands, whose id is not known yet; -1 for one in the books."""
 
 
-def take_holds(connection: Connection, tenant_id: int, wanted: Sequence[HoldRequest], at_ns: int) -> list[HoldAnswer]:
-    """Set credits aside for one tenant, first come, first served. An answer for each request, in order."""
-    wallets = _locked(connection, tenant_id, {request.wallet for request in wanted})
+def take_holds(
+    connection: Connection, tenant_id: int, wanted: Sequence[HoldRequest], at_ns: int, *, strict: bool = False
+) -> list[HoldAnswer]:
+    """Set credits aside for one tenant, first come, first served. An answer for each request, in order.
+
+    A wallet that is new comes into being where a policy lets it spend what it has not got, unless `strict`.
+    """
+    wallets, limits = _wallets_and_limits(connection, tenant_id, wanted, at_ns, strict)
     keys, actions = _earlier(connection, tenant_id, wanted)
     answers: list[HoldAnswer] = []
     rows: list[tuple[Any, ...]] = []
@@ -144,15 +151,22 @@ def take_holds(connection: Connection, tenant_id: int, wanted: Sequence[HoldRequ
             answers.append(_met(request, known, wallet, known is keys.get(request.idempotency_key)))
             if known.place >= 0:
                 later.append((place, known.place))
-        elif wallet is None or not _affords(connection, tenant_id, request, wallet, at_ns):
-            answers.append(Insufficient(wallet.available if wallet else 0, wallet is not None))
-        else:
-            wallet.take(request.amount_nanocredits)
-            made = _Known(request.text(), at_ns + request.expires_in_s * 10**9, 0, place)
-            keys[request.idempotency_key] = actions[action] = made
-            answers.append(Held(0, wallet.available, made.expires_at_ns, False))
-            rows.append(_row(tenant_id, request, at_ns, made.expires_at_ns))
-    ids = _write(connection, wallets, rows)
+            continue
+        if wallet is None:
+            answers.append(Insufficient(0, False))
+            continue
+        refusal = _refusal(connection, tenant_id, request, wallet, limits, at_ns)
+        if refusal is not None:
+            answers.append(refusal)
+            continue
+        passed = limits.passed(request.counted)
+        wallet.take(request.amount_nanocredits)
+        limits.take(request.counted)
+        made = _Known(request.text(), at_ns + request.expires_in_s * 10**9, 0, place)
+        keys[request.idempotency_key] = actions[action] = made
+        answers.append(Held(0, wallet.available, made.expires_at_ns, False, passed))
+        rows.append(_row(tenant_id, request, at_ns, made.expires_at_ns))
+    ids = _write(connection, tenant_id, wallets, limits, rows)
     for place, answer in enumerate(answers):
         if isinstance(answer, Held) and not answer.repeated:
             answers[place] = answer._replace(hold_id=ids[wanted[place].idempotency_key])
@@ -164,25 +178,16 @@ def take_holds(connection: Connection, tenant_id: int, wanted: Sequence[HoldRequ
     return answers
 
 
-def void_hold(connection: Connection, tenant_id: int, hold_id: int, at_ns: int) -> Row[Any] | None:
-    """Give back what is open of a hold; one that has ended stays as it ended. Returns it; None if there is none."""
-    found = connection.execute(_of_tenant(tenant_id).where(holds.c.id == hold_id)).first()
-    if found is None or found.state != HoldState.OPEN:
-        return found
-    _end(connection, tenant_id, [found], HoldState.VOIDED, at_ns)
-    return connection.execute(_of_tenant(tenant_id).where(holds.c.id == hold_id)).one()
-
-
 def hold(connection: Connection, tenant_id: int, hold_id: int) -> Row[Any] | None:
     """One hold; None if there is none."""
-    return connection.execute(_of_tenant(tenant_id).where(holds.c.id == hold_id)).first()
+    return connection.execute(holds_of_tenant(tenant_id).where(holds.c.id == hold_id)).first()
 
 
 def holds_of(
     connection: Connection, tenant_id: int, wallet: str, state: str, before_id: int | None, limit: int
 ) -> Sequence[Row[Any]]:
     """Holds, newest first; an empty wallet or state does not filter."""
-    query = _of_tenant(tenant_id).order_by(holds.c.id.desc()).limit(limit)
+    query = holds_of_tenant(tenant_id).order_by(holds.c.id.desc()).limit(limit)
     if wallet:
         query = query.where(holds.c.wallet == wallet)
     if state:
@@ -190,45 +195,6 @@ def holds_of(
     if before_id is not None:
         query = query.where(holds.c.id < before_id)
     return connection.execute(query).all()
-
-
-def expire_holds(connection: Connection, at_ns: int) -> int:
-    """Let go of holds whose time is up, of all tenants; returns how many, at most `MOST_EXPIRED_AT_ONCE`."""
-    due = connection.execute(
-        select(holds)
-        .where(holds.c.state == HoldState.OPEN, holds.c.expires_at_ns <= at_ns)
-        .order_by(holds.c.id)
-        .limit(MOST_EXPIRED_AT_ONCE)
-    ).all()
-    for tenant_id in sorted({row.tenant_id for row in due}):
-        _end(connection, tenant_id, [row for row in due if row.tenant_id == tenant_id], HoldState.EXPIRED, at_ns)
-    return len(due)
-
-
-def settle_holds(
-    connection: Connection,
-    tenant_id: int,
-    charges: Mapping[tuple[str, str], int],
-    at_ns: int,
-) -> None:
-    """Release what actions were charged from their holds; `charges` is (wallet, action id) → nanocredits.
-
-    To be called where the wallets' accounts are locked, as they are once their balances were moved.
-    """
-    if not charges:
-        return
-    table = holds.c
-    found = connection.execute(
-        _of_tenant(tenant_id).where(
-            table.state == HoldState.OPEN,
-            table.wallet.in_(sorted({wallet for wallet, _ in charges})),
-            table.action_id.in_(sorted({action_id for _, action_id in charges})),
-        )
-    ).all()
-    amounts = ((row, min(row.open_nano, charges.get((row.wallet, row.action_id), 0))) for row in found)
-    released = [(row, less) for row, less in amounts if less > 0]
-    ending = [(row, less, HoldState.SETTLED if less == row.open_nano else HoldState.OPEN) for row, less in released]
-    _release(connection, ending, _locked(connection, tenant_id, {row.wallet for row, _ in released}), at_ns)
 
 
 def _met(request: HoldRequest, known: _Known, wallet: _Wallet | None, by_key: bool) -> HoldAnswer:
@@ -240,65 +206,50 @@ def _met(request: HoldRequest, known: _Known, wallet: _Wallet | None, by_key: bo
     return Held(known.hold_id, wallet.available if wallet else 0, known.expires_at_ns, True)
 
 
-def _affords(connection: Connection, tenant_id: int, request: HoldRequest, wallet: _Wallet, at_ns: int) -> bool:
-    """Whether the wallet has enough, once what is held in vain was let go."""
-    if wallet.available < request.amount_nanocredits and not wallet.swept:
-        wallet.swept = True
-        table = holds.c
-        due = connection.execute(
-            _of_tenant(tenant_id)
-            .where(table.state == HoldState.OPEN, table.wallet == request.wallet, table.expires_at_ns <= at_ns)
-            .limit(MOST_EXPIRED_AT_ONCE)
-        ).all()
-        ending = [(row, row.open_nano, HoldState.EXPIRED) for row in due]
-        _release(connection, ending, {request.wallet: wallet}, at_ns)
-        wallet.available += sum(row.open_nano for row in due)
-    return wallet.available >= request.amount_nanocredits
+def _wallets_and_limits(
+    connection: Connection, tenant_id: int, wanted: Sequence[HoldRequest], at_ns: int, strict: bool
+) -> tuple[dict[str, _Wallet], Limits]:
+    """The wallets, locked, and what policies say about the requests."""
+    names = {request.wallet for request in wanted}
+    locked = locked_wallets(connection, tenant_id, names)
+    unknown = names - locked.keys()
+    if not unknown and not any(wallet.limited for wallet in locked.values()):
+        return {name: _Wallet(wallet) for name, wallet in locked.items()}, Limits.none()
+    held = {name: wallet.held_nano for name, wallet in locked.items()}
+    limits = Limits.of(connection, tenant_id, [request.counted for request in wanted], held, at_ns)
+    new = frozenset(name for name in unknown if not strict and not limits.stops_at_the_balance(name))
+    if new:
+        post(connection, tenant_id, 0, at_ns, [], active=new)
+        locked |= locked_wallets(connection, tenant_id, set(new))
+    return {name: _Wallet(wallet) for name, wallet in locked.items()}, limits
 
 
-def _end(connection: Connection, tenant_id: int, ending: Sequence[Row[Any]], state: HoldState, at_ns: int) -> None:
-    """Give back what is open of holds that are still open once their wallets are locked."""
-    wallets = _locked(connection, tenant_id, {row.wallet for row in ending})
-    chosen = _of_tenant(tenant_id).where(holds.c.id.in_([row.id for row in ending]), holds.c.state == HoldState.OPEN)
-    rows = connection.execute(chosen.order_by(holds.c.id)).all()
-    _release(connection, [(row, row.open_nano, state) for row in rows], wallets, at_ns)
+def _refusal(
+    connection: Connection, tenant_id: int, request: HoldRequest, wallet: _Wallet, limits: Limits, at_ns: int
+) -> Insufficient | LimitReached | None:
+    """Why a hold cannot be taken, once what the wallet holds in vain was let go."""
+    refusal = _why_not(request, wallet, limits)
+    if refusal is None or wallet.swept:
+        return refusal
+    wallet.swept = True
+    table = holds.c
+    due = connection.execute(
+        holds_of_tenant(tenant_id)
+        .where(table.state == HoldState.OPEN, table.wallet == request.wallet, table.expires_at_ns <= at_ns)
+        .limit(MOST_EXPIRED_AT_ONCE)
+    ).all()
+    ending = [(row, row.open_nano, HoldState.EXPIRED) for row in due]
+    others = release(connection, tenant_id, ending, {request.wallet: wallet.locked}, at_ns)
+    amount = sum(row.open_nano for row in due)
+    wallet.available += amount
+    limits.give_back(request.wallet, amount, others)
+    return _why_not(request, wallet, limits)
 
 
-def _release(
-    connection: Connection,
-    releases: Iterable[tuple[Row[Any], int, HoldState]],
-    wallets: Mapping[str, _Wallet],
-    at_ns: int,
-) -> None:
-    """Take amounts out of holds, and let their wallets have them again."""
-    taken, less_held = [], defaultdict[str, int](int)
-    for row, less, state in releases:
-        ended = None if state is HoldState.OPEN else at_ns
-        taken.append({"hold": row.id, "less": less, "new_state": state, "ended": ended})
-        less_held[row.wallet] += less
-    if taken:
-        connection.execute(_TAKE_OUT, taken)
-        changes = [{"account": wallets[name].account_id, "more": -less} for name, less in sorted(less_held.items())]
-        connection.execute(_ADD_HELD, changes)
-
-
-def _locked(connection: Connection, tenant_id: int, names: set[str]) -> dict[str, _Wallet]:
-    """The wallets of these names, locked until the end of the transaction, in the order in which all writers do."""
-    if not names:
-        return {}
-    columns = accounts.c
-    found = connection.execute(
-        select(columns.id, columns.name, columns.balance_nano, columns.held_nano)
-        .where(
-            columns.tenant_id == tenant_id,
-            columns.kind == WALLET,
-            columns.commodity == Commodity.CREDIT,
-            columns.name.in_(sorted(names)),
-        )
-        .order_by(columns.name)
-        .with_for_update()
-    )
-    return {row.name: _Wallet(row.id, row.balance_nano - row.held_nano) for row in found}
+def _why_not(request: HoldRequest, wallet: _Wallet, limits: Limits) -> Insufficient | LimitReached | None:
+    if wallet.available < request.amount_nanocredits and limits.stops_at_the_balance(request.wallet):
+        return Insufficient(wallet.available, True)
+    return limits.reached(request.counted)
 
 
 def _earlier(
@@ -309,7 +260,7 @@ def _earlier(
     actions = {request.action_id for request in wanted if request.action_id}
     same_action = and_(table.wallet.in_({r.wallet for r in wanted}), table.action_id.in_(sorted(actions)))
     same_key = table.idempotency_key.in_([request.idempotency_key for request in wanted])
-    rows = connection.execute(_of_tenant(tenant_id).where(or_(same_key, same_action) if actions else same_key))
+    rows = connection.execute(holds_of_tenant(tenant_id).where(or_(same_key, same_action) if actions else same_key))
     keys, by_action = {}, {}
     for row in rows:
         known = _Known(row.request, row.expires_at_ns, row.id, -1)
@@ -322,6 +273,9 @@ def _row(tenant_id: int, request: HoldRequest, at_ns: int, expires_at_ns: int) -
     return (
         tenant_id,
         request.wallet,
+        request.user_id,
+        request.dept,
+        request.project,
         request.idempotency_key,
         request.text(),
         request.event,
@@ -334,19 +288,22 @@ def _row(tenant_id: int, request: HoldRequest, at_ns: int, expires_at_ns: int) -
     )
 
 
-def _write(connection: Connection, wallets: Mapping[str, _Wallet], rows: Sequence[tuple[Any, ...]]) -> dict[str, int]:
+def _write(
+    connection: Connection,
+    tenant_id: int,
+    wallets: Mapping[str, _Wallet],
+    limits: Limits,
+    rows: Sequence[tuple[Any, ...]],
+) -> dict[str, int]:
     """Put new holds into the books; their ids by idempotency key."""
     if not rows:
         return {}
     inserted = bulk.upsert_returning(connection, "holds", _COLUMNS, " RETURNING id, idempotency_key", rows)
     changes = [
-        {"account": wallet.account_id, "more": wallet.more_held}
+        {"account": wallet.locked.account_id, "more": wallet.more_held}
         for _, wallet in sorted(wallets.items())
         if wallet.more_held
     ]
-    connection.execute(_ADD_HELD, changes)
+    connection.execute(ADD_HELD, changes)
+    limits.write(connection, tenant_id)
     return {key: hold_id for hold_id, key in inserted}
-
-
-def _of_tenant(tenant_id: int) -> Select[Any]:
-    return select(holds).where(holds.c.tenant_id == tenant_id)

@@ -3,6 +3,7 @@ its idempotency key, and keeps what the business says about it.
 """
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -109,11 +110,24 @@ class NoSuchLot(Exception):
     """The wallet has no such lot."""
 
 
-def move(connection: Connection, tenant_id: int, movement: Movement, idempotency_key: str, at_ns: int) -> Moved:
-    """Move credits, once for each key.
+class NoSuchWallet(Exception):
+    """Nobody has paid into the wallet yet, nor charged it."""
 
-    Raises IdempotencyConflict, NotEnough, NoSuchLot, and AmountError where the tenant's sums would no longer fit the
-    books. The key is claimed before anything is posted, so that of two at once one waits and then finds it taken.
+
+def move(
+    connection: Connection,
+    tenant_id: int,
+    movement: Movement,
+    idempotency_key: str,
+    at_ns: int,
+    *,
+    strict: bool = False,
+) -> Moved:
+    """Move credits, once for each key; where `strict`, wallets come into being by being paid into only.
+
+    Raises IdempotencyConflict, NotEnough, NoSuchLot, NoSuchWallet, and AmountError where the tenant's sums would no
+    longer fit the books. The key is claimed before anything is posted, so that of two at once one waits and then finds
+    it taken.
     """
     amount = movement.amount_nanocredits
     if (amount < 0 and movement.kind is not Kind.ADJUSTMENT) or (not amount and movement.kind is not Kind.REFUND):
@@ -129,6 +143,8 @@ def move(connection: Connection, tenant_id: int, movement: Movement, idempotency
         row = update(transactions).where(transactions.c.id == transaction_id)
         connection.execute(row.values(metadata=movement.metadata))
     names = sorted({movement.wallet, movement.to_wallet} - {""})
+    if strict and movement.kind not in INCOMING:
+        _require_wallets(connection, tenant_id, names)
     wallets = {name: WalletLots(connection, tenant_id, name, at_ns) for name in names}
     moved, lot_id, legs = _legs(movement, transaction_id, wallets)
     active = frozenset(names)
@@ -138,6 +154,15 @@ def move(connection: Connection, tenant_id: int, movement: Movement, idempotency
     if moved > 0:
         add_credits(connection, tenant_id, movement.kind, moved)
     return Moved(transaction_id, wallets[movement.wallet].balance, moved, lot_id, False)
+
+
+def _require_wallets(connection: Connection, tenant_id: int, names: Sequence[str]) -> None:
+    account = accounts.c
+    chosen = select(account.name).where(
+        account.tenant_id == tenant_id, account.kind == WALLET, account.name.in_(sorted(names))
+    )
+    for name in sorted(set(names) - set(connection.execute(chosen).scalars())):
+        raise NoSuchWallet(f"wallet {name} is not known: it was neither paid into nor charged yet")
 
 
 def _legs(movement: Movement, transaction_id: int, wallets: dict[str, WalletLots]) -> tuple[int, int | None, list[Leg]]:

@@ -67,6 +67,7 @@ def stored_call(row: Row[Any]) -> StoredCall:
         assumptions=tuple(row.assumptions.split(",")) if row.assumptions else (),
         units=read_units(row.units),
         scope=row.scope,
+        user_id=row.user_id,
         quality=Quality(*(getattr(row, name) for name in Quality._fields)),
     )
     call = PricedUsage(

@@ -233,6 +233,8 @@ usage_records = _table(
     _text("dialect"),
     # The name of the span's instrumentation scope.
     _text("scope", default=""),
+    # Who spent from a wallet of several.
+    _text("user_id", default=""),
     _text("assumptions"),
     _text("verdict"),
     _text("reason"),

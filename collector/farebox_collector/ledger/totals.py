@@ -23,6 +23,7 @@ from farebox_collector.ledger.control_tables import (
 )
 from farebox_collector.ledger.days import DAY_NS, DayKey, add_usage_days, add_wallet_days
 from farebox_collector.ledger.labels import TableLabels, folded, place
+from farebox_collector.ledger.spending import add_spending
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_totals
 from farebox_collector.records import NO_QUALITY, Buckets, PricedUsage, Quality, UsageRecord
 from farebox_collector.verdicts import ONE_CALL, Verdict
@@ -128,6 +129,7 @@ def count_new_calls(connection: Connection, tenant_id: int, calls: Counted, labe
     rows = [(key.service, _service_sums(group)) for key, group in groups.items() if key.verdict in ONE_CALL]
     _add_service(connection, tenant_id, rows, labels)
     add_wallet_days(connection, tenant_id, calls)
+    add_spending(connection, tenant_id, calls)
 
 
 def add_to_totals(
@@ -139,6 +141,7 @@ def add_to_totals(
     """
     _add_usage(connection, tenant_id, _grouped(calls), labels, reversed=reversed)
     add_wallet_days(connection, tenant_id, calls, -1 if reversed else 1)
+    add_spending(connection, tenant_id, calls, -1 if reversed else 1)
 
 
 def add_quality(

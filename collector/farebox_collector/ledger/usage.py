@@ -17,7 +17,7 @@ from farebox_collector.ledger import bulk
 from farebox_collector.ledger.actions import charge_actions_once
 from farebox_collector.ledger.corrections import Cause, charge_of, correct, cover
 from farebox_collector.ledger.entries import FACT_COLUMNS, RECORD_COLUMNS, Entry, SpanKey, facts_of, record_row
-from farebox_collector.ledger.holds import settle_holds
+from farebox_collector.ledger.hold_ends import settle_holds
 from farebox_collector.ledger.intake import count_spans
 from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
 from farebox_collector.ledger.legs import legs_of

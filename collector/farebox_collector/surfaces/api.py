@@ -17,6 +17,7 @@ from farebox_collector.surfaces import (
     keys,
     ledger,
     movements,
+    policies,
     prices,
     problems,
     replays,
@@ -35,7 +36,8 @@ _READER = needs(Scope.READ, Scope.ADMIN)
 _WALLETS = needs(Scope.READ, Scope.WALLETS, of_one_wallet=True)
 _ASKER = needs(Scope.READ, Scope.READ)
 _REPORTER = needs(Scope.READ, Scope.INGEST)
-_HOLDS = needs(Scope.READ, Scope.WALLETS)
+# Who reports usage charges wallets as it is: an application needs no second key to ask beforehand.
+_HOLDS = needs(Scope.READ, Scope.WALLETS, or_write=Scope.INGEST)
 _ADMIN = needs(Scope.ADMIN, Scope.ADMIN)
 
 _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...] = (
@@ -51,6 +53,7 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...]
     (rules.router, _READER),
     (costs.router, _READER),
     (budgets.router, _READER),
+    (policies.router, _READER),
     (alerts.router, _READER),
     (alerts.webhook_router, _REPORTER),
     (reports.router, _READER),

@@ -45,9 +45,13 @@ def caller() -> Caller:
 
 
 def needs(
-    read: credentials.Scope, write: credentials.Scope, *, of_one_wallet: bool = False
+    read: credentials.Scope,
+    write: credentials.Scope,
+    *,
+    or_write: credentials.Scope | None = None,
+    of_one_wallet: bool = False,
 ) -> Callable[..., Awaitable[None]]:
-    """A dependency that lets a caller pass who has the scope: `read` for GET, `write` for everything else.
+    """A dependency that lets a caller pass who has the scope: `read` for GET, `write` or `or_write` for all else.
 
     Callers who may read one wallet only pass where `of_one_wallet`, and where the path or `?wallet=` names theirs.
     """
@@ -59,7 +63,7 @@ def needs(
     ) -> None:
         who = caller()
         wanted = read if request.method in _READING else write
-        if not who.may(wanted):
+        if not who.may(wanted) and (request.method in _READING or or_write is None or not who.may(or_write)):
             raise ApiError(403, f"this key has not got the scope {wanted.value}")
         if who.wallet:
             asked_for = request.path_params.get("wallet") or request.query_params.get("wallet")

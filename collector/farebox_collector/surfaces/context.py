@@ -40,6 +40,8 @@ class Context(NamedTuple):
     keyring: KeyRing
     meters: Meters
     holds: HoldDesk
+    strict: bool = False
+    """Whether wallets come into being by being paid into only."""
 
     @property
     def tenant_id(self) -> int:

@@ -5,8 +5,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Header, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from farebox_collector.dialects.text import MAX_TEXT
 from farebox_collector.ledger import holds as ledger_holds
-from farebox_collector.ledger.holds import AlreadyHeld, HoldRequest, HoldState, Insufficient, KeyReused
+from farebox_collector.ledger.hold_ends import HoldState
+from farebox_collector.ledger.hold_ends import void_hold as end_by_voiding
+from farebox_collector.ledger.holds import AlreadyHeld, HoldRequest, Insufficient, KeyReused
+from farebox_collector.ledger.limits import LimitReached
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
 from farebox_collector.records import NO_EVENT
@@ -29,6 +33,9 @@ class HoldWanted(BaseModel):
     event: Name = Field("", max_length=256, description="What the action is.")
     action_id: Name = Field("", max_length=256, description="The action whose charges settle the hold.")
     expires_in_seconds: int = Field(_DEFAULT_SECONDS, ge=1, le=MOST_SECONDS)
+    user: Name = Field("", max_length=MAX_TEXT, description="Who spends, of a wallet of several; its limit is kept.")
+    dept: Name = Field("", max_length=MAX_TEXT, description="The department whose limit is kept.")
+    project: Name = Field("", max_length=MAX_TEXT, description="The project whose limit is kept.")
 
 
 class HoldTaken(BaseModel):
@@ -39,6 +46,7 @@ class HoldTaken(BaseModel):
     amount_credits: Amount
     available_credits: Amount = Field(description="What of the wallet can still be set aside.")
     expires_at: str
+    passed_limits: list[str] = Field(description="The soft limits that this hold is past, each as a sentence.")
 
 
 class Hold(BaseModel):
@@ -46,6 +54,9 @@ class Hold(BaseModel):
 
     hold_id: str
     wallet: str
+    user: str
+    dept: str
+    project: str
     event: str
     action_id: str | None
     amount_credits: Amount
@@ -66,15 +77,28 @@ def router(context: Context) -> APIRouter:
         response: Response,
         idempotency_key: Annotated[str, Header(min_length=1, max_length=200)],
     ) -> HoldTaken:
-        """Set credits aside, once for each Idempotency-Key; 402 where the wallet has less than that available."""
+        """Set credits aside, once for each Idempotency-Key.
+
+        402 where the wallet has less than that available, or a policy's limit is reached.
+        """
         name = wallet_name(wanted.wallet)
         amount = positive_nanocredits(str(wanted.amount_credits), "a hold")
         request = HoldRequest(
-            name, amount, idempotency_key, wanted.event or NO_EVENT, wanted.action_id, wanted.expires_in_seconds
+            name,
+            amount,
+            idempotency_key,
+            wanted.event or NO_EVENT,
+            wanted.action_id,
+            wanted.expires_in_seconds,
+            wanted.user,
+            wanted.dept,
+            wanted.project,
         )
         answer = await context.holds.take(context.tenant_id, request)
         if isinstance(answer, Insufficient):
-            raise ApiError(402, _shortage(name, amount, answer))
+            raise ApiError(404 if context.strict and not answer.known else 402, _shortage(name, amount, answer))
+        if isinstance(answer, LimitReached):
+            raise ApiError(402, f"{limit_sentence(answer)}; {format_nano(amount)} were asked for")
         if isinstance(answer, AlreadyHeld):
             raise ApiError(409, f"this action has a hold already: {answer.hold_id}; an action has one at most")
         if isinstance(answer, KeyReused):
@@ -87,13 +111,14 @@ def router(context: Context) -> APIRouter:
             amount_credits=format_nano(amount),
             available_credits=format_nano(answer.available_nanocredits),
             expires_at=format_ns(answer.expires_at_ns),
+            passed_limits=[limit_sentence(passed) for passed in answer.passed],
         )
 
     @routes.post("/{hold_id}/void")
     def void_hold(hold_id: str, _body: Annotated[dict[str, Any] | None, Body()] = None) -> Hold:
         """Give back what is still set aside; a hold that has ended stays as it is."""
         found = context.database.transact(
-            lambda connection: ledger_holds.void_hold(connection, context.tenant_id, _id(hold_id), context.clock())
+            lambda connection: end_by_voiding(connection, context.tenant_id, _id(hold_id), context.clock())
         )
         return _show(_there(found))
 
@@ -123,6 +148,14 @@ def _shortage(wallet: str, amount: int, answer: Insufficient) -> str:
     return f"wallet {wallet} has {available} credits available, and {format_nano(amount)} were asked for"
 
 
+def limit_sentence(reached: LimitReached) -> str:
+    """Whose limit it is, and what is left of it."""
+    subject = reached.subject
+    whose = f"user {subject.user_id} of wallet {subject.name}" if subject.user_id else f"{subject.scope} {subject.name}"
+    limit, left = format_nano(reached.limit_nano), format_nano(reached.left_nano)
+    return f"{whose} may spend {limit} credits a {reached.period}, and has {left} left"
+
+
 def _id(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise ApiError(404, "there is no such hold")
@@ -139,6 +172,9 @@ def _show(row: Any) -> Hold:
     return Hold(
         hold_id=str(row.id),
         wallet=row.wallet,
+        user=row.user_id,
+        dept=row.dept,
+        project=row.project,
         event=row.event,
         action_id=row.action_id,
         amount_credits=format_nano(row.amount_nano),

@@ -12,6 +12,7 @@ from farebox_collector.ledger.movements import (
     Moved,
     Movement,
     NoSuchLot,
+    NoSuchWallet,
     NotEnough,
     metadata_text,
     move,
@@ -116,13 +117,15 @@ def router(context: Context) -> APIRouter:
 def _move(context: Context, movement: Movement, key: str) -> Moved:
     try:
         return context.database.transact(
-            lambda connection: move(connection, context.tenant_id, movement, key, context.clock())
+            lambda connection: move(
+                connection, context.tenant_id, movement, key, context.clock(), strict=context.strict
+            )
         )
     except IdempotencyConflict:
         raise ApiError(409, "this Idempotency-Key was used before, for another movement") from None
     except NotEnough as error:
         raise ApiError(409, str(error)) from None
-    except NoSuchLot as error:
+    except (NoSuchLot, NoSuchWallet) as error:
         raise ApiError(404, str(error)) from None
     except AmountError as error:
         raise ApiError(422, f"amount_credits: {error}") from None

@@ -1,0 +1,161 @@
+"""`farebox policies`: what wallets, their users, departments and projects may spend."""
+
+import time
+from contextlib import closing
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from farebox_collector.commands.terminal import (
+    AsJson,
+    DatabaseUrl,
+    Limit,
+    Stop,
+    figure_table,
+    moment_ns,
+    out,
+    print_json,
+    print_table,
+    reading_books,
+    writable_books,
+)
+from farebox_collector.dialects.text import MAX_TEXT, is_clean
+from farebox_collector.ledger.policies import (
+    Authorship,
+    BadPolicy,
+    Terms,
+    Validity,
+    policies_in_force,
+    policy_history,
+    set_policy,
+    terms_of,
+)
+from farebox_collector.ledger.spending import LimitScope, Subject
+from farebox_collector.moments import format_ns
+from farebox_collector.money import AmountError, format_nano, parse_nano
+from farebox_collector.records import DEFAULT_TENANT_ID
+
+app = typer.Typer(help="Policies: what wallets, their users, departments and projects may spend.", no_args_is_help=True)
+
+Scope = Annotated[LimitScope, typer.Argument(help="wallet, user, dept or project.")]
+Named = Annotated[str, typer.Argument(help="Wallet, department or project; * is each without a policy of its own.")]
+User = Annotated[str, typer.Option(help="With the scope user: who of the wallet; * is each without their own.")]
+
+
+@app.command("list")
+def list_command(limit: Limit = 1_000, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """The policies that hold now."""
+    with reading_books(database_url) as connection:
+        rows = policies_in_force(connection, DEFAULT_TENANT_ID, time.time_ns(), limit=limit)
+    _print("Policies", rows, limit, as_json)
+
+
+@app.command("history")
+def history_command(
+    scope: Scope,
+    name: Named,
+    user: User = "",
+    limit: Limit = 1_000,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every version of one policy, newest first, with who set it and why."""
+    with reading_books(database_url) as connection:
+        rows = policy_history(connection, DEFAULT_TENANT_ID, Subject(scope, name, user), limit=limit)
+    _print(f"Policy of {scope} {name}", rows, limit, as_json)
+
+
+@app.command("set")
+def set_command(
+    scope: Scope,
+    name: Named,
+    reason: Annotated[str, typer.Option(help="Why; kept with the policy.")],
+    user: User = "",
+    day: Annotated[str | None, typer.Option(help="Most credits a UTC day.")] = None,
+    month: Annotated[str | None, typer.Option(help="Most credits a UTC month.")] = None,
+    soft_day: Annotated[str | None, typer.Option(help="Credits a UTC day past which the webhook is called.")] = None,
+    soft_month: Annotated[
+        str | None, typer.Option(help="Credits a UTC month past which the webhook is called.")
+    ] = None,
+    hard_stop: Annotated[bool, typer.Option(help="Whether holds never take the wallet below zero.")] = True,
+    author: Annotated[str, typer.Option(help="Who sets it; kept with the policy.")] = "cli",
+    valid_from: Annotated[
+        datetime | None, typer.Option("--from", help="When it begins, in UTC; now by default.")
+    ] = None,
+    valid_to: Annotated[
+        datetime | None, typer.Option("--to", help="When it ends, in UTC; what was set before holds again.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Limit what somebody may spend, from now or a later moment on; without a limit, end the limits set before."""
+    terms = Terms(hard_stop, *(_limit(text) for text in (day, month, soft_day, soft_month)))
+    if not is_clean(name) or not is_clean(user):
+        raise Stop(f"a name has 1 to {MAX_TEXT} printable characters")
+    validity = Validity(*(None if moment is None else moment_ns(moment) for moment in (valid_from, valid_to)))
+    subject = Subject(scope, name, user)
+    with closing(writable_books(database_url)) as database:
+        try:
+            version = database.transact(
+                lambda connection: set_policy(
+                    connection, DEFAULT_TENANT_ID, subject, terms, Authorship(author, reason), time.time_ns(), validity
+                )
+            )
+        except BadPolicy as error:
+            raise Stop(str(error)) from None
+    whose = f"user {user} of wallet {name}" if user else f"{scope} {name}"
+    out.print(f"{whose}: {_describe(terms)} (policy version {version}).", soft_wrap=True)
+
+
+def _limit(text: str | None) -> int | None:
+    try:
+        return None if text is None else parse_nano(text)
+    except AmountError as error:
+        raise Stop(f"{text!r}: {error}") from None
+
+
+def _describe(terms: Terms) -> str:
+    said = [] if terms.hard_stop else ["no stop at zero"]
+    for what, limit in (
+        ("{} credits a day", terms.day_limit_nano),
+        ("{} credits a month", terms.month_limit_nano),
+        ("told past {} credits a day", terms.soft_day_limit_nano),
+        ("told past {} credits a month", terms.soft_month_limit_nano),
+    ):
+        if limit is not None:
+            said.append(what.format(format_nano(limit)))
+    return ", ".join(said) or "no limit"
+
+
+def _print(title: str, rows: Any, limit: int, as_json: bool) -> None:
+    if as_json:
+        print_json([_policy(row) for row in rows])
+        return
+    table = figure_table(title, "version", "scope", "name", "user", "what", "from", "to", "author", "reason")
+    for row in rows:
+        until = "" if row.valid_to_ns is None else format_ns(row.valid_to_ns)[:19]
+        since = format_ns(row.valid_from_ns)[:19]
+        what = _describe(terms_of(row))
+        table.add_row(str(row.id), row.scope, row.name, row.user_id, what, since, until, row.author, row.reason)
+    print_table(table, len(rows), limit)
+
+
+def _policy(row: Any) -> dict[str, Any]:
+    terms = terms_of(row)
+    limits = {
+        name.replace("_limit_nano", "_credits"): None if limit is None else format_nano(limit)
+        for name, limit in terms._asdict().items()
+        if name != "hard_stop"
+    }
+    return {
+        "policy_id": str(row.id),
+        "scope": row.scope,
+        "name": row.name,
+        "user": row.user_id,
+        "hard_stop": terms.hard_stop,
+        **limits,
+        "valid_from": format_ns(row.valid_from_ns),
+        "valid_to": None if row.valid_to_ns is None else format_ns(row.valid_to_ns),
+        "author": row.author,
+        "reason": row.reason,
+    }

@@ -1,0 +1,129 @@
+"""What was spent, and what is held, by whom a limit can be for: a wallet, a user of one, a department, a project.
+
+What charged calls took of a wallet is in `wallet_days`; of the others it is in `spending_days`, kept in the transaction
+that records the calls, by the UTC day of their price. What open holds set aside for them is in `spenders`.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, case, func, literal, select, union_all
+
+from farebox_collector.ledger import bulk
+from farebox_collector.ledger.day_tables import wallet_days
+from farebox_collector.ledger.days import DAY_NS
+from farebox_collector.ledger.limit_tables import spending_days
+from farebox_collector.records import PricedUsage
+from farebox_collector.verdicts import Verdict
+
+_AT_ONCE = 50
+_DAYS_KEY = ("tenant_id", "day", "scope", "name", "user_id")
+_HELD_COLUMNS = ("tenant_id", "scope", "name", "user_id", "held_nano")
+_HELD_TAIL = (
+    " ON CONFLICT (tenant_id, scope, name, user_id) DO UPDATE SET held_nano = spenders.held_nano + excluded.held_nano"
+    " RETURNING scope, name, user_id, held_nano"
+)
+
+
+class LimitScope(StrEnum):
+    """What a limit is for."""
+
+    WALLET = "wallet"
+    USER = "user"
+    """A user of a wallet that several spend from."""
+    DEPT = "dept"
+    PROJECT = "project"
+
+
+class Subject(NamedTuple):
+    """Whom a limit is for."""
+
+    scope: LimitScope
+    name: str
+    """Of the wallet, department or project."""
+    user_id: str = ""
+
+
+class Spent(NamedTuple):
+    """Nanocredits that charged calls took, corrections taken into account."""
+
+    day: int
+    month: int
+
+
+NOTHING_SPENT = Spent(0, 0)
+
+
+def subjects_of(wallet: str, user_id: str, dept: str, project: str) -> tuple[Subject, ...]:
+    """Whom a call or a hold counts for, but for its wallet."""
+    found = []
+    if dept:
+        found.append(Subject(LimitScope.DEPT, dept))
+    if project:
+        found.append(Subject(LimitScope.PROJECT, project))
+    if user_id:
+        found.append(Subject(LimitScope.USER, wallet, user_id))
+    return tuple(found)
+
+
+def add_spending(
+    connection: Connection, tenant_id: int, calls: Iterable[tuple[PricedUsage, Verdict]], sign: int = 1
+) -> None:
+    """Add charged calls to the days of whom they count for; with a sign of -1 take them back."""
+    sums: defaultdict[tuple[int, Subject], int] = defaultdict(int)
+    for call, verdict in calls:
+        usage = call.usage
+        if verdict is Verdict.CHARGED and (usage.dept or usage.project or usage.user_id):
+            day, charge = call.priced_at_ns // DAY_NS, sign * (call.charge_nanocredits or 0)
+            for subject in subjects_of(usage.wallet, usage.user_id, usage.dept, usage.project):
+                sums[day, subject] += charge
+    # One order for all writers, so that two of them never wait for each other crosswise.
+    rows = [(tenant_id, day, *subject, charge) for (day, subject), charge in sorted(sums.items())]
+    bulk.insert_adding(connection, spending_days.name, _DAYS_KEY, ("charge_nanocredits",), rows)
+
+
+def add_held(connection: Connection, tenant_id: int, changes: Mapping[Subject, int]) -> dict[Subject, int]:
+    """Add to what is held for each of these, who stay locked until the end of the transaction; returns what is now.
+
+    To be called where the wallets' accounts are locked: that is the order in which all writers lock.
+    """
+    rows = [(tenant_id, *subject, more) for subject, more in sorted(changes.items())]
+    returned = bulk.upsert_returning(connection, "spenders", _HELD_COLUMNS, _HELD_TAIL, rows)
+    return {Subject(LimitScope(scope), name, user_id): held for scope, name, user_id, held in returned}
+
+
+def spent_of(connection: Connection, tenant_id: int, subjects: Sequence[Subject], at_ns: int) -> dict[Subject, Spent]:
+    """What each has spent on the UTC day of a moment, and in its month. Looks at a month of days, never at records."""
+    today = at_ns // DAY_NS
+    # Clocks run ahead a little: what is priced tomorrow already belongs to the month as well.
+    days = [day for day in range(_first_of_month(at_ns), today + 2) if _month(day) == _month(today)]
+    found = {}
+    for start in range(0, len(subjects), _AT_ONCE):
+        chunk = subjects[start : start + _AT_ONCE]
+        parts = [_of_subject(tenant_id, place, subject, days, today) for place, subject in enumerate(chunk)]
+        for place, day, month in connection.execute(union_all(*parts)):
+            found[chunk[place]] = Spent(int(day), int(month))
+    return found
+
+
+def _of_subject(tenant_id: int, place: int, subject: Subject, days: Sequence[int], today: int) -> Select[Any]:
+    if subject.scope is LimitScope.WALLET:
+        table, chosen = wallet_days.c, [wallet_days.c.wallet == subject.name]
+    else:
+        table = spending_days.c
+        chosen = [table.scope == subject.scope, table.name == subject.name, table.user_id == subject.user_id]
+    charge = table.charge_nanocredits
+    sums = (func.coalesce(func.sum(case((table.day == today, charge), else_=0)), 0), func.coalesce(func.sum(charge), 0))
+    return select(literal(place), *sums).where(table.tenant_id == tenant_id, table.day.in_(days), *chosen)
+
+
+def _first_of_month(at_ns: int) -> int:
+    moment = datetime.fromtimestamp(at_ns // 10**9, UTC)
+    return at_ns // DAY_NS - moment.day + 1
+
+
+def _month(day: int) -> int:
+    return datetime.fromtimestamp(day * 86_400, UTC).month
