@@ -210,7 +210,7 @@ def test_the_newest_version_that_is_valid_holds(books: Books) -> None:
 def test_what_was_spent_before_there_were_limits_counts(books: Books) -> None:
     books.use(7, dept="sales", project="launch")
     with books.database.transaction() as connection:
-        command.downgrade(alembic_config(connection), "0016")
+        command.downgrade(alembic_config(connection), "0017")
     with books.database.transaction() as connection:
         command.upgrade(alembic_config(connection), "head")
     assert [books.spent(subject) for subject in (ADA, SALES, LAUNCH)] == [Spent(7, 7)] * 3
