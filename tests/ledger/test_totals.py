@@ -83,7 +83,15 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 @given(made=calls())
 def test_totals_are_the_sums_of_the_calls(made: list[PricedUsage], books: Database) -> None:
     with books.transaction() as connection:
-        totals = ("usage_totals", "card_totals", "service_totals", "intake_totals", "usage_days", "wallet_days")
+        totals = (
+            "usage_totals",
+            "card_totals",
+            "service_totals",
+            "intake_totals",
+            "usage_days",
+            "wallet_days",
+            "spending_days",
+        )
         for table in (*totals, "usage_records", "postings", "transactions", "accounts"):
             connection.execute(text(f"DELETE FROM {table}"))
         record_usage(connection, DEFAULT_TENANT_ID, made, START_NS, TotalLabels())
