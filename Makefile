@@ -16,7 +16,7 @@ help:
 	@echo "make observe      Prometheus and Alertmanager with our rules, beside the demo; Ctrl-C ends them"
 	@echo "make backtest     run the alert rules over sixty days of known incidents: some ten minutes"
 	@echo "make dashboards   write the dashboards' JSON from their code"
-	@echo "make bench        the price book and replay, one after the other"
+	@echo "make bench        throughput beside the floor, latency, memory, large books: some five minutes"
 	@echo "make bench-prices time and memory of the price book"
 	@echo "make bench-replay time and memory of pricing history anew"
 	@echo "make bench-wallets  how long a hold takes on PostgreSQL, 50 clients of one wallet"
@@ -31,7 +31,8 @@ demo: $(INSTALLED)
 test: lint types $(INSTALLED)
 	$(VENV_PYTHON) -m pytest -q -n 2 --dist worksteal
 
-bench: bench-prices bench-replay
+bench: $(INSTALLED)
+	$(VENV_PYTHON) benchmarks/bench.py $(ARGS)
 
 bench-prices: $(INSTALLED)
 	$(VENV_PYTHON) benchmarks/prices.py $(ARGS)
@@ -94,4 +95,4 @@ lock: $(INSTALLED)
 	    --no-header --quiet pyproject.toml --constraint requirements.lock -o deploy/requirements.lock
 
 clean:
-	rm -rf .venv .farebox .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .farebox .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -180,7 +180,9 @@ def _attributes(shape: Shape, number: int, marks: bytes) -> dict[str, Any]:
         "llm.token_count.completion": out,
         "llm.token_count.total": into + out,
         "farebox.wallet": wallet(number, shape.wallets),
-        "farebox.event": EVENTS[number % shape.events] if shape.events <= len(EVENTS) else f"event-{number % shape.events}",
+        "farebox.event": EVENTS[number % shape.events]
+        if shape.events <= len(EVENTS)
+        else f"event-{number % shape.events}",
         "farebox.dept": f"dept-{number % 5}",
         "farebox.project": f"project-{number % shape.projects}",
         "farebox.task": f"task-{number % 8}",

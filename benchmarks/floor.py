@@ -29,7 +29,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _KEY = 24
 """Bytes of a trace id and a span id."""
-_TABLE = "CREATE TABLE IF NOT EXISTS spans (trace_id {bytes} NOT NULL, span_id {bytes} NOT NULL, UNIQUE (trace_id, span_id))"
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS spans (trace_id {bytes} NOT NULL, span_id {bytes} NOT NULL, UNIQUE (trace_id, span_id))"
+)
 
 
 def _keys_of() -> Callable[[bytes], bytes]:

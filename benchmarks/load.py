@@ -4,7 +4,7 @@
 
 Each request in flight has a connection of its own. A request that is refused is sent again until it is taken, so that
 at the end every number in `Sent.acknowledged` was acknowledged and no other body was sent: the books must hold exactly
-these. At a steady rate latency counts from the moment a request was due, so that a stalled server cannot hide its delay.
+these. At a steady rate latency counts from the moment a request was due, so that a server that stalls cannot hide it.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from multiprocessing.pool import AsyncResult
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol
 
 import grpc
 from bodies import Shape, body, owed, prepare
@@ -44,6 +44,13 @@ class Load(NamedTuple):
     in_flight: int = 8
     spans_a_second: float | None = None
     """A steady rate; as fast as possible without."""
+    began_ns: int | None = None
+    step_ns: int = 0
+    """Where it is history: when the calls of the first body of all began, and how much later those of each next one."""
+
+    def at_ns(self, number: int) -> int:
+        """When the calls of a body ended."""
+        return time.time_ns() if self.began_ns is None else self.began_ns + number * self.step_ns
 
 
 class Answered(NamedTuple):
@@ -93,10 +100,8 @@ class Generator:
     def __init__(self) -> None:
         self._pool = multiprocessing.get_context("spawn").Pool(1)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End the process."""
         self._pool.terminate()
         self._pool.join()
 
@@ -152,7 +157,7 @@ class _Sender:
         try:
             while (turn := self._next()) is not None:
                 number, due_s = turn
-                request = body(self._load.shape, number, time.time_ns())
+                request = body(self._load.shape, number, self._load.at_ns(number))
                 if self._gap_s:
                     time.sleep(max(0.0, due_s - time.monotonic()))
                 asked_s = due_s if self._gap_s else time.monotonic()
