@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test bench bench-prices bench-replay bench-audit bench-wallets torture observe backtest dashboards lint types docs record-dialects format lock clean
+.PHONY: help demo test bench bench-prices bench-replay bench-audit bench-wallets bench-sdk torture observe backtest dashboards lint types docs record-dialects format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-prices time and memory of the price book"
 	@echo "make bench-replay time and memory of pricing history anew"
 	@echo "make bench-wallets  how long a hold takes on PostgreSQL, 50 clients of one wallet"
+	@echo "make bench-sdk    what the SDK and its peers add to a call, in microseconds (needs the network once)"
 	@echo "make docs         write the tables of the documentation from the code"
 	@echo "make record-dialects  record golden spans from the real emitters again (needs the network, npm and Node 20)"
 	@echo "make format       format the code"
@@ -57,6 +58,9 @@ dashboards: $(INSTALLED)
 
 bench-wallets: $(INSTALLED)
 	$(VENV_PYTHON) benchmarks/wallets.py $(ARGS)
+
+bench-sdk: $(INSTALLED)
+	$(VENV_PYTHON) benchmarks/sdk/run.py $(ARGS)
 
 lint: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check .

@@ -1,6 +1,10 @@
-"""Times calls of a model with an instrumentation on and off, in turns, in one process; prints the times as JSON.
+"""Calls a model as it is told to, with one instrumentation on or none, and tells what each call took.
 
 python calls.py --instrument farebox --url http://127.0.0.1:8090
+
+Each line that it reads is ``{"kind": "openai", "times": 50}``; each that it prints has, for that turn, ``wall``, the
+seconds of each call by the clock, ``thread``, its seconds of this thread on the processor, and ``process``, the seconds
+of the whole process on the processor, with those of the thread that delivers the spans.
 
 Runs in the environment of the instrumentation that it measures, so it imports nothing of this repository but that.
 """
@@ -9,22 +13,26 @@ import argparse
 import gc
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
-NAMES = ("farebox", "opentelemetry", "openllmetry", "openinference")
 MODEL = "gpt-4o-mini"
 MESSAGES: list[Any] = [{"role": "user", "content": "Hello, how are you today? " * 20}]
 
 
-def switches(name: str) -> tuple[Callable[[], None], Callable[[], None]]:
-    """What turns an instrumentation on and off, the way its documentation says to."""
+def turn_on(name: str) -> None:
+    """Turn an instrumentation on, the way its documentation says to."""
+    import openai  # noqa: F401, the instrumentations find it imported, as in an application
+
+    if name == "none":
+        return
     if name == "farebox":
         import farebox
 
-        return farebox.instrument, farebox.uninstrument
+        farebox.instrument()
+        return
     if name == "opentelemetry":
         from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
     elif name == "openllmetry":
@@ -39,36 +47,41 @@ def switches(name: str) -> tuple[Callable[[], None], Callable[[], None]]:
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-    instrumentor = OpenAIInstrumentor()
-    return instrumentor.instrument, instrumentor.uninstrument
+    OpenAIInstrumentor().instrument()
+
+
+def in_action(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The call as an application of Farebox makes it: for a wallet and an event."""
+    import farebox
+
+    def paid() -> None:
+        with farebox.action("chat.reply", wallet="ada"):
+            call()
+
+    return paid
 
 
 def callers(url: str) -> dict[str, Callable[[], Any]]:
     """The four kinds of call; each reads its answer to the end."""
+    import httpx2
     import openai
 
-    try:
-        import httpx2 as httpx
-    except ImportError:
-        import httpx
-
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-    http = httpx.Client(base_url=f"{url}/v1")
+    http = httpx2.Client(base_url=f"{url}/v1")
+    stream: Any = {"stream": True, "stream_options": {"include_usage": True}}
 
     def openai_plain() -> None:
         client.chat.completions.create(model=MODEL, messages=MESSAGES)
 
     def openai_stream() -> None:
-        for _ in client.chat.completions.create(
-            model=MODEL, messages=MESSAGES, stream=True, stream_options={"include_usage": True}
-        ):
+        for _ in client.chat.completions.create(model=MODEL, messages=MESSAGES, **stream):
             pass
 
     def httpx_plain() -> None:
         http.post("/chat/completions", json={"model": MODEL, "messages": MESSAGES}).json()
 
     def httpx_stream() -> None:
-        body = {"model": MODEL, "messages": MESSAGES, "stream": True}
+        body = {"model": MODEL, "messages": MESSAGES, **stream}
         with http.stream("POST", "/chat/completions", json=body) as response:
             for _ in response.iter_raw():
                 pass
@@ -81,50 +94,38 @@ def callers(url: str) -> dict[str, Callable[[], Any]]:
     }
 
 
-def timed(call: Callable[[], Any], times: int) -> list[tuple[float, float]]:
-    """Seconds by the clock, and seconds of this thread on the processor, of each call."""
-    taken = []
+def turn(call: Callable[[], Any], times: int) -> dict[str, Any]:
+    """Make so many calls, and say what they took."""
+    wall, thread = [], []
+    process = time.process_time()
     for _ in range(times):
-        wall, processor = time.perf_counter(), time.thread_time()
+        started, started_thread = time.perf_counter(), time.thread_time()
         call()
-        taken.append((time.perf_counter() - wall, time.thread_time() - processor))
-    return taken
+        wall.append(time.perf_counter() - started)
+        thread.append(time.thread_time() - started_thread)
+    return {"wall": wall, "thread": thread, "process": time.process_time() - process}
 
 
 def main() -> None:
-    """Off and on in turns, so that whatever else the machine does meets both."""
+    """Take turns until there is nothing more to read."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--instrument", required=True, choices=NAMES)
+    parser.add_argument("--instrument", required=True)
     parser.add_argument("--url", required=True)
-    parser.add_argument("--only", action="append")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--plain", type=int, default=50, help="calls in a turn")
-    parser.add_argument("--streams", type=int, default=3, help="streams in a turn")
     arguments = parser.parse_args()
     os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = arguments.url
     os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = "http/protobuf"
+    # So often that what it takes to deliver the spans falls into the turn whose calls they are of.
+    os.environ["OTEL_BSP_SCHEDULE_DELAY"] = "100"
     os.environ["FAREBOX_MODEL_URLS"] = f"{arguments.url}/v1"
-    with suppress(ImportError):
-        import openai  # noqa: F401, the instrumentations find it imported, as in an application
-    on, off = switches(arguments.instrument)
-    calls = {
-        name: call for name, call in callers(arguments.url).items() if not arguments.only or name in arguments.only
-    }
-    times: dict[str, dict[str, list[tuple[float, float]]]] = {name: {"off": [], "on": []} for name in calls}
-    for turn in range(arguments.rounds + 1):
-        for state in ("off", "on") if turn % 2 else ("on", "off"):
-            if state == "on":
-                on()
-            for name, call in calls.items():
-                gc.collect()
-                warm = timed(call, 3)
-                taken = timed(call, arguments.streams if "stream" in name else arguments.plain)
-                if turn:  # the first turn warms up
-                    times[name][state] += taken
-                del warm
-            if state == "on":
-                off()
-    print(json.dumps(times))
+    turn_on(arguments.instrument)
+    calls = callers(arguments.url)
+    if arguments.instrument == "farebox":
+        calls = {name: in_action(call) for name, call in calls.items()}
+    for line in sys.stdin:
+        asked = json.loads(line)
+        gc.collect()
+        turn(calls[asked["kind"]], asked["warm"])
+        print(json.dumps(turn(calls[asked["kind"]], asked["times"])), flush=True)
 
 
 if __name__ == "__main__":

@@ -19,19 +19,20 @@ _CHECKSUM_BYTES: Final = 4
 class AwsEventStream:
     """Takes the bytes as they come and gives the JSON payloads of the messages that are complete."""
 
+    between: Final = False
+    """A length has to be read to know where the next message starts: none is passed over."""
+
     def __init__(self) -> None:
         """Nothing has come yet."""
         self._held = bytearray()
         self._lost = False
 
-    def passes_over(self, chunk: bytes) -> bool:
-        """A length has to be read to know where the next message starts: none is passed over."""
-        return self._lost
-
     def feed(self, chunk: bytes) -> Iterator[Any]:
         """The payloads of the messages that this chunk completes."""
+        if self._lost:
+            return
         self._held += chunk
-        while not self._lost and len(self._held) >= _PRELUDE.size:
+        while len(self._held) >= _PRELUDE.size:
             size, headers, _ = _PRELUDE.unpack_from(self._held)
             if size > MESSAGE_BYTES_MAX or size < _PRELUDE.size + headers + _CHECKSUM_BYTES:
                 # This is no such stream after all; where the next message starts cannot be known.

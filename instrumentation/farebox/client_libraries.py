@@ -10,6 +10,8 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
 from typing import Final, Protocol
 
 from opentelemetry.instrumentation.dependencies import DependencyConflictError
@@ -96,17 +98,19 @@ class ClientLibraries:
         self._on.clear()
 
     def _turn_on_official(self, library: str) -> None:
-        module, name = _OFFICIAL[library]
-        instrumentor: _Instrumentor = getattr(importlib.import_module(module), name)()
+        name, class_name = _OFFICIAL[library]
+        module = importlib.import_module(name)
+        instrumentor: _Instrumentor = getattr(module, class_name)()
         # One that the application turned on itself is the application's to turn off.
         if instrumentor.is_instrumented_by_opentelemetry:
             return
         try:
-            instrumentor.instrument(
-                tracer_provider=self._provider,
-                meter_provider=self._meter_provider,
-                raise_exception_on_conflict=True,
-            )
+            with _lean_calls(module):
+                instrumentor.instrument(
+                    tracer_provider=self._provider,
+                    meter_provider=self._meter_provider,
+                    raise_exception_on_conflict=True,
+                )
         except DependencyConflictError as conflict:
             _logger.info("%s is metered by its HTTP requests: %s", library, conflict)
             return
@@ -129,6 +133,14 @@ class ClientLibraries:
             endpoints,
             request_stream_usage=self._request_stream_usage,
         )
+
+
+def _lean_calls(instrumentation: ModuleType) -> AbstractContextManager[object]:
+    try:
+        from farebox.lean_calls import LeanCalls
+    except ImportError:  # a later version of what it builds on is built otherwise
+        return nullcontext()
+    return LeanCalls(instrumentation)
 
 
 def when_imported(turn_on: Callable[[str], None]) -> None:

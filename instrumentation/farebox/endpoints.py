@@ -6,13 +6,28 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
-from typing import Final
+from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from farebox.guard import guarded
 
 _PORTS: Final = {"http": 80, "https": 443}
+
+
+KNOWN_MAX: Final = 512
+"""How many URLs are remembered."""
+
+
+class Url(Protocol):
+    """The part of both libraries' URLs that is used here: their names, and what a port is if it is not said."""
+
+    raw_scheme: Any
+    raw_host: Any
+    raw_path: Any
+    scheme: Any
+    host: Any
+    port: Any
+    path: Any
 
 
 class Shape(Enum):
@@ -114,17 +129,24 @@ class ModelEndpoints:
             with guarded("reading the base URLs of model APIs"):
                 self._bases.append(_base_url(url, provider))
         self._patterns = [(provider, _whole_host(pattern)) for provider, pattern in provider_patterns]
-        # An application calls few distinct URLs, and those without a model are turned away by their path
-        # first.
-        self._known = lru_cache(maxsize=512)(self._find)
+        # An application calls a model at few distinct URLs.
+        self._known: dict[object, Endpoint] = {}
 
-    def find(self, scheme: str, host: str, port: int | None, path: str) -> Endpoint | None:
-        """The endpoint of a POST to this URL, or None when it is no model's. ``port`` None is the default."""
-        path = path.rstrip("/")
+    def find(self, url: Url) -> Endpoint | None:
+        """The endpoint of a POST to this URL of httpx or httpx2, or None when it is no model's."""
+        place = (url.raw_scheme, url.raw_host, url.port, url.raw_path)
+        known = self._known.get(place)
+        if known is not None:
+            return known
+        path = url.path.rstrip("/")
         operation = _operation(path)
         if operation is None:
             return None
-        return self._known(operation, (scheme, host, port or _PORTS.get(scheme)), path)
+        scheme = url.scheme
+        endpoint = self._find(operation, (scheme, url.host, url.port or _PORTS.get(scheme)), path)
+        if endpoint is not None and len(self._known) < KNOWN_MAX:
+            self._known[place] = endpoint
+        return endpoint
 
     def _find(
         self, operation: tuple[str, Shape, str | None], origin: tuple[str, str, int | None], path: str

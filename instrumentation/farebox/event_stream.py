@@ -10,32 +10,28 @@ EVENT_BYTES_MAX: Final = 8 * 1024 * 1024
 """A line longer than this is passed over: too large to be worth holding for its few numbers."""
 
 
+Tells = Callable[[bytes], object | None]
+"""Finds in the bytes of an event, or of some, what makes them worth taking apart, or None."""
+
+
 class EventStream:
     """Takes the bytes as they come and gives the JSON payloads of the events that are complete.
 
     Data that is no JSON is passed over, such as OpenAI's ``[DONE]``, or an event that was cut off; and so is,
-    after the first event, what is not ``worth_reading``.
+    after the first event, what is not worth reading.
     """
 
-    def __init__(self, worth_reading: Callable[[bytes], bool] = lambda _: True) -> None:
-        """``worth_reading`` says of the bytes of an event, or of some, whether they are to be taken apart."""
-        self._worth_reading = worth_reading
+    def __init__(self, tells: Tells | None = None) -> None:
+        """Without ``tells`` all are."""
+        self._tells = tells
         self._line = bytearray()
         self._data: list[bytes] = []
         self._begun = False
 
-    def passes_over(self, chunk: bytes) -> bool:
-        """Whether the chunk is whole events that are not worth reading; then ``feed`` need not see it.
-
-        Nearly all chunks of a stream are, and this is what they cost.
-        """
-        return (
-            self._begun
-            and chunk.endswith(b"\n\n")
-            and not self._line
-            and not self._data
-            and not self._worth_reading(chunk)
-        )
+    @property
+    def between(self) -> bool:
+        """Whether there was an event, and the next bytes begin one."""
+        return self._begun and not self._line and not self._data
 
     def feed(self, chunk: bytes) -> Iterator[Any]:
         """The payloads of the events that this chunk completes."""
@@ -59,7 +55,7 @@ class EventStream:
         elif not line and self._data:
             data = b"\n".join(self._data)
             self._data.clear()
-            if self._begun and not self._worth_reading(data):
+            if self._begun and self._tells is not None and self._tells(data) is None:
                 return
             try:
                 payload = json.loads(data)

@@ -9,19 +9,19 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Final
 
-from opentelemetry import trace
+from opentelemetry import context, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from farebox import span_attributes
-from farebox.answers import LARGE_BODY_BYTES, answer_in
+from farebox.answers import LARGE_BODY_BYTES, answer_in, worth_adding
 from farebox.aws_event_stream import AwsEventStream
 from farebox.call_metrics import CallMetrics
 from farebox.endpoints import Endpoint
-from farebox.event_stream import EventStream
+from farebox.event_stream import EventStream, Tells
 from farebox.guard import fault, guarded, report
 from farebox.model_request import ModelRequest
 
@@ -48,10 +48,13 @@ class HttpCall:
         self._endpoint = endpoint
         self._metrics = metrics
         self._answer = answer_in(endpoint.shape)
+        pattern = self._answer.telling
+        self._tells: Tells | None = None if pattern is None else pattern.search
         self._events: EventStream | AwsEventStream | None = None
         self._collected: list[bytes] = []
         self._collected_bytes = 0
         self._decode: Decode | None = None
+        self._status: int | None = None
         self._ended = threading.Lock()
         self._started_s = time.perf_counter()
         self._first_chunk_awaited = False
@@ -61,72 +64,67 @@ class HttpCall:
 
     def current(self) -> AbstractContextManager[object]:
         """Makes the span the current one, so that the spans of the transport become its children."""
-        if self._metrics is None:
-            return nullcontext()
-        return trace.use_span(self.span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+        return nullcontext() if self._metrics is None else _Current(self.span)
 
     def hides_usage(self) -> None:
         """Whoever opened the span will not see the stream's usage, so it is for this call to note."""
         self._usage_hidden = True
 
-    def answered(self, status: int, headers: Mapping[str, str], decode: Decode) -> None:
+    def answered(self, status: int, headers: Iterable[tuple[bytes, bytes]], decode: Decode) -> None:
         """The status and the headers are here.
 
         Args:
             status: the HTTP status.
-            headers: the response's headers, by their names in any case.
+            headers: the response's headers, as they came.
             decode: undoes the content encoding of a whole body.
         """
         with guarded("reading the head of a model's answer"):
-            if self._metrics is not None:
-                self.span.set_attribute(span_attributes.HTTP_STATUS_CODE, status)
-                if status >= 400:
-                    self._mark_failed(str(status))
+            self._status = status
+            known = {name.lower(): value for name, value in headers}
             self._answer.read_request(self.request.fields)
-            self._answer.read_headers(headers)
-            if headers.get("content-encoding", "identity") != "identity":
+            self._answer.read_headers(known)
+            if known.get(b"content-encoding", b"identity") != b"identity":
                 self._decode = decode
-            content_type = headers.get("content-type", "")
-            if content_type.startswith("text/event-stream"):
-                self._events = EventStream(self._answer.worth_reading)
-            elif content_type.startswith("application/vnd.amazon.eventstream"):
+            content_type = known.get(b"content-type", b"")
+            if content_type.startswith(b"text/event-stream"):
+                self._events = EventStream(self._tells)
+            elif content_type.startswith(b"application/vnd.amazon.eventstream"):
                 self._events = AwsEventStream()
-            if self._events is not None:
-                self._first_chunk_awaited = True
-                if self._metrics is not None:
-                    self.span.set_attribute(span_attributes.REQUEST_STREAM, True)
+            self._first_chunk_awaited = self._events is not None
 
     def body(self, content: bytes) -> None:
         """The whole body, its content encoding already undone."""
         with guarded("reading a model's answer"):
             self._decode = None
             self._first_chunk_awaited = False
-            if self._metrics is not None or self._events is not None or self._answer.worth_adding(content):
+            if self._metrics is not None or self._events is not None or worth_adding(self._endpoint, content):
                 self._collected = [content]
         self.finish()
 
-    def chunk(self, raw: bytes) -> None:
-        """Some bytes of a streamed body, as they came over the wire, before the application gets them."""
+    def chunk(self, raw: bytes) -> Tells | None:
+        """Some bytes of a streamed body, as they came over the wire, before the application gets them.
+
+        Returns what finds in a chunk anything worth reading: the next chunks in which it finds nothing, and which end
+        an event, need not come here. None when the next one is to come in any case.
+        """
         try:
             if self._first_chunk_awaited:
                 self._first_chunk_awaited = False
                 self._first_chunk_s = time.perf_counter() - self._started_s
             events = self._events
             if events is not None and self._decode is None:
-                if not events.passes_over(raw):
-                    self._read_events(events, raw)
-            elif self._collected_bytes <= COLLECTED_BYTES_MAX:
+                for payload in events.feed(raw):
+                    self._answer.read(payload)
+                    if self._metrics is None:
+                        # Whoever opened the span may end it on the very event that this is.
+                        self._answer_to_span()
+                return self._tells if events.between else None
+            if self._collected_bytes <= COLLECTED_BYTES_MAX:
                 self._collected.append(raw)
                 self._collected_bytes += len(raw)
         except Exception as error:
             fault("reading a model's stream", error)
-
-    def _read_events(self, events: EventStream | AwsEventStream, raw: bytes) -> None:
-        for payload in events.feed(raw):
-            self._answer.read(payload)
-            if self._metrics is None:
-                # Whoever opened the span may end it on the very event that this is.
-                self._answer_to_span()
+        return None
 
     def finish(self) -> None:
         """The body is at its end, or the application reads no further."""
@@ -166,7 +164,7 @@ class HttpCall:
                 self._facts,
                 seconds,
                 self._first_chunk_s,
-                error_type or self._answer.error,
+                error_type or self._error(),
             )
 
     def _read_collected(self) -> None:
@@ -200,13 +198,38 @@ class HttpCall:
             return
         if self._first_chunk_s is not None:
             attributes[span_attributes.TIME_TO_FIRST_CHUNK] = self._first_chunk_s
+        if self._events is not None:
+            attributes[span_attributes.REQUEST_STREAM] = True
+        if self._status is not None:
+            attributes[span_attributes.HTTP_STATUS_CODE] = self._status
         self.span.set_attributes(attributes)
-        if self._answer.error is not None:
-            self._mark_failed(self._answer.error)
+        if (error := self._error()) is not None:
+            self._mark_failed(error)
+
+    def _error(self) -> str | None:
+        """As the provider names it, else the status."""
+        if self._answer.error is None and self._status is not None and self._status >= 400:
+            return str(self._status)
+        return self._answer.error
 
     def _mark_failed(self, error_type: str) -> None:
         self.span.set_attribute(span_attributes.ERROR_TYPE, error_type)
         self.span.set_status(Status(StatusCode.ERROR))
+
+
+class _Current:
+    """Makes a span the current one inside a ``with``, and nothing else; what fails is for others to note."""
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def __enter__(self) -> None:
+        self._token = context.attach(trace.set_span_in_context(self._span))
+
+    def __exit__(self, *_: object) -> None:
+        context.detach(self._token)
 
 
 def start_call(

@@ -8,7 +8,7 @@ of a response are looked at on their way and handed on as they are.
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import wrapt
@@ -17,9 +17,10 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, Tracer
 
 from farebox import span_attributes
+from farebox.answers import worth_adding
 from farebox.call_metrics import CallMetrics
-from farebox.endpoints import ModelEndpoints
-from farebox.guard import guarded
+from farebox.endpoints import Endpoint, ModelEndpoints
+from farebox.guard import fault, guarded
 from farebox.http_call import HttpCall, start_call
 from farebox.model_request import ModelRequest
 from farebox.stream_usage import UsageFilter, asking, asks_for_usage
@@ -36,7 +37,7 @@ class _Response(Protocol):
     """The part of both libraries' responses that is used here."""
 
     status_code: int
-    headers: Mapping[str, str]
+    headers: Any
     is_stream_consumed: bool
     content: bytes
     stream: object
@@ -80,16 +81,20 @@ class HttpxHooks:
         metered = self._metered(args, kwargs)
         if metered is None:
             return send(*args, **kwargs)
+        call = metered.call
+        if call is None:
+            response = send(*args, **kwargs)
+            _watch_beside(metered, response)
+            return response
         if metered.asking is not None:
             args, kwargs = _with_request(metered.asking, args, kwargs)
-        call = metered.call
         with call.current():
             try:
                 response = send(*args, **kwargs)
             except BaseException as error:
                 call.fail(error)
                 raise
-        _watch(metered, response)
+        _watch(call, response, hides=metered.asking is not None)
         return response
 
     async def _send_async(
@@ -102,33 +107,38 @@ class HttpxHooks:
         metered = self._metered(args, kwargs)
         if metered is None:
             return await send(*args, **kwargs)
+        call = metered.call
+        if call is None:
+            response = await send(*args, **kwargs)
+            _watch_beside(metered, response)
+            return response
         if metered.asking is not None:
             args, kwargs = _with_request(metered.asking, args, kwargs)
-        call = metered.call
         with call.current():
             try:
                 response = await send(*args, **kwargs)
             except BaseException as error:
                 call.fail(error)
                 raise
-        _watch(metered, response)
+        _watch(call, response, hides=metered.asking is not None)
         return response
 
     def _metered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Metered | None:
-        with guarded("looking at a request"):
+        try:
             request = args[0] if args else kwargs["request"]
             if not self._installed or request.method != "POST":
                 return None
             url = request.url
-            endpoint = self._endpoints.find(url.scheme, url.host, url.port, url.path)
+            endpoint = self._endpoints.find(url)
             if endpoint is None or not is_instrumentation_enabled():
                 return None
             around = _metered_call_around()
             asks = self._request_stream_usage and kwargs.get("stream") is True
+            if around is not None and not asks:
+                return _Metered(endpoint, around, request, None, None)
             # The body of a request that is a stream itself can be read only once, and that is for the
             # transport.
-            known = (around is None or asks) and hasattr(request, "_content")
-            fields = ModelRequest(request.content if known else b"")
+            fields = ModelRequest(request.content if hasattr(request, "_content") else b"")
             if around is not None:
                 call = HttpCall(endpoint, fields, around, None)
             else:
@@ -137,18 +147,26 @@ class HttpxHooks:
                 # A span that a sampler turned down records nothing; there is no use in reading along.
                 if not call.span.is_recording():
                     return None
+            asking_request = None
             if asks and asks_for_usage(endpoint, fields, url.path):
                 call.hides_usage()
-                return _Metered(call, asking(request, fields))
-            return _Metered(call, None)
-        return None
+                asking_request = asking(request, fields)
+            return _Metered(endpoint, around, request, call, asking_request)
+        except Exception as error:
+            fault("looking at a request", error)
+            return None
 
 
 class _Metered(NamedTuple):
-    """A call, and the request that is sent in place of the caller's, if any."""
+    """A request that is a call of a model, and the span that is around it already, if any."""
 
-    call: HttpCall
+    endpoint: Endpoint
+    around: Span | None
+    request: Any
+    call: HttpCall | None
+    """None where all that matters can be said once the answer is here."""
     asking: object | None
+    """The request that is sent in place of the caller's, if any."""
 
 
 def _with_request(
@@ -164,8 +182,20 @@ def _metered_call_around() -> Span | None:
     return span if inside else None
 
 
-def _watch(metered: _Metered, response: _Response) -> None:
-    call = metered.call
+def _watch_beside(metered: _Metered, response: _Response) -> None:
+    """Add to a span that is there already; most answers have nothing to add."""
+    try:
+        assert metered.around is not None
+        endpoint = metered.endpoint
+        if response.is_stream_consumed and not worth_adding(endpoint, response.content):
+            return
+        fields = ModelRequest(b"")
+        _watch(HttpCall(endpoint, fields, metered.around, None), response, hides=False)
+    except Exception as error:
+        fault("watching a model's answer", error)
+
+
+def _watch(call: HttpCall, response: _Response, *, hides: bool) -> None:
     with guarded("watching a model's answer"):
 
         def decode(raw: bytes) -> bytes:
@@ -174,11 +204,11 @@ def _watch(metered: _Metered, response: _Response) -> None:
             response_type: Callable[..., _Response] = type(response)
             return response_type(response.status_code, headers=encoding, content=raw).content
 
-        call.answered(response.status_code, response.headers, decode)
+        call.answered(response.status_code, response.headers.raw, decode)
         if response.is_stream_consumed:
             call.body(response.content)
         else:
-            hides = metered.asking is not None and "content-encoding" not in response.headers
+            hides = hides and "content-encoding" not in response.headers
             response.stream = _WatchedStream(response.stream, call, UsageFilter() if hides else None)
         return
     call.finish()
@@ -201,8 +231,11 @@ class _WatchedStream(_Proxy):
         seen = call.chunk
         try:
             if self._self_filter is None:
+                # Nearly all chunks of a stream have nothing to tell, and this is what they cost.
+                tells = None
                 for chunk in stream:
-                    seen(chunk)
+                    if tells is None or chunk[-2:] != b"\n\n" or tells(chunk) is not None:
+                        tells = seen(chunk)
                     yield chunk
             else:
                 for chunk in stream:
@@ -223,9 +256,11 @@ class _WatchedStream(_Proxy):
         stream: AsyncIterable[bytes] = self.__wrapped__
         usage_filter: UsageFilter | None = self._self_filter
         chunks = aiter(stream)
+        tells = None
         try:
             async for chunk in chunks:
-                call.chunk(chunk)
+                if tells is None or chunk[-2:] != b"\n\n" or tells(chunk) is not None:
+                    tells = call.chunk(chunk)
                 if usage_filter is None:
                     yield chunk
                 elif passed := usage_filter.feed(chunk):

@@ -12,7 +12,7 @@ import importlib
 import timeit
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 _PACKAGE: Final = "opentelemetry.instrumentation.genai.openai"
 _NEEDED: Final = ("_process_chunk", "_finalize_success", "_finalize_failure", "_execution_context", "_bind_stream")
@@ -24,11 +24,11 @@ _TELLING_EVENTS: Final = frozenset(
 def _chunk_tells(chunk: Any) -> bool:
     if chunk.usage is not None:
         return True
-    for choice in chunk.choices:  # noqa: SIM110, a generator costs more than all the rest
+    choices = chunk.choices
+    if len(choices) == 1:  # nearly always
         # A refusal or the call of a tool is content, which is not captured here.
-        if choice.finish_reason is not None:
-            return True
-    return False
+        return choices[0].finish_reason is not None
+    return any(choice.finish_reason is not None for choice in choices)
 
 
 def _event_tells(event: Any) -> bool:
@@ -45,7 +45,7 @@ def _lean(official: Any, tells: Callable[[Any], bool]) -> Any:
     class Lean(official):  # type: ignore[misc]
         def __iter__(self) -> Iterator[Any]:
             if self._self_capture_content:
-                return iter(super().__iter__())
+                return cast(Iterator[Any], super().__iter__())
             return self._lean_chunks()
 
         def _lean_chunks(self) -> Iterator[Any]:
@@ -74,7 +74,7 @@ def _lean_async(official: Any, tells: Callable[[Any], bool]) -> Any:
     class LeanAsync(official):  # type: ignore[misc]
         def __aiter__(self) -> AsyncIterator[Any]:
             if self._self_capture_content:
-                return aiter(super().__aiter__())
+                return cast(AsyncIterator[Any], super().__aiter__())
             return self._lean_chunks()
 
         async def _lean_chunks(self) -> AsyncIterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import uuid
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
@@ -49,7 +49,7 @@ class Scope:
         activity = outer.attribution.activity if outer else Activity()
         attributes = {**inherited, **self._labels}
         if span_attributes.EVENT in self._labels and not self._goes_on(inherited, attributes):
-            attributes[span_attributes.ACTION_ID] = uuid.uuid4().hex
+            attributes[span_attributes.ACTION_ID] = os.urandom(16).hex()
             activity = Activity()
         return Frame(Attribution(MappingProxyType(attributes), activity), self, outer)
 

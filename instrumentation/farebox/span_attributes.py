@@ -66,7 +66,10 @@ _INFERENCE_KINDS: Final = frozenset({"LLM", "EMBEDDING"})
 
 def is_genai(attributes: Mapping[str, Any] | None) -> bool:
     """Whether a span with these attributes concerns the meter, in any dialect that the collector reads."""
-    return any(key.startswith(_GENAI_PREFIXES) for key in attributes or ())
+    for key in attributes or ():  # noqa: SIM110, a generator costs more than all the rest
+        if key.startswith(_GENAI_PREFIXES):
+            return True
+    return False
 
 
 def is_inference(attributes: Mapping[str, Any] | None) -> bool:
@@ -78,3 +81,14 @@ def is_inference(attributes: Mapping[str, Any] | None) -> bool:
         or attributes.get("openinference.span.kind") in _INFERENCE_KINDS
         or "llm.request.type" in attributes
     )
+
+
+def copied(attributes: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The attributes of a span as a plain dictionary, which is several times faster to look things up in."""
+    if attributes is None:
+        return {}
+    try:
+        copy: Mapping[str, Any] = attributes.copy()  # type: ignore[attr-defined]
+    except AttributeError:
+        copy = dict(attributes)
+    return copy

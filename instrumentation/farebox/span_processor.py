@@ -7,13 +7,12 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from farebox import attribution, span_attributes
 from farebox.delivery import Delivery
-from farebox.guard import guarded
+from farebox.guard import fault, guarded
 from farebox.one_call import Account, Answers, OpenCall, family_of
 from farebox.outgoing import Outgoing
 from farebox.tag_sources import TagSources
@@ -50,54 +49,64 @@ class MeterProcessor(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Tag the span with what the current action says; explicit attributes of the span stay."""
-        with guarded("tagging a span"):
-            metering, context = self.metering, span.get_span_context()
-            if metering is None or context is None:
-                return
-            attributes = span.attributes
-            now = attribution.current()
-            tags = metering.tag_sources.tags(now, parent_context)
-            call: OpenCall | None = None
-            around = self._call_around(parent_context)
-            late = tags
-            if span_attributes.is_genai(attributes):
-                late = {}
-                if missing := _missing(tags, attributes):
-                    span.set_attributes(missing)
-                if (family := family_of(attributes)) is not None:
-                    call = OpenCall(around, family)
-                    if now is not None:
-                        now.activity.calls += 1
-            elif not tags and around is None:
-                return
-            self._open[context.span_id] = _Open(call, late, around)
-            if len(self._open) > OPEN_MAX:
-                self._open.popitem(last=False)
+        metering = self.metering
+        if metering is None:
+            return
+        try:
+            self._started(span, parent_context, metering)
+        except Exception as error:
+            fault("tagging a span", error)
 
-    def _call_around(self, context: Context | None) -> OpenCall | None:
-        parent = trace.get_current_span(context).get_span_context()
-        open_ = self._open.get(parent.span_id) if parent.is_valid else None
+    def _started(self, span: Span, parent_context: Context | None, metering: Metering) -> None:
+        attributes = span_attributes.copied(span.attributes)
+        now = attribution.current()
+        tags = metering.tag_sources.tags(now, parent_context)
+        call: OpenCall | None = None
+        around = self._call_around(span)
+        late = tags
+        if span_attributes.is_genai(attributes):
+            late = {}
+            if missing := {key: value for key, value in tags.items() if key not in attributes}:
+                span.set_attributes(missing)
+            if (family := family_of(attributes)) is not None:
+                call = OpenCall(around, family)
+                if now is not None:
+                    now.activity.calls += 1
+        elif not tags and around is None:
+            return
+        self._open[span.get_span_context().span_id] = _Open(call, late, around)
+        if len(self._open) > OPEN_MAX:
+            self._open.popitem(last=False)
+
+    def _call_around(self, span: Span) -> OpenCall | None:
+        parent = span.parent
+        open_ = self._open.get(parent.span_id) if parent is not None else None
         return open_.call if open_ is not None else None
 
     def on_end(self, span: ReadableSpan) -> None:
         """Hand a GenAI span to the delivery, sampled or not; leave all others alone."""
-        with guarded("taking a span"):
-            context = span.get_span_context()
-            open_ = self._open.pop(context.span_id, None) if context is not None else None
-            metering = self.metering
-            if metering is None or not span_attributes.is_genai(span.attributes):
-                return
-            call, late, around = open_ if open_ is not None else (None, {}, None)
-            if call is None and around is not None and span_attributes.RESPONSE_ID in (span.attributes or {}):
-                call = OpenCall(around, around.family)  # it says only now what it is
-            account = call.ended(span) if call is not None else Account(span)
-            if account is None:
-                if call is not None and call.account is not None:
-                    self._answers.part_of_another(span, call.account)
-                return
-            if self._answers.part_of_another(span, account):
-                return
-            metering.delivery.put(functools.partial(metering.outgoing.span, account, late))
+        try:
+            self._ended(span)
+        except Exception as error:
+            fault("taking a span", error)
+
+    def _ended(self, span: ReadableSpan) -> None:
+        context = span.get_span_context()
+        open_ = self._open.pop(context.span_id, None) if context is not None else None
+        metering = self.metering
+        if metering is None or not span_attributes.is_genai(span.attributes):
+            return
+        call, late, around = open_ if open_ is not None else (None, {}, None)
+        if call is None and around is not None and span_attributes.RESPONSE_ID in (span.attributes or {}):
+            call = OpenCall(around, around.family)  # it says only now what it is
+        account = call.ended(span) if call is not None else Account(span)
+        if account is None:
+            if call is not None and call.account is not None:
+                self._answers.part_of_another(span, call.account)
+            return
+        if self._answers.part_of_another(span, account):
+            return
+        metering.delivery.put(functools.partial(metering.outgoing.span, account, late))
 
     def shutdown(self) -> None:
         """The provider ends: deliver what there is, for a few seconds at most."""
@@ -110,7 +119,3 @@ class MeterProcessor(SpanProcessor):
         with guarded("flushing"):
             return self.metering is None or self.metering.delivery.flush(timeout_millis / 1000)
         return False
-
-
-def _missing(attributes: Mapping[str, str | bool], present: Mapping[str, object] | None) -> dict[str, str | bool]:
-    return {key: value for key, value in attributes.items() if key not in (present or {})}

@@ -188,7 +188,7 @@ def test_bedrocks_converse_counts_the_cache_apart() -> None:
 
 def test_bedrocks_invoke_counts_in_its_headers_or_as_the_models_maker_does() -> None:
     answer = answer_in(Shape.BEDROCK)
-    answer.read_headers({"x-amzn-bedrock-input-token-count": "7", "x-amzn-bedrock-output-token-count": "8"})
+    answer.read_headers({b"x-amzn-bedrock-input-token-count": b"7", b"x-amzn-bedrock-output-token-count": b"8"})
     answer.read({"generation": "…"})
     assert answer.attributes() == {INPUT: 7, OUTPUT: 8}
     usage = {"input_tokens": 7, "cache_read_input_tokens": 3, "output_tokens": 8}
@@ -214,7 +214,8 @@ def test_amazons_events_are_the_same_wherever_the_stream_is_cut(size: int) -> No
 def test_what_is_no_event_stream_of_amazons_is_given_up() -> None:
     stream = AwsEventStream()
     assert list(stream.feed(b"<html>" * 100)) == []
-    assert stream.passes_over(b"more")
+    assert list(stream.feed(message({"n": 1}))) == []
+    assert not stream._held, "what is no longer read is not kept"
 
 
 @pytest.mark.parametrize("invoke", [True, False])

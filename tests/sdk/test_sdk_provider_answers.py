@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx
+import httpx2
 import pytest
 from farebox.answers import answer_in
 from farebox.endpoints import ModelEndpoints, Shape, named_urls
@@ -144,17 +146,18 @@ def test_a_base_url_covers_what_is_below_it_and_nothing_else(caplog: pytest.LogC
     endpoints = ModelEndpoints(urls, [])
     chat = "/v1/chat/completions"
 
-    def provider(*url: Any) -> str | None:
-        endpoint = endpoints.find(*url)
-        return endpoint and endpoint.provider
+    def provider(url: str) -> str | None:
+        first, again = (endpoints.find(library.URL(url)) for library in (httpx, httpx2))
+        assert first is again
+        return first and first.provider
 
-    assert provider("http", "127.0.0.1", 9999, chat) == "openai"
-    assert provider("http", "127.0.0.1", 9999, "/v1/messages") == "anthropic"
-    assert provider("http", "127.0.0.1", 9998, chat) is None
-    assert provider("https", "127.0.0.1", 9999, chat) is None
-    assert provider("http", "127.0.0.1", 9999, "/v10/chat/completions") is None
-    assert provider("https", "gateway.example", None, chat) == "mistral_ai"
-    assert provider("https", "gateway.example", 443, "/anything/messages/") == "mistral_ai"
+    assert provider(f"http://127.0.0.1:9999{chat}") == "openai"
+    assert provider("http://127.0.0.1:9999/v1/messages") == "anthropic"
+    assert provider(f"http://127.0.0.1:9998{chat}") is None
+    assert provider(f"https://127.0.0.1:9999{chat}") is None
+    assert provider("http://127.0.0.1:9999/v10/chat/completions") is None
+    assert provider(f"https://gateway.example{chat}") == "mistral_ai"
+    assert provider("https://gateway.example:443/anything/messages/") == "mistral_ai"
     assert "no url" in caplog.text
 
 

@@ -15,9 +15,9 @@ from farebox.answers.bedrock import BedrockAnswer
 from farebox.answers.cohere import CohereAnswer
 from farebox.answers.google import GoogleAnswer
 from farebox.answers.openai import OpenAIAnswer
-from farebox.endpoints import Shape
+from farebox.endpoints import Endpoint, Shape
 
-__all__ = ["LARGE_BODY_BYTES", "Answer", "answer_in"]
+__all__ = ["LARGE_BODY_BYTES", "Answer", "answer_in", "worth_adding"]
 
 _ANSWERS: Final[Mapping[Shape, type[Answer]]] = {
     Shape.OPENAI: OpenAIAnswer,
@@ -31,3 +31,8 @@ _ANSWERS: Final[Mapping[Shape, type[Answer]]] = {
 def answer_in(shape: Shape) -> Answer:
     """A reader for the shape."""
     return _ANSWERS[shape]()
+
+
+def worth_adding(endpoint: Endpoint, body: bytes) -> bool:
+    """Whether an answer tells what the instrumentations of the clients do not read."""
+    return endpoint.operation != "embeddings" and _ANSWERS[endpoint.shape].worth_adding(body)

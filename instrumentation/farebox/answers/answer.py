@@ -52,6 +52,13 @@ class Answer:
     """Gathers one response, from its body or event by event. A base for the shapes."""
 
     usage_key: ClassVar[str] = "usage"
+    telling: ClassVar[re.Pattern[bytes] | None] = None
+    """Found in an event that is not the first of its stream, or in some, where they may tell something new.
+
+    Most events only bring text; taking those apart would cost more than all else. Finding something for nothing costs
+    a little time, finding nothing wrongly costs the call its usage. Inside a JSON string a quote is escaped, so a key
+    with its quotes is a key. Without it every event is read.
+    """
 
     def __init__(self) -> None:
         """Start with nothing known."""
@@ -63,16 +70,8 @@ class Answer:
         self._units: dict[str, int] = {}
         self._usage: dict[str, Any] = {}
 
-    def worth_reading(self, chunk: bytes) -> bool:
-        """Whether an event that is not the first of its stream may tell something new.
-
-        Most events only bring text; taking those apart would cost more than all else. ``chunk`` is one event
-        or some; saying yes for nothing costs a little time, saying no wrongly costs the call its usage. Inside
-        a JSON string a quote is escaped, so a key with its quotes is a key.
-        """
-        return True
-
-    def worth_adding(self, body: bytes) -> bool:
+    @classmethod
+    def worth_adding(cls, body: bytes) -> bool:
         """Whether a body tells what the instrumentations of the clients do not read: fees of tools, other tokens."""
         return False
 
@@ -86,8 +85,8 @@ class Answer:
     def read_request(self, request: Mapping[str, Any]) -> None:
         """Take in the request where the answer does not say what is billed."""
 
-    def read_headers(self, headers: Mapping[str, str]) -> None:
-        """Take in what the headers of the response say about usage."""
+    def read_headers(self, headers: Mapping[bytes, bytes]) -> None:
+        """Take in what the headers of the response say about usage, by their names in lower case."""
 
     def read_large_body(self, body: bytes) -> None:
         """Take in a body too large to parse whole in the application's time: its ends and its usage."""

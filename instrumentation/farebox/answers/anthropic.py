@@ -9,7 +9,6 @@ from typing import Any, Final
 from farebox import span_attributes
 from farebox.answers.answer import Answer, count_in, text_in, told
 
-_TELLING: Final = re.compile(rb'"(?:message_|error")').search
 _FINISH_REASONS: Final = {
     "end_turn": "stop",
     "max_tokens": "length",
@@ -21,11 +20,10 @@ _FINISH_REASONS: Final = {
 class AnthropicAnswer(Answer):
     """One message."""
 
-    def worth_reading(self, chunk: bytes) -> bool:
-        """Everything but the content blocks is."""
-        return _TELLING(chunk) is not None
+    telling = re.compile(rb'"(?:message_|error")')  # everything but the content blocks
 
-    def worth_adding(self, body: bytes) -> bool:
+    @classmethod
+    def worth_adding(cls, body: bytes) -> bool:
         """Searches, and how long a cache write is kept."""
         return any(
             told(body, key)

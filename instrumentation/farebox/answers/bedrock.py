@@ -20,8 +20,8 @@ _FINISH_REASONS: Final = {
     "content_filtered": "content_filter",
 }
 _HEADERS: Final = {
-    "x-amzn-bedrock-input-token-count": "inputTokenCount",
-    "x-amzn-bedrock-output-token-count": "outputTokenCount",
+    b"x-amzn-bedrock-input-token-count": "inputTokenCount",
+    b"x-amzn-bedrock-output-token-count": "outputTokenCount",
 }
 _METRICS: Final = "amazon-bedrock-invocationMetrics"
 
@@ -34,11 +34,11 @@ class BedrockAnswer(Answer):
         super().__init__()
         self._anthropic = AnthropicAnswer()
 
-    def read_headers(self, headers: Mapping[str, str]) -> None:
+    def read_headers(self, headers: Mapping[bytes, bytes]) -> None:
         """InvokeModel counts the tokens of any model in its headers."""
-        counts = {name: headers.get(header, "") for header, name in _HEADERS.items()}
+        counts = {name: headers.get(header, b"") for header, name in _HEADERS.items()}
         self._merge_usage({name: int(count) for name, count in counts.items() if count.isdigit()})
-        self.response_id = text_in(headers.get("x-amzn-requestid")) or self.response_id
+        self.response_id = headers.get(b"x-amzn-requestid", b"").decode("latin-1") or self.response_id
 
     def attributes(self) -> dict[str, AttributeValue]:
         """What is known so far; what Anthropic's model says itself is richer than the headers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -19,9 +20,8 @@ _FINISH_REASONS: Final = {
 class CohereAnswer(Answer):
     """One response, or the events of one."""
 
-    def worth_reading(self, chunk: bytes) -> bool:
-        """The end of the message; version 1 calls it otherwise."""
-        return b'"message-end"' in chunk or b'"stream-end"' in chunk or b'"error"' in chunk
+    # The end of the message; version 1 calls it otherwise.
+    telling = re.compile(rb'"(?:message-end|stream-end|error)"')
 
     def _read(self, part: Mapping[str, Any]) -> None:
         self.response_id = text_in(part.get("id")) or text_in(part.get("generation_id")) or self.response_id

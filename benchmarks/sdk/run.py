@@ -1,0 +1,170 @@
+"""What an instrumentation costs a call, in microseconds, Farebox and its peers; prints a table in Markdown.
+
+python benchmarks/sdk/run.py [--rounds 20] [--write]
+
+Each instrumentation, and none, has a process of its own with the same client, in an environment apart from ours. They
+take turns, some calls each, against one server on loopback, which takes their spans as well; so whatever else the
+machine does meets all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[1]
+sys.path.append(str(REPOSITORY / "tests" / "sdk" / "environments"))
+
+import making  # noqa: E402, the tests make the same environment
+
+CHUNKS = 1_000
+NAMES = {
+    "farebox": "Farebox",
+    "opentelemetry": "OpenTelemetry, official",
+    "openllmetry": "OpenLLMetry",
+    "openinference": "OpenInference",
+}
+KINDS = ("openai", "openai stream", "httpx", "httpx stream")
+DOCUMENT = REPOSITORY / "docs" / "performance.md"
+SECTION = re.compile(r"(<!-- sdk -->\n).*?(<!-- /sdk -->)", re.DOTALL)
+
+
+@dataclass
+class Taken:
+    """What all calls of one kind took, in seconds."""
+
+    wall: list[float] = field(default_factory=list)
+    thread: list[float] = field(default_factory=list)
+    process: float = 0.0
+
+
+class Caller:
+    """One process that calls."""
+
+    def __init__(self, name: str, url: str, stack: ExitStack) -> None:
+        command = [str(making.python_of("beside")), str(HERE / "calls.py"), "--instrument", name, "--url", url]
+        process = stack.enter_context(
+            subprocess.Popen(
+                command, env=making.variables(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            )
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._asks: IO[str] = process.stdin
+        self._answers: IO[str] = process.stdout
+        self.taken = {kind: Taken() for kind in KINDS}
+
+    def turn(self, kind: str, times: int, warm: int, *, counts: bool = True) -> None:
+        """Make it call so many times, after some that do not count."""
+        self._asks.write(json.dumps({"kind": kind, "times": times, "warm": warm}) + "\n")
+        answer = json.loads(self._answers.readline())
+        if counts:
+            taken = self.taken[kind]
+            taken.wall += answer["wall"]
+            taken.thread += answer["thread"]
+            taken.process += answer["process"]
+
+    def leave(self) -> None:
+        """Let it end."""
+        self._asks.close()
+
+
+@contextmanager
+def loopback() -> Iterator[str]:
+    """The server's address."""
+    command = [sys.executable, str(HERE / "loopback.py"), "--chunks", str(CHUNKS)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{json.loads(server.stdout.readline())['port']}"
+        finally:
+            server.terminate()
+
+
+def measured(names: Sequence[str], rounds: int, plain: int, streams: int) -> dict[str, dict[str, Taken]]:
+    """What the calls took, by instrumentation and by kind."""
+    with loopback() as url, ExitStack() as stack:
+        callers = {name: Caller(name, url, stack) for name in ("none", *names)}
+        for number in range(rounds + 1):
+            # Who goes first changes, too; the first round only warms up.
+            order = list(callers)[number % len(callers) :] + list(callers)[: number % len(callers)]
+            for kind in KINDS:
+                streamed = kind.endswith("stream")
+                for name in order:
+                    if kind.startswith("httpx") and name not in ("none", "farebox"):
+                        continue  # the others meter clients only
+                    times, warm = (streams, 1) if streamed else (plain, 10)
+                    callers[name].turn(kind, times, warm, counts=number > 0)
+        for caller in callers.values():
+            caller.leave()
+    return {name: caller.taken for name, caller in callers.items()}
+
+
+def percentile_99(values: Sequence[float]) -> float:
+    """The value that one in a hundred exceeds."""
+    return statistics.quantiles(values, n=100, method="inclusive")[98]
+
+
+def rows(taken: dict[str, dict[str, Taken]]) -> Iterator[str]:
+    """The table: what is added to a call by the clock, on the processor in its thread, and in the process."""
+    headings = ("call", "instrumentation", "calls", "median", "added", "p99 added", "of the thread", "of the process")
+    yield f"| {' | '.join(headings)} | a chunk |"
+    yield f"|{' --- |' * (len(headings) + 1)}"
+    for kind in KINDS:
+        without = taken["none"][kind]
+        yield f"| {kind} | none | {len(without.wall)} | {microseconds(statistics.median(without.wall))} |{' |' * 5}"
+        for name, kinds in taken.items():
+            if name == "none" or not kinds[kind].wall:
+                continue
+            calls = kinds[kind]
+            added = statistics.median(calls.wall) - statistics.median(without.wall)
+            figures = (
+                statistics.median(calls.wall),
+                added,
+                percentile_99(calls.wall) - percentile_99(without.wall),
+                statistics.median(calls.thread) - statistics.median(without.thread),
+                calls.process / len(calls.wall) - without.process / len(without.wall),
+            )
+            chunk = f"{added * 1e6 / CHUNKS:.2f} µs" if kind.endswith("stream") else ""
+            cells = " | ".join(microseconds(figure) for figure in figures)
+            yield f"| {kind} | {NAMES[name]} | {len(calls.wall)} | {cells} | {chunk} |"
+
+
+def microseconds(seconds: float) -> str:
+    """With the unit, and thousands apart."""
+    return f"{seconds * 1e6:,.0f} µs"
+
+
+def main() -> None:
+    """Measure, print, and write if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--plain", type=int, default=100, help="calls in a turn")
+    parser.add_argument("--streams", type=int, default=5, help="streams in a turn")
+    parser.add_argument("--only", action="append", choices=NAMES, help="measure these instrumentations")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    arguments = parser.parse_args()
+    load = os.getloadavg()[0]
+    table = "".join(
+        f"{row}\n"
+        for row in rows(measured(arguments.only or list(NAMES), arguments.rounds, arguments.plain, arguments.streams))
+    )
+    print(f"load of the machine before: {load:.1f}, after: {os.getloadavg()[0]:.1f}\n{table}")
+    if arguments.write:
+        text = DOCUMENT.read_text(encoding="utf-8")
+        DOCUMENT.write_text(SECTION.sub(lambda found: found[1] + table + found[2], text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
