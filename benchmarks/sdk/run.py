@@ -1,6 +1,6 @@
 """What an instrumentation costs a call, in microseconds, Farebox and its peers; prints a table in Markdown.
 
-python benchmarks/sdk/run.py [--rounds 20] [--write]
+python benchmarks/sdk/run.py [--rounds 60] [--write]
 
 Each instrumentation, and none, has a process of its own with the same client, in an environment apart from ours. They
 take turns, some calls each, against one server on loopback, which takes their spans as well; so whatever else the
@@ -42,11 +42,16 @@ SECTION = re.compile(r"(<!-- sdk -->\n).*?(<!-- /sdk -->)", re.DOTALL)
 
 @dataclass
 class Taken:
-    """What all calls of one kind took, in seconds."""
+    """What the calls of one kind took, in seconds, turn by turn; of the process, a call of the turn on average."""
 
-    wall: list[float] = field(default_factory=list)
-    thread: list[float] = field(default_factory=list)
-    process: float = 0.0
+    wall: list[list[float]] = field(default_factory=list)
+    thread: list[list[float]] = field(default_factory=list)
+    process: list[float] = field(default_factory=list)
+
+    @property
+    def calls(self) -> list[float]:
+        """The time by the clock of each call, whatever its turn."""
+        return [seconds for turn in self.wall for seconds in turn]
 
 
 class Caller:
@@ -71,9 +76,9 @@ class Caller:
         answer = json.loads(self._answers.readline())
         if counts:
             taken = self.taken[kind]
-            taken.wall += answer["wall"]
-            taken.thread += answer["thread"]
-            taken.process += answer["process"]
+            taken.wall.append(answer["wall"])
+            taken.thread.append(answer["thread"])
+            taken.process.append(answer["process"] / times)
 
     def leave(self) -> None:
         """Let it end."""
@@ -104,7 +109,7 @@ def measured(names: Sequence[str], rounds: int, plain: int, streams: int) -> dic
                 for name in order:
                     if kind.startswith("httpx") and name not in ("none", "farebox"):
                         continue  # the others meter clients only
-                    times, warm = (streams, 1) if streamed else (plain, 10)
+                    times, warm = (streams, 1) if streamed else (plain, 5)
                     callers[name].turn(kind, times, warm, counts=number > 0)
         for caller in callers.values():
             caller.leave()
@@ -116,6 +121,16 @@ def percentile_99(values: Sequence[float]) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[98]
 
 
+def added(turns: Sequence[float], without: Sequence[float]) -> float:
+    """The median of what the turns took more than the turns without, in the same round each."""
+    return statistics.median(turn - other for turn, other in zip(turns, without, strict=True))
+
+
+def medians(turns: Sequence[Sequence[float]]) -> list[float]:
+    """The median call of each turn."""
+    return [statistics.median(turn) for turn in turns]
+
+
 def rows(taken: dict[str, dict[str, Taken]]) -> Iterator[str]:
     """The table: what is added to a call by the clock, on the processor in its thread, and in the process."""
     headings = ("call", "instrumentation", "calls", "median", "added", "p99 added", "of the thread", "of the process")
@@ -123,22 +138,23 @@ def rows(taken: dict[str, dict[str, Taken]]) -> Iterator[str]:
     yield f"|{' --- |' * (len(headings) + 1)}"
     for kind in KINDS:
         without = taken["none"][kind]
-        yield f"| {kind} | none | {len(without.wall)} | {microseconds(statistics.median(without.wall))} |{' |' * 5}"
+        calls = without.calls
+        yield f"| {kind} | none | {len(calls)} | {microseconds(statistics.median(calls))} |{' |' * 5}"
         for name, kinds in taken.items():
-            if name == "none" or not kinds[kind].wall:
+            one = kinds[kind]
+            if name == "none" or not one.wall:
                 continue
-            calls = kinds[kind]
-            added = statistics.median(calls.wall) - statistics.median(without.wall)
+            by_clock = added(medians(one.wall), medians(without.wall))
             figures = (
-                statistics.median(calls.wall),
-                added,
-                percentile_99(calls.wall) - percentile_99(without.wall),
-                statistics.median(calls.thread) - statistics.median(without.thread),
-                calls.process / len(calls.wall) - without.process / len(without.wall),
+                statistics.median(one.calls),
+                by_clock,
+                percentile_99(one.calls) - percentile_99(calls),
+                added(medians(one.thread), medians(without.thread)),
+                added(one.process, without.process),
             )
-            chunk = f"{added * 1e6 / CHUNKS:.2f} µs" if kind.endswith("stream") else ""
+            chunk = f"{by_clock * 1e6 / CHUNKS:.2f} µs" if kind.endswith("stream") else ""
             cells = " | ".join(microseconds(figure) for figure in figures)
-            yield f"| {kind} | {NAMES[name]} | {len(calls.wall)} | {cells} | {chunk} |"
+            yield f"| {kind} | {NAMES[name]} | {len(one.calls)} | {cells} | {chunk} |"
 
 
 def microseconds(seconds: float) -> str:
@@ -149,9 +165,9 @@ def microseconds(seconds: float) -> str:
 def main() -> None:
     """Measure, print, and write if asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--plain", type=int, default=100, help="calls in a turn")
-    parser.add_argument("--streams", type=int, default=5, help="streams in a turn")
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--plain", type=int, default=25, help="calls in a turn")
+    parser.add_argument("--streams", type=int, default=1, help="streams in a turn")
     parser.add_argument("--only", action="append", choices=NAMES, help="measure these instrumentations")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     arguments = parser.parse_args()
