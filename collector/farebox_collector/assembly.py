@@ -31,6 +31,8 @@ from farebox_collector.ledger.tenants import ensure_default_tenant
 from farebox_collector.metrics import endpoint
 from farebox_collector.metrics.exporter import LedgerCollector
 from farebox_collector.metrics.meters import Meters
+from farebox_collector.payments.automatic import AutomaticTopups
+from farebox_collector.payments.desk import Account, PaymentDesk
 from farebox_collector.pipeline import Pipeline
 from farebox_collector.pricing.catalogue import genai_prices_catalogue
 from farebox_collector.receivers import grpc as grpc_receiver
@@ -199,7 +201,18 @@ async def _running(
         )
         holds = HoldDesk(database, clock, strict=settings.strict_wallets)
         stack.push_async_callback(asyncio.to_thread, holds.close)
-        context = Context(database, clock, ready, keyring, meters, holds, settings.strict_wallets)
+        payments = PaymentDesk(database, clock, _stripe_account(settings))
+        context = Context(
+            database,
+            clock,
+            ready,
+            keyring,
+            meters,
+            holds,
+            payments,
+            strict=settings.strict_wallets,
+            topup_return_url=settings.topup_return_url,
+        )
         api_port = await stack.enter_async_context(
             _http_server(api.application(context), settings.api_address, settings)
         )
@@ -209,6 +222,7 @@ async def _running(
         for round_ in (
             Round("upkeep", settings.audit_seconds, Upkeep(settings, database, clock).round),
             Round("keys", settings.audit_seconds, keyring.note_use),
+            Round("topups", settings.topup_seconds, AutomaticTopups(payments).round),
             Round("settling", settings.settle_seconds, Settling(settings, database, tariffs, clock).round),
         ):
             stack.push_async_callback(_cancelled, asyncio.create_task(repeat(round_)))
@@ -217,6 +231,12 @@ async def _running(
         stack.push_async_callback(pipeline.settle)
         started = True
         yield Listening(grpc_port, otlp_http_port, api_port, metrics_port)
+
+
+def _stripe_account(settings: Settings) -> Account | None:
+    if settings.stripe_api_key is None or settings.stripe_webhook_secret is None:
+        return None
+    return Account(settings.stripe_api_key, settings.stripe_webhook_secret, settings.stripe_api_base)
 
 
 def _open_grpc(server: grpc.aio.Server, settings: Settings) -> int:

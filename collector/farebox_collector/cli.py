@@ -18,6 +18,7 @@ from farebox_collector.commands import (
     deadletters,
     incidents,
     keys,
+    packs,
     policies,
     prices,
     receipts,
@@ -27,6 +28,7 @@ from farebox_collector.commands import (
     wallets,
 )
 from farebox_collector.commands.charges import charges
+from farebox_collector.commands.stripe_double import stripe_double
 from farebox_collector.commands.terminal import (
     AsJson,
     DatabaseUrl,
@@ -54,6 +56,7 @@ app = typer.Typer(
 for group, name in (
     (prices, "prices"),
     (wallets, "wallets"),
+    (packs, "packs"),
     (rules, "rules"),
     (budgets, "budgets"),
     (policies, "policies"),
@@ -66,6 +69,7 @@ for group, name in (
 app.command("receipt")(receipts.receipt_command)
 app.command("costs")(costs.costs_command)
 app.command("replay")(replays.replay_command)
+app.command("stripe-double")(stripe_double)
 
 
 _FROZEN = (

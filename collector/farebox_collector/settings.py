@@ -3,6 +3,7 @@
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import (
@@ -72,6 +73,21 @@ class Settings(BaseSettings):
     metrics_without_key: bool = Field(
         False, description="Answer `/metrics` without a key on an address that others can reach."
     )
+    stripe_api_key: SecretStr | None = Field(
+        None, description="Secret or restricted API key of the Stripe account that top-ups are paid to."
+    )
+    stripe_webhook_secret: SecretStr | None = Field(
+        None,
+        description="Signing secret (`whsec_…`) of the webhook endpoint in Stripe that sends to `/v1/webhooks/stripe`.",
+    )
+    stripe_api_base: str = Field(
+        "https://api.stripe.com",
+        description="Where Stripe's API is; `farebox stripe-double` prints what to set for the bundled double.",
+    )
+    topup_return_url: str = Field(
+        "", description="Where customers come back to from a checkout, unless the request for it says."
+    )
+    topup_seconds: float = Field(10.0, gt=0, description="How often automatic top-ups are looked at.")
     tls_certificate: FilePath | None = Field(
         None, description="PEM file with the certificate chain of all four ports; without it they speak plain text."
     )
@@ -134,6 +150,32 @@ class Settings(BaseSettings):
         if key_id_of(value.get_secret_value()) is None:
             raise ValueError("not an API key: `farebox keys generate` prints one")
         return value
+
+    @field_validator("stripe_api_key", "stripe_webhook_secret")
+    @classmethod
+    def _not_empty(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is not None and value.get_secret_value().strip() else None
+
+    @field_validator("stripe_api_base")
+    @classmethod
+    def _nobody_between(cls, value: str) -> str:
+        url = urlsplit(value)
+        if url.scheme != "https" and (url.scheme != "http" or url.hostname not in ("127.0.0.1", "::1", "localhost")):
+            raise ValueError("the key of a Stripe account travels over https, or to this machine itself")
+        return value.rstrip("/")
+
+    @field_validator("topup_return_url")
+    @classmethod
+    def _a_page(cls, value: str) -> str:
+        if value and urlsplit(value).scheme not in ("http", "https"):
+            raise ValueError(f"{value!r} is not the address of a web page")
+        return value
+
+    @model_validator(mode="after")
+    def _whole_stripe(self) -> Self:
+        if (self.stripe_api_key is None) != (self.stripe_webhook_secret is None):
+            raise ValueError("stripe_api_key and stripe_webhook_secret belong together")
+        return self
 
     @model_validator(mode="after")
     def _whole_tls(self) -> Self:

@@ -18,6 +18,11 @@ SETTLING = 0x66630000
 AUDITING = 0x66640000
 """Kind: auditing the books; it has one stripe."""
 
+PAYMENTS = 0x66650000
+"""Kind: what a payment provider tells of one payment: whoever books it sees what was booked before."""
+TOPPING_UP = 0x66660000
+"""Kind: paying automatic top-ups; it has one stripe."""
+
 
 def wait_in_turn(connection: Connection, kind: int, stripes: Iterable[int]) -> None:
     """Hold these stripes of a kind until the end of the transaction; everybody takes them in one order."""

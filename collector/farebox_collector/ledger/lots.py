@@ -259,6 +259,15 @@ class WalletLots:
         known = self._connection.execute(self._query().where(lots.c.id == lot_id)).first()
         return None if known is None else 0
 
+    def expired_of(self, lot_id: int) -> int:
+        """Credits of a lot that expired unused."""
+        move = lot_moves.c
+        written = self._connection.execute(
+            select(func.coalesce(func.sum(move.amount_nano), 0)).where(move.lot_id == lot_id, move.kind == "expire")
+        ).scalar_one()
+        fresh = (now for lot in self.lots if lot.row.id == lot_id for now in lot.moves if now["kind"] == "expire")
+        return -int(written) - sum(int(now["amount_nano"]) for now in fresh)
+
     def close(self) -> None:
         """Write what became of the lots, post expiry and revenue, and note how far the wallet is drawn up."""
         kind = EXPIRY if any(leg.account == EXPIRED_ACCOUNT for leg in self._legs) else RECOGNITION

@@ -37,6 +37,8 @@ class Kind(StrEnum):
 
     DEPOSIT = "deposit"
     """Credits that were paid for, or just put in."""
+    TOPUP = "topup"
+    """Credits of a pack that a payment provider says was paid; see `topups`."""
     GRANT = "grant"
     """Credits that were given."""
     PROMOTION = "promotion"
@@ -53,7 +55,7 @@ class Kind(StrEnum):
     """Unused credits that go to another wallet, with their origin, price and expiry."""
 
 
-INCOMING = frozenset({Kind.DEPOSIT, Kind.GRANT, Kind.PROMOTION, Kind.ALLOWANCE})
+INCOMING = frozenset({Kind.DEPOSIT, Kind.TOPUP, Kind.GRANT, Kind.PROMOTION, Kind.ALLOWANCE})
 
 
 class Movement(NamedTuple):
@@ -139,12 +141,20 @@ def move(
     if not bulk.insert_ignoring_conflicts(connection, "idempotency_keys", _KEY_COLUMNS, [claim]):
         connection.execute(delete(transactions).where(transactions.c.id == transaction_id))
         return _earlier(connection, tenant_id, idempotency_key, movement)
+    if strict and movement.kind not in INCOMING:
+        _require_wallets(connection, tenant_id, sorted({movement.wallet, movement.to_wallet} - {""}))
+    return carry_out(connection, tenant_id, movement, transaction_id, at_ns)
+
+
+def carry_out(connection: Connection, tenant_id: int, movement: Movement, transaction_id: int, at_ns: int) -> Moved:
+    """Make a movement in a transaction that is open, for who sees to it by other means that it happens once.
+
+    Raises NotEnough and NoSuchLot.
+    """
     if movement.metadata:
         row = update(transactions).where(transactions.c.id == transaction_id)
         connection.execute(row.values(metadata=movement.metadata))
     names = sorted({movement.wallet, movement.to_wallet} - {""})
-    if strict and movement.kind not in INCOMING:
-        _require_wallets(connection, tenant_id, names)
     wallets = {name: WalletLots(connection, tenant_id, name, at_ns) for name in names}
     moved, lot_id, legs = _legs(movement, transaction_id, wallets)
     active = frozenset(names)

@@ -6,14 +6,14 @@ would otherwise turn an integer overflow into a floating-point number without a 
 
 from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, LargeBinary, UniqueConstraint
 
-from farebox_collector.ledger import credit_tables
+from farebox_collector.ledger import credit_tables, payment_tables
 from farebox_collector.ledger.columns import Int64, metadata
 from farebox_collector.ledger.columns import identity as _identity
 from farebox_collector.ledger.columns import number as _number
 from farebox_collector.ledger.columns import table as _table
 from farebox_collector.ledger.columns import words as _text
 
-__all__ = ["credit_tables", "metadata"]
+__all__ = ["credit_tables", "metadata", "payment_tables"]
 
 tenants = _table(
     "tenants",

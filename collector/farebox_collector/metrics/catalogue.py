@@ -153,6 +153,13 @@ TURNED_AWAY = Metric(
     ("port", "reason"),
     "Requests without a good key: missing, unknown, revoked, expired, or scope. Clients of OTLP drop what they sent.",
 )
+PAYMENT_EVENTS = Metric(
+    "farebox_payment_events_total",
+    Kind.COUNTER,
+    ("outcome",),
+    "Events at the webhook of the payment provider: booked, repeated, refused (what they say cannot be right), or"
+    " forged (not signed with our secret, or not now).",
+)
 INGEST_SECONDS = Metric(
     "farebox_ingest_seconds",
     Kind.HISTOGRAM,
@@ -237,6 +244,7 @@ CATALOGUE: tuple[Metric, ...] = (
     SPANS,
     EXPORTS,
     TURNED_AWAY,
+    PAYMENT_EVENTS,
     INGEST_SECONDS,
     COMMIT_SECONDS,
     COMMIT_RECORDS,

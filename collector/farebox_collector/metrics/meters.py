@@ -21,6 +21,7 @@ class Meters:
         self._spans = self._counter(catalogue.SPANS)
         self._exports = self._counter(catalogue.EXPORTS)
         self._turned_away = self._counter(catalogue.TURNED_AWAY)
+        self._payment_events = self._counter(catalogue.PAYMENT_EVENTS)
         self._ingest_seconds = self._histogram(catalogue.INGEST_SECONDS)
         self._commit_seconds = self._histogram(catalogue.COMMIT_SECONDS)
         self._commit_records = self._histogram(catalogue.COMMIT_RECORDS)
@@ -34,6 +35,8 @@ class Meters:
         for verdict in Verdict:
             # A series must exist at 0, or its first increase goes unseen.
             self._spans.labels(verdict=verdict)
+        for outcome in ("booked", "repeated", "refused", "forged"):
+            self._payment_events.labels(outcome=outcome)
         for port in ("grpc", "http", "api"):
             for reason in ("missing", "unknown", "revoked", "expired", "scope"):
                 self._turned_away.labels(port=port, reason=reason)
@@ -46,6 +49,10 @@ class Meters:
     def turned_away(self, port: str, reason: str) -> None:
         """A request without a good key was refused at a port: `grpc`, `http`, `api` or `metrics`."""
         self._turned_away.labels(port=port, reason=reason).inc()
+
+    def payment_event(self, outcome: str) -> None:
+        """An event came to the webhook of the payment provider: `booked`, `repeated`, `refused` or `forged`."""
+        self._payment_events.labels(outcome=outcome).inc()
 
     def judged(self, verdicts: Mapping[Verdict, int]) -> None:
         """The spans of an acknowledged request got these verdicts."""

@@ -1,7 +1,35 @@
-"""Amounts of credits as requests state them."""
+"""Amounts of credits, and prices in the currencies that customers pay, as requests state them and answers show them."""
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from farebox_collector.minor_units import format_minor, parse_minor
 from farebox_collector.money import AmountError, parse_nano
+from farebox_collector.pricing.currencies import is_currency
 from farebox_collector.surfaces.problems import ApiError
+
+
+class Price(BaseModel):
+    """What a customer pays."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    value: str = Field(description="Decimal, with as many decimals as the currency has.", examples=["10.00"])
+    currency: str = Field("USD", description="ISO 4217, three capital letters.")
+
+
+def show_price(minor: int, currency: str) -> Price:
+    """A price as the API shows it."""
+    return Price(value=format_minor(minor, currency), currency=currency)
+
+
+def price_minor(price: Price, field: str) -> int:
+    """A positive price in its currency's smallest unit. Raises ApiError 422, which names the field."""
+    if not is_currency(price.currency):
+        raise ApiError(422, f"{field}: a currency has three capital letters, such as EUR")
+    try:
+        return parse_minor(price.value, price.currency)
+    except AmountError as error:
+        raise ApiError(422, f"{field}: {error}") from None
 
 
 def positive_nanocredits(text: str, what: str) -> int:

@@ -17,19 +17,22 @@ from farebox_collector.surfaces import (
     keys,
     ledger,
     movements,
+    packs,
     policies,
     prices,
     problems,
     replays,
     reports,
     rules,
+    stripe_webhook,
+    topups,
     usage,
     wallets,
 )
 from farebox_collector.surfaces.callers import Doorkeeper, needs
 from farebox_collector.surfaces.context import Context
 
-KNOWN_BY_OTHER_MEANS: frozenset[str] = frozenset()
+KNOWN_BY_OTHER_MEANS: frozenset[str] = frozenset({stripe_webhook.PATH})
 """Paths under /v1/ that need no API key, since what is sent there proves by itself where it comes from."""
 
 _READER = needs(Scope.READ, Scope.ADMIN)
@@ -45,6 +48,7 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...]
     (holds.router, _HOLDS),
     (reports.overview_router, _WALLETS),
     (movements.router, _WALLETS),
+    (topups.router, _WALLETS),
     (wallets.router, _WALLETS),
     (ledger.router, _WALLETS),
     (usage.router, _READER),
@@ -58,6 +62,7 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...]
     (alerts.webhook_router, _REPORTER),
     (reports.router, _READER),
     (replays.router, _ADMIN),
+    (packs.router, _READER),
     (keys.router, _ADMIN),
     (keys.tenants_router, _ADMIN),
 )
@@ -89,6 +94,7 @@ def _routes(context: Context) -> FastAPI:
     patch_fastapi(app, redirect_from_root_to_docs=True)
     for part, needed in _PARTS:
         app.include_router(part(context), dependencies=[Depends(needed)])
+    app.include_router(stripe_webhook.router(context))
 
     @app.get("/readyz", tags=["health"], responses={503: {"model": Readiness}})
     def readyz() -> Readiness:

@@ -12,6 +12,7 @@ from farebox_collector.keyring import KeyRing
 from farebox_collector.ledger.database import Database
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.moments import to_ns
+from farebox_collector.payments.desk import PaymentDesk
 from farebox_collector.surfaces.callers import caller
 from farebox_collector.surfaces.problems import ApiError
 
@@ -40,8 +41,11 @@ class Context(NamedTuple):
     keyring: KeyRing
     meters: Meters
     holds: HoldDesk
+    payments: PaymentDesk
     strict: bool = False
     """Whether wallets come into being by being paid into only."""
+    topup_return_url: str = ""
+    """Where customers come back to from a checkout, unless a request says."""
 
     @property
     def tenant_id(self) -> int:

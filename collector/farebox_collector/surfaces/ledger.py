@@ -15,6 +15,7 @@ from farebox_collector.surfaces.problems import RESPONSES
 
 LedgerType = Literal[
     "deposit",
+    "topup",
     "charge",
     "correction",
     "grant",
@@ -22,6 +23,9 @@ LedgerType = Literal[
     "allowance",
     "adjustment",
     "refund",
+    "refund_failed",
+    "dispute",
+    "dispute_won",
     "withdrawal",
     "transfer",
     "expiry",

@@ -1,0 +1,173 @@
+"""The desk where top-ups are asked for, and where Stripe's webhook is taken in.
+
+One installation has one Stripe account: that of the tenant `default`. Other tenants pay in by deposits.
+"""
+
+import secrets
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pydantic import SecretStr
+from sqlalchemy import Connection, Row
+
+from farebox_collector.ledger import auto_topups, topups
+from farebox_collector.ledger.auto_topups import AutoTerms
+from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.packs import pack_in_force
+from farebox_collector.ledger.payments import book_event
+from farebox_collector.ledger.topups import Order, TopupState
+from farebox_collector.money import format_nano
+from farebox_collector.payments.events import read_event, verify
+from farebox_collector.payments.gateway import Charge, GatewayRefused, StripeGateway
+from farebox_collector.records import DEFAULT_TENANT_ID
+
+
+class NoStripe(Exception):
+    """There is no Stripe account for this tenant; the message says what to do."""
+
+
+class NoSuchPack(LookupError):
+    """No pack of this name is sold."""
+
+
+class Account(NamedTuple):
+    """A Stripe account: the key and the webhook's secret belong together."""
+
+    api_key: SecretStr
+    webhook_secret: SecretStr
+    api_base: str
+
+
+class CheckoutWanted(NamedTuple):
+    """What a checkout is for, and where the customer goes from it."""
+
+    wallet: str
+    pack: str
+    success_url: str
+    cancel_url: str
+    keep_method: bool = False
+    """Whether what it is paid with may be charged again, for automatic top-ups."""
+
+
+class CheckoutMade(NamedTuple):
+    """A top-up that can be paid, or was, and whether it was asked for before."""
+
+    topup: Row[Any]
+    repeated: bool
+
+
+class PaymentDesk:
+    """Orders top-ups and books what comes of them. Blocks: use it from threads."""
+
+    def __init__(self, database: Database, clock: Callable[[], int], account: Account | None) -> None:
+        self.database = database
+        self.clock = clock
+        self._account = account
+        self._gateway: StripeGateway | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a Stripe account."""
+        return self._account is not None
+
+    def gateway(self, tenant_id: int) -> StripeGateway:
+        """Stripe, for a tenant. Raises NoStripe."""
+        account = self._of(tenant_id)
+        if self._gateway is None:
+            self._gateway = StripeGateway(account.api_key.get_secret_value(), account.api_base)
+        return self._gateway
+
+    def checkout(self, tenant_id: int, wanted: CheckoutWanted, idempotency_key: str) -> CheckoutMade:
+        """A page where the customer pays, once for each idempotency key.
+
+        Raises NoStripe, NoSuchPack, IdempotencyConflict, NoExchangeRate, AmountError, GatewayRefused, and
+        GatewayUnavailable, after which the same request goes on where this one ended.
+        """
+        gateway = self.gateway(tenant_id)
+        ordered = self.database.transact(
+            lambda connection: self._order(connection, tenant_id, wanted, idempotency_key, gateway.livemode)
+        )
+        assert ordered is not None, "only automatic top-ups keep each other away"
+        topup = ordered.row
+        if topup.state == TopupState.FAILED:
+            raise GatewayRefused(topup.reason)
+        if topup.checkout_url or topup.state != TopupState.OPEN:
+            return CheckoutMade(topup, True)
+        try:
+            page = gateway.open_checkout(
+                charge_of(topup), wanted.success_url, wanted.cancel_url, self._customer(topup), wanted.keep_method
+            )
+        except GatewayRefused as error:
+            why = str(error)
+            self.database.transact(
+                lambda connection: topups.end(connection, topup, TopupState.FAILED, why, self.clock())
+            )
+            raise
+        self.database.transact(
+            lambda connection: topups.note_checkout(connection, topup.id, page.checkout_id, page.url, page.until_ns)
+        )
+        with self.database.reading() as connection:
+            made = topups.topup_by_key(connection, tenant_id, topup.key)
+        assert made is not None
+        return CheckoutMade(made, ordered.repeated)
+
+    def open_checkout(self, tenant_id: int, wanted: CheckoutWanted) -> CheckoutMade:
+        """A page where the customer pays: one that is open for this pack already, or a new one. Raises as above."""
+        with self.database.reading() as connection:
+            pack = pack_in_force(connection, tenant_id, wanted.pack)
+            now_ns = self.clock()
+            known = pack and topups.open_checkout(connection, tenant_id, wanted.wallet, pack.id, now_ns)
+        if known:
+            return CheckoutMade(known, True)
+        return self.checkout(tenant_id, wanted, f"link {secrets.token_hex(16)}")
+
+    def set_auto_topup(self, tenant_id: int, terms: AutoTerms, author: str, reason: str) -> None:
+        """Top a wallet up on these terms from now on. Raises NoStripe, BadAutoTopup."""
+        self._of(tenant_id)
+        self.database.transact(
+            lambda connection: auto_topups.set_auto_topup(connection, tenant_id, terms, author, reason, self.clock())
+        )
+
+    def receive(self, body: bytes, signature: str | None) -> str:
+        """Book an event as it came from the webhook; returns what came of it.
+
+        Raises NoStripe, NotStripe, Unreadable, Refused, EventConflict.
+        """
+        account, gateway = self._of(DEFAULT_TENANT_ID), self.gateway(DEFAULT_TENANT_ID)
+        verify(body, signature, account.webhook_secret.get_secret_value(), self.clock())
+        event = read_event(body)
+        return self.database.transact(
+            lambda connection: book_event(connection, DEFAULT_TENANT_ID, event, gateway.livemode, self.clock())
+        )
+
+    def _order(
+        self, connection: Connection, tenant_id: int, wanted: CheckoutWanted, idempotency_key: str, livemode: bool
+    ) -> topups.Ordered | None:
+        pack = pack_in_force(connection, tenant_id, wanted.pack)
+        if pack is None:
+            raise NoSuchPack(wanted.pack)
+        terms = f"{wanted.success_url} {wanted.cancel_url} {wanted.keep_method}"
+        order = Order(new_key(), idempotency_key, wanted.wallet, pack, livemode, terms=terms)
+        return topups.order(connection, tenant_id, order, self.clock())
+
+    def _customer(self, topup: Row[Any]) -> str:
+        with self.database.reading() as connection:
+            return topups.payment_method(connection, topup.tenant_id, topup.wallet).customer
+
+    def _of(self, tenant_id: int) -> Account:
+        if self._account is None:
+            raise NoStripe("there is no Stripe account: set FAREBOX_STRIPE_API_KEY and FAREBOX_STRIPE_WEBHOOK_SECRET")
+        if tenant_id != DEFAULT_TENANT_ID:
+            raise NoStripe("the Stripe account is that of the tenant `default`; this one pays in by deposits")
+        return self._account
+
+
+def new_key() -> str:
+    """A new top-up's name at Stripe: unguessable."""
+    return f"topup_{secrets.token_hex(12)}"
+
+
+def charge_of(topup: Row[Any]) -> Charge:
+    """What a top-up costs, as Stripe is told."""
+    credits = format_nano(topup.amount_nano).rstrip("0").removesuffix(".")
+    return Charge(topup.key, topup.wallet, f"{credits} credits", topup.currency, topup.amount_minor)

@@ -1,0 +1,227 @@
+"""What we ask of Stripe, through its own library; its answers in our words. Blocks: use it from threads.
+
+Every request that moves money carries an idempotency key, so that asking again is safe.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+from farebox_collector.ledger.payment_facts import Fee, Paid
+from farebox_collector.ledger.topups import PaymentMethod
+from farebox_collector.payments.events import TOPUP_METADATA, WALLET_METADATA, method_of
+
+STRIPE_API = "https://api.stripe.com"
+_TIMEOUT_S = 20.0
+_RETRIES = 2
+_NANO = 10**9
+
+Answer = TypeVar("Answer")
+
+
+class GatewayRefused(Exception):
+    """Stripe, or the customer's bank, said no; the message says why, in words fit for people."""
+
+
+class GatewayUnavailable(Exception):
+    """Nobody knows what became of a request: Stripe could not be reached, or is in trouble."""
+
+
+class Charge(NamedTuple):
+    """What a top-up costs, and what Stripe shall know it by."""
+
+    key: str
+    wallet: str
+    title: str
+    currency: str
+    amount_minor: int
+
+
+class Checkout(NamedTuple):
+    """A page of Stripe's where a customer pays."""
+
+    checkout_id: str
+    url: str
+    until_ns: int
+
+
+class Payment(NamedTuple):
+    """A payment without the customer."""
+
+    payment_intent: str
+    status: str
+    fact: Paid
+    """What it comes to if the status is `succeeded`."""
+
+
+class Listed(NamedTuple):
+    """A payment, refund or dispute as Stripe lists it."""
+
+    kind: str
+    """`payment`, `refund` or `dispute`."""
+    id: str
+    payment_intent: str
+    topup_key: str
+    currency: str
+    amount_minor: int
+
+
+class StripeGateway:
+    """One Stripe account."""
+
+    def __init__(self, api_key: str, api_base: str = STRIPE_API) -> None:
+        # Only those who take payments wait for it: a fifth of a second.
+        import stripe
+
+        # At `info` it logs every request, at `debug` with what is in it.
+        logging.getLogger("stripe").setLevel(logging.WARNING)
+        self._stripe = stripe
+        self._client = stripe.StripeClient(
+            api_key,
+            base_addresses={"api": api_base},
+            max_network_retries=_RETRIES,
+            http_client=stripe.RequestsClient(timeout=_TIMEOUT_S),
+        )
+        self.livemode = "_live_" in api_key[:9]
+        """Whether the key is for real money."""
+
+    def open_checkout(
+        self, charge: Charge, success_url: str, cancel_url: str, customer: str, keep_method: bool
+    ) -> Checkout:
+        """Make a page where the customer pays, once for each key. Raises GatewayRefused, GatewayUnavailable."""
+        metadata = _metadata(charge)
+        intent: dict[str, Any] = {"metadata": metadata, "description": charge.title}
+        if keep_method:
+            intent["setup_future_usage"] = "off_session"
+        price = {
+            "currency": charge.currency.lower(),
+            "unit_amount": charge.amount_minor,
+            "product_data": {"name": charge.title},
+        }
+        wanted: dict[str, Any] = {
+            "mode": "payment",
+            "line_items": [{"quantity": 1, "price_data": price}],
+            "success_url": success_url,
+            "cancel_url": cancel_url,
+            "client_reference_id": charge.key,
+            "metadata": metadata,
+            "payment_intent_data": intent,
+        }
+        if customer:
+            wanted["customer"] = customer
+        elif keep_method:
+            wanted["customer_creation"] = "always"
+        session: Any = self._asking(
+            lambda: self._client.v1.checkout.sessions.create(
+                wanted,  # type: ignore[arg-type]
+                {"idempotency_key": f"{charge.key}-checkout"},
+            )
+        )
+        return Checkout(str(session.id), str(session.url), int(session.expires_at) * _NANO)
+
+    def charge_kept_method(self, charge: Charge, method: PaymentMethod) -> Payment:
+        """Charge what the customer let us keep, once for each key. Raises GatewayRefused, GatewayUnavailable."""
+        wanted: dict[str, Any] = {
+            "amount": charge.amount_minor,
+            "currency": charge.currency.lower(),
+            "customer": method.customer,
+            "payment_method": method.payment_method,
+            "off_session": True,
+            "confirm": True,
+            "description": charge.title,
+            "metadata": _metadata(charge),
+        }
+        intent: Any = self._asking(
+            lambda: self._client.v1.payment_intents.create(
+                wanted,  # type: ignore[arg-type]
+                {"idempotency_key": f"{charge.key}-charge"},
+            )
+        )
+        return _payment(intent)
+
+    def payment(self, payment_intent: str) -> Payment:
+        """How a payment stands. Raises GatewayRefused, GatewayUnavailable."""
+        return _payment(self._asking(lambda: self._client.v1.payment_intents.retrieve(payment_intent)))
+
+    def fee(self, payment_intent: str) -> Fee | None:
+        """What Stripe kept of a payment; None while it does not say. Raises GatewayRefused, GatewayUnavailable."""
+        intent: Any = self._asking(
+            lambda: self._client.v1.payment_intents.retrieve(
+                payment_intent, {"expand": ["latest_charge.balance_transaction"]}
+            )
+        )
+        transaction = getattr(intent.latest_charge, "balance_transaction", None)
+        if transaction is None or isinstance(transaction, str):
+            return None
+        return Fee(str(transaction.id), str(transaction.currency).upper(), int(transaction.fee))
+
+    def listed(self, start_s: int, end_s: int) -> Iterator[Listed]:
+        """Payments that succeeded, and refunds and disputes that hold, made in [start, end) of Unix seconds.
+
+        Raises GatewayRefused, GatewayUnavailable.
+        """
+        made: dict[str, Any] = {"created": {"gte": start_s, "lt": end_s}, "limit": 100}
+        services: Any = self._client.v1
+        for service, read in (
+            (services.payment_intents, _listed_payment),
+            (services.refunds, _listed_refund),
+            (services.disputes, _listed_dispute),
+        ):
+            page: Any = self._asking(lambda service=service: service.list(made))  # type: ignore[misc]
+            items = page.auto_paging_iter()
+            while (item := self._asking(lambda items=items: next(items, None))) is not None:  # type: ignore[misc]
+                found = read(item)
+                if found is not None:
+                    yield found
+
+    def _asking(self, ask: Callable[[], Answer]) -> Answer:
+        stripe = self._stripe
+        try:
+            return ask()
+        except (stripe.APIConnectionError, stripe.RateLimitError, stripe.APIError) as error:
+            raise GatewayUnavailable(f"Stripe cannot be asked now: {error.user_message}") from error
+        except stripe.AuthenticationError:
+            # Its message shows a part of the key.
+            raise GatewayRefused("Stripe does not know the API key") from None
+        except stripe.StripeError as error:
+            code = f" ({error.code})" if error.code else ""
+            raise GatewayRefused(f"{error.user_message or type(error).__name__}{code}") from error
+
+
+def _metadata(charge: Charge) -> dict[str, str]:
+    return {TOPUP_METADATA: charge.key, WALLET_METADATA: charge.wallet}
+
+
+def _payment(intent: Any) -> Payment:
+    fact = Paid(
+        str((intent.metadata or {})[TOPUP_METADATA]),
+        str(intent.id),
+        str(intent.currency).upper(),
+        int(intent.amount_received or 0),
+        int(intent.created) * _NANO,
+        method_of(intent.to_dict()),
+    )
+    return Payment(fact.payment_intent, str(intent.status), fact)
+
+
+def _listed_payment(intent: Any) -> Listed | None:
+    if intent.status != "succeeded":
+        return None
+    key = str((intent.metadata or {}).get(TOPUP_METADATA, "") if intent.metadata else "")
+    return Listed("payment", intent.id, intent.id, key, str(intent.currency).upper(), int(intent.amount_received))
+
+
+def _listed_refund(refund: Any) -> Listed | None:
+    if refund.status in ("failed", "canceled"):
+        return None
+    return Listed(
+        "refund", refund.id, str(refund.payment_intent or ""), "", str(refund.currency).upper(), int(refund.amount)
+    )
+
+
+def _listed_dispute(dispute: Any) -> Listed | None:
+    if dispute.status not in ("needs_response", "under_review", "lost"):
+        return None
+    return Listed(
+        "dispute", dispute.id, str(dispute.payment_intent or ""), "", str(dispute.currency).upper(), int(dispute.amount)
+    )
