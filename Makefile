@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test bench bench-prices bench-replay bench-audit bench-wallets bench-sdk torture observe backtest dashboards lint types docs record-dialects format lock clean
+.PHONY: help demo test bench bench-prices bench-replay bench-audit bench-wallets bench-sdk torture observe preview backtest dashboards lint types docs record-dialects format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench-audit  time and memory of the audit on N=1000000 records, and ingestion beside it"
 	@echo "make torture      try to lose or double money: some ten minutes of faults on both databases"
 	@echo "make observe      Prometheus and Alertmanager with our rules, beside the demo; Ctrl-C ends them"
+	@echo "make preview      the dashboards as pages and pictures, from what make observe has gathered; ARGS=--help"
 	@echo "make backtest     run the alert rules over sixty days of known incidents: some ten minutes"
 	@echo "make dashboards   write the dashboards' JSON from their code"
 	@echo "make bench        throughput beside the floor, latency, memory, large books: some five minutes"
@@ -49,6 +50,9 @@ torture: $(INSTALLED)
 
 observe: $(INSTALLED)
 	@$(VENV_PYTHON) alerts/observe.py $(ARGS)
+
+preview: $(INSTALLED)
+	@$(VENV_PYTHON) dashboards/preview.py $(ARGS)
 
 backtest: $(INSTALLED)
 	$(VENV_PYTHON) benchmarks/backtest.py $(ARGS)

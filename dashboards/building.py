@@ -6,7 +6,7 @@ Panels stand in rows of 24 columns; ids and reference letters are counted, so th
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, table, timeseries
@@ -22,6 +22,7 @@ SPENT = ("event", "provider", "model", "dept", "project", "task")
 PRICED = ("provider", "model", "tier", "kind")
 SERVED = ("provider", "model", "route", "region")
 ON_THESE = 'job=~"$job", instance=~"$instance"'
+NO_UNITS: Mapping[str, str] = {}
 GREEN, YELLOW, RED = "green", "yellow", "red"
 
 
@@ -49,16 +50,12 @@ class Sql(variants.Dataquery):
 
 
 class Query(NamedTuple):
-    """One line of a panel: PromQL and how its series are called; `instant` is one value at the end of the range.
-
-    In a table it is a column, and `unit` its unit where that is not the panel's.
-    """
+    """One line of a panel: PromQL and how its series, or its column, are called; `instant` is one value at the end."""
 
     expr: str
     legend: str = "__auto"
     instant: bool = False
     exemplars: bool = False
-    unit: str = ""
 
 
 def rate(metric: str, labels: Sequence[str], by: Sequence[str] = (), matching: str = "", window: str = "") -> str:
@@ -210,11 +207,13 @@ class Sheet:
         title: str,
         description: str,
         unit: str,
-        query: Query,
+        *queries: Query | Sql,
         steps: Sequence[tuple[float | None, str]] = ((None, GREEN),),
         decimals: int | None = None,
+        width: int = 4,
+        height: int = 4,
     ) -> None:
-        """One figure, coloured by its thresholds."""
+        """A figure coloured by its thresholds, or a few of them with their names."""
         made = (
             stat.Panel()
             .graph_mode(common_models.BigValueGraphMode.NONE)
@@ -223,7 +222,7 @@ class Sheet:
         made = made.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         if decimals is not None:
             made = made.decimals(decimals)
-        self._place(made, title, description, unit, [query], steps, 4, 4)
+        self._place(made, title, description, unit, queries, steps, width, height)
 
     def lines(
         self,
@@ -234,8 +233,9 @@ class Sheet:
         steps: Sequence[tuple[float | None, str]] = ((None, GREEN),),
         width: int = 8,
         stacked: bool = False,
+        around_zero: float = 0.0,
     ) -> None:
-        """Series over time."""
+        """Series over time; values may be negative where `around_zero` says how far the axis goes at least."""
         legend = (
             common.VizLegendOptions()
             .display_mode(common_models.LegendDisplayMode.TABLE)
@@ -244,9 +244,8 @@ class Sheet:
             .calcs(["mean", "lastNotNull"])
         )
         tooltip = common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI)
-        made = (
-            timeseries.Panel().legend(legend).tooltip(tooltip).fill_opacity(20 if stacked else 5).line_width(1).min(0)
-        )
+        made = timeseries.Panel().legend(legend).tooltip(tooltip).fill_opacity(20 if stacked else 5).line_width(1)
+        made = made.axis_soft_min(-around_zero).axis_soft_max(around_zero) if around_zero else made.min(0)
         if stacked:
             made = made.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL))
         self._place(made, title, description, unit, queries, steps, width, 8)
@@ -258,9 +257,16 @@ class Sheet:
         self._place(made, title, description, unit, queries, ((None, GREEN),), width, 8)
 
     def table(
-        self, title: str, description: str, unit: str, *queries: Query | Sql, width: int = 8, sort_by: str = ""
+        self,
+        title: str,
+        description: str,
+        unit: str,
+        *queries: Query | Sql,
+        width: int = 8,
+        sort_by: str = "",
+        units: Mapping[str, str] = NO_UNITS,
     ) -> None:
-        """Rows: several queries are brought together by their labels."""
+        """Rows: several queries are brought together by their labels; `units` are those of columns with another one."""
         made = table.Panel()
         if len(queries) > 1:
             made = made.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
@@ -268,9 +274,8 @@ class Sheet:
         if columns:
             options = {"excludeByName": {"Time": True}, "renameByName": columns}
             made = made.with_transformation(models.DataTransformerConfig(id_val="organize", options=options))
-        for query in queries:
-            if isinstance(query, Query) and query.unit:
-                made = made.override_by_name(query.legend, [models.DynamicConfigValue("unit", query.unit)])
+        for column, other in units.items():
+            made = made.override_by_name(column, [models.DynamicConfigValue("unit", other)])
         if sort_by:
             made = made.sort_by([common.TableSortByFieldState().display_name(sort_by).desc(True)])
         self._place(made, title, description, unit, queries, ((None, GREEN),), width, 8)

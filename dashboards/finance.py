@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from building import (
     GREEN,
     ON_THESE,
@@ -19,6 +21,7 @@ from building import (
     over_range,
     rate,
 )
+from farebox_collector.ledger.readings import BALANCE_BOUNDS_CREDITS
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as models
 
@@ -28,7 +31,7 @@ _M = matching(_NAMES)
 _COST = "farebox_cost_usd_total"
 _CHARGED = "farebox_charged_credits_total"
 _CREDIT = f"on () group_left () max(farebox_credit_usd{{{ON_THESE}}})"
-_SHOWN = "priced_at_ns >= $__unixEpochFrom() * 1000000000 AND priced_at_ns < $__unixEpochTo() * 1000000000"
+_SHOWN = "priced_at_ns >= $__unixEpochNanoFrom() AND priced_at_ns < $__unixEpochNanoTo()"
 _IN, _OUT = "(input|cache).*", "(output|reasoning).*"
 _GAIN = ((None, RED), (0.0, YELLOW), (0.2, GREEN))
 
@@ -97,6 +100,7 @@ def _at_a_glance(sheet: Sheet) -> None:
         "What calls cost us over the time shown, net of corrections.",
         "currencyUSD",
         Query(_cost(), instant=True),
+        width=5,
         decimals=2,
     )
     sheet.stat(
@@ -104,6 +108,7 @@ def _at_a_glance(sheet: Sheet) -> None:
         "Credits charged over the time shown, at what a credit sells for, net of corrections.",
         "currencyUSD",
         Query(_revenue(), instant=True),
+        width=5,
         decimals=2,
     )
     sheet.stat(
@@ -111,7 +116,8 @@ def _at_a_glance(sheet: Sheet) -> None:
         "Margin: what users paid less what calls cost, as a share of what they paid.",
         "percentunit",
         Query(f"({_revenue()} - {_cost()}) / ({_revenue()} > 0)", instant=True),
-        _GAIN,
+        steps=_GAIN,
+        width=5,
         decimals=1,
     )
     sheet.stat(
@@ -119,14 +125,8 @@ def _at_a_glance(sheet: Sheet) -> None:
         "Blended cost of 1,000 tokens, in and out.",
         "currencyUSD",
         Query(f"1000 * {_cost()} / ({_tokens()} > 0)", instant=True),
+        width=5,
         decimals=5,
-    )
-    sheet.stat(
-        "What credits came in?",
-        "Credits put into wallets over the time shown.",
-        "short",
-        Query(over_range("farebox_credits_in_total", ("source",)), instant=True),
-        decimals=2,
     )
     sheet.stat(
         "What do we owe in credits?",
@@ -192,6 +192,7 @@ def _worth(sheet: Sheet) -> None:
         ),
         width=12,
         sort_by="profit_usd",
+        units={"calls": "short"},
     )
     sheet.table(
         "What do 1,000 tokens cost, by model?",
@@ -211,11 +212,12 @@ def _worth(sheet: Sheet) -> None:
         "What six hours of standard calls cost against the list prices that hold now: 0 is just that, 2 % is an alert.",
         "percentunit",
         Query(
-            'farebox:model_cost_usd:increase6h{provider=~"$provider", model=~"$model"}'
-            ' / (farebox:model_list_cost_usd:increase6h{provider=~"$provider", model=~"$model"} > 0) - 1',
+            'round(farebox:model_cost_usd:increase6h{provider=~"$provider", model=~"$model"}'
+            ' / (farebox:model_list_cost_usd:increase6h{provider=~"$provider", model=~"$model"} > 0) - 1, 0.0001)',
             "{{provider}}/{{model}}",
         ),
         steps=((None, GREEN), (0.02, YELLOW), (0.1, RED)),
+        around_zero=0.05,
     )
     week = f"sum by (event) (max by ({', '.join(SPENT)}) (increase({_COST}{{{ON_THESE}, {_M}}}[7d])))"
     week_before = week.replace("[7d]", "[7d] offset 7d")
@@ -224,9 +226,10 @@ def _worth(sheet: Sheet) -> None:
         "Cost of the last seven days, and how many times that of the seven before (where there were any).",
         "currencyUSD",
         Query(f"sort_desc({week})", "cost"),
-        Query(f"{week} / ({week_before} > 0)", "times the week before", unit="short"),
+        Query(f"{week} / ({week_before} > 0)", "times the week before"),
         width=16,
         sort_by="cost",
+        units={"times the week before": "short"},
     )
 
 
@@ -245,10 +248,9 @@ def _customers(sheet: Sheet) -> None:
     )
     sheet.bars(
         "How are balances spread?",
-        "Wallets whose balance is below so many credits.",
+        "Wallets by how many credits they have.",
         "short",
-        Query(gauge("farebox_wallets_below", ("credits",)), "< {{credits}}", instant=True),
-        Query(gauge("farebox_wallets"), "all", instant=True),
+        *_balances(),
         width=6,
     )
     sheet.lines(
@@ -275,7 +277,26 @@ def _customers(sheet: Sheet) -> None:
             """
         ),
         width=6,
+        units={"cost_usd": "currencyUSD"},
     )
+
+
+def _balances() -> list[Query]:
+    """Wallets between neighbouring bounds."""
+
+    def below(bound: int) -> str:
+        return gauge("farebox_wallets_below", (), f'credits="{bound}"')
+
+    between = [
+        Query(f"{below(high)} - {below(low)}", f"{low} to {high}", instant=True)
+        for low, high in itertools.pairwise(BALANCE_BOUNDS_CREDITS)
+    ]
+    richest = BALANCE_BOUNDS_CREDITS[-1]
+    return [
+        Query(below(0), "in debt", instant=True),
+        *between,
+        Query(f"{gauge('farebox_wallets')} - {below(richest)}", f"{richest} and more", instant=True),
+    ]
 
 
 def _plan(sheet: Sheet) -> None:
@@ -295,7 +316,7 @@ def _plan(sheet: Sheet) -> None:
     )
     whole = "max by ({}) ({}{{{}}})"
     labels = ", ".join(SPENT)
-    sheet.table(
+    sheet.stat(
         "Do graphs and books agree?",
         "Cost of everything ever, by the counters and by the records themselves: to the nano-dollar the same, but for"
         " what was booked since the last scrape.",
@@ -304,11 +325,10 @@ def _plan(sheet: Sheet) -> None:
             f"sum({whole.format(labels, _COST, ON_THESE)})"
             f" - sum({whole.format(labels, 'farebox_reversed_cost_usd_total', ON_THESE)})",
             "counters",
+            instant=True,
         ),
-        Sql(
-            "SELECT 'books' AS source, sum(cost_nanousd) / 1e9 AS cost_usd FROM usage_records"
-            " WHERE verdict = 'charged'",
-            "B",
-        ),
-        width=12,
+        Sql("SELECT sum(cost_nanousd) / 1e9 AS books FROM usage_records WHERE verdict = 'charged'", "B"),
+        decimals=6,
+        width=6,
+        height=8,
     )

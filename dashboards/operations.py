@@ -61,7 +61,7 @@ def _at_a_glance(sheet: Sheet) -> None:
         "Share of calls that ended in an error. The objective is 1 % a month.",
         "percentunit",
         Query(_share("farebox_call_errors_total", _CALLS)),
-        _SHARE_OF_ERRORS,
+        steps=_SHARE_OF_ERRORS,
         decimals=1,
     )
     sheet.stat(
@@ -69,21 +69,21 @@ def _at_a_glance(sheet: Sheet) -> None:
         "95th percentile of the duration of calls, as the application saw it.",
         "s",
         Query(quantile(0.95, "farebox_call_seconds", (), _M)),
-        _WAIT,
+        steps=_WAIT,
     )
     sheet.stat(
         "When do answers begin?",
         "95th percentile of the time to the first chunk of streamed answers.",
         "s",
         Query(quantile(0.95, "farebox_first_chunk_seconds", (), _M)),
-        ((None, GREEN), (2.0, YELLOW), (5.0, RED)),
+        steps=((None, GREEN), (2.0, YELLOW), (5.0, RED)),
     )
     sheet.stat(
         "How often does a cache help?",
         "Share of calls that a cache helped, the provider's prompt cache or the application's own.",
         "percentunit",
         Query(_share("farebox_cache_hits_total", "farebox_cache_lookups_total")),
-        _MORE_IS_BETTER,
+        steps=_MORE_IS_BETTER,
         decimals=1,
     )
     sheet.stat(
@@ -91,7 +91,7 @@ def _at_a_glance(sheet: Sheet) -> None:
         "Share of answers that people reviewed and approved.",
         "percentunit",
         Query(_share("farebox_human_approvals_total", "farebox_human_reviews_total")),
-        ((None, RED), (0.8, YELLOW), (0.9, GREEN)),
+        steps=((None, RED), (0.8, YELLOW), (0.9, GREEN)),
         decimals=1,
     )
 
@@ -182,9 +182,9 @@ def _meter(sheet: Sheet) -> None:
     )
     sheet.lines(
         "What becomes of spans?",
-        "Spans a second by verdict.",
+        "Spans a second by verdict, of those that any span was given.",
         "short",
-        Query(own_rate("farebox_spans_total", ("verdict",)), "{{verdict}}"),
+        Query(f"{own_rate('farebox_spans_total', ('verdict',))} > 0", "{{verdict}}"),
         stacked=True,
     )
     sheet.lines(

@@ -2,6 +2,7 @@
 repository's own rules, which tells a real Alertmanager, which tells the collector. Durations are divided, nothing else.
 """
 
+import html
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx2
 import observe
+import preview
 import psycopg
 import pytest
 from harness import Collector, clean_environment
@@ -29,31 +31,35 @@ MACROS = {
     "$__range": "10m",
     "$job": ".*",
     "$instance": ".*",
-    "$__unixEpochFrom()": "0",
-    "$__unixEpochTo()": "4000000000",
+    "$__unixEpochNanoFrom()": "1700000000000000000",
+    "$__unixEpochNanoTo()": "4000000000000000000",
 }
 
 
 class Traffic:
-    """Calls of one department at a steady pace, which can be changed."""
+    """Calls of one department at a steady pace, which can be changed; what a busy machine delays is caught up with."""
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
-        self.calls_a_beat = 2
+        self.calls_a_s = 10
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
+        owed, last = 0.0, time.monotonic()
         while not self._ended.wait(0.2):
+            owed += self.calls_a_s * (time.monotonic() - last)
+            last = time.monotonic()
             spans = [
                 llm_span(
                     wallet="acme",
                     farebox__dept=DEPT,
                     gen_ai__usage__cache_read__input_tokens=200,
                 )
-                for _ in range(self.calls_a_beat)
+                for _ in range(int(owed))
             ]
+            owed -= len(spans)
             self._collector.export_http(protobuf_body(spans))
 
     def end(self) -> None:
@@ -67,7 +73,8 @@ class Room:
     def __init__(self, collector: Collector, traffic: Traffic, prometheus: str) -> None:
         self.collector = collector
         self.traffic = traffic
-        self._client = httpx2.Client(base_url=f"http://{prometheus}", timeout=30)
+        self.address = f"http://{prometheus}"
+        self._client = httpx2.Client(base_url=self.address, timeout=30)
 
     def close(self) -> None:
         self._client.close()
@@ -175,6 +182,17 @@ def _has_data(room: Room, panel: dict[str, Any]) -> bool:
     return found
 
 
+def test_the_preview_shows_what_the_panels_do(room: Room, tmp_path: Path) -> None:
+    now = time.time()
+    sources = preview.Sources(room.address, room.collector.database_url, now - 60, now)
+    for path, _ in preview.write_pages(tmp_path, sources):
+        page = path.read_text(encoding="utf-8")
+        for panel in panels(f"{path.stem}.json"):
+            assert f">{html.escape(panel['title'])}</h2>" in page
+    assert re.search(r"\$\d+\.\d{6}</div><center>books</center>", page), "the books themselves were asked"
+    assert re.search(r"<td>gpt-4o-mini</td><td>openai</td>(<td class=\"number\">\$[\d.]+</td>){3}", page)
+
+
 def test_every_variable_has_values(room: Room) -> None:
     for name in BOARDS:
         for variable in json.loads(rendered(name))["templating"]["list"]:
@@ -217,7 +235,7 @@ def test_tripled_cost_becomes_an_incident(room: Room) -> None:
     assert room.query(spike % "firing") == []
     assert [i for i in room.collector.pages("/v1/incidents") if _is_the_spike(i)] == []
 
-    room.traffic.calls_a_beat *= 3
+    room.traffic.calls_a_s *= 3
     room.await_result(f"last_over_time({spike % 'pending'}[1m])")
     room.await_result(spike % "firing")
     found = lambda: [i for i in room.collector.pages("/v1/incidents") if _is_the_spike(i)]  # noqa: E731
