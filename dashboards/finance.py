@@ -255,7 +255,7 @@ def _customers(sheet: Sheet) -> None:
     )
     sheet.lines(
         "Who will run dry?",
-        "Wallets that last no longer than a day, than a week, at their average spending; and wallets in debt.",
+        "Wallets that last no longer than a day, than a week, at their recent spending; and wallets in debt.",
         "short",
         Query(gauge("farebox_wallets_running_dry", ("within",)), "within {{within}}"),
         Query(gauge("farebox_wallets_below", (), 'credits="0"'), "in debt"),

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Select, and_, case, cast, func, or_, select, tuple_
 
 from farebox_collector.ledger.control_tables import credit_totals, incidents, service_totals
+from farebox_collector.ledger.day_tables import wallet_days
+from farebox_collector.ledger.days import DAY_NS, day_of
 from farebox_collector.ledger.journal import WALLET
 from farebox_collector.ledger.tables import accounts, price_versions, tenants, usage_totals
 from farebox_collector.ledger.totals import SERVICE_LABELS
@@ -13,9 +15,10 @@ from farebox_collector.money import NANO, Commodity
 from farebox_collector.records import DEFAULT_TENANT_ID, STANDARD
 
 BALANCE_BOUNDS_CREDITS = (0, 1, 5, 10, 50, 100, 500, 1000)
-_DAY_NS = 86_400 * 10**9
-RUNWAYS_NS: Mapping[str, int] = {"1d": _DAY_NS, "7d": 7 * _DAY_NS}
+RUNWAYS_NS: Mapping[str, int] = {"1d": DAY_NS, "7d": 7 * DAY_NS}
+_PACES_DAYS = (2, 7)
 _MOST_PRICES = 5_000
+_A_WALLET = (accounts.c.kind == WALLET, accounts.c.commodity == Commodity.CREDIT)
 
 
 class WalletReading(NamedTuple):
@@ -24,8 +27,6 @@ class WalletReading(NamedTuple):
     wallets: int
     below: Mapping[int, int]
     """Bound in credits → wallets with a balance below it."""
-    running_dry: Mapping[str, int]
-    """Time → wallets that last no longer than that."""
     positive_nanocredits: int
     negative_nanocredits: int
 
@@ -59,31 +60,56 @@ def incidents_by_severity(connection: Connection) -> dict[str, int]:
     return {row.severity: row[1] for row in found}
 
 
-def wallets(connection: Connection, now_ns: int) -> WalletReading:
+def wallets(connection: Connection) -> WalletReading:
     """How all wallets stand: one look at each."""
     table = accounts.c
-    # Floats: this counts wallets, it moves nothing; the product of two amounts would not fit an integer.
-    spent_per_ns = 1.0 * table.spent_nano / func.nullif(now_ns - table.created_at_ns, 0)
     below = [_count(table.balance_nano < bound * NANO) for bound in BALANCE_BOUNDS_CREDITS]
-    dry = [
-        _count(and_(table.balance_nano > 0, table.balance_nano < spent_per_ns * time)) for time in RUNWAYS_NS.values()
-    ]
     signs = [
         func.coalesce(func.sum(case((table.balance_nano > 0, table.balance_nano), else_=0)), 0),
         func.coalesce(func.sum(case((table.balance_nano < 0, table.balance_nano), else_=0)), 0),
     ]
-    row = connection.execute(
-        select(func.count(), *below, *dry, *signs).where(table.kind == WALLET, table.commodity == Commodity.CREDIT)
-    ).one()
+    row = connection.execute(select(func.count(), *below, *signs).where(*_A_WALLET)).one()
     figures = [int(figure) for figure in row]
-    bounds, times = len(BALANCE_BOUNDS_CREDITS), len(RUNWAYS_NS)
     return WalletReading(
-        figures[0],
-        dict(zip(BALANCE_BOUNDS_CREDITS, figures[1 : 1 + bounds], strict=True)),
-        dict(zip(RUNWAYS_NS, figures[1 + bounds : 1 + bounds + times], strict=True)),
-        figures[-2],
-        figures[-1],
+        figures[0], dict(zip(BALANCE_BOUNDS_CREDITS, figures[1:-2], strict=True)), figures[-2], figures[-1]
     )
+
+
+def wallets_running_dry(connection: Connection, now_ns: int) -> dict[str, int]:
+    """Time → wallets whose credits last no longer at the pace of the last two UTC days nor at that of the last seven.
+
+    Both must agree: one busy hour is no trend, nor is what was spent a week ago. A wallet is taken to be a day old at
+    the least. Reads the days of wallets that spent something, not every wallet.
+    """
+    today, table, days = day_of(now_ns), accounts.c, wallet_days.c
+    paces = []
+    spent = (
+        select(
+            days.tenant_id,
+            days.wallet,
+            *(
+                func.sum(case((days.day > today - length, days.charge_nanocredits), else_=0)).label(f"spent_{length}d")
+                for length in _PACES_DAYS
+            ),
+        )
+        .join(tenants, tenants.c.id == days.tenant_id)  # for the index, which begins with the tenant
+        .where(days.day > today - max(_PACES_DAYS))
+        .group_by(days.tenant_id, days.wallet)
+        .subquery()
+    )
+    for length in _PACES_DAYS:
+        window_ns = now_ns - (today - length + 1) * DAY_NS
+        age_ns = now_ns - table.created_at_ns
+        counted_ns = case((age_ns < DAY_NS, DAY_NS), (age_ns < window_ns, age_ns), else_=max(window_ns, DAY_NS))
+        # Floats: this counts wallets, it moves nothing; the product of two amounts would not fit an integer.
+        paces.append(1.0 * spent.c[f"spent_{length}d"] / counted_ns)
+    dry = [
+        _count(and_(table.balance_nano > 0, *(table.balance_nano < pace * time_ns for pace in paces)))
+        for time_ns in RUNWAYS_NS.values()
+    ]
+    of_wallet = and_(table.tenant_id == spent.c.tenant_id, table.name == spent.c.wallet, *_A_WALLET)
+    row = connection.execute(select(*dry).select_from(spent.join(accounts, of_wallet))).one()
+    return dict(zip(RUNWAYS_NS, map(int, row), strict=True))
 
 
 def list_prices(connection: Connection, models: Sequence[tuple[str, str]], at_ns: int) -> Sequence[Row[Any]]:

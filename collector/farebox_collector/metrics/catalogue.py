@@ -128,7 +128,8 @@ WALLETS_RUNNING_DRY = Metric(
     "farebox_wallets_running_dry",
     Kind.GAUGE,
     ("within",),
-    "Wallets with credits whose average spending since they were created uses them up within a day, within a week.",
+    "Wallets whose credits are used up within a day, a week, at the pace of the last two days and at that of the last"
+    " seven; counted once a minute.",
 )
 CREDIT_USD = Metric("farebox_credit_usd", Kind.GAUGE, (), "What one credit sells for, in US dollars.")
 BUDGET = Metric("farebox_budget_usd", Kind.GAUGE, ("dept",), "What a department may spend a month, in US dollars.")

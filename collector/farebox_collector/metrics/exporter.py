@@ -32,6 +32,7 @@ _ALWAYS_SHOWN = frozenset({"input", "output"})
 _WAITING = (Verdict.UNPRICED, Verdict.UNMETERED)
 _SEVERITIES = ("critical", "warning", "info")
 _MOST_PRICED_MODELS = 500
+_COUNT_AGAIN_NS = 60 * 10**9
 
 
 class LedgerCollector(Collector):
@@ -42,6 +43,8 @@ class LedgerCollector(Collector):
         self._exemplars = exemplars
         self._clock = clock
         self._cards = Cards()
+        self._running_dry: Mapping[str, int] = {}
+        self._counted_at_ns = -_COUNT_AGAIN_NS
 
     def describe(self) -> list[Family]:
         """Nothing in advance: registering must not read the books."""
@@ -92,10 +95,10 @@ class LedgerCollector(Collector):
     def _money_and_books(self, connection: Connection, models: Sequence[tuple[str, str]]) -> Iterator[Family]:
         """Wallets, credits, prices, budgets, and what people should look at."""
         now_ns = self._clock()
-        wallets = readings.wallets(connection, now_ns)
+        wallets = readings.wallets(connection)
         yield family(catalogue.WALLETS, {(): float(wallets.wallets)})
         yield family(catalogue.WALLETS_BELOW, {(str(bound),): float(n) for bound, n in wallets.below.items()})
-        yield family(catalogue.WALLETS_RUNNING_DRY, {(time,): float(n) for time, n in wallets.running_dry.items()})
+        yield family(catalogue.WALLETS_RUNNING_DRY, {(time,): float(n) for time, n in self._dry(connection).items()})
         sums = {"positive": wallets.positive_nanocredits, "negative": wallets.negative_nanocredits}
         yield family(catalogue.WALLET_CREDITS, {(sign,): amount / NANO for sign, amount in sums.items()})
         credits_in = {"deposit": 0} | readings.credits_in(connection)
@@ -115,6 +118,14 @@ class LedgerCollector(Collector):
         yield from _audits(connection)
         incidents = dict.fromkeys(_SEVERITIES, 0) | readings.incidents_by_severity(connection)
         yield family(catalogue.INCIDENTS, {(severity,): float(n) for severity, n in incidents.items()})
+
+    def _dry(self, connection: Connection) -> Mapping[str, int]:
+        """Wallets that run dry, counted once a minute: that looks at what each spent in a week."""
+        now_ns = self._clock()
+        if not 0 <= now_ns - self._counted_at_ns < _COUNT_AGAIN_NS:
+            self._running_dry = readings.wallets_running_dry(connection, now_ns)
+            self._counted_at_ns = now_ns
+        return self._running_dry
 
 
 def _audits(connection: Connection) -> Iterator[Family]:
