@@ -1,11 +1,15 @@
 """Replay through the API of a collector that holds the books."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from farebox_collector import credentials
+from farebox_collector.money import MAX_SUM_NANO
 from harness import Collector, farebox
 from spans import llm_span, protobuf_body
 
@@ -61,6 +65,33 @@ def test_the_api_shows_first_and_posts_step_by_step(repriced: Collector) -> None
     assert repriced.wallet("ada")["spent_credits"] == "0.001950000"
     assert post(repriced, dry_run=False).json()["total"]["records"] == 0
     repriced.audit()
+
+
+def test_what_the_books_cannot_take_is_a_problem_that_says_why(tmp_path: Path) -> None:
+    collector = Collector(tmp_path / "farebox.db")
+    collector.export_http(protobuf_body([llm_span(wallet="ada")]))
+    assert collector.stop() == 0
+    price = ("prices", "set", "openai", "gpt-4o-mini", "output", "0.0012", "--from", "2020-01-01")
+    assert run(collector, *price).returncode == 0
+    collector.start()
+    with closing(sqlite3.connect(tmp_path / "farebox.db", isolation_level=None)) as books:
+        found = "INSERT INTO audits (scope, ended_at_ns, upto_transaction, mismatches) VALUES (?, 1, 1, ?)"
+        books.execute(found, ("recent", 3))
+        frozen = post(collector, dry_run=False)
+        assert post(collector).json()["total"]["records"] == 1, "showing changes nothing, so it may be done"
+        books.execute(found, ("full", 0))
+        (cost,) = books.execute("SELECT balance_nano FROM accounts WHERE kind = 'cogs'").fetchone()
+        spend = "UPDATE accounts SET balance_nano = ? WHERE kind = 'cogs'"
+        books.execute(spend, (MAX_SUM_NANO,))
+        too_much = post(collector, dry_run=False)
+        books.execute(spend, (cost,))
+    for response, status, says in ((frozen, 409, "no corrections until"), (too_much, 422, "too large")):
+        assert response.status_code == status
+        assert response.headers["content-type"] == "application/problem+json"
+        assert says in response.json()["detail"]
+    assert post(collector, dry_run=False).json()["total"]["records"] == 1, "neither left anything behind"
+    collector.audit()
+    collector.close()
 
 
 @pytest.mark.parametrize(
