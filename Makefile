@@ -100,7 +100,7 @@ lock: $(INSTALLED)
 	.venv/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-header --quiet pyproject.toml instrumentation/pyproject.toml --group dev --group demo -o requirements.lock
 	.venv/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --no-header --quiet pyproject.toml --constraint requirements.lock -o deploy/requirements.lock
+	    --no-header --quiet pyproject.toml --extra parquet --constraint requirements.lock -o deploy/requirements.lock
 
 clean:
 	rm -rf .venv .farebox .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -212,6 +212,7 @@ async def _running(
             payments,
             strict=settings.strict_wallets,
             topup_return_url=settings.topup_return_url,
+            topup_url=settings.topup_url,
         )
         api_port = await stack.enter_async_context(
             _http_server(api.application(context), settings.api_address, settings)

@@ -23,6 +23,7 @@ from farebox_collector.commands import (
     prices,
     receipts,
     replays,
+    report,
     rules,
     tenants,
     wallets,
@@ -68,6 +69,7 @@ for group, name in (
     app.add_typer(group.app, name=name)
 app.command("receipt")(receipts.receipt_command)
 app.command("costs")(costs.costs_command)
+app.command("report")(report.report_command)
 app.command("replay")(replays.replay_command)
 app.command("stripe-double")(stripe_double)
 

@@ -134,6 +134,12 @@ class Settings(BaseSettings):
     audit_seconds: float = Field(60.0, gt=0, description="How often recent transactions are audited.")
     full_audit_hours: float = Field(24.0, gt=0, description="How often all of the books are audited.")
     dead_letter_days: int = Field(30, ge=1, description="How long spans that can never be booked are kept.")
+    topup_url: str = Field(
+        "",
+        pattern=r"^(https?://[!-~]*)?$",
+        description="Where customers top up a wallet, such as `https://shop.example/credits?wallet={wallet}`;"
+        " overviews show it.",
+    )
     drain_seconds: float = Field(20.0, gt=0, description="Longest wait for work in hand after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 

@@ -29,6 +29,7 @@ TAMPERINGS = {
     "corrections": "UPDATE usage_records SET corrections = 1 WHERE wallet = 'bob'",
     "days": "UPDATE usage_days SET errors = errors + 1",
     "wallet days": "UPDATE wallet_days SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",
+    "money days": "UPDATE money_days SET in_nano = in_nano + 1 WHERE account = 'wallet'",
     "totals": "UPDATE usage_totals SET requests = requests + 1",
     "intake": "UPDATE intake_totals SET spans = spans + 1 WHERE outcome = 'accepted'",
 }
@@ -72,6 +73,7 @@ def test_each_check_finds_what_it_is_for(books: Database, check: str) -> None:
         ("DELETE FROM card_totals", "totals"),
         ("DELETE FROM usage_days", "days"),
         ("DELETE FROM wallet_days", "wallet days"),
+        ("DELETE FROM money_days", "money days"),
         ("DELETE FROM usage_records", "days"),
         ("DELETE FROM usage_records WHERE wallet = 'bob'", "wallet days"),
         ("DELETE FROM usage_records WHERE verdict = 'unpriced'", "intake"),

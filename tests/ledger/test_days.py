@@ -8,6 +8,7 @@ from calls import START_NS, call
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.days import DAY_NS
+from farebox_collector.ledger.movements import Kind, Movement, move
 from farebox_collector.ledger.schema import alembic_config
 from farebox_collector.ledger.totals import TotalLabels, add_to_totals
 from farebox_collector.ledger.usage import record_usage
@@ -102,6 +103,10 @@ def test_the_audit_finds_a_day_that_is_off(database: Database, table: str) -> No
 def test_books_from_before_get_their_days(database: Database) -> None:
     with database.transaction() as connection:
         record_usage(connection, 1, some_calls(), START_NS, TotalLabels())
+        for number, kind in enumerate((Kind.DEPOSIT, Kind.GRANT, Kind.ADJUSTMENT)):
+            amount = 1000 - 600 * number
+            moved = Movement(kind, "wallet-1", amount, 5 if kind is Kind.DEPOSIT else 0)
+            move(connection, 1, moved, f"key-{number}", START_NS + number % 2 * DAY_NS)
         expected = [sorted(tuple(row)[1:] for row in connection.execute(text(f"SELECT * FROM {t}"))) for t in TABLES]
         command.downgrade(alembic_config(connection), "0012")
     with database.transaction() as connection:
@@ -111,4 +116,4 @@ def test_books_from_before_get_their_days(database: Database) -> None:
         assert list(audit(connection)) == []
 
 
-TABLES = ("usage_days", "wallet_days")
+TABLES = ("usage_days", "wallet_days", "money_days")

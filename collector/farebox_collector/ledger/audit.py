@@ -18,6 +18,7 @@ from farebox_collector.ledger.checkpoints import Standing, accounts_after, stand
 from farebox_collector.ledger.credit_checks import CREDIT_CHECKS
 from farebox_collector.ledger.day_checks import DAY_CHECKS, compare_day, days_of
 from farebox_collector.ledger.mismatches import Mismatch, Window
+from farebox_collector.ledger.money_days import MONEY_CHECKS, compare_money_days
 from farebox_collector.ledger.tables import accounts, postings, transactions, usage_records
 from farebox_collector.ledger.total_checks import compare_totals
 
@@ -165,6 +166,7 @@ CHECKS = (
     ),
     *(Check(*check) for check in CREDIT_CHECKS),
     *(Check(*check) for check in DAY_CHECKS),
+    *(Check(*check) for check in MONEY_CHECKS),
     Check("totals", "running totals are the sums of the records"),
     Check("intake", "spans that came to the books have a verdict each, and those that are kept are the records"),
 )
@@ -218,6 +220,8 @@ def audit_all(
     for tenant_id, day in days:
         with snapshot() as connection:
             yield from compare_day(connection, tenant_id, day)
+    with snapshot() as connection:
+        yield from compare_money_days(connection)
     with snapshot() as connection:
         yield from compare_totals(connection, lambda read: progress(newest + last_account + read, total + read))
     progress(total, total)

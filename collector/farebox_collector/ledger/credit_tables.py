@@ -84,6 +84,7 @@ lots = table(
     number("created_at_ns"),
 )
 Index("ix_lots_wallet", lots.c.tenant_id, lots.c.wallet, lots.c.id)
+Index("ix_lots_created_at_ns", lots.c.tenant_id, lots.c.created_at_ns)
 Index("ix_lots_transaction_id", lots.c.transaction_id)
 Index(
     "ix_lots_expires_at_ns",

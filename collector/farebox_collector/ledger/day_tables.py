@@ -42,3 +42,19 @@ wallet_days = table(
     number("charge_nanocredits"),
     UniqueConstraint("tenant_id", "day", "wallet", "event", "provider", "model"),
 )
+
+# What moved by the day it was posted, but for usage and its corrections: those are in the two above. `source` is the
+# kind of the transactions, `account` that of the accounts.
+money_days = table(
+    "money_days",
+    identity(),
+    number("tenant_id"),
+    number("day"),
+    words("source"),
+    words("account"),
+    number("postings"),
+    # What came to these accounts and what left them, neither negative.
+    number("in_nano"),
+    number("out_nano"),
+    UniqueConstraint("tenant_id", "day", "source", "account"),
+)

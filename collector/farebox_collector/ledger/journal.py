@@ -6,6 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, insert, select
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.money_days import add_money_days
 from farebox_collector.ledger.tables import accounts, transactions
 from farebox_collector.money import Commodity
 
@@ -144,6 +145,10 @@ def post(
         for leg in legs
     ]
     bulk.insert(connection, "postings", _POSTING_COLUMNS, postings)
+    if postings and not spending:
+        add_money_days(
+            connection, tenant_id, transaction_id, at_ns, [(leg.account.kind, leg.amount_nano) for leg in legs]
+        )
     return frozenset(name for _, kind, name, _, held in returned if held and kind == WALLET)
 
 

@@ -17,6 +17,7 @@ from farebox_collector.surfaces import (
     keys,
     ledger,
     movements,
+    overview,
     packs,
     policies,
     prices,
@@ -46,7 +47,7 @@ _ADMIN = needs(Scope.ADMIN, Scope.ADMIN)
 _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...] = (
     (keys.links_router, _WALLETS),
     (holds.router, _HOLDS),
-    (reports.overview_router, _WALLETS),
+    (overview.router, _WALLETS),
     (movements.router, _WALLETS),
     (topups.router, _WALLETS),
     (wallets.router, _WALLETS),

@@ -46,6 +46,8 @@ class Context(NamedTuple):
     """Whether wallets come into being by being paid into only."""
     topup_return_url: str = ""
     """Where customers come back to from a checkout, unless a request says."""
+    topup_url: str = ""
+    """Where wallets are topped up, `{wallet}` for the name; empty if there is no such place."""
 
     @property
     def tenant_id(self) -> int:

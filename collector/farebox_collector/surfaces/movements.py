@@ -109,7 +109,7 @@ def router(context: Context) -> APIRouter:
             context.database.transact(lambda connection: draw_up(connection, context.tenant_id, name, context.clock()))
         with context.database.reading() as connection:
             rows = lots_of(connection, context.tenant_id, name, after, limit + 1)
-        return page(rows, limit, _show, lambda row: (row.id,))
+        return page(rows, limit, show_lot, lambda row: (row.id,))
 
     return routes
 
@@ -172,7 +172,8 @@ def _amount(kind: Kind, text: str) -> int:
     return positive_nanocredits(text, f"a {kind}")
 
 
-def _show(row: Any) -> LotShown:
+def show_lot(row: Any) -> LotShown:
+    """A row of `lots` as the API shows it."""
     return LotShown(
         lot_id=row.id,
         origin=row.origin,

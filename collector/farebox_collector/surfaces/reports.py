@@ -1,36 +1,47 @@
-"""Reports by UTC day, as JSON or CSV: usage by what tells it apart, wallets by what they cost, one wallet whole."""
+"""Reports over HTTP: as JSON, or as a CSV or Parquet file that has every row."""
 
-import csv
-import io
-from collections.abc import Sequence
-from datetime import date, timedelta
+import tempfile
+from collections.abc import Iterator
+from datetime import date
 from enum import StrEnum
-from typing import Annotated, Any
+from itertools import islice
+from typing import IO, Annotated, Any, Generic, Literal, TypeVar
 
-from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection
 
-from farebox_collector.ledger import statements
 from farebox_collector.ledger.days import DAY_NS
-from farebox_collector.ledger.reports import (
-    Days,
-    UsageGroup,
-    WalletGroup,
-    held_nanocredits,
-    top_wallets,
-    usage_by,
-    wallet_by,
-)
-from farebox_collector.moments import format_ns
-from farebox_collector.money import format_nano
-from farebox_collector.surfaces.context import Amount, Context, Name, wallet_name
-from farebox_collector.surfaces.pages import Limit
+from farebox_collector.ledger.reports import Days, UsageFilter, UsageGroup
+from farebox_collector.money import AmountError, parse_nano
+from farebox_collector.surfaces.context import Context, Name
+from farebox_collector.surfaces.pages import decode_cursor, encode_cursor
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
+from farebox_collector.surfaces.report_catalogue import REPORTS, Question, Report, written_rows
+from farebox_collector.surfaces.report_rows import (
+    EPOCH,
+    BalanceRow,
+    CreditsRow,
+    SummaryRow,
+    UsageRow,
+    WalletRow,
+    shown_day,
+)
+from farebox_collector.surfaces.table_files import MEDIA_TYPES, WRITERS, CellType, Columns, ParquetMissing
 from farebox_collector.verdicts import Verdict
 
 MAX_DAYS = 400
-_EPOCH = date(1970, 1, 1)
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_LAST_DAY = 106_751
+"""The last day that nanoseconds since 1970 can tell."""
+_IN_MEMORY = 2**20
+_CHUNK = 2**16
+
+_FILES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()}}
+}
+
+Row = TypeVar("Row")
 
 
 class Format(StrEnum):
@@ -38,241 +49,231 @@ class Format(StrEnum):
 
     JSON = "json"
     CSV = "csv"
+    PARQUET = "parquet"
 
 
-class Figures(BaseModel):
-    """What calls came to."""
-
-    requests: int
-    errors: int
-    input_tokens: int = Field(description="All tokens that went in, cached or not.")
-    output_tokens: int
-    cost_usd: Amount = Field(description="What providers charge us for them.")
-    charge_credits: Amount = Field(description="What wallets paid for them.")
-
-
-class UsageRow(Figures):
-    """The calls of one group; null where the report does not tell them apart by it."""
-
-    day: str | None = None
-    event: str | None = None
-    provider: str | None = None
-    model: str | None = None
-    verdict: str | None = None
-
-
-class WalletRow(Figures):
-    """The charged calls of one wallet."""
-
-    wallet: str
-
-
-class UsageReport(BaseModel):
-    """Usage of some UTC days, and of as many days before them if asked for."""
+class ReportPage(BaseModel, Generic[Row]):
+    """A report of some UTC days, and of as many days before them if asked for."""
 
     first_day: str
     last_day: str
-    items: list[UsageRow]
-    previous: list[UsageRow] | None
+    items: list[Row]
+    next_cursor: str | None = Field(description="Give it as `cursor` to get the next rows; null at the end.")
+    total: Row = Field(description="Of all rows, also of those that are not on this page.")
+    previous: list[Row] | None = Field(None, description="The days before, if asked for: as many rows.")
+    previous_total: Row | None = None
 
 
-class WalletReport(BaseModel):
-    """Wallets of some UTC days, those that cost us most first."""
+class Shape(BaseModel):
+    """In which form a report is wanted."""
 
-    first_day: str
-    last_day: str
-    items: list[WalletRow]
+    model_config = ConfigDict(extra="forbid")
 
-
-class SpentOn(BaseModel):
-    """What a wallet paid for, of one event or on one day. Costs of ours are not shown here."""
-
-    key: str
-    requests: int
-    tokens: int
-    charge_credits: Amount
+    format: Format = Format.JSON
+    columns: list[str] | None = Field(None, description="Columns of a file, in order (default: all).", max_length=50)
+    limit: int = Field(1_000, ge=1, le=10_000, description="Most rows of an answer in JSON; files have all of them.")
+    cursor: str | None = Field(None, max_length=200, description="Where to take up: the `next_cursor` before.")
 
 
-class Overview(BaseModel):
-    """One wallet, and the usage that made its balance what it is."""
+class Period(Shape):
+    """Which days a report is of."""
 
-    wallet: str
-    balance_credits: Amount
-    held_credits: Amount = Field(description="Set aside for actions that are under way.")
-    available_credits: Amount
-    spent_credits: Amount = Field(description="What usage has taken since ever, net of corrections.")
-    last_activity: str | None
-    first_day: str
-    last_day: str
-    requests: int = Field(description="Charged calls of these days, like the figures that follow.")
-    tokens: int
-    charge_credits: Amount
-    runway_days: int | None = Field(description="Days that the balance lasts at this rate; null if nothing is spent.")
-    by_event: list[SpentOn]
-    by_day: list[SpentOn]
+    days: int = Field(30, ge=1, le=MAX_DAYS, description="The last so many UTC days, today among them.")
+    first: date | None = Field(None, description="The first UTC day, instead of `days`.")
+    last: date | None = Field(None, description="The last UTC day (default: today).")
+    compare: bool = Field(False, description="Also as many days directly before; in a file a column tells which.")
 
 
-LastDays = Annotated[int, Query(ge=1, le=MAX_DAYS, description="The last so many UTC days, today among them.")]
-First = Annotated[date | None, Query(description="The first UTC day, instead of `days`.")]
-Last = Annotated[date | None, Query(description="The last UTC day (default: today).")]
-Columns = Annotated[list[str] | None, Query(description="Columns of the CSV file, in order (default: all).")]
+class ByDay(Period):
+    """Days that may be told apart."""
+
+    group_by: list[Literal["day"]] = Field([], max_length=1, description="`day` for a row each.")
 
 
-def overview_router(context: Context) -> APIRouter:
-    """The endpoint /v1/wallets/{wallet}/overview."""
-    routes = APIRouter(prefix="/v1/wallets", tags=["wallets"], responses=RESPONSES)
+class CreditsAsked(ByDay):
+    """What moved credits."""
 
-    @routes.get("/{wallet:path}/overview")
-    def get_overview(wallet: str, days: LastDays = 30, first: First = None, last: Last = None) -> Overview:
-        """One wallet's balance, what was spent on what and when, and how long the rest will last."""
-        name, period = wallet_name(wallet), _period(context, days, first, last)
-        with context.database.reading() as connection:
-            row = statements.wallet(connection, context.tenant_id, name)
-            if row is None:
-                raise ApiError(404, "there is no such wallet: it was neither paid into nor charged yet")
-            held = held_nanocredits(connection, context.tenant_id, name)
-            by_event, by_day = (
-                wallet_by(connection, context.tenant_id, name, period, group)
-                for group in (WalletGroup.EVENT, WalletGroup.DAY)
-            )
-        return _overview(row, held, period, by_event, by_day)
+    source: Name = Field("", description="Only this: `deposit`, `grant`, `refund`, `expiry`, `usage`, …")
 
-    return routes
+
+class WalletsAsked(Period):
+    """Which wallets, and which of their calls."""
+
+    event: Name = ""
+    provider: Name = ""
+    model: Name = ""
+    wallets: Literal["", "new", "returning"] = Field("", description="That came within these days, or before them.")
+    min_balance_credits: str = Field("", description="Wallets that have as much now, or more.")
+    max_balance_credits: str = Field("", description="Wallets that have less than this now.")
+
+
+class UsageAsked(WalletsAsked):
+    """Which calls; where wallets are chosen, only charged ones count."""
+
+    group_by: list[UsageGroup] = Field([UsageGroup.EVENT], max_length=len(UsageGroup), description="In this order.")
+    verdict: Verdict | Literal[""] = ""
+
+
+class BalancesAsked(Shape):
+    """How balances are spread: there is nothing to choose."""
 
 
 def router(context: Context) -> APIRouter:
     """The endpoints under /v1/reports."""
     routes = APIRouter(prefix="/v1/reports", tags=["reports"], responses=RESPONSES)
 
-    @routes.get("/usage", response_model=UsageReport)
-    def report_usage(
-        group_by: Annotated[list[UsageGroup] | None, Query(description="One or more, in order.")] = None,
-        days: LastDays = 30,
-        first: First = None,
-        last: Last = None,
-        compare: Annotated[bool, Query(description="Also as many days directly before.")] = False,
-        event: Name = "",
-        model: Name = "",
-        verdict: Verdict | None = None,
-        format: Format = Format.JSON,
-        columns: Columns = None,
-    ) -> Any:
-        """Calls, tokens, cost and charge by event, day, model and more; each call counts once."""
-        period = _period(context, days, first, last)
-        groups = list(dict.fromkeys(group_by or [UsageGroup.EVENT]))
-        filters = {"event": event, "model": model, "verdict": verdict or ""}
-        with context.database.reading() as connection:
-            rows = usage_by(connection, context.tenant_id, period, groups, **filters)
-            before = usage_by(connection, context.tenant_id, period.before, groups, **filters) if compare else None
-        items = [_usage_row(row, groups) for row in rows]
-        if format is Format.CSV:
-            return _csv([*groups, *Figures.model_fields], items, columns)
-        return UsageReport(
-            first_day=_shown_day(period.first),
-            last_day=_shown_day(period.end - 1),
-            items=items,
-            previous=None if before is None else [_usage_row(row, groups) for row in before],
-        )
+    @routes.get("/summary", response_model=ReportPage[SummaryRow], responses=_FILES)
+    def report_summary(asked: Annotated[ByDay, Query()]) -> Any:
+        """Revenue, cost, fees and profit; credits out; active and new wallets, payers, revenue for each."""
+        return _answer(context, "summary", asked)
 
-    @routes.get("/wallets", response_model=WalletReport)
-    def report_wallets(
-        days: LastDays = 30,
-        first: First = None,
-        last: Last = None,
-        event: Name = "",
-        model: Name = "",
-        limit: Limit = 100,
-        format: Format = Format.JSON,
-        columns: Columns = None,
-    ) -> Any:
+    @routes.get("/usage", response_model=ReportPage[UsageRow], responses=_FILES)
+    def report_usage(asked: Annotated[UsageAsked, Query()]) -> Any:
+        """Calls, tokens, cost, charge and margin by event, model, day and more; each call counts once."""
+        return _answer(context, "usage", asked)
+
+    @routes.get("/credits", response_model=ReportPage[CreditsRow], responses=_FILES)
+    def report_credits(asked: Annotated[CreditsAsked, Query()]) -> Any:
+        """Credits in and out by where they came from and went to, and what was paid for them."""
+        return _answer(context, "credits", asked)
+
+    @routes.get("/balances", response_model=ReportPage[BalanceRow], responses=_FILES)
+    def report_balances(asked: Annotated[BalancesAsked, Query()]) -> Any:
+        """How the balances of all wallets are spread now."""
+        return _answer(context, "balances", asked)
+
+    @routes.get("/wallets", response_model=ReportPage[WalletRow], responses=_FILES)
+    def report_wallets(asked: Annotated[WalletsAsked, Query()]) -> Any:
         """Wallets with what they paid and what they cost to serve, the dearest first."""
-        period = _period(context, days, first, last)
-        with context.database.reading() as connection:
-            rows = top_wallets(connection, context.tenant_id, period, event=event, model=model, limit=limit)
-        items = [WalletRow(wallet=row.wallet, **_figures(row)) for row in rows]
-        if format is Format.CSV:
-            return _csv(["wallet", *Figures.model_fields], items, columns)
-        return WalletReport(first_day=_shown_day(period.first), last_day=_shown_day(period.end - 1), items=items)
+        return _answer(context, "wallets", asked)
 
     return routes
 
 
-def _period(context: Context, days: int, first: date | None, last: date | None) -> Days:
-    end = (context.clock() // DAY_NS if last is None else (last - _EPOCH).days) + 1
-    begin = end - days if first is None else (first - _EPOCH).days
-    if not 0 <= begin < end <= begin + MAX_DAYS or end > 106_751:
-        raise ApiError(400, f"a period begins in 1970 or later, before it ends, and has at most {MAX_DAYS} days")
+def days_of(now_ns: int, days: int, first: date | None, last: date | None) -> Days:
+    """The days of a period. Raises ValueError for one that cannot be."""
+    end = (now_ns // DAY_NS if last is None else (last - EPOCH).days) + 1
+    begin = end - days if first is None else (first - EPOCH).days
+    if not 0 <= begin < end <= begin + MAX_DAYS or end > _LAST_DAY:
+        raise ValueError(f"a period begins in 1970 or later, before it ends, and has at most {MAX_DAYS} days")
     return Days(begin, end)
 
 
-def _shown_day(day: int) -> str:
-    return (_EPOCH + timedelta(days=day)).isoformat()
+def period_of(now_ns: int, days: int, first: date | None, last: date | None) -> Days:
+    """The days of a period that a request asks for. Raises ApiError 400."""
+    try:
+        return days_of(now_ns, days, first, last)
+    except ValueError as error:
+        raise ApiError(400, str(error)) from None
 
 
-def _figures(row: Any) -> dict[str, Any]:
-    return {
-        "requests": int(row.requests),
-        "errors": int(row.errors),
-        "input_tokens": int(row.input_tokens),
-        "output_tokens": int(row.output_tokens),
-        "cost_usd": format_nano(int(row.cost_nanousd)),
-        "charge_credits": format_nano(int(row.charge_nanocredits)),
-    }
-
-
-def _usage_row(row: Any, groups: Sequence[UsageGroup]) -> UsageRow:
-    names = {group.value: getattr(row, group) for group in groups}
-    if UsageGroup.DAY in groups:
-        names["day"] = _shown_day(row.day)
-    return UsageRow(**names, **_figures(row))
-
-
-def _overview(row: Any, held: int, period: Days, by_event: Sequence[Any], by_day: Sequence[Any]) -> Overview:
-    charge = sum(int(day.charge_nanocredits) for day in by_day)
-    runway = None
-    if charge > 0:
-        runway = max(0, row.balance_nano) * (period.end - period.first) // charge
-    return Overview(
-        wallet=row.name,
-        balance_credits=format_nano(row.balance_nano),
-        held_credits=format_nano(held),
-        available_credits=format_nano(row.balance_nano - held),
-        spent_credits=format_nano(row.spent_nano),
-        last_activity=None if row.last_activity_ns is None else format_ns(row.last_activity_ns),
-        first_day=_shown_day(period.first),
-        last_day=_shown_day(period.end - 1),
-        requests=sum(int(day.requests) for day in by_day),
-        tokens=sum(_tokens(day) for day in by_day),
-        charge_credits=format_nano(charge),
-        runway_days=runway,
-        by_event=[_spent(event.event, event) for event in by_event],
-        by_day=[_spent(_shown_day(day.day), day) for day in by_day],
+def question_of(asked: Shape, now_ns: int) -> Question:
+    """What a request asks of a report. Raises ApiError."""
+    if not isinstance(asked, Period):
+        return Question(Days(now_ns // DAY_NS, now_ns // DAY_NS + 1))
+    days = period_of(now_ns, asked.days, asked.first, asked.last)
+    groups = tuple(dict.fromkeys(UsageGroup(group) for group in getattr(asked, "group_by", ())))
+    if not isinstance(asked, WalletsAsked):
+        return Question(days, groups, source=getattr(asked, "source", ""))
+    usage = UsageFilter(
+        asked.event,
+        asked.provider,
+        asked.model,
+        getattr(asked, "verdict", ""),
+        asked.wallets,
+        _balance(asked.min_balance_credits, "min_balance_credits"),
+        _balance(asked.max_balance_credits, "max_balance_credits"),
     )
+    return Question(days, groups, usage)
 
 
-def _tokens(row: Any) -> int:
-    return int(row.input_tokens) + int(row.output_tokens)
+def write_report(
+    connection: Connection,
+    tenant_id: int,
+    report: Report,
+    question: Question,
+    columns: Columns,
+    compare: bool,
+    kind: str,
+    file: IO[bytes],
+) -> None:
+    """Write all rows of a report into a file. Raises ParquetMissing."""
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        periods = {"current": question.days} | ({"previous": question.days.before} if compare else {})
+        for name, days in periods.items():
+            found = report.rows(connection, tenant_id, question._replace(days=days))
+            yield from written_rows(found, columns, (name,) if compare else ())
+
+    heading = [("period", CellType.TEXT)] if compare else []
+    WRITERS[kind]([*heading, *columns], rows(), file)
 
 
-def _spent(key: str, row: Any) -> SpentOn:
-    charge = format_nano(int(row.charge_nanocredits))
-    return SpentOn(key=key, requests=int(row.requests), tokens=_tokens(row), charge_credits=charge)
-
-
-def _csv(known: Sequence[str], items: Sequence[BaseModel], wanted: Sequence[str] | None) -> Response:
-    """A CSV file of these columns. A text that a spreadsheet would take for a formula gets a quote in front."""
-    unknown = sorted(set(wanted or ()) - set(known))
+def chosen_columns(report: Report, question: Question, wanted: list[str] | None) -> Columns:
+    """The columns of a file, in the order in which they are asked for. Raises ValueError for one that is not there."""
+    known = dict(report.columns(question))
+    unknown = [name for name in wanted or () if name not in known]
     if unknown:
-        raise ApiError(400, f"there is no column {unknown[0]!r} here; there are {', '.join(known)}")
-    columns = [str(name) for name in wanted or known]
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(columns)
-    for item in items:
-        writer.writerow([_cell(name, getattr(item, name)) for name in columns])
-    return Response(file.getvalue(), media_type="text/csv; charset=utf-8")
+        raise ValueError(f"there is no column {unknown[0]!r} here; there are {', '.join(known)}")
+    return [(name, known[name]) for name in wanted or known]
 
 
-def _cell(name: str, value: Any) -> Any:
-    harmless = name in Figures.model_fields or not isinstance(value, str) or not value.startswith(_FORMULA)
-    return value if harmless else f"'{value}"
+def _answer(context: Context, name: str, asked: Shape) -> Any:
+    report = REPORTS[name]
+    question = question_of(asked, context.clock())
+    compare = isinstance(asked, Period) and asked.compare
+    if compare and question.days.before.first < 0:
+        raise ApiError(400, "there are no days before these")
+    if asked.format is not Format.JSON:
+        return _file(context, report, question, asked, compare)
+    (start,) = decode_cursor(asked.cursor, int) or (0,)
+    if not 0 <= start < 2**31:
+        raise ApiError(400, "this cursor is not one that was given out for this list")
+    before = question._replace(days=question.days.before)
+    with context.database.reading() as connection:
+
+        def part(of: Question, size: int) -> list[Any]:
+            return list(islice(report.rows(connection, context.tenant_id, of), start, start + size))
+
+        found = part(question, asked.limit + 1)
+        return {
+            "first_day": shown_day(question.days.first),
+            "last_day": shown_day(question.days.end - 1),
+            "items": found[: asked.limit],
+            "next_cursor": encode_cursor(start + asked.limit) if len(found) > asked.limit else None,
+            "total": report.total(connection, context.tenant_id, question),
+            "previous": part(before, asked.limit) if compare else None,
+            "previous_total": report.total(connection, context.tenant_id, before) if compare else None,
+        }
+
+
+def _file(context: Context, report: Report, question: Question, asked: Shape, compare: bool) -> StreamingResponse:
+    """The whole report, written aside first: a client that reads slowly must not hold a snapshot of the books."""
+    kind = asked.format.value
+    file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  (closed when it is sent)
+    try:
+        columns = chosen_columns(report, question, asked.columns)
+        with context.database.reading() as connection:
+            write_report(connection, context.tenant_id, report, question, columns, compare, kind, file)
+    except ValueError as error:
+        raise ApiError(400, str(error)) from None
+    except ParquetMissing as error:
+        raise ApiError(501, str(error)) from None
+    size = file.tell()
+    file.seek(0)
+
+    def chunks() -> Iterator[bytes]:
+        with file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+
+    name = f"{report.name}-{shown_day(question.days.first)}-{shown_day(question.days.end - 1)}.{kind}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Length": str(size)}
+    return StreamingResponse(chunks(), media_type=MEDIA_TYPES[kind], headers=headers)
+
+
+def _balance(text: str, name: str) -> int | None:
+    try:
+        return parse_nano(text) if text else None
+    except AmountError as error:
+        raise ApiError(422, f"{name}: {error}") from None

@@ -1,0 +1,201 @@
+"""`farebox report`: what the API's reports tell, in a terminal or as a file."""
+
+import re
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import ValidationError
+from sqlalchemy import Connection
+
+from farebox_collector.commands.tenants import TenantName, tenant_id_of
+from farebox_collector.commands.terminal import (
+    DatabaseUrl,
+    Limit,
+    Stop,
+    figure_table,
+    print_json,
+    print_table,
+    reading_books,
+)
+from farebox_collector.surfaces.problems import ApiError
+from farebox_collector.surfaces.report_catalogue import REPORTS, Question, Report
+from farebox_collector.surfaces.report_rows import shown_day
+from farebox_collector.surfaces.reports import (
+    BalancesAsked,
+    ByDay,
+    CreditsAsked,
+    Shape,
+    UsageAsked,
+    WalletsAsked,
+    chosen_columns,
+    question_of,
+    write_report,
+)
+from farebox_collector.surfaces.table_files import ParquetMissing
+
+ReportFormat = Literal["table", "json", "csv", "parquet"]
+
+_ASKED: dict[str, type[Shape]] = {
+    "summary": ByDay,
+    "usage": UsageAsked,
+    "credits": CreditsAsked,
+    "balances": BalancesAsked,
+    "wallets": WalletsAsked,
+}
+_LAST_DAYS = {"today": 1, "7d": 7, "30d": 30, "90d": 90}
+_FORMS = "today, 7d, 30d, 90d, a month (2026-04), a day, or two days (2026-04-01..2026-04-15)"
+_IN_A_TABLE = {
+    "summary": ("requests", "charge_credits", "revenue_usd", "cost_usd", "profit_usd", "active_wallets", "payers"),
+    "usage": ("requests", "charge_credits", "charge_usd", "cost_usd", "margin_usd", "margin_percent"),
+    "credits": ("source", "movements", "credits_in", "credits_out", "received_usd"),
+    "balances": ("from_credits", "to_credits", "wallets", "balance_credits"),
+    "wallets": ("wallet", "requests", "charge_credits", "cost_usd", "margin_usd", "balance_credits"),
+}
+"""What of a report a terminal has room for; --columns shows others."""
+_NO_FILTERS = {*ByDay.model_fields}
+_COUNTS = ("requests", "errors", "tokens", "wallets", "payers", "movements")
+
+
+def report_command(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(REPORTS)}.")],
+    period: Annotated[str, typer.Option(help=f"UTC days: {_FORMS}.")] = "30d",
+    by: Annotated[list[str] | None, typer.Option(help="What to tell apart; more than once for more.")] = None,
+    filters: Annotated[
+        list[str] | None, typer.Option("--filter", help="Such as event=chat.reply or wallets=new; more than once.")
+    ] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns in order, with commas between.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Also as many days directly before.")] = False,
+    format: Annotated[ReportFormat, typer.Option(help="A file has every row; a table the first.")] = "table",
+    output: Annotated[Path | None, typer.Option(help="The file to write; CSV goes to the terminal without.")] = None,
+    limit: Limit = 50,
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Revenue, usage, credits, balances or wallets of some days: `report usage --period 2026-04` is all of April."""
+    if name not in REPORTS:
+        raise Stop(f"there is no report {name!r}; there are {', '.join(REPORTS)}")
+    report, now_ns = REPORTS[name], time.time_ns()
+    asked = _asked(name, period, by, filters, compare, limit)
+    try:
+        question = question_of(asked, now_ns)
+        shown = chosen_columns(report, question, columns.split(",") if columns else None)
+    except (ApiError, ValueError) as error:
+        raise Stop(getattr(error, "detail", str(error))) from None
+    if compare and question.days.before.first < 0:
+        raise Stop("there are no days before these")
+    with reading_books(database_url) as connection:
+        tenant_id = tenant_id_of(connection, tenant)
+        if format in ("csv", "parquet"):
+            _write_file(
+                lambda file: write_report(connection, tenant_id, report, question, shown, compare, format, file),
+                format,
+                output,
+            )
+        elif format == "json":
+            print_json(_as_json(connection, tenant_id, report, question, compare, limit))
+        else:
+            names = [group.value for group in question.groups] + list(_IN_A_TABLE[name])
+            names = [column for column, _ in shown] if columns else names
+            _print(connection, tenant_id, report, question, names, limit)
+            if compare:
+                _print(connection, tenant_id, report, question._replace(days=question.days.before), names, limit)
+
+
+def _asked(name: str, period: str, by: list[str] | None, filters: list[str] | None, compare: bool, limit: int) -> Shape:
+    """The request that the options stand for, checked as one that came over HTTP. Raises Stop."""
+    kind = _ASKED[name]
+    given: dict[str, Any] = {}
+    for one in filters or ():
+        key, equals, value = one.partition("=")
+        if not equals or key not in kind.model_fields or key in _NO_FILTERS:
+            raise Stop(f"{one!r} is no filter of this report")
+        given[key] = value
+    if by:
+        if "group_by" not in kind.model_fields:
+            raise Stop(f"{name} is not told apart by anything")
+        given["group_by"] = by
+    if "days" in kind.model_fields:
+        given |= _days(period)
+        given["compare"] = compare
+    elif compare:
+        raise Stop(f"{name} tells how things are now")
+    try:
+        return kind(**given, limit=min(limit, 10_000))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Stop(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _days(period: str) -> dict[str, Any]:
+    """The period as a request states it. Raises Stop."""
+    if period in _LAST_DAYS:
+        return {"days": _LAST_DAYS[period]}
+    if re.fullmatch(r"[0-9]{1,3}d", period):
+        return {"days": int(period[:-1])}
+    try:
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}", period):
+            first = datetime.strptime(period, "%Y-%m").replace(tzinfo=UTC).date()
+            following = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+            return {"first": first, "last": following - timedelta(days=1)}
+        begin, _, end = period.partition("..")
+        return {"first": date.fromisoformat(begin), "last": date.fromisoformat(end or begin)}
+    except ValueError:
+        raise Stop(f"{period!r} is no period: {_FORMS}") from None
+
+
+def _write_file(write: Callable[[Any], None], format: str, output: Path | None) -> None:
+    if output is None and format == "parquet":
+        raise Stop("a Parquet file needs --output")
+    try:
+        if output is None:
+            write(sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+        else:
+            with open(output, "wb") as file:
+                write(file)
+    except ParquetMissing as error:
+        raise Stop(str(error)) from None
+
+
+def _as_json(
+    connection: Connection, tenant_id: int, report: Report, question: Question, compare: bool, limit: int
+) -> dict[str, Any]:
+    def part(of: Question) -> dict[str, Any]:
+        return {
+            "first_day": shown_day(of.days.first),
+            "last_day": shown_day(of.days.end - 1),
+            "items": [row.model_dump() for row in islice(report.rows(connection, tenant_id, of), limit)],
+            "total": report.total(connection, tenant_id, of).model_dump(),
+        }
+
+    before = question._replace(days=question.days.before)
+    return part(question) | ({"previous": part(before)} if compare else {})
+
+
+def _print(
+    connection: Connection, tenant_id: int, report: Report, question: Question, columns: list[str], limit: int
+) -> None:
+    """A table with its total under it."""
+    days = f", {shown_day(question.days.first)} to {shown_day(question.days.end - 1)}" if report.of_days else ""
+    table = figure_table(f"{report.name.capitalize()}{days}")
+    for name in columns:
+        figures = name.endswith(("_usd", "_credits", "_percent", *_COUNTS)) or name in ("credits_in", "credits_out")
+        table.add_column(name.replace("_", " "), justify="right" if figures else "left", overflow="fold")
+    rows = list(islice(report.rows(connection, tenant_id, question), limit))
+    for row in rows:
+        table.add_row(*(_cell(getattr(row, name)) for name in columns))
+    table.add_section()
+    total = report.total(connection, tenant_id, question)
+    cells = [_cell(getattr(total, name)) for name in columns]
+    table.add_row(*(["all", *cells[1:]] if cells and not cells[0] else cells))
+    print_table(table, len(rows), limit)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
