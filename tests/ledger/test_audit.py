@@ -4,6 +4,7 @@ import pytest
 from calls import START_NS, call
 from farebox_collector.ledger.audit import CHECKS, audit
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.ledger.wallets import deposit
@@ -29,6 +30,9 @@ TAMPERINGS = {
     "corrections": "UPDATE usage_records SET corrections = 1 WHERE wallet = 'bob'",
     "days": "UPDATE usage_days SET errors = errors + 1",
     "wallet days": "UPDATE wallet_days SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",
+    "spending days": "INSERT INTO spending_days (tenant_id, day, scope, name, user_id, charge_nanocredits)"
+    f" VALUES (1, {START_NS // DAY_NS}, 'dept', 'sales', '', 1)",
+    "spenders": "INSERT INTO spenders (tenant_id, scope, name, user_id, held_nano) VALUES (1, 'dept', 'sales', '', 1)",
     "money days": "UPDATE money_days SET in_nano = in_nano + 1 WHERE account = 'wallet'",
     "totals": "UPDATE usage_totals SET requests = requests + 1",
     "intake": "UPDATE intake_totals SET spans = spans + 1 WHERE outcome = 'accepted'",
