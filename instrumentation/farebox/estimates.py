@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 from farebox import span_attributes
@@ -23,11 +24,26 @@ _PRICED_AS: Final = {
     "x_ai": ("x-ai",),
 }
 
+_USAGE: Final = {
+    span_attributes.USAGE_INPUT: "input_tokens",
+    span_attributes.USAGE_OUTPUT: "output_tokens",
+    span_attributes.USAGE_CACHE_READ: "cache_read_tokens",
+    span_attributes.USAGE_CACHE_WRITE_BEFORE_1_42: "cache_write_tokens",
+    span_attributes.USAGE_CACHE_WRITE: "cache_write_tokens",
+    span_attributes.ANTHROPIC_CACHE_WRITE_1H: "cache_write_1h_tokens",
+    span_attributes.USAGE_INPUT_AUDIO: "input_audio_tokens",
+    span_attributes.USAGE_OUTPUT_AUDIO: "output_audio_tokens",
+    span_attributes.USAGE_INPUT_IMAGE: "input_image_tokens",
+    span_attributes.USAGE_OUTPUT_IMAGE: "output_image_tokens",
+    **{span_attributes.UNITS + unit: unit for unit in span_attributes.UNITS_WRITTEN if unit != "images"},
+}
+_PLAIN: Final = frozenset({"input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"})
+
 
 def cost_attributes(attributes: Mapping[str, Any], started_at: datetime) -> dict[str, float | str]:
     """The cost of a call as span attributes; empty when its usage or its price is not known.
 
-    Takes about 80 µs, so this is not for the thread that makes the call.
+    Takes up to 100 µs, so this is not for the thread that makes the call.
 
     Args:
         attributes: of the span of the call.
@@ -35,20 +51,20 @@ def cost_attributes(attributes: Mapping[str, Any], started_at: datetime) -> dict
 
     Returns:
         ``farebox.cost_actual`` in USD for the call, ``farebox.cost_per_1k`` in USD for 1,000 tokens of it,
-        input and output taken together, and ``farebox.currency``.
+        input and output taken together, where there are any, and ``farebox.currency``. Images that are billed by
+        the piece have no price here.
     """
-    tokens = _tokens(attributes, span_attributes.USAGE_INPUT) + _tokens(attributes, span_attributes.USAGE_OUTPUT)
-    if tokens == 0 or not span_attributes.is_inference(attributes):
+    usage = _usage(attributes)
+    if not usage or not span_attributes.is_inference(attributes):
         return {}
     provider = str(attributes.get(span_attributes.PROVIDER_NAME, ""))
     for priced_as in _PRICED_AS.get(provider, (provider,)):
-        cost_usd = _cost_usd(attributes, priced_as, started_at)
+        cost_usd = _cost_usd(attributes, usage, priced_as, started_at)
         if cost_usd is not None:
-            return {
-                span_attributes.COST_ACTUAL: cost_usd,
-                span_attributes.COST_PER_1K: cost_usd * 1000 / tokens,
-                span_attributes.CURRENCY: CURRENCY,
-            }
+            cost: dict[str, float | str] = {span_attributes.COST_ACTUAL: cost_usd}
+            if tokens := usage.get("input_tokens", 0) + usage.get("output_tokens", 0):
+                cost[span_attributes.COST_PER_1K] = cost_usd * 1000 / tokens
+            return {**cost, span_attributes.CURRENCY: CURRENCY}
     return {}
 
 
@@ -57,40 +73,59 @@ def started_at(start_time_ns: int | None) -> datetime:
     return datetime.fromtimestamp((start_time_ns or 0) / 1e9, tz=UTC)
 
 
-def _tokens(attributes: Mapping[str, Any], key: str) -> int:
-    value = attributes.get(key)
-    return value if isinstance(value, int) and value > 0 else 0
+def _usage(attributes: Mapping[str, Any]) -> dict[str, int]:
+    """What was used, by genai-prices' names; nothing that is zero."""
+    usage: dict[str, int] = {}
+    for key, name in _USAGE.items():
+        value = attributes.get(key)
+        if isinstance(value, int) and value > 0:
+            usage[name] = value
+    if (seconds := usage.get("audio_seconds")) is not None:
+        usage["input_audio_seconds"] = seconds  # some models have one of the two prices, some the other
+    return usage
 
 
-def _cost_usd(attributes: Mapping[str, Any], provider: str, at: datetime) -> float | None:
+def _cost_usd(attributes: Mapping[str, Any], usage: Mapping[str, int], provider_id: str, at: datetime) -> float | None:
     # Imported here because it loads the prices of 2,300 models, in the delivery thread and not in the
     # application's.
-    from genai_prices import Usage, calc_price
+    from genai_prices import Usage
+    from genai_prices.data_snapshot import get_snapshot
 
-    model = attributes.get(span_attributes.RESPONSE_MODEL) or attributes.get(span_attributes.REQUEST_MODEL)
-    if not model or not provider:
+    name = attributes.get(span_attributes.RESPONSE_MODEL) or attributes.get(span_attributes.REQUEST_MODEL)
+    if not name or not provider_id:
         return None
-    cache_write = _tokens(attributes, span_attributes.USAGE_CACHE_WRITE)
-    usage = Usage(
-        input_tokens=_tokens(attributes, span_attributes.USAGE_INPUT),
-        output_tokens=_tokens(attributes, span_attributes.USAGE_OUTPUT),
-        cache_read_tokens=_tokens(attributes, span_attributes.USAGE_CACHE_READ),
-        cache_write_tokens=cache_write or _tokens(attributes, span_attributes.USAGE_CACHE_WRITE_BEFORE_1_42),
-        cache_write_1h_tokens=_tokens(attributes, span_attributes.ANTHROPIC_CACHE_WRITE_1H),
-    )
     tier = attributes.get(span_attributes.OPENAI_SERVICE_TIER)
+    context = {"service_tier": str(tier)} if tier else None
     try:
-        price = calc_price(
-            usage,
-            str(model),
-            provider_id=provider,
-            genai_request_timestamp=at,
-            price_context={"service_tier": str(tier)} if tier else None,
-        )
+        provider, model = get_snapshot().find_provider_model(str(name), None, provider_id, None)
+        # As genai-prices does: another provider's model is not sold by this one's tiers.
+        own = context is not None and any(model is one for one in provider.models)
+        cost_usd = _plain_cost_usd(vars(model.get_prices(at, context if own else None)), usage)
+        if cost_usd is None:
+            details: Any = {"genai_request_timestamp": at, "price_context": context}
+            cost_usd = model.calc_price(Usage(**usage), provider, **details).total_price
     except (LookupError, ValueError):
         # An unknown model or provider, or counts that contradict each other: no estimate is better than a
         # wrong one.
         return None
     # A model whose prices are empty comes out at exactly zero; so does a free one, which is no loss to
     # leave out.
-    return float(price.total_price) or None
+    return float(cost_usd) or None
+
+
+def _plain_cost_usd(prices: Mapping[str, Any], usage: Mapping[str, int]) -> Decimal | None:
+    """The cost of a call of nothing but text and its cache, at one price for each, as nearly all are.
+
+    None leaves it to genai-prices, which takes ten times as long, since it knows what all the other units are made of.
+    """
+    text, out = prices.get("input_mtok"), prices.get("output_mtok")
+    if not usage.keys() <= _PLAIN or not isinstance(text, Decimal) or prices.get("requests_kcount") is not None:
+        return None
+    read, write = prices.get("cache_read_mtok", text), prices.get("cache_write_mtok", text)
+    if not (isinstance(out, Decimal) and isinstance(read, Decimal) and isinstance(write, Decimal)):
+        return None
+    cached, written = usage.get("cache_read_tokens", 0), usage.get("cache_write_tokens", 0)
+    uncached = usage.get("input_tokens", 0) - cached - written
+    if uncached < 0 or (written and prices.get("cache_write_5m_mtok") is not None):
+        return None
+    return (uncached * text + cached * read + written * write + usage.get("output_tokens", 0) * out) / 1_000_000

@@ -1,4 +1,4 @@
-"""What of a span stays at home: prompts and completions, unless the standard variable asks for them, and more."""
+"""What of a span stays at home: headers of requests; prompts and completions, unless the standard variable asks."""
 
 from __future__ import annotations
 
@@ -45,6 +45,15 @@ _CONTENT: Final = (
     "traceloop.entity.input",
     "traceloop.entity.output",
 )
+# What nobody asked for: OpenLLMetry writes the headers that a caller adds to a request, keys among them.
+_NEVER: Final = (
+    "gen_ai.headers",
+    "gen_ai.request.headers",
+    "http.request.header.",
+    "http.response.header.",
+    "llm.headers",
+    "llm.request.headers",
+)
 _OFF: Final = frozenset({"", "false", "no_content"})
 
 
@@ -55,14 +64,11 @@ class Privacy:
         """``redact`` sees every attribute that would be sent. Reads the standard variable now."""
         self._redact = redact
         self._content_wanted = os.environ.get(CAPTURE, "").strip().lower() not in _OFF
+        self._held_back = _NEVER if self._content_wanted else (*_NEVER, *_CONTENT)
 
     def outgoing(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """The attributes that may be sent. One on which ``redact`` fails is not."""
-        kept = (
-            dict(attributes)
-            if self._content_wanted
-            else {key: value for key, value in attributes.items() if not key.startswith(_CONTENT)}
-        )
+        kept = {key: value for key, value in attributes.items() if not key.startswith(self._held_back)}
         return kept if self._redact is None else self._redacted(kept, self._redact)
 
     def events(self, events: Iterable[Event]) -> tuple[Event, ...]:

@@ -22,6 +22,17 @@ ROUTE: Final = "farebox.route"
 TASK: Final = "farebox.task"
 UNITS: Final = "farebox.units."
 """With the name of a billable unit behind it: ``farebox.units.web_searches``, a count."""
+UNITS_WRITTEN: Final = {
+    "audio_seconds": "seconds of audio",
+    "code_executions": "runs of the provider's code interpreter",
+    "images": "images that were made",
+    "input_characters": "characters that were spoken",
+    "input_document_pages": "pages that were read",
+    "rerank_searches": "searches whose results were ranked",
+    "storage_searches": "searches of files",
+    "web_searches": "searches of the web",
+}
+"""The units that are read out of answers, and what is counted; the collector knows them by these names."""
 USAGE_INPUT_IMAGE: Final = "farebox.usage.input_image_tokens"
 USAGE_MISSING: Final = "farebox.usage.missing"
 USAGE_OUTPUT_IMAGE: Final = "farebox.usage.output_image_tokens"

@@ -7,9 +7,12 @@ from typing import Any
 
 import farebox
 import pytest
-from farebox.estimates import cost_attributes, started_at
+from farebox import span_attributes
+from farebox.estimates import _plain_cost_usd, cost_attributes, started_at
+from farebox_collector.dialects import other_units
 from sdk_support import Metered
 
+TOKENS, UNITS = "gen_ai.usage.", "farebox.units."
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 
 
@@ -93,6 +96,68 @@ def test_a_model_with_empty_prices_has_no_cost_rather_than_none_to_pay() -> None
         if provider.id in ("openrouter", "together", "novita") and not vars(model.get_prices(AT))
     )
     assert cost_attributes(call(provider, model, input_tokens=1000), AT) == {}
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "used", "cost_usd"),
+    [
+        # $10 for 1,000 searches, $1.25 in and $10 out a million.
+        (
+            "openai",
+            "gpt-5",
+            {TOKENS + "input_tokens": 100, TOKENS + "output_tokens": 10, UNITS + "web_searches": 2},
+            0.020225,
+        ),
+        ("openai", "whisper-1", {UNITS + "audio_seconds": 60}, 0.006),
+        ("groq", "whisper-large-v3", {UNITS + "audio_seconds": 3600}, 0.111),
+        ("openai", "tts-1", {UNITS + "input_characters": 1000}, 0.015),
+        ("mistral_ai", "mistral-ocr-2505", {UNITS + "input_document_pages": 3}, 0.003),
+        # $0.60 in and $2.40 out a million for text, $10 and $20 for sound: 60·0.6 + 40·10 + 20·20.
+        (
+            "openai",
+            "gpt-4o-mini-realtime-preview",
+            {
+                TOKENS + "input_tokens": 100,
+                TOKENS + "audio.input_tokens": 40,
+                TOKENS + "output_tokens": 20,
+                TOKENS + "audio.output_tokens": 20,
+            },
+            0.000836,
+        ),
+    ],
+)
+def test_units_and_tokens_that_are_no_text(provider: str, model: str, used: dict[str, int], cost_usd: float) -> None:
+    cost = cost_attributes({**call(provider, model), **used}, AT)
+    assert cost["farebox.cost_actual"] == pytest.approx(cost_usd)
+    assert ("farebox.cost_per_1k" in cost) == (TOKENS + "input_tokens" in used)
+
+
+def test_images_by_the_piece_have_no_estimate() -> None:
+    assert cost_attributes({**call("openai", "dall-e-3"), UNITS + "images": 1}, AT) == {}
+
+
+def test_plain_costs_are_those_of_genai_prices() -> None:
+    """Of every model, or they are left to it."""
+    from genai_prices import Usage
+    from genai_prices.data_snapshot import get_snapshot
+
+    usages = (
+        {"input_tokens": 1000, "output_tokens": 200, "cache_read_tokens": 400, "cache_write_tokens": 50},
+        {"input_tokens": 300_001, "output_tokens": 7},
+    )
+    compared = 0
+    for provider in get_snapshot().providers:
+        for model in provider.models:
+            for usage in usages:
+                plain = _plain_cost_usd(vars(model.get_prices(AT)), usage)
+                if plain is not None:
+                    compared += 1
+                    assert plain == model.calc_price(Usage(**usage), provider, genai_request_timestamp=AT).total_price
+    assert compared > 3000
+
+
+def test_the_collector_knows_the_units() -> None:
+    assert set(span_attributes.UNITS_WRITTEN) <= set(other_units.NAMES)
 
 
 def test_the_estimate_is_on_the_span(metered: Metered) -> None:

@@ -87,7 +87,7 @@ OPENAI = [
             OUTPUT: 6,
             "gen_ai.response.finish_reasons": ["stop"],
             "farebox.units.web_searches": 2,
-            "farebox.units.file_searches": 1,
+            "farebox.units.storage_searches": 1,
         },
         id="tools",
     ),
@@ -110,7 +110,7 @@ OPENAI = [
     ),
     pytest.param(
         {"model": "mistral-ocr", "pages": [], "usage_info": {"pages_processed": 3}},
-        {"gen_ai.response.model": "mistral-ocr", "farebox.units.pages": 3},
+        {"gen_ai.response.model": "mistral-ocr", "farebox.units.input_document_pages": 3},
         id="OCR",
     ),
 ]
@@ -123,7 +123,7 @@ def test_openais_other_goods(body: Any, expected: dict[str, Any]) -> None:
 
 def test_speech_is_billed_by_what_was_asked_to_be_spoken() -> None:
     request = {"model": "tts-1", "voice": "alloy", "input": "Mind the gap"}
-    assert read(Shape.OPENAI, request=request) == {"farebox.units.characters": 12}
+    assert read(Shape.OPENAI, request=request) == {"farebox.units.input_characters": 12}
 
 
 def test_anthropics_searches() -> None:
@@ -163,7 +163,7 @@ def test_cohere_bills_what_it_calls_billed() -> None:
     assert attributes[OUTPUT] == 418
     assert attributes["gen_ai.response.finish_reasons"] == ["length"]
     assert read(Shape.COHERE, {"meta": {"billed_units": {"input_tokens": 9}}}) == {INPUT: 9}
-    assert read(Shape.COHERE, {"meta": {"billed_units": {"search_units": 1}}}) == {"farebox.units.search_units": 1}
+    assert read(Shape.COHERE, {"meta": {"billed_units": {"search_units": 1}}}) == {"farebox.units.rerank_searches": 1}
 
 
 CONVERSE_USAGE = {

@@ -199,11 +199,23 @@ def test_content_stays_at_home_and_a_hook_may_keep_more(metered: Metered) -> Non
         return "***" if key == "farebox.wallet" else value
 
     content = {"gen_ai.operation.name": "chat", "gen_ai.input.messages": "secret", "farebox.task": "secret"}
+    content["gen_ai.headers"] = "secret"
     with metering(metered, redact=redact) as exporter, farebox.tags(wallet="ada@example.com"):
         metered.provider.get_tracer("other").start_span("chat", attributes=content).end()
     attributes = dict(exporter.get_finished_spans()[0].attributes or {})
     assert attributes["farebox.wallet"] == "***"
     assert "secret" not in attributes.values()
+
+
+def test_headers_stay_at_home_also_where_content_is_wanted(metered: Metered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenLLMetry writes down whatever headers a caller adds, keys among them."""
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "span_only")
+    told = {"gen_ai.operation.name": "chat", "gen_ai.headers": "{'x-key': 'secret'}", "gen_ai.input.messages": "Hello"}
+    with metering(metered) as exporter:
+        metered.provider.get_tracer("other").start_span("chat", attributes=told).end()
+    attributes = exporter.get_finished_spans()[0].attributes or {}
+    assert "gen_ai.headers" not in attributes
+    assert attributes["gen_ai.input.messages"] == "Hello"
 
 
 def test_a_line_of_json_for_each_call(metered: Metered, caplog: pytest.LogCaptureFixture) -> None:

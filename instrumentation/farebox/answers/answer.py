@@ -131,7 +131,7 @@ class Answer:
             self._usage.update({key: value for key, value in usage.items() if value is not None})
 
     def _bill(self, unit: str, count: int | None) -> None:
-        """Note how many of a unit other than tokens were used; none are not worth a word."""
+        """Note how many of a unit of ``span_attributes.UNITS_WRITTEN`` were used; none are not worth a word."""
         if count:
             self._units[unit] = count
 

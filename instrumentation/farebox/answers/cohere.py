@@ -33,7 +33,7 @@ class CohereAnswer(Answer):
             self._merge_usage(part.get(key))
         if isinstance(reason := part.get("finish_reason"), str):
             self._finished(_FINISH_REASONS.get(reason.lower(), reason.lower()))
-        self._bill("search_units", count_in(self._usage, "billed_units", "search_units"))
+        self._bill("rerank_searches", count_in(self._usage, "billed_units", "search_units"))
 
     def _counts(self, usage: Mapping[str, Any]) -> dict[str, int | None]:
         def tokens(side: str) -> int | None:

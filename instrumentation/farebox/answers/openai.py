@@ -13,8 +13,8 @@ from farebox.answers.answer import Answer, count_in, mappings_in, text_in, told
 # Calls of tools that OpenAI bills by the call, by the type of the item in a response.
 _BILLED_CALLS: Final = {
     "web_search_call": "web_searches",
-    "file_search_call": "file_searches",
-    "code_interpreter_call": "code_interpreter_calls",
+    "file_search_call": "storage_searches",
+    "code_interpreter_call": "code_executions",
 }
 _STATUS_REASONS: Final = {"completed": "stop", "incomplete": "length", "failed": "error"}
 
@@ -36,7 +36,7 @@ class OpenAIAnswer(Answer):
     def read_request(self, request: Mapping[str, Any]) -> None:
         """Speech is billed by the characters that are spoken; the answer is nothing but sound."""
         if isinstance(text := request.get("input"), str) and "voice" in request:
-            self._bill("characters", len(text))
+            self._bill("input_characters", len(text))
 
     def _read(self, part: Mapping[str, Any]) -> None:
         if isinstance(part.get("response"), Mapping):  # an event of the Responses API
@@ -75,7 +75,7 @@ class OpenAIAnswer(Answer):
         if isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds >= 0:
             self._bill("audio_seconds", math.ceil(seconds))
         pages = part.get("usage_info")  # Mistral's OCR
-        self._bill("pages", count_in(pages, "pages_processed") if isinstance(pages, Mapping) else None)
+        self._bill("input_document_pages", count_in(pages, "pages_processed") if isinstance(pages, Mapping) else None)
         self._bill("web_searches", count_in(self._usage, "num_search_queries"))  # Perplexity
 
     def _counts(self, usage: Mapping[str, Any]) -> dict[str, int | None]:
