@@ -63,13 +63,17 @@ class HoldTerms:
         wallet = str(attributes.get(span_attributes.WALLET, ""))
         if not wallet:
             return self._without("the action names no wallet to hold credits of")
-        body = {
+        body: dict[str, Any] = {
             "wallet": wallet,
             "amount_credits": self.amount_credits,
             "event": attributes.get(span_attributes.EVENT, ""),
             "action_id": attributes.get(span_attributes.ACTION_ID, ""),
             "expires_in_seconds": self.expires_in_s,
         }
+        # Departments and projects may have limits, too.
+        for name, key in (("dept", span_attributes.DEPT), ("project", span_attributes.PROJECT)):
+            if key in attributes:
+                body[name] = attributes[key]
         try:
             answer = _post("/v1/holds", body)
             told: Any = answer.json() if answer.content else {}

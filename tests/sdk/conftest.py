@@ -12,6 +12,7 @@ import farebox
 import farebox.guard
 import grpc
 import pytest
+from harness import Collector
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.sdk.trace import TracerProvider
 from sdk_support import DEMO, Metered, OtlpReceiver
@@ -26,6 +27,14 @@ def model_url() -> Iterator[str]:
         yield f"http://127.0.0.1:{json.loads(server.stdout.readline())['port']}"
         server.terminate()
         assert server.wait(10) == 0, "SIGTERM is a normal end"
+
+
+@pytest.fixture(scope="session")
+def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    """A real collector; its tests tell their own calls by their traces."""
+    running = Collector(tmp_path_factory.mktemp("books") / "farebox.db")
+    yield running
+    running.close()
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
     python client_calls.py http://127.0.0.1:8090 first opentelemetry.instrumentation.openai …
 
 Behind the model server's address: whether Farebox is turned on ``first`` or ``last``, and the modules of other
-instrumentations, which are turned on as well.
+instrumentations, which are turned on as well. With ``OTEL_EXPORTER_OTLP_ENDPOINT`` everything is also sent there.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import farebox
 import openai
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 GPT = "gpt-4o-mini"
@@ -58,6 +60,20 @@ def calls(url: str) -> dict[str, Callable[[], Any]]:
     }
 
 
+class Sent(InMemorySpanExporter):
+    """Keeps what is sent, and sends it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._otlp = OTLPSpanExporter() if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ else None
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Both, or neither."""
+        if self._otlp is not None and (result := self._otlp.export(spans)) is not SpanExportResult.SUCCESS:
+            return result
+        return super().export(spans)
+
+
 def told(span: ReadableSpan) -> dict[str, Any]:
     """The attributes of a span, and its scope."""
     scope = span.instrumentation_scope.name if span.instrumentation_scope else ""
@@ -68,7 +84,7 @@ def main() -> None:
     """Turn everything on, call, and tell."""
     url, order, *others = sys.argv[1:]
     provider = TracerProvider(shutdown_on_exit=False)
-    exporter, applications = InMemorySpanExporter(), InMemorySpanExporter()
+    exporter, applications = Sent(), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(applications))
 
     def on() -> None:
