@@ -104,7 +104,18 @@ def in_flight(connection: Connection, tenant_id: int, limit: int) -> list[Due]:
         columns.tenant_id == tenant_id, columns.automatic == 1, columns.state == TopupState.OPEN
     )
     rows = connection.execute(query.order_by(columns.id).limit(limit)).all()
-    return [Due(row, payment_method(connection, tenant_id, row.wallet)) for row in rows]
+    # As of the order: under one idempotency key Stripe takes one request, also after the customer has a new card.
+    return [Due(row, payment_method(connection, tenant_id, row.wallet, row.created_at_ns)) for row in rows]
+
+
+def standing(connection: Connection) -> dict[str, int]:
+    """Wallets of all tenants that are topped up (`on`), or no more because a payment failed (`failed`)."""
+    columns = auto_topups.c
+    newest = select(func.max(columns.id)).group_by(columns.tenant_id, columns.wallet)
+    count = func.count()
+    query = select(columns.enabled, count).where(columns.id.in_(newest))
+    query = query.where((columns.enabled == 1) | (columns.author == FAREBOX)).group_by(columns.enabled)
+    return {"on" if enabled else "failed": int(wallets) for enabled, wallets in connection.execute(query)}
 
 
 def order_automatic(

@@ -5,6 +5,7 @@ gone already; those that were used become the wallet's debt, drawn like usage. T
 than its credits together.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, func, select, update
@@ -24,6 +25,7 @@ REFUNDED_ACCOUNT = Account("refunded", "", Commodity.USD)
 REFUND, DISPUTE = "refund", "dispute"
 GIVEN_BACK = {REFUND: "refund_failed", DISPUTE: "dispute_won"}
 """What the ledger calls it when the credits come again."""
+_MOST_IDS = 500
 _DAY_NS = 86_400 * 10**9
 _EFFECT = ("lot_nano", "expired_nano", "debt_nano", "back_nanousd", "deferred_nanousd")
 
@@ -79,6 +81,24 @@ def settle(connection: Connection, topup: Row[Any], at_ns: int) -> int:
         change = update(payment_returns).where(columns.id == row.id)
         connection.execute(change.values(taken=row.wanted, topup_id=topup.id, **effect._asdict()))
     return len(due)
+
+
+def returns_between(connection: Connection, tenant_id: int, start_ns: int, end_ns: int) -> Sequence[Row[Any]]:
+    """Refunds and disputes made in [start, end) whose credits are out of their wallets."""
+    columns = payment_returns.c
+    made = (columns.tenant_id == tenant_id, columns.created_at_ns >= start_ns, columns.created_at_ns < end_ns)
+    return connection.execute(select(payment_returns).where(*made, columns.taken == 1).order_by(columns.id)).all()
+
+
+def taken_returns(connection: Connection, tenant_id: int, return_ids: Sequence[str]) -> Sequence[Row[Any]]:
+    """Those of some refunds and disputes whose credits are out of their wallets."""
+    columns = payment_returns.c
+    rows: list[Row[Any]] = []
+    for start in range(0, len(return_ids), _MOST_IDS):
+        some = columns.return_id.in_(return_ids[start : start + _MOST_IDS])
+        query = select(payment_returns).where(columns.tenant_id == tenant_id, columns.taken == 1, some)
+        rows += connection.execute(query)
+    return rows
 
 
 def _take(connection: Connection, topup: Row[Any], row: Row[Any], at_ns: int) -> _Effect:

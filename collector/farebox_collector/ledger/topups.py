@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.journal import ISSUED_ACCOUNT, balance, open_transaction
@@ -205,12 +205,14 @@ def keep_payment_method(connection: Connection, tenant_id: int, wallet: str, met
         connection.execute(insert(payment_methods).values(values))
 
 
-def payment_method(connection: Connection, tenant_id: int, wallet: str) -> PaymentMethod:
-    """What a wallet may be topped up with; both empty for nothing."""
+def payment_method(connection: Connection, tenant_id: int, wallet: str, at_ns: int | None = None) -> PaymentMethod:
+    """What a wallet may be topped up with, now or as of a moment; both empty for nothing."""
     columns = payment_methods.c
-    newest = select(func.max(columns.id)).where(columns.tenant_id == tenant_id, columns.wallet == wallet)
-    query = select(columns.customer, columns.payment_method).where(columns.id == newest.scalar_subquery())
-    found = connection.execute(query).first()
+    query = select(columns.customer, columns.payment_method)
+    query = query.where(columns.tenant_id == tenant_id, columns.wallet == wallet)
+    if at_ns is not None:
+        query = query.where(columns.recorded_at_ns <= at_ns)
+    found = connection.execute(query.order_by(columns.id.desc()).limit(1)).first()
     return PaymentMethod("", "") if found is None else PaymentMethod(*found)
 
 

@@ -154,6 +154,12 @@ TURNED_AWAY = Metric(
     ("port", "reason"),
     "Requests without a good key: missing, unknown, revoked, expired, or scope. Clients of OTLP drop what they sent.",
 )
+AUTO_TOPUPS = Metric(
+    "farebox_auto_topups",
+    Kind.GAUGE,
+    ("state",),
+    "Wallets that are topped up by themselves (on), or no more because a payment failed (failed).",
+)
 PAYMENT_EVENTS = Metric(
     "farebox_payment_events_total",
     Kind.COUNTER,
@@ -246,6 +252,7 @@ CATALOGUE: tuple[Metric, ...] = (
     EXPORTS,
     TURNED_AWAY,
     PAYMENT_EVENTS,
+    AUTO_TOPUPS,
     INGEST_SECONDS,
     COMMIT_SECONDS,
     COMMIT_RECORDS,

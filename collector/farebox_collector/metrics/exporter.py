@@ -9,7 +9,7 @@ from prometheus_client import Metric as Family
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 
-from farebox_collector.ledger import dead_letters, readings, statements
+from farebox_collector.ledger import auto_topups, dead_letters, readings, statements
 from farebox_collector.ledger.audit_log import SCOPES, last_audit
 from farebox_collector.ledger.budgets import budgets_in_force
 from farebox_collector.ledger.control_tables import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
@@ -103,6 +103,8 @@ class LedgerCollector(Collector):
         yield family(catalogue.WALLET_CREDITS, {(sign,): amount / NANO for sign, amount in sums.items()})
         credits_in = {"deposit": 0} | readings.credits_in(connection)
         yield family(catalogue.CREDITS_IN, {(source,): amount / NANO for source, amount in credits_in.items()})
+        automatic = {"on": 0, "failed": 0} | auto_topups.standing(connection)
+        yield family(catalogue.AUTO_TOPUPS, {(state,): float(n) for state, n in automatic.items()})
         yield family(catalogue.CREDIT_USD, {(): float(readings.usd_per_credit(connection))})
         budgets: Counter[str] = Counter()
         for row in budgets_in_force(connection):

@@ -14,6 +14,7 @@ from farebox_collector.payments.events import TOPUP_METADATA, WALLET_METADATA, m
 STRIPE_API = "https://api.stripe.com"
 _TIMEOUT_S = 20.0
 _RETRIES = 2
+_CONFLICT = 409
 _NANO = 10**9
 
 Answer = TypeVar("Answer")
@@ -24,7 +25,7 @@ class GatewayRefused(Exception):
 
 
 class GatewayUnavailable(Exception):
-    """Nobody knows what became of a request: Stripe could not be reached, or is in trouble."""
+    """Nobody knows what became of a request, or it was not made: Stripe is away or in trouble, or our key is wrong."""
 
 
 class Charge(NamedTuple):
@@ -64,6 +65,7 @@ class Listed(NamedTuple):
     topup_key: str
     currency: str
     amount_minor: int
+    created_s: int
 
 
 class StripeGateway:
@@ -178,12 +180,15 @@ class StripeGateway:
         stripe = self._stripe
         try:
             return ask()
+        except (stripe.AuthenticationError, stripe.PermissionError):
+            # Our own mistake, not the customer's. The message of the first shows a part of the key.
+            raise GatewayUnavailable("Stripe does not take the API key, or the key may not do this") from None
         except (stripe.APIConnectionError, stripe.RateLimitError, stripe.APIError) as error:
             raise GatewayUnavailable(f"Stripe cannot be asked now: {error.user_message}") from error
-        except stripe.AuthenticationError:
-            # Its message shows a part of the key.
-            raise GatewayRefused("Stripe does not know the API key") from None
         except stripe.StripeError as error:
+            if error.http_status == _CONFLICT:
+                # The same is being asked by another replica.
+                raise GatewayUnavailable("Stripe is answering the same request to somebody else") from error
             code = f" ({error.code})" if error.code else ""
             raise GatewayRefused(f"{error.user_message or type(error).__name__}{code}") from error
 
@@ -194,7 +199,7 @@ def _metadata(charge: Charge) -> dict[str, str]:
 
 def _payment(intent: Any) -> Payment:
     fact = Paid(
-        str((intent.metadata or {})[TOPUP_METADATA]),
+        str(_metadata_of(intent)[TOPUP_METADATA]),
         str(intent.id),
         str(intent.currency).upper(),
         int(intent.amount_received or 0),
@@ -207,21 +212,26 @@ def _payment(intent: Any) -> Payment:
 def _listed_payment(intent: Any) -> Listed | None:
     if intent.status != "succeeded":
         return None
-    key = str((intent.metadata or {}).get(TOPUP_METADATA, "") if intent.metadata else "")
-    return Listed("payment", intent.id, intent.id, key, str(intent.currency).upper(), int(intent.amount_received))
+    key = str(_metadata_of(intent).get(TOPUP_METADATA, ""))
+    return _listed("payment", intent, str(intent.id), int(intent.amount_received), key)
 
 
 def _listed_refund(refund: Any) -> Listed | None:
     if refund.status in ("failed", "canceled"):
         return None
-    return Listed(
-        "refund", refund.id, str(refund.payment_intent or ""), "", str(refund.currency).upper(), int(refund.amount)
-    )
+    return _listed("refund", refund, str(refund.payment_intent or ""), int(refund.amount))
 
 
 def _listed_dispute(dispute: Any) -> Listed | None:
     if dispute.status not in ("needs_response", "under_review", "lost"):
         return None
-    return Listed(
-        "dispute", dispute.id, str(dispute.payment_intent or ""), "", str(dispute.currency).upper(), int(dispute.amount)
-    )
+    return _listed("dispute", dispute, str(dispute.payment_intent or ""), int(dispute.amount))
+
+
+def _listed(kind: str, thing: Any, payment_intent: str, amount_minor: int, key: str = "") -> Listed:
+    currency = str(thing.currency).upper()
+    return Listed(kind, str(thing.id), payment_intent, key, currency, amount_minor, int(thing.created))
+
+
+def _metadata_of(thing: Any) -> dict[str, Any]:
+    return dict(thing.metadata.to_dict()) if thing.metadata else {}

@@ -1,0 +1,156 @@
+"""Compares the books with what Stripe lists, or with a report of its that somebody downloaded. Changes nothing."""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row
+
+from farebox_collector.ledger.payment_returns import DISPUTE, REFUND, returns_between, taken_returns
+from farebox_collector.ledger.topups import TopupState, paid_between, topup_by_payment
+from farebox_collector.minor_units import decimals
+from farebox_collector.payments.events import TOPUP_METADATA
+from farebox_collector.payments.gateway import GatewayRefused, Listed, StripeGateway
+
+PAYMENT = "payment"
+_DAY_S = 86_400
+_NANO = 10**9
+_CATEGORIES = {"charge": PAYMENT, "refund": REFUND, "dispute": DISPUTE}
+_TAKEN_BACK = {"refund_failure": REFUND, "dispute_reversal": DISPUTE}
+_NEEDED = ("reporting_category", "source_id", "payment_intent_id", "created_utc", "gross", "currency")
+_METADATA = f"payment_metadata[{TOPUP_METADATA}]"
+
+
+class Side(StrEnum):
+    """Where something is."""
+
+    STRIPE = "only at Stripe"
+    FAREBOX = "only in the books"
+    BOTH = "different"
+
+
+class Difference(NamedTuple):
+    """A payment, refund or dispute that the two do not say the same of."""
+
+    side: Side
+    kind: str
+    id: str
+    payment_intent: str
+    currency: str
+    amount_minor: int
+    why: str
+
+
+class BadReport(ValueError):
+    """A file is not a report that can be read; the message says why."""
+
+
+def differences(
+    connection: Connection, tenant_id: int, listed: Iterable[Listed], start_ns: int, end_ns: int
+) -> list[Difference]:
+    """What is on one side only, or differs, of [start, end).
+
+    `listed` may reach beyond that, which tells what is missing from what is only of another day.
+    """
+    told = list(listed)
+    ours = {one.payment_intent: topup for one in told if (topup := _topup(connection, tenant_id, one))}
+    known = {row.return_id: row for row in taken_returns(connection, tenant_id, [one.id for one in told])}
+    found = [difference for one in told if (difference := _compare(one, ours, known, start_ns, end_ns))]
+    payments, returns = ({one.id for one in told if (one.kind == PAYMENT) is payment} for payment in (True, False))
+    for row in paid_between(connection, tenant_id, start_ns, end_ns):
+        if row.payment_intent not in payments:
+            facts = (PAYMENT, row.payment_intent, row.payment_intent, row.currency, row.amount_minor)
+            found.append(Difference(Side.FAREBOX, *facts, f"top-up {row.key} of {row.wallet}"))
+    for row in returns_between(connection, tenant_id, start_ns, end_ns):
+        if row.return_id not in returns:
+            facts = (row.kind, row.return_id, row.payment_intent, row.currency, row.amount_minor)
+            found.append(Difference(Side.FAREBOX, *facts, "its credits are out of the wallet"))
+    return found
+
+
+def from_stripe(gateway: StripeGateway, start_ns: int, end_ns: int) -> list[Listed]:
+    """What Stripe lists of [start, end), and of a day before and after. Raises GatewayRefused, GatewayUnavailable."""
+    listed = gateway.listed(start_ns // _NANO - _DAY_S, -(-end_ns // _NANO) + _DAY_S)
+    # Whatever else is sold with this account is not ours.
+    return [one for one in listed if one.topup_key or one.kind != PAYMENT]
+
+
+def still_unpaid(gateway: StripeGateway, found: Iterable[Difference]) -> Iterator[Difference]:
+    """Leave out payments that Stripe has under another day: some take days to succeed. Raises GatewayUnavailable."""
+    for one in found:
+        if one.side is Side.FAREBOX and one.kind == PAYMENT:
+            try:
+                payment = gateway.payment(one.payment_intent)
+            except (GatewayRefused, KeyError):
+                yield one
+                continue
+            if payment.status == "succeeded" and payment.fact.amount_minor == one.amount_minor:
+                continue
+        yield one
+
+
+def from_report(path: Path) -> list[Listed]:
+    """The rows of Stripe's itemized report of balance changes, as CSV. Raises BadReport, OSError."""
+    found: dict[tuple[str, str], Listed] = {}
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        missing = [name for name in _NEEDED if name not in (rows.fieldnames or ())]
+        if missing:
+            raise BadReport(f"the report has no column {', '.join(missing)}: choose the itemized balance report")
+        tells_ours = _METADATA in (rows.fieldnames or ())
+        for number, row in enumerate(rows, 2):
+            try:
+                category = row["reporting_category"]
+                if category in _CATEGORIES and not (tells_ours and category == "charge" and not row[_METADATA]):
+                    one = _reported(row, _CATEGORIES[category])
+                    found[one.kind, one.id] = one
+                elif category in _TAKEN_BACK:
+                    found.pop((_TAKEN_BACK[category], row["source_id"]), None)
+            except (InvalidOperation, ValueError, TypeError) as error:
+                raise BadReport(f"line {number}: {error}") from None
+    return list(found.values())
+
+
+def _reported(row: Mapping[str, Any], kind: str) -> Listed:
+    facing = bool(row.get("customer_facing_currency")) and bool(row.get("customer_facing_amount"))
+    currency = (row["customer_facing_currency"] if facing else row["currency"]).upper()
+    amount = abs(Decimal(row["customer_facing_amount"] if facing else row["gross"]))
+    minor = amount.scaleb(decimals(currency))
+    if minor != minor.to_integral_value():
+        raise ValueError(f"{amount} {currency} has too many decimals")
+    moment = datetime.fromisoformat(row["created_utc"]).replace(tzinfo=UTC)
+    intent = row["payment_intent_id"]
+    thing_id = intent if kind == PAYMENT else row["source_id"]
+    return Listed(kind, thing_id, intent, row.get(_METADATA) or "", currency, int(minor), int(moment.timestamp()))
+
+
+def _topup(connection: Connection, tenant_id: int, one: Listed) -> Row[Any] | None:
+    row = topup_by_payment(connection, tenant_id, one.payment_intent)
+    return row if row is not None and row.state == TopupState.PAID else None
+
+
+def _compare(
+    one: Listed, ours: Mapping[str, Row[Any]], known: Mapping[str, Row[Any]], start_ns: int, end_ns: int
+) -> Difference | None:
+    topup = ours.get(one.payment_intent)
+    inside = start_ns <= one.created_s * _NANO < end_ns
+    facts = (one.kind, one.id, one.payment_intent, one.currency, one.amount_minor)
+    if one.kind == PAYMENT:
+        if topup is None:
+            why = f"top-up {one.topup_key}" if one.topup_key else "nothing here says what it was for"
+            return Difference(Side.STRIPE, *facts, why) if inside else None
+        booked = (topup.currency, topup.amount_minor)
+    else:
+        row = known.get(one.id)
+        if row is None:
+            # Of a payment that is not ours either, it is none of our business.
+            why = f"of top-up {topup.key}" if topup is not None else ""
+            return Difference(Side.STRIPE, *facts, why) if inside and topup is not None else None
+        booked = (row.currency, row.amount_minor)
+    if booked != (one.currency, one.amount_minor):
+        return Difference(Side.BOTH, *facts, f"the books have {booked[1]} {booked[0]}, in smallest units")
+    return None
