@@ -1,11 +1,12 @@
-"""The bundled double of Stripe in a process of its own, and events as it would send them."""
+"""The bundled double of Stripe in a process of its own, and a collector that uses it."""
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import httpx2
-from farebox_collector.stripe_double.delivery import sign
+from blank import blank_sqlite
 from harness import FAREBOX, Collector, clean_environment
 
 
@@ -57,8 +58,10 @@ class StripeDouble:
         self.process.communicate(timeout=30)
 
 
-def post_event(collector: Collector, secret: str, event: dict[str, Any], at_s: int) -> httpx2.Response:
-    """Post an event to a collector's webhook, signed at a moment."""
-    body = json.dumps(event).encode()
-    headers = {"Stripe-Signature": sign(body, secret, at_s), "Content-Type": "application/json"}
-    return collector.api.post("/v1/webhooks/stripe", content=body, headers=headers)
+def new_shop(double: StripeDouble, directory: Path, **settings: object) -> Collector:
+    """A collector over new books that sells a pack; the double does not know its webhook yet."""
+    defaults: dict[str, object] = {"topup_return_url": "https://shop.example/wallet", "topup_seconds": 0.2}
+    collector = Collector(blank_sqlite(directory), **(double.collector_settings() | defaults | settings))
+    body = {"credits": "10", "price": {"value": "8.00"}, "reason": "the first pack"}
+    collector.api.put("/v1/packs/starter", json=body).raise_for_status()
+    return collector

@@ -7,10 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from conftest import new_shop
 from farebox_collector.cli import app
 from harness import Collector, farebox
-from stripe_double import StripeDouble
+from stripe_double import StripeDouble, new_shop
 from typer.testing import CliRunner
 
 COLUMNS = (
