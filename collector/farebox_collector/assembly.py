@@ -19,6 +19,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from farebox_collector import dialects
+from farebox_collector.courier import Courier
 from farebox_collector.credentials import ALL_SCOPES, Scope
 from farebox_collector.holding import HoldDesk
 from farebox_collector.keyring import KeyRing
@@ -55,6 +56,9 @@ _logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 2
 """How long a port that has answered everything waits for the rest of its connections."""
+
+_COURIER_SECONDS = 1
+"""How often the outbox is looked at."""
 
 Clock = Callable[[], int]
 Progress = Callable[[int, int], None]
@@ -213,7 +217,9 @@ async def _running(
             strict=settings.strict_wallets,
             topup_return_url=settings.topup_return_url,
             topup_url=settings.topup_url,
+            private_hosts=settings.webhook_private_hosts,
         )
+        courier = Courier(database, settings.webhook_private_hosts, clock)
         api_port = await stack.enter_async_context(
             _http_server(api.application(context), settings.api_address, settings)
         )
@@ -225,8 +231,10 @@ async def _running(
             Round("keys", settings.audit_seconds, keyring.note_use),
             Round("topups", settings.topup_seconds, AutomaticTopups(payments).round),
             Round("settling", settings.settle_seconds, Settling(settings, database, tariffs, clock).round),
+            Round("webhooks", _COURIER_SECONDS, courier.round),
         ):
             stack.push_async_callback(_cancelled, asyncio.create_task(repeat(round_)))
+        stack.callback(courier.stop)
         # What was taken is answered by then: what is still open has not begun, or its client is gone.
         stack.push_async_callback(grpc_server.stop, _STOP_SECONDS)
         stack.push_async_callback(pipeline.settle)

@@ -28,6 +28,7 @@ from farebox_collector.commands import (
     rules,
     tenants,
     wallets,
+    webhooks,
 )
 from farebox_collector.commands.charges import charges
 from farebox_collector.commands.stripe_double import stripe_double
@@ -67,6 +68,7 @@ for group, name in (
     (deadletters, "deadletters"),
     (keys, "keys"),
     (tenants, "tenants"),
+    (webhooks, "webhooks"),
 ):
     app.add_typer(group.app, name=name)
 app.command("receipt")(receipts.receipt_command)

@@ -11,6 +11,7 @@ from farebox_collector.ledger.checkpoints import Standing, move_checkpoints
 from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.hold_ends import MOST_EXPIRED_AT_ONCE, expire_holds
+from farebox_collector.ledger.limit_watch import passed_limits, tell_of_limits, tenants_with_policies
 from farebox_collector.ledger.locks import AUDITING
 from farebox_collector.ledger.lots import WALLETS_AT_ONCE, draw_up, wallets_to_draw
 from farebox_collector.ledger.mismatches import Mismatch
@@ -45,6 +46,7 @@ class Upkeep:
         self._database.transact(lambda connection: dead_letters.purge(connection, self._clock()))
         self._let_holds_expire()
         self._draw_lots_up()
+        self._tell_of_limits()
         with self._database.turn(AUDITING) as mine:
             if mine:
                 self._audit_what_is_due()
@@ -64,6 +66,18 @@ class Upkeep:
                 self._database.transact(partial(draw_up, tenant_id=tenant_id, wallet=wallet, at_ns=now_ns))
             if len(behind) < WALLETS_AT_ONCE:
                 return
+
+    def _tell_of_limits(self) -> None:
+        """Tell of limits that usage went past; holds tell of theirs at once."""
+        now_ns = self._clock()
+        with self._database.reading() as connection:
+            passed = [
+                (tenant_id, passed_limits(connection, tenant_id, now_ns))
+                for tenant_id in tenants_with_policies(connection)
+            ]
+        for tenant_id, limits in passed:
+            if limits:
+                self._database.transact(partial(tell_of_limits, tenant_id=tenant_id, passed=limits, at_ns=now_ns))
 
     def _audit_what_is_due(self) -> None:
         with self._database.reading() as connection:

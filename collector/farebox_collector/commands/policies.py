@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from farebox_collector.commands.tenants import TenantName, tenant_id_of
 from farebox_collector.commands.terminal import (
     AsJson,
     DatabaseUrl,
@@ -34,7 +35,6 @@ from farebox_collector.ledger.policies import (
 from farebox_collector.ledger.spending import LimitScope, Subject
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
-from farebox_collector.records import DEFAULT_TENANT_ID
 
 app = typer.Typer(help="Policies: what wallets, their users, departments and projects may spend.", no_args_is_help=True)
 
@@ -44,10 +44,15 @@ User = Annotated[str, typer.Option(help="With the scope user: who of the wallet;
 
 
 @app.command("list")
-def list_command(limit: Limit = 1_000, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+def list_command(
+    limit: Limit = 1_000,
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
     """The policies that hold now."""
     with reading_books(database_url) as connection:
-        rows = policies_in_force(connection, DEFAULT_TENANT_ID, time.time_ns(), limit=limit)
+        rows = policies_in_force(connection, tenant_id_of(connection, tenant), time.time_ns(), limit=limit)
     _print("Policies", rows, limit, as_json)
 
 
@@ -57,12 +62,13 @@ def history_command(
     name: Named,
     user: User = "",
     limit: Limit = 1_000,
+    tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Every version of one policy, newest first, with who set it and why."""
     with reading_books(database_url) as connection:
-        rows = policy_history(connection, DEFAULT_TENANT_ID, Subject(scope, name, user), limit=limit)
+        rows = policy_history(connection, tenant_id_of(connection, tenant), Subject(scope, name, user), limit=limit)
     _print(f"Policy of {scope} {name}", rows, limit, as_json)
 
 
@@ -86,6 +92,7 @@ def set_command(
     valid_to: Annotated[
         datetime | None, typer.Option("--to", help="When it ends, in UTC; what was set before holds again.")
     ] = None,
+    tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
     """Limit what somebody may spend, from now or a later moment on; without a limit, end the limits set before."""
@@ -98,7 +105,13 @@ def set_command(
         try:
             version = database.transact(
                 lambda connection: set_policy(
-                    connection, DEFAULT_TENANT_ID, subject, terms, Authorship(author, reason), time.time_ns(), validity
+                    connection,
+                    tenant_id_of(connection, tenant),
+                    subject,
+                    terms,
+                    Authorship(author, reason),
+                    time.time_ns(),
+                    validity,
                 )
             )
         except BadPolicy as error:

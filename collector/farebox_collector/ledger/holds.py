@@ -23,6 +23,7 @@ from farebox_collector.ledger.hold_ends import (
     release,
 )
 from farebox_collector.ledger.journal import post
+from farebox_collector.ledger.limit_watch import tell_of_limits
 from farebox_collector.ledger.limits import LimitReached, Limits, Wanted
 
 _COLUMNS = (
@@ -159,14 +160,16 @@ def take_holds(
         if refusal is not None:
             answers.append(refusal)
             continue
-        passed = limits.passed(request.counted)
+        passed_limits = limits.passed(request.counted)
         wallet.take(request.amount_nanocredits)
         limits.take(request.counted)
         made = _Known(request.text(), at_ns + request.expires_in_s * 10**9, 0, place)
         keys[request.idempotency_key] = actions[action] = made
-        answers.append(Held(0, wallet.available, made.expires_at_ns, False, passed))
+        answers.append(Held(0, wallet.available, made.expires_at_ns, False, passed_limits))
         rows.append(_row(tenant_id, request, at_ns, made.expires_at_ns))
     ids = _write(connection, tenant_id, wallets, limits, rows)
+    passed = [one for answer in answers if isinstance(answer, Held) for one in answer.passed]
+    tell_of_limits(connection, tenant_id, passed, at_ns)
     for place, answer in enumerate(answers):
         if isinstance(answer, Held) and not answer.repeated:
             answers[place] = answer._replace(hold_id=ids[wanted[place].idempotency_key])

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, insert, select
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.low_balances import Fall, tell_of_falls
 from farebox_collector.ledger.money_days import add_money_days
 from farebox_collector.ledger.tables import accounts, transactions
 from farebox_collector.money import Commodity
@@ -27,7 +28,7 @@ _ACCOUNT_COLUMNS = (*_ACCOUNT_KEY, *_ACCOUNT_SUMS, "last_activity_ns", "created_
 _ACCOUNT_TAIL = (
     f" ON CONFLICT ({', '.join(_ACCOUNT_KEY)}) DO UPDATE SET {bulk.additions('accounts', _ACCOUNT_SUMS)},"
     " last_activity_ns = coalesce(excluded.last_activity_ns, accounts.last_activity_ns)"
-    " RETURNING id, kind, name, commodity, held_nano"
+    " RETURNING id, kind, name, commodity, held_nano, balance_nano, (SELECT max(id) FROM balance_thresholds)"
 )
 _POSTING_COLUMNS = (
     "transaction_id",
@@ -131,7 +132,7 @@ def post(
         for account, (amount, calls) in sorted(movements.items())
     ]
     returned = bulk.upsert_returning(connection, "accounts", _ACCOUNT_COLUMNS, _ACCOUNT_TAIL, rows)
-    ids = {(kind, name, commodity): account_id for account_id, kind, name, commodity, _ in returned}
+    ids = {(row[1], row[2], row[3]): row[0] for row in returned}
     postings = [
         (
             transaction_id,
@@ -149,7 +150,13 @@ def post(
         add_money_days(
             connection, tenant_id, transaction_id, at_ns, [(leg.account.kind, leg.amount_nano) for leg in legs]
         )
-    return frozenset(name for _, kind, name, _, held in returned if held and kind == WALLET)
+    wallets = [row for row in returned if row[1] == WALLET]
+    if wallets and wallets[0][6] is not None:
+        # Somebody, of some tenant, wants to know of low balances.
+        amounts = {account.name: amount for account, (amount, _) in movements.items() if account.kind == WALLET}
+        falls = [Fall(row[2], row[5] - amounts[row[2]], row[5]) for row in wallets if amounts[row[2]] < 0]
+        tell_of_falls(connection, tenant_id, transaction_id, falls, at_ns)
+    return frozenset(row[2] for row in wallets if row[4])
 
 
 def _require_balance(legs: Sequence[Leg]) -> None:

@@ -21,6 +21,8 @@ class LimitReached(NamedTuple):
     limit_nano: int
     left_nano: int
     """What of the limit is neither spent nor held; negative where usage went past it."""
+    soft: bool = False
+    """Whether it stops nobody."""
 
 
 class Wanted(NamedTuple):
@@ -85,7 +87,7 @@ class Limits:
         for subject in wanted.subjects:
             policy = self._policies.get(subject)
             terms = NO_LIMITS if policy is None else policy.terms
-            over = self._over(wanted, subject, terms.day_limit_nano, terms.month_limit_nano)
+            over = self._over(wanted, subject, terms.day_limit_nano, terms.month_limit_nano, soft=False)
             if over:
                 return over[0]
         return None
@@ -96,9 +98,8 @@ class Limits:
         for subject in wanted.subjects:
             policy = self._policies.get(subject)
             if policy is not None:
-                found += self._over(
-                    wanted, subject, policy.terms.soft_day_limit_nano, policy.terms.soft_month_limit_nano
-                )
+                terms = policy.terms
+                found += self._over(wanted, subject, terms.soft_day_limit_nano, terms.soft_month_limit_nano, soft=True)
         return tuple(found)
 
     def take(self, wanted: Wanted) -> None:
@@ -118,14 +119,16 @@ class Limits:
         """Put into the books what is held more; that of wallets is for who has locked them."""
         add_held(connection, tenant_id, self._more)
 
-    def _over(self, wanted: Wanted, subject: Subject, day: int | None, month: int | None) -> list[LimitReached]:
+    def _over(
+        self, wanted: Wanted, subject: Subject, day: int | None, month: int | None, *, soft: bool
+    ) -> list[LimitReached]:
         spent, held = self._spent.get(subject, NOTHING_SPENT), self._held[subject]
         policy = self._policies.get(subject)
         found = []
         limits: tuple[tuple[Period, int | None, int], ...] = (("day", day, spent.day), ("month", month, spent.month))
         for period, limit, gone in limits:
             if policy is not None and limit is not None and gone + held + wanted.amount_nanocredits > limit:
-                found.append(LimitReached(policy.id, subject, period, limit, limit - gone - held))
+                found.append(LimitReached(policy.id, subject, period, limit, limit - gone - held, soft))
         return found
 
 

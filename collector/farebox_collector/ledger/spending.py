@@ -97,9 +97,7 @@ def add_held(connection: Connection, tenant_id: int, changes: Mapping[Subject, i
 
 def spent_of(connection: Connection, tenant_id: int, subjects: Sequence[Subject], at_ns: int) -> dict[Subject, Spent]:
     """What each has spent on the UTC day of a moment, and in its month. Looks at a month of days, never at records."""
-    today = at_ns // DAY_NS
-    # Clocks run ahead a little: what is priced tomorrow already belongs to the month as well.
-    days = [day for day in range(_first_of_month(at_ns), today + 2) if _month(day) == _month(today)]
+    today, days = at_ns // DAY_NS, days_of_month(at_ns)
     found = {}
     for start in range(0, len(subjects), _AT_ONCE):
         chunk = subjects[start : start + _AT_ONCE]
@@ -120,9 +118,12 @@ def _of_subject(tenant_id: int, place: int, subject: Subject, days: Sequence[int
     return select(literal(place), *sums).where(table.tenant_id == tenant_id, table.day.in_(days), *chosen)
 
 
-def _first_of_month(at_ns: int) -> int:
-    moment = datetime.fromtimestamp(at_ns // 10**9, UTC)
-    return at_ns // DAY_NS - moment.day + 1
+def days_of_month(at_ns: int) -> list[int]:
+    """The UTC days of a moment's month so far."""
+    today = at_ns // DAY_NS
+    first = today - datetime.fromtimestamp(at_ns // 10**9, UTC).day + 1
+    # Clocks run ahead a little: what is priced tomorrow already belongs to the month as well.
+    return [day for day in range(first, today + 2) if _month(day) == _month(today)]
 
 
 def _month(day: int) -> int:

@@ -131,6 +131,12 @@ WALLETS_RUNNING_DRY = Metric(
     "Wallets whose credits are used up within a day, a week, at the pace of the last two days and at that of the last"
     " seven; counted once a minute.",
 )
+WEBHOOK_MESSAGES = Metric(
+    "farebox_webhook_messages",
+    Kind.GAUGE,
+    ("state",),
+    "Webhook messages that are on their way (`pending`), and of the last thirty days `delivered` and `given_up`.",
+)
 CREDIT_USD = Metric("farebox_credit_usd", Kind.GAUGE, (), "What one credit sells for, in US dollars.")
 BUDGET = Metric("farebox_budget_usd", Kind.GAUGE, ("dept",), "What a department may spend a month, in US dollars.")
 LIST_PRICE = Metric(
@@ -243,6 +249,7 @@ CATALOGUE: tuple[Metric, ...] = (
     WALLETS_BELOW,
     WALLET_CREDITS,
     WALLETS_RUNNING_DRY,
+    WEBHOOK_MESSAGES,
     CREDIT_USD,
     BUDGET,
     LIST_PRICE,

@@ -20,6 +20,7 @@ from farebox_collector.ledger.rules import rules_edition
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
 from farebox_collector.ledger.token_costs import Cards
 from farebox_collector.ledger.totals import FIRST_CHUNK_COLUMNS, LATENCY_COLUMNS, SERVICE_LABELS, USAGE_LABELS
+from farebox_collector.ledger.webhooks import MessageState, messages_by_state
 from farebox_collector.metrics import catalogue
 from farebox_collector.metrics.exemplars import Exemplars
 from farebox_collector.metrics.families import Labels, family, histogram, summary
@@ -118,6 +119,8 @@ class LedgerCollector(Collector):
         yield family(catalogue.UNATTRIBUTED, {(): float(unattributed)})
         yield family(catalogue.DEAD_LETTERS, {(): float(dead_letters.count(connection))})
         yield from _audits(connection)
+        messages = dict.fromkeys(MessageState, 0) | messages_by_state(connection)
+        yield family(catalogue.WEBHOOK_MESSAGES, {(state,): float(n) for state, n in messages.items()})
         incidents = dict.fromkeys(_SEVERITIES, 0) | readings.incidents_by_severity(connection)
         yield family(catalogue.INCIDENTS, {(severity,): float(n) for severity, n in incidents.items()})
 

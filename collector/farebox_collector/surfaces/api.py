@@ -29,6 +29,7 @@ from farebox_collector.surfaces import (
     topups,
     usage,
     wallets,
+    webhooks,
 )
 from farebox_collector.surfaces.callers import Doorkeeper, needs
 from farebox_collector.surfaces.context import Context
@@ -64,6 +65,9 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...]
     (reports.router, _READER),
     (replays.router, _ADMIN),
     (packs.router, _READER),
+    (webhooks.endpoints_router, _ADMIN),
+    (webhooks.messages_router, _ADMIN),
+    (webhooks.thresholds_router, _READER),
     (keys.router, _ADMIN),
     (keys.tenants_router, _ADMIN),
 )

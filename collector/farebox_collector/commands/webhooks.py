@@ -1,0 +1,184 @@
+"""`farebox webhooks`: where messages go, which there are, and below which balances one is sent."""
+
+import time
+from contextlib import closing
+from typing import Annotated, Any
+
+import typer
+
+from farebox_collector.commands.tenants import TenantName, tenant_id_of
+from farebox_collector.commands.terminal import (
+    AsJson,
+    DatabaseUrl,
+    Limit,
+    Stop,
+    figure_table,
+    out,
+    print_json,
+    print_table,
+    reading_books,
+    settings_from,
+    writable_books,
+)
+from farebox_collector.courier import shown_secret
+from farebox_collector.destinations import BadDestination, read_url
+from farebox_collector.dialects.text import MAX_TEXT, is_clean
+from farebox_collector.ledger import low_balances, webhooks
+from farebox_collector.ledger.webhooks import MessageState
+from farebox_collector.moments import format_ns
+from farebox_collector.money import AmountError, format_nano, parse_nano
+
+app = typer.Typer(help="Webhooks: where messages go, and what sends one.", no_args_is_help=True)
+
+_HOUR_NS = 3600 * 10**9
+
+
+@app.command("list")
+def list_command(
+    state: Annotated[MessageState | None, typer.Option(help="Only messages in this state.")] = None,
+    limit: Limit = 100,
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Messages and how far they are, newest first."""
+    with reading_books(database_url) as connection:
+        rows = webhooks.messages_of(connection, tenant_id_of(connection, tenant), state or "", limit=limit)
+    if as_json:
+        print_json([_message(row) for row in rows])
+        return
+    table = figure_table("Webhook messages", "created", "message", "endpoint", "type", "state", "tried", "last answer")
+    for row in rows:
+        when, answer = format_ns(row.created_at_ns)[:19], row.last_error or (row.last_status and str(row.last_status))
+        tried = str(row.attempts)
+        table.add_row(when, row.message_id, str(row.endpoint_id), row.type, row.state, tried, answer or "")
+    print_table(table, len(rows), limit)
+
+
+@app.command("retry")
+def retry_command(message_id: str, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
+    """Send a message that was given up once more. While a collector runs on SQLite, use its HTTP API."""
+    with closing(writable_books(database_url)) as database, database.transaction() as connection:
+        count = webhooks.retry(connection, tenant_id_of(connection, tenant), message_id, time.time_ns())
+    if not count:
+        raise Stop(f"there is no message {message_id!r} that has not arrived")
+    out.print(f"{message_id} goes to {count} endpoint{'s' * (count > 1)} as soon as a collector runs.")
+
+
+@app.command("endpoints")
+def endpoints_command(
+    tenant: TenantName = "default", database_url: DatabaseUrl = None, as_json: AsJson = False
+) -> None:
+    """Where messages go."""
+    with reading_books(database_url) as connection:
+        rows = webhooks.endpoints_of(connection, tenant_id_of(connection, tenant))
+    if as_json:
+        print_json([{"endpoint_id": str(row.id), "url": row.url} for row in rows])
+        return
+    table = figure_table("Webhook endpoints", "endpoint", "URL", "since")
+    for row in rows:
+        table.add_row(str(row.id), row.url, format_ns(row.created_at_ns)[:19])
+    out.print(table)
+
+
+@app.command("add")
+def add_command(
+    url: Annotated[str, typer.Argument(help="An https URL on the open internet.")],
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Let messages go to a URL, and print the secret that signs them: the only time that it is shown."""
+    settings = settings_from(database_url=database_url)
+    try:
+        read_url(url, settings.webhook_private_hosts)
+    except BadDestination as error:
+        raise Stop(f"{url}: {error}") from None
+    with closing(writable_books(database_url)) as database, database.transaction() as connection:
+        try:
+            tenant_id = tenant_id_of(connection, tenant)
+            endpoint_id, secret = webhooks.add_endpoint(connection, tenant_id, url, time.time_ns())
+        except webhooks.TooManyEndpoints as error:
+            raise Stop(str(error)) from None
+    out.print(f"Endpoint {endpoint_id} is signed for with", shown_secret(secret), soft_wrap=True)
+
+
+@app.command("rotate")
+def rotate_command(
+    endpoint_id: int,
+    overlap_hours: Annotated[int, typer.Option(min=0, max=24 * 90, help="How long the old secret signs too.")] = 24,
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Give an endpoint a new secret, and print it; the old one signs as well until the overlap is over."""
+    with closing(writable_books(database_url)) as database, database.transaction() as connection:
+        tenant_id = tenant_id_of(connection, tenant)
+        overlap_ns = overlap_hours * _HOUR_NS
+        secret = webhooks.rotate_secret(connection, tenant_id, endpoint_id, time.time_ns(), overlap_ns)
+    if secret is None:
+        raise Stop(f"there is no endpoint {endpoint_id}")
+    out.print(f"Endpoint {endpoint_id} is signed for with", shown_secret(secret), soft_wrap=True)
+
+
+@app.command("remove")
+def remove_command(endpoint_id: int, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
+    """Send nothing to an endpoint any more."""
+    with closing(writable_books(database_url)) as database, database.transaction() as connection:
+        tenant_id = tenant_id_of(connection, tenant)
+        if not webhooks.remove_endpoint(connection, tenant_id, endpoint_id, time.time_ns()):
+            raise Stop(f"there is no endpoint {endpoint_id}")
+    out.print(f"Nothing goes to endpoint {endpoint_id} any more.")
+
+
+@app.command("thresholds")
+def thresholds_command(
+    tenant: TenantName = "default", database_url: DatabaseUrl = None, as_json: AsJson = False
+) -> None:
+    """Below which balances a message is sent."""
+    with reading_books(database_url) as connection:
+        rows = low_balances.thresholds_in_force(connection, tenant_id_of(connection, tenant))
+    shown = [(row, [format_nano(bound) for bound in low_balances.bounds_of(row)]) for row in rows]
+    if as_json:
+        print_json([{"wallet": row.wallet, "below_credits": bounds} for row, bounds in shown])
+        return
+    table = figure_table("Low balances", "wallet", "below", "since", "author", "reason")
+    for row, bounds in shown:
+        table.add_row(row.wallet, ", ".join(bounds), format_ns(row.recorded_at_ns)[:19], row.author, row.reason)
+    out.print(table)
+
+
+@app.command("warn")
+def warn_command(
+    wallet: Annotated[str, typer.Argument(help="Wallet; * is each without thresholds of its own.")],
+    below: Annotated[list[str] | None, typer.Option(help="Credits; may be given several times. None ends it.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept with it.")] = "",
+    author: Annotated[str, typer.Option(help="Who sets it; kept with it.")] = "cli",
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Send a message from now on when a wallet's balance falls below a threshold."""
+    if not wallet or not is_clean(wallet):
+        raise Stop(f"a wallet's name has 1 to {MAX_TEXT} printable characters")
+    try:
+        bounds = [parse_nano(text) for text in below or ()]
+        with closing(writable_books(database_url)) as database, database.transaction() as connection:
+            low_balances.set_thresholds(
+                connection, tenant_id_of(connection, tenant), wallet, bounds, author, reason, time.time_ns()
+            )
+    except (AmountError, low_balances.BadThreshold) as error:
+        raise Stop(str(error)) from None
+    said = ", ".join(format_nano(bound) for bound in sorted(bounds, reverse=True))
+    out.print(f"{wallet}: told below {said} credits." if said else f"{wallet}: not told any more.")
+
+
+def _message(row: Any) -> dict[str, Any]:
+    return {
+        "message_id": row.message_id,
+        "endpoint_id": str(row.endpoint_id),
+        "type": row.type,
+        "state": row.state,
+        "attempts": row.attempts,
+        "last_status": row.last_status,
+        "last_error": row.last_error,
+        "body": row.body,
+        "created_at": format_ns(row.created_at_ns),
+    }

@@ -1,0 +1,97 @@
+"""Where a webhook may go: to public addresses over TLS, and to hosts that the operator named, in any way.
+
+A URL comes from a tenant, and our network is not the tenant's: without this it could make a collector call databases,
+metadata services and consoles that nobody else reaches. So names are resolved here, every address is looked at, and the
+connection goes to the very address that was looked at.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from typing import NamedTuple
+
+import httpx2
+
+MAX_URL = 2_000
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_PORTS = {"https": 443, "http": 80}
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class BadDestination(Exception):
+    """A webhook cannot go there; the message says why."""
+
+
+class Destination(NamedTuple):
+    """A URL, and the address that it stands for now."""
+
+    url: httpx2.URL
+    address: str
+
+    @property
+    def host_header(self) -> str:
+        """The Host that the server is to be asked for."""
+        return self.url.netloc.decode("ascii")
+
+    @property
+    def direct_url(self) -> httpx2.URL:
+        """The same with the address in place of the name."""
+        return self.url.copy_with(host=self.address)
+
+
+def read_url(text: str, private_hosts: tuple[str, ...]) -> httpx2.URL:
+    """A URL that a webhook may be given. Raises BadDestination."""
+    if len(text) > MAX_URL or not text.isascii() or not text.isprintable():
+        raise BadDestination(f"a URL has at most {MAX_URL} printable ASCII characters")
+    try:
+        url = httpx2.URL(text)
+    except httpx2.InvalidURL as error:
+        raise BadDestination(f"not a URL: {error}") from None
+    if url.scheme not in _PORTS or not url.host:
+        raise BadDestination("a webhook goes to an https URL")
+    if url.userinfo or url.fragment:
+        raise BadDestination("a webhook's URL has neither a user nor a fragment")
+    if url.host.lower() not in private_hosts:
+        if url.scheme != "https":
+            raise BadDestination("a webhook goes to an https URL, but for the hosts of FAREBOX_WEBHOOK_PRIVATE_HOSTS")
+        _check_if_address(url.host)
+    return url
+
+
+async def resolve(text: str, private_hosts: tuple[str, ...]) -> Destination:
+    """The address to call. Raises BadDestination for a name that stands for any address that is not public."""
+    url = read_url(text, private_hosts)
+    port = url.port or _PORTS[url.scheme]
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        raise BadDestination("the host's name cannot be resolved") from None
+    addresses = [str(entry[4][0]) for entry in found]
+    if url.host.lower() not in private_hosts:
+        for address in addresses:
+            if not is_public(ipaddress.ip_address(address.partition("%")[0])):
+                raise BadDestination("the host's name stands for an address that is not public")
+    return Destination(url, addresses[0])
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is one of the open internet, also where it wraps another."""
+    if isinstance(address, ipaddress.IPv6Address):
+        wrapped = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+        if address in _NAT64:
+            wrapped.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if any(inner is not None and not is_public(inner) for inner in wrapped):
+            return False
+        if address.ipv4_mapped is not None:
+            return True
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def _check_if_address(host: str) -> None:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return
+    if not is_public(address):
+        raise BadDestination("that address is not public")
