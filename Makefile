@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test bench bench-prices bench-replay bench-audit bench-wallets bench-sdk torture observe preview backtest dashboards lint types docs record-dialects format lock clean
+.PHONY: help demo test bench bench-peers bench-prices bench-replay bench-audit bench-wallets bench-sdk torture observe preview backtest dashboards lint types docs record-dialects format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
@@ -18,6 +18,7 @@ help:
 	@echo "make backtest     run the alert rules over sixty days of known incidents: some ten minutes"
 	@echo "make dashboards   write the dashboards' JSON from their code"
 	@echo "make bench        throughput beside the floor, latency, memory, large books: some five minutes"
+	@echo "make bench-peers  the same beside Phoenix and MLflow, which it installs (needs the network): some fifteen minutes"
 	@echo "make bench-prices time and memory of the price book"
 	@echo "make bench-replay time and memory of pricing history anew"
 	@echo "make bench-wallets  how long a hold takes on PostgreSQL, 50 clients of one wallet"
@@ -35,6 +36,10 @@ test: lint types $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(VENV_PYTHON) benchmarks/bench.py $(ARGS)
+
+bench-peers: $(INSTALLED)
+	$(VENV_PYTHON) -m pip install --quiet uv
+	$(VENV_PYTHON) benchmarks/peers.py $(ARGS)
 
 bench-prices: $(INSTALLED)
 	$(VENV_PYTHON) benchmarks/prices.py $(ARGS)

@@ -24,6 +24,8 @@ from bodies import Shape, body, owed, prepare
 
 HTTP, GRPC = "http", "grpc"
 EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+IN_FLIGHT = 8
+"""Requests that a client keeps open at a time."""
 _TIMEOUT_S = 120.0
 _GIVE_UP_S = 60.0
 _WAIT_S = 0.05
@@ -41,9 +43,11 @@ class Load(NamedTuple):
     seconds: float = math.inf
     bodies: int | None = None
     """When to end: after so much time, or so many bodies, whichever is first."""
-    in_flight: int = 8
+    in_flight: int = IN_FLIGHT
     spans_a_second: float | None = None
     """A steady rate; as fast as possible without."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """What a server wants to be told over HTTP beside the body."""
     began_ns: int | None = None
     step_ns: int = 0
     """Where it is history: when the calls of the first body of all began, and how much later those of each next one."""
@@ -137,7 +141,8 @@ class _Sender:
         """Connect, send everything, and sum up."""
         load = self._load
         connections = [
-            connect(load.transport, load.endpoints[index % len(load.endpoints)]) for index in range(load.in_flight)
+            connect(load.transport, load.endpoints[index % len(load.endpoints)], load.headers)
+            for index in range(load.in_flight)
         ]
         threads = [threading.Thread(target=self._work, args=(connection,)) for connection in connections]
         cpu_s = _own_cpu_s()
@@ -188,21 +193,20 @@ class _Sender:
             time.sleep(_WAIT_S)
 
 
-def connect(transport: str, endpoint: str) -> _Connection:
+def connect(transport: str, endpoint: str, headers: Sequence[tuple[str, str]] = ()) -> _Connection:
     """A connection of its own."""
-    return _Http(endpoint) if transport == HTTP else _Grpc(endpoint)
+    return _Http(endpoint, headers) if transport == HTTP else _Grpc(endpoint)
 
 
 class _Http:
     """OTLP/HTTP over a bare socket: what a client spends here, the server cannot have."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, headers: Sequence[tuple[str, str]]) -> None:
         host, port = endpoint.rsplit(":", 1)
         self._socket = socket.create_connection((host, int(port)), _TIMEOUT_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._head = (
-            f"POST /v1/traces HTTP/1.1\r\nHost: {endpoint}\r\nContent-Type: application/x-protobuf\r\nContent-Length: "
-        ).encode()
+        lines = [f"{name}: {value}\r\n" for name, value in (("Content-Type", "application/x-protobuf"), *headers)]
+        self._head = f"POST /v1/traces HTTP/1.1\r\nHost: {endpoint}\r\n{''.join(lines)}Content-Length: ".encode()
 
     def send(self, request: bytes) -> str:
         self._socket.sendall(b"%b%d\r\n\r\n%b" % (self._head, len(request), request))
@@ -271,7 +275,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32, help="another seed, other spans")
     parser.add_argument("--wallets", type=int, default=Shape().wallets)
     parser.add_argument("--spans", type=int, default=Shape().spans, help="of a request")
-    parser.add_argument("--in-flight", type=int, default=8)
+    parser.add_argument("--in-flight", type=int, default=IN_FLIGHT)
     parser.add_argument("--rate", type=float, help="spans a second; as fast as possible without")
     options = parser.parse_args()
     shape = Shape(seed=options.seed, spans=options.spans, wallets=options.wallets)

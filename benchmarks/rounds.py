@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from bodies import Shape, owed
-from load import Generator, Load, Sent
+from load import IN_FLIGHT, Generator, Load, Sent
 from systems import Farebox, Server, usage
 
 
@@ -31,7 +31,12 @@ class Subject:
         """All bodies below this number were acknowledged, and no others were sent."""
 
     def load(
-        self, transport: str, seconds: float, rate: float | None = None, in_flight: int = 8, servers: int | None = None
+        self,
+        transport: str,
+        seconds: float,
+        rate: float | None = None,
+        in_flight: int = IN_FLIGHT,
+        servers: int | None = None,
     ) -> Load:
         """A load of bodies that it has not seen, for all of its servers or the first few."""
         return Load(
