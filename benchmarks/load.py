@@ -27,7 +27,7 @@ EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 IN_FLIGHT = 8
 """Requests that a client keeps open at a time."""
 _TIMEOUT_S = 120.0
-_GIVE_UP_S = 60.0
+_GIVE_UP_S = 300.0
 _WAIT_S = 0.05
 
 
@@ -87,7 +87,7 @@ class Sent(NamedTuple):
 
 
 class NotTaken(RuntimeError):
-    """A server refused a request for good, or for too long."""
+    """A server refused a request for too long."""
 
 
 class _Connection(Protocol):
@@ -203,12 +203,26 @@ class _Http:
 
     def __init__(self, endpoint: str, headers: Sequence[tuple[str, str]]) -> None:
         host, port = endpoint.rsplit(":", 1)
-        self._socket = socket.create_connection((host, int(port)), _TIMEOUT_S)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._address = host, int(port)
         lines = [f"{name}: {value}\r\n" for name, value in (("Content-Type", "application/x-protobuf"), *headers)]
         self._head = f"POST /v1/traces HTTP/1.1\r\nHost: {endpoint}\r\n{''.join(lines)}Content-Length: ".encode()
+        self._socket = self._connected()
+
+    def _connected(self) -> socket.socket:
+        connected = socket.create_connection(self._address, _TIMEOUT_S)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connected
 
     def send(self, request: bytes) -> str:
+        try:
+            return self._send(request)
+        except OSError as error:
+            # It may have been taken all the same; sending it again must change nothing.
+            self._socket.close()
+            self._socket = self._connected()
+            return type(error).__name__
+
+    def _send(self, request: bytes) -> str:
         self._socket.sendall(b"%b%d\r\n\r\n%b" % (self._head, len(request), request))
         answer = b""
         while (end := answer.find(b"\r\n\r\n")) < 0:
@@ -224,7 +238,7 @@ class _Http:
     def _receive(self) -> bytes:
         data = self._socket.recv(65536)
         if not data:
-            raise NotTaken("the server closed the connection")
+            raise ConnectionResetError("the server closed the connection")
         return data
 
     def close(self) -> None:
