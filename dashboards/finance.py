@@ -314,6 +314,14 @@ def _plan(sheet: Sheet) -> None:
         steps=((None, GREEN), (0.8, YELLOW), (1.0, RED)),
         width=12,
     )
+    moved = ("cause", "direction")
+    sheet.bars(
+        "What was corrected, and why?",
+        "By how much corrections moved the cost of calls over the time shown: up, down, and for which cause.",
+        "currencyUSD",
+        Query(over_range("farebox_corrected_cost_usd_total", moved, moved), "{{cause}} {{direction}}", instant=True),
+        width=6,
+    )
     whole = "max by ({}) ({}{{{}}})"
     labels = ", ".join(SPENT)
     sheet.stat(

@@ -75,6 +75,11 @@ def test_each_check_finds_what_it_is_for(books: Database, check: str) -> None:
         ("DELETE FROM usage_totals WHERE verdict = 'charged'", "totals"),
         ("DELETE FROM usage_records WHERE verdict = 'unpriced'", "totals"),
         ("DELETE FROM card_totals", "totals"),
+        (
+            "INSERT INTO correction_totals (tenant_id, cause, corrections, cost_up_nanousd, cost_down_nanousd,"
+            " charge_up_nanocredits, charge_down_nanocredits) VALUES (1, 'replay', 1, 0, 5, 0, 0)",
+            "totals",
+        ),
         ("DELETE FROM usage_days", "days"),
         ("DELETE FROM wallet_days", "wallet days"),
         ("DELETE FROM money_days", "money days"),

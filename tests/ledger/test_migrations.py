@@ -4,6 +4,7 @@ import pytest
 from alembic import command
 from calls import START_NS, call
 from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.correction_totals import SUMS
 from farebox_collector.ledger.corrections import Cause, Correction, correct, cover
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.entries import Entry
@@ -73,8 +74,14 @@ def test_what_was_used_under_each_price_is_made_from_records_and_corrections(dat
         correct(connection, 1, Cause.REPLAY, [Correction(charged[5], dearer)], START_NS, TotalLabels())
         kept = connection.execute(totals).all()
         assert [row.reversed for row in kept] == [0, 1, 0, 0], "model m at two prices, one of them taken back; n"
+        corrected = connection.execute(text(f"SELECT cause, {', '.join(SUMS)} FROM correction_totals ORDER BY 1")).all()
+        given_back = sum(one.call.cost_nanousd or 0 for one in charged[:4])
+        dearer_by = 777 - (charged[5].call.cost_nanousd or 0)
+        assert corrected == [("replay", 1, dearer_by, 0, 0, 0), ("twin", 4, 0, given_back, 0, 3 * given_back)]
         command.downgrade(alembic_config(connection), "0016")
     with database.transaction() as connection:
         command.upgrade(alembic_config(connection), "head")
         assert connection.execute(totals).all() == kept
+        again = connection.execute(text(f"SELECT cause, {', '.join(SUMS)} FROM correction_totals ORDER BY 1")).all()
+        assert again == corrected
         assert list(audit(connection)) == []

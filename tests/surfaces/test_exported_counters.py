@@ -35,11 +35,17 @@ NAMES = (
     "farebox_reversed_credits_total",
     "farebox_token_cost_usd_total",
     "farebox_priced_tokens_total",
+    "farebox_corrections_total",
+    "farebox_corrected_cost_usd_total",
+    "farebox_corrected_credits_total",
 )
 LABELS_OF = {
     "farebox_tokens_total": (*LABELS, "kind"),
     "farebox_token_cost_usd_total": PRICED,
     "farebox_priced_tokens_total": PRICED,
+    "farebox_corrections_total": ("cause",),
+    "farebox_corrected_cost_usd_total": ("cause", "direction"),
+    "farebox_corrected_credits_total": ("cause", "direction"),
 }
 
 Series = dict[str, dict[tuple[str, ...], float]]
@@ -133,6 +139,11 @@ def in_the_books(connection: Connection) -> Series:
     corrections: defaultdict[int, list[Any]] = defaultdict(list)
     for row in connection.execute(text("SELECT * FROM corrections ORDER BY number")):
         corrections[row.usage_record_id].append(row)
+        booked["farebox_corrections_total"][row.cause,] += 1
+        for name, column in (("cost_usd", "cost_nanousd"), ("credits", "charge_nanocredits")):
+            moved = (getattr(row, f"{column}_after") or 0) - (getattr(row, f"{column}_before") or 0)
+            direction = "up" if moved > 0 else "down"
+            booked[f"farebox_corrected_{name}_total"][row.cause, direction] += abs(moved)
 
     def book(record: Any, outcome: tuple[Any, ...], *, back: bool) -> None:
         verdict, provider, model, cost, charge, version_ids = outcome

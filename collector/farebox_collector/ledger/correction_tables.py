@@ -35,6 +35,19 @@ corrections = table(
 Index("ix_corrections_transaction_id", corrections.c.transaction_id)
 Index("ix_corrections_recorded_at_ns", corrections.c.tenant_id, corrections.c.recorded_at_ns)
 
+correction_totals = table(
+    "correction_totals",
+    identity(),
+    number("tenant_id"),
+    words("cause"),
+    number("corrections"),
+    number("cost_up_nanousd"),
+    number("cost_down_nanousd"),
+    number("charge_up_nanocredits"),
+    number("charge_down_nanocredits"),
+    UniqueConstraint("tenant_id", "cause"),
+)
+
 # How far something that goes through the books bit by bit has come.
 watermarks = table("watermarks", identity(), words("name"), number("value"), UniqueConstraint("name"))
 

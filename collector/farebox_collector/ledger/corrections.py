@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from farebox_collector.ledger.actions import Move, SettleActions, action_of, foresee_actions, settle_actions
 from farebox_collector.ledger.correction_tables import audits, corrections
+from farebox_collector.ledger.correction_totals import count_corrections
 from farebox_collector.ledger.entries import COVERED_REASON, Entry
 from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
 from farebox_collector.ledger.legs import Charge, legs_of
@@ -91,6 +92,8 @@ def correct(
     booked = [(_call_after(c), c.after.verdict) for c in pending]
     add_to_totals(connection, tenant_id, taken_back, labels, reversed=True)
     add_to_totals(connection, tenant_id, booked, labels, reversed=False)
+    pairs = zip(taken_back, booked, strict=True)
+    count_corrections(connection, tenant_id, cause, [_change(before, after) for (before, _), (after, _) in pairs])
     return pending
 
 
@@ -201,6 +204,14 @@ def _difference(correction: Correction) -> list[Charge]:
     if correction.after.charged:
         charges.append(charge_of(correction.after.call))
     return charges
+
+
+def _change(before: PricedUsage, after: PricedUsage) -> tuple[int, int]:
+    """How a correction changes the cost and the charge of a record."""
+    return (
+        (after.cost_nanousd or 0) - (before.cost_nanousd or 0),
+        (after.charge_nanocredits or 0) - (before.charge_nanocredits or 0),
+    )
 
 
 def charge_of(call: PricedUsage) -> Charge:

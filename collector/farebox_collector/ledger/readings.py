@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Select, and_, case, cast, func, or_, select, tuple_
 
 from farebox_collector.ledger.control_tables import credit_totals, incidents, service_totals
+from farebox_collector.ledger.correction_tables import correction_totals
+from farebox_collector.ledger.correction_totals import SUMS as CORRECTION_SUMS
 from farebox_collector.ledger.day_tables import wallet_days
 from farebox_collector.ledger.days import DAY_NS, day_of
 from farebox_collector.ledger.journal import WALLET
@@ -52,6 +54,13 @@ def credits_in(connection: Connection) -> dict[str, int]:
     table = credit_totals.c
     found = connection.execute(select(table.source, func.sum(table.amount_nanocredits)).group_by(table.source))
     return {source: int(amount) for source, amount in found}
+
+
+def correction_rows(connection: Connection) -> Sequence[Row[Any]]:
+    """How much was corrected for each cause, by all tenants: the cause, and the figures of `correction_totals`."""
+    sums = [func.sum(correction_totals.c[name]).label(name) for name in CORRECTION_SUMS]
+    table = correction_totals.c
+    return connection.execute(select(table.cause, *sums).group_by(table.cause)).all()
 
 
 def incidents_by_severity(connection: Connection) -> dict[str, int]:

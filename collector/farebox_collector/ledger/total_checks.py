@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from sqlalchemy import Connection, func, select, text
 
+from farebox_collector.ledger.correction_totals import SUMS
 from farebox_collector.ledger.intake import ACCEPTED
 from farebox_collector.ledger.mismatches import Mismatch
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_records
@@ -32,6 +33,18 @@ _CARDS = text(
     + ", ".join(f"sum((1 - 2 * reversed) * {name})" for name in _CARD_FIGURES)
     + " FROM card_totals GROUP BY tenant_id"
 )
+_COST = "(coalesce(cost_nanousd_after, 0) - coalesce(cost_nanousd_before, 0))"
+_CHARGE = "(coalesce(charge_nanocredits_after, 0) - coalesce(charge_nanocredits_before, 0))"
+_CORRECTIONS = text(
+    "SELECT tenant_id, cause, count(*), "
+    + ", ".join(
+        f"sum(CASE WHEN {sign}{change} > 0 THEN {sign}{change} ELSE 0 END)"
+        for change in (_COST, _CHARGE)
+        for sign in ("", "-")
+    )
+    + " FROM corrections GROUP BY tenant_id, cause"
+)
+_CORRECTION_TOTALS = text(f"SELECT tenant_id, cause, {', '.join(SUMS)} FROM correction_totals")
 _INTAKE = text("SELECT tenant_id, outcome, spans FROM intake_totals")
 
 
@@ -57,6 +70,7 @@ def compare_totals(connection: Connection, progress: Callable[[int], None]) -> I
         found = totals.get(key, [0] * len(_FIGURES))
         yield from _off(f"tenant {key[0]}, {key[1]}", _FIGURES, records[key], found)
     yield from _compare_cards(connection, records)
+    yield from _compare_corrections(connection)
 
 
 def _compare_cards(connection: Connection, records: Mapping[tuple[int, str], list[int]]) -> Iterator[Mismatch]:
@@ -69,6 +83,18 @@ def _compare_cards(connection: Connection, records: Mapping[tuple[int, str], lis
         expected = [figures[name] for name in _CARD_FIGURES]
         found = cards.get(tenant_id, [0] * len(_CARD_FIGURES))
         yield from _off(f"tenant {tenant_id}, by price", _CARD_FIGURES, expected, found)
+
+
+def _compare_corrections(connection: Connection) -> Iterator[Mismatch]:
+    """How much was corrected for each cause, against the corrections themselves."""
+    expected, found = (
+        {(row[0], row[1]): [int(figure) for figure in row[2:]] for row in connection.execute(statement)}
+        for statement in (_CORRECTIONS, _CORRECTION_TOTALS)
+    )
+    nothing = [0] * len(SUMS)
+    for key in sorted({*expected, *found}):
+        own = f"tenant {key[0]}, corrected for {key[1]}"
+        yield from _off(own, SUMS, expected.get(key, nothing), found.get(key, nothing))
 
 
 def _off(what: str, names: Sequence[str], expected: Sequence[int], found: Sequence[int]) -> Iterator[Mismatch]:

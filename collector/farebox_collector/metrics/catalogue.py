@@ -71,6 +71,24 @@ REVERSED_CHARGE = Metric(
     _SPENT,
     "Credits that corrections gave back. What holds is `farebox_charged_credits_total` less this.",
 )
+CORRECTIONS = Metric(
+    "farebox_corrections_total",
+    Kind.COUNTER,
+    ("cause",),
+    "Usage records that were corrected, by cause: `replay`, `late_price`, `twin`, `agent`.",
+)
+CORRECTED_COST = Metric(
+    "farebox_corrected_cost_usd_total",
+    Kind.COUNTER,
+    ("cause", "direction"),
+    "By how much corrections moved the cost of records, `up` and `down` apart, in US dollars.",
+)
+CORRECTED_CHARGE = Metric(
+    "farebox_corrected_credits_total",
+    Kind.COUNTER,
+    ("cause", "direction"),
+    "By how many credits corrections moved what wallets were charged, `up` and `down` apart.",
+)
 RECORDS = Metric(
     "farebox_usage_records_total", Kind.COUNTER, ("verdict",), "Usage records that were booked, by verdict."
 )
@@ -232,6 +250,9 @@ CATALOGUE: tuple[Metric, ...] = (
     REVERSED_REQUESTS,
     REVERSED_COST,
     REVERSED_CHARGE,
+    CORRECTIONS,
+    CORRECTED_COST,
+    CORRECTED_CHARGE,
     RECORDS,
     UNSETTLED,
     UNATTRIBUTED,

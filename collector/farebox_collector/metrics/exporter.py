@@ -13,7 +13,7 @@ from farebox_collector.ledger import auto_topups, dead_letters, readings, statem
 from farebox_collector.ledger.audit_log import SCOPES, last_audit
 from farebox_collector.ledger.budgets import budgets_in_force
 from farebox_collector.ledger.control_tables import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
-from farebox_collector.ledger.corrections import are_frozen
+from farebox_collector.ledger.corrections import Cause, are_frozen
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import book_edition
 from farebox_collector.ledger.rules import rules_edition
@@ -119,6 +119,7 @@ class LedgerCollector(Collector):
         yield family(catalogue.UNATTRIBUTED, {(): float(unattributed)})
         yield family(catalogue.DEAD_LETTERS, {(): float(dead_letters.count(connection))})
         yield from _audits(connection)
+        yield from _corrections(connection)
         messages = dict.fromkeys(MessageState, 0) | messages_by_state(connection)
         yield family(catalogue.WEBHOOK_MESSAGES, {(state,): float(n) for state, n in messages.items()})
         incidents = dict.fromkeys(_SEVERITIES, 0) | readings.incidents_by_severity(connection)
@@ -141,6 +142,23 @@ def _audits(connection: Connection) -> Iterator[Family]:
     ended = {(scope,): audited.ended_at_ns / 1e9 for scope, audited in last.items()}
     yield family(catalogue.AUDIT_TIMESTAMP, ended)
     yield family(catalogue.CORRECTIONS_FROZEN, {(): float(are_frozen(connection))})
+
+
+def _corrections(connection: Connection) -> Iterator[Family]:
+    """What was corrected and why; a cause that has not come up yet is there at 0."""
+    rows = {row.cause: row for row in readings.correction_rows(connection)}
+    counts = {(cause.value,): float(rows[cause].corrections) if cause in rows else 0.0 for cause in Cause}
+    yield family(catalogue.CORRECTIONS, counts)
+    for metric, name, unit in (
+        (catalogue.CORRECTED_COST, "cost", "nanousd"),
+        (catalogue.CORRECTED_CHARGE, "charge", "nanocredits"),
+    ):
+        moved = {
+            (cause.value, direction): getattr(rows[cause], f"{name}_{direction}_{unit}") if cause in rows else 0
+            for cause in Cause
+            for direction in ("up", "down")
+        }
+        yield family(metric, {labels: int(amount) / NANO for labels, amount in moved.items()})
 
 
 def _spending(rows: Sequence[Any]) -> Iterator[Family]:
