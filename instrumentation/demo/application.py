@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import signal
 import threading
@@ -20,6 +21,7 @@ import anthropic
 import farebox
 import httpx
 import openai
+from newcomer import first_visit
 from opentelemetry import trace
 
 WALLETS = ["ada", "grace", "linus", "acme-team"]
@@ -102,6 +104,13 @@ class Product:
                 response.raise_for_status()
         return self.chat_reply(f"Sum up: {goal}")
 
+    def research(self) -> None:
+        """One plain call, for a customer who is new."""
+        self.calls += 1
+        body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "What do our competitors charge?"}]}
+        steering = {"x-usage": "input=1200,output=400"}
+        self.http.post("/chat/completions", json=body, headers=steering).raise_for_status()
+
     def steering(self, cached: float = 0.0, output: bool = True) -> dict[str, str]:
         """Headers that only the bundled model server reads: this call's usage, and now and then an error."""
         self.calls += 1
@@ -122,6 +131,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, help="end with the action that makes this call; 40 by default")
     parser.add_argument("--seconds", type=float, help="end after so many seconds")
     parser.add_argument("--rate", type=float, help="calls a second at most; unlimited by default")
+    parser.add_argument("--newcomer", help="begin with a wallet without credits, and top it up")
     parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same calls")
     arguments = parser.parse_args()
     model_url = arguments.model_url.rstrip("/")
@@ -134,6 +144,10 @@ def main() -> None:
         signal.signal(number, lambda *_: stopping.set())
     calls_max = arguments.calls or (None if arguments.seconds else 40)
     product, errors, started = Product(model_url, arguments.seed), 0, time.monotonic()
+
+    if arguments.newcomer:
+        api_url = os.environ.get("FAREBOX_API_URL", "http://127.0.0.1:8080")
+        first_visit(arguments.newcomer, api_url, product.research, lambda step: print(json.dumps(step), flush=True))
 
     while not stopping.is_set():
         if calls_max is not None and product.calls >= calls_max:

@@ -37,6 +37,11 @@ class Books:
             headers={"Idempotency-Key": key},
         ).raise_for_status()
 
+    def sell(self, pack: str, credits: str, price_usd: str) -> None:
+        """Sell credits for a price."""
+        body = {"credits": credits, "price": {"value": price_usd}, "author": "demo"}
+        self._api.put(f"/v1/packs/{pack}", json=body).raise_for_status()
+
     def wallets(self) -> list[dict[str, Any]]:
         """All wallets, by name."""
         return list(self._pages("/v1/wallets"))

@@ -1,7 +1,8 @@
 """The main job, live: starts a collector, a model server and an example application, and shows the money move.
 
-`make demo` runs until Ctrl-C; `make demo ONCE=1` makes a fixed number of calls, checks that what was debited equals
-what the receipts say, and ends with status 0 if it does. The books stay under `.farebox/`.
+It begins with a customer without credits, whose action is refused before it costs anything, and who tops up at the
+checkout of a double of Stripe. `make demo` runs until Ctrl-C; `make demo ONCE=1` makes a fixed number of calls, checks
+that what was debited equals what the receipts say, and ends with status 0 if it does. The books stay under `.farebox/`.
 
 A collector that dies is started again: kill it with -9 and see that nothing is lost and nothing charged twice.
 """
@@ -18,6 +19,7 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from books import Books, find_errors
@@ -33,6 +35,7 @@ ONCE_CALLS = 200
 LIVE_CALLS_PER_S = 8
 DEPOSITS = {"ada": "2", "grace": "1.5", "linus": "1", "acme-team": "5"}
 MULTIPLIER = "1.4"
+PACK, STARTER = "starter", ("5", "5.00")
 
 console = Console()
 
@@ -54,9 +57,13 @@ def main() -> int:
 
 
 def _run(database_url: str, once: bool) -> int:
-    _charge_more_than_cost(database_url)
     with ExitStack() as stack:
-        collector = stack.enter_context(Process("collector", _serve(database_url, _ports(once))))
+        # It starts while the charge rule is set.
+        double = stack.enter_context(Process("stripe-double", [*FAREBOX, "stripe-double", "--address", "127.0.0.1:0"]))
+        _charge_more_than_cost(database_url)
+        stripe = double.read_line()
+        settings = {**stripe["settings"], "FAREBOX_TOPUP_RETURN_URL": stripe["url"]}
+        collector = stack.enter_context(Process("collector", _serve(database_url, _ports(once)), settings))
         ports = {name: port for name, port in collector.read_line().items() if name in PORTS}
         collector.arguments = _serve(database_url, ports)  # on the same ports, should it have to start again
         model_server = stack.enter_context(Process("model-server", [str(HERE / "model_server.py"), "--port", "0"]))
@@ -64,16 +71,42 @@ def _run(database_url: str, once: bool) -> int:
         books = Books(f"http://127.0.0.1:{ports['api']}", f"http://127.0.0.1:{ports['metrics']}/metrics")
         for wallet, credits in DEPOSITS.items():
             books.deposit(wallet, credits, f"demo-{wallet}-{os.getpid()}-{time.time_ns()}")
+        books.sell(PACK, *STARTER)
+        _send_events(stripe, ports["api"])
+        newcomer = f"newcomer-{time.strftime('%H%M%S')}"
         volume = ["--calls", str(ONCE_CALLS)] if once else ["--seconds", "1e9", "--rate", str(LIVE_CALLS_PER_S)]
         telemetry = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{ports['grpc']}",
             "OTEL_RESOURCE_ATTRIBUTES": "cloud.region=eu-central-1",
+            "FAREBOX_API_URL": f"http://127.0.0.1:{ports['api']}",
         }
-        application = stack.enter_context(
-            Process("application", [str(HERE / "application.py"), "--model-url", model_url, *volume], telemetry)
-        )
+        arguments = [str(HERE / "application.py"), "--model-url", model_url, *volume, "--newcomer", newcomer]
+        application = stack.enter_context(Process("application", arguments, telemetry))
+        _show_first_visit(application, newcomer)
         _show_until_over(books, application, collector, _where(ports, database_url))
         return _check(books, application, database_url) if once else 0
+
+
+def _send_events(stripe: dict[str, Any], api_port: int) -> None:
+    """Let Stripe's double tell the collector what is paid."""
+    endpoint = {"url": f"http://127.0.0.1:{api_port}/v1/webhooks/stripe"}
+    key = {"Authorization": f"Bearer {stripe['settings']['FAREBOX_STRIPE_API_KEY']}"}
+    httpx2.post(f"{stripe['url']}/v1/webhook_endpoints", data=endpoint, headers=key).raise_for_status()
+
+
+def _show_first_visit(application: Process, wallet: str) -> None:
+    """Show how a customer without credits is refused, tops up, and is served."""
+    words = {
+        "refused": ("agent.run was refused before it cost anything", "yellow"),
+        "paid": ("topped up at the checkout of Stripe's double", "cyan"),
+        "done": ("agent.run went through", "green"),
+    }
+    while True:
+        told = application.read_line()
+        what, style = words[told["step"]]
+        console.print(f"{wallet}: {what}: {told['detail']}", style=style, markup=False, highlight=False)
+        if told["step"] == "done":
+            return
 
 
 def _charge_more_than_cost(database_url: str) -> None:
@@ -139,6 +172,7 @@ def _where(ports: dict[str, int], database_url: str) -> str:
     return (
         f"API and its documentation  http://127.0.0.1:{ports['api']}/docs\n"
         f"One wallet                 http://127.0.0.1:{ports['api']}/v1/wallets/ada\n"
+        f"Top it up (by a test card)  http://127.0.0.1:{ports['api']}/v1/wallets/ada/topup?pack={PACK}\n"
         f"Metrics                    http://127.0.0.1:{ports['metrics']}/metrics\n"
         f"Logs                       {LOGS}/collector.log\n"
         f"The audit                  .venv/bin/farebox audit --database-url {database_url}\n"

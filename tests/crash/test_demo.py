@@ -29,6 +29,8 @@ def test_the_demo_adds_up(tmp_path: Path, kill: bool) -> None:
         os.kill(_collector_with_records(demo, tmp_path / ".farebox/once.db"), signal.SIGKILL)
     output, _ = demo.communicate(timeout=180)
     assert demo.returncode == 0, output
+    steps = [output.index(words) for words in ("was refused before it cost", "topped up at", "agent.run went through")]
+    assert steps == sorted(steps)
     assert "what was debited equals what the receipts say" in output
     assert ("starting it again" in output) is kill
 

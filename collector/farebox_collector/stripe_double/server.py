@@ -55,6 +55,7 @@ class Double:
             self._route("/double/refunds/{id}/fail", lambda _, ids: account.fail_refund(ids["id"])),
             self._route("/v1/events", lambda form, _: self._page(self.account.events[::-1], form), "GET"),
             Route("/double/events/{id}/send", self._send_again, methods=["POST"]),
+            Route("/", self._back, methods=["GET"]),
             Route("/pay/{id}", self._show, methods=["GET"]),
             Route("/pay/{id}", self._pay, methods=["POST"]),
         ]
@@ -126,6 +127,9 @@ class Double:
         for event in found:
             await self.delivery.send(event)
         return JSONResponse({"sent": len(found)}, 200 if found else 404)
+
+    async def _back(self, _request: Request) -> Response:
+        return HTMLResponse("<!doctype html><title>Paid</title><p>Back from the checkout of Stripe's double.</p>")
 
     async def _show(self, request: Request) -> Response:
         return self._checkout_page(request.path_params["id"])
