@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test bench bench-peers bench-prices bench-replay bench-audit bench-wallets bench-sdk torture observe preview backtest dashboards lint types docs record-dialects format lock clean
+.PHONY: help demo test bench bench-peers bench-growth bench-prices bench-replay bench-audit bench-wallets bench-sdk torture observe preview backtest dashboards lint types docs record-dialects format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
@@ -19,6 +19,7 @@ help:
 	@echo "make dashboards   write the dashboards' JSON from their code"
 	@echo "make bench        throughput beside the floor, latency, memory, large books: some five minutes"
 	@echo "make bench-peers  the same beside Phoenix and MLflow, which it installs (needs the network): some fifteen minutes"
+	@echo "make bench-growth what a span costs with more spans, wallets, rules, prices and tags: some ten minutes"
 	@echo "make bench-prices time and memory of the price book"
 	@echo "make bench-replay time and memory of pricing history anew"
 	@echo "make bench-wallets  how long a hold takes on PostgreSQL, 50 clients of one wallet"
@@ -40,6 +41,9 @@ bench: $(INSTALLED)
 bench-peers: $(INSTALLED)
 	$(VENV_PYTHON) -m pip install --quiet uv
 	$(VENV_PYTHON) benchmarks/peers.py $(ARGS)
+
+bench-growth: $(INSTALLED)
+	$(VENV_PYTHON) benchmarks/growth.py $(ARGS)
 
 bench-prices: $(INSTALLED)
 	$(VENV_PYTHON) benchmarks/prices.py $(ARGS)

@@ -51,14 +51,14 @@ def settings() -> dict[str, object]:
     return {"max_span_age_hours": _NEVER_HOURS, "full_audit_hours": _NEVER_HOURS}
 
 
-def fill(generator: Generator, server: Farebox, spans: int, progress: Progress) -> History:
-    """Send thirty days of calls to a collector over blank books."""
+def fill(generator: Generator, server: Farebox, spans: int, progress: Progress, piece: int = _PIECE) -> History:
+    """Send thirty days of calls to a collector over blank books; progress is told after every so many bodies."""
     bodies = max(1, spans // SHAPE.spans)
     step_ns = DAYS * DAY_NS // bodies
     # Not up to now: what comes after it is to be newer.
     history = History(bodies, time.time_ns() - DAYS * DAY_NS)
-    for first in range(0, bodies, _PIECE):
-        count = min(_PIECE, bodies - first)
+    for first in range(0, bodies, piece):
+        count = min(piece, bodies - first)
         load = Load(
             [server.endpoint(HTTP)], HTTP, SHAPE, first=first, bodies=count, began_ns=history.began_ns, step_ns=step_ns
         )
@@ -68,19 +68,33 @@ def fill(generator: Generator, server: Farebox, spans: int, progress: Progress) 
 
 def sqlite_books(generator: Generator, databases: Databases, spans: int, progress: Progress) -> Path:
     """A file with books of so many records: the one of an earlier run, or a new one that is kept for the next."""
-    kept = SCRATCH / f"history-{spans}.db"
+    kept = _kept(spans)
     blank = Path(databases.blank(SQLITE).removeprefix("sqlite:///"))
     if kept.exists() and _edition(kept) == _edition(blank) and _is_recent(kept):
         return kept
-    path = SCRATCH / "unfinished.db"
-    for stale in SCRATCH.glob("unfinished.db*"):
-        stale.unlink()
-    shutil.copyfile(blank, path)
+    path = unfinished(databases)
     with databases.farebox(f"sqlite:///{path}", **settings()) as server:
         fill(generator, server, spans, progress)
         server.stop()
-    path.rename(kept)
-    return kept
+    return keep(path, spans)
+
+
+def unfinished(databases: Databases) -> Path:
+    """A file with blank books, to be filled."""
+    path = SCRATCH / "unfinished.db"
+    for stale in SCRATCH.glob("unfinished.db*"):
+        stale.unlink()
+    shutil.copyfile(databases.blank(SQLITE).removeprefix("sqlite:///"), path)
+    return path
+
+
+def keep(path: Path, spans: int) -> Path:
+    """Keep a file that was filled with so many records for the next time; where it is now."""
+    return path.rename(_kept(spans))
+
+
+def _kept(spans: int) -> Path:
+    return SCRATCH / f"history-{spans}.db"
 
 
 def _edition(path: Path) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from xml.etree import ElementTree
 
 import psycopg
 import pytest
@@ -15,6 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from bodies import INPUT_NANOUSD, OUTPUT_NANOUSD, Shape, body, owed
+from curves import Curve, Point, short, svg
 from figures import Figure, markdown, number, ratio
 from harness import Collector
 from load import GRPC, HTTP, Answered, Load, Sent, send
@@ -77,6 +79,24 @@ def test_goals() -> None:
     assert ratio([1, 100, 3], [6, 5, 1]) == 3 / 5
     assert [number(value) for value in (12_345.6, 0.00012, 3, 0.5678)] == ["12,346", "0.00012", "3", "0.568"]
     assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+
+
+def test_curves_have_a_panel_and_a_dot_for_each_point_and_begin_at_zero() -> None:
+    curves = [Curve("wallets", [Point(1, 10), Point(1_000, 40)]), Curve("a < b", [Point(5, 20)])]
+    root = ElementTree.fromstring(svg(curves, "µs"))
+    namespace = "{http://www.w3.org/2000/svg}"
+    panels = root.findall(f"{namespace}g")
+    dots = [panel.findall(f"{namespace}circle") for panel in panels]
+    words = [[found.text for found in panel.findall(f"{namespace}text")] for panel in panels]
+    assert [len(found) for found in dots] == [2, 1]
+    assert {"wallets", "µs", "0", "40", "1", "1k"} <= set(words[0])
+    assert "a < b" in words[1]
+    # Four times the cost is four times as far from the line of zero, which both panels have at the same place.
+    low, high, other = (float(dot.attrib["cy"]) for dot in (*dots[0], *dots[1]))
+    lines = [float(line.attrib["y1"]) for line in panels[0].findall(f"{namespace}line")]
+    assert (max(lines) - high) / (max(lines) - low) == pytest.approx(4, rel=0.01)
+    assert max(lines) - other == pytest.approx(2 * (max(lines) - low), rel=0.01)
+    assert [short(size) for size in (7, 1_500, 10_000_000)] == ["7", "1.5k", "10M"]
 
 
 def test_windows_count_by_the_moment_of_the_acknowledgement() -> None:
