@@ -1,50 +1,114 @@
-"""How fast holds are: 50 clients of one hot wallet on PostgreSQL, over HTTP, each at a steady rate.
+"""How fast holds are: 50 clients of one hot wallet on PostgreSQL, over HTTP.
 
-Latency is counted from the moment a request was due, so that a collector that falls behind cannot hide it.
+At a steady rate first: each client asks when its time has come, and latency is counted from that moment, so that a
+collector that falls behind cannot hide it. Then as fast as they are answered. Beside it stands what the disk takes for
+one small write, below which no durable hold can be, and the machine's load.
 """
 
 import argparse
 import asyncio
+import json
+import os
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import httpx2
 from harness import Collector
 from postgres import PostgresServer, find_binaries
 
 CLIENTS = 50
+_WARM_UP = 0.1
 
 
-async def ask(client: httpx2.AsyncClient, number: int, rate: float, until: float, taken: list[float]) -> None:
-    """One client: a hold, and then another, each when it is due."""
-    due = time.perf_counter() + number / CLIENTS / rate
-    place = 0
-    while due < until:
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        body = {"wallet": "hot", "amount_credits": "0.000000001", "action_id": f"{number}-{place}"}
-        answer = await client.post("/v1/holds", json=body, headers={"Idempotency-Key": f"{number}-{place}"})
-        taken.append(time.perf_counter() - due)
-        assert answer.status_code == 201, answer.text
-        due += 1 / rate
-        place += 1
+class Client:
+    """One connection that is kept; as lean as can be, since it shares the machine with what it measures."""
 
+    def __init__(self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._host, self._reader, self._writer = host, reader, writer
 
-async def measure(port_url: str, rate: float, seconds: float) -> list[float]:
-    """Seconds that each hold took."""
-    taken: list[float] = []
-    limits = httpx2.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS)
-    async with httpx2.AsyncClient(base_url=port_url, limits=limits, timeout=30) as client:
-        await client.post(
-            "/v1/wallets/hot/deposits", json={"amount_credits": "1000"}, headers={"Idempotency-Key": "pay"}
+    @classmethod
+    async def connect(cls, host: str) -> "Client":
+        """Open the connection."""
+        name, _, port = host.partition(":")
+        return cls(host, *await asyncio.open_connection(name, int(port)))
+
+    async def post(self, path: str, key: str, body: dict[str, str]) -> None:
+        """Ask, and read the answer; anything but 201 is an error."""
+        content = json.dumps(body).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
+            f"Idempotency-Key: {key}\r\nContent-Length: {len(content)}\r\n\r\n"
         )
-        until = time.perf_counter() + seconds
-        await asyncio.gather(*(ask(client, number, rate, until, taken) for number in range(CLIENTS)))
-    return taken[len(taken) // 10 :]
+        self._writer.write(head.encode() + content)
+        answer = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(answer.partition(b"content-length:")[2].partition(b"\r\n")[0])
+        said = await self._reader.readexactly(length)
+        assert answer.startswith(b"http/1.1 201"), said
+
+    async def hold(self, name: str) -> None:
+        """One hold on the hot wallet."""
+        await self.post("/v1/holds", name, {"wallet": "hot", "amount_credits": "0.000000001", "action_id": name})
+
+
+async def at_a_rate(client: Client, number: int, rate: float, seconds: float) -> list[float]:
+    """One client at a steady rate: seconds from when each hold was due."""
+    taken = []
+    begin = due = time.perf_counter() + number / CLIENTS / rate
+    while due < begin + seconds:
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        await client.hold(f"rate-{number}-{len(taken)}")
+        taken.append(time.perf_counter() - due)
+        due += 1 / rate
+    return taken
+
+
+async def as_fast_as_can_be(client: Client, number: int, seconds: float) -> list[float]:
+    """One client that asks again as soon as it is answered."""
+    taken = []
+    end = time.perf_counter() + seconds
+    while (begun := time.perf_counter()) < end:
+        await client.hold(f"fast-{number}-{len(taken)}")
+        taken.append(time.perf_counter() - begun)
+    return taken
+
+
+async def measure(host: str, one: Callable[[Client, int], Awaitable[list[float]]]) -> tuple[list[float], float]:
+    """What all clients saw, without the first that warm up, and how long it took in all."""
+    clients = [await Client.connect(host) for _ in range(CLIENTS)]
+    begun = time.perf_counter()
+    taken = await asyncio.gather(*(one(client, number) for number, client in enumerate(clients)))
+    elapsed = time.perf_counter() - begun
+    return [seconds for each in taken for seconds in each[int(len(each) * _WARM_UP) :]], elapsed
+
+
+async def pay_in(host: str) -> None:
+    """Fill the wallet."""
+    client = await Client.connect(host)
+    await client.post("/v1/wallets/hot/deposits", "pay", {"amount_credits": "1000"})
+
+
+def syncs_of(directory: Path, seconds: float = 2.0) -> list[float]:
+    """How long the disk takes to write 8 KiB for good."""
+    taken = []
+    file = os.open(directory / "sync", os.O_CREAT | os.O_WRONLY)
+    end = time.perf_counter() + seconds
+    while (begun := time.perf_counter()) < end:
+        os.pwrite(file, bytes(8192), len(taken) % 128 * 8192)
+        os.fdatasync(file)
+        taken.append(time.perf_counter() - begun)
+    os.close(file)
+    return taken
+
+
+def figures(taken: list[float]) -> str:
+    """p50 and p99 in milliseconds."""
+    cuts = statistics.quantiles(taken, n=100)
+    return f"p50 {cuts[49] * 1000:.1f} ms, p99 {cuts[98] * 1000:.1f} ms, of {len(taken)}"
 
 
 def main() -> None:
@@ -59,16 +123,24 @@ def main() -> None:
     server = PostgresServer(binaries)
     with tempfile.TemporaryDirectory() as directory:
         collector = Collector(server.new_database(), Path(directory) / "log")
+        host = collector.api_url.removeprefix("http://")
         try:
-            taken = asyncio.run(measure(str(collector.api.base_url), options.rate, options.seconds))
+            print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before")
+            print(f"one write of 8 KiB to the disk: {figures(syncs_of(Path(directory)))}")
+            asyncio.run(pay_in(host))
+            asyncio.run(measure(host, lambda client, number: at_a_rate(client, number, 4.0, 2.0)))
+            taken, _ = asyncio.run(
+                measure(host, lambda client, number: at_a_rate(client, 1000 + number, options.rate, options.seconds))
+            )
+            print(f"holds, {CLIENTS} clients of one wallet, {options.rate * CLIENTS:.0f} a second: {figures(taken)}")
+            taken, elapsed = asyncio.run(
+                measure(host, lambda client, number: as_fast_as_can_be(client, number, options.seconds))
+            )
+            print(f"holds, {CLIENTS} clients as fast as can be: {len(taken) / elapsed:.0f} a second, {figures(taken)}")
+            print(f"load {os.getloadavg()[0]:.1f} after")
         finally:
             collector.close()
             server.close()
-    cuts = statistics.quantiles(taken, n=100)
-    print(
-        f"holds, {CLIENTS} clients, one wallet, {options.rate * CLIENTS:.0f}/s: p50 {cuts[49] * 1000:.1f} ms,"
-        f" p99 {cuts[98] * 1000:.1f} ms, of {len(taken)}"
-    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Holds: never more than the wallet has, on any number of replicas; settled by charges, voided, expired."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -8,19 +9,22 @@ from typing import Any
 import pytest
 from calls import START_NS, call
 from farebox_collector import assembly
+from farebox_collector.holding import HoldDesk
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.connect import open_database
+from farebox_collector.ledger.credit_tables import holds
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.hold_ends import expire_holds, void_hold
 from farebox_collector.ledger.holds import AlreadyHeld, Held, HoldRequest, Insufficient, KeyReused, hold, take_holds
 from farebox_collector.ledger.journal import wallet_account
+from farebox_collector.ledger.quick_holds import are_plain, take_plain_holds
 from farebox_collector.ledger.tables import accounts
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.ledger.wallets import deposit
 from farebox_collector.settings import Settings
 from harness import Collector
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 SECOND_NS = 10**9
 
@@ -182,6 +186,91 @@ def test_many_clients_of_many_replicas_never_hold_more_than_there_is(new_url: Ca
             == held
             == paid_in - amount * sum(isinstance(answer, Held) and number % 2 for _, number, answer in answers)
         )
+
+
+def test_desks_of_many_replicas_never_hold_more_than_there_is(new_url: Callable[[str], str]) -> None:
+    """The same by the desks that requests come to, which take plain holds in one statement."""
+    url = new_url("postgresql")
+    paid_in, amount = 50 * 7 + 3, 7
+    with closing(assembly.open_books(Settings(database_url=url), lambda: START_NS)) as books:
+        pay_in(books, paid_in)
+        replicas = [open_database(url) for _ in range(REPLICAS)]
+        desks = [HoldDesk(replica, lambda: START_NS) for replica in replicas]
+        watched: list[tuple[int, int]] = []
+
+        async def ask(client: int) -> list[Any]:
+            answers = []
+            for number in range(HOLDS_EACH):
+                action = f"{client}-{number}"
+                request = asked(action, amount, action)
+                # The same request reaches two replicas at once, as when a client gives up on the first too early.
+                both = await asyncio.gather(*(desks[(client + n) % REPLICAS].take(1, request) for n in range(2)))
+                answers += both
+                if all(isinstance(answer, Held) for answer in both):
+                    assert both[0].hold_id == both[1].hold_id
+                    if number % 2:
+                        await asyncio.to_thread(
+                            charge, replicas[client % REPLICAS], client * 10 + number + 1, action, 7
+                        )
+            return answers
+
+        async def watch(done: asyncio.Event) -> None:
+            while not done.is_set():
+                with books.reading() as connection:
+                    query = select(accounts.c.balance_nano, accounts.c.held_nano).where(accounts.c.name == "ada")
+                    watched.append(tuple(connection.execute(query).one()))
+                await asyncio.sleep(0)
+
+        async def run() -> list[list[Any]]:
+            done = asyncio.Event()
+            watcher = asyncio.create_task(watch(done))
+            answers = await asyncio.gather(*(ask(client) for client in range(CLIENTS)))
+            done.set()
+            await watcher
+            return answers
+
+        answers = [answer for each in asyncio.run(run()) for answer in each]
+        for desk, replica in zip(desks, replicas, strict=True):
+            desk.close()
+            replica.close()
+        granted = {answer.hold_id for answer in answers if isinstance(answer, Held)}
+        assert len(granted) == paid_in // amount
+        assert all(0 <= held <= balance for balance, held in watched)
+        balance, held = state(books)
+        with books.reading() as connection:
+            settled = connection.execute(select(func.count()).where(holds.c.state == "settled")).scalar_one()
+        assert (balance, held) == (paid_in - amount * settled, amount * (len(granted) - settled))
+
+
+def test_plain_holds_are_answered_as_all_others_are(database: Database) -> None:
+    """What one statement takes, or leaves to the others, comes to the same."""
+    if not database.changes_with:
+        assert are_plain([asked("a", 1)])
+        return
+    pay_in(database, 100)
+
+    def quick(*requests: HoldRequest) -> list[Held] | None:
+        assert are_plain(requests)
+        return database.transact_at_once(lambda c: take_plain_holds(c, 1, requests, START_NS))
+
+    first, second = quick(asked("a", 30, "run"), asked("b", 40)) or ()
+    assert (first.available_nanocredits, second.available_nanocredits, second.repeated) == (70, 30, False)
+    assert state(database) == (100, 70)
+    assert take(database, asked("a", 30, "run")) == [first._replace(repeated=True, available_nanocredits=30)]
+    for refused in (
+        [asked("c", 31)],
+        [asked("c", 1), asked("a", 30, "run")],
+        [asked("c", 1, "run")],
+        [asked("c", 1, wallet="nobody")],
+    ):
+        assert quick(*refused) is None
+    assert state(database) == (100, 70)
+    assert quick(asked("c", 30)) is not None
+    assert not are_plain([asked("d", 1), asked("d", 1)])
+    assert not are_plain([asked("d", 1, "run"), asked("e", 1, "run")])
+    assert not are_plain([asked("d", 1), asked("e", 1, wallet="ben")])
+    assert not are_plain([asked("d", 1)._replace(dept="sales")])
+    assert state(database) == (100, 100)
 
 
 def test_holds_over_http(shared_collector: Collector) -> None:

@@ -33,6 +33,9 @@ class NotADatabase(Exception):
 class Database(ABC):
     """The books' database."""
 
+    changes_with = False
+    """Whether a statement may change tables in its WITH clause, and return what it changed."""
+
     @abstractmethod
     def transaction(self) -> AbstractContextManager[Connection]:
         """A writing transaction: durable when the block ends well, undone when it raises."""
@@ -65,9 +68,18 @@ class Database(ABC):
         That includes a connection that is lost during COMMIT, when nobody knows whether it was done: `work` must change
         nothing the second time, which unique keys see to.
         """
+        return self._again(self.transaction, work)
+
+    def transact_at_once(self, work: Callable[[Connection], Result]) -> Result:
+        """As `transact`, for work that is a single statement: if it can be, without round trips to begin and to end."""
+        return self.transact(work)
+
+    def _again(
+        self, transaction: Callable[[], AbstractContextManager[Connection]], work: Callable[[Connection], Result]
+    ) -> Result:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with self.transaction() as connection:
+                with transaction() as connection:
                     return work(connection)
             except DBAPIError as error:
                 if attempt == _ATTEMPTS or not self.is_transient(error):

@@ -4,14 +4,14 @@ READ COMMITTED and unique keys decide who was first; rows are locked in one orde
 a deadlock's victim all the same runs its transaction again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.database import Database, Result
 
 _CONNECTIONS = 8
 _CONNECT_TIMEOUT_S = 5
@@ -32,6 +32,8 @@ _RETRYABLE = frozenset(
 class PostgresqlDatabase(Database):
     """Books in a PostgreSQL database; `url` begins with postgresql+psycopg://."""
 
+    changes_with = True
+
     def __init__(self, url: str, *, writable: bool = True) -> None:
         self._writable = writable
         self._engine = create_engine(
@@ -46,6 +48,20 @@ class PostgresqlDatabase(Database):
             isolation_level="REPEATABLE READ", postgresql_readonly=True, postgresql_deferrable=False
         )
 
+        # For single statements: what makes a transaction of them is the server, and a lost connection shows by itself.
+        self._at_once = create_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            pool_size=1,
+            connect_args={"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "farebox"},
+        )
+
+        @event.listens_for(self._at_once, "connect")
+        def _limit(connection: Any, _record: Any) -> None:
+            connection.execute(f"SET statement_timeout TO {_STATEMENT_TIMEOUT_MS}")
+            connection.commit()
+
+        @event.listens_for(self._at_once, "connect")
         @event.listens_for(self._engine, "connect")
         def _configure(connection: Any, _record: Any) -> None:
             with connection.cursor() as cursor:
@@ -62,6 +78,12 @@ class PostgresqlDatabase(Database):
             # Only for writing: an audit may read for as long as it needs.
             connection.exec_driver_sql(f"SET LOCAL statement_timeout TO {_STATEMENT_TIMEOUT_MS}")
             yield connection
+
+    def transact_at_once(self, work: Callable[[Connection], Result]) -> Result:
+        """As in the base class: one round trip in all."""
+        if not self._writable:
+            raise RuntimeError("this database was opened for reading only")
+        return self._again(self._at_once.begin, work)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -103,4 +125,5 @@ class PostgresqlDatabase(Database):
 
     def close(self) -> None:
         """Close all connections."""
+        self._at_once.dispose()
         self._engine.dispose()
