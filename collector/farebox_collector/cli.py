@@ -16,6 +16,7 @@ from farebox_collector.commands import (
     budgets,
     costs,
     deadletters,
+    holds,
     incidents,
     keys,
     packs,
@@ -59,6 +60,7 @@ app = typer.Typer(
 for group, name in (
     (prices, "prices"),
     (wallets, "wallets"),
+    (holds, "holds"),
     (packs, "packs"),
     (reconcile, "reconcile"),
     (rules, "rules"),

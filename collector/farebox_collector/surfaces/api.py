@@ -33,6 +33,7 @@ from farebox_collector.surfaces import (
 )
 from farebox_collector.surfaces.callers import Doorkeeper, needs
 from farebox_collector.surfaces.context import Context
+from farebox_collector.surfaces.paths import EncodedSlashes
 
 KNOWN_BY_OTHER_MEANS: frozenset[str] = frozenset({stripe_webhook.PATH})
 """Paths under /v1/ that need no API key, since what is sent there proves by itself where it comes from."""
@@ -82,7 +83,8 @@ class Readiness(BaseModel):
 
 def application(context: Context) -> ASGIApp:
     """The ASGI application of the API port."""
-    return Doorkeeper(_routes(context), context.keyring, context.meters, "api", open_paths=KNOWN_BY_OTHER_MEANS)
+    door = Doorkeeper(_routes(context), context.keyring, context.meters, "api", open_paths=KNOWN_BY_OTHER_MEANS)
+    return EncodedSlashes(door)
 
 
 def _routes(context: Context) -> FastAPI:

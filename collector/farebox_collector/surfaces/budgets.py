@@ -51,7 +51,7 @@ def router(context: Context) -> APIRouter:
             rows = budgets_in_force(connection, context.tenant_id)
         return Budgets(items=[_show(row) for row in rows])
 
-    @routes.put("/{dept:path}")
+    @routes.put("/{dept:name}")
     def put_budget(dept: str, request: BudgetRequest) -> Budget:
         """Set what a department may spend a month from now on; the version before stays in the books."""
         if not dept or not is_clean(dept):

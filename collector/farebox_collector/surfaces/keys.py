@@ -161,7 +161,7 @@ def links_router(context: Context) -> APIRouter:
     """The endpoints that make and revoke signed links."""
     routes = APIRouter(prefix="/v1", tags=["keys"], responses=RESPONSES)
 
-    @routes.post("/wallets/{wallet:path}/links", status_code=201)
+    @routes.post("/wallets/{wallet:name}/links", status_code=201)
     def create_link(
         wallet: str, days: Annotated[int, Query(ge=1, le=_MAX_LINK_DAYS, description="How long it works.")] = 7
     ) -> WalletLink:

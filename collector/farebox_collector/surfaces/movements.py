@@ -77,7 +77,7 @@ def router(context: Context) -> APIRouter:
     """The endpoints under /v1/wallets for movements and lots."""
     routes = APIRouter(prefix="/v1/wallets", tags=["wallets"], responses=RESPONSES)
 
-    @routes.post("/{wallet:path}/movements", status_code=201)
+    @routes.post("/{wallet:name}/movements", status_code=201)
     def make_movement(
         wallet: str,
         wanted: MovementWanted,
@@ -98,7 +98,7 @@ def router(context: Context) -> APIRouter:
             lot_id=made.lot_id,
         )
 
-    @routes.get("/{wallet:path}/lots")
+    @routes.get("/{wallet:name}/lots")
     def list_lots(wallet: str, cursor: Cursor = None, limit: Limit = 100) -> Page[LotShown]:
         """The lots of a wallet, oldest first, drawn up to this moment."""
         name = wallet_name(wallet)

@@ -79,7 +79,7 @@ def router(context: Context) -> APIRouter:
     """The endpoint /v1/wallets/{wallet}/overview."""
     routes = APIRouter(prefix="/v1/wallets", tags=["wallets"], responses=RESPONSES)
 
-    @routes.get("/{wallet:path}/overview")
+    @routes.get("/{wallet:name}/overview")
     def get_overview(wallet: str, days: LastDays = 30, first: First = None, last: Last = None) -> Overview:
         """One wallet's balance, what was spent on what and when, how long the rest lasts, what was paid in."""
         name, now_ns = wallet_name(wallet), context.clock()

@@ -94,7 +94,7 @@ def router(context: Context) -> APIRouter:
     """The endpoints under /v1/wallets for top-ups."""
     routes = APIRouter(prefix="/v1/wallets", tags=["top-ups"], responses=RESPONSES)
 
-    @routes.post("/{wallet:path}/checkout", status_code=201)
+    @routes.post("/{wallet:name}/checkout", status_code=201)
     def make_checkout(
         wallet: str,
         request: CheckoutRequest,
@@ -112,7 +112,7 @@ def router(context: Context) -> APIRouter:
             response.headers["Idempotent-Replayed"] = "true"
         return show_topup(made.topup)
 
-    @routes.get("/{wallet:path}/topup", status_code=303, response_class=RedirectResponse)
+    @routes.get("/{wallet:name}/topup", status_code=303, response_class=RedirectResponse)
     def follow_topup_link(
         wallet: str, pack: Annotated[Name, Query(max_length=256, description="What to buy.")]
     ) -> RedirectResponse:
@@ -124,7 +124,7 @@ def router(context: Context) -> APIRouter:
         made = _asking(lambda: context.payments.open_checkout(context.tenant_id, wanted))
         return RedirectResponse(made.topup.checkout_url, 303)
 
-    @routes.get("/{wallet:path}/topups")
+    @routes.get("/{wallet:name}/topups")
     def list_topups(wallet: str, cursor: Cursor = None, limit: Limit = 100) -> Page[Topup]:
         """A wallet's top-ups, newest first."""
         (before,) = decode_cursor(cursor, int) or (None,)
@@ -132,7 +132,7 @@ def router(context: Context) -> APIRouter:
             rows = topups_of(connection, context.tenant_id, wallet_name(wallet), before, limit + 1)
         return page(rows, limit, show_topup, lambda row: (row.id,))
 
-    @routes.put("/{wallet:path}/auto-topup")
+    @routes.put("/{wallet:name}/auto-topup")
     def put_auto_topup(wallet: str, request: AutoTopupRequest) -> AutoTopup:
         """Top a wallet up by itself from now on, or no more; what held before stays in the books."""
         name = wallet_name(wallet)
@@ -143,7 +143,7 @@ def router(context: Context) -> APIRouter:
             raise ApiError(422, str(error)) from None
         return _auto_topup(context, name)
 
-    @routes.get("/{wallet:path}/auto-topup")
+    @routes.get("/{wallet:name}/auto-topup")
     def get_auto_topup(wallet: str) -> AutoTopup:
         """Whether a wallet is topped up by itself, and why not."""
         return _auto_topup(context, wallet_name(wallet))

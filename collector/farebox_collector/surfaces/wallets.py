@@ -54,7 +54,7 @@ def router(context: Context) -> APIRouter:
             rows = statements.wallets(connection, context.tenant_id, after, limit + 1)
         return page(rows, limit, _show, lambda row: (row.name,))
 
-    @routes.post("/{wallet:path}/deposits", status_code=201)
+    @routes.post("/{wallet:name}/deposits", status_code=201)
     def make_deposit(
         wallet: str,
         request: DepositRequest,
@@ -83,7 +83,7 @@ def router(context: Context) -> APIRouter:
             balance_credits=format_nano(made.balance_nanocredits),
         )
 
-    @routes.get("/{wallet:path}")
+    @routes.get("/{wallet:name}")
     def get_wallet(wallet: str) -> Wallet:
         """One wallet."""
         with context.database.reading() as connection:

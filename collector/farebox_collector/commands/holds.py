@@ -1,0 +1,84 @@
+"""`farebox holds`: credits that are set aside before an action."""
+
+import time
+from contextlib import closing
+from typing import Annotated, Any
+
+import typer
+
+from farebox_collector.commands.tenants import TenantName, tenant_id_of
+from farebox_collector.commands.terminal import (
+    AsJson,
+    DatabaseUrl,
+    Limit,
+    Stop,
+    figure_table,
+    out,
+    print_json,
+    print_table,
+    reading_books,
+    writable_books,
+)
+from farebox_collector.ledger.hold_ends import HoldState, void_hold
+from farebox_collector.ledger.holds import holds_of
+from farebox_collector.moments import format_ns
+from farebox_collector.money import format_nano
+
+app = typer.Typer(help="Holds: credits that are set aside before an action.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_command(
+    wallet: Annotated[str, typer.Option(help="Only holds of this wallet.")] = "",
+    state: Annotated[HoldState | None, typer.Option(help="Only holds in this state.")] = None,
+    limit: Limit = 100,
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Holds and what has become of them, newest first."""
+    with reading_books(database_url) as connection:
+        rows = holds_of(connection, tenant_id_of(connection, tenant), wallet, state or "", None, limit)
+    if as_json:
+        print_json([_hold(row) for row in rows])
+        return
+    table = figure_table("Holds", "hold", "wallet", "event", "action", "credits", "credits open", "state", "until")
+    for row in rows:
+        hold = _hold(row)
+        figures = hold["amount_credits"], hold["open_credits"]
+        table.add_row(hold["hold_id"], row.wallet, row.event, row.action_id or "", *figures, row.state, _until(row))
+    print_table(table, len(rows), limit)
+
+
+@app.command("void")
+def void_command(hold_id: int, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
+    """Give back what is still set aside. While a collector runs on SQLite, use its HTTP API."""
+    with closing(writable_books(database_url)) as database:
+        found = database.transact(
+            lambda connection: void_hold(connection, tenant_id_of(connection, tenant), hold_id, time.time_ns())
+        )
+    if found is None:
+        raise Stop(f"there is no hold {hold_id}")
+    if found.state != HoldState.VOIDED:
+        raise Stop(f"hold {hold_id} is {found.state} already: nothing is set aside any more")
+    out.print(f"Hold {hold_id} is voided; {found.wallet} has the credits again.")
+
+
+def _until(row: Any) -> str:
+    return format_ns(row.expires_at_ns if row.ended_at_ns is None else row.ended_at_ns)[:19]
+
+
+def _hold(row: Any) -> dict[str, Any]:
+    return {
+        "hold_id": str(row.id),
+        "wallet": row.wallet,
+        "user": row.user_id,
+        "dept": row.dept,
+        "project": row.project,
+        "event": row.event,
+        "action_id": row.action_id,
+        "amount_credits": format_nano(row.amount_nano),
+        "open_credits": format_nano(row.open_nano if row.state == HoldState.OPEN else 0),
+        "state": row.state,
+        "expires_at": format_ns(row.expires_at_ns),
+    }

@@ -1,0 +1,172 @@
+"""`farebox wallets lots` and `move`: where a wallet's credits come from, and moving them by hand."""
+
+import json
+import time
+from contextlib import closing
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import Connection
+
+from farebox_collector.commands.tenants import TenantName, tenant_id_of
+from farebox_collector.commands.terminal import (
+    AsJson,
+    DatabaseUrl,
+    Limit,
+    Stop,
+    figure_table,
+    moment_ns,
+    out,
+    print_json,
+    print_table,
+    reading_books,
+    settings_from,
+    writable_books,
+)
+from farebox_collector.dialects.text import MAX_TEXT, is_clean
+from farebox_collector.ledger.lots import lots_of
+from farebox_collector.ledger.movements import (
+    IdempotencyConflict,
+    Kind,
+    Moved,
+    Movement,
+    NoSuchLot,
+    NoSuchWallet,
+    NotEnough,
+    metadata_text,
+    move,
+)
+from farebox_collector.moments import format_ns
+from farebox_collector.money import AmountError, format_nano, parse_nano
+
+
+def lots_command(
+    wallet: str,
+    limit: Limit = 1_000,
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Where a wallet's credits come from and what is left of each, oldest first."""
+    with reading_books(database_url) as connection:
+        rows = lots_of(connection, tenant_id_of(connection, tenant), wallet, 0, limit)
+    if as_json:
+        print_json([_lot(row) for row in rows])
+        return
+    table = figure_table(f"Lots of {wallet}", "lot", "origin", "credits", "credits left", "USD paid", "expires")
+    for row in rows:
+        lot = _lot(row)
+        figures = lot["amount_credits"], lot["remaining_credits"], lot["price_usd"]
+        table.add_row(lot["lot_id"], row.origin, *figures, (lot["expires_at"] or "")[:19])
+    print_table(table, len(rows), limit)
+
+
+def move_command(
+    wallet: str,
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="What it is: grant, refund, transfer, ….")],
+    key: Annotated[str, typer.Option(help="Idempotency key: the same movement again under it changes nothing.")],
+    credits: Annotated[
+        str, typer.Option(help="Credits; of an adjustment also negative; of a refund all by default.")
+    ] = "0",
+    price_usd: Annotated[str, typer.Option(help="Of a deposit: what was paid.")] = "0",
+    lot: Annotated[int, typer.Option(help="Of a refund: the lot whose credits go back.")] = 0,
+    to_wallet: Annotated[str, typer.Option("--to", help="Of a transfer: where the credits go.")] = "",
+    expires: Annotated[datetime | None, typer.Option(help="When credits that come in expire, in UTC.")] = None,
+    priority: Annotated[int, typer.Option(min=0, max=1_000, help="Lots with a lower one are drawn first.")] = 100,
+    memo: Annotated[str, typer.Option(help="What it is for; shown in the ledger.")] = "",
+    metadata: Annotated[str, typer.Option(help="JSON object for reconciliation.")] = "",
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Move credits, once for each key. While a collector runs on SQLite, use its HTTP API instead."""
+    now_ns = time.time_ns()
+    expires_ns = None if expires is None else moment_ns(expires)
+    movement = Movement(
+        kind,
+        _wallet(wallet),
+        _amount(kind, credits),
+        _nano("--price-usd", price_usd),
+        lot,
+        _wallet(to_wallet) if to_wallet else "",
+        priority,
+        expires_ns,
+        memo,
+        _metadata(metadata),
+    )
+    _require_sense(movement, now_ns)
+    strict = settings_from(database_url=database_url).strict_wallets
+
+    def work(connection: Connection) -> Moved:
+        return move(connection, tenant_id_of(connection, tenant), movement, key, now_ns, strict=strict)
+
+    with closing(writable_books(database_url)) as database:
+        try:
+            made = database.transact(work)
+        except IdempotencyConflict:
+            raise Stop(f"the key {key!r} was used before, for another movement") from None
+        except (NotEnough, NoSuchLot, NoSuchWallet, AmountError) as error:
+            raise Stop(str(error)) from None
+    done = "moved before" if made.repeated else "moved"
+    balance = format_nano(made.balance_nanocredits)
+    out.print(f"{format_nano(made.amount_nanocredits)} credits {done}; {wallet} has {balance}.")
+
+
+def _require_sense(movement: Movement, now_ns: int) -> None:
+    """Raise Stop for options that make no sense together."""
+    kind = movement.kind
+    if movement.price_nanousd < 0 or (movement.price_nanousd and kind is not Kind.DEPOSIT):
+        raise Stop("--price-usd is of a deposit, and not negative")
+    if (kind is Kind.TRANSFER) != bool(movement.to_wallet) or movement.to_wallet == movement.wallet:
+        raise Stop("--to is of a transfer, and another wallet")
+    if (kind is Kind.REFUND) != bool(movement.lot_id):
+        raise Stop("--lot is of a refund, which has one; `farebox wallets lots` shows them")
+    if movement.expires_at_ns is not None and movement.expires_at_ns <= now_ns:
+        raise Stop("credits expire in the future")
+
+
+def _amount(kind: Kind, text: str) -> int:
+    amount = _nano("--credits", text)
+    if amount < 0 and kind is not Kind.ADJUSTMENT:
+        raise Stop("only an adjustment can be negative")
+    if not amount and kind is not Kind.REFUND:
+        raise Stop(f"a {kind} of nothing")
+    return amount
+
+
+def _nano(option: str, text: str) -> int:
+    try:
+        return parse_nano(text)
+    except AmountError as error:
+        raise Stop(f"{option} {text!r}: {error}") from None
+
+
+def _wallet(name: str) -> str:
+    if not name or not is_clean(name):
+        raise Stop(f"a wallet's name has 1 to {MAX_TEXT} printable characters")
+    return name
+
+
+def _metadata(text: str) -> str:
+    try:
+        value = json.loads(text) if text else {}
+        if not isinstance(value, dict):
+            raise Stop("--metadata is a JSON object")
+        return metadata_text(value)
+    except ValueError as error:
+        raise Stop(f"--metadata: {error}") from None
+
+
+def _lot(row: Any) -> dict[str, Any]:
+    return {
+        "lot_id": str(row.id),
+        "origin": row.origin,
+        "amount_credits": format_nano(row.amount_nano),
+        "remaining_credits": format_nano(row.remaining_nano),
+        "price_usd": format_nano(row.price_nanousd),
+        "recognised_usd": format_nano(row.recognised_nanousd),
+        "returned_usd": format_nano(row.returned_nanousd),
+        "priority": row.priority,
+        "promotional": bool(row.promotional),
+        "expires_at": None if row.expires_at_ns is None else format_ns(row.expires_at_ns),
+    }
