@@ -41,6 +41,11 @@ def google_events(call: Call) -> Iterator[str]:
         yield data_event(google_content(call, piece, "STOP" if number == len(pieces) else None))
 
 
+def google_embeddings(call: Call) -> Json:
+    """The answer of ``:batchEmbedContents``: a short vector for each text, and no word of usage."""
+    return {"embeddings": [{"values": [0.5, 0.25]} for _ in call.body.get("requests") or []]}
+
+
 def google_error(status: int, message: str) -> Json:
     """Google's error body."""
     return {"error": {"code": status, "message": message, "status": GOOGLE_STATUS.get(status, "INTERNAL")}}

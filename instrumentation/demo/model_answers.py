@@ -44,6 +44,10 @@ class Usage:
     input_audio: int = 0
     output_audio: int = 0
     web_searches: int = 0
+    input_image: int = 0
+    seconds: int = 0
+    pages: int = 0
+    searches: int = 0
 
     @classmethod
     def parse(cls, header: str) -> Usage:

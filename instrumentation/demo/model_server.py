@@ -5,10 +5,13 @@
 prints ``{"port": N}`` on one line once it listens. SIGTERM or SIGINT ends it with status 0.
 
 Paths, as at the providers: ``/v1/chat/completions``, ``/v1/responses``, ``/v1/embeddings`` (OpenAI, Mistral),
-``/v1/messages`` (Anthropic) and ``/v1/models/MODEL:generateContent``, also under ``/v1beta`` (Google). All but
-embeddings also stream, as server-sent events, for ``"stream": true`` or, at Google, ``:streamGenerateContent``. The
-model of the response is the model of the request. Who offers tools gets a call of the first, without arguments, until
-its result is sent along (chat completions and messages, not streamed).
+``/v1/images/generations`` and ``/edits``, ``/v1/audio/transcriptions``, ``/translations`` and ``/speech`` (OpenAI),
+``/v1/ocr`` (Mistral), ``/v1/messages`` (Anthropic), ``/v1/models/MODEL:generateContent``, also under ``/v1beta``
+(Google), ``/v2/chat``, ``/embed`` and ``/rerank``, also under ``/v1`` (Cohere), ``/model/MODEL/converse`` and
+``/invoke`` (Amazon Bedrock). Chats also stream: as server-sent events for ``"stream": true`` or, at Google,
+``:streamGenerateContent``, and in Amazon's own way behind ``/converse-stream`` and
+``/invoke-with-response-stream``. The model of the response is the model of the request. Who offers tools gets a call
+of the first, without arguments, until its result is sent along (chat completions and messages, not streamed).
 
 Request headers steer the answer:
 
@@ -17,8 +20,9 @@ Request headers steer the answer:
     ``cache_read`` and ``cache_write``, and with Anthropic ``input`` *excludes* both, as at the real APIs.
     ``cache_write_1h`` says how many of ``cache_write`` are kept for an hour (Anthropic only). ``reasoning``
     is a part of ``output``, except at Google, whose candidates do not count the thoughts. ``input_audio`` and
-    ``output_audio`` are parts of ``input`` and ``output`` (OpenAI's chat). ``web_searches=2`` (Anthropic only).
-    Keys left out are 0. Without the header: a token for every four characters.
+    ``output_audio`` are parts of ``input`` and ``output`` (OpenAI's chat), ``input_image`` of ``input`` (images).
+    ``web_searches=2`` (Anthropic only), ``seconds`` (whisper), ``pages`` (OCR), ``searches`` (rerank). Keys left out
+    are 0. Without the header: a token for every four characters.
 ``x-fail: 429``
     Answers with that status and the provider's own error body.
 ``x-latency-ms: 250``
@@ -32,6 +36,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import signal
 import socket
 import sys
@@ -40,7 +45,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import FrameType
 
 import uvicorn
-from google_answers import google_content, google_error, google_events
+from google_answers import google_content, google_embeddings, google_error, google_events
 from model_answers import (
     Call,
     Json,
@@ -55,12 +60,29 @@ from model_answers import (
     openai_response,
     openai_response_events,
 )
+from other_answers import (
+    SOUND,
+    bedrock_converse,
+    bedrock_converse_events,
+    bedrock_error,
+    bedrock_invocation,
+    bedrock_invocation_events,
+    cohere_chat,
+    cohere_embeddings,
+    cohere_error,
+    cohere_events,
+    cohere_ranks,
+    mistral_pages,
+    openai_images,
+    openai_transcript,
+)
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 CHARACTERS_PER_TOKEN = 4
+FORM_FIELD = re.compile(rb'name="(\w+)"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)\r\n--')
 
 
 class BadRequest(Exception):
@@ -68,11 +90,15 @@ class BadRequest(Exception):
 
 
 async def read_call(request: Request, id_prefix: str) -> Call:
-    """Read the path, the body and the steering headers. Raises BadRequest."""
-    try:
-        body = json.loads(await request.body())
-    except ValueError as error:
-        raise BadRequest("We could not parse the JSON body of your request.") from error
+    """Read the path, the body, which may be a form, and the steering headers. Raises BadRequest."""
+    content = await request.body()
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        body = {name.decode(): value.decode() for name, value in FORM_FIELD.findall(content)}
+    else:
+        try:
+            body = json.loads(content)
+        except ValueError as error:
+            raise BadRequest("We could not parse the JSON body of your request.") from error
     if not isinstance(body, dict):
         raise BadRequest("the body is not an object")
     model = request.path_params.get("model", body.get("model"))
@@ -93,7 +119,7 @@ async def read_call(request: Request, id_prefix: str) -> Call:
         reply=reply,
         usage=usage,
         response_id=request.headers.get("x-response-id", id_prefix + uuid.uuid4().hex[:24]),
-        stream=bool(body.get("stream")),
+        stream=body.get("stream") in (True, "true"),
     )
 
 
@@ -108,37 +134,61 @@ def event_stream(events: Iterator[str]) -> Response:
     return StreamingResponse(send(), media_type="text/event-stream", headers={"cache-control": "no-cache"})
 
 
-async def chat_completions(request: Request) -> Response:
-    """POST /v1/chat/completions."""
-    call = await read_call(request, "chatcmpl-")
-    return event_stream(openai_chat_events(call)) if call.stream else JSONResponse(openai_chat(call))
+def aws_event_stream(events: Iterator[bytes]) -> Response:
+    """The same in Amazon's way."""
+
+    async def send() -> AsyncIterator[bytes]:
+        for event in events:
+            yield event
+            await asyncio.sleep(0)
+
+    return StreamingResponse(send(), media_type="application/vnd.amazon.eventstream")
 
 
-async def responses(request: Request) -> Response:
-    """POST /v1/responses."""
-    call = await read_call(request, "resp_")
-    return event_stream(openai_response_events(call)) if call.stream else JSONResponse(openai_response(call))
+def answering(
+    id_prefix: str, plain: Callable[[Call], Json], events: Callable[[Call], Iterator[str]] | None = None
+) -> Endpoint:
+    """An endpoint that answers at once or, where it can and is asked to, in a stream."""
+
+    async def answer(request: Request) -> Response:
+        call = await read_call(request, id_prefix)
+        return event_stream(events(call)) if events is not None and call.stream else JSONResponse(plain(call))
+
+    return answer
 
 
-async def embeddings(request: Request) -> Response:
-    """POST /v1/embeddings."""
-    return JSONResponse(openai_embeddings(await read_call(request, "embd-")))
+def streaming(id_prefix: str, events: Callable[[Call], Iterator[str]]) -> Endpoint:
+    """An endpoint that always answers in a stream."""
+
+    async def answer(request: Request) -> Response:
+        return event_stream(events(await read_call(request, id_prefix)))
+
+    return answer
 
 
-async def messages(request: Request) -> Response:
-    """POST /v1/messages."""
-    call = await read_call(request, "msg_")
-    return event_stream(anthropic_events(call)) if call.stream else JSONResponse(anthropic_message(call))
+def bedrock(answer_in: Callable[[Call], Json]) -> Endpoint:
+    """An endpoint of Amazon Bedrock's: the id of the answer is in its headers."""
+
+    async def answer(request: Request) -> Response:
+        call = await read_call(request, "")
+        return JSONResponse(answer_in(call), headers={"x-amzn-requestid": call.response_id})
+
+    return answer
 
 
-async def generate_content(request: Request) -> Response:
-    """POST /v1/models/MODEL:generateContent."""
-    return JSONResponse(google_content(await read_call(request, "")))
+def bedrock_streaming(events: Callable[[Call], Iterator[bytes]]) -> Endpoint:
+    """The same in a stream."""
+
+    async def answer(request: Request) -> Response:
+        return aws_event_stream(events(await read_call(request, "")))
+
+    return answer
 
 
-async def stream_generate_content(request: Request) -> Response:
-    """POST /v1/models/MODEL:streamGenerateContent."""
-    return event_stream(google_events(await read_call(request, "")))
+async def speech(request: Request) -> Response:
+    """POST /v1/audio/speech: nothing but sound."""
+    await read_call(request, "")
+    return Response(SOUND, media_type="audio/mpeg")
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -162,21 +212,42 @@ def steered(endpoint: Endpoint, error_body: Callable[[int, str], Json]) -> Endpo
     return answer
 
 
+ENDPOINTS: list[tuple[str, Endpoint, Callable[[int, str], Json]]] = [
+    ("/v1/chat/completions", answering("chatcmpl-", openai_chat, openai_chat_events), openai_error),
+    ("/v1/responses", answering("resp_", openai_response, openai_response_events), openai_error),
+    ("/v1/embeddings", answering("embd-", openai_embeddings), openai_error),
+    ("/v1/images/generations", answering("", openai_images), openai_error),
+    ("/v1/images/edits", answering("", openai_images), openai_error),
+    ("/v1/audio/transcriptions", answering("", openai_transcript), openai_error),
+    ("/v1/audio/translations", answering("", openai_transcript), openai_error),
+    ("/v1/audio/speech", speech, openai_error),
+    ("/v1/ocr", answering("", mistral_pages), openai_error),
+    ("/v1/messages", answering("msg_", anthropic_message, anthropic_events), anthropic_error),
+    *(
+        (f"/{version}/models/{{model}}:{method}", endpoint, google_error)
+        for version in ("v1", "v1beta")
+        for method, endpoint in (
+            ("generateContent", answering("", google_content)),
+            ("streamGenerateContent", streaming("", google_events)),
+            ("batchEmbedContents", answering("", google_embeddings)),
+        )
+    ),
+    *(
+        (f"/{version}/{method}", endpoint, cohere_error)
+        for version in ("v1", "v2")
+        for method, endpoint in (
+            ("chat", answering("", cohere_chat, cohere_events)),
+            ("embed", answering("", cohere_embeddings)),
+            ("rerank", answering("", cohere_ranks)),
+        )
+    ),
+    ("/model/{model}/converse", bedrock(bedrock_converse), bedrock_error),
+    ("/model/{model}/converse-stream", bedrock_streaming(bedrock_converse_events), bedrock_error),
+    ("/model/{model}/invoke", bedrock(bedrock_invocation), bedrock_error),
+    ("/model/{model}/invoke-with-response-stream", bedrock_streaming(bedrock_invocation_events), bedrock_error),
+]
 application = Starlette(
-    routes=[
-        Route("/v1/chat/completions", steered(chat_completions, openai_error), methods=["POST"]),
-        Route("/v1/responses", steered(responses, openai_error), methods=["POST"]),
-        Route("/v1/embeddings", steered(embeddings, openai_error), methods=["POST"]),
-        Route("/v1/messages", steered(messages, anthropic_error), methods=["POST"]),
-        *(
-            Route(f"/{version}/models/{{model}}:{method}", steered(endpoint, google_error), methods=["POST"])
-            for version in ("v1", "v1beta")
-            for method, endpoint in (
-                ("generateContent", generate_content),
-                ("streamGenerateContent", stream_generate_content),
-            )
-        ),
-    ]
+    routes=[Route(path, steered(endpoint, error), methods=["POST"]) for path, endpoint, error in ENDPOINTS]
 )
 
 

@@ -119,7 +119,8 @@ class ModelEndpoints:
         """Prepare for lookups.
 
         Args:
-            model_urls: base URLs that the user named, each with the provider's name or None.
+            model_urls: base URLs that the user named, each with the provider's name or None; of several that fit, the
+                longest counts.
             provider_patterns: pairs of a provider's name and the regular expression of its URLs.
 
         A base URL without a scheme and a host is reported and left out.
@@ -128,6 +129,7 @@ class ModelEndpoints:
         for url, provider in model_urls.items():
             with guarded("reading the base URLs of model APIs"):
                 self._bases.append(_base_url(url, provider))
+        self._bases.sort(key=lambda base: len(base.path), reverse=True)
         self._patterns = [(provider, _whole_host(pattern)) for provider, pattern in provider_patterns]
         # An application calls a model at few distinct URLs.
         self._known: dict[object, Endpoint] = {}

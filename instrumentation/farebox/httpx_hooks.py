@@ -136,9 +136,7 @@ class HttpxHooks:
             asks = self._request_stream_usage and kwargs.get("stream") is True
             if around is not None and not asks:
                 return _Metered(endpoint, around, request, None, None)
-            # The body of a request that is a stream itself can be read only once, and that is for the
-            # transport.
-            fields = ModelRequest(request.content if hasattr(request, "_content") else b"")
+            fields = ModelRequest.of(request)
             if around is not None:
                 call = HttpCall(endpoint, fields, around, None)
             else:
@@ -189,7 +187,8 @@ def _watch_beside(metered: _Metered, response: _Response) -> None:
         endpoint = metered.endpoint
         if response.is_stream_consumed and not worth_adding(endpoint, response.content):
             return
-        fields = ModelRequest(b"")
+        # What is no chat may be billed by what was asked: speech by its characters.
+        fields = ModelRequest.of(metered.request) if endpoint.operation == "generate_content" else ModelRequest()
         _watch(HttpCall(endpoint, fields, metered.around, None), response, hides=False)
     except Exception as error:
         fault("watching a model's answer", error)

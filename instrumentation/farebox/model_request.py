@@ -29,12 +29,15 @@ _PARAMETERS: Final = {
 class ModelRequest:
     """A request, as far as its body can be known: one that is a stream itself is for the transport to read."""
 
-    def __init__(self, body: bytes) -> None:
-        """Read the body; an empty one is one that cannot be known."""
+    def __init__(self, body: bytes = b"", form: Mapping[str, object] | None = None) -> None:
+        """Read the body, or what is known of a form; an empty one is one that cannot be known."""
         self.fields: Mapping[str, Any] = {}
         self.model: str | None = None
         self.streams = False
-        if body[:2] == b"--":  # a form, as for audio files: the fields may stand before or after the file
+        if form is not None:
+            self._take(form)
+            self.streams = form.get("stream") == "true"
+        elif body[:2] == b"--":  # a form, as for audio files: the fields may stand before or after the file
             found = _FORM_MODEL.search(body[:_FORM_END_BYTES]) or _FORM_MODEL.search(body[-_FORM_END_BYTES:])
             self.model = found.group(1).decode(errors="replace") if found else None
         elif len(body) > PARSED_BYTES_MAX:
@@ -51,10 +54,23 @@ class ModelRequest:
         except ValueError:
             return
         if isinstance(fields, dict):
-            self.fields = fields
-            model = fields.get("model")
-            self.model = model if isinstance(model, str) and model else None
+            self._take(fields)
             self.streams = fields.get("stream") is True
+
+    def _take(self, fields: Mapping[str, object]) -> None:
+        self.fields = fields
+        model = fields.get("model")
+        self.model = model if isinstance(model, str) and model else None
+
+    @classmethod
+    def of(cls, request: Any) -> ModelRequest:
+        """What a request of httpx or httpx2 says: of a form with a file its fields, of other streams nothing."""
+        if hasattr(request, "_content"):
+            return cls(request.content)
+        fields = getattr(getattr(request, "stream", None), "fields", None)
+        if not isinstance(fields, list):
+            return cls()
+        return cls(form={field.name: field.value for field in fields if isinstance(getattr(field, "value", None), str)})
 
     def attributes(self) -> dict[str, Any]:
         """The parameters that were asked for, as span attributes; no content."""

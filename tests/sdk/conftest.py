@@ -55,6 +55,15 @@ def metered(model_url: str) -> Iterator[Metered]:
 
 
 @pytest.fixture
+def metered_server(model_url: str) -> Iterator[Metered]:
+    """The same with all paths of the model server."""
+    process = Metered(model_url, TracerProvider(shutdown_on_exit=False))
+    farebox.instrument(model_urls=[model_url], tracer_provider=process.provider, exporter=process.exporter)
+    yield process
+    farebox.uninstrument()
+
+
+@pytest.fixture
 def receiver() -> Iterator[OtlpReceiver]:
     """An OTLP/gRPC endpoint on a free port."""
     servicer = OtlpReceiver()

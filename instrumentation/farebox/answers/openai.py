@@ -38,6 +38,11 @@ class OpenAIAnswer(Answer):
         if isinstance(text := request.get("input"), str) and "voice" in request:
             self._bill("input_characters", len(text))
 
+    def read_large_body(self, body: bytes) -> None:
+        """As of all, and pictures, which is what makes most bodies large."""
+        super().read_large_body(body)
+        self._bill("images", body.count(b'"b64_json":"') + body.count(b'"b64_json": "'))
+
     def _read(self, part: Mapping[str, Any]) -> None:
         if isinstance(part.get("response"), Mapping):  # an event of the Responses API
             part = part["response"]
