@@ -115,7 +115,7 @@ class LeanInvocation(InferenceInvocation):
         if self._request_stream is not None:
             data.request_stream = self._request_stream
         start = self._start_attributes
-        known = {**self._get_attributes(), **data.attributes}
+        known = {**self._get_attributes(), **self.attributes}  # an instrumentation may have set others
         self.span.set_attributes({key: value for key, value in known.items() if key not in start})
         self._record_client_metrics()
 

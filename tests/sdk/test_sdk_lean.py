@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import anthropic
 import farebox
 import openai
 import pytest
@@ -57,20 +58,54 @@ CALLS: dict[str, Callable[[openai.OpenAI], Any]] = {
 }
 
 
+MESSAGE: Any = {
+    "model": "claude-haiku-4-5",
+    "max_tokens": 50,
+    "messages": [{"role": "user", "content": "Hello"}],
+    "extra_headers": {"x-usage": "input=500,output=200,cache_read=400,cache_write=100", "x-response-id": "r"},
+}
+
+
+def streamed(client: anthropic.Anthropic) -> None:
+    with client.messages.stream(**MESSAGE, stop_sequences=["."]) as stream:
+        stream.get_final_message()
+
+
+def failing_stream(client: anthropic.Anthropic) -> None:
+    with (
+        pytest.raises(anthropic.RateLimitError),
+        client.messages.stream(**{**MESSAGE, "extra_headers": {"x-fail": "429"}}),
+    ):
+        pass
+
+
+MESSAGES: dict[str, Callable[[anthropic.Anthropic], Any]] = {
+    "message": lambda client: client.messages.create(**MESSAGE),
+    "message stream": lambda client: list(client.messages.create(**MESSAGE, stream=True)),
+    "message stream with its manager": streamed,
+    "message stream that fails": failing_stream,
+}
+
+
 def told(span: ReadableSpan) -> tuple[Any, ...]:
     attributes = dict(span.attributes or {})
-    # How long it took is another matter each time.
+    # How long it took, and what the server calls a request that fails, are others each time.
     assert attributes.pop("gen_ai.response.time_to_first_chunk", 0) >= 0
-    return span.name, span.kind, span.status.status_code, span.status.description, sorted(attributes.items(), key=str)
+    said = (span.status.description or "").partition("request_id")[0]
+    return span.name, span.kind, span.status.status_code, said, sorted(attributes.items(), key=str)
 
 
-def spans_of(url: str, call: Callable[[openai.OpenAI], Any]) -> list[ReadableSpan]:
+def spans_of(url: str, name: str) -> list[ReadableSpan]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     farebox.instrument(model_urls=[f"{url}/v1"], tracer_provider=provider, exporter=exporter)
     try:
-        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-            call(client)
+        if name in MESSAGES:
+            with anthropic.Anthropic(base_url=url, api_key="none", max_retries=0) as client:
+                MESSAGES[name](client)
+        else:
+            with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as openai_client:
+                CALLS[name](openai_client)
     finally:
         farebox.uninstrument()
     return list(exporter.get_finished_spans())
@@ -80,13 +115,13 @@ def test_this_version_is_known() -> None:
     assert version.__version__ in lean_calls.KNOWN_VERSIONS
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", [*CALLS, *MESSAGES])
 def test_lean_spans_are_the_official_ones(name: str, model_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    (lean,) = spans_of(model_url, CALLS[name])
+    (lean,) = spans_of(model_url, name)
     assert official.TelemetryHandler is TelemetryHandler, "the official handler is back in its place"
     monkeypatch.setattr(lean_calls, "KNOWN_VERSIONS", frozenset())
     monkeypatch.setattr(lean_streams, "_WRAPPERS", ())
-    (plain,) = spans_of(model_url, CALLS[name])
+    (plain,) = spans_of(model_url, name)
     assert told(lean) == told(plain)
     assert "gen_ai.operation.name" in (lean.attributes or {})
 
@@ -94,7 +129,7 @@ def test_lean_spans_are_the_official_ones(name: str, model_url: str, monkeypatch
 def test_content_is_captured_by_the_official_classes(model_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "span_only")
     for name in ("plain", "stream"):
-        (span,) = spans_of(model_url, CALLS[name])
+        (span,) = spans_of(model_url, name)
         assert "Hello" in str((span.attributes or {})["gen_ai.input.messages"])
         assert "model server" in str((span.attributes or {})["gen_ai.output.messages"])
 
