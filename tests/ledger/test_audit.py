@@ -24,6 +24,7 @@ TAMPERINGS = {
     "drawn": "UPDATE lots SET remaining_nano = remaining_nano - 1",
     "deferred": "UPDATE lots SET price_nanousd = price_nanousd + 1",
     "calls": "UPDATE accounts SET charged_calls = 2 WHERE name = 'bob'",
+    "claims": "UPDATE usage_records SET call_key = trace_id WHERE verdict = 'charged'",
     "charges": "UPDATE usage_records SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",
     "costs": "UPDATE usage_records SET cost_nanousd = cost_nanousd + 1 WHERE wallet = 'ada'",
     "verdicts": "UPDATE usage_records SET cost_nanousd = 0 WHERE verdict = 'unpriced'",

@@ -5,7 +5,7 @@ dialect says which habits it knows its emitter by; where it knows none, the coun
 is assumed by the specification and flagged.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from farebox_collector.dialects.text import MAX_COUNT, InvalidCount, count_of
@@ -45,28 +45,63 @@ class Reported(NamedTuple):
 
 
 _NOTHING: tuple[int | None, ...] = Reported()
-_NO_RANK = 99
+_PLAIN = _NOTHING[3:]
+"""What is reported besides input, output and total by a call without a cache and the like."""
 
 
-def reported_in(attributes: Attributes, slots: Mapping[str, tuple[int, int]]) -> Reported | None:
+class Slots:
+    """Where an emitter has its counts: attribute → (field of `Reported`, rank among its aliases)."""
+
+    def __init__(self, places: Mapping[str, tuple[int, int]]) -> None:
+        self._places = places
+        self._plans: dict[tuple[str, ...], tuple[tuple[int, str], ...]] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        """The attributes."""
+        return iter(self._places)
+
+    def plan(self, attributes: Attributes) -> tuple[tuple[int, str], ...]:
+        """Which attribute to read for each field: the first of its aliases. Emitters repeat themselves."""
+        places = self._places
+        present = tuple([key for key in attributes if key in places])
+        try:
+            return self._plans[present]
+        except KeyError:
+            best: dict[int, str] = {}
+            for key in sorted(present, key=lambda key: places[key][1], reverse=True):
+                best[places[key][0]] = key
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            plan = self._plans[present] = tuple(best.items())
+            return plan
+
+
+_PLANS = 256
+
+
+def reported_in(attributes: Attributes, slots: Slots) -> Reported | None:
     """The counts of a span, aliases coalesced by their rank; None if it has none at all. Raises InvalidCount."""
-    present = slots.keys() & attributes.keys()
-    if not present:
+    plan = slots.plan(attributes)
+    if not plan:
         return None
-    counts, ranks = list(_NOTHING), [_NO_RANK] * len(_NOTHING)
-    for key in present:
-        field, rank = slots[key]
-        if rank < ranks[field]:
-            value = attributes[key]
-            sound = type(value) is int and 0 <= value <= MAX_COUNT  # spelt out: this runs for every count
-            counts[field], ranks[field] = value if sound else count_of(key, value), rank  # type: ignore[assignment]
+    counts = list(_NOTHING)
+    for field, key in plan:
+        value = attributes[key]
+        sound = type(value) is int and 0 <= value <= MAX_COUNT  # spelt out: this runs for every count
+        counts[field] = value if sound else count_of(key, value)  # type: ignore[assignment]
     return Reported._make(counts)
 
 
 def disjoint(reported: Reported, habits: Habits) -> tuple[Buckets | None, tuple[str, ...]]:
     """Disjoint buckets and what was assumed; None without any usage. Raises InvalidCount for contradictions."""
-    if reported.input is None and reported.output is None:
+    stated_input, stated_output, total = reported[:3]
+    if stated_input is None and stated_output is None:
         return None, ()
+    if stated_input is not None and stated_output is not None and reported[3:] == _PLAIN and not habits.output_is_rest:
+        # Most calls, the shortest way. A total of nothing says nothing.
+        agrees = not total or total == stated_input + stated_output
+        buckets = Buckets(stated_input, 0, 0, 0, 0, 0, stated_output)
+        return buckets, () if agrees else ("total_does_not_add_up",)
     cache = reported.cache_read + reported.cache_write
     remaining_input, assumptions = _uncached_input(reported, habits, cache) if cache else (reported.input or 0, ())
     if reported.input is None:

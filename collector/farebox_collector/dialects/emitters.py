@@ -4,11 +4,10 @@ An emitter is known by the name of its instrumentation scope. What is said here 
 packages (`tests/dialects/golden`); docs/dialects.md has the versions.
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from farebox_collector.dialects.counts import INSIDE, UNKNOWN, Habits
+from farebox_collector.dialects.counts import INSIDE, UNKNOWN, Habits, Slots
 
 
 class Keys(NamedTuple):
@@ -32,9 +31,9 @@ class Keys(NamedTuple):
     output_image: tuple[str, ...] = ("farebox.usage.output_image_tokens",)
 
 
-def slots_of(keys: Keys) -> Mapping[str, tuple[int, int]]:
-    """Attribute → (field of `Reported`, rank among its aliases), for reading all counts in one pass."""
-    return {key: (field, rank) for field, aliases in enumerate(keys) for rank, key in enumerate(aliases)}
+def slots_of(keys: Keys) -> Slots:
+    """Where the counts are, for reading all of them in one pass."""
+    return Slots({key: (field, rank) for field, aliases in enumerate(keys) for rank, key in enumerate(aliases)})
 
 
 class Emitter(NamedTuple):
@@ -42,8 +41,8 @@ class Emitter(NamedTuple):
 
     dialect: str
     habits: Habits
-    slots: Mapping[str, tuple[int, int]]
-    """Where its counts are, as `slots_of` gives it."""
+    slots: Slots
+    """Where its counts are."""
     flags: tuple[str, ...] = ()
     """Assumed about each of its calls."""
     searches: str = ""

@@ -4,6 +4,9 @@ Source: the registry of `gen_ai.*` attributes and its deprecation notes. OpenLLM
 write the same keys with habits of their own; `emitters.py` knows them by their scope and gives the record its dialect.
 """
 
+from functools import lru_cache
+from typing import NamedTuple
+
 from farebox_collector.dialects.attribution import Origin
 from farebox_collector.dialects.counts import disjoint, reported_in
 from farebox_collector.dialects.emitters import COUNT_KEYS, RAW_USAGE, Emitter, emitter_of
@@ -11,7 +14,7 @@ from farebox_collector.dialects.other_units import units_of
 from farebox_collector.dialects.record import nanoseconds, usage_record
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_count, first_identity, first_text
 from farebox_collector.dialects.usage_json import numbers_in, parsed, provider_usage, web_searches
-from farebox_collector.records import Attributes, Buckets, NotBillable, Rejected, Span, UsageRecord
+from farebox_collector.records import Attributes, AttributeValue, Buckets, NotBillable, Rejected, Span, UsageRecord
 from farebox_collector.units import InvalidUnit
 
 NAME = "genai"
@@ -92,10 +95,8 @@ _OPENED_STREAM = NotBillable("usage_comes_with_the_stream")
 def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | None:
     """Read one span; see the package's contract."""
     attributes = span.attributes
-    operation = first_text(attributes, "gen_ai.operation.name")
-    if not operation and _OLD_OPERATION in attributes:
-        operation = _OLD_OPERATIONS.get(str(attributes[_OLD_OPERATION]), "")
-    provider = first_text(attributes, *_PROVIDER)
+    call = _call(*map(attributes.get, _TEXTS))
+    operation, provider = call.operation, call.provider
     if not operation and not provider:
         return None
     if operation in NO_TOKENS:
@@ -121,16 +122,56 @@ def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | N
         dialect=emitter.dialect,
         operation=operation,
         provider=provider,
-        request_model=first_text(attributes, "gen_ai.request.model"),
-        response_model=first_text(attributes, "gen_ai.response.model"),
+        request_model=call.request_model,
+        response_model=call.response_model,
         response_id=first_identity(attributes, "gen_ai.response.id"),
-        service_tier=first_text(attributes, *_SERVICE_TIER),
-        error_type=first_text(attributes, "error.type"),
+        service_tier=call.service_tier,
+        error_type=call.error_type,
         buckets=buckets,
         summary=summary,
         time_to_first_chunk_ns=_first_chunk(attributes),
         assumptions=assumptions,
         units=units,
+    )
+
+
+class _Call(NamedTuple):
+    """What the names on a span say of its call."""
+
+    operation: str
+    provider: str
+    request_model: str
+    response_model: str
+    service_tier: str
+    error_type: str
+
+
+_TEXTS = (
+    "gen_ai.operation.name",
+    _OLD_OPERATION,
+    *_PROVIDER,
+    "gen_ai.request.model",
+    "gen_ai.response.model",
+    *_SERVICE_TIER,
+    "error.type",
+)
+
+
+# The calls of one place in a program have the same names. Typed, since 1 and True are equal and not the same name.
+@lru_cache(maxsize=4096, typed=True)
+def _call(*values: AttributeValue | None) -> _Call:
+    """The values of `_TEXTS` understood."""
+    named = {name: value for name, value in zip(_TEXTS, values, strict=True) if value is not None}
+    operation = first_text(named, "gen_ai.operation.name")
+    if not operation and _OLD_OPERATION in named:
+        operation = _OLD_OPERATIONS.get(str(named[_OLD_OPERATION]), "")
+    return _Call(
+        operation,
+        first_text(named, *_PROVIDER),
+        first_text(named, "gen_ai.request.model"),
+        first_text(named, "gen_ai.response.model"),
+        first_text(named, *_SERVICE_TIER),
+        first_text(named, "error.type"),
     )
 
 

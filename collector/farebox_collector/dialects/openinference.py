@@ -5,6 +5,9 @@ attribute has the response's id; where `output.value` is the provider's answer a
 nothing else of that answer is kept.
 """
 
+from functools import lru_cache
+from typing import NamedTuple
+
 from farebox_collector.dialects.attribution import Origin
 from farebox_collector.dialects.counts import INSIDE, disjoint, reported_in
 from farebox_collector.dialects.emitters import Keys, slots_of
@@ -13,7 +16,7 @@ from farebox_collector.dialects.providers import told_provider
 from farebox_collector.dialects.record import usage_record
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_identity, first_text
 from farebox_collector.dialects.usage_json import numbers_in, parsed, web_searches
-from farebox_collector.records import NotBillable, Rejected, Span, UsageRecord
+from farebox_collector.records import AttributeValue, NotBillable, Rejected, Span, UsageRecord
 from farebox_collector.units import InvalidUnit
 
 NAME = "openinference"
@@ -29,6 +32,7 @@ _SUMMARIES = frozenset({"AGENT", "CHAIN"})
 _PROVIDER = ("llm.provider", "llm.system", "embedding.provider", "gen_ai.provider.name")
 _REQUEST_MODEL = ("llm.request.model_name", "llm.model_name", "embedding.model_name", "gen_ai.request.model")
 _RESPONSE_MODEL = ("llm.response.model_name", "llm.model_name", "gen_ai.response.model")
+_TIER = "openai.response.service_tier"
 _OUTPUT = "output.value"
 _METADATA = "metadata"
 # An instrumentation may write the conventions' keys on the same span: other names of the same counts.
@@ -45,7 +49,7 @@ _SLOTS = slots_of(
     )
 )
 
-KEYS = frozenset({KIND, _OUTPUT, _METADATA, "gen_ai.response.id", "openai.response.service_tier"}).union(
+KEYS = frozenset({KIND, _OUTPUT, _METADATA, "gen_ai.response.id", _TIER}).union(
     _PROVIDER, _REQUEST_MODEL, _RESPONSE_MODEL, _SLOTS
 )
 ONCE = frozenset({_OUTPUT, _METADATA})
@@ -91,37 +95,63 @@ REDUCED: Reductions = {_OUTPUT: response_id_of, _METADATA: numbers_in}
 def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | None:
     """Read one span; see the package's contract."""
     attributes = span.attributes
-    kind = attributes.get(KIND)
-    if kind is None:
+    if KIND not in attributes:
         return None
-    operation = _OPERATIONS.get(str(kind).upper())
-    if operation is None:
+    call = _call(*map(attributes.get, _TEXTS))
+    if call is None:
         return _NOT_A_CALL
-    summary = str(kind).upper() in _SUMMARIES
     try:
         found = reported_in(attributes, _SLOTS)
         buckets, assumptions = disjoint(found, INSIDE) if found else (None, ())
         units = units_of(attributes, web_searches(parsed(attributes.get(_METADATA)) or {}))
     except (InvalidCount, InvalidUnit) as error:
         return Rejected(str(error))
-    request_model, response_model = first_text(attributes, *_REQUEST_MODEL), first_text(attributes, *_RESPONSE_MODEL)
-    if buckets is None and summary:
+    if buckets is None and call.summary:
         return _EMPTY_SUMMARY
-    if buckets is None and not request_model and not response_model:
+    if buckets is None and not call.request_model and not call.response_model:
         return _NO_MODEL
-    provider, guessed = told_provider(first_text(attributes, *_PROVIDER), response_model or request_model)
     return usage_record(
         span,
         origin,
         dialect=NAME,
-        operation=operation,
-        provider=provider,
-        request_model=request_model,
-        response_model=response_model,
+        operation=call.operation,
+        provider=call.provider,
+        request_model=call.request_model,
+        response_model=call.response_model,
         buckets=buckets,
-        assumptions=assumptions + guessed,
+        assumptions=assumptions + call.assumptions,
         response_id=first_identity(attributes, "gen_ai.response.id", _OUTPUT),
-        service_tier=first_text(attributes, "openai.response.service_tier"),
-        summary=summary,
+        service_tier=call.service_tier,
+        summary=call.summary,
         units=units,
     )
+
+
+class _Call(NamedTuple):
+    """What the names on a span say of its call."""
+
+    operation: str
+    summary: bool
+    provider: str
+    request_model: str
+    response_model: str
+    service_tier: str
+    assumptions: tuple[str, ...]
+
+
+_TEXTS = tuple(dict.fromkeys((KIND, *_PROVIDER, *_REQUEST_MODEL, *_RESPONSE_MODEL, _TIER)))
+
+
+# The calls of one place in a program have the same names. Typed, since 1 and True are equal and not the same name.
+@lru_cache(maxsize=4096, typed=True)
+def _call(*values: AttributeValue | None) -> _Call | None:
+    """The values of `_TEXTS` understood; None for a span that is no model call."""
+    named = {name: value for name, value in zip(_TEXTS, values, strict=True) if value is not None}
+    kind = str(named[KIND]).upper()
+    operation = _OPERATIONS.get(kind)
+    if operation is None:
+        return None
+    request_model, response_model = first_text(named, *_REQUEST_MODEL), first_text(named, *_RESPONSE_MODEL)
+    provider, guessed = told_provider(first_text(named, *_PROVIDER), response_model or request_model)
+    tier = first_text(named, _TIER)
+    return _Call(operation, kind in _SUMMARIES, provider, request_model, response_model, tier, guessed)

@@ -6,6 +6,8 @@ from farebox_collector.records import AttributeValue, Buckets, Rejected, Span, U
 from farebox_collector.units import Units
 
 _NO_ID = (b"", bytes(8), bytes(16))
+_MAX_TIME_NS = 2**63 - 1
+"""As much as a column holds: nonsense is cut to that, and flagged by pricing."""
 
 
 def usage_record(
@@ -29,13 +31,16 @@ def usage_record(
     """The record of a call as a dialect understood it, or why there cannot be one."""
     if len(span.trace_id) != 16 or span.trace_id in _NO_ID or len(span.span_id) != 8 or span.span_id in _NO_ID:
         return Rejected("the trace id or span id is missing or malformed")
+    start_ns, latency_ns = span.start_ns, span.end_ns - span.start_ns
+    if not (0 <= start_ns <= _MAX_TIME_NS and 0 <= latency_ns <= _MAX_TIME_NS):
+        start_ns, latency_ns = (min(max(0, moment), _MAX_TIME_NS) for moment in (start_ns, latency_ns))
     # By position, in the order of the fields: naming thirty of them takes as long as all the rest of this function.
     return UsageRecord(
         span.trace_id,
         span.span_id,
         span.parent_span_id,
-        span.start_ns,
-        max(0, span.end_ns - span.start_ns),
+        start_ns,
+        latency_ns,
         origin.wallet,
         origin.event,
         origin.action_id,

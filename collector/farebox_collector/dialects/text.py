@@ -34,13 +34,18 @@ def clean(value: AttributeValue) -> str:
 
 
 def first_identity(attributes: Attributes, *keys: str) -> str:
-    """The first non-empty value among aliases, to tell things apart by: never cut, but a digest where need be."""
+    """The first non-empty value among aliases, as an `identity`; empty where there is none."""
     for key in keys:
         value = attributes.get(key)
         if value is not None and value != "":
-            text = str(value)
-            return text if is_clean(text) else f"blake2b:{blake2b(text.encode(), digest_size=16).hexdigest()}"
+            return identity(value)
     return ""
+
+
+def identity(value: AttributeValue) -> str:
+    """A value to tell things apart by: never cut, but a digest where it cannot be kept as it is."""
+    text = str(value)
+    return text if is_clean(text) else f"blake2b:{blake2b(text.encode(), digest_size=16).hexdigest()}"
 
 
 def first_text(attributes: Attributes, *keys: str) -> str:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select, text
 
+from farebox_collector.ledger.call_claims import SLOT_BITS
 from farebox_collector.ledger.checkpoints import CHUNK as _ACCOUNTS
 from farebox_collector.ledger.checkpoints import Standing, accounts_after, standings, touched_accounts
 from farebox_collector.ledger.credit_checks import CREDIT_CHECKS
@@ -150,6 +151,13 @@ CHECKS = (
         " FROM usage_records WHERE [[transaction_id]] AND CASE verdict WHEN 'charged' THEN"
         " cost_nanousd IS NULL OR charge_nanocredits IS NULL OR price_version_ids = '' OR rule_version_id IS NULL"
         " ELSE cost_nanousd IS NOT NULL OR charge_nanocredits IS NOT NULL OR call_key IS NOT NULL END",
+    ),
+    Check(
+        "claims",
+        "a record that pays for a call with a response id has claimed it",
+        "SELECT 'usage record ' || r.id, 'a claim', 'none' FROM usage_records r LEFT JOIN call_claims c"
+        f" ON c.tenant_id = r.tenant_id AND c.slot = (r.started_at_ns >> {SLOT_BITS}) AND c.call_key = r.call_key"
+        " AND c.usage_record_id = r.id WHERE r.call_key IS NOT NULL AND c.slot IS NULL AND [[r.transaction_id]]",
     ),
     Check(
         "corrections",

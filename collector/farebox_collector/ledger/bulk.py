@@ -74,11 +74,12 @@ def upsert_returning(
     rows: Sequence[tuple[Any, ...]],
 ) -> list[tuple[Any, ...]]:
     """Insert rows with an ON CONFLICT … RETURNING clause; returns what it returns, in no particular order."""
-    return [
-        tuple(returned)
-        for statement, parameters in _chunks(connection, table, columns, tail, rows)
-        for returned in connection.exec_driver_sql(statement, parameters)
-    ]
+    returned: list[tuple[Any, ...]] = []
+    for statement, parameters in _chunks(connection, table, columns, tail, rows):
+        with connection.exec_driver_sql(statement, parameters) as result:
+            # The driver's rows as they are: SQLAlchemy's would be made of them one by one.
+            returned += result.cursor.fetchall() if result.cursor is not None else ()
+    return returned
 
 
 def additions(table: str, sums: tuple[str, ...]) -> str:

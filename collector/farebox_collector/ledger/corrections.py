@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from farebox_collector.ledger.actions import Move, SettleActions, action_of, foresee_actions, settle_actions
+from farebox_collector.ledger.call_claims import Claim, claim, release
 from farebox_collector.ledger.correction_tables import audits, corrections
 from farebox_collector.ledger.correction_totals import count_corrections
 from farebox_collector.ledger.entries import COVERED_REASON, Entry
@@ -283,9 +284,22 @@ def _write(
                 **{f"new_{name}": getattr(after, name) for name in _OUTCOME_COLUMNS},
             }
         )
-    # A call's key is let go of before another record takes it.
-    connection.execute(_UPDATE, sorted(changed, key=lambda row: row["new_call_key"] is not None))
+    connection.execute(_UPDATE, changed)
     connection.execute(insert(corrections), kept)
+    _move_claims(connection, tenant_id, pending)
+
+
+def _move_claims(connection: Connection, tenant_id: int, pending: Sequence[Correction]) -> None:
+    """Calls are let go of before other records claim them."""
+    let_go: list[Claim] = []
+    taken: list[Claim] = []
+    for stored, after in pending:
+        usage = stored.call.usage
+        for key, claims in ((stored.call_key, let_go), (after.call_key, taken)):
+            if key is not None and stored.call_key != after.call_key:
+                claims.append(Claim(stored.record_id, key, usage.started_at_ns, usage.latency_ns))
+    release(connection, tenant_id, let_go)
+    claim(connection, tenant_id, taken)
 
 
 _OUTCOME_COLUMNS = (

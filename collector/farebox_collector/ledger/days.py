@@ -3,14 +3,13 @@ where it belongs, and corrections take it back from there.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.day_tables import usage_days, wallet_days
 from farebox_collector.records import PricedUsage
-from farebox_collector.verdicts import Verdict
 
 DAY_NS = 86_400 * 10**9
 
@@ -36,25 +35,45 @@ def add_usage_days(connection: Connection, tenant_id: int, rows: Iterable[tuple[
     bulk.insert_adding(connection, usage_days.name, _USAGE_KEY, DAY_SUMS, table_rows)
 
 
-def add_wallet_days(
-    connection: Connection, tenant_id: int, calls: Iterable[tuple[PricedUsage, Verdict]], sign: int = 1
-) -> None:
-    """Add charged calls to the days of their wallets; with a sign of -1 take them back."""
-    sums: defaultdict[DayKey, list[int]] = defaultdict(lambda: [0] * len(DAY_SUMS))
-    for call, verdict in calls:
-        if verdict is not Verdict.CHARGED:
-            continue
+WalletKey = tuple[int, str, str, str, str, int | None]
+"""Day, wallet, event, provider, model, and the version of the rule by which it was charged."""
+WalletSums = Mapping[WalletKey, Sequence[int]]
+"""The sums (`DAY_SUMS`) of charged calls. Legs are made of these too, so that calls are summed up once."""
+
+
+def sum_by_wallet(calls: Iterable[PricedUsage]) -> WalletSums:
+    """The sums of charged calls."""
+    sums: dict[WalletKey, list[int]] = {}
+    for call in calls:
         usage = call.usage
-        row = sums[call.priced_at_ns // DAY_NS, usage.wallet, usage.event, call.provider, call.model]
+        day = call.priced_at_ns // DAY_NS
+        key = (day, usage.wallet, usage.event, call.provider, call.model, call.rule_version_id)
+        row = sums.get(key)
+        if row is None:
+            row = sums[key] = [0] * len(DAY_SUMS)
         row[0] += 1
         if usage.error_type:
             row[1] += 1
-        if usage.buckets:
-            tokens_in = usage.buckets.inclusive_input
+        buckets = usage.buckets
+        if buckets:
+            tokens_in = buckets.inclusive_input
             row[2] += tokens_in
-            row[3] += usage.buckets.total - tokens_in
+            row[3] += buckets.total - tokens_in
         row[4] += call.cost_nanousd or 0
         row[5] += call.charge_nanocredits or 0
+    return sums
+
+
+def add_wallet_days(connection: Connection, tenant_id: int, sums: WalletSums, sign: int = 1) -> None:
+    """Add sums to the days of their wallets; with a sign of -1 take them back."""
+    days: dict[DayKey, Sequence[int]] = {}
+    for (*names, _), row in sums.items():
+        key: DayKey = tuple(names)  # type: ignore[assignment]
+        earlier = days.get(key)
+        days[key] = row if earlier is None else [left + right for left, right in zip(earlier, row, strict=True)]
     # One order for all writers, so that two of them never wait for each other crosswise.
-    table_rows = [(tenant_id, *key, *(sign * figure for figure in row)) for key, row in sorted(sums.items())]
-    bulk.insert_adding(connection, wallet_days.name, _WALLET_KEY, DAY_SUMS, table_rows)
+    if sign > 0:
+        rows = [(tenant_id, *key, *row) for key, row in sorted(days.items())]
+    else:
+        rows = [(tenant_id, *key, *(-figure for figure in row)) for key, row in sorted(days.items())]
+    bulk.insert_adding(connection, wallet_days.name, _WALLET_KEY, DAY_SUMS, rows)

@@ -4,20 +4,11 @@ from hashlib import blake2b
 from typing import Any
 
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
-from farebox_collector.records import Buckets, PricedUsage, Quality
+from farebox_collector.records import Buckets, PricedUsage, Quality, UsageRecord
 from farebox_collector.units import stored_units
 from farebox_collector.verdicts import Verdict
 
-_MONEY_COLUMNS = (
-    "verdict",
-    "reason",
-    "cost_nanousd",
-    "charge_nanocredits",
-    "price_version_ids",
-    "rule_version_id",
-    "action_share_nanocredits",
-    "call_key",
-)
+# In the order of the fields of UsageRecord and PricedUsage, so that a row is made of slices of them (`record_row`).
 RECORD_COLUMNS = (
     "tenant_id",
     "transaction_id",
@@ -26,35 +17,42 @@ RECORD_COLUMNS = (
     "span_id",
     "parent_span_id",
     "started_at_ns",
-    "priced_at_ns",
     "latency_ns",
-    "time_to_first_chunk_ns",
     "wallet",
     "event",
     "action_id",
     "operation",
-    "summary",
     "reported_provider",
     "request_model",
     "response_model",
-    "provider",
-    "model",
     "response_id",
     "service_tier",
     "error_type",
     *TOKEN_COLUMNS,
-    "units",
+    "summary",
+    "time_to_first_chunk_ns",
     "dept",
     "project",
     "task",
     "route",
     "region",
-    *Quality._fields,
     "dialect",
+    "units",
+    *Quality._fields,
     "scope",
     "user_id",
     "assumptions",
-    *_MONEY_COLUMNS,
+    "verdict",
+    "reason",
+    "priced_at_ns",
+    "provider",
+    "model",
+    "cost_nanousd",
+    "charge_nanocredits",
+    "price_version_ids",
+    "rule_version_id",
+    "action_share_nanocredits",
+    "call_key",
 )
 FACT_COLUMNS = (
     "started_at_ns",
@@ -71,7 +69,7 @@ FACT_COLUMNS = (
 )
 """What makes two arrivals of one span the same: everything that a bill could depend on."""
 _NO_BUCKETS = (None,) * len(TOKEN_COLUMNS)
-_MIN_TIME_NS, _MAX_TIME_NS = 0, 2**63 - 1
+_NO_MONEY = (None, None, "", None, None, None)
 COVERED_REASON = "another span of the same call stands for it"
 
 SpanKey = tuple[bytes, bytes]
@@ -123,53 +121,31 @@ def call_key(response_id: str) -> bytes | None:
 
 
 def record_row(tenant_id: int, transaction_id: int, received_at_ns: int, entry: Entry) -> tuple[Any, ...]:
-    """The values of `RECORD_COLUMNS` for one entry."""
+    """The values of `RECORD_COLUMNS` for one entry. Slices, since naming sixty values takes as long as storing them."""
     call = entry.call
     usage = call.usage
-    money: tuple[Any, ...] = (None, None, "", None, None)
-    if entry.charged:
+    if entry.verdict is Verdict.CHARGED:
         share = None if call.action_floor_nanocredits is None else call.charge_nanocredits
-        money = (call.cost_nanousd, call.charge_nanocredits, call.price_version_ids, call.rule_version_id, share)
+        money: tuple[Any, ...] = (*call[6:10], share, entry.call_key)
+    else:
+        money = _NO_MONEY
     return (
         tenant_id,
         transaction_id,
         received_at_ns,
-        usage.trace_id,
-        usage.span_id,
-        usage.parent_span_id,
-        _storable_time(usage.started_at_ns),
-        call.priced_at_ns,
-        _storable_time(usage.latency_ns),
-        usage.time_to_first_chunk_ns,
-        usage.wallet,
-        usage.event,
-        usage.action_id,
-        usage.operation,
-        int(usage.summary),
-        usage.provider,
-        usage.request_model,
-        usage.response_model,
-        call.provider,
-        call.model,
-        usage.response_id,
-        usage.service_tier,
-        usage.error_type,
+        *usage[:15],
         *(usage.buckets or _NO_BUCKETS),
+        int(usage.summary),
+        *usage[17:24],
         stored_units(usage.units) if usage.units else "",
-        usage.dept,
-        usage.project,
-        usage.task,
-        usage.route,
-        usage.region,
         *usage.quality,
-        usage.dialect,
         usage.scope,
         usage.user_id,
         ",".join(entry.guessed),
         entry.verdict,
         entry.reason,
+        *call[3:6],
         *money,
-        entry.call_key,
     )
 
 
@@ -177,7 +153,7 @@ def facts_of(call: PricedUsage) -> tuple[Any, ...]:
     """The values of `FACT_COLUMNS` for one call, as they come back from the database."""
     usage = call.usage
     return (
-        _storable_time(usage.started_at_ns),
+        usage.started_at_ns,
         usage.wallet,
         usage.event,
         usage.action_id,
@@ -191,9 +167,7 @@ def facts_of(call: PricedUsage) -> tuple[Any, ...]:
     )
 
 
-def _storable_time(nanoseconds: int) -> int:
-    """A reported time as a column can hold it; nonsense is cut to the nearest that fits (and flagged by pricing)."""
-    return min(max(nanoseconds, _MIN_TIME_NS), _MAX_TIME_NS)
-
-
 assert len(TOKEN_COLUMNS) == len(Buckets._fields)
+assert UsageRecord._fields[14:18] == ("error_type", "buckets", "summary", "time_to_first_chunk_ns")
+assert UsageRecord._fields[23] == "dialect"
+assert PricedUsage._fields[3:10] == RECORD_COLUMNS[-9:-2]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from sqlalchemy import ColumnElement, Connection, and_, or_
 
+from farebox_collector.ledger.call_claims import holders
 from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.entries import Entry, SpanKey, call_key
 from farebox_collector.ledger.locks import SPANS_OF_A_TRACE, wait_in_turn
@@ -26,10 +27,12 @@ MAX_RELATIVES = 64
 
 def charge_each_response_once(entries: Iterable[Entry]) -> None:
     """Among the spans of one response in this batch let the one pay that knows most: the wallet, then the cache."""
+    with_id = [entry for entry in entries if entry.call.usage.response_id]
+    if len({entry.call.usage.response_id for entry in with_id}) == len(with_id):
+        return
     by_response: defaultdict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        if entry.call.usage.response_id:
-            by_response[entry.call.usage.response_id].append(entry)
+    for entry in with_id:
+        by_response[entry.call.usage.response_id].append(entry)
     for group in by_response.values():
         if len(group) == 1 or not any(entry.charged for entry in group):
             continue
@@ -146,38 +149,50 @@ def cover_the_unsettled(connection: Connection, tenant_id: int, entries: Iterabl
         for entry in entries
         if entry.verdict in (Verdict.UNPRICED, Verdict.UNMETERED) and entry.call.usage.response_id
     ]
-    charged = charged_calls(connection, tenant_id, waiting)
+    payers = Payers(connection, tenant_id, waiting)
     for entry in waiting:
-        other = charged.get(call_key(entry.call.usage.response_id) or b"")
-        if other is not None and is_same_call(entry, other):
+        if payers.of(entry.call) is not None:
             entry.cover()
 
 
 def settle_kept_out(connection: Connection, tenant_id: int, entries: Iterable[Entry]) -> list[StoredCall]:
-    """Entries that a call key kept out of the books: a call of their own, covered by the record that holds the key, or
-    in its place, where they know more. Returns the records that are not to pay any more."""
-    holders = charged_calls(connection, tenant_id, entries)
+    """Entries whose call another record has claimed: a call of their own, covered by that record, or in its place,
+    where they know more. Returns the records that are not to pay any more."""
+    payers = Payers(connection, tenant_id, entries)
     displaced = []
     for entry in entries:
-        holder = holders.get(entry.call_key or b"")
-        if holder is None or not is_same_call(entry, holder):
+        payer = payers.of(entry.call)
+        if payer is None:
             entry.charge_apart()
-        elif _knows_more(connection, entry, holder):
-            displaced.append(holder)
+        elif _knows_more(connection, entry, payer):
+            displaced.append(payer)
         else:
             entry.cover()
     return displaced
 
 
-def charged_calls(connection: Connection, tenant_id: int, entries: Iterable[Entry]) -> dict[bytes, StoredCall]:
-    """call key → the record that was charged for it, among the calls of these entries."""
-    keys = {key for entry in entries if (key := call_key(entry.call.usage.response_id))}
-    if not keys:
-        return {}
-    found = stored_calls(connection, usage_query(tenant_id).where(usage_records.c.call_key.in_(sorted(keys))))
-    return {call_key(stored.call.usage.response_id) or b"": stored for stored in found}
+class Payers:
+    """The records that have claimed the calls of some entries, or others of their response id at about that time."""
 
+    def __init__(self, connection: Connection, tenant_id: int, entries: Iterable[Entry]) -> None:
+        calls = [
+            (key, entry.call.usage.started_at_ns, entry.call.usage.latency_ns)
+            for entry in entries
+            if (key := call_key(entry.call.usage.response_id))
+        ]
+        self._by_response: defaultdict[str, list[StoredCall]] = defaultdict(list)
+        query = usage_query(tenant_id).where(usage_records.c.id.in_(holders(tenant_id, calls)))
+        for stored in stored_calls(connection, query) if calls else ():
+            self._by_response[stored.call.usage.response_id].append(stored)
 
-def is_same_call(entry: Entry, stored: StoredCall) -> bool:
-    """Whether an entry and a record of one response id are of one call, rather than of a server that repeats ids."""
-    return _same_call(entry.call, stored.call.usage.started_at_ns, stored.call.usage.latency_ns)
+    def of(self, call: PricedUsage) -> StoredCall | None:
+        """The record that has claimed a call; None if nobody has."""
+        start, latency = call.usage.started_at_ns, call.usage.latency_ns
+        if not call.usage.response_id:
+            return None
+        others = self._by_response.get(call.usage.response_id, ())
+        return next((other for other in others if _same_call(other.call, start, latency)), None)
+
+    def repeated(self, call: PricedUsage) -> bool:
+        """Whether a record of another call with this response id stands in the way of claiming this one."""
+        return bool(call.usage.response_id and self._by_response.get(call.usage.response_id))

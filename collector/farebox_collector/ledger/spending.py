@@ -73,13 +73,17 @@ def add_spending(
     connection: Connection, tenant_id: int, calls: Iterable[tuple[PricedUsage, Verdict]], sign: int = 1
 ) -> None:
     """Add charged calls to the days of whom they count for; with a sign of -1 take them back."""
-    sums: defaultdict[tuple[int, Subject], int] = defaultdict(int)
+    alike: defaultdict[tuple[int, str, str, str, str], int] = defaultdict(int)
     for call, verdict in calls:
         usage = call.usage
-        if verdict is Verdict.CHARGED and (usage.dept or usage.project or usage.user_id):
-            day, charge = call.priced_at_ns // DAY_NS, sign * (call.charge_nanocredits or 0)
-            for subject in subjects_of(usage.wallet, usage.user_id, usage.dept, usage.project):
-                sums[day, subject] += charge
+        user_id, dept, project = usage.user_id, usage.dept, usage.project
+        if (dept or project or user_id) and verdict is Verdict.CHARGED:
+            day = call.priced_at_ns // DAY_NS
+            alike[day, usage.wallet if user_id else "", user_id, dept, project] += call.charge_nanocredits or 0
+    sums: defaultdict[tuple[int, Subject], int] = defaultdict(int)
+    for (day, *who), charge in alike.items():
+        for subject in subjects_of(*who):
+            sums[day, subject] += sign * charge
     # One order for all writers, so that two of them never wait for each other crosswise.
     rows = [(tenant_id, day, *subject, charge) for (day, subject), charge in sorted(sums.items())]
     bulk.insert_adding(connection, spending_days.name, _DAYS_KEY, ("charge_nanocredits",), rows)

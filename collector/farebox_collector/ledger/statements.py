@@ -30,6 +30,7 @@ from farebox_collector.ledger.tables import (
     transactions,
     usage_records,
 )
+from farebox_collector.ledger.wallet_usage import newest_of_wallet
 from farebox_collector.money import Commodity
 from farebox_collector.verdicts import Verdict
 
@@ -79,8 +80,14 @@ def usage(
         conditions.append(table.priced_at_ns >= wanted.from_ns)
     if wanted.to_ns is not None:
         conditions.append(table.priced_at_ns < wanted.to_ns)
+    last_transaction = None
     if before_id is not None:
         conditions.append(table.id < before_id)
+        before = select(table.transaction_id).where(table.id == before_id)
+        last_transaction = connection.execute(before).scalar()
+    if wanted.wallet:
+        found = newest_of_wallet(connection, tenant_id, wanted.wallet, conditions, limit, last_transaction)
+        conditions = [table.id.in_(found)]
     return connection.execute(
         select(usage_records).where(and_(*conditions)).order_by(table.id.desc()).limit(limit)
     ).all()
@@ -121,7 +128,7 @@ def ledger(
     """
     found: list[Select[Any]] = []
     if kind in ("", "charge"):
-        found.append(_charges(tenant_id, wallet, before, limit))
+        found.append(_charges(connection, tenant_id, wallet, before, limit))
     if kind != "charge":
         found.append(_movements(tenant_id, wallet, kind, before, limit))
     merged = union_all(*(select(part.subquery()) for part in found)).subquery()
@@ -213,7 +220,9 @@ def _wallets(tenant_id: int) -> Select[Any]:
     )
 
 
-def _charges(tenant_id: int, wallet: str, before: tuple[int, str, int] | None, limit: int) -> Select[Any]:
+def _charges(
+    connection: Connection, tenant_id: int, wallet: str, before: tuple[int, str, int] | None, limit: int
+) -> Select[Any]:
     table = usage_records.c
     kind = literal("charge")
     chosen = select(
@@ -228,9 +237,12 @@ def _charges(tenant_id: int, wallet: str, before: tuple[int, str, int] | None, l
         table.span_id,
         table.event,
     ).where(table.tenant_id == tenant_id, table.verdict == Verdict.CHARGED)
-    if wallet:
-        chosen = chosen.where(table.wallet == wallet)
     chosen = _before(chosen, before, table.transaction_id, kind, table.id)
+    if wallet:
+        conditions = [] if chosen.whereclause is None else [chosen.whereclause]
+        last = before[0] if before else None
+        found = newest_of_wallet(connection, tenant_id, wallet, conditions, limit, last)
+        chosen = chosen.where(table.id.in_(found))
     # The id grows with the transaction, and is what the indexes end in.
     return chosen.order_by(table.id.desc()).limit(limit)
 

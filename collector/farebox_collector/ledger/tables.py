@@ -4,7 +4,7 @@ Every unique key begins with the tenant, so that the books can be sharded by ten
 would otherwise turn an integer overflow into a floating-point number without a word.
 """
 
-from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, LargeBinary, UniqueConstraint
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, LargeBinary, Table, UniqueConstraint
 
 from farebox_collector.ledger import credit_tables, payment_tables
 from farebox_collector.ledger.columns import Int64, metadata
@@ -204,7 +204,7 @@ usage_records = _table(
     _text("provider"),
     _text("model"),
     _text("response_id"),
-    # A digest of provider and response id on the one record of a call that may be charged, NULL on the others.
+    # A digest of the response id on the record that has claimed its call (`call_claims`), NULL on the others.
     Column("call_key", LargeBinary, nullable=True),
     _text("service_tier"),
     _text("error_type"),
@@ -246,9 +246,18 @@ usage_records = _table(
     # What a record says of its money is what its newest correction made of it; this is how many there were.
     _number("corrections", default=0),
     UniqueConstraint("tenant_id", "trace_id", "span_id"),
-    UniqueConstraint("tenant_id", "call_key"),
 )
-Index("ix_usage_records_wallet", usage_records.c.tenant_id, usage_records.c.wallet, usage_records.c.id)
+# The charged records of a wallet are found by its postings (`wallet_usage`): an index over all of them would be written
+# to in as many places as there are wallets.
+_WITHOUT_POSTING = (usage_records.c.verdict != "charged") | (usage_records.c.corrections > 0)
+Index(
+    "ix_usage_records_apart",
+    usage_records.c.tenant_id,
+    usage_records.c.wallet,
+    usage_records.c.id,
+    sqlite_where=_WITHOUT_POSTING,
+    postgresql_where=_WITHOUT_POSTING,
+)
 Index("ix_usage_records_transaction_id", usage_records.c.transaction_id)
 Index(
     "ix_usage_records_action",
@@ -275,6 +284,17 @@ Index(
     usage_records.c.id,
     sqlite_where=_WITHOUT_ID,
     postgresql_where=_WITHOUT_ID,
+)
+
+call_claims = Table(
+    "call_claims",
+    metadata,
+    Column("tenant_id", Int64, primary_key=True, autoincrement=False),
+    Column("slot", Int64, primary_key=True, autoincrement=False),
+    Column("call_key", LargeBinary, primary_key=True),
+    _number("usage_record_id"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
 )
 
 usage_conflicts = _table(

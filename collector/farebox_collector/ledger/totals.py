@@ -21,7 +21,14 @@ from farebox_collector.ledger.control_tables import (
     credit_totals,
     service_totals,
 )
-from farebox_collector.ledger.days import DAY_NS, DayKey, add_usage_days, add_wallet_days
+from farebox_collector.ledger.days import (
+    DAY_NS,
+    DayKey,
+    WalletSums,
+    add_usage_days,
+    add_wallet_days,
+    sum_by_wallet,
+)
 from farebox_collector.ledger.labels import TableLabels, folded, place
 from farebox_collector.ledger.spending import add_spending
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_totals
@@ -122,13 +129,15 @@ class _Group(NamedTuple):
         return cls(calls, usages, len(usages) - [usage.error_type for usage in usages].count(""), tokens)
 
 
-def count_new_calls(connection: Connection, tenant_id: int, calls: Counted, labels: TotalLabels) -> None:
-    """Add newly recorded calls to all totals."""
+def count_new_calls(
+    connection: Connection, tenant_id: int, calls: Counted, charged: WalletSums, labels: TotalLabels
+) -> None:
+    """Add newly recorded calls to all totals; `charged` are the sums of those that were charged."""
     groups = _grouped(calls)
     _add_usage(connection, tenant_id, groups, labels, reversed=False)
     rows = [(key.service, _service_sums(group)) for key, group in groups.items() if key.verdict in ONE_CALL]
     _add_service(connection, tenant_id, rows, labels)
-    add_wallet_days(connection, tenant_id, calls)
+    add_wallet_days(connection, tenant_id, charged)
     add_spending(connection, tenant_id, calls)
 
 
@@ -140,7 +149,8 @@ def add_to_totals(
     Only ever adds: what holds is what was booked less what was reversed.
     """
     _add_usage(connection, tenant_id, _grouped(calls), labels, reversed=reversed)
-    add_wallet_days(connection, tenant_id, calls, -1 if reversed else 1)
+    charged = sum_by_wallet(call for call, verdict in calls if verdict is Verdict.CHARGED)
+    add_wallet_days(connection, tenant_id, charged, -1 if reversed else 1)
     add_spending(connection, tenant_id, calls, -1 if reversed else 1)
 
 

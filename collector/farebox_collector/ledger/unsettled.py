@@ -11,11 +11,10 @@ from sqlalchemy import ColumnElement, Connection, Select, select
 
 from farebox_collector.ledger.correction_tables import corrections
 from farebox_collector.ledger.corrections import Cause, Correction, correct, cover
-from farebox_collector.ledger.entries import Entry, SpanKey, call_key
+from farebox_collector.ledger.entries import Entry, SpanKey
 from farebox_collector.ledger.one_charge import (
+    Payers,
     charge_each_response_once,
-    charged_calls,
-    is_same_call,
     looks_of,
     related_to,
 )
@@ -69,13 +68,13 @@ def closing_corrections(
     """What becomes of open records by their prices and by what was charged beside them. Writes nothing."""
     entries = {one.record_id: Entry(price(one)) for one in stored}
     charge_each_response_once(entries.values())
-    holders = charged_calls(connection, tenant_id, entries.values())
+    payers = Payers(connection, tenant_id, entries.values())
     traces = _Traces(connection, tenant_id, (one for one in stored if one.call.usage.summary))
     wanted = []
     # The innermost first: an agent that is charged is a call of the agents around it.
     for one in sorted(stored, key=lambda one: one.call.usage.latency_ns):
         entry = entries[one.record_id]
-        _look_for_others(entry, one, holders, traces)
+        _look_for_others(entry, one, payers, traces)
         if entry.charged:
             traces.charge(one)
         if entry.verdict is not one.call.verdict:
@@ -83,27 +82,21 @@ def closing_corrections(
     return wanted
 
 
-def _look_for_others(entry: Entry, one: StoredCall, holders: Mapping[bytes, StoredCall], traces: "_Traces") -> None:
+def _look_for_others(entry: Entry, one: StoredCall, payers: Payers, traces: "_Traces") -> None:
     """Cover an entry whose call somebody paid for."""
-    holder = holders.get(call_key(one.call.usage.response_id) or b"")
     if one.call.usage.summary and traces.has_charged_call(one):
         entry.cover(CALLS_CHARGED)
-    elif holder is not None and is_same_call(entry, holder):
+    elif payers.of(entry.call) is not None:
         entry.cover()
-    elif holder is not None and entry.charged:
+    elif entry.charged and payers.repeated(entry.call):
         entry.charge_apart()
 
 
 def settle_unmetered(connection: Connection, tenant_id: int, waiting: Waiting, at_ns: int, labels: TotalLabels) -> Step:
     """Cover calls that reported no usage where another span of the same call did and was charged."""
     stored = _waiting(connection, tenant_id, waiting)
-    entries = {one.record_id: Entry(one.call) for one in stored}
-    holders = charged_calls(connection, tenant_id, entries.values())
-    wanted = []
-    for one in stored:
-        holder = holders.get(call_key(one.call.usage.response_id) or b"")
-        if holder is not None and is_same_call(entries[one.record_id], holder):
-            wanted.append(cover(one))
+    payers = Payers(connection, tenant_id, [Entry(one.call) for one in stored])
+    wanted = [cover(one) for one in stored if payers.of(one.call) is not None]
     return _step(stored, correct(connection, tenant_id, Cause.TWIN, wanted, at_ns, labels))
 
 

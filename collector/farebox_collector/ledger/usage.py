@@ -1,13 +1,13 @@
 """Record a batch of priced calls: the dedupe mark and the money in one transaction.
 
-The database decides what is new: rows go in with ON CONFLICT DO NOTHING under two unique keys, (tenant, trace, span)
-and (tenant, call), and only rows that went in are posted. So it makes no difference how often, where and in which
-company a span arrives.
+The database decides what is new: rows go in with ON CONFLICT DO NOTHING under the unique key (tenant, trace, span),
+then claim their calls (`call_claims`) in the same way, and only those that did both are posted as charged. So it makes
+no difference how often, where and in which company a span arrives.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -15,12 +15,14 @@ from sqlalchemy import Connection, delete, select, tuple_
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.actions import charge_actions_once
-from farebox_collector.ledger.corrections import Cause, charge_of, correct, cover
+from farebox_collector.ledger.call_claims import claim_recorded
+from farebox_collector.ledger.corrections import Cause, correct, cover
+from farebox_collector.ledger.days import WalletSums, sum_by_wallet
 from farebox_collector.ledger.entries import FACT_COLUMNS, RECORD_COLUMNS, Entry, SpanKey, facts_of, record_row
 from farebox_collector.ledger.hold_ends import settle_holds
 from farebox_collector.ledger.intake import count_spans
 from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
-from farebox_collector.ledger.legs import legs_of
+from farebox_collector.ledger.legs import Charge, legs_of
 from farebox_collector.ledger.one_charge import (
     charge_each_response_once,
     charge_related_spans_once,
@@ -76,9 +78,12 @@ def record_calls(
 def _leave_out_what_does_not_fit(connection: Connection, tenant_id: int, entries: Iterable[Entry]) -> None:
     """Calls that would take the tenant's sums past what a column holds stay unpriced; the others go on."""
     spent, charged = (balance(connection, tenant_id, account) for account in (COGS_ACCOUNT, EARNED_ACCOUNT))
-    for entry in entries:
-        if not entry.charged:
-            continue
+    charging = [entry for entry in entries if entry.verdict is Verdict.CHARGED]
+    costs = [entry.call.cost_nanousd or 0 for entry in charging]
+    most = [_most(entry.call) for entry in charging]
+    if max(spent + sum(costs), charged + sum(most)) <= MAX_SUM_NANO:
+        return
+    for entry in charging:
         spent += entry.call.cost_nanousd or 0
         charged += _most(entry.call)
         if max(spent, charged) > MAX_SUM_NANO:
@@ -112,42 +117,56 @@ def _book(
     pending = entries
     recorded: list[Entry] = []
     while pending:
-        ordered = _in_one_order(connection, pending)
-        rows = [record_row(tenant_id, transaction_id, received_at_ns, entry) for _, entry in ordered]
-        inserted = bulk.insert_ignoring_conflicts(connection, "usage_records", RECORD_COLUMNS, rows)
-        if inserted == len(rows):
-            recorded += [entry for _, entry in ordered]
-            break
-        stored = _stored(connection, tenant_id, pending)
-        kept_out: dict[SpanKey, Entry] = {}
-        for key, entry in ordered:
-            if key not in stored:
-                kept_out[key] = entry
-            elif stored[key][0] == transaction_id:
-                recorded.append(entry)
-            else:
-                entry.booked = stored[key][1]
-        # No such span yet, so it was the call's key that kept these out: they go in without it, or take it over.
-        displaced = settle_kept_out(connection, tenant_id, kept_out.values())
+        new = _insert(connection, tenant_id, transaction_id, received_at_ns, pending)
+        claiming = [entry.call.usage for entry in new.values() if entry.call_key is not None]
+        times = [(usage.started_at_ns, usage.latency_ns) for usage in claiming]
+        # Of these another span has claimed the call: they go in without it, or take it over.
+        kept_out = {key: new.pop(key) for key in claim_recorded(connection, transaction_id, times)}
+        recorded += new.values()
+        displaced = settle_kept_out(connection, tenant_id, kept_out.values()) if kept_out else []
         _give_back(connection, tenant_id, displaced, received_at_ns, labels)
         pending = kept_out
     if recorded:
         charge_actions_once(connection, tenant_id, recorded)
-        wallets = frozenset(entry.call.usage.wallet for entry in recorded)
+        charged = sum_by_wallet([entry.call for entry in recorded if entry.verdict is Verdict.CHARGED])
         with_holds = post(
             connection,
             tenant_id,
             transaction_id,
             received_at_ns,
-            legs_of(charge_of(entry.call) for entry in recorded if entry.charged),
-            active=wallets,
+            legs_of(_charges(charged)),
+            active=frozenset([entry.call.usage.wallet for entry in recorded]),
             spending=True,
         )
         settle_holds(connection, tenant_id, _charges_of_actions(recorded, with_holds), received_at_ns)
-        count_new_calls(connection, tenant_id, [(entry.call, entry.verdict) for entry in recorded], labels)
+        counted = [(entry.call, entry.verdict) for entry in recorded]
+        count_new_calls(connection, tenant_id, counted, charged, labels)
     else:
         # Nothing was new; this id was never seen outside this database transaction.
         connection.execute(delete(transactions).where(transactions.c.id == transaction_id))
+
+
+def _insert(
+    connection: Connection,
+    tenant_id: int,
+    transaction_id: int,
+    received_at_ns: int,
+    entries: Mapping[SpanKey, Entry],
+) -> dict[SpanKey, Entry]:
+    """Insert what is new and return it; the others learn what the books have of their span."""
+    ordered = _in_one_order(connection, entries)
+    rows = [record_row(tenant_id, transaction_id, received_at_ns, entry) for _, entry in ordered]
+    if bulk.insert_ignoring_conflicts(connection, usage_records.name, RECORD_COLUMNS, rows) == len(rows):
+        return dict(ordered)
+    stored = _stored(connection, tenant_id, entries)
+    new = {}
+    for key, entry in ordered:
+        made_by, facts = stored[key]
+        if made_by == transaction_id:
+            new[key] = entry
+        else:
+            entry.booked = facts
+    return new
 
 
 def _in_one_order(connection: Connection, entries: Mapping[SpanKey, Entry]) -> list[tuple[SpanKey, Entry]]:
@@ -157,8 +176,16 @@ def _in_one_order(connection: Connection, entries: Mapping[SpanKey, Entry]) -> l
     return sorted(entries.items(), key=lambda item: (item[1].call.usage.started_at_ns, item[0]))
 
 
+def _charges(sums: WalletSums) -> Iterator[Charge]:
+    """What the calls of each sum take and cost together."""
+    for (_, wallet, event, provider, model, rule_id), (calls, _, _, _, cost, charge) in sums.items():
+        yield Charge(wallet, event, rule_id, charge, provider, model, cost, calls)
+
+
 def _charges_of_actions(recorded: Iterable[Entry], wallets: frozenset[str]) -> dict[tuple[str, str], int]:
     """(wallet, action id) → what was charged now, of the wallets that have credits on hold."""
+    if not wallets:
+        return {}
     charges: dict[tuple[str, str], int] = {}
     for entry in recorded:
         usage = entry.call.usage

@@ -74,19 +74,20 @@ def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -
         guessed += (_STANDARD_TIER,)
     if card.provider != usage.provider and card.provider != book_provider(usage.provider):
         guessed += (_ANOTHER_PROVIDER,)
+    # By position: every call comes through here.
     return PricedUsage(
-        usage=usage,
-        verdict=Verdict.CHARGED,
-        reason="",
-        priced_at_ns=at_ns,
-        provider=card.provider,
-        model=card.model,
-        cost_nanousd=cost_nanousd,
-        charge_nanocredits=charge_nanocredits,
-        price_version_ids=card.version_ids,
-        rule_version_id=rule.id,
-        assumptions=assumptions + guessed + fallbacks,
-        action_floor_nanocredits=floor_nanocredits or None,
+        usage,
+        Verdict.CHARGED,
+        "",
+        at_ns,
+        card.provider,
+        card.model,
+        cost_nanousd,
+        charge_nanocredits,
+        card.version_ids,
+        rule.id,
+        assumptions + guessed + fallbacks,
+        floor_nanocredits or None,
     )
 
 

@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from farebox_collector.receivers.status import MalformedRequest
-from farebox_collector.records import Attributes, AttributeValue, Span
+from farebox_collector.records import AttributeValue, Span
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _MEMO_ENTRIES = 20_000
@@ -76,6 +76,44 @@ def _value(raw: bytes) -> AttributeValue | None:
     return None
 
 
+class _Memo(dict[bytes, "tuple[str, AttributeValue] | None"]):
+    """Encoded attribute → its key and value, None for what nobody wants; what is not known yet is decoded on look-up.
+
+    A look-up that hits runs in C, and so does a loop of them.
+    """
+
+    def __init__(
+        self, wanted: Iterable[str], once: Iterable[str], reduced: Mapping[str, Callable[[str], str | None]]
+    ) -> None:
+        self._wanted = {key.encode(): key for key in wanted}
+        self._once = frozenset(once)
+        self._reduced = reduced
+
+    def __missing__(self, raw: bytes) -> tuple[str, AttributeValue] | None:
+        attribute = None
+        key = self._key(raw)
+        if key is not None:
+            value = _value(raw)
+            if key in self._reduced:
+                value = self._reduced[key](value) if isinstance(value, str) else None
+            attribute = None if value is None else (key, value)
+        if key not in self._once and len(raw) <= _MEMO_VALUE_BYTES:
+            if len(self) >= _MEMO_ENTRIES:
+                self.clear()
+            self[raw] = attribute
+        return attribute
+
+    def _key(self, raw: bytes) -> str | None:
+        """The wanted key of one encoded KeyValue, read without parsing it; None if nobody wants it."""
+        # Field 1 (key) comes first and is shorter than 128 bytes in what every known exporter writes.
+        if len(raw) > 2 and raw[0] == 0x0A and raw[1] < 128:
+            return self._wanted.get(raw[2 : 2 + raw[1]])
+        try:
+            return self._wanted.get(KeyValue.FromString(raw).key.encode())
+        except (message.DecodeError, ValueError):
+            return None
+
+
 class ProtobufDecoder:
     """Turns request bodies into spans that carry only the `wanted` attributes. Not thread-safe: one a thread.
 
@@ -86,10 +124,7 @@ class ProtobufDecoder:
     def __init__(
         self, wanted: Iterable[str], once: Iterable[str], reduced: Mapping[str, Callable[[str], str | None]]
     ) -> None:
-        self._wanted = {key.encode(): key for key in wanted}
-        self._once = frozenset(once)
-        self._reduced = reduced
-        self._memo: dict[bytes, tuple[str, AttributeValue] | None] = {}
+        self._decoded = _Memo(wanted, once, reduced).__getitem__
 
     def __call__(self, body: bytes) -> Iterator[Span]:
         """Yield the spans of an ExportTraceServiceRequest. Raises MalformedRequest if it is none."""
@@ -97,8 +132,9 @@ class ProtobufDecoder:
             request = _Request.FromString(body)
         except (message.DecodeError, struct.error, ValueError) as error:
             raise MalformedRequest("the body is not an OTLP ExportTraceServiceRequest in protobuf") from error
+        decoded = self._decoded
         for resource_spans in request.resource_spans:
-            resource = self._attributes(resource_spans.resource.attributes)
+            resource = dict(filter(None, map(decoded, resource_spans.resource.attributes)))
             for scope_spans in resource_spans.scope_spans:
                 scope = scope_spans.scope.name.decode(errors="replace")
                 version = scope_spans.scope.version.decode(errors="replace")
@@ -110,41 +146,8 @@ class ProtobufDecoder:
                         span.start_time_unix_nano,
                         span.end_time_unix_nano,
                         span.status.code == _STATUS_ERROR,
-                        self._attributes(span.attributes),
+                        dict(filter(None, map(decoded, span.attributes))),
                         resource,
                         scope,
                         version,
                     )
-
-    def _attributes(self, raws: Iterable[bytes]) -> Attributes:
-        attributes: dict[str, AttributeValue] = {}
-        memo = self._memo
-        for raw in raws:
-            if raw in memo:
-                known = memo[raw]
-                if known is not None:
-                    attributes[known[0]] = known[1]
-                continue
-            key = self._key(raw)
-            if key is None:
-                continue
-            value = _value(raw)
-            if key in self._reduced:
-                value = self._reduced[key](value) if isinstance(value, str) else None
-            if value is not None:
-                attributes[key] = value
-            if key not in self._once and len(raw) <= _MEMO_VALUE_BYTES:
-                if len(memo) >= _MEMO_ENTRIES:
-                    memo.clear()
-                memo[raw] = None if value is None else (key, value)
-        return attributes
-
-    def _key(self, raw: bytes) -> str | None:
-        """The wanted key of one encoded KeyValue, read without parsing it; None if nobody wants it."""
-        # Field 1 (key) comes first and is shorter than 128 bytes in what every known exporter writes.
-        if len(raw) > 2 and raw[0] == 0x0A and raw[1] < 128:
-            return self._wanted.get(raw[2 : 2 + raw[1]])
-        try:
-            return self._wanted.get(KeyValue.FromString(raw).key.encode())
-        except (message.DecodeError, ValueError):
-            return None

@@ -1,0 +1,121 @@
+"""Claims: which record was charged for a call, so that no other span of the same call is charged too.
+
+A call is known by the digest of its response id (`entries.call_key`). Ids are random, and an index over all of them
+would be written to at random places, slower with every record. So claims are kept by slots of time, 69 seconds each: a
+record claims its call in every slot that it reaches into. Two spans that overlap in time share a slot, and the primary
+key lets one of them in. Spans that do not overlap are two calls of a server that repeats its ids.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Select, bindparam, delete, select, text, tuple_
+
+from farebox_collector.ledger import bulk
+from farebox_collector.ledger.tables import call_claims, usage_records
+
+SLOT_BITS = 36
+"""A slot is 2**36 ns."""
+MAX_SLOTS = 64
+"""A record claims this many slots at most: a span that starts more than 73 minutes into another is not its twin."""
+
+_FRACTION = 2**SLOT_BITS - 1
+_FIRST = f"(r.started_at_ns >> {SLOT_BITS})"
+# Without the sum of start and latency, which may be out of range for senders that talk nonsense.
+_CARRY = f"(((r.started_at_ns & {_FRACTION}) + (r.latency_ns & {_FRACTION})) >> {SLOT_BITS})"
+_FURTHER = f"((r.latency_ns >> {SLOT_BITS}) + {_CARRY})"
+_STEPS = f"WITH RECURSIVE steps (n) AS (SELECT {{first}} UNION ALL SELECT n + 1 FROM steps WHERE n < {MAX_SLOTS - 1})"
+_COLUMNS = ("tenant_id", "slot", "call_key", "usage_record_id")
+_CLAIM_FIRST = text(
+    f"INSERT INTO call_claims ({', '.join(_COLUMNS)}) SELECT r.tenant_id, {_FIRST}, r.call_key, r.id"
+    " FROM usage_records r WHERE r.transaction_id = :made AND r.call_key IS NOT NULL"
+    f" ORDER BY {_FIRST}, r.call_key ON CONFLICT DO NOTHING"
+)
+_CLAIM_FURTHER = text(
+    f"INSERT INTO call_claims ({', '.join(_COLUMNS)}) {_STEPS.format(first=1)}"
+    f" SELECT r.tenant_id, {_FIRST} + n, r.call_key, r.id FROM usage_records r JOIN steps ON n <= {_FURTHER}"
+    " WHERE r.transaction_id = :made AND r.call_key IS NOT NULL ORDER BY 2, 3 ON CONFLICT DO NOTHING"
+)
+_KEPT_OUT = text(
+    f"{_STEPS.format(first=0)} SELECT DISTINCT r.id, r.trace_id, r.span_id, r.call_key, r.started_at_ns, r.latency_ns"
+    f" FROM usage_records r JOIN steps ON n <= {_FURTHER} JOIN call_claims c ON c.tenant_id = r.tenant_id"
+    f" AND c.slot = {_FIRST} + n AND c.call_key = r.call_key AND c.usage_record_id <> r.id"
+    " WHERE r.transaction_id = :made AND r.call_key IS NOT NULL"
+)
+_RELEASE = delete(call_claims).where(
+    call_claims.c.tenant_id == bindparam("tenant"),
+    call_claims.c.slot == bindparam("of_slot"),
+    call_claims.c.call_key == bindparam("key"),
+    call_claims.c.usage_record_id == bindparam("record"),
+)
+
+
+class Claim(NamedTuple):
+    """A record that claims a call, or is to."""
+
+    record_id: int
+    call_key: bytes
+    started_at_ns: int
+    latency_ns: int
+
+
+def slots(started_at_ns: int, latency_ns: int) -> range:
+    """The slots that a span reaches into, as far as they are claimed."""
+    first = started_at_ns >> SLOT_BITS
+    return range(first, min((started_at_ns + latency_ns) >> SLOT_BITS, first + MAX_SLOTS - 1) + 1)
+
+
+def claim_recorded(
+    connection: Connection, transaction_id: int, times: Sequence[tuple[int, int]]
+) -> list[tuple[bytes, bytes]]:
+    """Claim the calls of a transaction's records that have a call key and claim nothing yet.
+
+    `times` are start and latency of those records. Returns trace and span ids of those whose call somebody else has
+    claimed: these records are taken out of the books again, for the caller to settle.
+    """
+    if not times:
+        return []
+    further = sum(len(slots(*time)) for time in times) - len(times)
+    claimed = connection.execute(_CLAIM_FIRST, {"made": transaction_id}).rowcount
+    if further:
+        claimed += connection.execute(_CLAIM_FURTHER, {"made": transaction_id}).rowcount
+    if claimed == len(times) + further:
+        return []
+    kept_out = connection.execute(_KEPT_OUT, {"made": transaction_id}).all()
+    if kept_out:
+        tenant_id = connection.execute(
+            select(usage_records.c.tenant_id).where(usage_records.c.id == kept_out[0].id)
+        ).scalar_one()
+        release(connection, tenant_id, [Claim(row[0], bytes(row[3]), row[4], row[5]) for row in kept_out])
+        connection.execute(delete(usage_records).where(usage_records.c.id.in_([row.id for row in kept_out])))
+    return [(bytes(row.trace_id), bytes(row.span_id)) for row in kept_out]
+
+
+def claim(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> None:
+    """Claim calls for records that are in the books. Raises IntegrityError if one of them is claimed by another."""
+    rows = [
+        (tenant_id, slot, one.call_key, one.record_id)
+        for one in claims
+        for slot in slots(one.started_at_ns, one.latency_ns)
+    ]
+    bulk.insert(connection, call_claims.name, _COLUMNS, sorted(rows))
+
+
+def release(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> None:
+    """Let go of the calls that records have claimed."""
+    rows = [
+        {"tenant": tenant_id, "of_slot": slot, "key": one.call_key, "record": one.record_id}
+        for one in claims
+        for slot in slots(one.started_at_ns, one.latency_ns)
+    ]
+    if rows:
+        connection.execute(_RELEASE, rows)
+
+
+def holders(tenant_id: int, calls: Iterable[tuple[bytes, int, int]]) -> Select[tuple[int]]:
+    """The ids of the records that have claimed any of these calls (key, start, latency) in a slot they reach into."""
+    wanted = sorted({(slot, key) for key, start, latency in calls for slot in slots(start, latency)})
+    table = call_claims.c
+    return select(table.usage_record_id).where(
+        table.tenant_id == tenant_id, tuple_(table.slot, table.call_key).in_(wanted)
+    )

@@ -1,0 +1,70 @@
+"""The usage records of one wallet, newest first, without an index over them.
+
+Such an index would be written to in as many places as a batch has wallets. The postings know which transactions charged
+a wallet, and the records of a transaction stand together; what no posting tells of (calls that were not charged, and
+those that were corrected since) has a partial index of its own.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, or_, select
+
+from farebox_collector.ledger.journal import WALLET
+from farebox_collector.ledger.tables import accounts, postings, usage_records
+from farebox_collector.verdicts import Verdict
+
+_TRANSACTIONS = 64
+"""How many of the wallet's transactions are looked at together."""
+MAX_ID = 2**63 - 1
+
+_APART = or_(usage_records.c.verdict != Verdict.CHARGED, usage_records.c.corrections > 0)
+
+
+def newest_of_wallet(
+    connection: Connection,
+    tenant_id: int,
+    wallet: str,
+    conditions: Sequence[ColumnElement[bool]],
+    limit: int,
+    before_transaction: int | None = None,
+) -> list[int]:
+    """The ids of a wallet's newest records that meet the conditions, in descending order.
+
+    `before_transaction` says that no record of a later transaction meets them: that is where the search begins.
+    """
+    table = usage_records.c
+    mine = and_(table.tenant_id == tenant_id, table.wallet == wallet, *conditions)
+    newest = select(table.id).where(mine).order_by(table.id.desc()).limit(limit)
+    apart = list(connection.execute(newest.where(_APART)).scalars())
+    charged: list[int] = []
+    last = before_transaction if before_transaction is not None else MAX_ID
+    while len(charged) < limit:
+        made = list(connection.execute(_transactions(tenant_id, wallet, last)).scalars())
+        if not made:
+            break
+        batch = newest.where(table.transaction_id.in_(made), table.verdict == Verdict.CHARGED, table.corrections == 0)
+        charged += connection.execute(batch).scalars()
+        last = made[-1] - 1
+    return sorted([*apart, *charged], reverse=True)[:limit]
+
+
+def _transactions(tenant_id: int, wallet: str, last: int) -> Select[Any]:
+    """The newest transactions up to one that charged a wallet for usage."""
+    leg = postings.c
+    return (
+        select(leg.transaction_id)
+        .distinct()
+        .where(leg.account_id == _account(tenant_id, wallet), leg.transaction_id <= last)
+        .order_by(leg.transaction_id.desc())
+        .limit(_TRANSACTIONS)
+    )
+
+
+def _account(tenant_id: int, wallet: str) -> ScalarSelect[int]:
+    table = accounts.c
+    return (
+        select(table.id)
+        .where(table.tenant_id == tenant_id, table.kind == WALLET, table.name == wallet)
+        .scalar_subquery()
+    )
