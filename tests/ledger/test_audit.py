@@ -23,6 +23,9 @@ TAMPERINGS = {
     "lots": "UPDATE lots SET recognised_nanousd = 1",
     "drawn": "UPDATE lots SET remaining_nano = remaining_nano - 1",
     "deferred": "UPDATE lots SET price_nanousd = price_nanousd + 1",
+    "top-ups": "UPDATE lots SET origin = 'topup'",
+    "payments": "INSERT INTO payment_fees (tenant_id, fee_id, topup_id, currency, fee_minor, fee_nanousd,"
+    " transaction_id, recorded_at_ns) VALUES (1, 'txn_1', 1, 'USD', 1, 5, 1, 1)",
     "calls": "UPDATE accounts SET charged_calls = 2 WHERE name = 'bob'",
     "claims": "UPDATE usage_records SET call_key = trace_id WHERE verdict = 'charged'",
     "charges": "UPDATE usage_records SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",

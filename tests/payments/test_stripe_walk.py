@@ -1,5 +1,7 @@
 """From a checkout to a refund and a dispute, through Stripe's own library against the bundled double."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -20,6 +22,13 @@ def buy(shop: Collector, double: StripeDouble, wallet: str, **more: object) -> d
     intents = double.client.get("/v1/payment_intents?limit=100").json()["data"]
     (intent,) = [one for one in intents if one["metadata"]["farebox_topup"] == paid["topup_id"]]
     return paid | {"intent": intent["id"]}
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Ask again and again, for half a minute at most."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
 
 
 def kinds(shop: Collector, wallet: str) -> list[tuple[str, str]]:
@@ -130,5 +139,51 @@ def test_what_stripe_refuses_is_a_clear_problem_and_a_failed_top_up(shop: Collec
         assert (refused.status_code, "amount_too_small" in refused.json()["detail"]) == (422, True)
     (shown,) = shop.api.get("/v1/wallets/hal/topups").json()["items"]
     assert shown["state"] == "failed"
+    assert shop.api.delete("/v1/packs/crumb").status_code == 204
+    assert [pack["pack"] for pack in shop.api.get("/v1/packs").json()["items"]] == ["starter"]
+    assert [len(shop.api.get(f"/v1/packs/{name}/history").json()["items"]) for name in ("crumb", "starter")] == [2, 1]
     assert order(shop, "hal", "none", pack="nosuch").status_code == 404
     assert order(shop, "hal", "url", success_url="javascript:alert(1)").status_code == 422
+
+
+def test_a_wallet_tops_itself_up_and_says_so(shop: Collector, double: StripeDouble) -> None:
+    path, cap = "/v1/wallets/ivy/auto-topup", {"value": "20.00"}
+    assert shop.api.get(path).status_code == 404
+    assert shop.api.put(path, json={"enabled": False}).status_code == 404
+    terms = {"pack": "starter", "below_credits": "12", "month_cap": cap}
+    nothing_kept = shop.api.put(path, json=terms)
+    assert (nothing_kept.status_code, "save_payment_method" in nothing_kept.json()["detail"]) == (422, True)
+    made = order(shop, "ivy", "buy-ivy", save_payment_method=True).raise_for_status().json()
+    double.pay(made["checkout_url"])
+    for bad in (
+        {"pack": "nosuch"},
+        {"month_cap": {"value": "7.99"}},
+        {"month_cap": {"value": "20", "currency": "EUR"}},
+    ):
+        assert shop.api.put(path, json=terms | bad).status_code == 422, bad
+    for bad in ({"below_credits": "NaN"}, {"below_credits": "-1"}, {"month_cap": {"value": "-1"}}, {"month_cap": None}):
+        assert shop.api.put(path, json=terms | bad).status_code == 422, bad
+    told = shop.api.put(path, json=terms).raise_for_status().json()
+    assert (told["enabled"], told["payment_method_kept"]) == (True, True)
+    # Ten are fewer than twelve: the next round buys ten more, and the credits are there when Stripe has told.
+    wait_for(lambda: len(shop.api.get("/v1/wallets/ivy/topups").json()["items"]) == 2)
+    wait_for(lambda: shop.wallet("ivy")["balance_credits"] == "20.000000000")
+    assert shop.api.get(path).json()["spent_this_month"] == {"value": "8.00", "currency": "USD"}
+    assert shop.api.put(path, json={"enabled": False}).json()["enabled"] is False
+
+
+def test_the_business_sees_fees_and_the_overview_links_receipt_and_top_up(
+    shop: Collector, double: StripeDouble
+) -> None:
+    bought = buy(shop, double, "joe")
+
+    def booked() -> dict[str, Any]:
+        rows = shop.api.get("/v1/topups?state=paid").json()["items"]
+        return next(row for row in rows if row["wallet"] == "joe")
+
+    wait_for(lambda: booked()["fee_usd"] is not None)
+    assert (booked()["fee_usd"], booked()["payment_intent"]) == ("0.530000000", bought["intent"])
+    wait_for(lambda: shop.api.get("/v1/wallets/joe/overview").json()["topups"][0]["receipt_url"])
+    overview = shop.api.get("/v1/wallets/joe/overview").json()
+    assert "8.00 USD" in double.client.get(overview["topups"][0]["receipt_url"]).text
+    assert shop.api.get(overview["topup_url"]).status_code == 303

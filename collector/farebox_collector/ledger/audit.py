@@ -20,6 +20,7 @@ from farebox_collector.ledger.credit_checks import CREDIT_CHECKS
 from farebox_collector.ledger.day_checks import DAY_CHECKS, compare_day, days_of
 from farebox_collector.ledger.mismatches import Mismatch, Window
 from farebox_collector.ledger.money_days import MONEY_CHECKS, compare_money_days
+from farebox_collector.ledger.payment_checks import PAYMENT_CHECKS
 from farebox_collector.ledger.tables import accounts, postings, transactions, usage_records
 from farebox_collector.ledger.total_checks import compare_totals
 
@@ -175,6 +176,7 @@ CHECKS = (
     *(Check(*check) for check in CREDIT_CHECKS),
     *(Check(*check) for check in DAY_CHECKS),
     *(Check(*check) for check in MONEY_CHECKS),
+    *(Check(*check) for check in PAYMENT_CHECKS),
     Check("totals", "running totals are the sums of the records"),
     Check("intake", "spans that came to the books have a verdict each, and those that are kept are the records"),
 )

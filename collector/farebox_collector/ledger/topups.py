@@ -16,9 +16,11 @@ from farebox_collector.ledger.journal import ISSUED_ACCOUNT, balance, open_trans
 from farebox_collector.ledger.movements import IdempotencyConflict, Kind, Movement, carry_out
 from farebox_collector.ledger.packs import price_nanousd
 from farebox_collector.ledger.payment_tables import payment_methods, topups
+from farebox_collector.ledger.tables import transactions
 from farebox_collector.money import MAX_SUM_NANO, AmountError
 
 _DAY_NS = 86_400 * 10**9
+_MAX_URL = 2_000
 
 
 class TopupState(StrEnum):
@@ -119,6 +121,16 @@ def note_payment_intent(connection: Connection, topup_id: int, payment_intent: s
     connection.execute(row.values(payment_intent=payment_intent))
 
 
+def note_receipt(connection: Connection, topup: Row[Any], receipt_url: str) -> None:
+    """Keep the payment provider's receipt for the customer with what else is known of the payment."""
+    of_topup = transactions.c.id == topup.transaction_id
+    known = connection.execute(select(transactions.c.metadata).where(of_topup)).scalar_one()
+    metadata = {**json.loads(known), "receipt_url": receipt_url}
+    if receipt_url and len(receipt_url) <= _MAX_URL:
+        text = json.dumps(metadata, sort_keys=True)
+        connection.execute(update(transactions).where(of_topup).values(metadata=text))
+
+
 def topup_by_key(connection: Connection, tenant_id: int, key: str) -> Row[Any] | None:
     """The top-up that the payment provider knows by a key."""
     return _by(connection, tenant_id, topups.c.key == key)
@@ -172,6 +184,19 @@ def topups_of(
     """A wallet's top-ups, newest first."""
     columns = topups.c
     query = select(topups).where(columns.tenant_id == tenant_id, columns.wallet == wallet)
+    if before_id is not None:
+        query = query.where(columns.id < before_id)
+    return connection.execute(query.order_by(columns.id.desc()).limit(limit)).all()
+
+
+def all_topups(
+    connection: Connection, tenant_id: int, state: str = "", before_id: int | None = None, limit: int = 100
+) -> Sequence[Row[Any]]:
+    """Top-ups of every wallet of a tenant, newest first."""
+    columns = topups.c
+    query = select(topups).where(columns.tenant_id == tenant_id)
+    if state:
+        query = query.where(columns.state == state)
     if before_id is not None:
         query = query.where(columns.id < before_id)
     return connection.execute(query.order_by(columns.id.desc()).limit(limit)).all()

@@ -14,12 +14,12 @@ from sqlalchemy import Row
 from farebox_collector.ledger import auto_topups
 from farebox_collector.ledger.auto_topups import Due
 from farebox_collector.ledger.locks import TOPPING_UP
-from farebox_collector.ledger.payment_facts import Fee, NotPaid
+from farebox_collector.ledger.payment_facts import NotPaid
 from farebox_collector.ledger.payment_fees import book_fee, topups_without_fee
 from farebox_collector.ledger.payments import Refused, book
-from farebox_collector.ledger.topups import note_payment_intent
+from farebox_collector.ledger.topups import note_payment_intent, note_receipt
 from farebox_collector.payments.desk import PaymentDesk, charge_of, new_key
-from farebox_collector.payments.gateway import GatewayRefused, Payment, StripeGateway
+from farebox_collector.payments.gateway import GatewayRefused, Kept, Payment, StripeGateway
 from farebox_collector.pricing.currencies import NoExchangeRate
 from farebox_collector.records import DEFAULT_TENANT_ID
 
@@ -125,15 +125,16 @@ class AutomaticTopups:
             if bool(topup.livemode) is not gateway.livemode:
                 continue
             try:
-                fee = gateway.fee(topup.payment_intent)
+                kept = gateway.kept(topup.payment_intent)
             except GatewayRefused:
                 _logger.warning("Stripe does not say what it kept of a payment", extra={"topup": topup.key})
                 continue
-            if fee is not None:
-                self._book_fee(topup, fee)
+            if kept is not None:
+                self._book_fee(topup, kept)
 
-    def _book_fee(self, topup: Row[Any], fee: Fee) -> None:
+    def _book_fee(self, topup: Row[Any], kept: Kept) -> None:
         try:
-            self._database.transact(partial(book_fee, topup=topup, fee=fee, at_ns=self._clock()))
+            self._database.transact(partial(book_fee, topup=topup, fee=kept.fee, at_ns=self._clock()))
+            self._database.transact(partial(note_receipt, topup=topup, receipt_url=kept.receipt_url))
         except NoExchangeRate as error:
             _logger.warning("a fee waits for an exchange rate", extra={"topup": topup.key, "reason": str(error)})

@@ -70,6 +70,10 @@ class PaymentDesk:
         """Whether there is a Stripe account."""
         return self._account is not None
 
+    def serves(self, tenant_id: int) -> bool:
+        """Whether this tenant can be paid by Stripe."""
+        return self.is_open and tenant_id == DEFAULT_TENANT_ID
+
     def gateway(self, tenant_id: int) -> StripeGateway:
         """Stripe, for a tenant. Raises NoStripe."""
         account = self._of(tenant_id)

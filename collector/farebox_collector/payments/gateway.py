@@ -55,6 +55,13 @@ class Payment(NamedTuple):
     """What it comes to if the status is `succeeded`."""
 
 
+class Kept(NamedTuple):
+    """What Stripe kept of a payment for itself, and its receipt for the customer."""
+
+    fee: Fee
+    receipt_url: str
+
+
 class Listed(NamedTuple):
     """A payment, refund or dispute as Stripe lists it."""
 
@@ -145,7 +152,7 @@ class StripeGateway:
         """How a payment stands. Raises GatewayRefused, GatewayUnavailable."""
         return _payment(self._asking(lambda: self._client.v1.payment_intents.retrieve(payment_intent)))
 
-    def fee(self, payment_intent: str) -> Fee | None:
+    def kept(self, payment_intent: str) -> Kept | None:
         """What Stripe kept of a payment; None while it does not say. Raises GatewayRefused, GatewayUnavailable."""
         intent: Any = self._asking(
             lambda: self._client.v1.payment_intents.retrieve(
@@ -155,7 +162,8 @@ class StripeGateway:
         transaction = getattr(intent.latest_charge, "balance_transaction", None)
         if transaction is None or isinstance(transaction, str):
             return None
-        return Fee(str(transaction.id), str(transaction.currency).upper(), int(transaction.fee))
+        fee = Fee(str(transaction.id), str(transaction.currency).upper(), int(transaction.fee))
+        return Kept(fee, str(getattr(intent.latest_charge, "receipt_url", None) or ""))
 
     def listed(self, start_s: int, end_s: int) -> Iterator[Listed]:
         """Payments that succeeded, and refunds and disputes that hold, made in [start, end) of Unix seconds.

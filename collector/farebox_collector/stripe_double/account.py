@@ -254,6 +254,7 @@ class Account:
             payment_intent=intent["id"],
             metadata=intent["metadata"],
             status="succeeded",
+            receipt_url=f"{self.url}/receipts/{intent['id']}",
             balance_transaction=self._transaction(intent["amount"], intent["currency"], fee, "charge")["id"],
         )
         intent.update(status="succeeded", amount_received=intent["amount"], latest_charge=charge["id"])

@@ -56,6 +56,7 @@ class Double:
             self._route("/v1/events", lambda form, _: self._page(self.account.events[::-1], form), "GET"),
             Route("/double/events/{id}/send", self._send_again, methods=["POST"]),
             Route("/", self._back, methods=["GET"]),
+            Route("/receipts/{id}", self._receipt, methods=["GET"]),
             Route("/pay/{id}", self._show, methods=["GET"]),
             Route("/pay/{id}", self._pay, methods=["POST"]),
         ]
@@ -130,6 +131,14 @@ class Double:
 
     async def _back(self, _request: Request) -> Response:
         return HTMLResponse("<!doctype html><title>Paid</title><p>Back from the checkout of Stripe's double.</p>")
+
+    async def _receipt(self, request: Request) -> Response:
+        intent = self.account.things["intents"].get(request.path_params["id"])
+        if intent is None:
+            return HTMLResponse("<!doctype html><p>There is no such payment.</p>", 404)
+        currency = intent["currency"].upper()
+        paid = html.escape(f"{intent['description']}: {format_minor(intent['amount_received'], currency)} {currency}")
+        return HTMLResponse(f"<!doctype html><title>Receipt</title><h1>Receipt of Stripe's double</h1><p>{paid}</p>")
 
     async def _show(self, request: Request) -> Response:
         return self._checkout_page(request.path_params["id"])

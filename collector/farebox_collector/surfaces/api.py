@@ -66,6 +66,7 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...]
     (reports.router, _READER),
     (replays.router, _ADMIN),
     (packs.router, _READER),
+    (topups.tenant_router, _READER),
     (webhooks.endpoints_router, _ADMIN),
     (webhooks.messages_router, _ADMIN),
     (webhooks.thresholds_router, _READER),

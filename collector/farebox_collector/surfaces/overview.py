@@ -20,6 +20,7 @@ from farebox_collector.surfaces.movements import LotShown, show_lot
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 from farebox_collector.surfaces.report_rows import shown_day
 from farebox_collector.surfaces.reports import MAX_DAYS, period_of
+from farebox_collector.surfaces.topups import topup_link
 
 RATE_DAYS = 7
 """The rate by which a balance is said to last is that of so many recent days."""
@@ -72,7 +73,7 @@ class Overview(BaseModel):
     by_day: list[SpentOn]
     lots: list[LotShown] = Field(description="Credits that are left by origin, as they were last drawn up (a minute).")
     topups: list[PaidIn] = Field(description=f"The last {MOST_TOPUPS}, newest first.")
-    topup_url: str | None = Field(description="Where this wallet is topped up, if the collector was told.")
+    topup_url: str | None = Field(description="Where it is topped up: `FAREBOX_TOPUP_URL`, or our own link.")
 
 
 def router(context: Context) -> APIRouter:
@@ -99,6 +100,7 @@ def router(context: Context) -> APIRouter:
             )
             left = living_lots(connection, tenant_id, name, MOST_LOTS)
             paid = paid_lots(connection, tenant_id, name, MOST_TOPUPS)
+            link = topup_url(context.topup_url, name) or topup_link(context, connection, name)
         rate = daily_rate(recent, row.created_at_ns, now_ns)
         available = row.balance_nano - held
         return Overview(
@@ -119,7 +121,7 @@ def router(context: Context) -> APIRouter:
             by_day=[_spent(shown_day(day.day), day) for day in by_day],
             lots=[show_lot(lot) for lot in left],
             topups=[_paid_in(lot) for lot in paid],
-            topup_url=topup_url(context.topup_url, name),
+            topup_url=link,
         )
 
     return routes

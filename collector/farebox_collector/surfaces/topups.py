@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import RedirectResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from sqlalchemy import Connection
 
 from farebox_collector.ledger.auto_topups import AutoTerms, BadAutoTopup, auto_topup, spent_this_month
 from farebox_collector.ledger.movements import IdempotencyConflict
-from farebox_collector.ledger.topups import payment_method, topups_of
+from farebox_collector.ledger.packs import packs_in_force
+from farebox_collector.ledger.payment_fees import fee_of
+from farebox_collector.ledger.topups import TopupState, all_topups, payment_method, topups_of
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
 from farebox_collector.payments.desk import CheckoutWanted, NoStripe, NoSuchPack
@@ -60,6 +63,13 @@ class Topup(BaseModel):
     paid_at: str | None
     lot_id: int | None = Field(description="The credits, once they are there.")
     transaction_id: int | None
+
+
+class BookedTopup(Topup):
+    """A top-up as the business sees it."""
+
+    payment_intent: str = Field(description="The payment's name at Stripe; empty while there is none.")
+    fee_usd: Amount | None = Field(description="What Stripe kept; null while it does not say.")
 
 
 class AutoTopupRequest(BaseModel):
@@ -149,6 +159,39 @@ def router(context: Context) -> APIRouter:
         return _auto_topup(context, wallet_name(wallet))
 
     return routes
+
+
+def tenant_router(context: Context) -> APIRouter:
+    """The endpoint /v1/topups."""
+    routes = APIRouter(prefix="/v1/topups", tags=["top-ups"], responses=RESPONSES)
+
+    @routes.get("")
+    def list_all_topups(
+        state: TopupState | None = None, cursor: Cursor = None, limit: Limit = 100
+    ) -> Page[BookedTopup]:
+        """Top-ups of every wallet, newest first, with their payment and its fee."""
+        (before,) = decode_cursor(cursor, int) or (None,)
+        with context.database.reading() as connection:
+            rows = all_topups(connection, context.tenant_id, state or "", before, limit + 1)
+            fees = fee_of(connection, context.tenant_id, [row.id for row in rows])
+        return page(rows, limit, lambda row: _booked(row, fees.get(row.id)), lambda row: (row.id,))
+
+    return routes
+
+
+def topup_link(context: Context, connection: Connection, wallet: str) -> str | None:
+    """The path of a wallet's own top-up link, for the cheapest pack; None where nothing can be bought by one."""
+    if not (context.payments.serves(context.tenant_id) and context.topup_return_url):
+        return None
+    cheapest = next(iter(packs_in_force(connection, context.tenant_id)), None)
+    if cheapest is None:
+        return None
+    return f"/v1/wallets/{quote(wallet, safe='')}/topup?pack={quote(cheapest.name, safe='')}"
+
+
+def _booked(row: Any, fee_nanousd: int | None) -> BookedTopup:
+    fee = None if fee_nanousd is None else format_nano(fee_nanousd)
+    return BookedTopup(**show_topup(row).model_dump(), payment_intent=row.payment_intent, fee_usd=fee)
 
 
 def show_topup(row: Any) -> Topup:
