@@ -7,12 +7,16 @@ import re
 import sqlite3
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from postgres import find_binaries
 from rich.console import Console
 from rich.table import Table
 
@@ -133,6 +137,7 @@ def machine() -> dict[str, Any]:
         "fdatasync_ms": round(_sync_s() * 1e3, 3),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
+        "postgresql": _postgresql(),
         "commit": _commit(),
     }
 
@@ -142,6 +147,7 @@ def machine_words(machine: dict[str, Any]) -> str:
     return (
         f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, Linux {machine['kernel']},"
         f" fdatasync {machine['fdatasync_ms']} ms, Python {machine['python']}, SQLite {machine['sqlite']},"
+        f" {machine['postgresql']},"
         f" load {machine['load_at_start']} at the start, commit {machine['commit']}"
     )
 
@@ -157,6 +163,14 @@ def _sync_s() -> float:
             os.fdatasync(file.fileno())
             taken.append(time.perf_counter() - started)
     return statistics.median(taken)
+
+
+def _postgresql() -> str:
+    binaries = find_binaries()
+    if binaries is None:
+        return "no PostgreSQL"
+    said = subprocess.run([str(binaries / "postgres"), "--version"], capture_output=True, text=True, check=True)
+    return said.stdout.partition("(Debian")[0].replace("(PostgreSQL)", "").replace("postgres", "PostgreSQL").strip()
 
 
 def _commit() -> str:

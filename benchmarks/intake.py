@@ -3,6 +3,7 @@
 import os
 import statistics
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
@@ -76,12 +77,18 @@ def _throughput(where: str, farebox: list[Round], floor: list[Round]) -> list[Fi
     cpu = [one.server_cpu_s for one in farebox]
     latencies = [quantile(one.sent.latencies_s(), 0.99) * 1000 for one in farebox]
     return [
-        Figure("acknowledged spans/s", where, median_rate(farebox), samples=rates(farebox)),
+        Figure("acknowledged spans/s", where, median_rate(farebox), note=_refused(farebox), samples=rates(farebox)),
         Figure("the floor's", where, median_rate(floor), samples=rates(floor)),
         Figure("÷ the floor", where, ratio(rates(farebox), rates(floor)), goal=0.6),
         Figure("server CPU for 1,000 spans", where, statistics.median(cpu), "s", 0.035, False, samples=cpu),
         Figure("p99 of an acknowledgement at the top rate", where, statistics.median(latencies), "ms"),
     ]
+
+
+def _refused(rounds: Sequence[Round]) -> str:
+    """What was refused at first, in words; it was sent again until it was taken."""
+    counts = sum((one.sent.refused for one in rounds), Counter[str]())
+    return "".join(f"{times} × {status}, sent again; " for status, times in counts.items()).rstrip("; ")
 
 
 def _at_half_rate(bench: Bench, where: str, farebox: Subject, transport: str, top: float) -> Figure:
@@ -119,7 +126,6 @@ def of_replicas(bench: Bench) -> list[Figure]:
 
         one, two = rounds(spread, 1, 2)
         hot_one, hot_all = rounds(hot, 1, REPLICAS)
-        refused = sum(sum(round_.sent.refused.values()) for round_ in hot_all)
         difference = difference_nanocredits(servers[0], [spread, hot])
     enough = (os.cpu_count() or 1) >= _CORES_FOR_TWO
     where = f"{POSTGRESQL}, {HTTP}"
@@ -138,7 +144,7 @@ def of_replicas(bench: Bench) -> list[Figure]:
             where,
             ratio(rates(hot_all), rates(hot_one)),
             goal=0.9,
-            note=f"{median_rate(hot_all):,.0f} ÷ {median_rate(hot_one):,.0f} spans/s, {refused} refused",
+            note=f"{median_rate(hot_all):,.0f} ÷ {median_rate(hot_one):,.0f} spans/s {_refused(hot_all)}".strip(),
             samples=rates(hot_all),
         ),
         _exact(difference, f"{POSTGRESQL}, {REPLICAS} replicas", spread.spans + hot.spans),
