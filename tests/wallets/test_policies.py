@@ -381,6 +381,20 @@ def test_policies_over_http_stop_holds_and_not_usage(shared_collector: Collector
         "wallet team may spend 0.500000000 credits a day, and has -0.250000000 left"
     ]
     assert hold("t3", amount_credits="0.26", user="cleo").status_code == 201
+    standing = api.get("/v1/policies/standing?wallet=team&user=bob&dept=sales").json()["items"]
+    shown = [(one["scope"], one["left_month_credits"], one["held_credits"], one["overspent"]) for one in standing]
+    assert shown == [
+        ("wallet", None, "0.510000000", False),
+        ("dept", None, "0.000000000", False),
+        ("user", "0.000000000", "0.250000000", False),
+    ]
+    assert shared_collector.export_http(protobuf_body([spans[0]._replace(span_id=b"again..8")])).status_code == 200
+    (bob,) = [one for one in api.get("/v1/policies/standing?wallet=team&user=bob").json()["items"] if one["user"]]
+    assert (bob["spent_month_credits"], bob["left_month_credits"], bob["overspent"]) == (
+        "1.500000000",
+        "-0.750000000",
+        True,
+    )
     ended = api.post("/v1/policies", json={"scope": "user", "name": "team", "user": "bob", "reason": "trial is over"})
     assert ended.status_code == 201
     assert hold("t4", amount_credits="0.26", user="bob").status_code == 201

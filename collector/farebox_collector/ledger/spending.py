@@ -15,7 +15,9 @@ from sqlalchemy import Connection, Select, case, func, literal, select, union_al
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.day_tables import wallet_days
 from farebox_collector.ledger.days import DAY_NS
-from farebox_collector.ledger.limit_tables import spending_days
+from farebox_collector.ledger.journal import WALLET
+from farebox_collector.ledger.limit_tables import spenders, spending_days
+from farebox_collector.ledger.tables import accounts
 from farebox_collector.records import PricedUsage
 from farebox_collector.verdicts import Verdict
 
@@ -97,6 +99,22 @@ def add_held(connection: Connection, tenant_id: int, changes: Mapping[Subject, i
     rows = [(tenant_id, *subject, more) for subject, more in sorted(changes.items())]
     returned = bulk.upsert_returning(connection, "spenders", _HELD_COLUMNS, _HELD_TAIL, rows)
     return {Subject(LimitScope(scope), name, user_id): held for scope, name, user_id, held in returned}
+
+
+def held_of(connection: Connection, tenant_id: int, subjects: Sequence[Subject]) -> dict[Subject, int]:
+    """What open holds set aside for each of these now; nobody is locked."""
+    account, spender = accounts.c, spenders.c
+    wallets = [subject.name for subject in subjects if subject.scope is LimitScope.WALLET]
+    of_wallets = select(account.name, account.held_nano).where(
+        account.tenant_id == tenant_id, account.kind == WALLET, account.name.in_(wallets)
+    )
+    of_others = select(spender.scope, spender.name, spender.user_id, spender.held_nano).where(
+        spender.tenant_id == tenant_id, spender.name.in_([subject.name for subject in subjects])
+    )
+    held = {Subject(LimitScope.WALLET, name): amount for name, amount in connection.execute(of_wallets)}
+    for scope, name, user_id, amount in connection.execute(of_others):
+        held[Subject(LimitScope(scope), name, user_id)] = amount
+    return {subject: held.get(subject, 0) for subject in subjects}
 
 
 def spent_of(connection: Connection, tenant_id: int, subjects: Sequence[Subject], at_ns: int) -> dict[Subject, Spent]:

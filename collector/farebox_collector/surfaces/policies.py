@@ -7,15 +7,18 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from farebox_collector.dialects.text import MAX_TEXT
 from farebox_collector.ledger.policies import (
+    NO_LIMITS,
     Authorship,
     BadPolicy,
     Terms,
     Validity,
     policies_in_force,
+    policies_of,
     policy_history,
     set_policy,
 )
-from farebox_collector.ledger.spending import LimitScope, Subject
+from farebox_collector.ledger.policies import Policy as InForce
+from farebox_collector.ledger.spending import LimitScope, Spent, Subject, held_of, spent_of, subjects_of
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
 from farebox_collector.surfaces.context import Amount, Context, Name, moment_ns
@@ -67,6 +70,28 @@ class Policy(BaseModel):
     recorded_at: str
 
 
+class Standing(BaseModel):
+    """What somebody may spend, has spent, and has left; less than nothing where usage went past it."""
+
+    scope: LimitScope
+    name: str
+    user: str
+    policy_id: str | None = Field(description="The version that holds; null where there is none.")
+    spent_day_credits: Amount
+    spent_month_credits: Amount
+    held_credits: Amount
+    left_day_credits: Amount | None = Field(description="The limit of the day less what is spent and held.")
+    left_month_credits: Amount | None
+    overspent: bool = Field(description="Whether usage went past a limit that stops holds.")
+
+
+class Standings(BaseModel):
+    """How everybody stands whom a hold with these names would count for."""
+
+    items: list[Standing]
+    next_cursor: None = None
+
+
 def router(context: Context) -> APIRouter:
     """The endpoints under /v1/policies."""
     routes = APIRouter(prefix="/v1/policies", tags=["policies"], responses=RESPONSES)
@@ -112,7 +137,37 @@ def router(context: Context) -> APIRouter:
             rows = policy_history(connection, context.tenant_id, subject, before, limit + 1)
         return page(rows, limit, _show, lambda row: (row.id,))
 
+    @routes.get("/standing")
+    def get_standing(wallet: Name = "", user: Name = "", dept: Name = "", project: Name = "") -> Standings:
+        """What a wallet, its user, a department and a project may still spend, by the policies that hold now."""
+        subjects = [Subject(LimitScope.WALLET, wallet)] if wallet else []
+        subjects += subjects_of(wallet, user if wallet else "", dept, project)
+        at_ns = context.clock()
+        with context.database.reading() as connection:
+            policies = policies_of(connection, context.tenant_id, subjects, at_ns) if subjects else {}
+            spent = spent_of(connection, context.tenant_id, subjects, at_ns)
+            held = held_of(connection, context.tenant_id, subjects)
+        return Standings(items=[_standing(one, policies.get(one), spent[one], held[one]) for one in subjects])
+
     return routes
+
+
+def _standing(subject: Subject, policy: InForce | None, spent: Spent, held: int) -> Standing:
+    terms = NO_LIMITS if policy is None else policy.terms
+    limits = ((terms.day_limit_nano, spent.day), (terms.month_limit_nano, spent.month))
+    left = [None if limit is None else limit - gone - held for limit, gone in limits]
+    return Standing(
+        scope=subject.scope,
+        name=subject.name,
+        user=subject.user_id,
+        policy_id=None if policy is None else str(policy.id),
+        spent_day_credits=format_nano(spent.day),
+        spent_month_credits=format_nano(spent.month),
+        held_credits=format_nano(held),
+        left_day_credits=_amount(left[0]),
+        left_month_credits=_amount(left[1]),
+        overspent=any(limit is not None and gone > limit for limit, gone in limits),
+    )
 
 
 def _subject(request: PolicyRequest) -> Subject:
