@@ -96,7 +96,7 @@ def router(context: Context) -> APIRouter:
         )
         answer = await context.holds.take(context.tenant_id, request)
         if isinstance(answer, Insufficient):
-            raise ApiError(404 if context.strict and not answer.known else 402, _shortage(name, amount, answer))
+            raise ApiError(402, _shortage(name, amount, answer))
         if isinstance(answer, LimitReached):
             raise ApiError(402, f"{limit_sentence(answer)}; {format_nano(amount)} were asked for")
         if isinstance(answer, AlreadyHeld):
