@@ -17,6 +17,7 @@ from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.hold_ends import expire_holds, void_hold
 from farebox_collector.ledger.holds import AlreadyHeld, Held, HoldRequest, Insufficient, KeyReused, hold, take_holds
 from farebox_collector.ledger.journal import wallet_account
+from farebox_collector.ledger.movements import Kind, Movement, move
 from farebox_collector.ledger.quick_holds import are_plain, take_plain_holds
 from farebox_collector.ledger.tables import accounts
 from farebox_collector.ledger.totals import TotalLabels
@@ -134,6 +135,22 @@ def test_usage_that_comes_anyway_is_posted(database: Database) -> None:
     charge(database, 1, "other", 25)
     assert state(database) == (-15, 10)
     assert take(database, asked("b", 1)) == [Insufficient(-25, True)]
+
+
+@pytest.mark.parametrize("by_desk", [True, False])
+def test_expired_credits_are_not_set_aside_however_late_upkeep_comes(database: Database, by_desk: bool) -> None:
+    end_ns, key = START_NS + 10 * SECOND_NS, "expires"
+    movement = Movement(Kind.PROMOTION, "ada", 100, expires_at_ns=end_ns)
+    database.transact(lambda connection: move(connection, 1, movement, key, START_NS))
+    pay_in(database, 5)
+    if by_desk:
+        with closing(HoldDesk(database, lambda: end_ns)) as desk:
+            answers = [asyncio.run(desk.take(1, asked(name, amount))) for name, amount in (("a", 6), ("b", 5))]
+    else:
+        answers = take(database, asked("a", 6), asked("b", 5), at_ns=end_ns)
+    assert answers[0] == Insufficient(5, True)
+    assert isinstance(answers[1], Held)
+    assert state(database) == (5, 5)
 
 
 CLIENTS, REPLICAS, HOLDS_EACH = 64, 4, 4

@@ -25,6 +25,7 @@ from farebox_collector.ledger.hold_ends import (
 from farebox_collector.ledger.journal import post
 from farebox_collector.ledger.limit_watch import tell_of_limits
 from farebox_collector.ledger.limits import LimitReached, Limits, Wanted
+from farebox_collector.ledger.lots import draw_up, wallets_with_expired_lots
 
 _COLUMNS = (
     "tenant_id",
@@ -215,6 +216,12 @@ def _wallets_and_limits(
     """The wallets, locked, and what policies say about the requests."""
     names = {request.wallet for request in wanted}
     locked = locked_wallets(connection, tenant_id, names)
+    expired = wallets_with_expired_lots(connection, tenant_id, locked, at_ns)
+    if expired:
+        # Nobody sets aside what has expired, however late upkeep comes.
+        for name in expired:
+            draw_up(connection, tenant_id, name, at_ns)
+        locked |= locked_wallets(connection, tenant_id, set(expired))
     unknown = names - locked.keys()
     if not unknown and not any(wallet.limited for wallet in locked.values()):
         return {name: _Wallet(wallet) for name, wallet in locked.items()}, Limits.none()

@@ -8,7 +8,7 @@ lot pays it first. Hence balance = remaining of all lots − overdraft, whenever
 As credits that were paid for are used, their price becomes revenue. Usage after a lot's expiry never draws on it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, update
@@ -316,6 +316,14 @@ class WalletLots:
 def draw_up(connection: Connection, tenant_id: int, wallet: str, at_ns: int) -> None:
     """Bring the lots of a wallet up to its balance."""
     WalletLots(connection, tenant_id, wallet, at_ns).close()
+
+
+def wallets_with_expired_lots(connection: Connection, tenant_id: int, names: Iterable[str], at_ns: int) -> list[str]:
+    """Those of some wallets that have a lot whose time is up, and whose balance does not know it yet."""
+    table = lots.c
+    query = select(table.wallet).distinct().where(table.tenant_id == tenant_id, table.wallet.in_(sorted(names)))
+    found = connection.execute(query.where(table.remaining_nano > 0, table.expires_at_ns <= at_ns))
+    return sorted(found.scalars())
 
 
 def wallets_to_draw(connection: Connection, at_ns: int, limit: int = WALLETS_AT_ONCE) -> Sequence[tuple[int, str]]:
