@@ -22,7 +22,7 @@ help:
 	@echo "make bench-growth what a span costs with more spans, wallets, rules, prices and tags: some ten minutes"
 	@echo "make bench-prices time and memory of the price book"
 	@echo "make bench-replay time and memory of pricing history anew"
-	@echo "make bench-wallets  how long a hold takes on PostgreSQL, 50 clients of one wallet"
+	@echo "make bench-wallets  how long a hold takes on PostgreSQL, and an overview among ten million records (ARGS='--records 0')"
 	@echo "make bench-sdk    what the SDK and its peers add to a call, in microseconds (needs the network once)"
 	@echo "make docs         write the tables of the documentation from the code"
 	@echo "make record-dialects  record golden spans from the real emitters again (needs the network, npm and Node 20)"

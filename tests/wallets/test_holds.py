@@ -18,7 +18,9 @@ from farebox_collector.ledger.hold_ends import expire_holds, void_hold
 from farebox_collector.ledger.holds import AlreadyHeld, Held, HoldRequest, Insufficient, KeyReused, hold, take_holds
 from farebox_collector.ledger.journal import wallet_account
 from farebox_collector.ledger.movements import Kind, Movement, move
+from farebox_collector.ledger.policies import Authorship, Terms, set_policy
 from farebox_collector.ledger.quick_holds import are_plain, take_plain_holds
+from farebox_collector.ledger.spending import LimitScope, Subject
 from farebox_collector.ledger.tables import accounts
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
@@ -282,7 +284,12 @@ def test_plain_holds_are_answered_as_all_others_are(database: Database) -> None:
     ):
         assert quick(*refused) is None
     assert state(database) == (100, 70)
-    assert quick(asked("c", 30)) is not None
+    for scope, name, unhindered in ((LimitScope.DEPT, "sales", True), (LimitScope.WALLET, "*", False)):
+        with database.transaction() as connection:
+            terms = Terms(month_limit_nano=100)
+            set_policy(connection, 1, Subject(scope, name), terms, Authorship("eve", "why"), START_NS)
+        assert (quick(asked(f"c-{scope}", 15)) is not None) is unhindered
+    assert isinstance(take(database, asked("e", 15))[0], Held)
     assert not are_plain([asked("d", 1), asked("d", 1)])
     assert not are_plain([asked("d", 1, "run"), asked("e", 1, "run")])
     assert not are_plain([asked("d", 1), asked("e", 1, wallet="ben")])

@@ -2,8 +2,8 @@
 
 On a wallet that many ask at once everybody waits for its lock, and whoever has it waits for the network between one
 statement and the next. Here the lock is held for as long as one statement and its commit take. What is out of the
-ordinary (too few credits, or expired ones, a key or an action seen before, a policy, a hold for a department) changes
-nothing and is left to `holds.take_holds`.
+ordinary (too few credits, or expired ones, a key or an action seen before, a policy for the wallet, a hold for a department)
+changes nothing and is left to `holds.take_holds`.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ from sqlalchemy.exc import IntegrityError
 from farebox_collector.ledger.hold_ends import HoldState
 from farebox_collector.ledger.holds import Held, HoldRequest
 from farebox_collector.ledger.journal import WALLET
+from farebox_collector.ledger.policies import EACH
+from farebox_collector.ledger.spending import LimitScope
 from farebox_collector.money import Commodity
 
 # The condition looks at the newest version of the account: a statement that had to wait for it looks again.
@@ -29,7 +31,8 @@ WITH wanted AS (
       AND balance_nano - held_nano >= (SELECT sum(amount_nano) FROM wanted)
       AND NOT EXISTS (SELECT 1 FROM lots WHERE tenant_id = %(tenant_id)s AND wallet = %(wallet)s
                       AND remaining_nano > 0 AND expires_at_ns <= %(at_ns)s)
-      AND NOT EXISTS (SELECT 1 FROM spending_policies WHERE tenant_id = %(tenant_id)s)
+      AND NOT EXISTS (SELECT 1 FROM spending_policies WHERE tenant_id = %(tenant_id)s
+                      AND scope = '{LimitScope.WALLET}' AND name IN (%(wallet)s, '{EACH}'))
       AND NOT EXISTS (SELECT 1 FROM holds WHERE tenant_id = %(tenant_id)s AND idempotency_key = ANY(%(keys)s::text[]))
       AND NOT EXISTS (SELECT 1 FROM holds WHERE tenant_id = %(tenant_id)s AND wallet = %(wallet)s
                       AND action_id = ANY(%(actions)s::text[]))
