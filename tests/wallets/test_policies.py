@@ -439,7 +439,7 @@ def test_in_strict_mode_only_paying_in_makes_a_wallet(tmp_path: Path) -> None:
         *("policies", "set", "dept", "sales", "--month", "100", "--reason", "budget"),
         database_url=collector.database_url,
     )
-    assert said.stdout == "dept sales: 100.000000000 credits a month (policy version 1).\n", said.stderr
+    assert said.stdout == "dept sales: 100 credits a month (policy version 1).\n", said.stderr
     shown = farebox("policies", "list", database_url=collector.database_url).stdout
     assert "sales" in shown
     bad = farebox("policies", "set", "user", "ada", "--reason", "x", database_url=collector.database_url)

@@ -116,8 +116,7 @@ def set_command(
             )
         except BadPolicy as error:
             raise Stop(str(error)) from None
-    whose = f"user {user} of wallet {name}" if user else f"{scope} {name}"
-    out.print(f"{whose}: {_describe(terms)} (policy version {version}).", soft_wrap=True)
+    out.print(f"{_whose(scope, name, user)}: {_describe(terms)} (policy version {version}).", soft_wrap=True)
 
 
 def _limit(text: str | None) -> int | None:
@@ -136,20 +135,38 @@ def _describe(terms: Terms) -> str:
         ("told past {} credits a month", terms.soft_month_limit_nano),
     ):
         if limit is not None:
-            said.append(what.format(format_nano(limit)))
+            said.append(what.format(_short(limit)))
     return ", ".join(said) or "no limit"
+
+
+def _short(nano: int | None) -> str:
+    """An amount without the zeros that say nothing."""
+    return "" if nano is None else format_nano(nano).rstrip("0").rstrip(".")
+
+
+def _whose(scope: str, name: str, user: str) -> str:
+    return f"user {user} of wallet {name}" if user else f"{scope} {name}"
 
 
 def _print(title: str, rows: Any, limit: int, as_json: bool) -> None:
     if as_json:
         print_json([_policy(row) for row in rows])
         return
-    table = figure_table(title, "version", "scope", "name", "user", "what", "from", "to", "author", "reason")
+    table = figure_table(title, "version", "whose", "credits a day", "credits a month", "more", "from", "to", "why")
     for row in rows:
-        until = "" if row.valid_to_ns is None else format_ns(row.valid_to_ns)[:19]
-        since = format_ns(row.valid_from_ns)[:19]
-        what = _describe(terms_of(row))
-        table.add_row(str(row.id), row.scope, row.name, row.user_id, what, since, until, row.author, row.reason)
+        since, until = (None if at is None else format_ns(at)[:16] for at in (row.valid_from_ns, row.valid_to_ns))
+        terms = terms_of(row)
+        more = _describe(terms._replace(day_limit_nano=None, month_limit_nano=None))
+        table.add_row(
+            str(row.id),
+            _whose(row.scope, row.name, row.user_id),
+            _short(terms.day_limit_nano),
+            _short(terms.month_limit_nano),
+            "" if more == "no limit" else more,
+            since,
+            until,
+            f"{row.reason} ({row.author})",
+        )
     print_table(table, len(rows), limit)
 
 

@@ -2,8 +2,8 @@
 
 On a wallet that many ask at once everybody waits for its lock, and whoever has it waits for the network between one
 statement and the next. Here the lock is held for as long as one statement and its commit take. What is out of the
-ordinary (too few credits, or expired ones, a key or an action seen before, a policy for the wallet, a hold for a department)
-changes nothing and is left to `holds.take_holds`.
+ordinary changes nothing and is left to `holds.take_holds`: too few credits, or expired ones, a key or an action seen
+before, a policy for the wallet, a hold for a department.
 """
 
 from collections.abc import Sequence
