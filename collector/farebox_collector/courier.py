@@ -131,7 +131,7 @@ class Courier:
                     destination.direct_url,
                     content=message.body.encode(),
                     headers=headers,
-                    extensions={"sni_hostname": destination.url.host},
+                    extensions={"sni_hostname": destination.name},
                     follow_redirects=False,
                 ) as answer:
                     # What it says besides is never read.

@@ -30,6 +30,11 @@ class Destination(NamedTuple):
     address: str
 
     @property
+    def name(self) -> str:
+        """The host's name as certificates have it: in ASCII, also where people write it otherwise."""
+        return _name(self.url)
+
+    @property
     def host_header(self) -> str:
         """The Host that the server is to be asked for."""
         return self.url.netloc.decode("ascii")
@@ -52,10 +57,10 @@ def read_url(text: str, private_hosts: tuple[str, ...]) -> httpx2.URL:
         raise BadDestination("a webhook goes to an https URL")
     if url.userinfo or url.fragment:
         raise BadDestination("a webhook's URL has neither a user nor a fragment")
-    if url.host.lower() not in private_hosts:
+    if _name(url) not in private_hosts:
         if url.scheme != "https":
             raise BadDestination("a webhook goes to an https URL, but for the hosts of FAREBOX_WEBHOOK_PRIVATE_HOSTS")
-        _check_if_address(url.host)
+        _check_if_address(_name(url))
     return url
 
 
@@ -64,11 +69,11 @@ async def resolve(text: str, private_hosts: tuple[str, ...]) -> Destination:
     url = read_url(text, private_hosts)
     port = url.port or _PORTS[url.scheme]
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().getaddrinfo(_name(url), port, type=socket.SOCK_STREAM)
     except OSError:
         raise BadDestination("the host's name cannot be resolved") from None
     addresses = [str(entry[4][0]) for entry in found]
-    if url.host.lower() not in private_hosts:
+    if _name(url) not in private_hosts:
         for address in addresses:
             if not is_public(ipaddress.ip_address(address.partition("%")[0])):
                 raise BadDestination("the host's name stands for an address that is not public")
@@ -86,6 +91,10 @@ def is_public(address: Address) -> bool:
         if address.ipv4_mapped is not None:
             return True
     return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def _name(url: httpx2.URL) -> str:
+    return url.raw_host.decode("ascii").lower()
 
 
 def _check_if_address(host: str) -> None:

@@ -19,7 +19,7 @@ import trustme
 from blank import blank_sqlite
 from calls import START_NS, call
 from farebox_collector.courier import PAUSES_S, Courier
-from farebox_collector.destinations import BadDestination, is_public, read_url
+from farebox_collector.destinations import BadDestination, Destination, is_public, read_url
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.holds import HoldRequest, take_holds
@@ -404,6 +404,7 @@ def test_only_addresses_of_the_open_internet_are_called(address: str) -> None:
 
 
 def test_names_that_stand_for_our_own_network_are_not_called(books: Books, receiver: Receiver) -> None:
+    assert Destination(read_url("https://XN--bcher-kva.example/", ()), "8.8.8.8").name == "xn--bcher-kva.example"
     assert is_public(ip_address("8.8.8.8"))
     assert is_public(ip_address("2606:4700::1111"))
     assert is_public(ip_address("::ffff:8.8.8.8"))
