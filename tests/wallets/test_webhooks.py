@@ -18,6 +18,7 @@ import pytest
 import trustme
 from blank import blank_sqlite
 from calls import START_NS, call
+from farebox_collector.cli import app
 from farebox_collector.courier import PAUSES_S, Courier
 from farebox_collector.destinations import BadDestination, Destination, is_public, read_url
 from farebox_collector.ledger.audit import audit
@@ -42,9 +43,10 @@ from farebox_collector.ledger.webhooks import (
 )
 from farebox_collector.settings import Settings
 from farebox_collector.upkeep import Upkeep
-from harness import Collector, farebox
+from harness import Collector
 from httpx2 import create_ssl_context
 from sqlalchemy import Connection
+from typer.testing import CliRunner
 
 SECOND_NS, HOUR_NS = 10**9, 3600 * 10**9
 
@@ -464,10 +466,17 @@ def test_webhooks_from_end_to_end(tmp_path: Path, receiver: Receiver) -> None:
         collector.audit()
     finally:
         collector.close()
-    listed = farebox("webhooks", "list", "--json", database_url=collector.database_url)
-    states = {row["state"] for row in json.loads(listed.stdout)}
-    assert states == {"delivered"}
-    warned = farebox("webhooks", "warn", "ben", "--below", "3", database_url=collector.database_url)
-    assert warned.stdout == "ben: told below 3.000000000 credits.\n", warned.stderr
-    refused = farebox("webhooks", "add", "https://10.0.0.1/", database_url=collector.database_url)
-    assert (refused.returncode, "not public" in refused.stderr) == (2, True)
+
+    def run(*words: str) -> str:
+        done = CliRunner().invoke(app, words, env={"FAREBOX_DATABASE_URL": collector.database_url, "COLUMNS": "160"})
+        return done.output if done.exception is None else str(done.exception)
+
+    assert {row["state"] for row in json.loads(run("webhooks", "list", "--json"))} == {"delivered"}
+    assert run("webhooks", "warn", "ben", "--below", "3") == "ben: told below 3.000000000 credits.\n"
+    assert "not public" in run("webhooks", "add", "https://10.0.0.1/")
+    assert "whsec_" in run("webhooks", "add", "https://example.com/")
+    assert "https://example.com/" in run("webhooks", "endpoints")
+    assert "whsec_" in run("webhooks", "rotate", "2")
+    assert "Nothing goes to" in run("webhooks", "remove", "2")
+    assert "ben" in run("webhooks", "thresholds")
+    assert "there is no message" in run("webhooks", "retry", "msg_none")
