@@ -39,6 +39,7 @@ from farebox_collector.pipeline import Pipeline
 from farebox_collector.pricing.catalogue import genai_prices_catalogue
 from farebox_collector.receivers import grpc as grpc_receiver
 from farebox_collector.receivers import http as http_receiver
+from farebox_collector.receivers.bounds import Bounds
 from farebox_collector.receivers.intake import Intake
 from farebox_collector.receivers.otlp_json import JsonDecoder
 from farebox_collector.receivers.protobuf import ProtobufDecoder
@@ -191,14 +192,19 @@ async def _running(
     intake = Intake(pipeline, keyring, meters)
     wanted = dialects.wanted_attributes(settings.wallet_attributes)
     reduced = dialects.reduced_attributes()
-    decode_protobuf = ProtobufDecoder(wanted, dialects.unique_attributes(), reduced)
+    bounds = Bounds(settings.max_request_spans, settings.max_request_attributes)
+    decode_protobuf = ProtobufDecoder(wanted, dialects.unique_attributes(), reduced, bounds)
     started = False
 
     def ready() -> bool:
         return started and not stop.is_set()
 
     otlp_http = http_receiver.application(
-        intake, decode_protobuf, JsonDecoder(wanted, reduced), settings.max_request_bytes, settings.request_seconds
+        intake,
+        decode_protobuf,
+        JsonDecoder(wanted, reduced, bounds),
+        settings.max_request_bytes,
+        settings.request_seconds,
     )
     async with contextlib.AsyncExitStack() as stack:
         grpc_server = grpc_receiver.server(

@@ -1,9 +1,10 @@
 """The way of a request, from bytes to verdicts. This page is the whole of it.
 
     body ─ decode ─▶ Span ─ dialects.read ─▶ UsageRecord ─ price ─▶ PricedUsage ─ record_usage ─▶ Verdict ─▶ answer
-    └── admission ─┘└────────────── one reading thread, pure ─────────────┘└─ one committing thread ─┘
+    └── admission ─┘└────────────── two reading threads, pure ────────────┘└─ one committing thread ─┘
 
-Reading and committing overlap: while one transaction waits for the disk, the next requests are read. Whatever is
+Reading and committing overlap: while one transaction waits for the disk, the next requests are read. Large requests
+have a reading thread of their own, which gives way to the other, so that nobody waits for somebody else's. Whatever is
 waiting when a transaction begins goes into it together, so that load makes batches larger rather than queues longer.
 `accept` returns after the commit and not before; there is no queue between an acknowledgement and the ledger.
 """
@@ -13,13 +14,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import NamedTuple
 
 from sqlalchemy import Connection
 
 from farebox_collector.admission import Admission
 from farebox_collector.findings import log_findings
+from farebox_collector.giving_way import GivingWay, Pause, no_pause
 from farebox_collector.group_commit import GroupCommit
 from farebox_collector.ledger import dead_letters
 from farebox_collector.ledger.database import Database, is_storage_outage
@@ -34,6 +36,11 @@ from farebox_collector.settings import Settings
 from farebox_collector.tariffs import Tariffs
 from farebox_collector.verdicts import Verdict
 
+_LARGE_BYTES = 256 * 2**10
+"""A request that takes longer to read than others should have to wait: some hundred spans with their prompts."""
+_SPANS_A_PAUSE = 50
+"""What a millisecond or so is enough for."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -47,8 +54,8 @@ class ExportRequest(NamedTuple):
     tenant_id: int
     transport: str
     body: bytes
-    decode: Callable[[bytes], Iterable[Span]]
-    """Bytes to spans; raises the receiver's own exception for a body that is not OTLP."""
+    decode: Callable[[bytes, Pause], Iterable[Span]]
+    """Bytes to spans, pausing now and then; raises the receiver's own exception for a body that is not OTLP."""
 
 
 class Outcome(NamedTuple):
@@ -100,6 +107,8 @@ class Pipeline:
         self._dead_letter_lifetime_ns = settings.dead_letter_days * 86_400 * 10**9
         self._reader = SpanReader(settings, tariffs)
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self._reading_large = ThreadPoolExecutor(1, thread_name_prefix="read-large")
+        self._giving_way = GivingWay()
         self._committer = GroupCommit(
             self._commit, self._rescue, lambda batch: len(batch.calls), settings.commit_max_spans, is_storage_outage
         )
@@ -107,7 +116,13 @@ class Pipeline:
 
     async def accept(self, request: ExportRequest) -> Outcome:
         """Take one request through the house; see the class for what it raises."""
-        batch = await asyncio.get_running_loop().run_in_executor(self._reading, self._read, request)
+        if len(request.body) >= _LARGE_BYTES:
+            return await self._take(request, self._reading_large, self._giving_way.pause)
+        with self._giving_way.small():
+            return await self._take(request, self._reading, no_pause)
+
+    async def _take(self, request: ExportRequest, thread: Executor, pause: Pause) -> Outcome:
+        batch = await asyncio.get_running_loop().run_in_executor(thread, self._read, request, pause)
         recorded = await self._committer.commit(batch) if batch.calls or batch.dead or batch.reports else []
         verdicts = batch.verdicts + Counter(recorded)
         verdicts[Verdict.REJECTED] = len(batch.dead)
@@ -127,16 +142,19 @@ class Pipeline:
     async def close(self) -> None:
         """Commit what is left and end the threads; to be called when no receiver runs any more."""
         await asyncio.to_thread(self._committer.close)
-        self._reading.shutdown(wait=True)
+        for thread in (self._reading, self._reading_large):
+            thread.shutdown(wait=True)
 
-    def _read(self, request: ExportRequest) -> Batch:
+    def _read(self, request: ExportRequest, pause: Pause) -> Batch:
         """Decode, read and price every span of a request."""
         self._tariffs.refresh()
         batch = Batch(request.tenant_id, self._clock(), [], [], Counter(), [], [])
         number = 0
-        for number, span in enumerate(request.decode(request.body), start=1):
+        for number, span in enumerate(request.decode(request.body, pause), start=1):
             if number > self._settings.max_request_spans:
                 raise RequestTooLarge(f"more than {self._settings.max_request_spans} spans in one request")
+            if number % _SPANS_A_PAUSE == 0:
+                pause()
             reading = self._reader.read(span, batch.tenant_id, batch.received_at_ns)
             if isinstance(reading, NotBillable):
                 batch.verdicts[Verdict.NOT_BILLABLE] += 1

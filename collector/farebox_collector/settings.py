@@ -99,6 +99,9 @@ class Settings(BaseSettings):
         16 * 2**20, ge=1024, description="Largest OTLP request, in bytes, also after decompression."
     )
     max_request_spans: int = Field(50_000, ge=1, description="Most spans in one OTLP request.")
+    max_request_attributes: int = Field(
+        500_000, ge=1, description="Most attributes in one OTLP request, of all spans and resources together."
+    )
     queue_max_bytes: int = Field(
         128 * 2**20,
         ge=2**20,

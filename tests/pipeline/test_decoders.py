@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from farebox_collector import dialects
+from farebox_collector.pipeline import RequestTooLarge
+from farebox_collector.receivers.bounds import Bounds
 from farebox_collector.receivers.otlp_json import JsonDecoder
 from farebox_collector.receivers.protobuf import ProtobufDecoder
 from farebox_collector.receivers.status import MalformedRequest
@@ -581,3 +583,61 @@ def test_every_truncation_of_a_protobuf_body_is_malformed_or_shorter() -> None:
         except MalformedRequest:
             continue
         assert spans == whole[: len(spans)] == []
+
+
+def repeated(number: int, inner: bytes, times: int, *around: int) -> bytes:
+    """A field so many times, within a message in a field of a message, and so on from the inside out."""
+    body = field(number, inner) * times
+    for outer in around:
+        body = field(outer, body)
+    return body
+
+
+MANY_FIELDS = 200_000
+OVER_BOUNDS = {
+    "resources": repeated(1, b"", MANY_FIELDS),
+    "scopes": repeated(2, b"", MANY_FIELDS, 1),
+    "spans": repeated(2, b"", MANY_FIELDS, 2, 1),
+    "attributes": repeated(9, b"", MANY_FIELDS, 2, 2, 1),
+    "attributes with long tags": field(1, field(2, field(2, b"\xca\x80\x00\x00" * MANY_FIELDS))),
+    "attributes of a resource": repeated(1, b"", MANY_FIELDS, 1, 1),
+    "numbers": b"\x08\x01" * MANY_FIELDS,
+}
+
+
+@pytest.mark.parametrize("case", OVER_BOUNDS)
+def test_what_unfolds_beyond_the_bounds_is_refused_before_it_does(case: str) -> None:
+    decode = ProtobufDecoder(WANTED, ONCE, REDUCED, Bounds(spans=10_000, attributes=100_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(RequestTooLarge):
+            list(decode(OVER_BOUNDS[case]))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(OVER_BOUNDS[case]) + 100_000, "the parts of the message and no more"
+
+
+def test_what_is_within_the_bounds_is_read_whatever_its_texts_hold() -> None:
+    """Texts are full of the bytes that tags are made of."""
+    spans = [llm_span(gen_ai__input__messages="J\n\x12" * 20_000, gen_ai__usage__x="J") for _ in range(20)]
+    decode = ProtobufDecoder(WANTED, ONCE, REDUCED, Bounds(spans=20, attributes=20 * 15))
+    assert len(list(decode(protobuf_body(spans)))) == 20
+    assert len(list(JsonDecoder(WANTED, REDUCED, Bounds(spans=20, attributes=20 * 15))(json_body(spans)))) == 20
+
+
+@pytest.mark.parametrize("body", [b'{"a": [' + b"{}," * 10_000 + b"{}]}", b"[" + b"1," * 10_000 + b"1]"])
+def test_json_of_more_values_than_spans_need_is_refused(body: bytes) -> None:
+    with pytest.raises(RequestTooLarge):
+        list(JsonDecoder(WANTED, REDUCED, Bounds(spans=10, attributes=1_000))(body))
+
+
+@pytest.mark.parametrize("encoding", ["protobuf", "json"])
+def test_reading_something_large_pauses_on_its_way(encoding: str) -> None:
+    pauses: list[int] = []
+    spans = [llm_span(wallet=f"{number:01000}") for number in range(3_000)]
+    body = protobuf_body(spans) if encoding == "protobuf" else json_body(spans)
+    decode = protobuf_decoder() if encoding == "protobuf" else json_decoder()
+    first = next(iter(decode(body, lambda: pauses.append(1))))
+    assert pauses, "before the first span, that is while it was looked through"
+    assert exactly([first]) == exactly([next(iter(decode(body)))])

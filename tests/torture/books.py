@@ -1,12 +1,12 @@
 """The books from outside: the collector under torture, and plain SQL to see what is really there."""
 
 import json
-import os
+import re
 import resource
 import sqlite3
 import sys
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Served(Collector):
         self.clock_offset_s = clock_offset_s
         self._full_while = full_while
         self._environment = environment or {}
+        self._peak_bytes = 0
         super().__init__(url if url.startswith("postgresql") else Path(url.removeprefix("sqlite:///")), log, **settings)
 
     def command(self) -> list[str]:
@@ -57,10 +58,28 @@ class Served(Collector):
         """From now on no file of this process grows beyond the limit; -1 is none."""
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
 
-    def resident_bytes(self) -> int:
-        """Memory that the process has in use now."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+    def kill(self) -> None:
+        """As in the base class, but not before looking at its memory."""
+        self._look_at_memory()
+        super().kill()
+
+    def stop(self) -> int:
+        """As in the base class, but not before looking at its memory."""
+        self._look_at_memory()
+        return super().stop()
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that this process, or one before it, ever had in use."""
+        self._look_at_memory()
+        return self._peak_bytes
+
+    def _look_at_memory(self) -> None:
+        with suppress(OSError):
+            status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+            found = re.search(r"VmHWM:\s+(\d+) kB", status)
+            if found:  # one that has ended has none
+                self._peak_bytes = max(self._peak_bytes, int(found[1]) * 1024)
 
 
 class Books:

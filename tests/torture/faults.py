@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import faults_content
+import faults_load
 import faults_process
 import faults_senders
 import faults_storage
@@ -39,7 +40,8 @@ FAULTS = (
     Fault("deposits among charges", faults_content.deposits_among_charges),
     Fault("price change, late spans", faults_senders.price_change),
     Fault("clocks a year off", faults_senders.clock_off),
-    Fault("hostile bodies", faults_senders.hostile_bodies),
+    Fault("hostile bodies", faults_load.hostile_bodies),
+    Fault("more than it can take", faults_load.more_than_it_can_take),
     Fault("hostile strings", faults_senders.hostile_strings),
     Fault("ever new models", faults_senders.many_models),
 )

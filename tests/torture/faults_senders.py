@@ -4,19 +4,14 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-import httpx2
-from books import Served
 from harness import farebox
-from hostile import STRINGS, WALLET, Body, bodies
+from hostile import STRINGS, WALLET
 from spans import llm_span
-from world import RATES, Broken, Call, Load, NotNow, Refused, Result, World, p99, post
+from world import RATES, Broken, Call, Result, World
 
 _MODEL = "gpt-4o-mini"
 _DAY_NS = 86_400 * 10**9
-_REQUEST_BYTES = 16 * 2**20
 _MAX_COMBINATIONS = 1_000
-_ROOM_BYTES = 300 * 2**20
-_SAMPLES = 1_000
 
 
 def price_change(world: World) -> Result:
@@ -78,57 +73,6 @@ def _set_price(world: World, unit: str, nano_usd: int, from_s: int) -> None:
         raise Broken(f"the price could not be set: {done.stderr}")
 
 
-def hostile_bodies(world: World) -> Result:
-    """Malformed, oversized, bombs, deep nesting, a million attributes: refused for good, and bystanders are charged."""
-    collector = world.serve(max_request_bytes=_REQUEST_BYTES)
-    hostile = list(bodies(_REQUEST_BYTES, short=world.short))
-    samples = world.tries(full=_SAMPLES, short=1)
-    tried = 0
-    with Load(world, senders=2):
-        world.wait_acknowledged(2)
-        before = collector.resident_bytes()
-        normal_from = len(world.waits_s)
-        world.wait_acknowledged(samples)
-        hostile_from = hostile_to = len(world.waits_s)
-        while hostile_to < hostile_from + samples:
-            for body in hostile:
-                tried += _send_hostile(collector, body)
-            hostile_to = len(world.waits_s)
-        grown = collector.resident_bytes() - before
-        world.wait_acknowledged(2)
-    if grown > 2 * _ROOM_BYTES:
-        raise Broken(f"hostile bodies took {grown >> 20} MiB of memory for good")
-    if world.short:  # too few to say
-        return world.result(tried)
-    normal, during = p99(world.waits_s[normal_from:hostile_from]), p99(world.waits_s[hostile_from:hostile_to])
-    return world.result(tried, p99_ratio=during / normal)
-
-
-def _send_hostile(collector: Served, body: Body) -> int:
-    """Send a body over every transport that takes its kind; how many those are."""
-    transports = ["http"]
-    if not body.encoding and body.content_type == "application/x-protobuf":
-        transports.append("grpc")
-    headers = {"content_encoding": body.encoding} if body.encoding else {}
-    for transport in transports:
-        try:
-            if transport == "grpc":
-                post(collector, body.body, "grpc")
-            else:
-                answer = collector.export_http(body.body, body.content_type, **headers)
-                if answer.status_code >= 500:
-                    raise Broken(f"{body.name} was answered with {answer.status_code}: it would come again")
-        except Refused:
-            pass
-        except NotNow as error:
-            raise Broken(f"{body.name} over {transport} was told to come again: {error}") from error
-        except httpx2.HTTPError:
-            # The answer may come before the whole body is taken, and the line is closed then.
-            if collector.process.poll() is not None:
-                raise Broken(f"{body.name} ended the collector") from None
-    return len(transports)
-
-
 def hostile_strings(world: World) -> Result:
     """Hostile text in every field, beside good calls in the same request: those are charged, and so are these."""
     collector = world.serve()
@@ -160,7 +104,6 @@ def many_models(world: World) -> Result:
     if world.kind == "postgresql":
         # Each with a cap of its own would be no cap.
         world.serve()
-    before = collector.resident_bytes()
     for start in range(0, names, size):
         flood = [
             llm_span(wallet=WALLET, model=f"model-{world.chosen.randbytes(8).hex()}", event=f"event-{number % 7}")
@@ -168,7 +111,6 @@ def many_models(world: World) -> Result:
         ]
         to = world.collectors[start // size % len(world.collectors)]
         world.insist([Call(span, WALLET, 0) for span in flood] + world.new_batch(10), collector=lambda to=to: to)  # type: ignore[misc]
-    grown = collector.resident_bytes() - before
     combinations = world.books.number(
         "SELECT count(*) FROM (SELECT DISTINCT event, provider, model FROM usage_totals) combinations"
     )
@@ -177,6 +119,4 @@ def many_models(world: World) -> Result:
     series = len(collector.metrics())
     if series > 20 * _MAX_COMBINATIONS:
         raise Broken(f"{series} series are exported")
-    if grown > _ROOM_BYTES:
-        raise Broken(f"{names:,} names took {grown >> 20} MiB")
     return world.result(names)

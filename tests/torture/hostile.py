@@ -51,7 +51,14 @@ def bodies(limit_bytes: int, *, short: bool) -> Iterator[Body]:
     yield Body("gzip bomb", gzip.compress(bytes(limit_bytes * (4 if short else 60))), encoding="gzip")
     yield Body("deep protobuf", _deep(30))
     yield Body("absurdly deep protobuf", _deep(500))
-    yield Body("many attributes", _many_attributes(50_000 if short else 1_000_000))
+    attributes = 50_000 if short else 1_000_000
+    yield Body("many attributes", _many_attributes(attributes))
+    yield Body("many attributes in JSON", _many_attributes_json(attributes // 2, limit_bytes), "application/json")
+    room = 200_000 if short else limit_bytes - 100
+    yield Body("nothing but empty attributes", _nested(b"\x4a\x00" * (room // 2), 2, 2, 1))
+    yield Body("nothing but empty spans", _nested(b"\x12\x00" * (room // 2), 2, 1))
+    yield Body("nothing but empty resources", b"\x0a\x00" * (room // 2))
+    yield Body("nothing but objects in JSON", b"[" + b"{}," * (room // 3) + b"{}]", "application/json")
 
 
 def _unpaid() -> SpanSpec:
@@ -69,6 +76,20 @@ def _many_attributes(number: int) -> bytes:
     return request.SerializeToString()
 
 
+def _many_attributes_json(number: int, limit_bytes: int) -> bytes:
+    """One span with so many attributes, or as many as there is room for."""
+    pair = b'{"key":"a","value":{"intValue":1}}'
+    number = min(number, (limit_bytes - 200) // (len(pair) + 1))
+    return b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[' + b",".join([pair] * number) + b"]}]}]}]}"
+
+
+def _nested(body: bytes, *fields: int) -> bytes:
+    """A message in a field of a message, and so on, from the inside out."""
+    for field in fields:
+        body = bytes([field << 3 | 2]) + _varint(len(body)) + body
+    return body
+
+
 def _deep(levels: int) -> bytes:
     """One span with an attribute that is a list in a list in a list."""
     request = export_request([_unpaid()])
@@ -79,9 +100,7 @@ def _deep(levels: int) -> bytes:
         value = b"\x2a" + _varint(len(array)) + array
     pair = b"\x0a\x04deep\x12" + _varint(len(value)) + value
     span = request.resource_spans[0].scope_spans[0].spans[0].SerializeToString() + b"\x4a" + _varint(len(pair)) + pair
-    scope = b"\x12" + _varint(len(span)) + span
-    resource = b"\x12" + _varint(len(scope)) + scope
-    return b"\x0a" + _varint(len(resource)) + resource
+    return _nested(span, 2, 2, 1)
 
 
 def _varint(number: int) -> bytes:

@@ -24,6 +24,8 @@ WALLETS = 17
 EVENTS = ("chat.reply", "search", "agent.step")
 PATIENCE_S = 60
 MOST_P99_RATIO = 2
+MOST_RESIDENT_MIB = 768
+"""The most memory that a collector may ever take, whatever is sent to it."""
 RETRYABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 Key = tuple[bytes, bytes]
@@ -80,12 +82,15 @@ class Result(NamedTuple):
     """The longest time from the fault until the next acknowledgement."""
     p99_ratio: float | None = None
     """The bystanders' p99 during the fault, by what it is without; where it was taken, it may be twice that."""
+    peak_mib: int = 0
+    """The most memory that a collector took."""
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was lost, doubled or left contradictory, and nobody was made to wait."""
+        """Whether nothing was lost, doubled or left contradictory, nobody was made to wait, and memory was bounded."""
         late = self.p99_ratio is not None and self.p99_ratio > MOST_P99_RATIO
-        return not (self.lost_spans or self.off_nano or self.audit_mismatches or late)
+        wrong = self.lost_spans or self.off_nano or self.audit_mismatches
+        return not (wrong or late or self.peak_mib > MOST_RESIDENT_MIB)
 
 
 class World:
@@ -291,7 +296,8 @@ class World:
         if self.refusals:
             raise Broken(f"good spans were refused for good: {self.refusals[0]}")
         mismatches = self.books.mismatches(through_the_command=not self.short)
-        return Result(tried, self.lost(), self.off(), len(mismatches), recovery_s, p99_ratio)
+        peak_mib = max(collector.peak_bytes for collector in self.collectors) >> 20
+        return Result(tried, self.lost(), self.off(), len(mismatches), recovery_s, p99_ratio, peak_mib)
 
 
 def p99(waits_s: Sequence[float]) -> float:

@@ -35,10 +35,13 @@ class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
 
         try:
             response = await self._intake.take("grpc", _token(context), arrived, self._decode)
+            return response.SerializeToString()
         except Refused as refused:
             failure = refused.failure
-            await context.abort(failure.grpc_code, failure.message, trailing_metadata=_trailers(failure))
-        return response.SerializeToString()
+        # gRPC keeps what `abort` raises for a while, and with it all that can be reached from here.
+        body = b""
+        await context.abort(failure.grpc_code, failure.message, trailing_metadata=_trailers(failure))
+        raise AssertionError("unreachable")
 
 
 def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterable
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
@@ -9,6 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from farebox_collector.admission import Hold
 from farebox_collector.credentials import Scope
+from farebox_collector.giving_way import Pause
 from farebox_collector.keyring import Forbidden, KeyRing, Unauthenticated
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.pipeline import ExportRequest, Pipeline
@@ -42,7 +44,7 @@ class Intake:
         transport: str,
         token: str | None,
         read: Callable[[Hold], Awaitable[bytes]],
-        decode: Callable[[bytes], Iterable[Span]],
+        decode: Callable[[bytes, Pause], Iterable[Span]],
     ) -> ExportTraceServiceResponse:
         """Take one export; returns once it is durable. Its tenant is the token's, whatever its spans say.
 
@@ -77,4 +79,15 @@ class Intake:
         if failure.outcome == "failed":
             _logger.error("an export could not be taken", exc_info=error)
         self._meters.answered(transport, failure.outcome, seconds)
+        _let_go(error)
         return Refused(failure)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empty the frames that an error went through, which hold a body and what was made of it.
+
+    Whoever answers with an error may leave it in a cycle, and the garbage collector comes by rarely.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -5,30 +5,46 @@ Read by hand rather than through protobuf's JSON parser: that one refuses a whol
 and the good spans beside it would be lost.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from farebox_collector.giving_way import Pause, no_pause
+from farebox_collector.receivers.bounds import Bounds
 from farebox_collector.receivers.status import MalformedRequest
 from farebox_collector.records import Attributes, AttributeValue, Span
 
 _MAX_DIGITS = 20
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
+_DEFAULT_BOUNDS = Bounds()
+_OBJECTS = 1_000
+"""What a millisecond or so is enough for."""
 _STATUS_ERROR = (2, "STATUS_CODE_ERROR")
 
 
 class JsonDecoder:
     """Turns OTLP/JSON bodies into spans that carry only the `wanted` attributes, and of the `reduced` a part."""
 
-    def __init__(self, wanted: Iterable[str], reduced: Mapping[str, Callable[[str], str | None]]) -> None:
+    def __init__(
+        self,
+        wanted: Iterable[str],
+        reduced: Mapping[str, Callable[[str], str | None]],
+        bounds: Bounds = _DEFAULT_BOUNDS,
+    ) -> None:
         self._wanted = frozenset(wanted)
         self._reduced = reduced
+        self._bounds = bounds
 
-    def __call__(self, body: bytes) -> Iterator[Span]:
-        """Yield the spans of an ExportTraceServiceRequest. Raises MalformedRequest if it is none."""
+    def __call__(self, body: bytes, pause: Pause = no_pause) -> Iterator[Span]:
+        """Yield the spans of an ExportTraceServiceRequest.
+
+        Raises MalformedRequest if it is none, and RequestTooLarge, before the first span, if it is over the bounds.
+        """
+        self._bounds.check_json(body)
         try:
-            request = json.loads(body, parse_int=_bounded_integer)
+            request = json.loads(body, parse_int=_bounded_integer, object_hook=_pausing(pause))
         except (ValueError, RecursionError) as error:
             raise MalformedRequest("the body is not JSON") from error
         for resource_spans in _list(_object(request, "the request"), "resourceSpans"):
@@ -61,6 +77,21 @@ class JsonDecoder:
                 if value is not None:
                     attributes[key] = value
         return attributes
+
+
+def _pausing(pause: Pause) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+    """What leaves an object as it is, and pauses after some of them. Python's parser lets no other thread run before
+    it has come to its end, unless it calls something on its way."""
+    if pause is no_pause:
+        return None
+    objects = itertools.count(1)
+
+    def hook(value: dict[str, Any]) -> dict[str, Any]:
+        if next(objects) % _OBJECTS == 0:
+            pause()
+        return value
+
+    return hook
 
 
 def _object(value: Any, name: str) -> Mapping[str, Any]:

@@ -13,6 +13,8 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
+from farebox_collector.giving_way import Pause, no_pause
+from farebox_collector.receivers.bounds import Bounds
 from farebox_collector.receivers.status import MalformedRequest
 from farebox_collector.records import AttributeValue, Span
 
@@ -20,6 +22,7 @@ _Field = descriptor_pb2.FieldDescriptorProto
 _MEMO_ENTRIES = 20_000
 _MEMO_VALUE_BYTES = 128
 _STATUS_ERROR = 2
+_DEFAULT_BOUNDS = Bounds()
 
 
 def _lazy_request_class() -> type[Any]:
@@ -115,22 +118,31 @@ class _Memo(dict[bytes, "tuple[str, AttributeValue] | None"]):
 
 
 class ProtobufDecoder:
-    """Turns request bodies into spans that carry only the `wanted` attributes. Not thread-safe: one a thread.
+    """Turns request bodies into spans that carry only the `wanted` attributes. Any thread may use it.
 
     `once` names attributes whose values never repeat (response ids), so that they don't push others out of the memo;
     `reduced` says what may be kept of those that can hold prompts beside what is wanted.
     """
 
     def __init__(
-        self, wanted: Iterable[str], once: Iterable[str], reduced: Mapping[str, Callable[[str], str | None]]
+        self,
+        wanted: Iterable[str],
+        once: Iterable[str],
+        reduced: Mapping[str, Callable[[str], str | None]],
+        bounds: Bounds = _DEFAULT_BOUNDS,
     ) -> None:
         self._decoded = _Memo(wanted, once, reduced).__getitem__
+        self._bounds = bounds
 
-    def __call__(self, body: bytes) -> Iterator[Span]:
-        """Yield the spans of an ExportTraceServiceRequest. Raises MalformedRequest if it is none."""
+    def __call__(self, body: bytes, pause: Pause = no_pause) -> Iterator[Span]:
+        """Yield the spans of an ExportTraceServiceRequest.
+
+        Raises MalformedRequest if it is none, and RequestTooLarge, before the first span, if it is over the bounds.
+        """
         try:
+            self._bounds.check_protobuf(body, pause)
             request = _Request.FromString(body)
-        except (message.DecodeError, struct.error, ValueError) as error:
+        except (message.DecodeError, struct.error, ValueError, IndexError) as error:
             raise MalformedRequest("the body is not an OTLP ExportTraceServiceRequest in protobuf") from error
         decoded = self._decoded
         for resource_spans in request.resource_spans:
