@@ -748,14 +748,23 @@ def with_raw_attributes(span: SpanSpec, attributes: bytes) -> bytes:
     return field(1, field(2, field(2, encoded + attributes)))
 
 
-def test_a_million_attributes_in_a_span_are_charged_in_bounded_memory(shared_collector: Collector) -> None:
-    """Over 9 MB on the wire; as Python objects of the published schema they would be 134 MiB and more."""
+@pytest.mark.parametrize(("number", "charged"), [(400_000, True), (1_000_000, False)])
+def test_a_million_attributes_in_a_span_are_charged_or_refused_in_bounded_memory(
+    shared_collector: Collector, number: int, charged: bool
+) -> None:
+    """A million are 9 MB on the wire; as Python objects of the published schema they would be 134 MiB and more."""
     wallet = new_wallet()
     # KeyValue is field 9 of Span; its key is field 1.
-    attributes = b"".join(b"\x4a\x07\x0a\x05%05x" % number for number in range(1_000_000))
+    attributes = b"".join(b"\x4a\x07\x0a\x05%05x" % one for one in range(number))
     body = with_raw_attributes(llm_span(wallet=wallet), attributes)
     growth = peak_growth(shared_collector, lambda: over_grpc(shared_collector, body))
-    assert balance(shared_collector, wallet) == -GOOD_USD
+    answer = over_grpc(shared_collector, body)
+    if charged:
+        assert balance(shared_collector, wallet) == -GOOD_USD
+    else:
+        assert (answer.code, answer.retryable) == (INVALID_ARGUMENT, False)
+        assert "attributes" in answer.message
+        assert shared_collector.usage(wallet=wallet) == []
     assert growth < 16 * len(body)
 
 
