@@ -241,8 +241,9 @@ async def _running(
         stack.push_async_callback(pipeline.close)
         otlp_http_port = await stack.enter_async_context(_http_server(otlp_http, settings.otlp_http_address, settings))
         await grpc_server.start()
+        upkeep = Upkeep(settings, database, clock)
         for round_ in (
-            Round("upkeep", settings.audit_seconds, Upkeep(settings, database, clock).round),
+            Round("upkeep", settings.audit_seconds, upkeep.round),
             Round("keys", settings.audit_seconds, keyring.note_use),
             Round("topups", settings.topup_seconds, AutomaticTopups(payments).round),
             Round("settling", settings.settle_seconds, Settling(settings, database, tariffs, clock).round),
@@ -250,6 +251,7 @@ async def _running(
         ):
             stack.push_async_callback(_cancelled, asyncio.create_task(repeat(round_)))
         stack.callback(courier.stop)
+        stack.callback(upkeep.stop)
         # What was taken is answered by then: what is still open has not begun, or its client is gone.
         stack.push_async_callback(grpc_server.stop, _STOP_SECONDS)
         stack.push_async_callback(pipeline.settle)

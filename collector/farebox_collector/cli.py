@@ -48,6 +48,7 @@ from farebox_collector.ledger import audit as ledger_audit
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import DatabaseInUse, NotADatabase
+from farebox_collector.ledger.pace import Pace
 from farebox_collector.ledger.schema import SchemaMissing
 from farebox_collector.ledger.sqlite import SqliteDatabase
 
@@ -124,10 +125,16 @@ app.command("charges")(charges)
 
 
 @app.command()
-def audit(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+def audit(
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+    share: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of the time to work; less makes way for what runs beside it.")
+    ] = 1.0,
+) -> None:
     """Recompute every balance, total and charge from what they came from. Status 1 and a line for each mismatch."""
     with reading_books(database_url) as connection, progress_bar("auditing") as progress:
-        mismatches = list(ledger_audit.audit(connection, progress))
+        mismatches = list(ledger_audit.audit(connection, progress, Pace(share).breathe))
         frozen = are_frozen(connection)
     if as_json:
         checks = [check.name for check in ledger_audit.CHECKS]

@@ -141,6 +141,9 @@ class Settings(BaseSettings):
     )
     audit_seconds: float = Field(60.0, gt=0, description="How often recent transactions are audited.")
     full_audit_hours: float = Field(24.0, gt=0, description="How often all of the books are audited.")
+    full_audit_share: float = Field(
+        0.15, gt=0, le=1, description="Share of one thread's time that auditing all of the books takes from other work."
+    )
     dead_letter_days: int = Field(30, ge=1, description="How long spans that can never be booked are kept.")
     topup_url: str = Field(
         "",

@@ -1,7 +1,9 @@
 """Settle what was left open: calls that got their price, spans whose twin paid, agents whose calls turned up or not."""
 
 import contextlib
+import logging
 from collections.abc import Callable
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -12,8 +14,9 @@ from farebox_collector.ledger.locks import SETTLING, take_turn
 from farebox_collector.ledger.stored_usage import StoredCall
 from farebox_collector.ledger.tenants import tenant_ids
 from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.unsettled import Step, Waiting
+from farebox_collector.ledger.unsettled import PaidAgents, Step, Waiting
 from farebox_collector.ledger.watermarks import set_watermark, watermark
+from farebox_collector.money import AmountError
 from farebox_collector.records import PricedUsage
 from farebox_collector.settings import Settings
 from farebox_collector.tariffs import Tariffs, price_anew
@@ -23,6 +26,8 @@ _CHUNK = 500
 _COMMITTED_NS = 120 * 10**9
 """Twice the longest that a transaction may take: no record with a lower id can still appear among older ones."""
 _HOUR_NS = 3600 * 10**9
+
+_logger = logging.getLogger(__name__)
 
 _Work = Callable[[Connection, Waiting], Step]
 
@@ -71,24 +76,50 @@ class Settling:
         settled += self._pass(f"unmetered {tenant_id}", Verdict.UNMETERED, before_ns, tenant_id, unmetered)
         settled += self._pass(f"doubles {tenant_id}", Verdict.CHARGED, before_ns, tenant_id, doubles)
         settled += self._pass(f"agents {tenant_id}", Verdict.DEFERRED, quiet_ns, tenant_id, settle)
-        return settled + self._database.transact(
-            lambda connection: unsettled.give_back_agents(
-                connection, tenant_id, now_ns - self._late_ns, now_ns, self._labels
+        return settled + self._give_back_agents(tenant_id, now_ns)
+
+    def _give_back_agents(self, tenant_id: int, now_ns: int) -> int:
+        """Give back what agents paid beside their calls, a few agents at a time."""
+        settled, after_id = 0, 0
+        while True:
+            done = self._database.transact(
+                partial(
+                    unsettled.give_back_agents,
+                    tenant_id=tenant_id,
+                    paid=PaidAgents(now_ns - self._late_ns, after_id, _CHUNK),
+                    at_ns=now_ns,
+                    labels=self._labels,
+                )
             )
-        )
+            settled += done.corrected
+            if done.last_id is None:
+                return settled
+            after_id = done.last_id
 
     def _pass(self, name: str, verdict: Verdict, before_ns: int, tenant_id: int, work: _Work) -> int:
         """Do some work on every record of a verdict that it was not done on yet."""
 
-        def step(connection: Connection) -> Step:
+        def step(connection: Connection, limit: int, *, leave: bool = False) -> Step:
             if not take_turn(connection, SETTLING, tenant_id):
                 return Step(None, 0)
-            done = work(connection, Waiting(verdict, watermark(connection, name), before_ns, _CHUNK))
+            waiting = Waiting(verdict, watermark(connection, name), before_ns, limit)
+            done = unsettled.leave(connection, tenant_id, waiting) if leave else work(connection, waiting)
             if done.last_id is not None:
                 set_watermark(connection, name, done.last_id)
             return done
 
-        settled = 0
-        while (done := self._database.transact(step)).last_id is not None:
+        settled, limit = 0, _CHUNK
+        while True:
+            try:
+                done = self._database.transact(partial(step, limit=limit))
+            except AmountError as error:
+                # One record that fits no sum must not keep the others waiting.
+                if limit > 1:
+                    limit //= 2
+                    continue
+                done = self._database.transact(partial(step, limit=1, leave=True))
+                _logger.error("a record stays open: %s", error, extra={"tenant": tenant_id, "record": done.last_id})
+            if done.last_id is None:
+                return settled
             settled += done.corrected
-        return settled
+            limit = min(2 * limit, _CHUNK)

@@ -1,6 +1,8 @@
 """What a collector does beside its work: audit the books without end, and let go of dead letters whose time is up."""
 
+import contextlib
 import logging
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -15,6 +17,7 @@ from farebox_collector.ledger.limit_watch import passed_limits, tell_of_limits, 
 from farebox_collector.ledger.locks import AUDITING
 from farebox_collector.ledger.lots import WALLETS_AT_ONCE, draw_up, wallets_to_draw
 from farebox_collector.ledger.mismatches import Mismatch
+from farebox_collector.ledger.pace import Pace, Stopped
 from farebox_collector.ledger.watermarks import set_watermark, watermark
 from farebox_collector.settings import Settings
 
@@ -40,6 +43,12 @@ class Upkeep:
         self._clock = clock
         self._recent_ns = int(settings.audit_seconds * 10**9)
         self._full_ns = int(settings.full_audit_hours * _HOUR_NS)
+        self._full_share = settings.full_audit_share
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """End what takes long between two of its pieces; the next collector begins it anew."""
+        self._stop.set()
 
     def round(self) -> None:
         """One round: what is due of the full audit, the recent audit and the purge."""
@@ -90,7 +99,10 @@ class Upkeep:
             upto = last_transaction(connection, self._clock() - _SETTLED_NS)
             after = watermark(connection, _AUDITED)
         if full:
-            self._note(FULL, upto, audit_all(self._database.reading, upto, right=self._move))
+            pace = Pace(self._full_share, self._stop)
+            found = audit_all(self._database.reading, upto, right=self._move, breathe=pace.breathe)
+            with contextlib.suppress(Stopped):
+                self._note(FULL, upto, found)
         elif recent:
             found = audit_recent(self._database.reading, after, upto, self._move)
             self._note(RECENT, max(after, upto), found)

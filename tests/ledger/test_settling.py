@@ -10,15 +10,16 @@ from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.correction_tables import audits, corrections
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import set_price
-from farebox_collector.ledger.tables import transactions, usage_records
+from farebox_collector.ledger.tables import accounts, transactions, usage_records
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
+from farebox_collector.money import MAX_SUM_NANO
 from farebox_collector.records import DEFAULT_TENANT_ID, UNATTRIBUTED, Buckets, CatalogueRow, PricedUsage
 from farebox_collector.settings import Settings
 from farebox_collector.settling import Settling
 from farebox_collector.tariffs import Tariffs
 from farebox_collector.verdicts import Verdict
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 
 HOUR_NS = 3600 * SECOND_NS
 
@@ -136,6 +137,26 @@ def test_a_late_price_settles_what_waited_for_it_once(books: Books) -> None:
     assert books.record(waiting) == [Verdict.DUPLICATE]
     assert books.spent("ada") == 4_000_000
     books.require_clean()
+
+
+def test_a_record_that_fits_no_sum_keeps_no_other_waiting(books: Books, caplog: pytest.LogCaptureFixture) -> None:
+    """As if other calls had cost so much that half a call of 1,000 dollars still has room in the tenant's sums."""
+    tokens = (1, 1_000_000, 1, 1)
+    waiting = [
+        call(number, verdict=Verdict.UNPRICED, model="late", trace=number, buckets=Buckets(input=amount))
+        for number, amount in enumerate(tokens, start=1)
+    ]
+    books.record(*waiting, call(9, trace=9))
+    room = MAX_SUM_NANO - 500 * 10**9
+    with books.database.transaction() as connection:
+        connection.execute(update(accounts).where(accounts.c.kind == "cogs").values(balance_nano=room))
+    books.price("late", "input", "1")
+    assert books.settle() == 3
+    expected = [Verdict.CHARGED, Verdict.UNPRICED, Verdict.CHARGED, Verdict.CHARGED, Verdict.CHARGED]
+    assert [row[0] for row in books.verdicts()] == expected
+    assert [record.levelname for record in caplog.records if "stays open" in record.message] == ["ERROR"]
+    assert books.settle() == 0
+    assert len(caplog.records) == 1, "looked at again with other prices only"
 
 
 def test_of_two_spans_that_waited_for_one_price_one_pays(books: Books) -> None:

@@ -20,12 +20,13 @@ from farebox_collector.ledger.credit_checks import CREDIT_CHECKS
 from farebox_collector.ledger.day_checks import DAY_CHECKS, compare_day, days_of
 from farebox_collector.ledger.mismatches import Mismatch, Window
 from farebox_collector.ledger.money_days import MONEY_CHECKS, compare_money_days
+from farebox_collector.ledger.pace import Breathe, no_breath
 from farebox_collector.ledger.payment_checks import PAYMENT_CHECKS
 from farebox_collector.ledger.tables import accounts, postings, transactions, usage_records
 from farebox_collector.ledger.total_checks import compare_totals
 
 _IN_WINDOW = re.compile(r"\[\[([a-z._]+)\]\]")
-_ROWS = 50_000
+_ROWS = 20_000
 """About how many records, or postings, are looked at together."""
 
 Snapshot = Callable[[], AbstractContextManager[Connection]]
@@ -185,9 +186,11 @@ CHECKS = (
 _EVERYTHING = Window(0, 0, inside=False)
 
 
-def audit(connection: Connection, progress: Progress = lambda done, total: None) -> Iterator[Mismatch]:
+def audit(
+    connection: Connection, progress: Progress = lambda done, total: None, breathe: Breathe = no_breath
+) -> Iterator[Mismatch]:
     """Yield every mismatch in the books, as they are in the snapshot of this connection."""
-    return audit_all(lambda: nullcontext(connection), 0, progress)
+    return audit_all(lambda: nullcontext(connection), 0, progress, breathe=breathe)
 
 
 def audit_all(
@@ -195,8 +198,12 @@ def audit_all(
     settled_upto: int,
     progress: Progress = lambda done, total: None,
     right: Found = lambda standing, upto: None,
+    breathe: Breathe = no_breath,
 ) -> Iterator[Mismatch]:
-    """Yield every mismatch in the books. `right` is told of accounts, whose checkpoints may go to `settled_upto`."""
+    """Yield every mismatch in the books. `right` is told of accounts, whose checkpoints may go to `settled_upto`.
+
+    Between its pieces it breathes, and what that raises ends it.
+    """
     with snapshot() as connection:
         newest, last_account, last_record = (
             int(connection.execute(select(func.coalesce(func.max(table.c.id), 0))).scalar_one())
@@ -209,6 +216,7 @@ def audit_all(
             window = _next_window(connection, window.upto, newest)
             yield from _audit_transactions(connection, window)
         progress(window.upto, total)
+        breathe()
     with snapshot() as connection:
         # What names a transaction that is not there, and what came meanwhile.
         yield from _audit_transactions(connection, Window(0, newest, inside=False))
@@ -221,19 +229,28 @@ def audit_all(
             yield from _audit_accounts(connection, chunk, settled_upto, right, from_scratch=True)
         account_id = chunk[-1]
         progress(newest + min(account_id, last_account), total)
+        breathe()
     for check in CHECKS:
         if check.mismatches and not check.by_transaction:
             with snapshot() as connection:
                 yield from check.run(connection, _EVERYTHING)
+            breathe()
     with snapshot() as connection:
         days = days_of(connection)
     for tenant_id, day in days:
         with snapshot() as connection:
             yield from compare_day(connection, tenant_id, day)
+        breathe()
+
+    def read_so_far(read: int) -> None:
+        progress(newest + last_account + read, total + read)
+        breathe()
+
     with snapshot() as connection:
         yield from compare_money_days(connection)
+    breathe()
     with snapshot() as connection:
-        yield from compare_totals(connection, lambda read: progress(newest + last_account + read, total + read))
+        yield from compare_totals(connection, read_so_far)
     progress(total, total)
 
 

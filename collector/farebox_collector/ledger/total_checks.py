@@ -15,7 +15,7 @@ from farebox_collector.ledger.mismatches import Mismatch
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_records
 from farebox_collector.verdicts import STORED, Verdict
 
-_STRETCH = 50_000
+_STRETCH = 20_000
 _FIGURES = ("requests", "cost_nanousd", "charge_nanocredits", *TOKEN_COLUMNS)
 _RECORDS = text(
     "SELECT tenant_id, verdict, count(*), "

@@ -127,19 +127,32 @@ def _relatives(tenant_id: int, by_key: Mapping[SpanKey, StoredCall]) -> Select[A
     return usage_query(tenant_id).where(related, usage_records.c.verdict == Verdict.CHARGED)
 
 
-def give_back_agents(
-    connection: Connection, tenant_id: int, charged_after_ns: int, at_ns: int, labels: TotalLabels
-) -> int:
-    """Give back what agents paid whose calls were charged after all; those charged since a moment. Returns how many."""
+def leave(connection: Connection, tenant_id: int, waiting: Waiting) -> Step:
+    """Pass over records, which stay as they are."""
+    stored = _waiting(connection, tenant_id, waiting)
+    return _step(stored, ())
+
+
+class PaidAgents(NamedTuple):
+    """Which agents to look at: those charged since a moment, a few from a record's id on."""
+
+    charged_after_ns: int
+    after_id: int
+    limit: int
+
+
+def give_back_agents(connection: Connection, tenant_id: int, paid: PaidAgents, at_ns: int, labels: TotalLabels) -> Step:
+    """Give back what agents paid whose calls were charged after all."""
     record, made = usage_records.c, corrections.c
     other = usage_records.alias()
     query = (
         usage_query(tenant_id)
         .join(corrections, (made.tenant_id == record.tenant_id) & (made.usage_record_id == record.id))
         .where(
+            record.id > paid.after_id,
             record.summary == 1,
             made.verdict_after == Verdict.CHARGED,
-            made.recorded_at_ns >= charged_after_ns,
+            made.recorded_at_ns >= paid.charged_after_ns,
             made.number == record.corrections,
             record.verdict == Verdict.CHARGED,
             select(other.c.id)
@@ -151,8 +164,12 @@ def give_back_agents(
             )
             .exists(),
         )
+        .order_by(record.id)
+        .limit(paid.limit)
     )
-    return _give_back(connection, tenant_id, list(stored_calls(connection, query)), at_ns, labels)
+    agents = list(stored_calls(connection, query))
+    given_back = _give_back(connection, tenant_id, agents, at_ns, labels)
+    return Step(agents[-1].record_id if agents else None, given_back)
 
 
 def give_back_agents_around(
