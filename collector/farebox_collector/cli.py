@@ -49,7 +49,7 @@ from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import DatabaseInUse, NotADatabase
 from farebox_collector.ledger.pace import Pace
-from farebox_collector.ledger.schema import SchemaMissing
+from farebox_collector.ledger.schema import OldCollectors, SchemaMissing
 from farebox_collector.ledger.sqlite import SqliteDatabase
 
 app = typer.Typer(
@@ -86,12 +86,22 @@ _FROZEN = (
     " collector that finds none; while they are frozen it makes one an hour."
 )
 
+_UNUSABLE_BOOKS = (DatabaseInUse, NotADatabase, SchemaMissing, OldCollectors)
+
 
 def main() -> None:
     """Entry point: errors that a person can do something about are one sentence on stderr and status 2."""
     try:
         app()
-    except (Stop, assembly.CannotListen, DatabaseInUse, NotADatabase, SchemaMissing, FileNotFoundError) as error:
+    except (
+        Stop,
+        assembly.CannotListen,
+        DatabaseInUse,
+        NotADatabase,
+        SchemaMissing,
+        OldCollectors,
+        FileNotFoundError,
+    ) as error:
         err.print(f"farebox: {error}", style="bold red")
         sys.exit(2)
     except DBAPIError as error:

@@ -1,20 +1,26 @@
 """Books of an older version are carried over: what is in them stays, and what comes again is still known."""
 
+from contextlib import closing
+
+import psycopg
 import pytest
 from alembic import command
+from blank import blank_postgresql
 from calls import START_NS, call
 from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.correction_totals import SUMS
 from farebox_collector.ledger.corrections import Cause, Correction, correct, cover
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.entries import Entry
-from farebox_collector.ledger.schema import alembic_config
+from farebox_collector.ledger.schema import OldCollectors, alembic_config, has_table, migrate
 from farebox_collector.ledger.stored_usage import stored_calls, usage_query
 from farebox_collector.ledger.tables import usage_records
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.records import Buckets
 from farebox_collector.verdicts import Verdict
+from postgres import PostgresServer
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -85,3 +91,22 @@ def test_what_was_used_under_each_price_is_made_from_records_and_corrections(dat
         again = connection.execute(text(f"SELECT cause, {', '.join(SUMS)} FROM correction_totals ORDER BY 1")).all()
         assert again == corrected
         assert list(audit(connection)) == []
+
+
+def test_no_sum_is_begun_while_a_collector_that_does_not_know_it_runs(postgres: PostgresServer) -> None:
+    url = blank_postgresql(postgres)
+    with closing(open_database(url)) as database:
+        with database.transaction() as connection:
+            command.downgrade(alembic_config(connection), "0014")
+        plain = url.replace("+psycopg", "")
+        with psycopg.connect(plain, application_name="farebox"), pytest.raises(OldCollectors, match="stop them first"):
+            migrate(database)
+        with database.reading() as connection:
+            assert not has_table(connection, "intake_totals"), "nothing was done"
+        # One of this version is no reason to wait, nor is what is no collector.
+        with closing(open_database(url)) as beside, beside.reading(), psycopg.connect(plain, application_name="psql"):
+            migrate(database)
+        with psycopg.connect(plain, application_name="farebox"):
+            migrate(database)  # there is nothing to begin any more
+        with database.reading() as connection:
+            assert list(audit(connection)) == []

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from farebox_collector.ledger.database import Database, Result
+from farebox_collector.ledger.schema import APPLICATION, newest_revision
 
 _CONNECTIONS = 8
 _CONNECT_TIMEOUT_S = 5
@@ -42,7 +43,11 @@ class PostgresqlDatabase(Database):
             pool_size=_CONNECTIONS,
             max_overflow=_CONNECTIONS,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "farebox"},
+            connect_args={
+                "connect_timeout": _CONNECT_TIMEOUT_S,
+                # By this an upgrade knows who is older.
+                "application_name": f"{APPLICATION} {newest_revision()}",
+            },
         )
         self._reading = self._engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True, postgresql_deferrable=False

@@ -1,14 +1,31 @@
 """Bring a database to the newest schema."""
 
+import functools
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 
 from farebox_collector.ledger.database import Database
+
+APPLICATION = "farebox"
+"""How collectors begin the name under which PostgreSQL knows them."""
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+_NEW_SUMS = frozenset({"0013", "0015", "0016", "0017", "0018", "0020", "0022"})
+"""Revisions that begin sums which a collector of an older version, still running, would not add to."""
+_OTHERS = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE :farebox"
+    " AND application_name <> current_setting('application_name')"
+)
+
+
+class OldCollectors(Exception):
+    """Collectors of an older version write these books, and would leave out what is new; the message says so."""
 
 
 class SchemaMissing(Exception):
@@ -19,15 +36,37 @@ def alembic_config(connection: Connection) -> Config:
     """Alembic's configuration for our migrations, on a connection that is already open."""
     config = Config()
     # Through ConfigParser, which takes a % for an interpolation.
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 
 
 def migrate(database: Database) -> None:
-    """Create or upgrade the schema, in one transaction; does nothing when it is up to date."""
+    """Create or upgrade the schema, in one transaction; does nothing when it is up to date. Raises OldCollectors."""
     with database.transaction() as connection:
-        command.upgrade(alembic_config(connection), "head")
+        config = alembic_config(connection)
+        _require_to_be_alone(connection, ScriptDirectory.from_config(config))
+        command.upgrade(config, "head")
+
+
+@functools.cache
+def newest_revision() -> str:
+    """The schema that this version reads and writes."""
+    return str(ScriptDirectory(str(_MIGRATIONS)).get_current_head())
+
+
+def _require_to_be_alone(connection: Connection, script: ScriptDirectory) -> None:
+    """Raise OldCollectors if there is to be a sum that a collector which still runs does not know."""
+    found = MigrationContext.configure(connection).get_current_revision()
+    # On SQLite there is one writer.
+    if found is None or connection.dialect.name != "postgresql":
+        return
+    to_come = {revision.revision for revision in script.iterate_revisions("head", found)}
+    if to_come & _NEW_SUMS and connection.execute(_OTHERS, {"farebox": f"{APPLICATION}%"}).scalar_one():
+        raise OldCollectors(
+            "collectors of an older version still write these books, and would leave out sums that this one begins:"
+            " stop them first"
+        )
 
 
 def require_current(connection: Connection) -> None:
