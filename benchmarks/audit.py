@@ -134,7 +134,7 @@ def audit_once(url: str, scope: str, now_ns: int) -> Measured:
         before = peak_mib()
         started = time.perf_counter()
         # Without pauses: this is how much work it is.
-        Upkeep(Settings(full_audit_share=1), database, lambda: now_ns).round()
+        Upkeep(Settings(full_audit_share=1), database, lambda: now_ns).audit()
         seconds = time.perf_counter() - started
         with database.reading() as connection:
             audited = last_audit(connection, scope)

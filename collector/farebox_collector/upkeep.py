@@ -56,6 +56,10 @@ class Upkeep:
         self._let_holds_expire()
         self._draw_lots_up()
         self._tell_of_limits()
+        self.audit()
+
+    def audit(self) -> None:
+        """Audit what is due, unless another collector is at it."""
         with self._database.turn(AUDITING) as mine:
             if mine:
                 self._audit_what_is_due()
