@@ -16,8 +16,8 @@ APPLICATION = "farebox"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-_NEW_SUMS = frozenset({"0013", "0015", "0016", "0017", "0018", "0020", "0022"})
-"""Revisions that begin sums which a collector of an older version, still running, would not add to."""
+_NOT_BESIDE_OLDER = frozenset({"0013", "0015", "0016", "0017", "0018", "0020", "0022", "0023"})
+"""Revisions that begin sums, or claims on calls, which an older collector that still runs would leave out."""
 _OTHERS = text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE :farebox"
     " AND application_name <> current_setting('application_name')"
@@ -56,16 +56,16 @@ def newest_revision() -> str:
 
 
 def _require_to_be_alone(connection: Connection, script: ScriptDirectory) -> None:
-    """Raise OldCollectors if there is to be a sum that a collector which still runs does not know."""
+    """Raise OldCollectors if something is to begin that a collector which still runs would leave out."""
     found = MigrationContext.configure(connection).get_current_revision()
     # On SQLite there is one writer.
     if found is None or connection.dialect.name != "postgresql":
         return
     to_come = {revision.revision for revision in script.iterate_revisions("head", found)}
-    if to_come & _NEW_SUMS and connection.execute(_OTHERS, {"farebox": f"{APPLICATION}%"}).scalar_one():
+    if to_come & _NOT_BESIDE_OLDER and connection.execute(_OTHERS, {"farebox": f"{APPLICATION}%"}).scalar_one():
         raise OldCollectors(
-            "collectors of an older version still write these books, and would leave out sums that this one begins:"
-            " stop them first"
+            "collectors of an older version still write these books, and would leave out what this one begins: stop"
+            " them first"
         )
 
 
