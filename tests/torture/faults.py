@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import faults_content
+import faults_history
 import faults_load
 import faults_process
 import faults_senders
@@ -38,6 +39,7 @@ FAULTS = (
     Fault("one call, two spans", faults_content.twin_spans),
     Fault("one call, nested spans", faults_content.nested_twins),
     Fault("deposits among charges", faults_content.deposits_among_charges),
+    Fault("any history", faults_history.any_history),
     Fault("price change, late spans", faults_senders.price_change),
     Fault("clocks a year off", faults_senders.clock_off),
     Fault("hostile bodies", faults_load.hostile_bodies),

@@ -133,7 +133,7 @@ def cells(row: Row) -> tuple[str, ...]:
     shown = "" if recovery_s is None else f"{recovery_s:.1f} s"
     waited = "" if ratio is None else f"{ratio:.2f}"
     counted = f"{tried:,}", str(lost), str(off), str(mismatches)
-    return row.fault, row.database, *counted, shown, waited, str(peak_mib)
+    return row.fault, row.database, *counted, shown, waited, str(peak_mib or "")
 
 
 HEADINGS = ("fault", "database", "times", "L", "D", "A", "back within", "p99", "MiB")

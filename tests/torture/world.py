@@ -107,6 +107,7 @@ class World:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.kind = kind
+        postgres = postgres if kind == "postgresql" else None
         self.directory = directory
         self.short = short
         self.postgres = postgres
