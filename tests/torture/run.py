@@ -156,19 +156,28 @@ def table(rows: Sequence[Row], seed: int) -> Table:
 
 
 def write_docs(rows: Sequence[Row], seed: int, binaries: Path | None) -> None:
-    """Put the table into the page, with what it was made on."""
-    lines = [HEADINGS, ("---",) * len(HEADINGS), *(cells(row) for row in rows)]
-    text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    """Put the table into the page, with what it was made on; what this run did not try keeps its line."""
+    page = PAGE.read_text(encoding="utf-8")
+    between = re.compile("(<!-- torture -->\n)(.*?)(<!-- /torture -->)", re.DOTALL)
+    found = between.search(page)
+    assert found, "the page has no place for the table"
+    lines = {(line[0], line[1]): line for line in _lines_of(found[2])}
+    lines |= {(row.fault, row.database): cells(row) for row in rows}
+    shown = [lines[key] for fault in FAULTS for key in ((fault.name, kind) for kind in fault.databases) if key in lines]
+    text = "".join("| " + " | ".join(line) + " |\n" for line in (HEADINGS, ("---",) * len(HEADINGS), *shown))
     versions = [f"Python {platform.python_version()}", f"SQLite {sqlite3.sqlite_version}"]
     if binaries is not None:
         command = [str(binaries / "postgres"), "--version"]
-        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        versions.append("PostgreSQL " + shown.split()[2])
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        versions.append("PostgreSQL " + told.split()[2])
     text += f"\n{', '.join(versions)}, {os.cpu_count()} CPUs, seed {seed}.\n"
-    page = PAGE.read_text(encoding="utf-8")
-    between = re.compile("(<!-- torture -->\n)(.*?)(<!-- /torture -->)", re.DOTALL)
-    assert between.search(page), "the page has no place for the table"
-    PAGE.write_text(between.sub(lambda found: found[1] + text + found[3], page), encoding="utf-8")
+    PAGE.write_text(between.sub(lambda place: place[1] + text + place[3], page), encoding="utf-8")
+
+
+def _lines_of(table: str) -> list[tuple[str, ...]]:
+    """The lines of a table in the page, as long as ours, without its head."""
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"]
+    return [tuple([*line, *[""] * len(HEADINGS)][: len(HEADINGS)]) for line in found[2:]]
 
 
 if __name__ == "__main__":
