@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from backtest_faults import KINDS as FAULT_KINDS
+from backtest_faults import QUIET, Fault
 from backtest_world import PRODUCTS, QUIET_DAYS, STEP_MIN, STEPS, Incident
 
 _DAY = 24 * 60 // STEP_MIN
@@ -41,6 +43,18 @@ class Result(NamedTuple):
     false_pages_a_week: float
     threefold_min: float
     missed: list[Incident]
+
+
+class FaultScore(NamedTuple):
+    """How one rule did on faults: its firings, how many were about one, and how many that it is meant for it found."""
+
+    alert: str
+    severity: str
+    firings: int
+    right: int
+    found: int
+    meant: int
+    median_min: float | None
 
 
 def is_about(firing: Firing, incident: Incident) -> bool:
@@ -91,3 +105,26 @@ def _score(alert: str, fired: Sequence[Firing], incidents: Sequence[Incident]) -
             delays.append((min(steps) - incident.start) * STEP_MIN)
     median = statistics.median(delays) if delays else None
     return Score(alert, fired[0].severity, len(fired), len(right), len(delays), median)
+
+
+def score_faults(
+    firings: Sequence[Firing], happened: Sequence[Fault], severities: Mapping[str, str]
+) -> tuple[list[FaultScore], list[Fault], int]:
+    """How each rule did, the faults that no rule found, and how many pages were about nothing, since the quiet days."""
+    counted = [firing for firing in firings if firing.step >= QUIET]
+    right = [(firing, [f for f in happened if f.is_found_by(firing.alert, firing.step)]) for firing in counted]
+    scores = []
+    for alert, severity in sorted(severities.items()):
+        own = [(firing.step, about) for firing, about in right if firing.alert == alert]
+        first: dict[Fault, int] = {}
+        for step, about in own:
+            for fault in about:
+                first[fault] = min(step, first.get(fault, step))
+        delays = [(step - fault.start) * STEP_MIN for fault, step in first.items()]
+        median = statistics.median(delays) if delays else None
+        meant = sum(alert in FAULT_KINDS[fault.kind].alerts for fault in happened)
+        about_some = sum(bool(about) for _, about in own)
+        scores.append(FaultScore(alert, severity, len(own), about_some, len(first), meant, median))
+    found = {fault for _, about in right for fault in about}
+    false_pages = sum(not about and firing.severity == "critical" for firing, about in right)
+    return scores, [fault for fault in happened if fault not in found], false_pages

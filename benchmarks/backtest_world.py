@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 STEP_MIN = 2
@@ -89,7 +89,7 @@ class Launch(NamedTuple):
     factor: float
 
 
-LAUNCHES = (
+_LAUNCHES = (
     Launch(0, 26 * _DAY + 9 * _HOUR, 8 * _HOUR, STEPS, 1.6),
     Launch(2, 37 * _DAY + 10 * _HOUR, 1 * _HOUR, 37 * _DAY + 15 * _HOUR, 2.0),
     Launch(1, 48 * _DAY + 8 * _HOUR, 24 * _HOUR, STEPS, 1.8),
@@ -97,16 +97,36 @@ LAUNCHES = (
 """A product launch, a campaign of an afternoon, a slow rise."""
 
 
+def launches(seed: int = TUNED) -> tuple[Launch, ...]:
+    """What is launched in a world: in other worlds than that of the tuning up to three days earlier or later."""
+    if seed == TUNED:
+        return _LAUNCHES
+    chance = random.Random(seed + 1)
+    moved = []
+    for launch in _LAUNCHES:
+        days, times = chance.randint(-3, 3) * _DAY, chance.uniform(0.9, 1.1)
+        end = launch.end if launch.end == STEPS else launch.end + days
+        moved.append(launch._replace(start=launch.start + days, end=end, factor=launch.factor * times))
+    return tuple(moved)
+
+
+def sizes(seed: int = TUNED) -> tuple[float, ...]:
+    """How busy each product is in a world, of what it is in that of the tuning."""
+    chance = random.Random(seed + 2)
+    return tuple(1.0 if seed == TUNED else chance.uniform(0.6, 1.6) for _ in PRODUCTS)
+
+
 def incidents(seed: int = TUNED) -> list[Incident]:
     """Forty incidents, none of which touches another of the same product."""
     chance = random.Random(seed)
     made: list[Incident] = []
+    launched = launches(seed)
     free_from = [QUIET_DAYS * _DAY] * len(PRODUCTS)
     span = (STEPS - QUIET_DAYS * _DAY - 12 * _HOUR) // INCIDENTS
     for number in range(INCIDENTS):
         kind = KINDS[number % len(KINDS)]
         start = QUIET_DAYS * _DAY + number * span + chance.randrange(span)
-        candidates = [n for n in range(len(PRODUCTS)) if free_from[n] <= start and not _launching(n, start)]
+        candidates = [n for n in range(len(PRODUCTS)) if free_from[n] <= start and not _launching(launched, n, start)]
         product = 3 if kind == "runaway_agent" and 3 in candidates else chance.choice(candidates)
         length = chance.randrange(3 * _HOUR, 6 * _HOUR)
         factor = {
@@ -139,19 +159,20 @@ class Step(NamedTuple):
 def history(seed: int = TUNED) -> Iterator[list[Step]]:
     """The steps of all products, one list a step."""
     chance = random.Random(seed + 4)
-    happening = incidents(seed)
+    happening, launched, size = incidents(seed), launches(seed), sizes(seed)
     drift = [0.0] * len(PRODUCTS)
     for step in range(STEPS):
         row = []
         for number, product in enumerate(PRODUCTS):
             drift[number] = 0.995 * drift[number] + chance.gauss(0, 0.008)
             now = [i for i in happening if i.product == number and i.start <= step < i.end]
-            row.append(_step(number, product, step, math.exp(drift[number]), now, chance))
+            usual = size[number] * math.exp(drift[number]) * _launched(launched, number, step)
+            row.append(_step(number, product, step, usual, now, chance))
         yield row
 
 
-def _step(number: int, product: Product, step: int, drift: float, now: list[Incident], chance: random.Random) -> Step:
-    mean = product.calls_a_s * STEP_MIN * 60 * _season(step) * _launched(number, step) * drift
+def _step(number: int, product: Product, step: int, usual: float, now: list[Incident], chance: random.Random) -> Step:
+    mean = product.calls_a_s * STEP_MIN * 60 * _season(step) * usual
     model, cached, tokens_in, price = product.model, product.cached, product.input_tokens, 1.0
     for incident in now:
         if incident.kind in ("runaway_agent", "leaked_key", "threefold"):
@@ -180,17 +201,17 @@ def _season(step: int) -> float:
     return day * (0.55 if weekday >= 5 else 1.0) * 1.02 ** (step / _DAY / 7)
 
 
-def _launched(number: int, step: int) -> float:
+def _launched(launched: Sequence[Launch], number: int, step: int) -> float:
     factor = 1.0
-    for launch in LAUNCHES:
+    for launch in launched:
         if launch.product == number and launch.start <= step < launch.end:
             factor *= 1 + (launch.factor - 1) * min(1.0, (step - launch.start) / launch.ramp)
     return factor
 
 
-def _launching(number: int, step: int) -> bool:
+def _launching(launched: Sequence[Launch], number: int, step: int) -> bool:
     """Whether a launch is so new that an incident could not be told from it."""
     return any(
         launch.product == number and launch.start - _DAY // 2 <= step <= min(launch.end, launch.start + 8 * _DAY)
-        for launch in LAUNCHES
+        for launch in launched
     )

@@ -16,6 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("tests", "tests/ledger"))
+
+from calls import call
 from farebox_collector import assembly
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import import_prices, load_prices, revision_of
@@ -24,7 +27,7 @@ from farebox_collector.pricing.catalogue import genai_prices_catalogue
 from farebox_collector.pricing.price import price_at
 from farebox_collector.pricing.price_lists import Catalogue
 from farebox_collector.pricing.rules import RuleBook
-from farebox_collector.records import Buckets, ChargeRule, UsageRecord
+from farebox_collector.records import Buckets, ChargeRule
 from farebox_collector.settings import Settings
 
 REPOSITORY = Path(__file__).parents[1]
@@ -33,7 +36,6 @@ SECTION = re.compile(r"(<!-- price-book -->\n)(.*?)(<!-- /price-book -->)", re.D
 RUNS = 5
 ASKED = 200_000
 NOW_NS = 1_795_000_000 * 10**9
-sys.path.insert(0, str(REPOSITORY / "tests"))
 
 
 def median_s(work: Callable[[], Any]) -> float:
@@ -176,32 +178,8 @@ RULE: dict[str, Any] = {
     "valid_from_ns": 0,
     "valid_to_ns": None,
 }
-CALL = UsageRecord(
-    trace_id=b"t" * 16,
-    span_id=b"s" * 8,
-    parent_span_id=b"",
-    started_at_ns=NOW_NS,
-    latency_ns=0,
-    wallet="ada",
-    event="chat",
-    action_id="",
-    operation="chat",
-    provider="openai",
-    request_model="gpt-4o-mini",
-    response_model="gpt-4o-mini-2024-07-18",
-    response_id="r",
-    service_tier="default",
-    error_type="",
-    buckets=Buckets(input=1000, cache_read=400, output=200, reasoning=50),
-    summary=False,
-    time_to_first_chunk_ns=None,
-    dept="",
-    project="",
-    task="",
-    route="",
-    region="",
-    dialect="genai",
-    assumptions=(),
+CALL = call(start_ns=NOW_NS, buckets=Buckets(input=1000, cache_read=400, output=200, reasoning=50)).usage._replace(
+    provider="openai", request_model="gpt-4o-mini", response_model="gpt-4o-mini-2024-07-18", service_tier="default"
 )
 
 if __name__ == "__main__":

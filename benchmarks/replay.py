@@ -16,6 +16,9 @@ from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
 
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("tests", "tests/ledger"))
+
+from calls import call
 from farebox_collector import assembly
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.database import Database
@@ -37,7 +40,6 @@ BATCH = 2_000
 BEGIN_NS = 1_790_000_000 * 10**9
 STEP_NS = 10**8
 MIB = 1024
-sys.path.insert(0, str(REPOSITORY / "tests"))
 
 
 @contextmanager
@@ -72,32 +74,10 @@ def fill(database: Database, records: int) -> None:
 
 def usage(number: int) -> UsageRecord:
     """A call of gpt-4o-mini, ten a second."""
-    return UsageRecord(
-        trace_id=number.to_bytes(16, "big"),
-        span_id=b"spanspan",
-        parent_span_id=b"",
-        started_at_ns=BEGIN_NS + number * STEP_NS,
-        latency_ns=10**9,
-        wallet=f"wallet {number}",
-        event="chat",
-        action_id="",
-        operation="chat",
-        provider="openai",
-        request_model="gpt-4o-mini",
-        response_model="gpt-4o-mini-2024-07-18",
-        response_id=f"response {number}",
-        service_tier="default",
-        error_type="",
-        buckets=Buckets(input=1000, cache_read=400, output=200, reasoning=50),
-        summary=False,
-        time_to_first_chunk_ns=None,
-        dept="",
-        project="",
-        task="",
-        route="",
-        region="",
-        dialect="genai",
-        assumptions=(),
+    buckets = Buckets(input=1000, cache_read=400, output=200, reasoning=50)
+    made = call(trace=number, wallet=f"wallet {number}", start_ns=BEGIN_NS + number * STEP_NS, buckets=buckets).usage
+    return made._replace(
+        provider="openai", request_model="gpt-4o-mini", response_model="gpt-4o-mini-2024-07-18", service_tier="default"
     )
 
 

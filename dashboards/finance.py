@@ -95,74 +95,32 @@ def board() -> dashboard.Dashboard:
 
 def _at_a_glance(sheet: Sheet) -> None:
     sheet.row("Do we earn?")
+    margin = f"({_revenue()} - {_cost()}) / ({_revenue()} > 0)"
+    blended = f"1000 * {_cost()} / ({_tokens()} > 0)"
+    left = "Margin: what users paid less what calls cost, as a share of what they paid."
+    for title, description, expr, decimals in (
+        ("What did we spend?", "What calls cost us over the time shown, net of corrections.", _cost(), 2),
+        ("What did users pay?", "Credits charged, at what a credit sells for, net of corrections.", _revenue(), 2),
+        ("What do 1,000 tokens cost?", "Blended cost of 1,000 tokens, in and out.", blended, 5),
+    ):
+        sheet.stat(title, description, "currencyUSD", Query(expr, instant=True), decimals=decimals, width=5)
     sheet.stat(
-        "What did we spend?",
-        "What calls cost us over the time shown, net of corrections.",
-        "currencyUSD",
-        Query(_cost(), instant=True),
-        width=5,
-        decimals=2,
+        "What is left of it?", left, "percentunit", Query(margin, instant=True), steps=_GAIN, decimals=1, width=5
     )
-    sheet.stat(
-        "What did users pay?",
-        "Credits charged over the time shown, at what a credit sells for, net of corrections.",
-        "currencyUSD",
-        Query(_revenue(), instant=True),
-        width=5,
-        decimals=2,
-    )
-    sheet.stat(
-        "What is left of it?",
-        "Margin: what users paid less what calls cost, as a share of what they paid.",
-        "percentunit",
-        Query(f"({_revenue()} - {_cost()}) / ({_revenue()} > 0)", instant=True),
-        steps=_GAIN,
-        width=5,
-        decimals=1,
-    )
-    sheet.stat(
-        "What do 1,000 tokens cost?",
-        "Blended cost of 1,000 tokens, in and out.",
-        "currencyUSD",
-        Query(f"1000 * {_cost()} / ({_tokens()} > 0)", instant=True),
-        width=5,
-        decimals=5,
-    )
-    sheet.stat(
-        "What do we owe in credits?",
-        "Positive balances of all wallets: paid for, and not used yet.",
-        "short",
-        Query(gauge("farebox_wallet_credits", (), 'sign="positive"'), instant=True),
-        decimals=2,
-    )
+    owed = Query(gauge("farebox_wallet_credits", (), 'sign="positive"'), instant=True)
+    unused = "Positive balances of all wallets: paid for, and not used yet."
+    sheet.stat("What do we owe in credits?", unused, "short", owed, decimals=2)
 
 
 def _costs(sheet: Sheet) -> None:
     sheet.row("What costs?")
-    sheet.lines(
-        "Which events?",
-        "Cost an hour by product event.",
-        "currencyUSD",
-        Query(_an_hour(_COST, "event"), "{{event}}"),
-        stacked=True,
-        width=6,
-    )
-    sheet.lines(
-        "Which departments?",
-        "Cost an hour by department.",
-        "currencyUSD",
-        Query(_an_hour(_COST, "dept"), "{{dept}}"),
-        stacked=True,
-        width=6,
-    )
-    sheet.lines(
-        "Which models?",
-        "Cost an hour by model.",
-        "currencyUSD",
-        Query(_an_hour(_COST, "provider", "model"), "{{provider}}/{{model}}"),
-        stacked=True,
-        width=6,
-    )
+    for title, what, labels in (
+        ("Which events?", "product event", ("event",)),
+        ("Which departments?", "department", ("dept",)),
+        ("Which models?", "model", ("provider", "model")),
+    ):
+        query = Query(_an_hour(_COST, *labels), "/".join(f"{{{{{label}}}}}" for label in labels))
+        sheet.lines(title, f"Cost an hour by {what}.", "currencyUSD", query, stacked=True, width=6)
     sheet.table(
         "Which projects and tasks?",
         "The ten dearest over the time shown, net of corrections.",

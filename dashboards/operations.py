@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from building import (
     GREEN,
     RED,
@@ -24,17 +27,33 @@ _NAMES = ("provider", "model", "route", "region")
 _M = matching(_NAMES)
 _CALLS = "farebox_call_seconds_count"
 _WAIT = ((None, GREEN), (10.0, YELLOW), (20.0, RED))
-_SHARE_OF_ERRORS = ((None, GREEN), (0.01, YELLOW), (0.05, RED))
-_MORE_IS_BETTER = ((None, RED), (0.1, YELLOW), (0.3, GREEN))
+_WAIT_TO_BEGIN = ((None, GREEN), (2.0, YELLOW), (5.0, RED))
+_FIRST_CHUNK = "farebox_first_chunk_seconds"
+
+
+class Share(NamedTuple):
+    """A counter's part of another, and what is good."""
+
+    part: str
+    whole: str
+    steps: Sequence[tuple[float | None, str]] = ((None, GREEN),)
+
+
+_FAILED = Share("farebox_call_errors_total", _CALLS, ((None, GREEN), (0.01, YELLOW), (0.05, RED)))
+_CACHED = Share("farebox_cache_hits_total", "farebox_cache_lookups_total", ((None, RED), (0.1, YELLOW), (0.3, GREEN)))
+_CITED = Share("farebox_citation_rate_sum", "farebox_citation_rate_count")
+_APPROVED = Share(
+    "farebox_human_approvals_total", "farebox_human_reviews_total", ((None, RED), (0.8, YELLOW), (0.9, GREEN))
+)
 
 
 def _calls(metric: str, *by: str) -> str:
     return rate(metric, SERVED, by, _M)
 
 
-def _share(part: str, whole: str, *by: str) -> str:
+def _share(share: Share, *by: str) -> str:
     """A ratio that says nothing where nothing happened."""
-    return f"{_calls(part, *by)} / ({_calls(whole, *by)} > 0)"
+    return f"{_calls(share.part, *by)} / ({_calls(share.whole, *by)} > 0)"
 
 
 def board() -> dashboard.Dashboard:
@@ -56,44 +75,28 @@ def board() -> dashboard.Dashboard:
 def _at_a_glance(sheet: Sheet) -> None:
     sheet.row("Is everything well?")
     sheet.stat("How many calls a second?", "Model calls, each once.", "reqps", Query(_calls(_CALLS)), decimals=1)
-    sheet.stat(
-        "How many fail?",
-        "Share of calls that ended in an error. The objective is 1 % a month.",
-        "percentunit",
-        Query(_share("farebox_call_errors_total", _CALLS)),
-        steps=_SHARE_OF_ERRORS,
-        decimals=1,
+    _share_stat(
+        sheet, "How many fail?", "Share of calls that ended in an error. The objective is 1 % a month.", _FAILED
     )
-    sheet.stat(
-        "How long do 95 % take?",
-        "95th percentile of the duration of calls, as the application saw it.",
-        "s",
-        Query(quantile(0.95, "farebox_call_seconds", (), _M)),
-        steps=_WAIT,
-    )
-    sheet.stat(
-        "When do answers begin?",
-        "95th percentile of the time to the first chunk of streamed answers.",
-        "s",
-        Query(quantile(0.95, "farebox_first_chunk_seconds", (), _M)),
-        steps=((None, GREEN), (2.0, YELLOW), (5.0, RED)),
-    )
-    sheet.stat(
-        "How often does a cache help?",
-        "Share of calls that a cache helped, the provider's prompt cache or the application's own.",
-        "percentunit",
-        Query(_share("farebox_cache_hits_total", "farebox_cache_lookups_total")),
-        steps=_MORE_IS_BETTER,
-        decimals=1,
-    )
-    sheet.stat(
-        "Do reviewers approve?",
-        "Share of answers that people reviewed and approved.",
-        "percentunit",
-        Query(_share("farebox_human_approvals_total", "farebox_human_reviews_total")),
-        steps=((None, RED), (0.8, YELLOW), (0.9, GREEN)),
-        decimals=1,
-    )
+    for title, description, metric, steps in (
+        ("How long do 95 % take?", "the duration of calls, as the application saw it", "farebox_call_seconds", _WAIT),
+        ("When do answers begin?", "the time to the first chunk of streamed answers", _FIRST_CHUNK, _WAIT_TO_BEGIN),
+    ):
+        query = Query(quantile(0.95, metric, (), _M))
+        sheet.stat(title, f"95th percentile of {description}.", "s", query, steps=steps)
+    cached = "Share of calls that a cache helped, the provider's prompt cache or the application's own."
+    _share_stat(sheet, "How often does a cache help?", cached, _CACHED)
+    _share_stat(sheet, "Do reviewers approve?", "Share of answers that people reviewed and approved.", _APPROVED)
+
+
+def _share_stat(sheet: Sheet, title: str, description: str, share: Share) -> None:
+    sheet.stat(title, description, "percentunit", Query(_share(share)), steps=share.steps, decimals=1)
+
+
+def _share_lines(sheet: Sheet, title: str, description: str, share: Share, *by: str, width: int = 6) -> None:
+    """A share over time, by some labels."""
+    query = Query(_share(share, *by), "/".join(f"{{{{{label}}}}}" for label in by))
+    sheet.lines(title, description, "percentunit", query, steps=share.steps, width=width)
 
 
 def _service(sheet: Sheet) -> None:
@@ -105,13 +108,8 @@ def _service(sheet: Sheet) -> None:
         Query(_calls(_CALLS, "provider", "model"), "{{provider}}/{{model}}"),
         stacked=True,
     )
-    sheet.lines(
-        "Which models fail?",
-        "Share of calls that ended in an error, by model.",
-        "percentunit",
-        Query(_share("farebox_call_errors_total", _CALLS, "provider", "model"), "{{provider}}/{{model}}"),
-        steps=_SHARE_OF_ERRORS,
-    )
+    failing = "Share of calls that ended in an error, by model."
+    _share_lines(sheet, "Which models fail?", failing, _FAILED, "provider", "model", width=8)
     sheet.lines(
         "How long do calls take?",
         "Median, 95th and 99th percentile. The dots are exemplars: each leads to the trace of a call.",
@@ -122,45 +120,22 @@ def _service(sheet: Sheet) -> None:
         ),
         steps=_WAIT,
     )
-    sheet.lines(
-        "Which route or region is slow?",
-        "95th percentile of the duration of calls by route and region.",
-        "s",
-        Query(quantile(0.95, "farebox_call_seconds", ("route", "region"), _M), "{{route}} {{region}}"),
-        width=12,
-    )
-    sheet.lines(
-        "When do answers begin, by model?",
-        "95th percentile of the time to the first chunk.",
-        "s",
-        Query(quantile(0.95, "farebox_first_chunk_seconds", ("model",), _M), "{{model}}"),
-        width=12,
-    )
+    slow = "95th percentile of the duration of calls by route and region."
+    by_route = Query(quantile(0.95, "farebox_call_seconds", ("route", "region"), _M), "{{route}} {{region}}")
+    sheet.lines("Which route or region is slow?", slow, "s", by_route, width=12)
+    begun = "95th percentile of the time to the first chunk."
+    by_model = Query(quantile(0.95, _FIRST_CHUNK, ("model",), _M), "{{model}}")
+    sheet.lines("When do answers begin, by model?", begun, "s", by_model, width=12)
 
 
 def _answers(sheet: Sheet) -> None:
     sheet.row("Are answers good?")
-    sheet.lines(
-        "Where does a cache help?",
-        "Share of calls that a cache helped, by model.",
-        "percentunit",
-        Query(_share("farebox_cache_hits_total", "farebox_cache_lookups_total", "model"), "{{model}}"),
-        width=6,
-    )
-    sheet.lines(
-        "Do answers cite their sources?",
-        "Average citation rate of the answers for which one was reported.",
-        "percentunit",
-        Query(_share("farebox_citation_rate_sum", "farebox_citation_rate_count", "model"), "{{model}}"),
-        width=6,
-    )
-    sheet.lines(
-        "Which answers do reviewers approve?",
-        "Share of reviewed answers that were approved, by route.",
-        "percentunit",
-        Query(_share("farebox_human_approvals_total", "farebox_human_reviews_total", "route"), "{{route}}"),
-        width=6,
-    )
+    for title, description, share, label in (
+        ("Where does a cache help?", "Share of calls that a cache helped, by model.", _CACHED, "model"),
+        ("Do answers cite their sources?", "Average citation rate of the answers that report one.", _CITED, "model"),
+        ("Which answers do reviewers approve?", "Share of reviewed answers approved, by route.", _APPROVED, "route"),
+    ):
+        _share_lines(sheet, title, description, share, label)
     sheet.lines(
         "How many tokens a second?",
         "Tokens in and out, by provider.",

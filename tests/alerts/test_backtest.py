@@ -12,13 +12,13 @@ from backtest_scores import GRACE, Firing, is_about, score
 from backtest_world import (
     INCIDENTS,
     KINDS,
-    LAUNCHES,
     PRODUCTS,
     QUIET_DAYS,
     STEP_MIN,
     STEPS,
     history,
     incidents,
+    launches,
 )
 
 DAY = 24 * 60 // STEP_MIN
@@ -32,7 +32,7 @@ def test_the_incidents_are_of_every_kind_and_do_not_touch_each_other() -> None:
     for number, _ in enumerate(PRODUCTS):
         own = sorted((i.start, i.end) for i in made if i.product == number)
         assert all(end < start for (_, end), (start, _) in itertools.pairwise(own))
-        for launch in LAUNCHES:
+        for launch in launches():
             if launch.product == number:
                 assert not [start for start, _ in own if launch.start <= start < launch.start + launch.ramp]
     assert all(QUIET_DAYS * DAY <= i.start < i.end < STEPS for i in made)

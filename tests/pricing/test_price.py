@@ -4,10 +4,11 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
+from calls import call
 from farebox_collector.pricing.book import PriceBook, price_flags, rate_card
 from farebox_collector.pricing.price import UnknownPrice, bill, cost, price
 from farebox_collector.pricing.rules import RuleBook
-from farebox_collector.records import Buckets, ChargeRule, PricedModel, PricedUsage, PriceVersion, UsageRecord
+from farebox_collector.records import Buckets, ChargeRule, PricedModel, PricedUsage, PriceVersion
 from farebox_collector.units import UNITS
 from farebox_collector.verdicts import Verdict
 from hypothesis import given
@@ -73,33 +74,7 @@ RULES = RuleBook(
         ChargeRule(3, "dear", "cost_plus", Decimal("2"), Decimal("0.1"), NOW_NS, None),
     ]
 )
-RECORD = UsageRecord(
-    trace_id=b"t" * 16,
-    span_id=b"s" * 8,
-    parent_span_id=b"",
-    started_at_ns=NOW_NS,
-    latency_ns=0,
-    wallet="ada",
-    event="chat",
-    action_id="",
-    operation="chat",
-    provider="p",
-    request_model="m",
-    response_model="m",
-    response_id="",
-    service_tier="",
-    error_type="",
-    buckets=Buckets(input=1000, output=1000),
-    summary=False,
-    time_to_first_chunk_ns=None,
-    dept="",
-    project="",
-    task="",
-    route="",
-    region="",
-    dialect="genai",
-    assumptions=(),
-)
+RECORD = call(start_ns=NOW_NS, buckets=Buckets(input=1000, output=1000)).usage
 
 
 def priced(received_at_ns: int = NOW_NS + HOUR_NS, **changes: object) -> PricedUsage:
