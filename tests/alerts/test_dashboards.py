@@ -36,6 +36,21 @@ def expressions(name: str) -> Iterator[tuple[str, str]]:
                 yield panel["title"], target["expr"]
 
 
+def labels_of(metric: str) -> set[str]:
+    """The labels that a metric, or a part of a histogram or summary, is exported with, and scraped under."""
+    families = {family.name: family for family in CATALOGUE}
+    family = families.get(metric) or families[re.sub(r"_(bucket|count|sum)$", "", metric)]
+    return {*family.labels, "job", "instance"}
+
+
+def labels_of_recorded(name: str) -> set[str]:
+    """The labels that a recording rule keeps."""
+    document = yaml.safe_load((REPOSITORY / "alerts/recording.yml").read_text(encoding="utf-8"))
+    exprs = {rule["record"]: rule["expr"] for group in document["groups"] for rule in group["rules"]}
+    (by, *_) = re.findall(r"by \(([^)]*)\)", exprs[name])
+    return set(by.split(", "))
+
+
 def selectors(expr: str) -> list[tuple[str, str]]:
     """Metrics with their matchers."""
     return re.findall(r"(farebox_\w+)\{([^}]*)\}", expr)
@@ -79,7 +94,10 @@ def test_templates_name_source_job_and_instance_and_follow_the_time(name: str) -
     for variable in variables.values():
         if variable["type"] == "query":
             assert variable["datasource"]["uid"] == "${datasource}"
-            assert re.fullmatch(r"label_values\(farebox_\w+(\{[^}]*\})?, \w+\)", variable["query"])
+            told = re.fullmatch(r"label_values\((farebox_\w+)(?:\{([^}]*)\})?, (\w+)\)", variable["query"])
+            assert told, variable["query"]
+            metric, matchers, label = told.groups()
+            assert {label, *re.findall(r"(\w+)=~?", matchers or "")} <= labels_of(metric), variable["query"]
             assert variable["refresh"] == 2, "on time range change"
 
 
@@ -121,6 +139,18 @@ def test_each_query_names_job_and_instance_and_metrics_that_exist(name: str) -> 
             family = kinds.get(metric) or kinds[re.sub(r"_(bucket|count|sum)$", "", metric)]
             named = set(re.findall(r"(\w+)=~?", matchers)) - {"job", "instance"}
             assert named <= set(family.labels), f"{title}: {metric} has no {named - set(family.labels)}"
+
+
+@each_board
+def test_legends_name_labels_that_their_query_keeps(name: str) -> None:
+    for panel in panels(name):
+        for target in panel["targets"]:
+            named = set(re.findall(r"\{\{(\w+)\}\}", target.get("legendFormat", "")))
+            if named:
+                kept = {label for by in re.findall(r"by \(([^)]*)\)", target["expr"]) for label in by.split(", ")}
+                recorded = re.findall(r"\b(farebox:\w+:\w+)", target["expr"])
+                kept |= {label for record in recorded for label in labels_of_recorded(record)}
+                assert named <= kept, f"{panel['title']}: {named - kept}"
 
 
 @each_board
