@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test bench bench-peers bench-growth bench-prices bench-replay bench-audit bench-wallets bench-sdk torture observe preview backtest dashboards lint types docs record-dialects format lock clean
+.PHONY: help demo test bench bench-peers bench-growth bench-prices bench-replay bench-audit bench-wallets bench-scrape bench-sdk torture observe preview backtest dashboards lint types docs record-dialects format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench-replay time and memory of pricing history anew"
 	@echo "make bench-wallets  how long a hold takes on PostgreSQL, and an overview among ten million records (ARGS='--records 0')"
 	@echo "make bench-sdk    what the SDK and its peers add to a call, in microseconds (needs the network once)"
+	@echo "make bench-scrape  what one scrape of the metrics costs at the bounds of their labels"
 	@echo "make docs         write the tables of the documentation from the code"
 	@echo "make record-dialects  record golden spans from the real emitters again (needs the network, npm and Node 20)"
 	@echo "make format       format the code"
@@ -68,6 +69,9 @@ backtest: $(INSTALLED)
 
 dashboards: $(INSTALLED)
 	$(VENV_PYTHON) -W ignore::DeprecationWarning dashboards/render.py
+
+bench-scrape: $(INSTALLED)
+	$(VENV_PYTHON) benchmarks/scrape.py
 
 bench-wallets: $(INSTALLED)
 	$(VENV_PYTHON) benchmarks/wallets.py $(ARGS)

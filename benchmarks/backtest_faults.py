@@ -140,7 +140,7 @@ class World:
             self._grow(f"farebox_requests_total{{{names}}}", calls)
             self._grow(f"farebox_cost_usd_total{{{names}}}", cost)
             self._grow(f"farebox_charged_credits_total{{{names}}}", cost * (0.6 if below else 1.4))
-        moved = 40.0 if "history is priced anew by mistake" in now else 0.002
+        moved = 200.0 if "history is priced anew by mistake" in now else 0.002
         self._grow('farebox_corrected_cost_usd_total{instance="a",cause="replay",direction="down"}', moved)
 
     def _serve(self, step: int, calls: float, now: Mapping[str, Fault]) -> None:

@@ -7,8 +7,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import itertools
 
-from backtest import firings
-from backtest_scores import GRACE, Firing, is_about, score
+from backtest import OF_FAULTS, firings, rules
+from backtest_faults import KINDS as FAULT_KINDS
+from backtest_faults import World, faults
+from backtest_scores import GRACE, Firing, is_about, score, score_faults
 from backtest_world import (
     INCIDENTS,
     KINDS,
@@ -76,3 +78,43 @@ def test_what_promtool_says_is_read_as_firings_at_their_moment() -> None:
     """
     (firing,) = firings(told)
     assert firing == Firing("FareboxCostSpike", "critical", (20 + 2) // STEP_MIN, {"dept": "a", "event": "e"})
+
+
+def test_every_alert_is_judged_by_some_world() -> None:
+    of_spending = {
+        "FareboxCacheCollapse",
+        "FareboxCostAboveSeason",
+        "FareboxCostOutlierRobust",
+        "FareboxCostOutlierRolling",
+        "FareboxCostPerRequestUp",
+        "FareboxCostSpike",
+        "FareboxPriceDrift",
+    }
+    assert OF_FAULTS.isdisjoint(of_spending)
+    assert set(rules()) - {"Watchdog"} == OF_FAULTS | of_spending
+
+
+def test_faults_are_scored_by_the_alerts_that_are_meant_for_them() -> None:
+    happened = faults()
+    assert happened == faults()
+    assert {fault.kind for fault in happened} == set(FAULT_KINDS)
+    down = next(fault for fault in happened if fault.kind == "a collector is down")
+    found = Firing("FareboxTargetDown", "critical", down.start + 1, {"instance": "b"})
+    stray = Firing("FareboxTargetDown", "critical", down.start - 1, {"instance": "b"})
+    other = Firing("FareboxErrorsFast", "critical", down.start + 1, {})
+    severities = {"FareboxTargetDown": "critical", "FareboxErrorsFast": "critical"}
+    (errors, target), missed, false_pages = score_faults([found, stray, other], [down], severities)
+    assert (target.firings, target.right, target.found, target.meant, target.median_min) == (2, 1, 1, 1, STEP_MIN)
+    assert (errors.firings, errors.right, errors.found, errors.meant) == (1, 0, 0, 0)
+    assert (missed, false_pages) == ([], 2)
+
+
+def test_what_is_down_cannot_be_scraped() -> None:
+    happened = faults()
+    down = next(fault for fault in happened if fault.kind == "a collector is down")
+    row = next(row for step, row in enumerate(World().steps()) if step == down.start)
+    own = {series: value for series, value in row.items() if 'instance="b"' in series}
+    assert own.pop('up{job="farebox",instance="b"}') == 0
+    assert own
+    assert set(own.values()) == {None}
+    assert all(value is not None for series, value in row.items() if 'instance="b"' not in series)
