@@ -21,6 +21,7 @@ from farebox_collector.money import MAX_SUM_NANO, AmountError
 
 _DAY_NS = 86_400 * 10**9
 _MAX_URL = 2_000
+_OPEN_DAYS = 15
 
 
 class TopupState(StrEnum):
@@ -176,6 +177,21 @@ def end(connection: Connection, topup: Row[Any], state: TopupState, reason: str,
     columns = topups.c
     row = update(topups).where(columns.id == topup.id, columns.state == TopupState.OPEN)
     return bool(connection.execute(row.values(state=state, reason=reason[:500], ended_at_ns=at_ns)).rowcount)
+
+
+def let_expire(connection: Connection, tenant_id: int, at_ns: int) -> int:
+    """End checkouts that nobody can pay any more, whether Stripe told so or not; returns how many.
+
+    Some payments take days after the checkout, so that this comes late; one that is paid all the same is booked.
+    """
+    columns = topups.c
+    over = update(topups).where(
+        columns.tenant_id == tenant_id,
+        columns.automatic == 0,
+        columns.state == TopupState.OPEN,
+        columns.created_at_ns < at_ns - _OPEN_DAYS * _DAY_NS,
+    )
+    return connection.execute(over.values(state=TopupState.EXPIRED, ended_at_ns=at_ns)).rowcount
 
 
 def topups_of(

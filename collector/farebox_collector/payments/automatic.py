@@ -1,4 +1,4 @@
-"""Rounds of one collector: pay automatic top-ups, and ask what Stripe kept of each payment.
+"""Rounds of one collector: pay automatic top-ups, ask what Stripe kept of each payment, end checkouts that are over.
 
 A top-up is ordered in a transaction of its own before Stripe hears of it, and asked for under the same idempotency key
 until the answer is known: a crash in between charges nobody twice.
@@ -17,7 +17,7 @@ from farebox_collector.ledger.locks import TOPPING_UP
 from farebox_collector.ledger.payment_facts import NotPaid
 from farebox_collector.ledger.payment_fees import book_fee, topups_without_fee
 from farebox_collector.ledger.payments import Refused, book
-from farebox_collector.ledger.topups import note_payment_intent, note_receipt
+from farebox_collector.ledger.topups import let_expire, note_payment_intent, note_receipt
 from farebox_collector.payments.desk import PaymentDesk, charge_of, new_key
 from farebox_collector.payments.gateway import GatewayRefused, Kept, Payment, StripeGateway
 from farebox_collector.pricing.currencies import NoExchangeRate
@@ -42,7 +42,7 @@ class AutomaticTopups:
         self._clock: Callable[[], int] = desk.clock
 
     def round(self) -> None:
-        """Order what wallets need, pay it, book fees. Raises GatewayUnavailable; the next round goes on."""
+        """Order what wallets need, pay it, book fees, end checkouts. Raises GatewayUnavailable; the next goes on."""
         if not self._desk.is_open:
             return
         with self._database.turn(TOPPING_UP) as mine:
@@ -50,6 +50,7 @@ class AutomaticTopups:
                 self._order()
                 self._pay()
                 self._book_fees()
+                self._database.transact(partial(let_expire, tenant_id=DEFAULT_TENANT_ID, at_ns=self._clock()))
 
     def _order(self) -> None:
         with self._database.reading() as connection:

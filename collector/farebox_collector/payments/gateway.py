@@ -12,8 +12,9 @@ from farebox_collector.ledger.topups import PaymentMethod
 from farebox_collector.payments.events import TOPUP_METADATA, WALLET_METADATA, method_of
 
 STRIPE_API = "https://api.stripe.com"
-_TIMEOUT_S = 20.0
-_RETRIES = 2
+# Short, for what waits for it ends with the process; whatever was asked for is asked for again under its key.
+_TIMEOUT_S = 15.0
+_RETRIES = 1
 _CONFLICT = 409
 _NANO = 10**9
 
