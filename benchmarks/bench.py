@@ -68,7 +68,9 @@ def _parts(options: argparse.Namespace, bench: Bench) -> list[Callable[[], list[
     if "soak" in options.parts:
         parts += [lambda kind=kind: intake.for_long(bench, kind) for kind in options.soak_databases]
     if "history" in options.parts and options.history:
-        parts.append(lambda: history.on_history(bench, options.history))
+        parts += [
+            lambda kind=kind: history.on_history(bench, kind, options.history) for kind in options.history_databases
+        ]
     return parts
 
 
@@ -85,6 +87,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--soak-seconds", type=float, default=sizes.soak_seconds, help="at the top rate")
     parser.add_argument("--soak-databases", nargs="+", choices=kinds, default=(SQLITE,))
     parser.add_argument("--history", type=int, default=200_000, metavar="RECORDS", help="in the books; 0 for none")
+    parser.add_argument("--history-databases", nargs="+", choices=kinds, default=(SQLITE,))
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     return parser.parse_args()
 

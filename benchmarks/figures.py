@@ -170,7 +170,7 @@ def _postgresql() -> str:
     if binaries is None:
         return "no PostgreSQL"
     said = subprocess.run([str(binaries / "postgres"), "--version"], capture_output=True, text=True, check=True)
-    return said.stdout.partition("(Debian")[0].replace("(PostgreSQL)", "").replace("postgres", "PostgreSQL").strip()
+    return "PostgreSQL " + said.stdout.partition(") ")[2].split()[0]
 
 
 def _commit() -> str:

@@ -108,34 +108,44 @@ def _is_recent(path: Path) -> bool:
     return time.time() - path.stat().st_mtime < 86_400
 
 
-def on_history(bench: Bench, spans: int) -> list[Figure]:
-    """Starting, reading and taking calls over large books in SQLite, against empty ones."""
-
-    def progress(done: int, sent: Sent) -> None:
-        rate = len(sent.answered) * SHAPE.spans / (sent.ended_s - sent.began_s)
-        bench.console.print(f"history: {done:,} of {spans:,} records, {rate:,.0f} spans/s")
-
-    kept = sqlite_books(bench.generator, bench.databases, spans, progress)
-    path = bench.databases.new_directory() / "farebox.db"
-    shutil.copyfile(kept, path)
-    records = number(max(1, spans // SHAPE.spans) * SHAPE.spans)
-    where = f"{SQLITE}, {records} records"
-    figures = [_start(bench.databases, path, where)]
+def on_history(bench: Bench, kind: str, spans: int) -> list[Figure]:
+    """Starting, reading and taking calls over large books, against empty ones."""
+    url = _books(bench, kind, spans)
+    where = f"{kind}, {number(max(1, spans // SHAPE.spans) * SHAPE.spans)} records"
+    figures = [_start(bench.databases, url, where)]
     with (
-        bench.databases.farebox(f"sqlite:///{path}", **settings()) as full,
-        bench.databases.farebox(bench.databases.blank(SQLITE), **settings()) as empty,
+        bench.databases.farebox(url, **settings()) as full,
+        bench.databases.farebox(bench.databases.blank(kind), **settings()) as empty,
     ):
         figures += _reads(full, where)
         figures += _taking(bench, full, empty, where)
     return figures
 
 
-def _start(databases: Databases, path: Path, where: str) -> Figure:
+def _books(bench: Bench, kind: str, spans: int) -> str:
+    """The URL of books with so many records, to be written to; in PostgreSQL they are filled each time."""
+
+    def progress(done: int, sent: Sent) -> None:
+        rate = len(sent.answered) * SHAPE.spans / (sent.ended_s - sent.began_s)
+        bench.console.print(f"{kind}: {done:,} of {spans:,} records, {rate:,.0f} spans/s")
+
+    if kind == SQLITE:
+        path = bench.databases.new_directory() / "farebox.db"
+        shutil.copyfile(sqlite_books(bench.generator, bench.databases, spans, progress), path)
+        return f"sqlite:///{path}"
+    url = bench.databases.blank(kind)
+    with bench.databases.farebox(url, **settings()) as server:
+        fill(bench.generator, server, spans, progress)
+        server.stop()
+    return url
+
+
+def _start(databases: Databases, url: str, where: str) -> Figure:
     """From the command to the answer of /readyz."""
     taken = []
     for _ in range(STARTS):
         started = time.monotonic()
-        with databases.farebox(f"sqlite:///{path}", **settings()) as server:
+        with databases.farebox(url, **settings()) as server:
             server.collector.api.get("/readyz").raise_for_status()
             taken.append(time.monotonic() - started)
             server.stop()
