@@ -9,12 +9,15 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any
+from zlib import crc32
 
 import psycopg
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 _SIZES = (256, 64, 16, 4, 1)
+_COPIED = 16
+"""From so many rows on PostgreSQL gets them by COPY, which takes a tenth of the time of as many parameters."""
 
 
 def insert_ignoring_conflicts(
@@ -37,16 +40,10 @@ def insert(
 
 def load(connection: Connection, table: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
     """Insert thousands of rows, all of them or an IntegrityError; in PostgreSQL with COPY, in one go."""
-    if connection.dialect.name != "postgresql":
+    if connection.dialect.name == "postgresql":
+        _copy(connection, table, columns, rows)
+    else:
         insert(connection, table, columns, rows)
-        return
-    driver: Any = connection.connection.driver_connection
-    try:
-        with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
-            for row in rows:
-                copy.write_row(row)
-    except psycopg.IntegrityError as error:
-        raise IntegrityError(f"COPY {table}", None, error) from error
 
 
 def insert_adding(
@@ -99,6 +96,9 @@ def _in_chunks(
 def _chunks(
     connection: Connection, table: str, columns: tuple[str, ...], tail: str, rows: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    if connection.dialect.name == "postgresql" and len(rows) >= _COPIED and not _commits_by_itself(connection):
+        yield _copied(connection, table, columns, rows) + tail, ()
+        return
     placeholder = "?" if connection.dialect.paramstyle == "qmark" else "%s"
     done = 0
     while done < len(rows):
@@ -112,3 +112,46 @@ def _chunks(
 def _statement(table: str, columns: tuple[str, ...], rows: int, tail: str, placeholder: str) -> str:
     values = ", ".join(["(" + ", ".join([placeholder] * len(columns)) + ")"] * rows)
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values}{tail}"
+
+
+def _commits_by_itself(connection: Connection) -> bool:
+    """Whether each statement is a transaction of its own, which rows that wait in a table would not outlive."""
+    return bool(getattr(connection.connection.driver_connection, "autocommit", False))
+
+
+def _copied(connection: Connection, table: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> str:
+    """Copy rows into a table of this connection; returns the statement that moves them on, to which a tail fits."""
+    names = ", ".join(columns)
+    incoming = f"incoming_{table}_{crc32(names.encode()):08x}"
+    connection.exec_driver_sql(
+        f"CREATE TEMPORARY TABLE IF NOT EXISTS {incoming} ON COMMIT DELETE ROWS AS"
+        f" SELECT {names} FROM {table} WITH NO DATA"
+    )
+    _copy(connection, incoming, columns, rows)
+    return (
+        f"WITH moved AS (DELETE FROM {incoming} RETURNING {names})"
+        f" INSERT INTO {table} ({names}) SELECT {names} FROM moved"
+    )
+
+
+def _copy(connection: Connection, table: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+    """COPY rows into a table. Raises what a statement of SQLAlchemy's would, which knows nothing of COPY."""
+    statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
+    driver: Any = connection.connection.driver_connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.Error as error:
+        raise _as_of_sqlalchemy(connection, statement, error) from error
+
+
+def _as_of_sqlalchemy(connection: Connection, statement: str, error: Any) -> BaseException:
+    dialect = connection.dialect
+    lost = dialect.is_disconnect(error, connection.connection.driver_connection, None)
+    if lost:
+        connection.invalidate(error)
+    wrapped: BaseException = DBAPIError.instance(
+        statement, None, error, psycopg.Error, connection_invalidated=lost, dialect=dialect
+    )
+    return wrapped
