@@ -162,7 +162,7 @@ def _show_versions(event: str | None, tenant: str, database_url: str | None, as_
     table = figure_table("Charge rules", "event", "rule", "from", "to", "author", "reason")
     for rule in rules:
         since = "" if rule.valid_from.startswith("1970") else rule.valid_from[:19]
-        table.add_row(rule.event, rule.charge, since, (rule.valid_to or "")[:19], rule.author, rule.reason)
+        table.add_row(rule.event, rule.terms, since, (rule.valid_to or "")[:19], rule.author, rule.reason)
     out.print(table)
 
 

@@ -66,7 +66,7 @@ class Rule(BaseModel):
     version_id: int
     event: str
     kind: str
-    charge: str = Field(description="The terms in words.")
+    terms: str = Field(description="The terms in words.")
     multiplier: str
     minimum_credits: str
     flat_credits: str
@@ -179,7 +179,7 @@ def show_rule(row: Any) -> Rule:
         version_id=row.id,
         event=row.event,
         kind=row.kind,
-        charge=describe(rule_terms(row.kind, figures)),
+        terms=describe(rule_terms(row.kind, figures)),
         **figures,
         usd_per_credit=row.usd_per_credit,
         valid_from=format_ns(row.valid_from_ns),
