@@ -37,6 +37,7 @@ TAMPERINGS = {
     "spending days": "INSERT INTO spending_days (tenant_id, day, scope, name, user_id, charge_nanocredits)"
     f" VALUES (1, {START_NS // DAY_NS}, 'dept', 'sales', '', 1)",
     "spenders": "INSERT INTO spenders (tenant_id, scope, name, user_id, held_nano) VALUES (1, 'dept', 'sales', '', 1)",
+    "cost days": "UPDATE cost_days SET cache_read_tokens = cache_read_tokens + 1, input_tokens = input_tokens - 1",
     "money days": "UPDATE money_days SET in_nano = in_nano + 1 WHERE account = 'wallet'",
     "totals": "UPDATE usage_totals SET requests = requests + 1",
     "intake": "UPDATE intake_totals SET spans = spans + 1 WHERE outcome = 'accepted'",
@@ -87,6 +88,7 @@ def test_each_check_finds_what_it_is_for(books: Database, check: str) -> None:
         ("DELETE FROM usage_days", "days"),
         ("DELETE FROM wallet_days", "wallet days"),
         ("DELETE FROM money_days", "money days"),
+        ("DELETE FROM cost_days", "cost days"),
         ("DELETE FROM usage_records", "days"),
         ("DELETE FROM usage_records WHERE wallet = 'bob'", "wallet days"),
         ("DELETE FROM usage_records WHERE verdict = 'unpriced'", "intake"),

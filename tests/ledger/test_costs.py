@@ -1,5 +1,6 @@
 """Effective costs of 1,000 tokens: hand-worked, and against sums over the records one by one."""
 
+from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -9,10 +10,15 @@ from random import Random
 from booked import book_calls, used
 from calls import START_NS
 from farebox_collector import assembly
+from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.corrections import Cause, correct, cover
 from farebox_collector.ledger.costs import Grouping, Period, costs
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import set_price
+from farebox_collector.ledger.stored_usage import stored_calls, usage_query
+from farebox_collector.ledger.tables import usage_records
 from farebox_collector.ledger.token_costs import Cards
+from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.pricing.costs import EffectiveCost
 from farebox_collector.pricing.price import bill
 from farebox_collector.records import DEFAULT_TENANT_ID, Buckets, CatalogueRow
@@ -164,3 +170,39 @@ def test_sums_are_those_of_the_records_one_by_one(new_books: Callable[[str, Path
             assert abs(cost.input_cost_nanousd - went_in) <= 1
             assert abs(cost.other_cost_nanousd) <= len(own), "only what rounding each call added"
     database.close()
+
+
+def test_whole_days_out_of_their_roll_up_are_what_the_records_say(database: Database) -> None:
+    random, usages = Random(7), []
+    for number in range(1, 60):
+        buckets = Buckets(input=random.randrange(900), cache_read=random.randrange(90), output=random.randrange(99))
+        usage = used(
+            number,
+            random.choice(["gpt-4o-mini", "gpt-4.1"]),
+            trace_id=number.to_bytes(16, "big"),
+            started_at_ns=START_NS - random.randrange(2 * DAY_NS),
+            event=random.choice(["chat", "search"]),
+            dept=random.choice(["", "sales"]),
+            route=random.choice(["", "eu"]),
+            service_tier=random.choice(["", "default", "batch", "nobody-knows"]),
+            buckets=buckets,
+        )
+        usages.append(usage)
+    book_calls(database, usages)
+    with database.transaction() as connection:
+        stored = list(stored_calls(connection, usage_query(1).where(usage_records.c.id < 10)))
+        correct(connection, 1, Cause.TWIN, [cover(one) for one in stored], START_NS, TotalLabels())
+        assert list(audit(connection)) == []
+    last = START_NS // DAY_NS + 1
+    # Half a day at a time no day is whole, so that each is read record by record.
+    halves = [Period(half * DAY_NS // 2, (half + 1) * DAY_NS // 2) for half in range(2 * last - 6, 2 * last)]
+    for grouping in (Grouping.MODEL, Grouping.EVENT, Grouping.DEPT, Grouping.ROUTE, Grouping.SERVICE_TIER):
+        whole = found(database, grouping, Period((last - 3) * DAY_NS, last * DAY_NS))
+        assert sum(cost.calls for cost in whole) == len(usages) - len(stored)
+        parts = [part for half in halves for part in found(database, grouping, half)]
+        for name in ("calls", "input_tokens", "output_tokens", "cost_nanousd"):
+            by_halves: Counter[str] = Counter()
+            for part in parts:
+                by_halves[part.key] += getattr(part, name)
+            assert by_halves == {cost.key: getattr(cost, name) for cost in whole}, (grouping, name)
+    assert {cost.key for cost in whole} == {"", "default", "batch", "other"}

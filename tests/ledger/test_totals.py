@@ -91,6 +91,7 @@ def test_totals_are_the_sums_of_the_calls(made: list[PricedUsage], books: Databa
             "usage_days",
             "wallet_days",
             "spending_days",
+            "cost_days",
         )
         for table in (*totals, "usage_records", "postings", "transactions", "accounts"):
             connection.execute(text(f"DELETE FROM {table}"))

@@ -13,12 +13,14 @@ from typing import Any
 
 import typer
 import yaml
+from api_page import anchor, api_page, endpoints, models
 from farebox_collector import verdicts
 from farebox_collector.cli import app
 from farebox_collector.dialects.assumptions import ASSUMPTIONS
 from farebox_collector.ledger.audit import CHECKS
 from farebox_collector.metrics.catalogue import CATALOGUE
 from farebox_collector.settings import Settings
+from farebox_collector.surfaces.api import SCOPES, documentation
 from farebox_collector.units import UNITS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -94,6 +96,15 @@ def assumptions_table() -> str:
     return _table(("flag", "meaning"), [(f"`{name}`", meaning) for name, meaning in ASSUMPTIONS.items()])
 
 
+def endpoints_table() -> str:
+    """Every endpoint, what it needs and what it does."""
+    rows = []
+    for method, path, operation in endpoints(documentation()):
+        needs = " or ".join(f"`{scope}`" for scope in operation.get(SCOPES, ()))
+        rows.append((f"[`{method} {path}`](#{anchor(method, path)})", needs, operation["description"].split("\n")[0]))
+    return _table(("endpoint", "scope", "what it does"), rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("README.md", settings_table),
     "commands": ("README.md", commands_table),
@@ -102,6 +113,9 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "assumptions": ("docs/dialects.md", assumptions_table),
     "audit": ("docs/reliability.md", audit_table),
     "units": ("docs/prices.md", units_table),
+    "endpoints": ("docs/api.md", endpoints_table),
+    "api": ("docs/api.md", api_page),
+    "answers": ("docs/api.md", models),
     "alerts": ("docs/alerts.md", alerts_table),
 }
 

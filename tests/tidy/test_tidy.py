@@ -6,6 +6,8 @@ from pathlib import Path
 
 import doc_tables
 import pytest
+from api_page import endpoints
+from farebox_collector.surfaces.api import KNOWN_BY_OTHER_MEANS, SCOPES, documentation
 
 REPOSITORY = Path(__file__).parents[2]
 MAX_LINES = 400
@@ -22,6 +24,20 @@ def tracked(*patterns: str) -> list[Path]:
 @pytest.mark.parametrize("table", doc_tables.TABLES)
 def test_documented_tables_are_those_of_the_code(table: str) -> None:
     assert doc_tables.documented(table) == doc_tables.TABLES[table][1](), "run `make docs`"
+
+
+def test_every_endpoint_says_what_it_does_who_may_and_how_it_fails() -> None:
+    found = list(endpoints(documentation()))
+    assert len(found) > 40
+    open_to_all = {"/readyz", *KNOWN_BY_OTHER_MEANS}
+    for method, path, operation in found:
+        where = f"{method} {path}"
+        assert operation["summary"], where
+        assert operation["description"][0].isalnum(), where
+        assert operation["description"].rstrip().endswith("."), where
+        assert bool(operation.get(SCOPES)) is (path not in open_to_all), where
+        problem = operation["responses"]["default"]["content"]["application/problem+json"]
+        assert problem["schema"] == {"$ref": "#/components/schemas/Problem"}, where
 
 
 def test_commands_in_the_readme_exist() -> None:

@@ -4,9 +4,11 @@ from decimal import Decimal
 
 from booked import book_calls, used
 from calls import START_NS
+from farebox_collector.ledger.charges import ChargedBy, charges_by
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.reports import Days
 from farebox_collector.ledger.rules import RuleAuthorship, set_rule
-from farebox_collector.ledger.simulation import charges_by, simulate
+from farebox_collector.ledger.simulation import simulate
 from farebox_collector.pricing.rules import COST_PLUS, FLAT, PER_1K_TOKENS, RuleTerms
 from farebox_collector.records import DEFAULT_TENANT_ID, Buckets
 from farebox_collector.surfaces.receipt_check import mismatches
@@ -40,7 +42,10 @@ def test_rules_charge_as_their_receipts_say_and_simulations_foretell(database: D
     assert verdicts == [Verdict.CHARGED] * 9
     with database.reading() as connection:
         receipts = [receipt(connection, DEFAULT_TENANT_ID, usage.trace_id, usage.span_id) for usage in usages]
-        charges = {row.name: int(row.charge_nanocredits) for row in charges_by(connection, 1, "event", 0, 2**62, 10)}
+        charges = {
+            row.name: int(row.charge_nanocredits)
+            for row in charges_by(connection, 1, ChargedBy.EVENT, Days(0, 10**5), 10)
+        }
         everything = (0, START_NS + DAY_NS)
         foretold = {e: simulate(connection, 1, e, terms, *everything).by_event[e] for e, terms in RULES.items()}
     # Cost is $0.000300: 1000 × 150 + 400 × 75 + 200 × 600 nano-USD; three times that is under the minimum, twice over.

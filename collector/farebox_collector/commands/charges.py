@@ -17,33 +17,29 @@ from farebox_collector.commands.terminal import (
     print_table,
     reading_books,
 )
-from farebox_collector.ledger.simulation import charges_by
-from farebox_collector.moments import format_ns, to_ns
+from farebox_collector.ledger.charges import ChargedBy, charges_by
+from farebox_collector.ledger.reports import Days
 from farebox_collector.money import format_nano
-
-_COLUMNS = ("event", "wallet", "model", "provider", "dept", "project")
+from farebox_collector.surfaces.report_rows import EPOCH
 
 
 def charges(
     month: Annotated[str | None, typer.Option(help="Such as 2026-04, in UTC; this month by default.")] = None,
-    by: Annotated[str, typer.Option(help=f"One of {', '.join(_COLUMNS)}.")] = "event",
+    by: Annotated[ChargedBy, typer.Option(help="What to tell them apart by.")] = ChargedBy.EVENT,
     limit: Limit = 100,
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """What was charged in a month, and what it cost us, dearest first."""
-    if by not in _COLUMNS:
-        raise Stop(f"--by is one of {', '.join(_COLUMNS)}")
-    from_ns, to_ns_ = _month(month)
+    name, days = _month(month)
     with reading_books(database_url) as connection:
-        rows = charges_by(connection, tenant_id_of(connection, tenant), by, from_ns, to_ns_, limit)
-    name = format_ns(from_ns)[:7]
+        rows = charges_by(connection, tenant_id_of(connection, tenant), by, days, limit)
     if as_json:
         shown = [
             {
-                by: row.name,
-                "calls": row.calls,
+                by.value: row.name,
+                "calls": int(row.calls),
                 "charge_credits": format_nano(int(row.charge_nanocredits)),
                 "cost_usd": format_nano(int(row.cost_nanousd)),
             }
@@ -52,19 +48,22 @@ def charges(
         print_json({"month": name, "charges": shown})
         return
     total = sum(int(row.charge_nanocredits) for row in rows)
-    table = figure_table(f"{name}: {format_nano(total)} credits charged", by, "calls", "credits", "USD cost")
+    table = figure_table(f"{name}: {format_nano(total)} credits charged", by.value, "calls", "credits", "USD cost")
     for row in rows:
         figures = format_nano(int(row.charge_nanocredits)), format_nano(int(row.cost_nanousd))
-        table.add_row(row.name, f"{row.calls:,}", *figures)
+        table.add_row(row.name, f"{int(row.calls):,}", *figures)
     print_table(table, len(rows), limit)
 
 
-def _month(text: str | None) -> tuple[int, int]:
-    """The half-open time of a month. Raises Stop."""
+def _month(text: str | None) -> tuple[str, Days]:
+    """A month as people write it, and its days. Raises Stop."""
     chosen = text or datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m")
     try:
-        first = datetime.strptime(chosen, "%Y-%m").replace(tzinfo=UTC)
+        first = datetime.strptime(chosen, "%Y-%m").replace(tzinfo=UTC).date()
         following = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
-        return to_ns(first), to_ns(following)
+        days = Days((first - EPOCH).days, (following - EPOCH).days)
+        if days.first < 0:
+            raise ValueError
     except ValueError:
         raise Stop(f"{chosen!r} is not a month such as 2026-04") from None
+    return chosen, days

@@ -20,12 +20,14 @@ from farebox_collector.commands.terminal import (
     reading_books,
 )
 from farebox_collector.ledger.costs import Grouping, Period, costs
-from farebox_collector.surfaces.costs import DAY_NS, DEFAULT_DAYS, Cost, show_costs
+from farebox_collector.surfaces.costs import Cost, end_of_day, first_of_last_days, show_costs
 
 
 def costs_command(
     by: Annotated[Grouping, typer.Option(help="What to show them by.")] = Grouping.MODEL,
-    since: Annotated[datetime | None, typer.Option("--from", help="From when, UTC (default: 30 days ago).")] = None,
+    since: Annotated[
+        datetime | None, typer.Option("--from", help="From when, UTC (default: 30 days, today among them).")
+    ] = None,
     until: Annotated[datetime | None, typer.Option("--to", help="Until when, UTC (default: now).")] = None,
     tenant: TenantName = "default",
     limit: Limit = 30,
@@ -34,13 +36,14 @@ def costs_command(
 ) -> None:
     """What 1,000 tokens cost in effect, and how far that is from the list price."""
     to_ns = moment_ns(until)
-    from_ns = max(0, to_ns - DEFAULT_DAYS * DAY_NS) if since is None else moment_ns(since)
+    from_ns = first_of_last_days(to_ns) if since is None else moment_ns(since)
     if from_ns >= to_ns:
         raise Stop("the period ends before it begins")
-    period, list_at_ns = Period(from_ns, to_ns), min(to_ns, time.time_ns())
+    period = Period(from_ns, end_of_day(to_ns) if until is None else to_ns)
+    list_at_ns = min(to_ns, time.time_ns())
     with reading_books(database_url) as connection:
         found = costs(connection, tenant_id_of(connection, tenant), period, by, list_at_ns)
-    shown = show_costs(found, period, by, list_at_ns, limit)
+    shown = show_costs(found, Period(from_ns, to_ns), by, list_at_ns, limit)
     if as_json:
         print_json(shown.model_dump())
         return

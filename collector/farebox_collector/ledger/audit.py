@@ -16,6 +16,7 @@ from sqlalchemy import Connection, func, select, text
 from farebox_collector.ledger.call_claims import SLOT_BITS
 from farebox_collector.ledger.checkpoints import CHUNK as _ACCOUNTS
 from farebox_collector.ledger.checkpoints import Standing, accounts_after, standings, touched_accounts
+from farebox_collector.ledger.cost_days import COST_CHECKS, compare_cost_days
 from farebox_collector.ledger.credit_checks import CREDIT_CHECKS
 from farebox_collector.ledger.day_checks import DAY_CHECKS, compare_day, days_of
 from farebox_collector.ledger.mismatches import Mismatch, Window
@@ -178,6 +179,7 @@ CHECKS = (
     *(Check(*check) for check in DAY_CHECKS),
     *(Check(*check) for check in MONEY_CHECKS),
     *(Check(*check) for check in PAYMENT_CHECKS),
+    *(Check(*check) for check in COST_CHECKS),
     Check("totals", "running totals are the sums of the records"),
     Check("intake", "spans that came to the books have a verdict each, and those that are kept are the records"),
 )
@@ -248,6 +250,9 @@ def audit_all(
 
     with snapshot() as connection:
         yield from compare_money_days(connection)
+    breathe()
+    with snapshot() as connection:
+        yield from compare_cost_days(connection)
     breathe()
     with snapshot() as connection:
         yield from compare_totals(connection, read_so_far)

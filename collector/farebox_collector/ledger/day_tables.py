@@ -3,6 +3,7 @@
 from sqlalchemy import UniqueConstraint
 
 from farebox_collector.ledger.columns import identity, number, table, words
+from farebox_collector.records import Buckets
 
 # By the day of the price, so that a call is on one day for ever. Labels are bounded as those of `usage_totals` are.
 usage_days = table(
@@ -57,4 +58,34 @@ money_days = table(
     number("in_nano"),
     number("out_nano"),
     UniqueConstraint("tenant_id", "day", "source", "account"),
+)
+
+COST_NAMES = (
+    "provider",
+    "model",
+    "price_version_ids",
+    "event",
+    "dept",
+    "project",
+    "task",
+    "route",
+    "region",
+    "service_tier",
+)
+COST_SUMS = (
+    "requests",
+    *(f"{kind}_tokens" for kind in Buckets._fields),
+    "cost_nanousd",
+    "charge_nanocredits",
+)
+# Charged calls by what their cost depends on and is shown by. Costs are linear in tokens under the same prices, so that
+# sums of tokens give the exact cost of each kind.
+cost_days = table(
+    "cost_days",
+    identity(),
+    number("tenant_id"),
+    number("day"),
+    *(words(name) for name in COST_NAMES),
+    *(number(name) for name in COST_SUMS),
+    UniqueConstraint("tenant_id", "day", *COST_NAMES, name="uq_cost_days"),
 )

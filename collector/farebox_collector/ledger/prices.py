@@ -5,11 +5,11 @@ database refuses everything else, and two prices of one thing at one moment.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from farebox_collector.ledger import bulk
@@ -33,6 +33,8 @@ _VERSION_COLUMNS = (
     "recorded_at_ns",
 )
 _EXACT_NAME_FIRST = -1
+_MOST_NAMED = 200
+"""Models that are looked for one by one; for more the whole book is read."""
 
 
 class BookChange(NamedTuple):
@@ -129,14 +131,18 @@ def _models(connection: Connection) -> list[PricedModel]:
     return [PricedModel(*row) for row in connection.execute(select(*columns))]
 
 
-def load_versions(connection: Connection, *, negotiated: bool | None = None) -> list[PriceVersion]:
-    """The versions that apply at some time: list prices, negotiated ones, or (None) both."""
+def load_versions(
+    connection: Connection, *, negotiated: bool | None = None, models: Collection[tuple[str, str]] | None = None
+) -> list[PriceVersion]:
+    """The versions that apply at some time: list prices, negotiated ones, or (None) both; of some models, or of all."""
     table = price_versions.c
     query = select(*(table[name] for name in PriceVersion._fields)).where(
         table.valid_to_ns.is_(None) | (table.valid_to_ns > table.valid_from_ns)
     )
     if negotiated is not None:
         query = query.where(table.tenant_id.is_not(None) if negotiated else table.tenant_id.is_(None))
+    if models is not None and len(models) <= _MOST_NAMED:
+        query = query.where(tuple_(table.provider, table.model).in_(sorted(models)))
     return [_version(*row) for row in connection.execute(query.order_by(table.id))]
 
 

@@ -104,12 +104,13 @@ def _usage_of_wallets(
     account, table = accounts.c, wallet_days.c
     charged = literal(Verdict.CHARGED.value).label("verdict")
     columns = [charged if group is UsageGroup.VERDICT else table[group] for group in groups]
-    own = and_(account.tenant_id == tenant_id, account.kind == WALLET, account.name == table.wallet)
-    query = (
-        select(*columns, *day_sums(wallet_days))
-        .join(accounts, and_(own, account.commodity == Commodity.CREDIT))
-        .where(_within(wallet_days, tenant_id, days), *_named(wallet_days, wanted), *_chosen(days, wanted))
+    query = select(*columns, *day_sums(wallet_days)).where(
+        _within(wallet_days, tenant_id, days), *_named(wallet_days, wanted)
     )
+    chosen = _chosen(days, wanted)
+    if chosen:
+        own = and_(account.tenant_id == tenant_id, account.kind == WALLET, account.name == table.wallet)
+        query = query.join(accounts, and_(own, account.commodity == Commodity.CREDIT)).where(*chosen)
     if wanted.verdict and wanted.verdict != Verdict.CHARGED:
         query = query.where(false())
     return _streamed(connection, _grouped(query, wallet_days, [column for column in columns if column is not charged]))

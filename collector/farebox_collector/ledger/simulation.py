@@ -6,7 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, func, select
 
 from farebox_collector.ledger.actions import ActionKey, ActionSums
 from farebox_collector.ledger.day_tables import usage_days
@@ -120,36 +120,6 @@ def calls_at_most(connection: Connection, tenant_id: int, from_ns: int, to_ns: i
         table.verdict == Verdict.CHARGED,
     )
     return int(connection.execute(calls).scalar_one())
-
-
-def charges_by(
-    connection: Connection, tenant_id: int, column: str, from_ns: int, to_ns: int, limit: int
-) -> list[Row[Any]]:
-    """What was charged for calls of [from, to), dearest first: name, calls, charge_nanocredits, cost_nanousd.
-
-    `column` is event, wallet, model, provider, dept or project.
-    """
-    table = usage_records.c
-    charge = func.sum(table.charge_nanocredits)
-    return list(
-        connection.execute(
-            select(
-                usage_records.c[column].label("name"),
-                func.count().label("calls"),
-                charge.label("charge_nanocredits"),
-                func.sum(table.cost_nanousd).label("cost_nanousd"),
-            )
-            .where(
-                table.tenant_id == tenant_id,
-                table.verdict == Verdict.CHARGED,
-                table.priced_at_ns >= from_ns,
-                table.priced_at_ns < to_ns,
-            )
-            .group_by(usage_records.c[column])
-            .order_by(charge.desc(), usage_records.c[column])
-            .limit(limit)
-        )
-    )
 
 
 def _events_with_rules(connection: Connection, tenant_id: int, at_ns: int) -> set[str]:

@@ -21,6 +21,7 @@ from farebox_collector.ledger.control_tables import (
     credit_totals,
     service_totals,
 )
+from farebox_collector.ledger.cost_days import CostKey, add_cost_days, known_tier
 from farebox_collector.ledger.days import (
     DAY_NS,
     DayKey,
@@ -103,6 +104,7 @@ class _Key(NamedTuple):
     route: str
     region: str
     price_version_ids: str
+    service_tier: str
 
     @property
     def usage(self) -> tuple[str, ...]:
@@ -191,6 +193,7 @@ def _grouped(calls: Counted) -> dict[_Key, _Group]:
             usage.route,
             usage.region,
             call.price_version_ids,
+            usage.service_tier,
         ].append(call)
     return {_Key._make(key): _Group.of(group) for key, group in groups.items()}
 
@@ -209,6 +212,8 @@ def _add_usage(
         sizes[key.usage] += len(group.calls)
     labels.folded += folded(placed, sizes)
     days: list[tuple[DayKey, list[int]]] = []
+    routes = labels.service.places(connection, tenant_id, (key.service for key in groups))
+    costs: list[tuple[CostKey, list[int]]] = []
     sums: defaultdict[tuple[str, ...], Sequence[int]] = defaultdict(lambda: (0,) * len(_USAGE_SUMS))
     cards: defaultdict[tuple[str, ...], Sequence[int]] = defaultdict(lambda: (0,) * len(_CARD_SUMS))
     for key, group in groups.items():
@@ -218,6 +223,9 @@ def _add_usage(
         if key.verdict is Verdict.CHARGED:
             card = row[1], row[2], key.price_version_ids
             cards[card] = _added(cards[card], (len(group.calls), *group.tokens, figures[-2]))
+            used = [len(group.calls), *group.tokens, *figures[-2:]]
+            names = row[0], *row[3:6], *place(routes, key.service)[2:], known_tier(key.service_tier)
+            costs.append(((key.day, *card, *names), [-figure for figure in used] if reversed else used))
         tokens_in, money = group.tokens.inclusive_input, figures[-2:]
         day = [len(group.calls), group.errors, tokens_in, group.tokens.total - tokens_in, *money]
         days.append(((key.day, row[0], row[1], row[2], key.verdict), [-figure for figure in day] if reversed else day))
@@ -226,6 +234,7 @@ def _add_usage(
     rows = [(tenant_id, *key, int(reversed), *row) for key, row in sorted(cards.items())]
     bulk.insert_adding(connection, card_totals.name, _CARD_KEY, _CARD_SUMS, rows)
     add_usage_days(connection, tenant_id, days)
+    add_cost_days(connection, tenant_id, costs)
 
 
 def _add_service(

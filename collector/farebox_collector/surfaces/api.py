@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
+from fastapi.routing import APIRoute
 from fastapi_swagger import patch_fastapi
 from pydantic import BaseModel
 from starlette.types import ASGIApp
@@ -31,7 +33,7 @@ from farebox_collector.surfaces import (
     wallets,
     webhooks,
 )
-from farebox_collector.surfaces.callers import Doorkeeper, needs
+from farebox_collector.surfaces.callers import Doorkeeper, Needs, needs
 from farebox_collector.surfaces.context import Context
 from farebox_collector.surfaces.paths import EncodedSlashes
 
@@ -46,7 +48,7 @@ _REPORTER = needs(Scope.READ, Scope.INGEST)
 _HOLDS = needs(Scope.READ, Scope.WALLETS, or_write=Scope.INGEST)
 _ADMIN = needs(Scope.ADMIN, Scope.ADMIN)
 
-_PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...] = (
+_PARTS: tuple[tuple[Callable[[Context], APIRouter], Needs], ...] = (
     (keys.links_router, _WALLETS),
     (holds.router, _HOLDS),
     (overview.router, _WALLETS),
@@ -76,6 +78,10 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Callable[..., object]], ...]
 """Every part of the API, and what a caller needs there. Of two routes that fit a path the first is taken."""
 
 
+SCOPES = "x-scopes"
+"""Where the OpenAPI document says of an endpoint which scopes it needs, one of them."""
+
+
 class Readiness(BaseModel):
     """Whether this collector takes spans."""
 
@@ -86,6 +92,12 @@ def application(context: Context) -> ASGIApp:
     """The ASGI application of the API port."""
     door = Doorkeeper(_routes(context), context.keyring, context.meters, "api", open_paths=KNOWN_BY_OTHER_MEANS)
     return EncodedSlashes(door)
+
+
+def documentation() -> dict[str, Any]:
+    """The OpenAPI document. Nothing is opened for it, and nothing answers."""
+    nowhere: Any = None
+    return _routes(nowhere).openapi()
 
 
 def _routes(context: Context) -> FastAPI:
@@ -101,10 +113,15 @@ def _routes(context: Context) -> FastAPI:
     problems.install(app)
     patch_fastapi(app, redirect_from_root_to_docs=True)
     for part, needed in _PARTS:
-        app.include_router(part(context), dependencies=[Depends(needed)])
+        routes = part(context)
+        for route in routes.routes:
+            if isinstance(route, APIRoute):
+                scopes = sorted({scope.value for method in route.methods or () for scope in needed.of(method)})
+                route.openapi_extra = {SCOPES: scopes}
+        app.include_router(routes, dependencies=[Depends(needed.check)])
     app.include_router(stripe_webhook.router(context))
 
-    @app.get("/readyz", tags=["health"], responses={503: {"model": Readiness}})
+    @app.get("/readyz", tags=["health"], responses=problems.RESPONSES)
     def readyz() -> Readiness:
         """200 once all four ports listen; 503 before that and while shutting down."""
         if not context.ready():

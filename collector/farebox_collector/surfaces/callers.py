@@ -7,7 +7,7 @@
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Annotated
+from typing import Annotated, NamedTuple
 from urllib.parse import parse_qs
 
 from fastapi import Request, Security
@@ -33,7 +33,8 @@ _logger = logging.getLogger(__name__)
 
 _caller: ContextVar[Caller] = ContextVar("caller")
 
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
 # For the documentation page, which offers to fill them in; `Doorkeeper` has read them by then.
 _BEARER = HTTPBearer(auto_error=False, description="An API key, or the token of a signed link.")
 _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key.")
@@ -44,14 +45,29 @@ def caller() -> Caller:
     return _caller.get()
 
 
+class Needs(NamedTuple):
+    """What a part of the API asks of its callers."""
+
+    read: credentials.Scope
+    """The scope for what changes nothing."""
+    write: tuple[credentials.Scope, ...]
+    """The scopes for everything else, of which one is enough."""
+    check: Callable[..., Awaitable[None]]
+    """The dependency that lets a caller pass who has one."""
+
+    def of(self, method: str) -> tuple[credentials.Scope, ...]:
+        """The scopes of which a method needs one."""
+        return (self.read,) if method in READING else self.write
+
+
 def needs(
     read: credentials.Scope,
     write: credentials.Scope,
     *,
     or_write: credentials.Scope | None = None,
     of_one_wallet: bool = False,
-) -> Callable[..., Awaitable[None]]:
-    """A dependency that lets a caller pass who has the scope: `read` for GET, `write` or `or_write` for all else.
+) -> Needs:
+    """Let a caller pass who has the scope: `read` for GET, `write` or `or_write` for all else.
 
     Callers who may read one wallet only pass where `of_one_wallet`, and where the path or `?wallet=` names theirs.
     """
@@ -62,15 +78,16 @@ def needs(
         _header: Annotated[object, Security(_HEADER)] = None,
     ) -> None:
         who = caller()
-        wanted = read if request.method in _READING else write
-        if not who.may(wanted) and (request.method in _READING or or_write is None or not who.may(or_write)):
-            raise ApiError(403, f"this key has not got the scope {wanted.value}")
+        wanted = needed.of(request.method)
+        if not any(who.may(scope) for scope in wanted):
+            raise ApiError(403, f"this key has not got the scope {wanted[0].value}")
         if who.wallet:
             asked_for = request.path_params.get("wallet") or request.query_params.get("wallet")
             if not of_one_wallet or asked_for != who.wallet:
                 raise ApiError(403, "this key reads one wallet only, and this is not it")
 
-    return check
+    needed = Needs(read, (write,) if or_write is None else (write, or_write), check)
+    return needed
 
 
 class Doorkeeper:
@@ -152,7 +169,7 @@ def _bounded(receive: Receive) -> Receive:
 def _token(scope: Scope) -> str | None:
     headers = Headers(scope=scope)
     token = token_in(headers.get("authorization"), headers.get("x-api-key"))
-    if token is None and scope["method"] in _READING:
+    if token is None and scope["method"] in READING:
         # A link that somebody follows can bring no header. Nothing here logs addresses.
         query = parse_qs(scope["query_string"].decode("latin-1"))
         token = next(iter(query.get(LINK_PARAMETER, ())), None)

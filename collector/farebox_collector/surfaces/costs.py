@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, Field
 
 from farebox_collector.ledger.costs import Grouping, Period, costs
+from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
 from farebox_collector.pricing.costs import EffectiveCost
@@ -13,7 +14,6 @@ from farebox_collector.surfaces.context import Amount, Context, moment_ns
 from farebox_collector.surfaces.pages import Limit
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
-DAY_NS = 86_400 * 10**9
 DEFAULT_DAYS = 30
 MAX_DAYS = 400
 
@@ -57,23 +57,36 @@ def router(context: Context) -> APIRouter:
     @routes.get("")
     def get_costs(
         group_by: Grouping = Grouping.MODEL,
-        since: Annotated[AwareDatetime | None, Query(description="From this moment on (default: 30 days ago).")] = None,
+        since: Annotated[
+            AwareDatetime | None, Query(description="From this moment on (default: 29 UTC days ago).")
+        ] = None,
         until: Annotated[AwareDatetime | None, Query(description="Before this moment (default: now).")] = None,
         limit: Limit = 100,
     ) -> Costs:
         """What 1,000 tokens cost in effect: blended, in and out, and how far that is from the list price."""
         now_ns = context.clock()
         to_ns = now_ns if until is None else moment_ns(until)
-        from_ns = max(0, to_ns - DEFAULT_DAYS * DAY_NS) if since is None else moment_ns(since)
+        from_ns = first_of_last_days(to_ns) if since is None else moment_ns(since)
         if not from_ns < to_ns <= from_ns + MAX_DAYS * DAY_NS:
             raise ApiError(400, f"a period begins before it ends, and has at most {MAX_DAYS} days")
-        period = Period(from_ns, to_ns)
+        # What is not over is read whole, so that nothing is looked for record by record.
+        period = Period(from_ns, end_of_day(to_ns) if until is None else to_ns)
         list_at_ns = min(to_ns, now_ns)
         with context.database.reading() as connection:
             found = costs(connection, context.tenant_id, period, group_by, list_at_ns)
-        return show_costs(found, period, group_by, list_at_ns, limit)
+        return show_costs(found, Period(from_ns, to_ns), group_by, list_at_ns, limit)
 
     return routes
+
+
+def first_of_last_days(to_ns: int) -> int:
+    """Where the last UTC days begin, that of a moment among them."""
+    return max(0, (to_ns - 1) // DAY_NS - DEFAULT_DAYS + 1) * DAY_NS
+
+
+def end_of_day(at_ns: int) -> int:
+    """The end of the UTC day of a moment."""
+    return (at_ns // DAY_NS + 1) * DAY_NS
 
 
 def show_costs(found: list[EffectiveCost], period: Period, grouping: Grouping, list_at_ns: int, limit: int) -> Costs:

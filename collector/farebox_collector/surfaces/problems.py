@@ -27,8 +27,13 @@ class ApiError(HTTPException):
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    "default": {"model": Problem, "description": "A problem.", "content": {MEDIA_TYPE: {}}}
+    "default": {
+        "model": Problem,
+        "description": "A problem.",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
 }
+"""What every endpoint may answer instead of what was asked for."""
 
 
 def problem(status: int, detail: str, errors: list[dict[str, Any]] | None = None) -> JSONResponse:
@@ -40,7 +45,18 @@ def problem(status: int, detail: str, errors: list[dict[str, Any]] | None = None
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of an application a problem document."""
+    """Make every error of an application a problem document, and have its OpenAPI document say just that."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                # FastAPI writes a model down under its own media type, whatever else there is.
+                operation["responses"].get("default", {}).get("content", {}).pop("application/json", None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
     @app.exception_handler(HTTPException)
     async def _http(_request: Request, error: HTTPException) -> JSONResponse:

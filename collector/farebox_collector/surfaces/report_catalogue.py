@@ -27,6 +27,7 @@ from farebox_collector.surfaces.report_rows import (
     credits_row,
 )
 from farebox_collector.surfaces.table_files import Columns
+from farebox_collector.verdicts import Verdict
 
 
 class Question(NamedTuple):
@@ -87,6 +88,9 @@ def _wallet_rows(connection: Connection, tenant_id: int, question: Question) -> 
 
 def _wallet_total(connection: Connection, tenant_id: int, question: Question) -> WalletRow:
     wanted = question.usage._replace(charged_of_wallets=True)
+    if question.usage == UsageFilter():
+        # The charged calls of all wallets are all charged calls, and those are a few rows a day.
+        wanted = UsageFilter(verdict=Verdict.CHARGED)
     (total,) = usage_by(connection, tenant_id, question.days, (), wanted)
     return WalletRow(**_prices(connection, tenant_id).figures(total))
 
