@@ -200,11 +200,15 @@ def derive(connection: Connection, today: int) -> None:
         )
     )
     connection.execute(text("UPDATE accounts SET drawn_balance_nano = balance_nano WHERE kind = 'wallet'"))
-    for source, account in (("deposit", "wallet"), ("deposit", "receipts"), ("recognition", "revenue")):
+    for source, account, come, gone in (
+        ("deposit", "wallet", "amount_nano", "0"),
+        ("deposit", "receipts", "price_nanousd", "0"),
+        ("recognition", "revenue", "0", "price_nanousd / 2"),
+    ):
         connection.execute(
             text(
                 "INSERT INTO money_days (tenant_id, day, source, account, postings, in_nano, out_nano)"
-                f" SELECT 1, created_at_ns / {DAY_NS}, '{source}', '{account}', count(*), sum(amount_nano), 0"
+                f" SELECT 1, created_at_ns / {DAY_NS}, '{source}', '{account}', count(*), sum({come}), sum({gone})"
                 f" FROM lots GROUP BY created_at_ns / {DAY_NS}"
             )
         )

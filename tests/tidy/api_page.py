@@ -63,7 +63,7 @@ def models() -> str:
     document = documentation()
     wanted = _answered(document)
     parts = []
-    for name in sorted(wanted, key=lambda key: _name(document, key)):
+    for name in sorted(wanted, key=lambda key: (_name(document, key), key)):
         schema = document["components"]["schemas"][name]
         if "properties" in schema:
             about = _plain(schema.get("description", ""))

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import doc_tables
@@ -38,6 +39,11 @@ def test_every_endpoint_says_what_it_does_who_may_and_how_it_fails() -> None:
         assert bool(operation.get(SCOPES)) is (path not in open_to_all), where
         problem = operation["responses"]["default"]["content"]["application/problem+json"]
         assert problem["schema"] == {"$ref": "#/components/schemas/Problem"}, where
+
+
+def test_no_two_answers_have_the_same_name() -> None:
+    titles = Counter(schema.get("title") for schema in documentation()["components"]["schemas"].values())
+    assert [title for title, times in titles.items() if times > 1] == []
 
 
 def test_commands_in_the_readme_exist() -> None:

@@ -19,7 +19,7 @@ from farebox_collector.ledger.packs import (
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
 from farebox_collector.pricing.currencies import NoExchangeRate
-from farebox_collector.surfaces.amounts import Price, positive_nanocredits, price_minor, show_price
+from farebox_collector.surfaces.amounts import PackPrice, positive_nanocredits, price_minor, show_price
 from farebox_collector.surfaces.context import Amount, Context, Name
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
@@ -30,7 +30,7 @@ class PackWanted(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     credits: str | int = Field(description="Positive decimal, as a string, with at most nine decimals.")
-    price: Price
+    price: PackPrice
     expires_days: int = Field(0, ge=0, le=MAX_EXPIRY_DAYS, description="Days that the credits live; 0 is for ever.")
     author: Name = Field("api", max_length=200)
     reason: Name = Field("", max_length=500, description="Why; kept with the version.")
@@ -42,7 +42,7 @@ class Pack(BaseModel):
     pack: str
     version: int
     credits: Amount
-    price: Price
+    price: PackPrice
     expires_days: int
     since: str
     author: str
