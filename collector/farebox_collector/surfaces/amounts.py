@@ -8,7 +8,7 @@ from farebox_collector.pricing.currencies import is_currency
 from farebox_collector.surfaces.problems import ApiError
 
 
-class Price(BaseModel):
+class PackPrice(BaseModel):
     """What a customer pays."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -17,12 +17,12 @@ class Price(BaseModel):
     currency: str = Field("USD", description="ISO 4217, three capital letters.")
 
 
-def show_price(minor: int, currency: str) -> Price:
+def show_price(minor: int, currency: str) -> PackPrice:
     """A price as the API shows it."""
-    return Price(value=format_minor(minor, currency), currency=currency)
+    return PackPrice(value=format_minor(minor, currency), currency=currency)
 
 
-def price_minor(price: Price, field: str) -> int:
+def price_minor(price: PackPrice, field: str) -> int:
     """A positive price in its currency's smallest unit. Raises ApiError 422, which names the field."""
     if not is_currency(price.currency):
         raise ApiError(422, f"{field}: a currency has three capital letters, such as EUR")

@@ -19,7 +19,7 @@ from farebox_collector.money import AmountError, format_nano, parse_nano
 from farebox_collector.payments.desk import CheckoutWanted, NoStripe, NoSuchPack
 from farebox_collector.payments.gateway import GatewayRefused, GatewayUnavailable
 from farebox_collector.pricing.currencies import NoExchangeRate
-from farebox_collector.surfaces.amounts import Price, price_minor, show_price
+from farebox_collector.surfaces.amounts import PackPrice, price_minor, show_price
 from farebox_collector.surfaces.context import Amount, Context, Name, wallet_name
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
@@ -57,7 +57,7 @@ class Topup(BaseModel):
     reason: str = Field(description="Why it failed.")
     automatic: bool
     credits: Amount
-    price: Price
+    price: PackPrice
     checkout_url: str | None = Field(description="Where it is paid; null once that is over.")
     created_at: str
     paid_at: str | None
@@ -80,7 +80,7 @@ class AutoTopupRequest(BaseModel):
     enabled: bool = True
     pack: Name = Field("", max_length=256)
     below_credits: str | int = Field("0", description="A balance under this is too low: decimal, as a string.")
-    month_cap: Price | None = Field(None, description="The most that a UTC month may cost, in the pack's currency.")
+    month_cap: PackPrice | None = Field(None, description="The most that a UTC month may cost, in the pack's currency.")
     author: Name = Field("api", max_length=200)
     reason: Name = Field("", max_length=500)
 
@@ -92,8 +92,8 @@ class AutoTopup(BaseModel):
     enabled: bool
     pack: str
     below_credits: Amount
-    month_cap: Price
-    spent_this_month: Price = Field(description="What automatic top-ups cost since the UTC month began.")
+    month_cap: PackPrice
+    spent_this_month: PackPrice = Field(description="What automatic top-ups cost since the UTC month began.")
     payment_method_kept: bool
     since: str
     author: str = Field(description="`farebox` where it was switched off because a payment failed.")
