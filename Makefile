@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test bench bench-peers bench-growth bench-prices bench-replay bench-audit bench-wallets bench-reports bench-scrape bench-sdk torture observe preview backtest dashboards lint types docs record-dialects format lock clean
+.PHONY: help demo test bench bench-peers bench-growth bench-prices bench-replay bench-audit bench-wallets bench-reports bench-scrape bench-sdk leaks-sdk torture observe preview backtest dashboards lint types docs record-dialects format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
@@ -26,6 +26,7 @@ help:
 	@echo "make bench-sdk    what the SDK and its peers add to a call, in microseconds (needs the network once)"
 	@echo "make bench-scrape  what one scrape of the metrics costs at the bounds of their labels"
 	@echo "make bench-reports  overviews and reports over ten million records"
+	@echo "make leaks-sdk    100,000 calls through the SDK, whose memory has to stay flat"
 	@echo "make docs         write the tables of the documentation from the code"
 	@echo "make record-dialects  record golden spans from the real emitters again (needs the network, npm and Node 20)"
 	@echo "make format       format the code"
@@ -82,6 +83,9 @@ bench-sdk: $(INSTALLED)
 
 bench-reports: $(INSTALLED)
 	$(VENV_PYTHON) benchmarks/reports.py $(ARGS)
+
+leaks-sdk: $(INSTALLED)
+	FAREBOX_LEAK_CALLS=$(or $(N),100000) $(VENV_PYTHON) -m pytest -q -s tests/sdk/test_sdk_leaks.py
 
 lint: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check .
