@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sdk_support import Metered, scope
+from sdk_support import DEMO, Metered, scope
 
 ENVIRONMENTS = Path(__file__).parent / "environments"
 sys.path.append(str(ENVIRONMENTS))
@@ -50,6 +50,21 @@ def test_the_clients_of_google_and_mistral(model_url: str, tmp_path: Path, own: 
         assert {key: span.get(key) for key in used} == used, name
         assert span["gen_ai.provider.name"] == ("gcp.gemini" if name.startswith("google") else "mistral_ai")
         assert span["farebox.cost_actual"] > 0, name
+
+
+def test_calls_over_http_2(tmp_path: Path) -> None:
+    command = [str(making.python_of("clients")), str(ENVIRONMENTS / "http2_calls.py"), str(DEMO)]
+    process = subprocess.run(
+        command, env=making.variables(), cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    told = json.loads(process.stdout)
+    assert told["versions"] == ["HTTP/2"]
+    assert min(told["lines"]) > 10, "the streams were read"
+    assert len(told["sent"]) == 4
+    for span in told["sent"]:
+        assert (span[TOKENS + "input_tokens"], span[TOKENS + "output_tokens"]) == (1000, 200)
+        assert span[TOKENS + "cache_read.input_tokens"] == 400
 
 
 def headers(usage: str) -> Any:
