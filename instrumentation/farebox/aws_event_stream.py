@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 MESSAGE_BYTES_MAX: Final = 24 * 1024 * 1024
+"""A message that says it is longer is none; its stream is read no further."""
 _PRELUDE: Final = struct.Struct(">III")
 _CHECKSUM_BYTES: Final = 4
 

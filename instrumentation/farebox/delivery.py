@@ -26,7 +26,9 @@ from farebox.exporters import ExporterLog
 from farebox.guard import report
 
 PAUSE_MIN_S: Final = 1.0
+"""The first pause after an export that failed; each is twice the one before."""
 PAUSE_MAX_S: Final = 30.0
+"""The longest pause between exports that fail."""
 REFUSALS_MAX: Final = 2
 """How often a batch may fail, with others getting through in between, before it is halved or dropped."""
 

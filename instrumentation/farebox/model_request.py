@@ -10,6 +10,7 @@ from typing import Any, Final
 from farebox import span_attributes
 
 PARSED_BYTES_MAX: Final = 64 * 1024
+"""The body of a larger request is searched for its model, and not taken apart."""
 _MODEL: Final = re.compile(rb'"model"\s*:\s*"([^"\\]{1,256})"')
 _FORM_MODEL: Final = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,256})\r\n')
 _STREAM: Final = re.compile(rb'"stream"\s*:\s*true')

@@ -33,29 +33,29 @@ _PLAIN: Final = {
     "cost_actual": span_attributes.COST_ACTUAL,
     "currency": span_attributes.CURRENCY,
 }
-FIELDS: Final = (
-    "ts",
-    "trace_id",
-    "tags.dept",
-    "tags.project",
-    "tags.task",
-    "model",
-    "provider",
-    "route",
-    "region",
-    "latency_ms",
-    "error",
-    "cache_hit",
-    "citation_rate",
-    "human_reviewed",
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cost_per_1k",
-    "cost_actual",
-    "currency",
-)
-"""The keys of a line, in order. What is not known is null."""
+FIELDS: Final = {
+    "ts": "when the call started, ISO 8601 in UTC",
+    "trace_id": "32 hex digits; of a report of quality, the trace that it is about",
+    "tags.dept": "the department",
+    "tags.project": "the project",
+    "tags.task": "the kind of task",
+    "model": "the model that answered, else the one that was asked",
+    "provider": "OpenTelemetry's name of the provider",
+    "route": "the route or variant that was chosen",
+    "region": "of the provider's address, else of the process's resource",
+    "latency_ms": "milliseconds until the answer, or its stream, was at its end",
+    "error": "what went wrong, as `error.type`",
+    "cache_hit": "whether a cache had part in the answer: the provider's, or the application's own",
+    "citation_rate": "which part of the statements is backed by sources, 0 to 1",
+    "human_reviewed": "whether a person looked at the answer",
+    "input_tokens": "everything that went in, cache included",
+    "output_tokens": "everything that came out, reasoning included",
+    "total_tokens": "the sum of the two",
+    "cost_per_1k": "an estimate for 1,000 tokens of the call, in `currency`",
+    "cost_actual": "an estimate for the call, in `currency`",
+    "currency": "`USD`",
+}
+"""The keys of a line, in order, and what they say. What is not known is null."""
 
 
 def line_of(span: ReadableSpan, attributes: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ TAGS: Final = "FAREBOX_TAGS"
 TRUST_BAGGAGE: Final = "FAREBOX_TRUST_BAGGAGE"
 PROPAGATE_TAGS: Final = "FAREBOX_PROPAGATE_TAGS"
 VALUE_CHARACTERS_MAX: Final = 200
+"""A tag that comes with baggage or from the environment is cut off there."""
 
 REPORT_TAGS: Final = (span_attributes.DEPT, span_attributes.PROJECT, span_attributes.TASK, span_attributes.ROUTE)
 IDENTITY_TAGS: Final = (span_attributes.WALLET, span_attributes.EVENT, span_attributes.ACTION_ID)

@@ -226,7 +226,7 @@ def test_a_line_of_json_for_each_call(metered: Metered, caplog: pytest.LogCaptur
         )
     (record,) = [record for record in caplog.records if record.name == "farebox.requests"]
     line = json.loads(record.getMessage())
-    assert tuple(line) == FIELDS
+    assert tuple(line) == tuple(FIELDS)
     assert (line["tags.dept"], line["model"], line["provider"]) == ("support", "gpt-4o-mini", "openai")
     assert (line["input_tokens"], line["output_tokens"], line["total_tokens"]) == (1000, 200, 1200)
     assert line["cache_hit"] is True

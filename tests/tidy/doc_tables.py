@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import sdk_tables
 import typer
 import yaml
 from api_page import anchor, api_page, endpoints, models
@@ -105,6 +106,26 @@ def endpoints_table() -> str:
     return _table(("endpoint", "scope", "what it does"), rows)
 
 
+def sdk_options_table() -> str:
+    """What `farebox.instrument` takes."""
+    return _table(("argument", "default", "meaning"), sdk_tables.options())
+
+
+def sdk_action_table() -> str:
+    """What `farebox.action` takes."""
+    return _table(("argument", "default", "meaning"), sdk_tables.action_arguments())
+
+
+def sdk_line_table() -> str:
+    """What a line of the SDK's request log says."""
+    return _table(("key", "meaning"), sdk_tables.line_fields())
+
+
+def sdk_limits_table() -> str:
+    """What the SDK bounds."""
+    return _table(("bound", "value", "meaning"), sdk_tables.limits())
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("README.md", settings_table),
     "commands": ("README.md", commands_table),
@@ -117,6 +138,10 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "api": ("docs/api.md", api_page),
     "answers": ("docs/api.md", models),
     "alerts": ("docs/alerts.md", alerts_table),
+    "sdk-options": ("docs/sdk.md", sdk_options_table),
+    "sdk-action": ("docs/sdk.md", sdk_action_table),
+    "sdk-line": ("docs/sdk.md", sdk_line_table),
+    "sdk-limits": ("docs/sdk.md", sdk_limits_table),
 }
 
 

@@ -12,6 +12,7 @@ from farebox import span_attributes
 AttributeValue = str | int | float | bool | list[str]
 
 LARGE_BODY_BYTES: Final = 256 * 1024
+"""A larger body is searched for its id, its model, its usage and its pictures, and not taken apart."""
 _END_BYTES: Final = 4 * 1024
 _USAGE_BYTES_MAX: Final = 16 * 1024
 _ID_OR_MODEL: Final = re.compile(rb'"(id|responseId|model|modelVersion)"\s*:\s*"([^"\\]{1,256})"')
