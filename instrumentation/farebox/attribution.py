@@ -17,12 +17,14 @@ from farebox.holds import Hold
 class Activity:
     """What has happened in one action so far."""
 
-    __slots__ = ("calls",)
+    __slots__ = ("calls", "ended")
 
     def __init__(self) -> None:
         """Nothing."""
         self.calls = 0
         """How many calls of a model have begun."""
+        self.ended = 0
+        """How many of them are over and on their way to the collector."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Credits set aside before an action spends any: asked for over the collector's HTTP API, and given back.
 
 The collector settles a hold by the action's id when it charges the calls. What is done here is to ask, to raise where
-the wallet has too little, and to void what an action without any call did not need.
+the wallet has too little, and to void what the action did not need.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -27,10 +27,14 @@ API_KEY: Final = "FAREBOX_API_KEY"
 TIMEOUT_S: Final = 2.0
 """How long an action waits for the collector at most, to connect and to answer each."""
 
+DELIVERY_S: Final = 30.0
+"""How long what is left of a hold waits for the calls to be delivered; then it is left to expire."""
+
 Unreachable = Literal["allow", "refuse"]
 
 _PAYMENT_REQUIRED: Final = 402
 _voiding: set[threading.Thread] = set()
+_deliver: Callable[[float], bool] = lambda _timeout_s: False  # noqa: E731, until metering is on
 
 
 class InsufficientCredits(Exception):
@@ -99,22 +103,34 @@ class Hold:
 
     hold_id: str
 
-    def end(self, calls: int) -> None:
-        """The action is over. One that began no call gets its credits back, in a thread of its own."""
-        if calls:
+    def end(self, calls: int, ended: int) -> None:
+        """The action is over: what is left of its credits goes back, in a thread of its own.
+
+        First the calls have to be charged, which settles their part. While one of them is not over, a stream that is
+        read outside, the rest stays until the hold expires.
+        """
+        if ended < calls:
             return
-        thread = threading.Thread(target=self._void, name="farebox-void", daemon=True)
+        thread = threading.Thread(target=self._void, args=(calls > 0,), name="farebox-void", daemon=True)
         _voiding.add(thread)
         thread.start()
 
-    def _void(self) -> None:
+    def _void(self, after_delivery: bool) -> None:
         try:
             with guarded("voiding a hold"):
+                if after_delivery and not _deliver(DELIVERY_S):
+                    return
                 answer = _post(f"/v1/holds/{self.hold_id}/void", {})
                 if answer.status_code >= 400:
                     report("void", f"the collector answered a void with {answer.status_code}; the hold will expire")
         finally:
             _voiding.discard(threading.current_thread())
+
+
+def use_delivery(deliver: Callable[[float], bool]) -> None:
+    """What delivers the calls so far within so many seconds, and says whether it did."""
+    global _deliver
+    _deliver = deliver
 
 
 def settle(timeout_s: float) -> None:

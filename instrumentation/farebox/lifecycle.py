@@ -23,7 +23,7 @@ from farebox.delivery import Delivery
 from farebox.endpoints import named_urls
 from farebox.exporters import exporter_maker
 from farebox.guard import guarded
-from farebox.holds import settle
+from farebox.holds import settle, use_delivery
 from farebox.outgoing import Outgoing
 from farebox.privacy import Privacy, Redact
 from farebox.propagation import TagPropagation
@@ -139,6 +139,7 @@ def instrument(
         )
         _meter = _Meter(processor, delivery, libraries, lines, ThreadCarrier(), TagPropagation())
         use_provider(provider)
+        use_delivery(_deliver)
         _meter.threads.install()
         if flag(PROPAGATE_TAGS, propagate_tags):
             _meter.propagation.start()
@@ -182,6 +183,11 @@ def flush(timeout_s: float = 10.0) -> bool:
         settle(timeout_s)
         return meter is None or _delivery(meter).flush(timeout_s)
     return False
+
+
+def _deliver(timeout_s: float) -> bool:
+    meter = _meter
+    return meter is not None and _delivery(meter).flush(timeout_s)
 
 
 def _delivery(meter: _Meter) -> Delivery:

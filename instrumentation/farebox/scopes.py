@@ -189,10 +189,11 @@ class Scope:
 
 
 def _let_go(frame: Frame) -> None:
-    """An action that made no call has used nothing of what is held for it."""
+    """What an action has not used of its hold goes back."""
     if frame.hold is not None:
         with guarded("voiding a hold"):
-            frame.hold.end(calls=frame.attribution.activity.calls)
+            activity = frame.attribution.activity
+            frame.hold.end(calls=activity.calls, ended=activity.ended)
 
 
 class _Steps:
@@ -245,7 +246,7 @@ def action(
         route: the model route or variant that was chosen, for reports.
         cache_hit: whether the application's own cache had part in the answer, for reports.
         hold: credits to set aside before anything is spent; a whole number, a Decimal or its text. The collector
-            settles them when it charges the calls; an action without any call gives them back.
+            settles them when it charges the calls; what is left goes back when the action ends.
         hold_expires_s: seconds until the collector gives back what was not settled.
         hold_unreachable: what happens when the collector cannot be asked: ``allow`` goes on without a hold and logs it,
             ``refuse`` raises.

@@ -11,6 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from farebox import attribution, span_attributes
+from farebox.attribution import Activity
 from farebox.delivery import Delivery
 from farebox.guard import fault, guarded
 from farebox.one_call import Account, Answers, OpenCall, family_of
@@ -33,6 +34,7 @@ class Metering(NamedTuple):
 
 
 class _Open(NamedTuple):
+    activity: Activity | None
     call: OpenCall | None
     late: Mapping[str, str | bool]
     around: OpenCall | None
@@ -62,6 +64,7 @@ class MeterProcessor(SpanProcessor):
         now = attribution.current()
         tags = metering.tag_sources.tags(now, parent_context)
         call: OpenCall | None = None
+        activity: Activity | None = None
         around = self._call_around(span)
         late = tags
         if span_attributes.is_genai(attributes):
@@ -71,10 +74,11 @@ class MeterProcessor(SpanProcessor):
             if (family := family_of(attributes)) is not None:
                 call = OpenCall(around, family)
                 if now is not None:
-                    now.activity.calls += 1
+                    activity = now.activity
+                    activity.calls += 1
         elif not tags and around is None:
             return
-        self._open[span.get_span_context().span_id] = _Open(call, late, around)
+        self._open[span.get_span_context().span_id] = _Open(activity, call, late, around)
         if len(self._open) > OPEN_MAX:
             self._open.popitem(last=False)
 
@@ -93,10 +97,17 @@ class MeterProcessor(SpanProcessor):
     def _ended(self, span: ReadableSpan) -> None:
         context = span.get_span_context()
         open_ = self._open.pop(context.span_id, None) if context is not None else None
+        try:
+            self._take(span, open_)
+        finally:
+            if open_ is not None and open_.activity is not None:
+                open_.activity.ended += 1
+
+    def _take(self, span: ReadableSpan, open_: _Open | None) -> None:
         metering = self.metering
         if metering is None or not span_attributes.is_genai(span.attributes):
             return
-        call, late, around = open_ if open_ is not None else (None, {}, None)
+        _, call, late, around = open_ if open_ is not None else (None, None, {}, None)
         if call is None and around is not None and span_attributes.RESPONSE_ID in (span.attributes or {}):
             call = OpenCall(around, around.family)  # it says only now what it is
         account = call.ended(span) if call is not None else Account(span)

@@ -48,8 +48,20 @@ def test_an_action_holds_credits_and_its_charge_settles_them(collector: Collecto
     (record,) = collector.usage(wallet="holder")
     assert (record["verdict"], Decimal(record["charge_credits"])) == ("charged", CHARGE)
     (hold,) = collector.pages("/v1/holds", wallet="holder")
-    assert Decimal(hold["open_credits"]) == 5 - CHARGE
+    assert (hold["state"], Decimal(hold["open_credits"])) == ("voided", 0), "what was left went back"
     assert Decimal(collector.wallet("holder")["balance_credits"]) == 10 - CHARGE
+
+
+def test_a_stream_that_is_read_outside_keeps_its_hold(collector: Collector, client: openai.OpenAI) -> None:
+    deposit(collector, "reader", "10")
+    with farebox.action("agent.run", wallet="reader", hold=5):
+        stream = client.chat.completions.create(**CHAT, stream=True, stream_options={"include_usage": True})
+    assert farebox.flush(10)
+    assert [hold["state"] for hold in collector.pages("/v1/holds", wallet="reader")] == ["open"]
+    assert list(stream)
+    assert farebox.flush(10)
+    (hold,) = collector.pages("/v1/holds", wallet="reader")
+    assert Decimal(hold["open_credits"]) == 5 - CHARGE, "its charge settled a part, the rest expires"
 
 
 def test_an_action_without_a_call_gives_its_hold_back(collector: Collector, client: openai.OpenAI) -> None:

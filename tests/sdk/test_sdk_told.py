@@ -70,7 +70,7 @@ def holds_api(status: int, **answer: Any) -> Iterator[tuple[str, list[tuple[str,
         thread.join()
 
 
-def test_a_hold_is_taken_before_the_call_and_voided_without_one(
+def test_a_hold_is_taken_before_the_call_and_what_is_left_is_voided(
     metered: Metered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAREBOX_API_KEY", "key-1")
@@ -79,8 +79,9 @@ def test_a_hold_is_taken_before_the_call_and_voided_without_one(
         with farebox.action("agent.run", wallet="ada", hold=5) as run:
             call(metered)
         assert farebox.flush(10)
-        ((path, body, headers),) = asked
-        assert path == "/v1/holds"
+        (path, body, headers), (void, _, _) = asked
+        assert (path, void) == ("/v1/holds", "/v1/holds/h1/void")
+        assert len(metered.exporter.get_finished_spans()) == 1, "it was delivered before"
         assert body == {
             "wallet": "ada",
             "amount_credits": "5",
@@ -97,7 +98,7 @@ def test_a_hold_is_taken_before_the_call_and_voided_without_one(
 
         asyncio.run(idle())
         assert farebox.flush(10)
-        assert [path for path, _, _ in asked] == ["/v1/holds", "/v1/holds", "/v1/holds/h1/void"]
+        assert [path for path, _, _ in asked] == ["/v1/holds", "/v1/holds/h1/void"] * 2
 
 
 def test_too_few_credits_raise_before_anything_is_spent(metered: Metered, monkeypatch: pytest.MonkeyPatch) -> None:
