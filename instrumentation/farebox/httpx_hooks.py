@@ -23,6 +23,7 @@ from farebox.endpoints import Endpoint, ModelEndpoints
 from farebox.guard import fault, guarded
 from farebox.http_call import HttpCall, start_call
 from farebox.model_request import ModelRequest
+from farebox.one_call import is_first_hand
 from farebox.stream_usage import UsageFilter, asking, asks_for_usage
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class HttpxHooks:
             endpoint = self._endpoints.find(url)
             if endpoint is None or not is_instrumentation_enabled():
                 return None
-            around = _metered_call_around()
+            around = _metered_call_around(endpoint)
             asks = self._request_stream_usage and kwargs.get("stream") is True
             if around is not None and not asks:
                 return _Metered(endpoint, around, request, None, None)
@@ -173,11 +174,16 @@ def _with_request(
     return ((request, *args[1:]), kwargs) if args else (args, {**kwargs, "request": request})
 
 
-def _metered_call_around() -> Span | None:
+def _metered_call_around(endpoint: Endpoint) -> Span | None:
     """The span of the client's own instrumentation, within which this request is only its transport."""
     span = trace.get_current_span()
-    inside = span.is_recording() and span_attributes.is_inference(getattr(span, "attributes", None))
-    return span if inside else None
+    if not span.is_recording() or not span_attributes.is_inference(getattr(span, "attributes", None)):
+        return None
+    # OpenLLMetry and OpenInference open spans for images and sound, too, and read nothing of what these are billed by.
+    # Then ours inside is the better account, and of the two one is sent.
+    if endpoint.operation == "generate_content" and not is_first_hand(span):
+        return None
+    return span
 
 
 def _watch_beside(metered: _Metered, response: _Response) -> None:

@@ -174,6 +174,12 @@ def family_of(attributes: Mapping[str, Any] | None) -> str | None:
     return "embeddings" if embeds else "text"
 
 
+def is_first_hand(span: Any) -> bool:
+    """Whether a span is ours, OpenTelemetry's, or of the client itself."""
+    scope = getattr(span, "instrumentation_scope", None)
+    return scope is not None and scope.name.startswith((*_OFFICIAL_SCOPES, *_CLIENT_SCOPES))
+
+
 def _rank(span: ReadableSpan) -> tuple[bool, int, int]:
     scope = _scope(span)
     if scope.startswith(_OFFICIAL_SCOPES):
@@ -191,4 +197,6 @@ def _scope(span: ReadableSpan) -> str:
 
 def _has_usage(span: ReadableSpan) -> bool:
     attributes = span.attributes or {}
-    return any(key in attributes for key in _USAGE_KEYS)
+    return any(key in attributes for key in _USAGE_KEYS) or any(
+        key.startswith(span_attributes.UNITS) for key in attributes
+    )

@@ -50,7 +50,7 @@ def forking(model_url: str, receiver: OtlpReceiver, folder: Path, *command: str,
         yield
     finally:
         process.terminate()
-        said.append(process.communicate(timeout=60)[1])
+        said.append(process.communicate(timeout=120)[1])
     assert "a fault while" not in "".join(said)
 
 
@@ -69,7 +69,7 @@ def test_the_workers_of_gunicorn_deliver_their_own_calls(
     options = ("--bind", address, "--workers", "2", "--preload", "--no-control-socket")
     with forking(model_url, receiver, tmp_path, "gunicorn", *options, "forking:web", ready="Booting worker"):
         transport = httpx.HTTPTransport(retries=20)
-        with httpx.Client(base_url=f"http://{address}", transport=transport, timeout=30) as client:
+        with httpx.Client(base_url=f"http://{address}", transport=transport, timeout=120) as client:
             answers = [client.get(f"/user-{number}").json() for number in range(6)]
     assert all(answer["pid"] != answer["parent"] for answer in answers)
     assert wallets(receiver) == Counter(["parent", *(f"user-{number}" for number in range(6))])
@@ -79,7 +79,7 @@ def test_the_children_of_celery_deliver_their_own_calls(model_url: str, receiver
     options = ("-A", "forking", "worker", "--concurrency", "2", "--pool", "prefork", "--loglevel", "INFO")
     with forking(model_url, receiver, tmp_path, "celery", *options, ready="ready."):
         asking = (
-            "import forking; print([r.get(timeout=30) for r in [forking.reply.delay(f'user-{n}') for n in range(6)]])"
+            "import forking; print([r.get(timeout=120) for r in [forking.reply.delay(f'user-{n}') for n in range(6)]])"
         )
         variables = making.variables() | {"MODEL_URL": model_url, "FORKING_FOLDER": str(tmp_path)}
         asked = subprocess.run(
@@ -88,7 +88,7 @@ def test_the_children_of_celery_deliver_their_own_calls(model_url: str, receiver
             env=variables | {"OTEL_TRACES_EXPORTER": "none"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         assert asked.returncode == 0, asked.stderr
@@ -123,7 +123,7 @@ def test_opentelemetry_instrument_turns_it_on_without_code(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert process.returncode == 0, process.stderr

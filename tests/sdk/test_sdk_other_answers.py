@@ -44,7 +44,6 @@ OPENAI = [
             OUTPUT: 2000,
             "farebox.usage.input_image_tokens": 50,
             "farebox.usage.output_image_tokens": 2000,
-            "farebox.units.images": 2,
         },
         id="pictures by tokens",
     ),

@@ -27,7 +27,7 @@ TOKENS, UNITS = "gen_ai.usage.", "farebox.units."
 def test_the_clients_of_google_and_mistral(model_url: str, tmp_path: Path, own: tuple[str, ...]) -> None:
     command = [str(making.python_of("clients")), str(ENVIRONMENTS / "other_calls.py"), model_url, *own]
     process = subprocess.run(
-        command, env=making.variables(), cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        command, env=making.variables(), cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert process.returncode == 0, process.stderr
     told = json.loads(process.stdout)
@@ -55,7 +55,7 @@ def test_the_clients_of_google_and_mistral(model_url: str, tmp_path: Path, own: 
 def test_calls_over_http_2(tmp_path: Path) -> None:
     command = [str(making.python_of("clients")), str(ENVIRONMENTS / "http2_calls.py"), str(DEMO)]
     process = subprocess.run(
-        command, env=making.variables(), cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        command, env=making.variables(), cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert process.returncode == 0, process.stderr
     told = json.loads(process.stdout)
@@ -83,7 +83,7 @@ OPENAI: dict[str, tuple[Callable[[Any], Any], dict[str, Any]]] = {
     ),
     "image by tokens": (
         lambda client: client.images.generate(**IMAGE, **headers("input=50,output=200")),
-        {UNITS + "images": 1, TOKENS + "input_tokens": 50, TOKENS + "output_tokens": 200},
+        {UNITS + "images": None, TOKENS + "input_tokens": 50, TOKENS + "output_tokens": 200},
     ),
     "image that is changed": (
         lambda client: client.images.edit(**IMAGE, image=sound(), **headers("input=50,output=200,input_image=40")),
@@ -115,7 +115,7 @@ def test_images_and_sound_of_the_openai_client(metered: Metered, name: str) -> N
     assert scope(span) == "farebox"
     assert attributes["gen_ai.operation.name"] == "generate_content"
     assert attributes["gen_ai.request.model"]
-    assert {key: attributes.get(key) for key in used} == {key: pytest.approx(value) for key, value in used.items()}
+    assert {key: attributes.get(key) for key in used} == pytest.approx(used)
     assert "farebox.usage.missing" not in attributes
 
 

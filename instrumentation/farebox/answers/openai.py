@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from farebox import span_attributes
-from farebox.answers.answer import Answer, count_in, mappings_in, text_in, told
+from farebox.answers.answer import Answer, AttributeValue, count_in, mappings_in, text_in, told
 
 # Calls of tools that OpenAI bills by the call, by the type of the item in a response.
 _BILLED_CALLS: Final = {
@@ -42,6 +42,13 @@ class OpenAIAnswer(Answer):
         """As of all, and pictures, which is what makes most bodies large."""
         super().read_large_body(body)
         self._bill("images", body.count(b'"b64_json":"') + body.count(b'"b64_json": "'))
+
+    def attributes(self) -> dict[str, AttributeValue]:
+        """What is known so far. Pictures whose tokens are counted are billed by these, not by the piece."""
+        known = super().attributes()
+        if span_attributes.USAGE_INPUT in known:
+            known.pop(span_attributes.UNITS + "images", None)
+        return known
 
     def _read(self, part: Mapping[str, Any]) -> None:
         if isinstance(part.get("response"), Mapping):  # an event of the Responses API

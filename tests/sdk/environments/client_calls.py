@@ -57,6 +57,13 @@ def calls(url: str) -> dict[str, Callable[[], Any]]:
         "embeddings": lambda: client.embeddings.create(
             model="text-embedding-3-small", input="Hello", extra_headers={"x-usage": "input=77"}
         ),
+        "image": lambda: client.images.generate(
+            model="gpt-image-1", prompt="A pixel", extra_headers={"x-usage": "input=50,output=200"}
+        ),
+        "transcript": lambda: client.audio.transcriptions.create(
+            model="whisper-1", file=("a.mp3", b"ID3"), extra_headers={"x-usage": "seconds=60"}
+        ),
+        "speech": lambda: client.audio.speech.create(model="tts-1", voice="alloy", input="Hello there!").read(),
     }
 
 
