@@ -124,7 +124,7 @@ def _taken_ms(api: httpx2.Client, path: str, query: dict[str, Any]) -> float:
 def fill(connection: Connection, first: int, size: int, records: int, wallets: int, today: int) -> None:
     """Records by the arithmetic of their numbers, spread over the days."""
     postgresql = connection.dialect.name == "postgresql"
-    begin_ns, step_ns = (today - DAYS + 1) * DAY_NS, (DAYS - 1) * DAY_NS // records
+    begin_ns, step_ns = (today - DAYS + 1) * DAY_NS, DAYS * DAY_NS // records
     at_ns = f"({begin_ns} + i * {step_ns})"
     wallet = f"(i * 7919) % {wallets}"
     known = {
