@@ -8,7 +8,6 @@ import signal
 import socket
 import sqlite3
 import ssl
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -57,7 +56,6 @@ from farebox_collector.upkeep import Upkeep
 _logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 2
-_TURN_S = 0.0002
 """How long a port that has answered everything waits for the rest of its connections."""
 
 _COURIER_SECONDS = 1
@@ -127,7 +125,6 @@ async def serve(settings: Settings, on_ready: Callable[[Listening], None], clock
         _logger.info("the books are open", extra={"kind": type(database).__name__, "sqlite": sqlite3.sqlite_version})
         async with _running(settings, database, clock, stop) as listening:
             _spare_the_garbage_collector()
-            _let_the_committing_thread_in()
             on_ready(listening)
             await stop.wait()
             _logger.info("draining")
@@ -170,12 +167,6 @@ def _spare_the_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-def _let_the_committing_thread_in() -> None:
-    """Let Python's threads take turns quickly. The committing thread gives its turn away at every statement, and waits
-    this long to get it back from the reading thread, some thirty times a batch."""
-    sys.setswitchinterval(_TURN_S)
 
 
 @asynccontextmanager
