@@ -16,7 +16,7 @@ APPLICATION = "farebox"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-_NOT_BESIDE_OLDER = frozenset({"0013", "0015", "0016", "0017", "0018", "0020", "0022", "0023"})
+_NOT_BESIDE_OLDER = frozenset({"0013", "0015", "0016", "0017", "0018", "0020", "0022", "0023", "0024"})
 """Revisions that begin sums, or claims on calls, which an older collector that still runs would leave out."""
 _OTHERS = text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE :farebox"
