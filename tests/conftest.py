@@ -13,6 +13,27 @@ from harness import Collector
 from postgres import PostgresServer, find_binaries
 
 BOTH = ("sqlite", "postgresql")
+LONG = (
+    "crash/test_backup.py",
+    "crash",
+    "alerts",
+    "torture",
+    "surfaces/test_openapi_fuzz.py",
+    "sdk",
+    "payments",
+    "wallets",
+)
+"""Where tests take seconds, most of them waiting, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long: workers take work from each other's end, and nobody shall wait for one at the last."""
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(Path(__file__).parent)
+        return next((number for number, long in enumerate(LONG) if path.is_relative_to(long)), len(LONG))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

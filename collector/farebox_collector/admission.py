@@ -22,7 +22,7 @@ class Hold:
 
     def grow(self, more_bytes: int) -> None:
         """Take more room. Raises Overloaded when there is none left."""
-        self._admission.take(more_bytes)
+        self._admission.take(more_bytes, own_bytes=self.size_bytes)
         self.size_bytes += more_bytes
 
 
@@ -55,10 +55,14 @@ class Admission:
             if not self._requests:
                 self._idle.set()
 
-    def take(self, more_bytes: int) -> None:
-        """Count bytes in, or out where negative. Raises Overloaded, and then counts nothing."""
-        # A request that is alone is always taken, however small the limit.
-        if more_bytes > 0 and self._in_hand_bytes and self._in_hand_bytes + more_bytes > self._limit_bytes:
+    def take(self, more_bytes: int, own_bytes: int = 0) -> None:
+        """Count bytes in, or out where negative; `own_bytes` are those that the same request has taken before.
+
+        Raises Overloaded, and then counts nothing.
+        """
+        # A request that is alone is always taken, however small the limit, also where it arrives in pieces.
+        alone = self._in_hand_bytes == own_bytes
+        if more_bytes > 0 and not alone and self._in_hand_bytes + more_bytes > self._limit_bytes:
             raise Overloaded("too much is being worked on")
         self._in_hand_bytes += more_bytes
         self._tell(self._in_hand_bytes)

@@ -29,7 +29,7 @@ from rich.live import Live
 from screen import screen
 
 HERE = Path(__file__).parent
-FAREBOX = ["-m", "farebox_collector.cli"]
+FAREBOX = ["-m", "farebox_collector"]
 PORTS = {"grpc": 4317, "otlp_http": 4318, "api": 8080, "metrics": 9464}
 ONCE_CALLS = 200
 LIVE_CALLS_PER_S = 8

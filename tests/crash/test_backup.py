@@ -3,12 +3,13 @@
 import threading
 from pathlib import Path
 
+from blank import blank_sqlite
 from harness import Collector, farebox
 from spans import llm_span, protobuf_body
 
 
 def test_a_backup_under_load_is_clean_and_goes_on_where_it_was_taken(tmp_path: Path) -> None:
-    collector = Collector(tmp_path / "farebox.db")
+    collector = Collector(blank_sqlite(tmp_path))
     span_total, stop = [0], threading.Event()
     bodies = []
 

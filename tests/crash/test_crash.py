@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 import httpx2
-import pytest
+from blank import blank_sqlite
 from harness import Collector
 from spans import SpanSpec, llm_span, protobuf_body
 
@@ -98,9 +98,8 @@ def missing(collector: Collector, load: Load, numbers: set[int]) -> int:
     )
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_kill_9_under_load_loses_nothing_acknowledged_and_doubles_nothing(tmp_path: Path, seed: int) -> None:
-    collector, load, moments = Collector(tmp_path / "farebox.db"), Load(seed), random.Random(seed)
+def test_kill_9_under_load_loses_nothing_acknowledged_and_doubles_nothing(tmp_path: Path) -> None:
+    collector, load, moments = Collector(tmp_path / "farebox.db"), Load(1), random.Random(1)
     everything = list(range(REQUESTS))
     for kill in range(3):
         before = len(load.acknowledged)
@@ -125,7 +124,7 @@ def test_kill_9_under_load_loses_nothing_acknowledged_and_doubles_nothing(tmp_pa
 
 
 def test_sigterm_under_load_finishes_what_was_taken_and_ends_with_0(tmp_path: Path) -> None:
-    collector, load = Collector(tmp_path / "farebox.db"), Load(4)
+    collector, load = Collector(blank_sqlite(tmp_path)), Load(4)
     load.send(collector, list(range(REQUESTS)), 30)
     assert load.reached.wait(60)
     collector.process.terminate()

@@ -1,4 +1,4 @@
-"""The demo checks itself, also when its collector is killed in the middle of it."""
+"""The demo checks itself when its collector is killed in the middle of it; `make demo ONCE=1` runs it in peace."""
 
 import os
 import signal
@@ -9,14 +9,12 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-import pytest
 from harness import clean_environment
 
 RUN = Path(__file__).parents[2] / "instrumentation/demo/run.py"
 
 
-@pytest.mark.parametrize("kill", [False, True])
-def test_the_demo_adds_up(tmp_path: Path, kill: bool) -> None:
+def test_the_demo_adds_up_also_when_its_collector_is_killed(tmp_path: Path) -> None:
     demo = subprocess.Popen(
         [sys.executable, str(RUN), "--once"],
         cwd=tmp_path,
@@ -25,14 +23,13 @@ def test_the_demo_adds_up(tmp_path: Path, kill: bool) -> None:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    if kill:
-        os.kill(_collector_with_records(demo, tmp_path / ".farebox/once.db"), signal.SIGKILL)
+    os.kill(_collector_with_records(demo, tmp_path / ".farebox/once.db"), signal.SIGKILL)
     output, _ = demo.communicate(timeout=180)
     assert demo.returncode == 0, output
     steps = [output.index(words) for words in ("was refused before it cost", "topped up at", "agent.run went through")]
     assert steps == sorted(steps)
     assert "what was debited equals what the receipts say" in output
-    assert ("starting it again" in output) is kill
+    assert "starting it again" in output
 
 
 def _collector_with_records(demo: subprocess.Popen[str], database: Path) -> int:

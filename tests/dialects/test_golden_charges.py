@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from blank import blank_sqlite
 from goldens import CALLS, EMITTERS, GOLDEN, calls_of, spans_of
 from harness import Collector
 from lacking import LACKS, NOT_INSTRUMENTED, WRONG
@@ -18,7 +19,7 @@ Rows = dict[str, list[dict[str, Any]]]
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rows]:
     """Trace → its usage records, after all recordings were sent, twice, to one collector."""
     # Old as they are, the recordings are to be priced as of when they were made.
-    collector = Collector(tmp_path_factory.mktemp("golden") / "farebox.db", max_span_age_hours=10**6)
+    collector = Collector(blank_sqlite(tmp_path_factory.mktemp("golden")), max_span_age_hours=10**6)
     for emitter in (*EMITTERS, *reversed(EMITTERS)):
         collector.export_http((GOLDEN / f"{emitter}.json").read_bytes(), "application/json").raise_for_status()
     found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)

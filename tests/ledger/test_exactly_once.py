@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from blank import blank_sqlite
 from calls import START_NS, call
 from farebox_collector import assembly
 from farebox_collector.ledger import statements
@@ -37,7 +38,7 @@ steps = st.one_of(
 @given(st.lists(steps, max_size=12))
 def test_the_books_say_what_a_plain_model_says(tmp_path_factory: object, history: list[object]) -> None:
     directory = tmp_path_factory.mktemp("books")  # type: ignore[attr-defined]
-    database = assembly.open_books(Settings(database_url=f"sqlite:///{directory}/f.db"), lambda: START_NS)
+    database = assembly.open_books(Settings(database_url=blank_sqlite(directory)), lambda: START_NS)
     labels = TotalLabels()
     first: dict[tuple[bytes, bytes], object] = {}
     balance: Counter[str] = Counter()

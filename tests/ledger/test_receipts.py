@@ -153,7 +153,7 @@ def test_the_command_prints_verifies_and_fails(new_books: Callable[[str, Path], 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = ["receipt", usage.trace_id.hex(), usage.span_id.hex(), "--database-url", url, *arguments]
         return subprocess.run(
-            [sys.executable, "-m", "farebox_collector.cli", *command], capture_output=True, text=True, check=False
+            [sys.executable, "-m", "farebox_collector", *command], capture_output=True, text=True, check=False
         )
 
     shown = run("--verify")

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import grpc
 import httpx2
 import pytest
+from blank import blank_sqlite
 from farebox_collector import assembly
 from farebox_collector.settings import Settings
 from google.protobuf import json_format
@@ -966,6 +967,19 @@ def test_when_too_much_is_in_hand_clients_are_told_to_retry_and_the_rest_is_char
     for _ in range(2):
         assert [send(wallet) for wallet in (first, *others)] == [Answer(0)] * 9
     assert {balance(collector, wallet) for wallet in (first, *others)} == {-2 * GOOD_USD}
+
+
+def test_a_request_that_is_alone_is_taken_also_where_it_is_larger_than_the_room(tmp_path: Path) -> None:
+    """Over HTTP it arrives in pieces, and the pieces before do not make it one of two."""
+    collector = Collector(blank_sqlite(tmp_path), queue_max_bytes=2**20)
+    try:
+        body = protobuf_body([llm_span(wallet="large", gen_ai__input__messages="x" * 2**16) for _ in range(40)])
+        assert len(body) > 2 * 2**20
+        assert (over_http(collector, body), over_grpc(collector, body)) == (Answer(0), Answer(0))
+        assert len(collector.usage(wallet="large")) == 40
+        assert collector.metrics()["farebox_queue_bytes"] == 0
+    finally:
+        collector.close()
 
 
 def test_overload_says_when_to_come_back_in_every_way_that_clients_look_for(troubled_collector: Collector) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from blank import blank_sqlite
 from harness import Collector
 from spans import json_body, llm_span, protobuf_body
 
@@ -75,7 +76,7 @@ def test_what_is_not_a_model_call_is_accepted_and_not_kept(shared_collector: Col
 
 
 def test_a_request_that_does_not_arrive_is_cut_off_and_can_come_again(tmp_path: Path) -> None:
-    collector = Collector(tmp_path / "farebox.db", request_seconds=0.2)
+    collector = Collector(blank_sqlite(tmp_path), request_seconds=0.2)
     host, port = collector.otlp_url.removeprefix("http://").split(":")
     body = protobuf_body([llm_span(wallet="slow")])
     head = f"POST /v1/traces HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n"

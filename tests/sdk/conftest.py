@@ -12,6 +12,7 @@ import farebox
 import farebox.guard
 import grpc
 import pytest
+from blank import blank_sqlite
 from harness import Collector
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.sdk.trace import TracerProvider
@@ -32,7 +33,7 @@ def model_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     """A real collector; its tests tell their own calls by their traces."""
-    running = Collector(tmp_path_factory.mktemp("books") / "farebox.db")
+    running = Collector(blank_sqlite(tmp_path_factory.mktemp("books")))
     yield running
     running.close()
 

@@ -16,6 +16,7 @@ import grpc
 import httpx2
 import pytest
 import trustme
+from blank import blank_sqlite
 from farebox_collector.cli import app
 from farebox_collector.commands.terminal import Stop
 from farebox_collector.credentials import new_token
@@ -33,7 +34,7 @@ KEY = f"fbx_{secrets.token_hex(8)}_{secrets.token_hex(32)}"
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     """A collector whose first key came with its environment."""
-    collector = Collector(tmp_path_factory.mktemp("keys") / "farebox.db", bootstrap_key=ADMIN)
+    collector = Collector(blank_sqlite(tmp_path_factory.mktemp("keys")), bootstrap_key=ADMIN)
     yield collector
     assert collector.stop() == 0
     collector.audit()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from blank import blank_sqlite
 from farebox_collector.metrics import catalogue
 from farebox_collector.metrics.catalogue import CATALOGUE, Kind
 from farebox_collector.metrics.exposition import openmetrics
@@ -28,7 +29,7 @@ SUFFIXES = {Kind.HISTOGRAM: ("_bucket", "_count", "_sum"), Kind.SUMMARY: ("_coun
 @pytest.fixture(scope="module")
 def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     """A collector with something of everything, whose audits come quickly."""
-    collector = Collector(tmp_path_factory.mktemp("metrics") / "farebox.db", audit_seconds=0.2)
+    collector = Collector(blank_sqlite(tmp_path_factory.mktemp("metrics")), audit_seconds=0.2)
     spans = [
         llm_span(
             farebox__dept=f"dept-{n % 3}",

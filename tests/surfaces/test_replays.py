@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from blank import blank_sqlite
 from farebox_collector import credentials
 from farebox_collector.money import MAX_SUM_NANO
 from harness import Collector, farebox
@@ -22,7 +23,7 @@ ADMIN = credentials.new_token()
 @pytest.fixture(scope="module")
 def repriced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     """A collector over five calls of ada's at 0.00027 that cost 0.00012 more since their output is twice as dear."""
-    collector = Collector(tmp_path_factory.mktemp("replays") / "farebox.db", bootstrap_key=ADMIN)
+    collector = Collector(blank_sqlite(tmp_path_factory.mktemp("replays")), bootstrap_key=ADMIN)
     body = protobuf_body([llm_span(wallet="ada") for _ in range(CALLS)])
     assert collector.export_http(body, x_api_key=ADMIN).status_code == 200
     assert collector.stop() == 0
@@ -68,7 +69,7 @@ def test_the_api_shows_first_and_posts_step_by_step(repriced: Collector) -> None
 
 
 def test_what_the_books_cannot_take_is_a_problem_that_says_why(tmp_path: Path) -> None:
-    collector = Collector(tmp_path / "farebox.db")
+    collector = Collector(blank_sqlite(tmp_path))
     collector.export_http(protobuf_body([llm_span(wallet="ada")]))
     assert collector.stop() == 0
     price = ("prices", "set", "openai", "gpt-4o-mini", "output", "0.0012", "--from", "2020-01-01")

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from blank import blank_sqlite
 from farebox_collector.credentials import new_token
 from harness import Collector, farebox
 from spans import llm_span, protobuf_body
@@ -114,7 +115,7 @@ def test_a_price_that_cannot_be_is_refused(shared_collector: Collector, change: 
 
 def test_keys_decide_whose_rules_and_prices_are_set(tmp_path: Any) -> None:
     key = new_token()
-    collector = Collector(tmp_path / "farebox.db", bootstrap_key=key)
+    collector = Collector(blank_sqlite(tmp_path), bootstrap_key=key)
     try:
         assert post(collector, "/v1/tenants", {"tenant": "acme"}, key).status_code == 201
         keys = {

@@ -47,7 +47,7 @@ def more_than_it_can_take(world: World) -> Result:
     How fast the senders are is the machine's business: they go on until somebody was told.
     """
     senders, rounds = world.tries(full=32, short=12), world.tries(full=8, short=1)
-    collector = world.serve(queue_max_bytes=world.tries(full=16, short=2) * 2**20)
+    collector = world.serve(queue_max_bytes=world.tries(full=16, short=4) * 2**20)
     sent: list[int] = []
 
     def send(number: int) -> None:
