@@ -27,7 +27,7 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long: workers take work from each other's end, and nobody shall wait for one at the last."""
+    """Begin with what takes long: workers take from the end of what others have left, and no long one shall be last."""
 
     def place(item: pytest.Item) -> int:
         path = item.path.relative_to(Path(__file__).parent)
