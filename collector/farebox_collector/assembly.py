@@ -18,7 +18,6 @@ import grpc.aio
 import uvicorn
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from farebox_collector import dialects
 from farebox_collector.courier import Courier
 from farebox_collector.credentials import ALL_SCOPES, Scope
 from farebox_collector.holding import HoldDesk
@@ -36,12 +35,11 @@ from farebox_collector.payments.automatic import AutomaticTopups
 from farebox_collector.payments.desk import Account, PaymentDesk
 from farebox_collector.pipeline import Pipeline
 from farebox_collector.pricing.catalogue import genai_prices_catalogue
+from farebox_collector.reading import RequestReader
+from farebox_collector.reading_aside import ReadingAside
 from farebox_collector.receivers import grpc as grpc_receiver
 from farebox_collector.receivers import http as http_receiver
-from farebox_collector.receivers.bounds import Bounds
 from farebox_collector.receivers.intake import Intake
-from farebox_collector.receivers.otlp_json import JsonDecoder
-from farebox_collector.receivers.protobuf import ProtobufDecoder
 from farebox_collector.records import DEFAULT_TENANT_ID
 from farebox_collector.rounds import Round, repeat
 from farebox_collector.settings import Settings, host_and_port, is_loopback
@@ -178,28 +176,20 @@ async def _running(
     meters = Meters(registry, settings.queue_max_bytes)
     registry.register(LedgerCollector(database, meters.exemplars, clock))
     tariffs = Tariffs(database, clock)
-    pipeline = Pipeline(settings, database, tariffs, meters, clock)
+    # Another process has the time of day and no other clock.
+    aside = ReadingAside(settings) if settings.reading_process and clock is time.time_ns else None
+    pipeline = Pipeline(settings, database, RequestReader(settings, tariffs), meters, clock, aside)
     keyring = KeyRing(database, clock)
     intake = Intake(pipeline, keyring, meters)
-    wanted = dialects.wanted_attributes(settings.wallet_attributes)
-    reduced = dialects.reduced_attributes()
-    bounds = Bounds(settings.max_request_spans, settings.max_request_attributes)
-    decode_protobuf = ProtobufDecoder(wanted, dialects.unique_attributes(), reduced, bounds)
     started = False
 
     def ready() -> bool:
         return started and not stop.is_set()
 
-    otlp_http = http_receiver.application(
-        intake,
-        decode_protobuf,
-        JsonDecoder(wanted, reduced, bounds),
-        settings.max_request_bytes,
-        settings.request_seconds,
-    )
+    otlp_http = http_receiver.application(intake, settings.max_request_bytes, settings.request_seconds)
     async with contextlib.AsyncExitStack() as stack:
         grpc_server = grpc_receiver.server(
-            grpc_receiver.TraceService(intake, decode_protobuf), settings.max_request_bytes, settings.max_connections
+            grpc_receiver.TraceService(intake), settings.max_request_bytes, settings.max_connections
         )
         try:
             grpc_port = _open_grpc(grpc_server, settings)

@@ -1,10 +1,16 @@
-"""Group commit: whatever waits when a transaction begins goes into it together."""
+"""Group commit: whatever waits when a transaction begins goes into it together.
+
+A transaction has costs that do not grow with what is in it, so the next one is not begun with the first that comes
+along while more is about to be ready: it waits until half of what is known of is there. That settles into two halves
+that take turns, one prepared while the other is committed.
+"""
 
 import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 Work = TypeVar("Work")
@@ -37,10 +43,25 @@ class GroupCommit(Generic[Work, Result]):
         self._max_weight = max_weight
         self._is_outage = is_outage
         self._waiting: deque[tuple[Work, asyncio.Future[Result]]] = deque()
+        self._coming = 0
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
         self._thread.start()
+
+    @contextmanager
+    def coming(self) -> Iterator[int]:
+        """Something that is going to be committed is being prepared for as long as the block runs, which others have to
+        wait for; yields how many others are."""
+        with self._changed:
+            others = self._coming
+            self._coming += 1
+        try:
+            yield others
+        finally:
+            with self._changed:
+                self._coming -= 1
+                self._changed.notify()
 
     async def commit(self, work: Work) -> Result:
         """Wait until the work is committed and return its result; raises what committing it raised."""
@@ -66,9 +87,9 @@ class GroupCommit(Generic[Work, Result]):
                     loop.call_soon_threadsafe(_resolve, done)
 
     def _next_group(self) -> list[tuple[Work, asyncio.Future[Result]]]:
-        """Wait for work; empty when closed and nothing is left."""
+        """Wait for work, and for what comes with it; empty when closed and nothing is left."""
         with self._changed:
-            while not self._waiting and not self._closed:
+            while not (self._is_worth_it() or (self._closed and not self._coming)):
                 self._changed.wait()
             group: list[tuple[Work, asyncio.Future[Result]]] = []
             weight = 0
@@ -78,6 +99,14 @@ class GroupCommit(Generic[Work, Result]):
                     break
                 group.append(self._waiting.popleft())
             return group
+
+    def _is_worth_it(self) -> bool:
+        """Whether to begin with what is waiting."""
+        if not self._waiting:
+            return False
+        if len(self._waiting) >= self._coming:
+            return True
+        return sum(self._weigh(work) for work, _ in self._waiting) >= self._max_weight
 
     def _committed(self, group: list[tuple[Work, asyncio.Future[Result]]]) -> list[list[Answer]]:
         """Commit a group, or its items one by one if it fails; a list of answers that are ready at the same moment."""

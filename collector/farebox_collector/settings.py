@@ -114,6 +114,9 @@ class Settings(BaseSettings):
         1_000, ge=1, description="Most connections to each HTTP port, and most requests at once on one of gRPC."
     )
     commit_max_spans: int = Field(4_000, ge=1, le=10_000, description="Most usage records in one database transaction.")
+    reading_process: bool = Field(
+        True, description="Read requests in a second process once they wait for each other, so as to use two cores."
+    )
     wallet_attributes: Annotated[tuple[str, ...], NoDecode] = Field(
         ("user.id", "enduser.id"),
         description="Span attributes that name the wallet where `farebox.wallet` is absent; comma-separated, in order.",

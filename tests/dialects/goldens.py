@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from farebox_collector import dialects
-from farebox_collector.receivers.otlp_json import JsonDecoder
+from farebox_collector.decoding.otlp_json import JsonDecoder
 from farebox_collector.records import Buckets, NotBillable, QualityReport, Rejected, Span, UsageRecord
 from farebox_collector.units import Units
 

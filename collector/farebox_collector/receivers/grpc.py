@@ -8,8 +8,8 @@ import grpc.aio
 
 from farebox_collector.admission import Hold
 from farebox_collector.credentials import token_in
+from farebox_collector.reading import Encoding
 from farebox_collector.receivers.intake import Intake, Refused
-from farebox_collector.receivers.protobuf import ProtobufDecoder
 from farebox_collector.receivers.status import Failure, retry_info, status_message
 
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -18,9 +18,8 @@ _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
     """Serves Export; see the package for the contract of a receiver."""
 
-    def __init__(self, intake: Intake, decode: ProtobufDecoder) -> None:
+    def __init__(self, intake: Intake) -> None:
         self._intake = intake
-        self._decode = decode
         # Without (de)serializers a handler gets and gives the bytes of the message.
         self._handler = grpc.unary_unary_rpc_method_handler(self._export)
 
@@ -34,7 +33,7 @@ class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
             return body
 
         try:
-            response = await self._intake.take("grpc", _token(context), arrived, self._decode)
+            response = await self._intake.take("grpc", _token(context), arrived, Encoding.PROTOBUF)
             return response.SerializeToString()
         except Refused as refused:
             failure = refused.failure

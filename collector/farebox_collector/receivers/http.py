@@ -3,7 +3,7 @@
 import asyncio
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from http import HTTPStatus
 
 from google.protobuf import json_format
@@ -15,23 +15,20 @@ from starlette.routing import Route
 
 from farebox_collector.admission import Hold
 from farebox_collector.credentials import token_in
-from farebox_collector.giving_way import Pause
-from farebox_collector.pipeline import RequestTooLarge
+from farebox_collector.decoding.errors import MalformedRequest, RequestTooLarge
+from farebox_collector.reading import Encoding
 from farebox_collector.receivers.intake import Intake, Refused
-from farebox_collector.receivers.otlp_json import JsonDecoder
-from farebox_collector.receivers.protobuf import ProtobufDecoder
 from farebox_collector.receivers.status import (
     RETRY_DELAY_MS,
     Failure,
-    MalformedRequest,
     TooSlow,
     UnsupportedEncoding,
     status_message,
 )
-from farebox_collector.records import Span
 
 _PROTOBUF = "application/x-protobuf"
 _JSON = "application/json"
+_ENCODINGS = {_PROTOBUF: Encoding.PROTOBUF, _JSON: Encoding.JSON}
 _TRANSPORT = "http"
 _UNFOLDED_AT_ONCE = 256 * 2**10
 """Others are served in between: a piece of this length takes a millisecond or two."""
@@ -40,19 +37,16 @@ _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 def application(
     intake: Intake,
-    decode_protobuf: ProtobufDecoder,
-    decode_json: JsonDecoder,
     max_request_bytes: int,
     request_seconds: float,
 ) -> Starlette:
     """The ASGI application of the OTLP/HTTP port; a request that takes longer than `request_seconds` is cut off."""
-    decoders: dict[str, Callable[[bytes, Pause], Iterable[Span]]] = {_PROTOBUF: decode_protobuf, _JSON: decode_json}
 
     async def export(request: Request) -> Response:
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
         async def arriving(hold: Hold) -> bytes:
-            if content_type not in decoders:
+            if content_type not in _ENCODINGS:
                 raise UnsupportedEncoding(f"the content type must be {_PROTOBUF} or {_JSON}")
             try:
                 async with asyncio.timeout(request_seconds):
@@ -62,7 +56,8 @@ def application(
 
         try:
             token = token_in(request.headers.get("authorization"), request.headers.get("x-api-key"))
-            response = await intake.take(_TRANSPORT, token, arriving, decoders.get(content_type, decode_protobuf))
+            encoding = _ENCODINGS.get(content_type, Encoding.PROTOBUF)
+            response = await intake.take(_TRANSPORT, token, arriving, encoding)
         except ClientDisconnect:
             return Response(status_code=400)
         except Refused as refused:

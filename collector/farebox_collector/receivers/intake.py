@@ -3,19 +3,18 @@
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from starlette.requests import ClientDisconnect
 
 from farebox_collector.admission import Hold
 from farebox_collector.credentials import Scope
-from farebox_collector.giving_way import Pause
 from farebox_collector.keyring import Forbidden, KeyRing, Unauthenticated
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.pipeline import ExportRequest, Pipeline
+from farebox_collector.reading import Encoding
 from farebox_collector.receivers.status import Failure, failure_of
-from farebox_collector.records import Span
 from farebox_collector.verdicts import Verdict
 
 _MAX_REASONS = 5
@@ -44,7 +43,7 @@ class Intake:
         transport: str,
         token: str | None,
         read: Callable[[Hold], Awaitable[bytes]],
-        decode: Callable[[bytes, Pause], Iterable[Span]],
+        encoding: Encoding,
     ) -> ExportTraceServiceResponse:
         """Take one export; returns once it is durable. Its tenant is the token's, whatever its spans say.
 
@@ -58,7 +57,7 @@ class Intake:
             with self._pipeline.admission.hold() as hold:
                 body = await read(hold)
                 started = time.perf_counter()
-                outcome = await self._pipeline.accept(ExportRequest(caller.tenant_id, transport, body, decode))
+                outcome = await self._pipeline.accept(ExportRequest(caller.tenant_id, encoding, body))
         except ClientDisconnect:
             raise
         except Exception as error:

@@ -14,15 +14,11 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from farebox_collector.admission import Overloaded, ShuttingDown
+from farebox_collector.decoding.errors import MalformedRequest, RequestTooLarge
 from farebox_collector.keyring import Forbidden, Unauthenticated
-from farebox_collector.pipeline import RequestTooLarge
 
 RETRY_DELAY_MS = 1_700
 """Between 1.5 and 1.9 s the Python SDK makes the most attempts (six) before it gives a batch up."""
-
-
-class MalformedRequest(Exception):
-    """The body is not what its content type says; the message says what is wrong, without quoting it."""
 
 
 class UnsupportedEncoding(Exception):

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from farebox_collector.decoding.bounds import Bounds
+from farebox_collector.decoding.errors import MalformedRequest
 from farebox_collector.giving_way import Pause, no_pause
-from farebox_collector.receivers.bounds import Bounds
-from farebox_collector.receivers.status import MalformedRequest
 from farebox_collector.records import Attributes, AttributeValue, Span
 
 _MAX_DIGITS = 20

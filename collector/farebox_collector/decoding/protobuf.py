@@ -13,9 +13,9 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
+from farebox_collector.decoding.bounds import Bounds
+from farebox_collector.decoding.errors import MalformedRequest
 from farebox_collector.giving_way import Pause, no_pause
-from farebox_collector.receivers.bounds import Bounds
-from farebox_collector.receivers.status import MalformedRequest
 from farebox_collector.records import AttributeValue, Span
 
 _Field = descriptor_pb2.FieldDescriptorProto

@@ -7,8 +7,8 @@ which nobody else is served. Whoever sends that is refused for what it takes to 
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from farebox_collector.decoding.errors import RequestTooLarge
 from farebox_collector.giving_way import Pause, no_pause
-from farebox_collector.pipeline import RequestTooLarge
 
 _SMALL_BYTES = 256 * 2**10
 """What is not longer than this is not worth counting: it makes some twenty MiB at the most."""
