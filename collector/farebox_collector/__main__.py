@@ -1,7 +1,7 @@
-"""Where the command `farebox` and `python -m farebox_collector` begin: a light door before heavy rooms.
+"""Where `python -m farebox_collector` begins: a light door before heavy rooms.
 
 Imports make some hundred thousand objects that all stay. The garbage collector would look through them again and again
-while they come, which is a fifth of the time of a start; it begins its work when they are there, and passes over them.
+while they come, which is a fifth of the time of a start: it comes by less often, as it does in a running collector.
 """
 
 import gc
@@ -9,11 +9,9 @@ import gc
 
 def main() -> None:
     """Run the command."""
-    gc.disable()
+    gc.set_threshold(500_000, 20, 50)
     from farebox_collector import cli
 
-    gc.freeze()
-    gc.enable()
     cli.main()
 
 

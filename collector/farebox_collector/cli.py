@@ -11,28 +11,8 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from farebox_collector import assembly, logs
-from farebox_collector.commands import (
-    budgets,
-    costs,
-    deadletters,
-    holds,
-    incidents,
-    keys,
-    packs,
-    policies,
-    prices,
-    receipts,
-    reconcile,
-    replays,
-    report,
-    rules,
-    tenants,
-    wallets,
-    webhooks,
-)
-from farebox_collector.commands.charges import charges
-from farebox_collector.commands.stripe_double import stripe_double
+from farebox_collector import logs
+from farebox_collector.commands.on_demand import OnDemand
 from farebox_collector.commands.terminal import (
     AsJson,
     DatabaseUrl,
@@ -53,34 +33,12 @@ from farebox_collector.ledger.schema import OldCollectors, SchemaMissing
 from farebox_collector.ledger.sqlite import SqliteDatabase
 
 app = typer.Typer(
+    cls=OnDemand,
     help="Farebox prices the LLM calls that arrive as OpenTelemetry spans and debits prepaid wallets exactly once.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group, name in (
-    (prices, "prices"),
-    (wallets, "wallets"),
-    (holds, "holds"),
-    (packs, "packs"),
-    (reconcile, "reconcile"),
-    (rules, "rules"),
-    (budgets, "budgets"),
-    (policies, "policies"),
-    (incidents, "incidents"),
-    (deadletters, "deadletters"),
-    (keys, "keys"),
-    (tenants, "tenants"),
-    (webhooks, "webhooks"),
-):
-    app.add_typer(group.app, name=name)
-app.command("receipt")(receipts.receipt_command)
-app.command("costs")(costs.costs_command)
-app.command("report")(report.report_command)
-app.command("replay")(replays.replay_command)
-app.command("stripe-double")(stripe_double)
-
-
 _FROZEN = (
     "Corrections are frozen: an audit of a collector found a mismatch. They go on after the next full audit of a"
     " collector that finds none; while they are frozen it makes one an hour."
@@ -95,7 +53,6 @@ def main() -> None:
         app()
     except (
         Stop,
-        assembly.CannotListen,
         DatabaseInUse,
         NotADatabase,
         SchemaMissing,
@@ -127,11 +84,19 @@ def serve(
         metrics_address=metrics_address,
         log_level=log_level,
     )
+    # The other commands need none of it.
+    from farebox_collector import assembly
+
+    def announce(listening: assembly.Listening) -> None:
+        """Say where everything is, on stdout: a line of JSON that a script can wait for."""
+        sys.stdout.write(json.dumps({"ready": True, "pid": os.getpid(), **listening._asdict()}) + "\n")
+        sys.stdout.flush()
+
     logs.configure(settings.log_level)
-    _event_loop_runner()(assembly.serve(settings, _announce))
-
-
-app.command("charges")(charges)
+    try:
+        _event_loop_runner()(assembly.serve(settings, announce))
+    except assembly.CannotListen as error:
+        raise Stop(str(error)) from None
 
 
 @app.command()
@@ -179,12 +144,6 @@ def backup(
     if mismatches:
         raise Stop(f"the copy at {target} is not clean: {mismatches[0]}")
     out.print(f"{target} holds the books, and they are clean.", style="green", soft_wrap=True)
-
-
-def _announce(listening: assembly.Listening) -> None:
-    """Say where everything is, on stdout: a line of JSON that a script can wait for."""
-    sys.stdout.write(json.dumps({"ready": True, "pid": os.getpid(), **listening._asdict()}) + "\n")
-    sys.stdout.flush()
 
 
 def _event_loop_runner() -> Any:

@@ -5,6 +5,7 @@ from contextlib import closing
 import psycopg
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 from blank import blank_postgresql
 from calls import START_NS, call
 from farebox_collector.ledger.audit import audit
@@ -13,7 +14,7 @@ from farebox_collector.ledger.correction_totals import SUMS
 from farebox_collector.ledger.corrections import Cause, Correction, correct, cover
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.entries import Entry
-from farebox_collector.ledger.schema import OldCollectors, alembic_config, has_table, migrate
+from farebox_collector.ledger.schema import OldCollectors, alembic_config, has_table, migrate, newest_revision
 from farebox_collector.ledger.stored_usage import stored_calls, usage_query
 from farebox_collector.ledger.tables import usage_records
 from farebox_collector.ledger.totals import TotalLabels
@@ -23,6 +24,12 @@ from farebox_collector.verdicts import Verdict
 from postgres import PostgresServer
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+
+
+def test_the_newest_revision_is_where_the_migrations_lead(database: Database) -> None:
+    with database.reading() as connection:
+        script = ScriptDirectory.from_config(alembic_config(connection))
+        assert script.get_heads() == [newest_revision()]
 
 
 def test_image_tokens_and_units_of_records_from_before_compare_equal(database: Database) -> None:

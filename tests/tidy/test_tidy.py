@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from farebox_collector.surfaces.api import KNOWN_BY_OTHER_MEANS, SCOPES, documen
 
 REPOSITORY = Path(__file__).parents[2]
 MAX_LINES = 400
+NOT_AT_A_START = {"alembic", "arro3", "genai_prices", "pygments", "stripe"}
+SERVING = {"fastapi", "grpc", "prometheus_client", "uvicorn", *NOT_AT_A_START}
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
 
 
@@ -44,6 +47,14 @@ def test_every_endpoint_says_what_it_does_who_may_and_how_it_fails() -> None:
 def test_no_two_answers_have_the_same_name() -> None:
     titles = Counter(schema.get("title") for schema in documentation()["components"]["schemas"].values())
     assert [title for title, times in titles.items() if times > 1] == []
+
+
+def test_a_start_imports_only_what_it_needs() -> None:
+    """Of what takes long: the command first, then what the collector adds to it."""
+    asked = "import farebox_collector.cli; print(*{0} & set(sys.modules)); import farebox_collector.assembly"
+    program = f"import sys; {asked.format(SERVING)}; print(*{NOT_AT_A_START} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout == "\n\n"
 
 
 def test_commands_in_the_readme_exist() -> None:

@@ -50,7 +50,7 @@ def test_credits_are_moved_and_holds_looked_after_by_command(tmp_path: Path) -> 
     (lot,) = json.loads(run("wallets", "lots", "ada", "--json"))
     assert (lot["remaining_credits"], lot["returned_usd"]) == ("6.000000000", "3.200000000")
     assert "deposit" in run("wallets", "lots", "ada")
-    collector = Collector(blank_sqlite(tmp_path))
+    collector = Collector(tmp_path / "farebox.db")
     try:
         body = {"wallet": "ada", "amount_credits": "5"}
         taken = collector.api.post("/v1/holds", json=body, headers={"Idempotency-Key": "h"})

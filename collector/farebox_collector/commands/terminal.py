@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -17,7 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sqlalchemy import Connection
 
-from farebox_collector import assembly
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.schema import require_current
@@ -52,6 +51,9 @@ def settings_from(**flags: Any) -> Settings:
 
 def writable_books(database_url: str | None) -> Database:
     """The books, opened for writing: created, migrated."""
+    # Commands that only read need none of what it puts together.
+    from farebox_collector import assembly
+
     return assembly.open_books(settings_from(database_url=database_url))
 
 
@@ -67,7 +69,7 @@ def reading_books(database_url: str | None) -> Iterator[Connection]:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[assembly.Progress]:
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr, where that is a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:

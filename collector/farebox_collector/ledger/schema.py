@@ -1,15 +1,18 @@
-"""Bring a database to the newest schema."""
+"""Bring a database to the newest schema.
+
+Alembic is imported where there is something to bring: a start, or a command that reads, only looks which schema it is.
+"""
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from farebox_collector.ledger.database import Database
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 APPLICATION = "farebox"
 """How collectors begin the name under which PostgreSQL knows them."""
@@ -18,6 +21,7 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 
 _NOT_BESIDE_OLDER = frozenset({"0013", "0015", "0016", "0017", "0018", "0020", "0022", "0023", "0024"})
 """Revisions that begin sums, or claims on calls, which an older collector that still runs would leave out."""
+_REVISION = text("SELECT version_num FROM alembic_version")
 _OTHERS = text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE :farebox"
     " AND application_name <> current_setting('application_name')"
@@ -32,8 +36,10 @@ class SchemaMissing(Exception):
     """The database has no books in it, or books of another version; the message says which."""
 
 
-def alembic_config(connection: Connection) -> Config:
+def alembic_config(connection: Connection) -> "Config":
     """Alembic's configuration for our migrations, on a connection that is already open."""
+    from alembic.config import Config
+
     config = Config()
     # Through ConfigParser, which takes a % for an interpolation.
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
@@ -44,23 +50,39 @@ def alembic_config(connection: Connection) -> Config:
 def migrate(database: Database) -> None:
     """Create or upgrade the schema, in one transaction; does nothing when it is up to date. Raises OldCollectors."""
     with database.transaction() as connection:
+        found = _revision(connection)
+        if found == newest_revision():
+            return
+        from alembic import command
+
         config = alembic_config(connection)
-        _require_to_be_alone(connection, ScriptDirectory.from_config(config))
+        if found is not None:
+            _require_to_be_alone(connection, config, found)
         command.upgrade(config, "head")
 
 
 @functools.cache
 def newest_revision() -> str:
-    """The schema that this version reads and writes."""
-    return str(ScriptDirectory(str(_MIGRATIONS)).get_current_head())
+    """The schema that this version reads and writes: files of migrations begin with their numbers."""
+    return max(path.name for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")).partition("_")[0]
 
 
-def _require_to_be_alone(connection: Connection, script: ScriptDirectory) -> None:
+def _revision(connection: Connection) -> str | None:
+    """The schema that these books have; None if there are no books."""
+    if not has_table(connection, "alembic_version"):
+        return None
+    revision: str | None = connection.execute(_REVISION).scalar_one_or_none()
+    return revision
+
+
+def _require_to_be_alone(connection: Connection, config: "Config", found: str) -> None:
     """Raise OldCollectors if something is to begin that a collector which still runs would leave out."""
-    found = MigrationContext.configure(connection).get_current_revision()
+    from alembic.script import ScriptDirectory
+
     # On SQLite there is one writer.
-    if found is None or connection.dialect.name != "postgresql":
+    if connection.dialect.name != "postgresql":
         return
+    script = ScriptDirectory.from_config(config)
     to_come = {revision.revision for revision in script.iterate_revisions("head", found)}
     if to_come & _NOT_BESIDE_OLDER and connection.execute(_OTHERS, {"farebox": f"{APPLICATION}%"}).scalar_one():
         raise OldCollectors(
@@ -71,8 +93,7 @@ def _require_to_be_alone(connection: Connection, script: ScriptDirectory) -> Non
 
 def require_current(connection: Connection) -> None:
     """Raise SchemaMissing unless the schema is the one this version reads."""
-    found = MigrationContext.configure(connection).get_current_revision()
-    newest = ScriptDirectory.from_config(alembic_config(connection)).get_current_head()
+    found, newest = _revision(connection), newest_revision()
     if found != newest:
         raise SchemaMissing(
             f"the schema is at {found or 'nothing'}, this version reads {newest}: run `farebox serve` once"

@@ -1,0 +1,74 @@
+"""Commands that are imported when they are called: `farebox audit` need not wait for what `farebox report` imports."""
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+_PLACES = {
+    "prices": "prices:app",
+    "wallets": "wallets:app",
+    "holds": "holds:app",
+    "packs": "packs:app",
+    "reconcile": "reconcile:app",
+    "rules": "rules:app",
+    "budgets": "budgets:app",
+    "policies": "policies:app",
+    "incidents": "incidents:app",
+    "deadletters": "deadletters:app",
+    "keys": "keys:app",
+    "tenants": "tenants:app",
+    "webhooks": "webhooks:app",
+    "receipt": "receipts:receipt_command",
+    "costs": "costs:costs_command",
+    "report": "report:report_command",
+    "replay": "replays:replay_command",
+    "stripe-double": "stripe_double:stripe_double",
+    "charges": "charges:charges",
+}
+"""Each command or group, its module beside this one, and its name there."""
+
+
+class OnDemand(TyperGroup):
+    """The group of all commands: those it was given, and those of the table."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _Commands(self.commands)
+
+
+class _Commands(MutableMapping[str, Any]):
+    """Commands by name; one of the table is imported at its first use."""
+
+    def __init__(self, present: Mapping[str, Any]) -> None:
+        self._present = dict(present)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._present:
+            self._present[name] = _imported(name, _PLACES[name])
+        return self._present[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._present[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._present[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._present, *_PLACES)))
+
+    def __len__(self) -> int:
+        return len({*self._present, *_PLACES})
+
+
+def _imported(name: str, place: str) -> Any:
+    module, _, what = place.partition(":")
+    found = getattr(import_module(f"farebox_collector.commands.{module}"), what)
+    parent = typer.Typer(rich_markup_mode=None)
+    if isinstance(found, typer.Typer):
+        parent.add_typer(found, name=name)
+    else:
+        parent.command(name)(found)
+    return typer.main.get_group(parent).commands[name]
