@@ -38,7 +38,7 @@ demo: $(INSTALLED)
 	@$(VENV_PYTHON) instrumentation/demo/run.py $(if $(ONCE),--once)
 
 test: lint types $(INSTALLED)
-	$(VENV_PYTHON) -m pytest -q -n 2 --dist worksteal --durations=25 -p no:schemathesis
+	$(VENV_PYTHON) -m pytest -q -n 2 --dist worksteal --durations=25
 
 bench: $(INSTALLED)
 	$(VENV_PYTHON) benchmarks/bench.py $(ARGS)

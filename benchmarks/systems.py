@@ -146,7 +146,7 @@ class Usage(NamedTuple):
 
 
 def usage(pid: int) -> Usage:
-    """What the system says of a process and all that it started: processor time, and memory as if nothing were shared."""
+    """What the system says of a process and all that it started: processor time, and memory as if none were shared."""
     return Usage(*map(sum, zip(*map(_usage_of_one, children(pid)), strict=True)))
 
 

@@ -1,4 +1,4 @@
-"""Where `python -m farebox_collector` begins: a light door before heavy rooms.
+"""Where the command `farebox` begins: a light door before heavy rooms.
 
 Imports make some hundred thousand objects that all stay. The garbage collector would look through them again and again
 while they come, which is a fifth of the time of a start: it comes by less often, as it does in a running collector.
