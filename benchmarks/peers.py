@@ -31,7 +31,7 @@ from figures import HEADINGS, Figure, machine, machine_words, markdown, save, sh
 from load import GRPC, HTTP, IN_FLIGHT, Generator, Load, spans_a_second
 from rich.console import Console
 from rounds import Subject, difference_nanocredits, seconds_until
-from systems import REPOSITORY, SCRATCH, SQLITE, Databases, children, usage
+from systems import REPOSITORY, SCRATCH, SQLITE, Databases, usage
 
 REQUIREMENTS = REPOSITORY / "benchmarks/requirements"
 _START_S = 300.0
@@ -121,8 +121,8 @@ class Running(NamedTuple):
 
     def used(self) -> tuple[float, float]:
         """CPU seconds of all its processes so far, and the sum of the most memory that each ever had, in MiB."""
-        found = [usage(pid) for pid in children(self.pid)]
-        return sum(one.cpu_s for one in found), sum(one.peak_mib for one in found)
+        found = usage(self.pid)
+        return found.cpu_s, found.peak_mib
 
 
 class Priced(NamedTuple):

@@ -4,16 +4,20 @@ where it belongs, and corrections take it back from there.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import add
 
 from sqlalchemy import Connection
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.day_tables import usage_days, wallet_days
-from farebox_collector.records import PricedUsage
+from farebox_collector.records import Buckets, PricedUsage
 
 DAY_NS = 86_400 * 10**9
 
 DAY_SUMS = ("requests", "errors", "input_tokens", "output_tokens", "cost_nanousd", "charge_nanocredits")
+# Those that went in come first, then those that came out.
+_TOKENS_IN, _TOKENS = Buckets._fields.index("output"), Buckets._fields.index("reasoning")
+
 _USAGE_KEY = ("tenant_id", "day", "event", "provider", "model", "verdict")
 _WALLET_KEY = ("tenant_id", "day", "wallet", "event", "provider", "model")
 
@@ -30,7 +34,7 @@ def add_usage_days(connection: Connection, tenant_id: int, rows: Iterable[tuple[
     """Add sums (`DAY_SUMS`) to (day, event, provider, model, verdict); negative ones take back."""
     sums: defaultdict[DayKey, Sequence[int]] = defaultdict(lambda: (0,) * len(DAY_SUMS))
     for key, row in rows:
-        sums[key] = [left + right for left, right in zip(sums[key], row, strict=True)]
+        sums[key] = list(map(add, sums[key], row))
     table_rows = [(tenant_id, *key, *row) for key, row in sorted(sums.items())]
     bulk.insert_adding(connection, usage_days.name, _USAGE_KEY, DAY_SUMS, table_rows)
 
@@ -48,29 +52,28 @@ def sum_by_wallet(calls: Iterable[PricedUsage]) -> WalletSums:
         usage = call.usage
         day = call.priced_at_ns // DAY_NS
         key = (day, usage.wallet, usage.event, call.provider, call.model, call.rule_version_id)
-        row = sums.get(key)
-        if row is None:
-            row = sums[key] = [0] * len(DAY_SUMS)
-        row[0] += 1
-        if usage.error_type:
-            row[1] += 1
         buckets = usage.buckets
-        if buckets:
-            tokens_in = buckets.inclusive_input
-            row[2] += tokens_in
-            row[3] += buckets.total - tokens_in
-        row[4] += call.cost_nanousd or 0
-        row[5] += call.charge_nanocredits or 0
+        figures = [
+            1,
+            1 if usage.error_type else 0,
+            sum(buckets[:_TOKENS_IN]) if buckets else 0,
+            sum(buckets[_TOKENS_IN:_TOKENS]) if buckets else 0,
+            call.cost_nanousd or 0,
+            call.charge_nanocredits or 0,
+        ]
+        earlier = sums.get(key)
+        # Nearly always the only one: there are as many wallets as calls in a batch.
+        sums[key] = figures if earlier is None else list(map(add, earlier, figures))
     return sums
 
 
 def add_wallet_days(connection: Connection, tenant_id: int, sums: WalletSums, sign: int = 1) -> None:
     """Add sums to the days of their wallets; with a sign of -1 take them back."""
     days: dict[DayKey, Sequence[int]] = {}
-    for (*names, _), row in sums.items():
-        key: DayKey = tuple(names)  # type: ignore[assignment]
+    for wallet_key, row in sums.items():
+        key = wallet_key[:5]
         earlier = days.get(key)
-        days[key] = row if earlier is None else [left + right for left, right in zip(earlier, row, strict=True)]
+        days[key] = row if earlier is None else list(map(add, earlier, row))
     # One order for all writers, so that two of them never wait for each other crosswise.
     if sign > 0:
         rows = [(tenant_id, *key, *row) for key, row in sorted(days.items())]

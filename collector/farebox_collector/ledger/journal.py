@@ -41,6 +41,9 @@ _POSTING_COLUMNS = (
 )
 
 
+_CREDIT = Commodity.CREDIT
+
+
 class Account(NamedTuple):
     """An account of one tenant by its name."""
 
@@ -71,7 +74,7 @@ class Unbalanced(ValueError):
 
 def wallet_account(name: str) -> Account:
     """The account behind a wallet."""
-    return Account(WALLET, name, Commodity.CREDIT)
+    return Account(WALLET, name, _CREDIT)
 
 
 def balance(connection: Connection, tenant_id: int, account: Account) -> int:
@@ -112,38 +115,39 @@ def post(
     counts as spent. Returns those of the wallets that have credits on hold. Raises Unbalanced.
     """
     _require_balance(legs)
-    movements = {wallet_account(name): (0, 0) for name in active}
-    for leg in legs:
-        amount, calls = movements.get(leg.account, (0, 0))
-        movements[leg.account] = (amount + leg.amount_nano, calls + leg.records)
+    movements = dict.fromkeys(map(wallet_account, active), (0, 0))
+    for account, amount_nano, _, _, records in legs:
+        amount, calls = movements.get(account, (0, 0))
+        movements[account] = (amount + amount_nano, calls + records)
     # One order for all writers, so that two of them never wait for each other crosswise.
     rows = [
         (
             tenant_id,
-            account.kind,
-            account.name,
-            account.commodity,
+            kind,
+            name,
+            commodity,
             amount,
-            -amount if spending and account.kind == WALLET else 0,
+            -amount if spending and kind == WALLET else 0,
             calls,
-            at_ns if account.kind == WALLET and account.name in active else None,
+            at_ns if kind == WALLET and name in active else None,
             at_ns,
         )
-        for account, (amount, calls) in sorted(movements.items())
+        for (kind, name, commodity), (amount, calls) in sorted(movements.items())
     ]
     returned = bulk.upsert_returning(connection, "accounts", _ACCOUNT_COLUMNS, _ACCOUNT_TAIL, rows)
     ids = {(row[1], row[2], row[3]): row[0] for row in returned}
     postings = [
         (
             transaction_id,
-            ids[leg.account.kind, leg.account.name, leg.account.commodity],
-            leg.account.commodity,
-            leg.amount_nano,
-            leg.event,
-            leg.rule_version_id,
-            leg.records,
+            # An account is what its row says of it.
+            ids[account],
+            account.commodity,
+            amount_nano,
+            event,
+            rule_version_id,
+            records,
         )
-        for leg in legs
+        for account, amount_nano, event, rule_version_id, records in legs
     ]
     bulk.insert(connection, "postings", _POSTING_COLUMNS, postings)
     if postings and not spending:

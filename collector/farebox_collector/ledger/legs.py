@@ -40,22 +40,22 @@ def legs_of(charges: Iterable[Charge]) -> list[Leg]:
     What cancels out leaves no leg.
     """
     taken: defaultdict[tuple[str, str, int | None], list[int]] = defaultdict(lambda: [0, 0])
-    costs: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for charge in charges:
-        credit = taken[charge.wallet, charge.event, charge.rule_version_id]
-        credit[0] += charge.charge_nanocredits
-        credit[1] += charge.records
-        cost = costs[f"{charge.provider}/{charge.model}"]
-        cost[0] += charge.cost_nanousd
-        cost[1] += charge.records
+    costs: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for wallet, event, rule_id, charge, provider, model, cost, records in charges:
+        credits_taken = taken[wallet, event, rule_id]
+        credits_taken[0] += charge
+        credits_taken[1] += records
+        dollars = costs[provider, model]
+        dollars[0] += cost
+        dollars[1] += records
     legs = [
         Leg(wallet_account(wallet), -amount, event, rule_id, records)
         for (wallet, event, rule_id), (amount, records) in taken.items()
         if amount or records
     ]
     providers = [
-        Leg(Account(PROVIDER, name, Commodity.USD), -amount, records=records)
-        for name, (amount, records) in costs.items()
+        Leg(Account(PROVIDER, f"{provider}/{model}", Commodity.USD), -amount, records=records)
+        for (provider, model), (amount, records) in costs.items()
         if amount or records
     ]
     if legs:

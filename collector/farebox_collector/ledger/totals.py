@@ -9,6 +9,7 @@ since a counter may never fall. `card_totals` holds what charged calls used unde
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import add
 from typing import NamedTuple, Self
 
 from sqlalchemy import Connection
@@ -254,7 +255,7 @@ def _add_service(
 
 
 def _added(left: Sequence[int], right: Sequence[int]) -> list[int]:
-    return [a + b for a, b in zip(left, right, strict=True)]
+    return list(map(add, left, right))
 
 
 def _usage_sums(verdict: Verdict, group: _Group) -> list[int]:
