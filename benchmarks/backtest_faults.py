@@ -62,6 +62,9 @@ KINDS: Mapping[str, Kind] = {
     "an event is sold below cost": _kind(120, "SoldBelowCost"),
     "top-ups fail": _kind(180, "WalletsRunningDry"),
     "history is priced anew by mistake": _kind(4, "CorrectionsLarge"),
+    "payments are not those of the orders": _kind(30, "PaymentsRefused"),
+    "cards are refused": _kind(60, "AutoTopupsFailed"),
+    "an endpoint is gone": _kind(30, "WebhooksGivenUp"),
     "an event costs three times as much for good": _kind(6 * 1440, "EventDoubled", grace_min=1440),
 }
 _FOR_GOOD = "an event costs three times as much for good"
@@ -188,6 +191,9 @@ class World:
         knocks = 4.0 if "a wrong key is deployed" in now and instance == "a" else 0.0
         knocks += 5.0 if step % _DAY == 11 * _HOUR else 0.0  # somebody tries a key by hand
         self._grow(f'farebox_turned_away_requests_total{{{own},port="grpc",reason="unknown"}}', knocks)
+        refused = 1.0 if "payments are not those of the orders" in now and instance == "b" else 0.0
+        self._grow(f'farebox_payment_events_total{{{own},outcome="refused"}}', refused)
+        self._grow(f'farebox_payment_events_total{{{own},outcome="booked"}}', calls / 1000)
         self._grow(f"farebox_labels_folded_total{{{own}}}", 3.0 if "a tag is different each time" in now else 0.0)
 
     def _gauges(self, step: int, now: Mapping[str, Fault]) -> dict[str, float]:
@@ -205,6 +211,8 @@ class World:
             'farebox_unsettled_records{instance="a",verdict="unpriced",provider="p",model="n"}': max(
                 (waiting[kind] for kind in waiting if kind in now), default=0.0
             ),
+            'farebox_auto_topups{instance="a",state="failed"}': self._since(step, "cards are refused"),
+            'farebox_webhook_messages{instance="a",state="given_up"}': self._since(step, "an endpoint is gone"),
             'farebox_wallets{instance="a"}': 400.0,
             'farebox_wallets_running_dry{instance="a",within="1d"}': 60.0 if "top-ups fail" in now else 9.0,
             'farebox_credit_usd{instance="a"}': 1.0,
@@ -224,5 +232,12 @@ class World:
 
 def _is_of_the_process(series: str) -> bool:
     return series.startswith(
-        ("farebox_spans", "farebox_export", "farebox_commit", "farebox_turned_away", "farebox_labels_folded")
+        (
+            "farebox_spans",
+            "farebox_export",
+            "farebox_commit",
+            "farebox_turned_away",
+            "farebox_labels_folded",
+            "farebox_payment",
+        )
     )

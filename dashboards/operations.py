@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from building import (
     GREEN,
+    ON_THESE,
     RED,
     SERVED,
     YELLOW,
@@ -185,7 +186,8 @@ def _meter(sheet: Sheet) -> None:
     )
     sheet.bars(
         "What needs somebody?",
-        "Calls without a price or without usage, dead letters, and mismatches that the last audit found: best all 0.",
+        "Calls without a price or without usage, dead letters, mismatches that the last audit found, payment events of"
+        " a day that were refused, automatic top-ups that failed, and webhook messages that were given up: best all 0.",
         "short",
         *(
             Query(
@@ -197,5 +199,12 @@ def _meter(sheet: Sheet) -> None:
         ),
         Query(gauge("farebox_dead_letters"), "dead letters", instant=True),
         Query(gauge("farebox_audit_mismatches"), "audit mismatches", instant=True),
+        Query(
+            f'sum(increase(farebox_payment_events_total{{{ON_THESE}, outcome="refused"}}[1d]))',
+            "refused payments",
+            instant=True,
+        ),
+        Query(gauge("farebox_auto_topups", (), 'state="failed"'), "automatic top-ups", instant=True),
+        Query(gauge("farebox_webhook_messages", (), 'state="given_up"'), "webhook messages", instant=True),
         width=12,
     )
