@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.low_balances import Fall, tell_of_falls
@@ -41,6 +41,12 @@ _POSTING_COLUMNS = (
 )
 
 
+# Made once: every batch uses them, and building such a statement takes longer than running it.
+_OPEN = insert(transactions)
+_BALANCE = select(accounts.c.balance_nano).where(
+    accounts.c.tenant_id == bindparam("tenant"),
+    *(accounts.c[name] == bindparam(name) for name in ("kind", "name", "commodity")),
+)
 _CREDIT = Commodity.CREDIT
 
 
@@ -79,22 +85,13 @@ def wallet_account(name: str) -> Account:
 
 def balance(connection: Connection, tenant_id: int, account: Account) -> int:
     """What an account holds, in nano units of its commodity; 0 for one that does not exist yet."""
-    columns = accounts.c
-    found = connection.execute(
-        select(columns.balance_nano).where(
-            columns.tenant_id == tenant_id,
-            columns.kind == account.kind,
-            columns.name == account.name,
-            columns.commodity == account.commodity,
-        )
-    )
-    return int(found.scalar() or 0)
+    return int(connection.execute(_BALANCE, {"tenant": tenant_id, **account._asdict()}).scalar() or 0)
 
 
 def open_transaction(connection: Connection, tenant_id: int, kind: str, at_ns: int, memo: str = "") -> int:
     """Begin a ledger transaction and return its id; `post` gives it its legs."""
-    row = insert(transactions).values(tenant_id=tenant_id, kind=kind, recorded_at_ns=at_ns, memo=memo)
-    key = connection.execute(row).inserted_primary_key
+    row = {"tenant_id": tenant_id, "kind": kind, "recorded_at_ns": at_ns, "memo": memo}
+    key = connection.execute(_OPEN, row).inserted_primary_key
     assert key is not None
     return int(key[0])
 

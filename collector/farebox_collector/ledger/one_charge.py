@@ -149,6 +149,8 @@ def cover_the_unsettled(connection: Connection, tenant_id: int, entries: Iterabl
         for entry in entries
         if entry.verdict in (Verdict.UNPRICED, Verdict.UNMETERED) and entry.call.usage.response_id
     ]
+    if not waiting:
+        return
     payers = Payers(connection, tenant_id, waiting)
     for entry in waiting:
         if payers.of(entry.call) is not None:
