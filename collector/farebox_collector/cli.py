@@ -29,6 +29,7 @@ from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import DatabaseInUse, NotADatabase
 from farebox_collector.ledger.pace import Pace
+from farebox_collector.ledger.retired import DetailRetired
 from farebox_collector.ledger.schema import OldCollectors, SchemaMissing
 from farebox_collector.ledger.sqlite import SqliteDatabase
 
@@ -39,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
 _FROZEN = (
     "Corrections are frozen: an audit of a collector found a mismatch. They go on after the next full audit of a"
     " collector that finds none; while they are frozen it makes one an hour."
@@ -54,6 +56,7 @@ def main() -> None:
     except (
         Stop,
         DatabaseInUse,
+        DetailRetired,
         NotADatabase,
         SchemaMissing,
         OldCollectors,

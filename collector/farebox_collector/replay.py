@@ -25,6 +25,7 @@ from farebox_collector.ledger.replayed_usage import (
     decide,
     replayed_calls,
 )
+from farebox_collector.ledger.retired import require_detail
 from farebox_collector.ledger.stored_usage import StoredCall
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.unsettled import give_back_agents_around
@@ -87,13 +88,13 @@ class Replay:
         self._mark = self._about + "{}-{}".format(*tariffs.edition)
 
     def compare(self, progress: Progress = _no_progress) -> ReplayReport:
-        """What posting would change. Writes nothing."""
+        """What posting would change. Writes nothing. Raises DetailRetired."""
         return self._go(self._compare_chunk, progress, self._start(), None)
 
     def post(self, progress: Progress = _no_progress) -> ReplayReport:
         """Post the differences, from where the same replay was broken off; what was posted.
 
-        Raises CorrectionsFrozen, and AmountError when the tenant's sums would no longer fit the books.
+        Raises CorrectionsFrozen, DetailRetired, and AmountError when the tenant's sums would no longer fit the books.
         """
         with self._database.reading() as connection:
             come_to_ns = watermark(connection, self._mark)
@@ -165,6 +166,9 @@ class Replay:
 
     def _look(self, connection: Connection, after: Position, size: int) -> tuple[list[StoredCall], Decided]:
         stored = replayed_calls(connection, self._tenant_id, self._scope, after, size)
+        # Asked with every look, as records may be retired while it goes on.
+        scope = self._scope
+        require_detail(connection, self._tenant_id, scope.from_ns, scope.to_ns, "calls can be priced anew")
         return stored, decide(connection, self._tenant_id, stored, self._price)
 
     def _price(self, stored: StoredCall) -> PricedUsage:

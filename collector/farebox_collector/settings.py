@@ -17,6 +17,8 @@ from pydantic_settings import (
 from farebox_collector.credentials import key_id_of
 
 CONFIG_FILE = "farebox.toml"
+MIN_RETENTION_DAYS = 35
+"""Detail is kept so long at the least: a month, and time to close it."""
 
 
 def host_and_port(address: str) -> tuple[str, int]:
@@ -148,6 +150,12 @@ class Settings(BaseSettings):
         0.15, gt=0, le=1, description="Share of one thread's time that auditing all of the books takes from other work."
     )
     dead_letter_days: int = Field(30, ge=1, description="How long spans that can never be booked are kept.")
+    retention_days: int = Field(
+        0,
+        ge=0,
+        description="Days after which the detail of a call is retired: charges, sums and reports stay; 0 keeps it for"
+        f" ever, else {MIN_RETENTION_DAYS} at the least.",
+    )
     topup_url: str = Field(
         "",
         pattern=r"^(https?://[!-~]*)?$",
@@ -201,6 +209,13 @@ class Settings(BaseSettings):
     def _whole_tls(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None) or (self.tls_client_ca and not self.tls_key):
             raise ValueError("tls_certificate and tls_key belong together, and tls_client_ca needs both")
+        return self
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> Self:
+        least = max(MIN_RETENTION_DAYS, -(-self.max_span_age_hours // 24))
+        if self.retention_days and self.retention_days < least:
+            raise ValueError(f"retention_days is 0, to keep detail for ever, or {least} at the least")
         return self
 
     @property

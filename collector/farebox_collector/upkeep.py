@@ -1,4 +1,4 @@
-"""What a collector does beside its work: audit the books without end, and let go of dead letters whose time is up."""
+"""What a collector does beside its work: audit the books without end, and let go of what has had its time."""
 
 import contextlib
 import logging
@@ -19,6 +19,7 @@ from farebox_collector.ledger.lots import WALLETS_AT_ONCE, draw_up, wallets_to_d
 from farebox_collector.ledger.mismatches import Mismatch
 from farebox_collector.ledger.pace import Pace, Stopped
 from farebox_collector.ledger.watermarks import set_watermark, watermark
+from farebox_collector.retiring import retire_some
 from farebox_collector.settings import Settings
 
 _SETTLED_NS = 120 * 10**9
@@ -31,6 +32,9 @@ _SOONER = 0.9
 _SHOWN = 20
 _DRAWINGS = 100
 """Most groups of wallets whose lots one round brings up to date."""
+_STRETCHES = 50
+"""Most stretches of old records that one round retires: 72 million records a day, and no round is long."""
+_RETIRING_SHARE = 0.25
 
 _logger = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ class Upkeep:
         self._recent_ns = int(settings.audit_seconds * 10**9)
         self._full_ns = int(settings.full_audit_hours * _HOUR_NS)
         self._full_share = settings.full_audit_share
+        self._retention_ns = settings.retention_days * 24 * _HOUR_NS
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -51,11 +56,12 @@ class Upkeep:
         self._stop.set()
 
     def round(self) -> None:
-        """One round: what is due of the full audit, the recent audit and the purge."""
+        """One round: what is due of the purge, the retirement of old records, the recent audit and the full one."""
         self._database.transact(lambda connection: dead_letters.purge(connection, self._clock()))
         self._let_holds_expire()
         self._draw_lots_up()
         self._tell_of_limits()
+        self._retire()
         self.audit()
 
     def audit(self) -> None:
@@ -63,6 +69,13 @@ class Upkeep:
         with self._database.turn(AUDITING) as mine:
             if mine:
                 self._audit_what_is_due()
+
+    def _retire(self) -> None:
+        """Retire some of the records whose time is up, if there is a time."""
+        if self._retention_ns:
+            pace = Pace(_RETIRING_SHARE, self._stop)
+            with contextlib.suppress(Stopped):
+                retire_some(self._database, self._clock() - self._retention_ns, _STRETCHES, pace.breathe)
 
     def _let_holds_expire(self) -> None:
         now_ns = self._clock()

@@ -25,6 +25,7 @@ _PLACES = {
     "costs": "costs:costs_command",
     "report": "report:report_command",
     "replay": "replays:replay_command",
+    "maintain": "maintain:maintain_command",
     "stripe-double": "stripe_double:stripe_double",
     "charges": "charges:charges",
 }

@@ -85,7 +85,7 @@ def _records_against_legs(side: _Side) -> str:
     """What a transaction's records sum to against its legs, in both directions: nothing without its counterpart.
 
     What a transaction first posted for a record is what the record says now, less all that corrections made of it; the
-    transaction of a correction posts what it changed.
+    transaction of a correction posts what it changed. Records whose detail is retired count by the sums of their legs.
     """
     corrected = " UNION ALL ".join(
         f"""
@@ -106,6 +106,10 @@ def _records_against_legs(side: _Side) -> str:
             SELECT r.transaction_id, {side.of_records()} AS records, 0 AS posted, 0 AS legs
             FROM usage_records r WHERE r.verdict = 'charged' AND [[r.transaction_id]]
             UNION ALL {corrected}
+            UNION ALL
+            SELECT l.transaction_id, a.name, l.event, l.rule_version_id, l.amount_nano, l.records, 0, 0
+            FROM retired_legs l JOIN accounts a ON a.id = l.account_id
+            WHERE a.kind = '{side.kind}' AND [[l.transaction_id]]
             UNION ALL
             SELECT p.transaction_id, a.name, p.event, coalesce(p.rule_version_id, 0), 0, 0, -p.amount_nano, p.records
             FROM postings p JOIN accounts a ON a.id = p.account_id JOIN transactions t ON t.id = p.transaction_id
@@ -174,6 +178,14 @@ CHECKS = (
         " OR coalesce(c.charge_nanocredits_after, 0) <> coalesce(r.charge_nanocredits, 0)"
         " OR r.corrections <> (SELECT count(*) FROM corrections n WHERE n.tenant_id = r.tenant_id"
         " AND n.usage_record_id = r.id))",
+    ),
+    Check(
+        "retired",
+        "every record whose detail is retired left its span, by which it is known when it comes again",
+        "SELECT 'tenant ' || tenant_id, sum(records), sum(spans) FROM ("
+        " SELECT tenant_id, requests AS records, 0 AS spans FROM retired_totals UNION ALL"
+        " SELECT tenant_id, 0, count(*) FROM retired_spans GROUP BY tenant_id"
+        ") both_sides GROUP BY tenant_id HAVING sum(records) <> sum(spans)",
     ),
     *(Check(*check) for check in CREDIT_CHECKS),
     *(Check(*check) for check in DAY_CHECKS),

@@ -9,7 +9,7 @@ key lets one of them in. Spans that do not overlap are two calls of a server tha
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Select, bindparam, delete, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, select, text, tuple_, update
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.tables import call_claims, usage_records
@@ -47,6 +47,16 @@ _RELEASE = delete(call_claims).where(
     call_claims.c.slot == bindparam("of_slot"),
     call_claims.c.call_key == bindparam("key"),
     call_claims.c.usage_record_id == bindparam("record"),
+)
+_KEEP_TIMES = (
+    update(call_claims)
+    .where(
+        call_claims.c.tenant_id == bindparam("tenant"),
+        call_claims.c.slot == bindparam("of_slot"),
+        call_claims.c.call_key == bindparam("key"),
+        call_claims.c.usage_record_id == bindparam("record"),
+    )
+    .values(started_at_ns=bindparam("start"), latency_ns=bindparam("latency"))
 )
 
 
@@ -114,8 +124,36 @@ def release(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> 
 
 def holders(tenant_id: int, calls: Iterable[tuple[bytes, int, int]]) -> Select[tuple[int]]:
     """The ids of the records that have claimed any of these calls (key, start, latency) in a slot they reach into."""
+    return select(call_claims.c.usage_record_id).where(_in_slots(tenant_id, calls))
+
+
+def keep_times(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> None:
+    """Let the claims of records that are retired say when their calls were: nothing else will."""
+    rows = [
+        {"tenant": tenant_id, "of_slot": slot, "key": one.call_key, "record": one.record_id}
+        | {"start": one.started_at_ns, "latency": one.latency_ns}
+        for one in sorted(claims, key=lambda one: (one.started_at_ns, one.call_key))
+        for slot in slots(one.started_at_ns, one.latency_ns)
+    ]
+    if rows:
+        connection.execute(_KEEP_TIMES, rows)
+
+
+def retired_holders(
+    connection: Connection, tenant_id: int, calls: Iterable[tuple[bytes, int, int]]
+) -> dict[bytes, list[tuple[int, int]]]:
+    """As `holders`, but of records that are retired: start and latency of each, by the key of the call."""
+    table = call_claims.c
+    query = select(table.call_key, table.started_at_ns, table.latency_ns).where(
+        _in_slots(tenant_id, calls), table.started_at_ns.is_not(None)
+    )
+    found: dict[bytes, list[tuple[int, int]]] = {}
+    for key, start, latency in connection.execute(query):
+        found.setdefault(bytes(key), []).append((start, latency))
+    return found
+
+
+def _in_slots(tenant_id: int, calls: Iterable[tuple[bytes, int, int]]) -> ColumnElement[bool]:
     wanted = sorted({(slot, key) for key, start, latency in calls for slot in slots(start, latency)})
     table = call_claims.c
-    return select(table.usage_record_id).where(
-        table.tenant_id == tenant_id, tuple_(table.slot, table.call_key).in_(wanted)
-    )
+    return and_(table.tenant_id == tenant_id, tuple_(table.slot, table.call_key).in_(wanted))

@@ -32,6 +32,8 @@ corrections = table(
     number("rule_version_id_after", nullable=True),
     UniqueConstraint("tenant_id", "usage_record_id", "number"),
 )
+# What a record that is deleted is looked for by.
+Index("ix_corrections_usage_record_id", corrections.c.usage_record_id)
 Index("ix_corrections_transaction_id", corrections.c.transaction_id)
 Index("ix_corrections_recorded_at_ns", corrections.c.tenant_id, corrections.c.recorded_at_ns)
 

@@ -14,6 +14,7 @@ from farebox_collector.ledger.cost_days import known_tier
 from farebox_collector.ledger.day_tables import cost_days
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.prices import load_versions, version_of
+from farebox_collector.ledger.retired import require_detail
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, price_versions, usage_records
 from farebox_collector.pricing.book import ModelRates, RateCard, rate_card
 from farebox_collector.pricing.costs import Consumption, EffectiveCost, effective_costs
@@ -45,7 +46,10 @@ class Period(NamedTuple):
 def costs(
     connection: Connection, tenant_id: int, period: Period, grouping: Grouping, list_at_ns: int
 ) -> list[EffectiveCost]:
-    """Effective costs of a period, dearest group first; compared with the list prices of a moment."""
+    """Effective costs of a period, dearest group first; compared with the list prices of a moment.
+
+    Raises DetailRetired for a period with a part of a day of which records are retired.
+    """
     consumed = _consumed(connection, tenant_id, period, grouping)
     wanted = {version for use in consumed for version in json.loads(use.price_version_ids)}
     versions = versions_by_id(connection, wanted)
@@ -87,6 +91,7 @@ def _of_days(connection: Connection, tenant_id: int, first: int, end: int, group
 def _of_records(connection: Connection, tenant_id: int, period: Period, grouping: Grouping) -> list[Consumption]:
     if period.from_ns >= period.to_ns:
         return []
+    require_detail(connection, tenant_id, period.from_ns, period.to_ns, "costs are there by whole days, or for parts")
     table = usage_records.c
     key, groups = _key(usage_records, grouping)
     sums = [func.coalesce(func.sum(table[name]), literal(0)) for name in (*TOKEN_COLUMNS, "cost_nanousd")]

@@ -1,4 +1,5 @@
 """The roll-ups by day against the records they sum up, a tenant's day at a time: no statement looks at more than that.
+Records whose detail is retired count by the sums that were kept of them.
 
 One statement over all records would sort every one of them; those of a day are a range of an index.
 """
@@ -11,6 +12,7 @@ from farebox_collector.ledger.day_tables import usage_days, wallet_days
 from farebox_collector.ledger.days import DAY_NS, DAY_SUMS
 from farebox_collector.ledger.limit_tables import spending_days
 from farebox_collector.ledger.mismatches import Mismatch
+from farebox_collector.ledger.retired_tables import retired_days
 from farebox_collector.ledger.tables import tenants, usage_records
 
 DAY_CHECKS = (
@@ -42,6 +44,9 @@ def _records_against_day(table: str, name: str, condition: str = "") -> TextClau
             FROM usage_records
             WHERE tenant_id = :tenant_id AND priced_at_ns >= :from_ns AND priced_at_ns < :to_ns {condition}
             UNION ALL
+            SELECT 1, name, {", ".join(DAY_SUMS)} FROM retired_days
+            WHERE tenant_id = :tenant_id AND day = :day AND kind = '{name}'
+            UNION ALL
             SELECT -1, {name}, {", ".join(DAY_SUMS)} FROM {table} WHERE tenant_id = :tenant_id AND day = :day
         ) both_sides
         GROUP BY {name} HAVING {" OR ".join(f"sum(side * {figure}) <> 0" for figure in DAY_SUMS)}
@@ -63,6 +68,9 @@ _SPENDING = text(f"""
         UNION ALL
         SELECT 'user', wallet, user_id, charge_nanocredits, 0 {_CHARGED} AND user_id <> ''
         UNION ALL
+        SELECT kind, name, user_id, charge_nanocredits, 0 FROM retired_days
+        WHERE tenant_id = :tenant_id AND day = :day AND kind IN ('dept', 'project', 'user')
+        UNION ALL
         SELECT scope, name, user_id, 0, charge_nanocredits FROM spending_days
         WHERE tenant_id = :tenant_id AND day = :day
     ) both_sides
@@ -78,7 +86,7 @@ _COMPARISONS = (
 
 def days_of(connection: Connection) -> list[tuple[int, int]]:
     """Every (tenant, day) that has records or is in a roll-up, in order."""
-    tables = (usage_days, wallet_days, spending_days)
+    tables = (usage_days, wallet_days, spending_days, retired_days)
     parts = [select(table.c.tenant_id, table.c.day).distinct() for table in tables]
     found = {(row.tenant_id, row.day) for row in connection.execute(union(*parts))}
     for tenant_id in connection.execute(select(tenants.c.id)).scalars().all():

@@ -67,6 +67,15 @@ def sum_by_wallet(calls: Iterable[PricedUsage]) -> WalletSums:
     return sums
 
 
+def figures_of(call: PricedUsage) -> list[int]:
+    """One call's part of `DAY_SUMS`."""
+    buckets = call.usage.buckets
+    tokens_in = buckets.inclusive_input if buckets else 0
+    tokens_out = buckets.total - tokens_in if buckets else 0
+    money = (call.cost_nanousd or 0, call.charge_nanocredits or 0)
+    return [1, 1 if call.usage.error_type else 0, tokens_in, tokens_out, *money]
+
+
 def add_wallet_days(connection: Connection, tenant_id: int, sums: WalletSums, sign: int = 1) -> None:
     """Add sums to the days of their wallets; with a sign of -1 take them back."""
     days: dict[DayKey, Sequence[int]] = {}

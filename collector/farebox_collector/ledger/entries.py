@@ -1,5 +1,6 @@
 """One span of a batch on its way into the books, and the columns it becomes. Pure."""
 
+import json
 from hashlib import blake2b
 from typing import Any
 
@@ -76,6 +77,24 @@ SpanKey = tuple[bytes, bytes]
 """Trace id and span id."""
 
 
+class RetiredFacts:
+    """What is left of the facts of a retired span: equal to the same facts, and to no others."""
+
+    def __init__(self, digest: bytes) -> None:
+        self._digest = digest
+
+    def __eq__(self, facts: object) -> bool:
+        """Whether these, the values of `FACT_COLUMNS`, are the same facts."""
+        return isinstance(facts, tuple) and facts_digest(facts) == self._digest
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def facts_digest(facts: tuple[Any, ...]) -> bytes:
+    """What is kept of the values of `FACT_COLUMNS` for ever: it tells the same facts from others."""
+    return blake2b(json.dumps(facts).encode(), digest_size=16).digest()
+
+
 class Entry:
     """One span of a batch on its way into the books."""
 
@@ -85,7 +104,8 @@ class Entry:
         self.arrived = call
         self.call = call
         # The facts that were in the books before this batch; None for a span that is new.
-        self.booked: tuple[Any, ...] | None = None
+        # Of a retired span only what they compare to is left.
+        self.booked: tuple[Any, ...] | RetiredFacts | None = None
         self.verdict = call.verdict
         self.reason = call.reason
         self.guessed = call.assumptions

@@ -22,6 +22,8 @@ PAYMENTS = 0x66650000
 """Kind: what a payment provider tells of one payment: whoever books it sees what was booked before."""
 TOPPING_UP = 0x66660000
 """Kind: paying automatic top-ups; it has one stripe."""
+RETIRING = 0x66670000
+"""Kind: retiring old records; it has one stripe."""
 
 
 def wait_in_turn(connection: Connection, kind: int, stripes: Iterable[int]) -> None:

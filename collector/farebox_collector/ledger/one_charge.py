@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from sqlalchemy import ColumnElement, Connection, and_, or_
 
-from farebox_collector.ledger.call_claims import holders
+from farebox_collector.ledger.call_claims import holders, retired_holders
 from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.entries import Entry, SpanKey, call_key
 from farebox_collector.ledger.locks import SPANS_OF_A_TRACE, wait_in_turn
+from farebox_collector.ledger.retired import RETIRED_REASON, anything_retired, retired_in_traces
 from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.ledger.tables import usage_records
 from farebox_collector.ledger.witnesses import is_outranked, knowledge, show_one_call
@@ -71,6 +72,12 @@ def charge_related_spans_once(
                 displaced.append(stored)
             else:
                 entry.cover()
+    if anything_retired(connection):
+        for retired in retired_in_traces(connection, tenant_id, {trace_id for trace_id, _ in without_id}):
+            for entry in (entries[key] for key in without_id if key[0] == retired.trace_id):
+                # What is retired stands, whatever the later span knows.
+                if entry.charged and retired.shows_call_of(entry.call.usage):
+                    entry.cover(RETIRED_REASON)
     return displaced
 
 
@@ -153,7 +160,7 @@ def cover_the_unsettled(connection: Connection, tenant_id: int, entries: Iterabl
         return
     payers = Payers(connection, tenant_id, waiting)
     for entry in waiting:
-        if payers.of(entry.call) is not None:
+        if payers.paid(entry.call):
             entry.cover()
 
 
@@ -164,9 +171,9 @@ def settle_kept_out(connection: Connection, tenant_id: int, entries: Iterable[En
     displaced = []
     for entry in entries:
         payer = payers.of(entry.call)
-        if payer is None:
+        if not payers.paid(entry.call):
             entry.charge_apart()
-        elif _knows_more(connection, entry, payer):
+        elif payer is not None and _knows_more(connection, entry, payer):
             displaced.append(payer)
         else:
             entry.cover()
@@ -186,15 +193,22 @@ class Payers:
         query = usage_query(tenant_id).where(usage_records.c.id.in_(holders(tenant_id, calls)))
         for stored in stored_calls(connection, query) if calls else ():
             self._by_response[stored.call.usage.response_id].append(stored)
+        self._retired = retired_holders(connection, tenant_id, calls) if calls else {}
 
     def of(self, call: PricedUsage) -> StoredCall | None:
-        """The record that has claimed a call; None if nobody has."""
+        """The record that has claimed a call; None if nobody has, or one whose detail is retired."""
         start, latency = call.usage.started_at_ns, call.usage.latency_ns
         if not call.usage.response_id:
             return None
         others = self._by_response.get(call.usage.response_id, ())
         return next((other for other in others if _same_call(other.call, start, latency)), None)
 
+    def paid(self, call: PricedUsage) -> bool:
+        """Whether a record has claimed a call, retired or not."""
+        retired = self._retired.get(call_key(call.usage.response_id) or b"", ())
+        return self.of(call) is not None or any(_same_call(call, *times) for times in retired)
+
     def repeated(self, call: PricedUsage) -> bool:
         """Whether a record of another call with this response id stands in the way of claiming this one."""
-        return bool(call.usage.response_id and self._by_response.get(call.usage.response_id))
+        key = call_key(call.usage.response_id)
+        return key is not None and bool(self._by_response.get(call.usage.response_id) or key in self._retired)

@@ -19,8 +19,8 @@ APPLICATION = "farebox"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-_NOT_BESIDE_OLDER = frozenset({"0013", "0015", "0016", "0017", "0018", "0020", "0022", "0023", "0024"})
-"""Revisions that begin sums, or claims on calls, which an older collector that still runs would leave out."""
+_NOT_BESIDE_OLDER = frozenset({"0013", "0015", "0016", "0017", "0018", "0020", "0022", "0023", "0024", "0025"})
+"""Revisions that begin sums, claims on calls or keys of retired spans, which an older collector would leave out."""
 _REVISION = text("SELECT version_num FROM alembic_version")
 _OTHERS = text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE :farebox"

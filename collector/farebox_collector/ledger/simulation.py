@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select
 from farebox_collector.ledger.actions import ActionKey, ActionSums
 from farebox_collector.ledger.day_tables import usage_days
 from farebox_collector.ledger.days import day_of
+from farebox_collector.ledger.retired import require_detail
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, charge_rules, tenants, usage_records
 from farebox_collector.money import round_half_even
 from farebox_collector.pricing.rules import EVERY_OTHER_EVENT, RuleTerms, exact_terms, require_chargeable, share
@@ -72,9 +73,10 @@ def simulate(
 ) -> Simulated:
     """Charge the calls of an event anew that were priced in [from, to); the other calls keep what they were charged.
 
-    `*` stands for the events that have no rule of their own at the end of that time. Raises BadRule.
+    `*` stands for the events that have no rule of their own at the end of that time. Raises BadRule and DetailRetired.
     """
     require_chargeable(terms)
+    require_detail(connection, tenant_id, from_ns, to_ns, "a rule can be tried on calls")
     usd_per_credit = connection.execute(select(tenants.c.usd_per_credit).where(tenants.c.id == tenant_id)).scalar_one()
     exact = exact_terms(ChargeRule(0, event, usd_per_credit=Decimal(usd_per_credit), **_EVER, **terms._asdict()))
     own_rules = _events_with_rules(connection, tenant_id, to_ns)

@@ -293,6 +293,9 @@ call_claims = Table(
     Column("slot", Int64, primary_key=True, autoincrement=False),
     Column("call_key", LargeBinary, primary_key=True),
     _number("usage_record_id"),
+    # Of the record, once it is retired; until then it says so itself.
+    _number("started_at_ns", nullable=True),
+    _number("latency_ns", nullable=True),
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )

@@ -22,6 +22,7 @@ _RECORDS = text(
     + ", ".join(f"coalesce(sum({name}), 0)" for name in _FIGURES[1:])
     + " FROM usage_records WHERE id > :after AND id <= :upto GROUP BY tenant_id, verdict"
 )
+_RETIRED = text(f"SELECT tenant_id, verdict, {', '.join(_FIGURES)} FROM retired_totals")
 _TOTALS = text(
     "SELECT tenant_id, verdict, "
     + ", ".join(f"sum((1 - 2 * reversed) * {name})" for name in _FIGURES)
@@ -61,6 +62,8 @@ def compare_totals(connection: Connection, progress: Callable[[int], None]) -> I
             sums = records[tenant_id, verdict]
             records[tenant_id, verdict] = [a + int(b) for a, b in zip(sums, figures, strict=True)]
         progress(after - (first or 0) + 1)
+    for tenant_id, verdict, *figures in connection.execute(_RETIRED):
+        records[tenant_id, verdict] = [a + int(b) for a, b in zip(records[tenant_id, verdict], figures, strict=True)]
     totals = {
         (tenant_id, verdict): [int(figure) for figure in figures]
         for tenant_id, verdict, *figures in connection.execute(_TOTALS)

@@ -18,6 +18,7 @@ from farebox_collector.ledger.one_charge import (
     looks_of,
     related_to,
 )
+from farebox_collector.ledger.retired import anything_retired, retired_in_traces
 from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.ledger.tables import usage_records
 from farebox_collector.ledger.totals import TotalLabels
@@ -86,7 +87,7 @@ def _look_for_others(entry: Entry, one: StoredCall, payers: Payers, traces: "_Tr
     """Cover an entry whose call somebody paid for."""
     if one.call.usage.summary and traces.has_charged_call(one):
         entry.cover(CALLS_CHARGED)
-    elif payers.of(entry.call) is not None:
+    elif payers.paid(entry.call):
         entry.cover()
     elif entry.charged and payers.repeated(entry.call):
         entry.charge_apart()
@@ -96,7 +97,7 @@ def settle_unmetered(connection: Connection, tenant_id: int, waiting: Waiting, a
     """Cover calls that reported no usage where another span of the same call did and was charged."""
     stored = _waiting(connection, tenant_id, waiting)
     payers = Payers(connection, tenant_id, [Entry(one.call) for one in stored])
-    wanted = [cover(one) for one in stored if payers.of(one.call) is not None]
+    wanted = [cover(one) for one in stored if payers.paid(one.call)]
     return _step(stored, correct(connection, tenant_id, Cause.TWIN, wanted, at_ns, labels))
 
 
@@ -208,6 +209,8 @@ class _Traces:
             self._parents[usage.trace_id, usage.span_id] = usage.parent_span_id
             if stored.call.verdict is Verdict.CHARGED:
                 self._charged[usage.trace_id].append(stored.call)
+        retired = trace_ids and anything_retired(connection)
+        self._retired = list(retired_in_traces(connection, tenant_id, trace_ids)) if retired else []
 
     def charge(self, agent: StoredCall) -> None:
         """From now on this agent counts as a call of the agents around it."""
@@ -215,7 +218,10 @@ class _Traces:
 
     def has_charged_call(self, agent: StoredCall) -> bool:
         """Whether some call within this agent was charged."""
-        return any(self._is_within(call, agent.call) for call in self._charged[agent.call.usage.trace_id])
+        usage = agent.call.usage
+        return any(self._is_within(call, agent.call) for call in self._charged[usage.trace_id]) or any(
+            one.is_within(usage, _SLACK_NS) for one in self._retired
+        )
 
     def _is_within(self, call: PricedUsage, agent: PricedUsage) -> bool:
         """By parents as far as they are known; where a span in between is not in the books, by time."""

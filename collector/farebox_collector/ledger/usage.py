@@ -29,6 +29,7 @@ from farebox_collector.ledger.one_charge import (
     cover_the_unsettled,
     settle_kept_out,
 )
+from farebox_collector.ledger.retired import take_out_retired
 from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.ledger.tables import transactions, usage_records
 from farebox_collector.ledger.totals import TotalLabels, count_new_calls
@@ -102,7 +103,7 @@ def _verdict(call: PricedUsage, entry: Entry) -> Verdict:
     if call is entry.arrived and entry.booked is None:
         return entry.verdict
     booked = facts_of(entry.call) if entry.booked is None else entry.booked
-    return Verdict.DUPLICATE if facts_of(call) == booked else Verdict.CONFLICT
+    return Verdict.DUPLICATE if booked == facts_of(call) else Verdict.CONFLICT
 
 
 def _book(
@@ -156,11 +157,17 @@ def _insert(
     """Insert what is new and return it; the others learn what the books have of their span."""
     ordered = _in_one_order(connection, entries)
     rows = [record_row(tenant_id, transaction_id, received_at_ns, entry) for _, entry in ordered]
-    if bulk.insert_ignoring_conflicts(connection, usage_records.name, RECORD_COLUMNS, rows) == len(rows):
+    inserted = bulk.insert_ignoring_conflicts(connection, usage_records.name, RECORD_COLUMNS, rows)
+    # Only now: the insert has waited for whoever was retiring one of these spans.
+    retired = take_out_retired(connection, tenant_id, transaction_id, entries)
+    if inserted == len(rows) and not retired:
         return dict(ordered)
     stored = _stored(connection, tenant_id, entries)
     new = {}
     for key, entry in ordered:
+        if key in retired:
+            entry.booked = retired[key]
+            continue
         made_by, facts = stored[key]
         if made_by == transaction_id:
             new[key] = entry

@@ -8,7 +8,7 @@ those that were corrected since) has a partial index of its own.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, func, or_, select
 
 from farebox_collector.ledger.journal import WALLET
 from farebox_collector.ledger.tables import accounts, postings, usage_records
@@ -55,7 +55,12 @@ def _transactions(tenant_id: int, wallet: str, last: int) -> Select[Any]:
     return (
         select(leg.transaction_id)
         .distinct()
-        .where(leg.account_id == _account(tenant_id, wallet), leg.transaction_id <= last)
+        .where(
+            leg.account_id == _account(tenant_id, wallet),
+            leg.transaction_id <= last,
+            # Before it the detail of all records is retired.
+            leg.transaction_id >= select(func.min(usage_records.c.transaction_id)).scalar_subquery(),
+        )
         .order_by(leg.transaction_id.desc())
         .limit(_TRANSACTIONS)
     )

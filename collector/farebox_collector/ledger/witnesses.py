@@ -63,6 +63,11 @@ def is_outranked(one: PricedUsage, other: PricedUsage) -> bool:
     return (a.started_at_ns, a.span_id) > (b.started_at_ns, b.span_id)
 
 
+def likeness(usage: UsageRecord) -> tuple[str, tuple[int, int] | None]:
+    """What two spans of one call, of which one has no response id, say alike."""
+    return usage.request_model, _output(usage)
+
+
 def _output(usage: UsageRecord) -> tuple[int, int] | None:
     """Tokens out, and where there are none tokens in: what two spans of one call have in common."""
     buckets = usage.buckets

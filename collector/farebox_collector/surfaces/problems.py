@@ -9,6 +9,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from farebox_collector.ledger.retired import DetailRetired
+
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -61,6 +63,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(_request: Request, error: HTTPException) -> JSONResponse:
         return problem(error.status_code, str(error.detail))
+
+    @app.exception_handler(DetailRetired)
+    async def _retired(_request: Request, error: DetailRetired) -> JSONResponse:
+        return problem(410, str(error))
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from farebox_collector.ledger import statements
 from farebox_collector.ledger.actions import action_before
 from farebox_collector.ledger.prices import version_of
+from farebox_collector.ledger.retired import DetailRetired, is_retired
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
@@ -131,9 +132,11 @@ class Receipt(BaseModel):
 
 
 def receipt(connection: Connection, tenant_id: int, trace_id: bytes, span_id: bytes) -> Receipt | None:
-    """The receipt of one usage record; None if there is no such record."""
+    """The receipt of one usage record; None if there is no such record. Raises DetailRetired."""
     row = statements.usage_record(connection, tenant_id, trace_id, span_id)
     if row is None:
+        if is_retired(connection, tenant_id, trace_id, span_id):
+            raise DetailRetired("the detail of this call is retired: its charge stands, its arithmetic is not kept")
         return None
     counts = [getattr(row, name) for name in TOKEN_COLUMNS]
     buckets = None if counts[0] is None else Buckets(*counts)

@@ -1,0 +1,121 @@
+"""`farebox maintain`: let go of the detail of old calls."""
+
+import time
+from contextlib import closing
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from farebox_collector.commands.terminal import (
+    AsJson,
+    DatabaseUrl,
+    Stop,
+    figure_table,
+    moment_ns,
+    out,
+    print_json,
+    progress_bar,
+    settings_from,
+    writable_books,
+)
+from farebox_collector.ledger.connect import open_database
+from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.pace import Pace
+from farebox_collector.ledger.retirement import Kept, Size, books_size
+from farebox_collector.ledger.schema import require_current
+from farebox_collector.moments import format_ns
+from farebox_collector.retiring import Retired, SomebodyElse, TooYoung, foresee, require_age, retire_all
+
+_DAY_NS = 86_400 * 10**9
+_WHY = {
+    Kept.OPEN: "waiting for a price, for usage or for an agent's calls",
+    Kept.BESIDE_OPEN: "in a trace where something is open",
+    Kept.CORRECTED: "corrected",
+    Kept.OF_ACTION: "charged as part of an action",
+    Kept.AGENT: "an agent that was charged for its calls",
+    Kept.NEWEST: "the newest record of all",
+}
+
+
+def maintain_command(
+    before: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"],
+            help="Retire what was received before this UTC day (default: FAREBOX_RETENTION_DAYS ago).",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would go, and retire nothing.")] = False,
+    share: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of the time to work; less makes way for what runs beside it.")
+    ] = 1.0,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Retire the detail of old calls: charges, sums and reports stay, and a span that comes again is a duplicate."""
+    settings = settings_from(database_url=database_url)
+    now_ns = time.time_ns()
+    if before is None and not settings.retention_days:
+        raise Stop("say --before which day, or set FAREBOX_RETENTION_DAYS: without either, records are kept for ever")
+    before_ns = now_ns - settings.retention_days * _DAY_NS if before is None else moment_ns(before)
+    try:
+        require_age(before_ns, now_ns, settings)
+        with closing(_books(database_url, writable=not dry_run)) as database:
+            size = _size(database)
+            with progress_bar("counting" if dry_run else "retiring") as progress:
+                if dry_run:
+                    done = foresee(database, before_ns, progress)
+                else:
+                    done = retire_all(database, before_ns, progress, Pace(share).breathe)
+            after = _size(database)
+    except (TooYoung, SomebodyElse) as error:
+        raise Stop(str(error)) from None
+    if as_json:
+        print_json(_shown(done, before_ns, size, after, dry_run=dry_run))
+    else:
+        _show(done, before_ns, size, after, dry_run=dry_run)
+
+
+def _books(database_url: str | None, *, writable: bool) -> Database:
+    if writable:
+        return writable_books(database_url)
+    database = open_database(settings_from(database_url=database_url).database_url, writable=False)
+    with database.reading() as connection:
+        require_current(connection)
+    return database
+
+
+def _size(database: Database) -> Size:
+    with database.reading() as connection:
+        return books_size(connection)
+
+
+def _shown(done: Retired, before_ns: int, size: Size, after: Size, *, dry_run: bool) -> dict[str, object]:
+    return {
+        "before": format_ns(before_ns),
+        "to_retire": done.retired,
+        "retired": 0 if dry_run else done.retired,
+        "kept": {str(reason): done.kept[reason] for reason in Kept},
+        "database_bytes_before": size.database_bytes,
+        "database_bytes_after": after.database_bytes,
+        "free_bytes_before": size.free_bytes,
+        "free_bytes_after": after.free_bytes,
+    }
+
+
+def _show(done: Retired, before_ns: int, size: Size, after: Size, *, dry_run: bool) -> None:
+    table = figure_table(f"Calls received before {format_ns(before_ns)[:19]}", "", "over")
+    table.columns[1].header = "records"
+    table.add_row("to retire" if dry_run else "retired", f"{done.retired:,}")
+    for reason, records in sorted(done.kept.items()):
+        table.add_row(f"kept: {_WHY[reason]}", f"{records:,}")
+    out.print(table)
+    if dry_run:
+        out.print("Nothing is retired.")
+        return
+    out.print(f"Database: {size.database_bytes:,} bytes before, {after.database_bytes:,} after.")
+    if after.free_bytes is None:
+        out.print("PostgreSQL's autovacuum makes the room free for later records.", soft_wrap=True)
+    else:
+        out.print(f"{after.free_bytes:,} bytes of it are free pages, which later records use.", soft_wrap=True)
