@@ -20,7 +20,9 @@ from farebox_collector.ledger.watermarks import set_watermark, watermark
 from farebox_collector.settings import MIN_RETENTION_DAYS, Settings
 
 AT_ONCE = 1_000
-"""Records that are looked at in one transaction."""
+"""Records that are looked at in one transaction, where somebody waits for the end."""
+BESIDE_INTAKE = 250
+"""The same beside intake, which on SQLite waits for the lock meanwhile: some 30 ms."""
 _DAY_NS = 86_400 * 10**9
 _HOUR_NS = 3600 * 10**9
 _RETIRED = "retired"
@@ -68,7 +70,7 @@ def foresee(database: Database, before_ns: int, progress: Progress) -> Retired:
 
 
 def retire_all(database: Database, before_ns: int, progress: Progress, breathe: Breathe = no_breath) -> Retired:
-    """Retire what was received before a moment, from the first record on. Raises SomebodyElse."""
+    """Retire what was received before a moment, from the first record on. Raises SomebodyElse and UnderSuspicion."""
     report = _reported(database, progress)
 
     def step(after_id: int) -> Stretch:
@@ -85,10 +87,13 @@ def retire_all(database: Database, before_ns: int, progress: Progress, breathe: 
 
 
 def retire_some(database: Database, before_ns: int, stretches: int, breathe: Breathe) -> Retired:
-    """Retire a few stretches, from where it was left the last time. Does nothing while another process is at it."""
+    """Retire a few stretches, from where it was left the last time. Does nothing while another process is at it.
+
+    Raises UnderSuspicion, and what `breathe` does.
+    """
 
     def work(connection: Connection, after_id: int) -> Stretch:
-        stretch = retire(connection, after_id, before_ns, AT_ONCE)
+        stretch = retire(connection, after_id, before_ns, BESIDE_INTAKE)
         if stretch.last_id > after_id:
             set_watermark(connection, _RETIRED, stretch.last_id)
         return stretch

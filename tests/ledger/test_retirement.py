@@ -1,15 +1,33 @@
 """Retired records: their detail is gone, and every promise about them is kept."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from calls import SECOND_NS, START_NS, call
 from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.costs import Grouping, Period, costs
 from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.retirement import Kept, Stretch, look, retire
+from farebox_collector.ledger.days import DAY_NS
+from farebox_collector.ledger.locks import RETIRING
+from farebox_collector.ledger.postgresql import PostgresqlDatabase
+from farebox_collector.ledger.replayed_usage import ReplayScope
+from farebox_collector.ledger.reports import Days, UsageFilter, UsageGroup, usage_by
+from farebox_collector.ledger.retired import DetailRetired
+from farebox_collector.ledger.retirement import Kept, Stretch, UnderSuspicion, look, retire
+from farebox_collector.ledger.simulation import simulate
+from farebox_collector.ledger.statements import UsageFilter as RecordFilter
+from farebox_collector.ledger.statements import ledger, usage
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
+from farebox_collector.pricing.rules import RuleTerms
 from farebox_collector.records import PricedUsage
+from farebox_collector.replay import Replay
+from farebox_collector.retiring import SomebodyElse, retire_all, retire_some
+from farebox_collector.settings import Settings
+from farebox_collector.upkeep import Upkeep
 from farebox_collector.verdicts import Verdict
 from sqlalchemy import text
 
@@ -22,7 +40,7 @@ def record(database: Database, *calls: PricedUsage, at_ns: int = START_NS) -> li
         return record_usage(connection, 1, calls, at_ns, TotalLabels())
 
 
-def retire_all(database: Database, before_ns: int = START_NS + 1, limit: int = 1_000) -> Stretch:
+def retire_old(database: Database, before_ns: int = START_NS + 1, limit: int = 1_000) -> Stretch:
     """Retire what is old enough, beside one record that is not."""
     record(database, NEWEST, at_ns=LATER_NS)
     with database.reading() as connection:
@@ -47,7 +65,7 @@ def test_what_comes_again_is_known(database: Database) -> None:
     first, second = call(1, response_id="r"), call(2)
     assert record(database, first, second) == [Verdict.CHARGED, Verdict.CHARGED]
     money = rows(database, "SELECT * FROM postings ORDER BY id")
-    assert retire_all(database).retired == 2
+    assert retire_old(database).retired == 2
     assert rows(database, "SELECT count(*) FROM usage_records") == [(1,)]
     other = second._replace(usage=second.usage._replace(wallet="mallory"))
     fresh = call(3, trace=3)
@@ -65,7 +83,7 @@ def test_what_comes_again_is_known(database: Database) -> None:
 def test_another_witness_of_a_retired_call_is_not_charged(database: Database) -> None:
     nobody = call(1, response_id="r", wallet="unattributed")
     assert record(database, nobody, call(2, trace=2, parent=9)) == [Verdict.CHARGED, Verdict.CHARGED]
-    assert retire_all(database).retired == 2
+    assert retire_old(database).retired == 2
     better = call(3, trace=3, response_id="r", wallet="ada", start_ns=START_NS + SECOND_NS // 2)
     around = call(9, trace=2)
     assert record(database, better) == [Verdict.COVERED]
@@ -87,7 +105,7 @@ def test_what_may_still_change_keeps_its_detail(database: Database) -> None:
     failed = call(7, trace=7, verdict=Verdict.FAILED)
     record(database, open_one, beside, agent, action, nobody, failed)
     assert record(database, better) == [Verdict.CHARGED]
-    done = retire_all(database)
+    done = retire_old(database)
     assert (done.retired, done.ended) == (2, True), "the better witness and the failure"
     assert done.kept == {Kept.OPEN: 1, Kept.BESIDE_OPEN: 1, Kept.AGENT: 1, Kept.OF_ACTION: 1, Kept.CORRECTED: 1}
     require_clean(database)
@@ -104,7 +122,7 @@ def test_the_newest_record_stays_so_that_its_id_is_never_given_again(database: D
 def test_a_stretch_ends_where_records_are_young(database: Database) -> None:
     record(database, *(call(n, trace=n) for n in range(1, 6)))
     record(database, call(6, trace=6), at_ns=START_NS + 10)
-    done = retire_all(database, limit=3)
+    done = retire_old(database, limit=3)
     assert (done.retired, done.ended) == (3, False)
     with database.transaction() as connection:
         done = retire(connection, done.last_id, START_NS + 1, 3)
@@ -131,9 +149,98 @@ def test_a_stretch_ends_where_records_are_young(database: Database) -> None:
 def test_what_was_tampered_with_is_found(database: Database, statement: str, checks: set[str]) -> None:
     tagged = call(1)._replace(usage=call(1).usage._replace(dept="d", project="p", user_id="u", units=(("images", 2),)))
     record(database, tagged, call(2, trace=2, wallet="bob", response_id="r"))
-    assert retire_all(database).retired == 2
+    assert retire_old(database).retired == 2
     require_clean(database)
     with database.transaction() as connection:
         assert connection.execute(text(statement)).rowcount
     with database.reading() as connection:
         assert {mismatch.check for mismatch in audit(connection)} >= checks
+
+
+def test_a_span_that_comes_while_it_is_retired_is_known(database: Database) -> None:
+    first = call(1, response_id="r")
+    record(database, first)
+    record(database, NEWEST, at_ns=LATER_NS)
+    waiting = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as connection:
+            assert retire(connection, 0, START_NS + 1, 10).retired == 1
+            again = pool.submit(lambda: (waiting.set(), record(database, *(first, call(2, trace=2))))[1])
+            waiting.wait()
+            while connection.dialect.name == "postgresql":
+                # Nothing but the end of this transaction lets the other one go on.
+                if connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one():
+                    break
+            assert not again.done()
+        assert again.result(30) == [Verdict.DUPLICATE, Verdict.CHARGED]
+    require_clean(database)
+
+
+def test_reports_say_the_same_and_what_needs_the_detail_refuses(database: Database) -> None:
+    calls = [call(n, trace=n, start_ns=START_NS + n * 3_600_000 * 10**6, cost_nanousd=n) for n in range(1, 60)]
+    record(database, *calls)
+    day = START_NS // DAY_NS
+    terms = RuleTerms(kind="cost_plus", multiplier=Decimal(3))
+
+    def reports() -> list[object]:
+        with database.reading() as connection:
+            whole = Period(day * DAY_NS, (day + 4) * DAY_NS)
+            return [
+                *(list(usage_by(connection, 1, Days(day, day + 4), [by], UsageFilter())) for by in UsageGroup),
+                *(costs(connection, 1, whole, by, LATER_NS) for by in Grouping),
+            ]
+
+    before = reports()
+    assert retire_old(database).retired == 59
+    assert reports() == before
+    part = Period(START_NS, START_NS + 3 * DAY_NS)
+    with database.reading() as connection:
+        with pytest.raises(DetailRetired, match="by whole days"):
+            costs(connection, 1, part, Grouping.MODEL, LATER_NS)
+        with pytest.raises(DetailRetired, match="can be tried"):
+            simulate(connection, 1, "chat", terms, *part)
+        assert simulate(connection, 1, "chat", terms, LATER_NS, LATER_NS + 1).by_event["chat"].calls == 1
+        assert [row.span_id for row in usage(connection, 1, RecordFilter("ada"))] == [NEWEST.usage.span_id]
+        assert [row.span_id for row in ledger(connection, 1, "ada", "charge")] == [NEWEST.usage.span_id]
+    for to_ns in (START_NS + DAY_NS, LATER_NS + 1):
+        replay = Replay(database, 1, ReplayScope(START_NS, to_ns), lambda: LATER_NS)
+        for refusing in (replay.compare, replay.post):
+            with pytest.raises(DetailRetired, match=r"can be priced anew from 2026-01-\d\d"):
+                refusing()
+    assert Replay(database, 1, ReplayScope(LATER_NS, LATER_NS + 1), lambda: LATER_NS).compare().looked_at == 1
+
+
+def test_the_rounds_of_a_collector_retire_what_is_old_and_take_turns(database: Database) -> None:
+    record(database, *(call(n, trace=n) for n in range(1, 6)))
+    record(database, NEWEST, at_ns=LATER_NS)
+
+    def round_at(now_ns: int, days: int) -> int:
+        settings = Settings(database_url="sqlite:///unused.db", retention_days=days)
+        Upkeep(settings, database, lambda: now_ns).round()
+        ((left,),) = rows(database, "SELECT count(*) FROM usage_records")
+        return int(left)
+
+    assert round_at(LATER_NS, 0) == 6
+    assert round_at(START_NS + 40 * DAY_NS, 40) == 6, "not a moment too early"
+    with database.turn(RETIRING):
+        if isinstance(database, PostgresqlDatabase):
+            assert round_at(LATER_NS, 40) == 6
+            with pytest.raises(SomebodyElse):
+                retire_all(database, START_NS + 1, lambda done, total: None)
+    assert round_at(LATER_NS, 40) == 1
+    assert rows(database, "SELECT value FROM watermarks WHERE name = 'retired'") == [(5,)]
+    assert retire_some(database, START_NS + 1, 1, lambda: None).retired == 0
+    require_clean(database)
+
+
+def test_nothing_is_let_go_of_while_the_books_are_under_suspicion(database: Database) -> None:
+    record(database, call(1))
+    record(database, NEWEST, at_ns=LATER_NS)
+    found = "INSERT INTO audits (scope, ended_at_ns, upto_transaction, mismatches) VALUES ('full', 1, 1, {})"
+    with database.transaction() as connection:
+        connection.execute(text(found.format(1)))
+    with pytest.raises(UnderSuspicion):
+        retire_all(database, START_NS + 1, lambda done, total: None)
+    with database.transaction() as connection:
+        connection.execute(text(found.format(0)))
+    assert retire_all(database, START_NS + 1, lambda done, total: None).retired == 1

@@ -1,5 +1,5 @@
-"""Any sequence of deposits, charges, resends, contradictions, better witnesses, new prices, replays and restarts,
-against a plain model."""
+"""Any sequence of deposits, charges, resends, contradictions, better witnesses, new prices, replays, retirements and
+restarts, against a plain model."""
 
 import json
 import tempfile
@@ -10,12 +10,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from farebox_collector import dialects
 from farebox_collector.ledger import statements
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.connect import open_database
+from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.prices import set_price
 from farebox_collector.ledger.replayed_usage import ReplayScope
+from farebox_collector.ledger.retired import DetailRetired
+from farebox_collector.ledger.retirement import retire
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.ledger.wallets import IdempotencyConflict, deposit
@@ -74,6 +78,10 @@ class BooksMachine(RuleBasedStateMachine):
         self._balance: Counter[str] = Counter()
         self._keys: dict[str, tuple[str, int]] = {}
         self._conflicts: set[tuple[bytes, str]] = set()
+        # When each span was recorded and began, which were corrected since, and whose detail is gone.
+        self._booked: dict[int, tuple[int, int]] = {}
+        self._corrected: set[int] = set()
+        self._retired: set[int] = set()
         with closing(open_database(self._url)) as database, database.transaction() as connection:
             # One model's prices: reading thousands at every turn would take most of the time.
             others = f"model <> '{MODEL}' OR provider <> 'openai' OR condition <> 'standard'"
@@ -109,7 +117,7 @@ class BooksMachine(RuleBasedStateMachine):
             spans.append(_span(self._spans, start_ns, wallet, tokens_in, tokens_out))
             self._pay(Charged(self._spans, wallet, start_ns, tokens_in, tokens_out))
         assert set(self._record(spans)) == {Verdict.CHARGED}
-        self._sent += spans
+        self._book(spans)
 
     @rule(tokens=st.tuples(st.integers(1, 9), st.integers(1, 9)), hours_ago=st.integers(0, 5))
     def charge_nobody(self, tokens: tuple[int, int], hours_ago: int) -> None:
@@ -119,24 +127,29 @@ class BooksMachine(RuleBasedStateMachine):
         span = _span(self._spans, start_ns, "", *tokens, f"shared {self._spans}")
         assert self._record([span]) == [Verdict.CHARGED]
         self._pay(Charged(self._spans, UNATTRIBUTED, start_ns, *tokens))
-        self._sent.append(span)
+        self._book([span])
         self._nameless.append(span)
 
     @precondition(lambda self: self._nameless)
     @rule(data=st.data(), wallet=wallets)
     def correct(self, data: st.DataObject, wallet: str) -> None:
-        """The better witness comes: what nobody paid is given back, and its wallet pays."""
+        """The better witness comes: what nobody paid is given back, and its wallet pays; unless it comes too late."""
         nameless = data.draw(st.sampled_from(self._nameless))
         self._nameless.remove(nameless)
         before = next(one for one in self._charged if one.number == int.from_bytes(nameless.span_id, "big"))
         self._spans += 1
         response_id = str(nameless.attributes["gen_ai.response.id"])
         span = _span(self._spans, before.start_ns, wallet, before.tokens_in, before.tokens_out, response_id)
-        assert self._record([span]) == [Verdict.CHARGED]
+        verdicts = self._record([span])
+        self._book([span])
+        if before.number in self._retired:
+            assert verdicts == [Verdict.COVERED]
+            return
+        assert verdicts == [Verdict.CHARGED]
+        self._corrected.add(before.number)
         self._charged.remove(before)
         self._balance[before.wallet] += before.paid_nano
         self._pay(Charged(self._spans, wallet, before.start_ns, before.tokens_in, before.tokens_out))
-        self._sent.append(span)
 
     @precondition(lambda self: self._sent)
     @rule(data=st.data())
@@ -175,13 +188,38 @@ class BooksMachine(RuleBasedStateMachine):
         chosen = [one for one in self._charged if scope.from_ns <= one.start_ns < scope.to_ns]
         changed = [one for one in chosen if one.paid_nano != self._cost(one)]
         made = Replay(self._database, DEFAULT_TENANT_ID, scope, lambda: self._now_ns, chunk)
+        first_day, last_day = scope.from_ns // DAY_NS, (scope.to_ns - 1) // DAY_NS
+        if any(first_day <= self._booked[number][1] // DAY_NS <= last_day for number in self._retired):
+            with pytest.raises(DetailRetired):
+                made.post()
+            return
         assert made.compare().total.records == len(changed)
         report = made.post()
         assert (report.looked_at, report.total.records) == (len(chosen), len(changed))
         for one in changed:
+            self._corrected.add(one.number)
             self._charged.remove(one)
             self._balance[one.wallet] += one.paid_nano
             self._pay(one)
+
+    @rule(hours_ago=st.integers(0, 4), at_once=st.integers(1, 5))
+    def retire(self, hours_ago: int, at_once: int) -> None:
+        """Let go of the detail of what came before a moment, but for what was corrected."""
+        self._spans += 1
+        span = _span(self._spans, self._now_ns, "ada", 1, 1)
+        self._pay(Charged(self._spans, "ada", self._now_ns, 1, 1))
+        assert self._record([span]) == [Verdict.CHARGED]
+        self._book([span])
+        before_ns = self._now_ns - hours_ago * HOUR_NS
+        old = {number for number, (received_ns, _) in self._booked.items() if received_ns < before_ns}
+        going = old - self._corrected - self._retired
+        gone, after, ended = 0, 0, False
+        while not ended:
+            with self._database.transaction() as connection:
+                _, retired, _, ended = stretch = retire(connection, after, before_ns, at_once)
+            gone, after = gone + retired, stretch.last_id
+        assert gone == len(going)
+        self._retired |= going
 
     @rule(hours=st.integers(1, 3))
     def wait(self, hours: int) -> None:
@@ -203,6 +241,11 @@ class BooksMachine(RuleBasedStateMachine):
             assert conflicts == len(self._conflicts)
         finally:
             self._directory.cleanup()
+
+    def _book(self, spans: list[Span]) -> None:
+        self._sent += spans
+        for span in spans:
+            self._booked[int.from_bytes(span.span_id, "big")] = self._now_ns, span.start_ns
 
     def _pay(self, call: "Charged") -> None:
         paid = call._replace(paid_nano=self._cost(call))

@@ -22,7 +22,7 @@ from farebox_collector.commands.terminal import (
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.pace import Pace
-from farebox_collector.ledger.retirement import Kept, Size, books_size
+from farebox_collector.ledger.retirement import Kept, Size, UnderSuspicion, books_size
 from farebox_collector.ledger.schema import require_current
 from farebox_collector.moments import format_ns
 from farebox_collector.retiring import Retired, SomebodyElse, TooYoung, foresee, require_age, retire_all
@@ -69,7 +69,7 @@ def maintain_command(
                 else:
                     done = retire_all(database, before_ns, progress, Pace(share).breathe)
             after = _size(database)
-    except (TooYoung, SomebodyElse) as error:
+    except (TooYoung, SomebodyElse, UnderSuspicion) as error:
         raise Stop(str(error)) from None
     if as_json:
         print_json(_shown(done, before_ns, size, after, dry_run=dry_run))

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, func, select, tuple_
+from sqlalchemy import Connection, delete, func, select, text
 
 from farebox_collector.ledger.days import day_of
 from farebox_collector.ledger.entries import RetiredFacts, SpanKey
@@ -20,6 +20,10 @@ from farebox_collector.records import UsageRecord
 
 RETIRED_REASON = "a span of the same call, whose detail is retired, stands for it"
 _ANYTHING = "SELECT EXISTS (SELECT 1 FROM retired_spans)"
+_AMONG_NEW = text(
+    "SELECT u.id, u.trace_id, u.span_id, r.facts FROM usage_records u JOIN retired_spans r ON r.tenant_id = u.tenant_id"
+    " AND r.trace_id = u.trace_id AND r.span_id = u.span_id WHERE u.transaction_id = :made"
+)
 
 
 class DetailRetired(Exception):
@@ -65,34 +69,18 @@ def anything_retired(connection: Connection) -> bool:
     return bool(connection.exec_driver_sql(_ANYTHING).scalar())
 
 
-def take_out_retired(
-    connection: Connection, tenant_id: int, transaction_id: int, keys: Iterable[SpanKey]
-) -> dict[SpanKey, RetiredFacts]:
-    """Of spans that a transaction has just recorded, take those out again that are retired; returns their facts.
+def take_out_retired(connection: Connection, transaction_id: int) -> dict[SpanKey, RetiredFacts]:
+    """Of the spans that a transaction has just recorded, take those out again that are retired; returns their facts.
 
     To be asked after the insert. A record is deleted in the transaction that remembers its span, and an insert of the
     same key waits for that transaction: whoever could insert sees what it remembers, on any number of replicas.
     """
     if not anything_retired(connection):
         return {}
-    wanted = set(keys)
-    table = retired_spans.c
-    rows = connection.execute(
-        select(table.trace_id, table.span_id, table.facts).where(
-            table.tenant_id == tenant_id, table.trace_id.in_(sorted({trace_id for trace_id, _ in wanted}))
-        )
-    )
-    found = {key: RetiredFacts(bytes(row[2])) for row in rows if (key := (bytes(row[0]), bytes(row[1]))) in wanted}
+    found = connection.execute(_AMONG_NEW, {"made": transaction_id}).all()
     if found:
-        record = usage_records.c
-        connection.execute(
-            delete(usage_records).where(
-                record.tenant_id == tenant_id,
-                tuple_(record.trace_id, record.span_id).in_(sorted(found)),
-                record.transaction_id == transaction_id,
-            )
-        )
-    return found
+        connection.execute(delete(usage_records).where(usage_records.c.id.in_([row[0] for row in found])))
+    return {(bytes(row[1]), bytes(row[2])): RetiredFacts(bytes(row[3])) for row in found}
 
 
 def retired_in_traces(connection: Connection, tenant_id: int, trace_ids: Iterable[bytes]) -> Iterator[RetiredSpan]:

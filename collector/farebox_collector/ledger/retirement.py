@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, delete, func, select, text, tuple_
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.call_claims import Claim, keep_times
+from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.days import DAY_SUMS, day_of, figures_of
 from farebox_collector.ledger.entries import facts_digest, facts_of
 from farebox_collector.ledger.journal import PROVIDER, WALLET
@@ -38,6 +39,13 @@ _SPAN_COLUMNS = (
 _LEG_KEY = ("transaction_id", "account_id", "event", "rule_version_id")
 _LEG_SUMS = ("records", "amount_nano")
 _DAY_KEY = ("tenant_id", "day", "kind", "name", "user_id")
+
+
+class UnderSuspicion(Exception):
+    """The audit found the books wrong: nothing that may tell why is let go of."""
+
+    def __init__(self) -> None:
+        super().__init__("the last audit found mismatches: nothing is retired until a full audit is clean")
 
 
 class Kept(StrEnum):
@@ -87,7 +95,12 @@ def look(connection: Connection, after_id: int, before_ns: int, limit: int) -> S
 
 
 def retire(connection: Connection, after_id: int, before_ns: int, limit: int) -> Stretch:
-    """Retire those of the next few records after an id that were received before a moment and are final."""
+    """Retire those of the next few records after an id that were received before a moment and are final.
+
+    Raises UnderSuspicion.
+    """
+    if are_frozen(connection):
+        raise UnderSuspicion
     stretch, rows = _look(connection, after_id, before_ns, limit, hold=True)
     if not rows:
         return stretch

@@ -159,7 +159,7 @@ def _insert(
     rows = [record_row(tenant_id, transaction_id, received_at_ns, entry) for _, entry in ordered]
     inserted = bulk.insert_ignoring_conflicts(connection, usage_records.name, RECORD_COLUMNS, rows)
     # Only now: the insert has waited for whoever was retiring one of these spans.
-    retired = take_out_retired(connection, tenant_id, transaction_id, entries)
+    retired = take_out_retired(connection, transaction_id)
     if inserted == len(rows) and not retired:
         return dict(ordered)
     stored = _stored(connection, tenant_id, entries)
