@@ -32,6 +32,8 @@ TAMPERINGS = {
     "costs": "UPDATE usage_records SET cost_nanousd = cost_nanousd + 1 WHERE wallet = 'ada'",
     "verdicts": "UPDATE usage_records SET cost_nanousd = 0 WHERE verdict = 'unpriced'",
     "corrections": "UPDATE usage_records SET corrections = 1 WHERE wallet = 'bob'",
+    "retired": "INSERT INTO retired_spans SELECT tenant_id, trace_id, span_id, trace_id, span_id, 1, 0, 0"
+    " FROM usage_records",
     "days": "UPDATE usage_days SET errors = errors + 1",
     "wallet days": "UPDATE wallet_days SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",
     "spending days": "INSERT INTO spending_days (tenant_id, day, scope, name, user_id, charge_nanocredits)"
