@@ -382,6 +382,8 @@ def test_policies_over_http_stop_holds_and_not_usage(shared_collector: Collector
     assert granted.json()["passed_limits"] == [
         "wallet team may spend 0.500000000 credits a day, and has -0.250000000 left"
     ]
+    again = hold("t2", amount_credits="0.25", user="bob")
+    assert (again.json(), again.headers["Idempotent-Replayed"]) == (granted.json(), "true")
     assert hold("t3", amount_credits="0.26", user="cleo").status_code == 201
     standing = api.get("/v1/policies/standing?wallet=team&user=bob&dept=sales").json()["items"]
     shown = [(one["scope"], one["left_month_credits"], one["held_credits"], one["overspent"]) for one in standing]

@@ -85,7 +85,7 @@ class Held(NamedTuple):
     repeated: bool
     """True when the same request was answered before, and nothing changed."""
     passed: tuple[LimitReached, ...] = ()
-    """The soft limits that it is past."""
+    """The soft limits that it is past; of one that is repeated, as they are by now."""
 
 
 class Insufficient(NamedTuple):
@@ -129,6 +129,8 @@ class _Known(NamedTuple):
     request: str
     expires_at_ns: int
     hold_id: int
+    open_nano: int
+    """What of it is still held; that of one of this group is not asked for."""
     place: int
     """Where the answer to a request of this group stands, whose id is not known yet; -1 for one in the books."""
 
@@ -150,7 +152,7 @@ def take_holds(
         action = (request.wallet, request.action_id)
         known = keys.get(request.idempotency_key) or (actions.get(action) if request.action_id else None)
         if known is not None:
-            answers.append(_met(request, known, wallet, known is keys.get(request.idempotency_key)))
+            answers.append(_met(request, known, wallet, known is keys.get(request.idempotency_key), limits))
             if known.place >= 0:
                 later.append((place, known.place))
             continue
@@ -164,12 +166,12 @@ def take_holds(
         passed_limits = limits.passed(request.counted)
         wallet.take(request.amount_nanocredits)
         limits.take(request.counted)
-        made = _Known(request.text(), at_ns + request.expires_in_s * 10**9, 0, place)
+        made = _Known(request.text(), at_ns + request.expires_in_s * 10**9, 0, 0, place)
         keys[request.idempotency_key] = actions[action] = made
         answers.append(Held(0, wallet.available, made.expires_at_ns, False, passed_limits))
         rows.append(_row(tenant_id, request, at_ns, made.expires_at_ns))
     ids = _write(connection, tenant_id, wallets, limits, rows)
-    passed = [one for answer in answers if isinstance(answer, Held) for one in answer.passed]
+    passed = [one for answer in answers if isinstance(answer, Held) and not answer.repeated for one in answer.passed]
     tell_of_limits(connection, tenant_id, passed, at_ns)
     for place, answer in enumerate(answers):
         if isinstance(answer, Held) and not answer.repeated:
@@ -177,7 +179,9 @@ def take_holds(
     for place, of in later:
         answer, first = answers[place], answers[of]
         assert isinstance(first, Held)
-        if isinstance(answer, Held | AlreadyHeld):
+        if isinstance(answer, Held):
+            answers[place] = answer._replace(hold_id=first.hold_id, passed=first.passed)
+        elif isinstance(answer, AlreadyHeld):
             answers[place] = answer._replace(hold_id=first.hold_id)
     return answers
 
@@ -201,13 +205,15 @@ def holds_of(
     return connection.execute(query).all()
 
 
-def _met(request: HoldRequest, known: _Known, wallet: _Wallet | None, by_key: bool) -> HoldAnswer:
+def _met(request: HoldRequest, known: _Known, wallet: _Wallet | None, by_key: bool, limits: Limits) -> HoldAnswer:
     """The answer to a request whose key or action has a hold already."""
     if not by_key:
         return AlreadyHeld(known.hold_id)
     if known.request != request.text():
         return KeyReused()
-    return Held(known.hold_id, wallet.available if wallet else 0, known.expires_at_ns, True)
+    held = request.counted._replace(amount_nanocredits=known.open_nano)
+    passed = limits.passed(held, counted_nano=known.open_nano)
+    return Held(known.hold_id, wallet.available if wallet else 0, known.expires_at_ns, True, passed)
 
 
 def _wallets_and_limits(
@@ -273,7 +279,7 @@ def _earlier(
     rows = connection.execute(holds_of_tenant(tenant_id).where(or_(same_key, same_action) if actions else same_key))
     keys, by_action = {}, {}
     for row in rows:
-        known = _Known(row.request, row.expires_at_ns, row.id, -1)
+        known = _Known(row.request, row.expires_at_ns, row.id, row.open_nano, -1)
         keys[row.idempotency_key] = known
         by_action[row.wallet, row.action_id] = known
     return keys, by_action

@@ -92,14 +92,16 @@ class Limits:
                 return over[0]
         return None
 
-    def passed(self, wanted: Wanted) -> tuple[LimitReached, ...]:
-        """The soft limits that a hold takes somebody past, or finds passed."""
+    def passed(self, wanted: Wanted, counted_nano: int = 0) -> tuple[LimitReached, ...]:
+        """The soft limits that a hold takes somebody past, or finds passed; `counted_nano` of it are held already."""
         found: list[LimitReached] = []
         for subject in wanted.subjects:
             policy = self._policies.get(subject)
             if policy is not None:
                 terms = policy.terms
-                found += self._over(wanted, subject, terms.soft_day_limit_nano, terms.soft_month_limit_nano, soft=True)
+                found += self._over(
+                    wanted, subject, terms.soft_day_limit_nano, terms.soft_month_limit_nano, counted_nano, soft=True
+                )
         return tuple(found)
 
     def take(self, wanted: Wanted) -> None:
@@ -120,9 +122,9 @@ class Limits:
         add_held(connection, tenant_id, self._more)
 
     def _over(
-        self, wanted: Wanted, subject: Subject, day: int | None, month: int | None, *, soft: bool
+        self, wanted: Wanted, subject: Subject, day: int | None, month: int | None, counted_nano: int = 0, *, soft: bool
     ) -> list[LimitReached]:
-        spent, held = self._spent.get(subject, NOTHING_SPENT), self._held[subject]
+        spent, held = self._spent.get(subject, NOTHING_SPENT), self._held[subject] - counted_nano
         policy = self._policies.get(subject)
         found = []
         limits: tuple[tuple[Period, int | None, int], ...] = (("day", day, spent.day), ("month", month, spent.month))
