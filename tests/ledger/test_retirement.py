@@ -29,7 +29,7 @@ from farebox_collector.retiring import SomebodyElse, retire_all, retire_some
 from farebox_collector.settings import Settings
 from farebox_collector.upkeep import Upkeep
 from farebox_collector.verdicts import Verdict
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 
 LATER_NS = START_NS + 100 * 86_400 * 10**9
 NEWEST = call(999, trace=999, start_ns=LATER_NS)
@@ -173,6 +173,31 @@ def test_a_span_that_comes_while_it_is_retired_is_known(database: Database) -> N
                     break
             assert not again.done()
         assert again.result(30) == [Verdict.DUPLICATE, Verdict.CHARGED]
+    require_clean(database)
+
+
+def test_a_span_that_is_retired_while_it_comes_again_is_known(database: Database) -> None:
+    if not isinstance(database, PostgresqlDatabase):
+        return  # SQLite has one writer
+    first, second = call(1, response_id="r"), call(2)
+    record(database, first, second)
+    record(database, NEWEST, at_ns=LATER_NS)
+    retired: list[int] = []
+
+    def retire_between(_connection: object, _cursor: object, statement: str, *_others: object) -> None:
+        # The next question after the insert that found them in the books.
+        if not retired and "usage_records.transaction_id, usage_records.started_at_ns" in statement:
+            with database.transaction() as connection:
+                retired.append(-1)
+                retired[0] = retire(connection, 0, START_NS + 1, 10).retired
+
+    event.listen(Engine, "before_cursor_execute", retire_between)
+    try:
+        other = second._replace(usage=second.usage._replace(wallet="mallory"))
+        verdicts = record(database, first, other, call(3, trace=3))
+    finally:
+        event.remove(Engine, "before_cursor_execute", retire_between)
+    assert (verdicts, retired) == ([Verdict.DUPLICATE, Verdict.CONFLICT, Verdict.CHARGED], [2])
     require_clean(database)
 
 

@@ -4,12 +4,12 @@
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, func, select, text
+from sqlalchemy import Connection, delete, func, select, text, tuple_
 
 from farebox_collector.ledger.days import day_of
 from farebox_collector.ledger.entries import RetiredFacts, SpanKey
@@ -81,6 +81,19 @@ def take_out_retired(connection: Connection, transaction_id: int) -> dict[SpanKe
     if found:
         connection.execute(delete(usage_records).where(usage_records.c.id.in_([row[0] for row in found])))
     return {(bytes(row[1]), bytes(row[2])): RetiredFacts(bytes(row[3])) for row in found}
+
+
+def retired_facts(connection: Connection, tenant_id: int, keys: Collection[SpanKey]) -> dict[SpanKey, RetiredFacts]:
+    """The facts of retired spans, by their keys."""
+    if not keys:
+        return {}
+    table = retired_spans.c
+    found = connection.execute(
+        select(table.trace_id, table.span_id, table.facts).where(
+            table.tenant_id == tenant_id, tuple_(table.trace_id, table.span_id).in_(sorted(keys))
+        )
+    )
+    return {(bytes(row[0]), bytes(row[1])): RetiredFacts(bytes(row[2])) for row in found}
 
 
 def retired_in_traces(connection: Connection, tenant_id: int, trace_ids: Iterable[bytes]) -> Iterator[RetiredSpan]:

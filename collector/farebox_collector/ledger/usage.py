@@ -29,7 +29,7 @@ from farebox_collector.ledger.one_charge import (
     cover_the_unsettled,
     settle_kept_out,
 )
-from farebox_collector.ledger.retired import take_out_retired
+from farebox_collector.ledger.retired import retired_facts, take_out_retired
 from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.ledger.tables import transactions, usage_records
 from farebox_collector.ledger.totals import TotalLabels, count_new_calls
@@ -163,6 +163,8 @@ def _insert(
     if inserted == len(rows) and not retired:
         return dict(ordered)
     stored = _stored(connection, tenant_id, entries)
+    # What was there when this was inserted, and is not any more, was retired in between.
+    retired |= retired_facts(connection, tenant_id, entries.keys() - stored.keys() - retired.keys())
     new = {}
     for key, entry in ordered:
         if key in retired:
