@@ -30,7 +30,7 @@ ACKNOWLEDGE_FIRST = (
         "await self._committer.commit(batch)",
         "(asyncio.get_running_loop().call_later("
         "0.2, lambda: asyncio.ensure_future(self._committer.commit(batch))),"
-        " [call.verdict for call in batch.calls])[1]",
+        " [call.verdict for call in read.calls])[1]",
     ),
 )
 MARK_APART = (
@@ -51,8 +51,8 @@ READ_AND_WRITE_BACK = (
     ),
     Patch(
         "ledger/journal.py",
-        "            account.commodity,\n            amount,\n",
-        "            account.commodity,\n            amount + balance(connection, tenant_id, account),\n",
+        "            commodity,\n            amount,\n",
+        "            commodity,\n            amount + balance(connection, tenant_id, Account(kind, name, commodity)),\n",
     ),
 )
 
