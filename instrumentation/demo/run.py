@@ -151,7 +151,7 @@ def _is_free(port: int) -> bool:
 
 def _show_until_over(books: Books, application: Process, collector: Process, where: str) -> None:
     """Draw the table twice a second until the application ends or somebody presses Ctrl-C."""
-    with Live(screen(books, where), console=console, auto_refresh=False) as live:
+    with Live("", console=console, auto_refresh=False) as live:
         try:
             while not application.has_ended:
                 time.sleep(0.5)
