@@ -52,7 +52,8 @@ READ_AND_WRITE_BACK = (
     Patch(
         "ledger/journal.py",
         "            commodity,\n            amount,\n",
-        "            commodity,\n            amount + balance(connection, tenant_id, Account(kind, name, commodity)),\n",
+        "            commodity,\n"
+        "            amount + balance(connection, tenant_id, Account(kind, name, commodity)),\n",
     ),
 )
 
