@@ -18,6 +18,9 @@ Result = TypeVar("Result")
 
 Answer = tuple[asyncio.Future[Any], Any, Exception | None]
 
+COMMITTING = "commit"
+"""The name of committing threads."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -46,7 +49,7 @@ class GroupCommit(Generic[Work, Result]):
         self._coming = 0
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=COMMITTING, daemon=True)
         self._thread.start()
 
     @contextmanager
