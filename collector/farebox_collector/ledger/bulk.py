@@ -11,7 +11,6 @@ from itertools import chain
 from typing import Any
 from zlib import crc32
 
-import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -173,7 +172,7 @@ def _copy(connection: Connection, table: str, columns: tuple[str, ...], rows: Se
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
             for row in rows:
                 copy.write_row(row)
-    except psycopg.Error as error:
+    except connection.dialect.loaded_dbapi.Error as error:
         raise _as_of_sqlalchemy(connection, statement, error) from error
 
 
@@ -183,6 +182,6 @@ def _as_of_sqlalchemy(connection: Connection, statement: str, error: Any) -> Bas
     if lost:
         connection.invalidate(error)
     wrapped: BaseException = DBAPIError.instance(
-        statement, None, error, psycopg.Error, connection_invalidated=lost, dialect=dialect
+        statement, None, error, dialect.loaded_dbapi.Error, connection_invalidated=lost, dialect=dialect
     )
     return wrapped
