@@ -1,8 +1,8 @@
 """Group commit: whatever waits when a transaction begins goes into it together.
 
 A transaction has costs that do not grow with what is in it, so the next one is not begun with the first that comes
-along while more is about to be ready: it waits until half of what is known of is there. That settles into two halves
-that take turns, one prepared while the other is committed.
+along while more is about to be ready: it waits until half of what is known of is there, though never for long. That
+settles into two halves that take turns, one prepared while the other is committed.
 """
 
 import asyncio
@@ -20,6 +20,9 @@ Answer = tuple[asyncio.Future[Any], Any, Exception | None]
 
 COMMITTING = "commit"
 """The name of committing threads."""
+
+HELD_BACK_S = 0.02
+"""How long what is ready waits for what is coming, at most: somebody may send what takes long to prepare."""
 
 _logger = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ class GroupCommit(Generic[Work, Result]):
         weigh: Callable[[Work], int],
         max_weight: int,
         is_outage: Callable[[Exception], bool],
+        held_back_s: float = HELD_BACK_S,
     ) -> None:
         self._commit_group = commit_group
         self._rescue = rescue
@@ -46,6 +50,7 @@ class GroupCommit(Generic[Work, Result]):
         self._max_weight = max_weight
         self._is_outage = is_outage
         self._waiting: deque[tuple[Work, asyncio.Future[Result]]] = deque()
+        self._held_back_s = held_back_s
         self._coming = 0
         self._changed = threading.Condition()
         self._closed = False
@@ -92,8 +97,9 @@ class GroupCommit(Generic[Work, Result]):
     def _next_group(self) -> list[tuple[Work, asyncio.Future[Result]]]:
         """Wait for work, and for what comes with it; empty when closed and nothing is left."""
         with self._changed:
-            while not (self._is_worth_it() or (self._closed and not self._coming)):
+            while not self._waiting and not (self._closed and not self._coming):
                 self._changed.wait()
+            self._changed.wait_for(self._is_worth_it, self._held_back_s if self._waiting else 0)
             group: list[tuple[Work, asyncio.Future[Result]]] = []
             weight = 0
             while self._waiting:

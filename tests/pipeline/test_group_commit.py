@@ -13,7 +13,7 @@ def test_a_transaction_waits_for_half_of_what_is_coming() -> None:
         groups.append(list(group))
         return [work.upper() for work in group]
 
-    committer = GroupCommit(commit, str.upper, len, 100, lambda _: False)
+    committer = GroupCommit(commit, str.upper, len, 100, lambda _: False, held_back_s=60)
 
     async def work() -> list[str]:
         with committer.coming() as none, committer.coming() as one, committer.coming() as two:
@@ -38,7 +38,7 @@ def test_what_is_waiting_is_committed_when_nothing_else_comes_and_when_there_is_
         groups.append(len(group))
         return group
 
-    committer = GroupCommit(commit, str, len, 10, lambda _: False)
+    committer = GroupCommit(commit, str, len, 10, lambda _: False, held_back_s=60)
 
     async def work() -> None:
         with committer.coming(), committer.coming(), committer.coming():
@@ -50,3 +50,14 @@ def test_what_is_waiting_is_committed_when_nothing_else_comes_and_when_there_is_
     asyncio.run(work())
     committer.close()
     assert groups == [1, 1]
+
+
+def test_nobody_waits_for_ever_for_what_somebody_else_sends() -> None:
+    committer = GroupCommit(lambda group: group, str, len, 10, lambda _: False)
+
+    async def work() -> str:
+        with committer.coming(), committer.coming():
+            return await committer.commit("alone")
+
+    assert asyncio.run(work()) == "alone"
+    committer.close()
