@@ -85,7 +85,13 @@ def test_acknowledging_before_the_commit_loses_spans(tmp_path: Path) -> None:
 
 
 def test_a_dedupe_mark_in_a_transaction_of_its_own_leaves_calls_unpaid(tmp_path: Path) -> None:
-    result = red(faults_process.kill_at_failpoints, "sqlite", MARK_APART, tmp_path)
+    # A try that meets a commit of nothing but repeats loses nothing; the full form has seven of them.
+    for number in range(7):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        result = red(faults_process.kill_at_failpoints, "sqlite", MARK_APART, directory)
+        if result.off_nano:
+            break
     assert result.off_nano
     assert result.audit_mismatches
 
