@@ -2,20 +2,27 @@
 
 The contract of a dialect module:
 
-- `NAME` is what the usage record and the receipt call it; `KEYS` are all attributes it reads, `ONCE` those of them
-  whose values never repeat, and `REDUCED` says of an attribute with text in it what little may pass the door.
-- `read(span, origin)` is pure. It returns None when the span does not speak this vocabulary, `NotBillable` when it does
-  but is no model call, `Rejected` when its facts can never be booked, a `QualityReport` when it tells of other spans,
-  and a `UsageRecord` otherwise.
+- `NAME` is what the usage record and the receipt call it; `KEYS` are all attributes it reads, `NAMES` those of them
+  whose values tell one kind of calls from another, `ONCE` those whose values never repeat, and `REDUCED` says of an
+  attribute with text in it what little may pass the door.
+- `understand(said)` is pure. It returns None when the span does not speak this vocabulary, `NotBillable` when it does
+  but is no model call, and otherwise the way to read it. What it was shown is all that this may depend on: it is
+  remembered for the next span that says the same (`remembered.py`).
+- That way, a `Call`, has a pure `read(span, origin)`, which is left with ids, times and counts. It returns `Rejected`
+  when the span's facts can never be booked, `NotBillable` when it turns out to be no call for want of usage, a
+  `QualityReport` when it tells of other spans, and a `UsageRecord` otherwise.
 - Aliases of one count are coalesced, never added. Buckets come out disjoint. What had to be assumed is named.
 """
 
 from collections.abc import Iterable
-from typing import Protocol
+from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 from farebox_collector.dialects import genai, langfuse, openinference, other_units, quality, vercel
-from farebox_collector.dialects.attribution import ATTRIBUTION_KEYS, Origin, attribute_span
-from farebox_collector.dialects.text import Reductions
+from farebox_collector.dialects.attribution import ATTRIBUTION_KEYS, MEASURED, ORIGIN_NAMES, REGION, Origin, origin_of
+from farebox_collector.dialects.record import Call
+from farebox_collector.dialects.remembered import ENTRIES, MAX_TEXT, Remembered, Room, Said
+from farebox_collector.dialects.text import Reductions, clean
 from farebox_collector.records import NotBillable, QualityReport, Rejected, Span, UsageRecord
 
 
@@ -24,16 +31,19 @@ class Dialect(Protocol):
 
     NAME: str
     KEYS: frozenset[str]
+    NAMES: frozenset[str]
     ONCE: frozenset[str]
     REDUCED: Reductions
 
-    def read(self, span: Span, origin: Origin) -> UsageRecord | QualityReport | NotBillable | Rejected | None:
-        """Read one span; see the package's contract."""
+    def understand(self, said: Said) -> Call | NotBillable | None:
+        """What the names on a span say of its call; see the package's contract."""
 
 
 DIALECTS: tuple[Dialect, ...] = (openinference, vercel, langfuse, genai, quality)
 """In this order: the first three are known by one attribute, and may carry keys of the conventions beside their own."""
 
+_NAMES = tuple(sorted(frozenset().union(*(dialect.NAMES for dialect in DIALECTS))))
+_KEYS_AN_ENTRY = 4
 _NO_DIALECT = NotBillable("not_genai")
 
 
@@ -54,9 +64,86 @@ def reduced_attributes() -> Reductions:
 
 def read(span: Span, wallet_attributes: tuple[str, ...]) -> UsageRecord | QualityReport | NotBillable | Rejected:
     """Read a span in the first dialect that it speaks."""
-    origin = attribute_span(span, wallet_attributes)
+    return reader(wallet_attributes).read(span)
+
+
+def understand(said: Said) -> Call | NotBillable:
+    """What the names on a span say in the first dialect that it speaks."""
     for dialect in DIALECTS:
-        reading = dialect.read(span, origin)
-        if reading is not None:
-            return reading
+        understood = dialect.understand(said)
+        if understood is not None:
+            return understood
     return _NO_DIALECT
+
+
+class _Kind(NamedTuple):
+    """Spans of one emitter with the same attributes."""
+
+    origins: Remembered[Origin]
+    calls: Remembered[Call | NotBillable]
+
+
+class Reader:
+    """Reads spans, and remembers how. Any thread may use it."""
+
+    def __init__(self, wallet_attributes: tuple[str, ...], entries: int = ENTRIES) -> None:
+        self._wallet_attributes = wallet_attributes
+        self._origin_names = tuple(dict.fromkeys((*ORIGIN_NAMES, *wallet_attributes)))
+        self._naming = MEASURED.union(self._origin_names)
+        self._origins: dict[tuple[str, frozenset[str]], Remembered[Origin]] = {}
+        self._calls: dict[tuple[str, str, frozenset[str]], Remembered[Call | NotBillable]] = {}
+        self._kinds: dict[tuple[str, str, tuple[str, ...]], _Kind] = {}
+        self._room = Room(self._forget, entries)
+
+    @property
+    def remembered(self) -> int:
+        """How much is remembered, in entries."""
+        return self._room.taken
+
+    def read(self, span: Span) -> UsageRecord | QualityReport | NotBillable | Rejected:
+        """Read a span in the first dialect that it speaks."""
+        attributes = span.attributes
+        region = span.resource.get(REGION, "")
+        if type(region) is not str:
+            region = clean(region)
+        kind = span.scope_name, region, tuple(attributes)
+        try:
+            origins, calls = self._kinds[kind]
+        except KeyError:
+            origins, calls = self._kind(*kind)
+        call = calls.of(attributes)
+        if isinstance(call, NotBillable):
+            return call
+        return call.read(span, origins.of(attributes))
+
+    def _kind(self, scope: str, region: str, keys: tuple[str, ...]) -> _Kind:
+        present = frozenset(keys)
+        naming = present & self._naming
+        # Neither the order of the attributes nor, to who pays, the emitter makes a difference.
+        calls = self._calls.get((scope, region, present)) or Remembered(
+            Said(scope, present, {}, region), _NAMES, understand, self._room
+        )
+        origins = self._origins.get((region, naming)) or Remembered(
+            Said("", naming, {}, region), self._origin_names, self._origin, self._room
+        )
+        kind = _Kind(origins, calls)
+        if len(scope) + len(region) <= MAX_TEXT:
+            self._room.take(1 + len(keys) // _KEYS_AN_ENTRY)
+            self._calls[scope, region, present] = calls
+            self._origins[region, naming] = origins
+            self._kinds[scope, region, keys] = kind
+        return kind
+
+    def _origin(self, said: Said) -> Origin:
+        return origin_of(said, self._wallet_attributes)
+
+    def _forget(self) -> None:
+        self._kinds.clear()
+        self._calls.clear()
+        self._origins.clear()
+
+
+@lru_cache(maxsize=8)
+def reader(wallet_attributes: tuple[str, ...]) -> Reader:
+    """The reader for these wallet attributes; whoever asks shares what it remembers."""
+    return Reader(wallet_attributes)

@@ -1,6 +1,6 @@
 """How good an answer was, by attributes of our own: the same keys whatever the dialect."""
 
-from farebox_collector.records import NO_QUALITY, Attributes, AttributeValue, Quality
+from farebox_collector.records import Attributes, AttributeValue, Quality
 
 _CACHE_HIT = "farebox.cache_hit"
 _CITATION_RATE = "farebox.citation_rate"
@@ -14,8 +14,6 @@ _WORDS = {"true": 1, "false": 0, "1": 1, "0": 0}
 
 def quality_of(attributes: Attributes) -> Quality:
     """What a span says about its answer; what is neither yes nor no, nor a share between 0 and 1, says nothing."""
-    if QUALITY_KEYS.isdisjoint(attributes):
-        return NO_QUALITY
     approved = _yes_or_no(attributes.get(_APPROVED))
     reviewed = _yes_or_no(attributes.get(_HUMAN_REVIEWED))
     return Quality(

@@ -1,25 +1,24 @@
 """Who a span belongs to (wallet, event, action, tags): the same keys whatever the dialect."""
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import NamedTuple
 
-from farebox_collector.dialects.answer_quality import QUALITY_KEYS, quality_of
-from farebox_collector.dialects.text import clean, first_identity, identity, is_clean
-from farebox_collector.records import NO_EVENT, NO_QUALITY, UNATTRIBUTED, AttributeValue, Quality, Span
+from farebox_collector.dialects.answer_quality import QUALITY_KEYS
+from farebox_collector.dialects.remembered import Said
+from farebox_collector.dialects.text import first_text, identity, is_clean
+from farebox_collector.records import NO_EVENT, UNATTRIBUTED, AttributeValue
 
-ATTRIBUTION_KEYS = QUALITY_KEYS | frozenset(
-    {
-        "farebox.wallet",
-        "farebox.event",
-        "farebox.action.id",
-        "farebox.dept",
-        "farebox.project",
-        "farebox.task",
-        "farebox.route",
-        "cloud.region",
-    }
-)
+ACTION_ID = "farebox.action.id"
+REGION = "cloud.region"
+_WALLET = "farebox.wallet"
+_TAGS = ("farebox.event", "farebox.dept", "farebox.project", "farebox.task", "farebox.route")
+ORIGIN_NAMES = (_WALLET, *_TAGS, REGION)
+"""What is read here, beside the wallet attributes that are configured."""
+MEASURED = QUALITY_KEYS | {ACTION_ID}
+"""What is read from each span, since it differs from call to call."""
+ATTRIBUTION_KEYS = MEASURED.union(ORIGIN_NAMES)
+
+_Value = AttributeValue | None
 
 
 class Origin(NamedTuple):
@@ -27,41 +26,31 @@ class Origin(NamedTuple):
 
     wallet: str
     event: str
-    action_id: str
     dept: str
     project: str
     task: str
     route: str
     region: str
     assumptions: tuple[str, ...]
-    quality: Quality = NO_QUALITY
-    user_id: str = ""
+    user_id: str
+    has_action: bool
+    """Whether the span names its action."""
+    tells_quality: bool
+    """Whether the span says something of its answer."""
 
 
-def attribute_span(span: Span, wallet_attributes: tuple[str, ...]) -> Origin:
+def origin_of(said: Said, wallet_attributes: tuple[str, ...]) -> Origin:
     """Read the origin of a span: `farebox.*` first, then the configured wallet attributes, else `unattributed`."""
-    attributes = span.attributes
-    get = attributes.get
-    region = get(_REGION) or span.resource.get(_REGION)
-    names = _names(region, *map(get, _TAGS), get("farebox.wallet"), *map(get, wallet_attributes))
-    action_id = first_identity(attributes, "farebox.action.id")
-    return Origin(names[0], names[1], action_id, *names[2:-1], quality_of(attributes), names[-1])
-
-
-_TAGS = ("farebox.event", "farebox.dept", "farebox.project", "farebox.task", "farebox.route")
-_REGION = "cloud.region"
-_Value = AttributeValue | None
-
-
-# Spans of one wallet and purpose say the same again and again. Typed, since 1 and True are equal and not the same name.
-@lru_cache(maxsize=16_384, typed=True)
-def _names(
-    region: _Value, event: _Value, dept: _Value, project: _Value, task: _Value, route: _Value, *wallets: _Value
-) -> tuple[str, str, str, str, str, str, str, tuple[str, ...], str]:
-    """Wallet, event, the tags, what was assumed, and the user."""
+    get = said.names.get
+    wallets = (get(_WALLET), *map(get, wallet_attributes))
     wallet, assumptions = _wallet(wallets)
-    tags = _text(dept), _text(project), _text(task), _text(route), _text(region)
-    return wallet, _text(event) or NO_EVENT, *tags, assumptions, _user(wallet, *wallets)
+    event, dept, project, task, route = [first_text(said.names, tag) for tag in _TAGS]
+    region = first_text({REGION: get(REGION) or said.region}, REGION)
+    user_id = _user(wallet, *wallets)
+    has_action, tells_quality = ACTION_ID in said.keys, not QUALITY_KEYS.isdisjoint(said.keys)
+    return Origin(
+        wallet, event or NO_EVENT, dept, project, task, route, region, assumptions, user_id, has_action, tells_quality
+    )
 
 
 def _wallet(candidates: Iterable[_Value]) -> tuple[str, tuple[str, ...]]:
@@ -81,7 +70,3 @@ def _user(wallet: str, named: _Value, *others: _Value) -> str:
         return ""
     user_id = next((identity(value) for value in others if value is not None and value != ""), "")
     return "" if user_id == wallet else user_id
-
-
-def _text(value: _Value) -> str:
-    return "" if value is None or value == "" else clean(value)

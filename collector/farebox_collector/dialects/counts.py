@@ -5,7 +5,7 @@ dialect says which habits it knows its emitter by; where it knows none, the coun
 is assumed by the specification and flagged.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from farebox_collector.dialects.text import MAX_COUNT, InvalidCount, count_of
@@ -49,47 +49,36 @@ _PLAIN = _NOTHING[3:]
 """What is reported besides input, output and total by a call without a cache and the like."""
 
 
+Places = tuple[tuple[int, str], ...]
+"""Where the counts of a span are: (field of `Reported`, attribute)."""
+
+
 class Slots:
     """Where an emitter has its counts: attribute → (field of `Reported`, rank among its aliases)."""
 
-    def __init__(self, places: Mapping[str, tuple[int, int]]) -> None:
-        self._places = places
-        self._plans: dict[tuple[str, ...], tuple[tuple[int, str], ...]] = {}
+    def __init__(self, slots: Mapping[str, tuple[int, int]]) -> None:
+        self._slots = slots
 
     def __iter__(self) -> Iterator[str]:
         """The attributes."""
-        return iter(self._places)
+        return iter(self._slots)
 
-    def plan(self, attributes: Attributes) -> tuple[tuple[int, str], ...]:
-        """Which attribute to read for each field: the first of its aliases. Emitters repeat themselves."""
-        places = self._places
-        present = tuple([key for key in attributes if key in places])
-        try:
-            return self._plans[present]
-        except KeyError:
-            best: dict[int, str] = {}
-            for key in sorted(present, key=lambda key: places[key][1], reverse=True):
-                best[places[key][0]] = key
-            if len(self._plans) >= _PLANS:
-                self._plans.clear()
-            plan = self._plans[present] = tuple(best.items())
-            return plan
+    def among(self, keys: Iterable[str]) -> Places:
+        """Which of a span's attributes to read for each field: the first of its aliases."""
+        ranked = sorted([(*self._slots[key], key) for key in keys if key in self._slots], reverse=True)
+        return tuple({field: key for field, _, key in ranked}.items())[::-1]
 
 
-_PLANS = 256
-
-
-def reported_in(attributes: Attributes, slots: Slots) -> Reported | None:
+def reported_in(attributes: Attributes, places: Places) -> Reported | None:
     """The counts of a span, aliases coalesced by their rank; None if it has none at all. Raises InvalidCount."""
-    plan = slots.plan(attributes)
-    if not plan:
+    if not places:
         return None
     counts = list(_NOTHING)
-    for field, key in plan:
+    for field, key in places:
         value = attributes[key]
         sound = type(value) is int and 0 <= value <= MAX_COUNT  # spelt out: this runs for every count
         counts[field] = value if sound else count_of(key, value)  # type: ignore[assignment]
-    return Reported._make(counts)
+    return tuple.__new__(Reported, counts)
 
 
 def disjoint(reported: Reported, habits: Habits) -> tuple[Buckets | None, tuple[str, ...]]:
@@ -100,7 +89,7 @@ def disjoint(reported: Reported, habits: Habits) -> tuple[Buckets | None, tuple[
     if stated_input is not None and stated_output is not None and reported[3:] == _PLAIN and not habits.output_is_rest:
         # Most calls, the shortest way. A total of nothing says nothing.
         agrees = not total or total == stated_input + stated_output
-        buckets = Buckets(stated_input, 0, 0, 0, 0, 0, stated_output)
+        buckets = tuple.__new__(Buckets, (stated_input, 0, 0, 0, 0, 0, stated_output, 0, 0, 0))
         return buckets, () if agrees else ("total_does_not_add_up",)
     cache = reported.cache_read + reported.cache_write
     remaining_input, assumptions = _uncached_input(reported, habits, cache) if cache else (reported.input or 0, ())

@@ -4,7 +4,6 @@ An emitter is known by the name of its instrumentation scope. What is said here 
 packages (`tests/dialects/golden`); docs/dialects.md has the versions.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 from farebox_collector.dialects.counts import INSIDE, UNKNOWN, Habits, Slots
@@ -119,8 +118,7 @@ _TRACELOOP_SCOPES = tuple(
 )
 
 
-@lru_cache(maxsize=512)
-def emitter_of(scope: str, version: str, provider: str) -> Emitter:
+def emitter_of(scope: str, provider: str) -> Emitter:
     """How the emitter with this scope counts calls of this provider."""
     if scope.startswith(_OFFICIAL):
         return Emitter("genai", INSIDE, _PLAIN_SLOTS)

@@ -4,21 +4,27 @@ Source: the registry of `gen_ai.*` attributes and its deprecation notes. OpenLLM
 write the same keys with habits of their own; `emitters.py` knows them by their scope and gives the record its dialect.
 """
 
-from functools import lru_cache
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from farebox_collector.dialects.attribution import Origin
-from farebox_collector.dialects.counts import disjoint, reported_in
+from farebox_collector.dialects.counts import Places, disjoint, reported_in
 from farebox_collector.dialects.emitters import COUNT_KEYS, RAW_USAGE, Emitter, emitter_of
-from farebox_collector.dialects.other_units import units_of
-from farebox_collector.dialects.record import nanoseconds, usage_record
+from farebox_collector.dialects.other_units import unit_keys, units_of
+from farebox_collector.dialects.record import Named, nanoseconds, scope_of, usage_record
+from farebox_collector.dialects.remembered import Said
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_count, first_identity, first_text
 from farebox_collector.dialects.usage_json import numbers_in, parsed, provider_usage, web_searches
-from farebox_collector.records import Attributes, AttributeValue, Buckets, NotBillable, Rejected, Span, UsageRecord
-from farebox_collector.units import InvalidUnit
+from farebox_collector.records import Attributes, Buckets, NotBillable, Rejected, Span, UsageRecord
+from farebox_collector.units import InvalidUnit, Units
 
 NAME = "genai"
 
+_OPERATION = "gen_ai.operation.name"
+_REQUEST_MODEL = "gen_ai.request.model"
+_RESPONSE_MODEL = "gen_ai.response.model"
+_RESPONSE_ID = "gen_ai.response.id"
+_STREAMING = "gen_ai.is_streaming"
+_ERROR = "error.type"
 _PROVIDER = ("gen_ai.provider.name", "gen_ai.system")
 _SERVICE_TIER = (
     "openai.response.service_tier",
@@ -41,23 +47,20 @@ _TOOK = "duration"
 """Logfire's, in seconds."""
 _MISSING = "farebox.usage.missing"
 
-KEYS = frozenset(
+NAMES = frozenset(
     {
-        "gen_ai.operation.name",
-        "gen_ai.request.model",
-        "gen_ai.response.model",
-        "gen_ai.response.id",
-        "gen_ai.is_streaming",
-        "error.type",
-        _SPAN_TYPE,
-        _TOOK,
+        _OPERATION,
         _OLD_OPERATION,
+        _REQUEST_MODEL,
+        _RESPONSE_MODEL,
+        _STREAMING,
+        _ERROR,
+        _SPAN_TYPE,
         _SPAN_KIND,
-        RAW_USAGE,
-        _MISSING,
     }
-).union(_PROVIDER, _SERVICE_TIER, _FIRST_CHUNK, _PARTIAL, COUNT_KEYS)
-ONCE = frozenset({"gen_ai.response.id", *_FIRST_CHUNK, RAW_USAGE})
+).union(_PROVIDER, _SERVICE_TIER)
+KEYS = NAMES.union({_RESPONSE_ID, _TOOK, RAW_USAGE, _MISSING}, _FIRST_CHUNK, _PARTIAL, COUNT_KEYS)
+ONCE = frozenset({_RESPONSE_ID, *_FIRST_CHUNK, RAW_USAGE})
 REDUCED: Reductions = {RAW_USAGE: numbers_in}
 
 MODEL_CALLS = frozenset(
@@ -92,149 +95,146 @@ _PARTIAL_READING = NotBillable("usage_is_on_the_parent")
 _OPENED_STREAM = NotBillable("usage_comes_with_the_stream")
 
 
-def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | None:
-    """Read one span; see the package's contract."""
-    attributes = span.attributes
-    call = _call(*map(attributes.get, _TEXTS))
-    operation, provider = call.operation, call.provider
+def understand(said: Said) -> "_Call | NotBillable | None":
+    """What the names on a span say of its call; see the package's contract."""
+    names = said.names
+    operation = first_text(names, _OPERATION)
+    if not operation and _OLD_OPERATION in names:
+        operation = _OLD_OPERATIONS.get(str(names[_OLD_OPERATION]), "")
+    provider = first_text(names, *_PROVIDER)
     if not operation and not provider:
         return None
     if operation in NO_TOKENS:
         return _NO_TOKENS_READING
-    emitter = emitter_of(span.scope_name, span.scope_version, provider)
-    try:
-        buckets, assumptions = _buckets(attributes, emitter)
-        units = units_of(attributes, _searches(attributes, emitter) if emitter.searches else 0)
-    except (InvalidCount, InvalidUnit) as error:
-        return Rejected(str(error))
-    if buckets is None and units and _MISSING not in attributes:
-        buckets = Buckets()  # billed by those units alone
-    summary = operation in SUMMARIES or attributes.get(_SPAN_KIND) in _SUMMARY_KINDS
-    if buckets is None and _MISSING not in attributes:
-        reading = _without_usage(span, emitter, operation, summary)
-        if reading is not None:
-            return reading
-    elif operation not in MODEL_CALLS and not summary:
-        assumptions += ("operation_unknown",)
-    return usage_record(
-        _whole(span) if emitter.usage_json else span,
-        origin,
-        dialect=emitter.dialect,
-        operation=operation,
-        provider=provider,
-        request_model=call.request_model,
-        response_model=call.response_model,
-        response_id=first_identity(attributes, "gen_ai.response.id"),
-        service_tier=call.service_tier,
-        error_type=call.error_type,
-        buckets=buckets,
-        summary=summary,
-        time_to_first_chunk_ns=_first_chunk(attributes),
-        assumptions=assumptions,
-        units=units,
-    )
-
-
-class _Call(NamedTuple):
-    """What the names on a span say of its call."""
-
-    operation: str
-    provider: str
-    request_model: str
-    response_model: str
-    service_tier: str
-    error_type: str
-
-
-_TEXTS = (
-    "gen_ai.operation.name",
-    _OLD_OPERATION,
-    *_PROVIDER,
-    "gen_ai.request.model",
-    "gen_ai.response.model",
-    *_SERVICE_TIER,
-    "error.type",
-)
-
-
-# The calls of one place in a program have the same names. Typed, since 1 and True are equal and not the same name.
-@lru_cache(maxsize=4096, typed=True)
-def _call(*values: AttributeValue | None) -> _Call:
-    """The values of `_TEXTS` understood."""
-    named = {name: value for name, value in zip(_TEXTS, values, strict=True) if value is not None}
-    operation = first_text(named, "gen_ai.operation.name")
-    if not operation and _OLD_OPERATION in named:
-        operation = _OLD_OPERATIONS.get(str(named[_OLD_OPERATION]), "")
+    emitter = emitter_of(said.scope, provider)
+    summary = operation in SUMMARIES or names.get(_SPAN_KIND) in _SUMMARY_KINDS
+    request_model, response_model = first_text(names, _REQUEST_MODEL), first_text(names, _RESPONSE_MODEL)
+    started_twice = emitter.dialect == "traceloop" and names.get(_STREAMING) is True and provider in _START_COUNTS_TWICE
     return _Call(
-        operation,
-        first_text(named, *_PROVIDER),
-        first_text(named, "gen_ai.request.model"),
-        first_text(named, "gen_ai.response.model"),
-        first_text(named, *_SERVICE_TIER),
-        first_text(named, "error.type"),
+        named=Named(
+            dialect=emitter.dialect,
+            scope=scope_of(said.scope),
+            operation=operation,
+            provider=provider,
+            request_model=request_model,
+            response_model=response_model,
+            service_tier=first_text(names, *_SERVICE_TIER),
+            error_type=first_text(names, _ERROR),
+            summary=summary,
+        ),
+        emitter=emitter,
+        counts=emitter.slots.among(said.keys),
+        units=unit_keys(said.keys),
+        first_chunk=next((key for key in _FIRST_CHUNK if key in said.keys), None),
+        assumptions=("output_counts_the_start_twice",) if started_twice else (),
+        known=operation in MODEL_CALLS or summary,
+        usage_missing=_MISSING in said.keys,
+        without_usage=_without_usage(said, emitter, operation, summary),
+        ends=emitter.usage_json and names.get(_SPAN_TYPE) == "log",
+        opens=emitter.usage_json and names.get(_SPAN_TYPE) == "span" and _RESPONSE_ID not in said.keys,
     )
 
 
-def _whole(span: Span) -> Span:
-    """The span with the time that it tells of: Logfire's of a stream is made at the end, and says how long it took."""
-    took_ns = nanoseconds(span.attributes.get(_TOOK)) if span.attributes.get(_SPAN_TYPE) == "log" else None
-    return span if took_ns is None else span._replace(start_ns=max(0, span.start_ns - took_ns))
+_START_COUNTS_TWICE = frozenset({"anthropic"})
+"""Providers whose streams begin with a few tokens that OpenLLMetry adds to the final count, which has them."""
 
 
-def _without_usage(span: Span, emitter: Emitter, operation: str, summary: bool) -> NotBillable | None:
-    """Why a span without usage is no model call; None if it is one."""
-    attributes = span.attributes
-    if not first_text(attributes, "gen_ai.request.model", "gen_ai.response.model"):
+def _without_usage(said: Said, emitter: Emitter, operation: str, summary: bool) -> NotBillable | None:
+    """Why a span like this is no model call if it comes without usage; None if it is one."""
+    if not first_text(said.names, _REQUEST_MODEL, _RESPONSE_MODEL):
         return _NO_MODEL_READING
     if summary:
         return _EMPTY_SUMMARY
     if operation not in MODEL_CALLS:
         return _NO_TOKENS_READING
-    if any(key in attributes for key in _PARTIAL):
+    if any(key in said.keys for key in _PARTIAL):
         return _PARTIAL_READING
-    opens = emitter.usage_json and attributes.get(_SPAN_TYPE) == "span"
-    if opens and not span.failed and "gen_ai.response.id" not in attributes:
-        # Logfire tells of a stream twice: when it opens, and in a span of its own when it is over.
-        return _OPENED_STREAM
     return None
 
 
-def _buckets(attributes: Attributes, emitter: Emitter) -> tuple[Buckets | None, tuple[str, ...]]:
-    """Disjoint buckets and what was assumed; None without any usage. Raises InvalidCount for contradictions."""
-    assumptions: tuple[str, ...] = ()
-    if emitter.usage_json and RAW_USAGE in attributes:
-        raw = parsed(attributes[RAW_USAGE])
-        if raw is not None:
-            reported, habits = provider_usage(raw)
-            if reported.input is not None or reported.output is not None:
-                return disjoint(reported, habits)
-        assumptions = ("usage_json_unusable",)
-    found = reported_in(attributes, emitter.slots)
-    if found is None:
-        return None, ()
-    buckets, more = disjoint(found, emitter.habits)
-    if buckets is None:
-        return None, ()
-    if emitter.flags and not buckets.cache_read and not buckets.cache_write:
-        more += emitter.flags
-    if emitter.dialect == "traceloop" and attributes.get("gen_ai.is_streaming") is True:
-        more += _TWICE.get(first_text(attributes, *_PROVIDER), ())
-    return buckets, assumptions + more
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """Calls of one kind, of one emitter."""
+
+    named: Named
+    emitter: Emitter
+    counts: Places
+    units: tuple[str, ...]
+    first_chunk: str | None
+    """The attribute with the time that it took."""
+    assumptions: tuple[str, ...]
+    """Of those with usage."""
+    known: bool
+    """Whether the conventions name the operation."""
+    usage_missing: bool
+    """Whether the span says that it lacks the usage."""
+    without_usage: NotBillable | None
+    """What it is if it has none and does not say so; None: a call."""
+    ends: bool
+    opens: bool
+    """Logfire tells of a stream twice: when it opens, and in a span of its own when it is over."""
+
+    def read(self, span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected:
+        """Read one of their spans."""
+        attributes = span.attributes
+        try:
+            buckets, assumptions = self._buckets(attributes)
+            units = self._units(attributes)
+        except (InvalidCount, InvalidUnit) as error:
+            return Rejected(str(error))
+        if buckets is None and not self.usage_missing:
+            if units:
+                buckets = Buckets()  # billed by those units alone
+            elif self.without_usage is not None:
+                return self.without_usage
+            elif self.opens and not span.failed:
+                return _OPENED_STREAM
+        if not self.known and (buckets is not None or self.usage_missing):
+            assumptions += ("operation_unknown",)
+        return usage_record(
+            _whole(span) if self.ends else span,
+            origin,
+            self.named,
+            buckets,
+            assumptions,
+            units,
+            first_identity(attributes, _RESPONSE_ID),
+            None if self.first_chunk is None else nanoseconds(attributes[self.first_chunk]),
+        )
+
+    def _buckets(self, attributes: Attributes) -> tuple[Buckets | None, tuple[str, ...]]:
+        """Disjoint buckets and what was assumed; None without any usage. Raises InvalidCount for contradictions."""
+        emitter = self.emitter
+        assumptions: tuple[str, ...] = ()
+        if emitter.usage_json and RAW_USAGE in attributes:
+            raw = parsed(attributes[RAW_USAGE])
+            if raw is not None:
+                reported, habits = provider_usage(raw)
+                if reported.input is not None or reported.output is not None:
+                    return disjoint(reported, habits)
+            assumptions = ("usage_json_unusable",)
+        found = reported_in(attributes, self.counts)
+        if found is None:
+            return None, ()
+        buckets, more = disjoint(found, emitter.habits)
+        if buckets is None:
+            return None, ()
+        if emitter.flags and not buckets.cache_read and not buckets.cache_write:
+            more += emitter.flags
+        return buckets, assumptions + more + self.assumptions
+
+    def _units(self, attributes: Attributes) -> Units:
+        """What else it is billed by. Raises InvalidCount and InvalidUnit."""
+        searches = 0
+        if self.emitter.usage_json:
+            raw = parsed(attributes.get(RAW_USAGE))
+            searches = web_searches(raw) if raw else 0
+        elif self.emitter.searches:
+            searches = first_count(attributes, self.emitter.searches) or 0
+        return units_of(attributes, self.units, searches) if searches or self.units else ()
 
 
-_TWICE = {"anthropic": ("output_counts_the_start_twice",)}
-
-
-def _searches(attributes: Attributes, emitter: Emitter) -> int:
-    """Web searches, where the emitter has a place of its own for them."""
-    if emitter.usage_json:
-        raw = parsed(attributes.get(RAW_USAGE))
-        return web_searches(raw) if raw else 0
-    return first_count(attributes, emitter.searches) or 0
-
-
-def _first_chunk(attributes: Attributes) -> int | None:
-    for key in _FIRST_CHUNK:
-        if key in attributes:
-            return nanoseconds(attributes[key])
-    return None
+def _whole(span: Span) -> Span:
+    """The span with the time that it tells of: Logfire's of a stream is made at the end, and says how long it took."""
+    took_ns = nanoseconds(span.attributes.get(_TOOK))
+    return span if took_ns is None else span._replace(start_ns=max(0, span.start_ns - took_ns))

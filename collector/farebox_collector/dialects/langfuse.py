@@ -4,11 +4,14 @@ Source: the released package. Its usage comes in the provider's own shape (OpenA
 not) or as named buckets, which are disjoint. It names no provider and no response id.
 """
 
+from dataclasses import dataclass
+
 from farebox_collector.dialects.attribution import Origin
 from farebox_collector.dialects.counts import disjoint
-from farebox_collector.dialects.other_units import units_of
+from farebox_collector.dialects.other_units import unit_keys, units_of
 from farebox_collector.dialects.providers import told_provider
-from farebox_collector.dialects.record import usage_record
+from farebox_collector.dialects.record import Named, scope_of, usage_record
+from farebox_collector.dialects.remembered import Said
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_text
 from farebox_collector.dialects.usage_json import named_buckets, parsed, provider_usage, web_searches
 from farebox_collector.records import Attributes, Buckets, NotBillable, Rejected, Span, UsageRecord
@@ -24,7 +27,8 @@ _PARAMETERS = "langfuse.observation.model.parameters"
 _USAGE = "langfuse.observation.usage_details"
 _LEVEL = "langfuse.observation.level"
 
-KEYS = frozenset({TYPE, _MODEL, _PARAMETERS, _USAGE, _LEVEL})
+NAMES = frozenset({TYPE, _MODEL, _PARAMETERS, _LEVEL})
+KEYS = NAMES | {_USAGE}
 ONCE = frozenset({_USAGE})
 
 _PROVIDER_SHAPE = frozenset({"prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"})
@@ -42,40 +46,53 @@ def service_tier_of(parameters: str) -> str | None:
 REDUCED: Reductions = {_PARAMETERS: service_tier_of}
 
 
-def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | None:
-    """Read one span; see the package's contract."""
-    attributes = span.attributes
-    kind = attributes.get(TYPE)
+def understand(said: Said) -> "_Call | NotBillable | None":
+    """What the names on a span say of its call; see the package's contract."""
+    names = said.names
+    kind = names.get(TYPE)
     if kind is None:
         return None
     operation = _OPERATIONS.get(str(kind)) or _SUMMARIES.get(str(kind))
     if operation is None:
         return _NOT_A_CALL
-    summary = kind in _SUMMARIES
-    try:
-        buckets, assumptions, searches = _buckets(attributes)
-        units = units_of(attributes, searches)
-    except (InvalidCount, InvalidUnit) as error:
-        return Rejected(str(error))
-    if buckets is None and summary:
-        return _EMPTY_SUMMARY
-    model = first_text(attributes, _MODEL)
+    model = first_text(names, _MODEL)
     provider, guessed = told_provider("", model)
-    return usage_record(
-        span,
-        origin,
-        dialect=NAME,
-        operation=operation,
-        provider=provider,
-        request_model=model,
-        response_model=model,
-        buckets=buckets,
-        assumptions=assumptions + guessed,
-        service_tier=first_text(attributes, _PARAMETERS),
-        error_type="error" if attributes.get(_LEVEL) == "ERROR" else "",
-        summary=summary,
-        units=units,
+    return _Call(
+        named=Named(
+            dialect=NAME,
+            scope=scope_of(said.scope),
+            operation=operation,
+            provider=provider,
+            request_model=model,
+            response_model=model,
+            service_tier=first_text(names, _PARAMETERS),
+            error_type="error" if names.get(_LEVEL) == "ERROR" else "",
+            summary=kind in _SUMMARIES,
+        ),
+        assumptions=guessed,
+        units=unit_keys(said.keys),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """Calls of one kind."""
+
+    named: Named
+    assumptions: tuple[str, ...]
+    units: tuple[str, ...]
+
+    def read(self, span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected:
+        """Read one of their spans."""
+        attributes = span.attributes
+        try:
+            buckets, assumptions, searches = _buckets(attributes)
+            units = units_of(attributes, self.units, searches)
+        except (InvalidCount, InvalidUnit) as error:
+            return Rejected(str(error))
+        if buckets is None and self.named.summary:
+            return _EMPTY_SUMMARY
+        return usage_record(span, origin, self.named, buckets, assumptions + self.assumptions, units)
 
 
 def _buckets(attributes: Attributes) -> tuple[Buckets | None, tuple[str, ...], int]:

@@ -5,18 +5,18 @@ attribute has the response's id; where `output.value` is the provider's answer a
 nothing else of that answer is kept.
 """
 
-from functools import lru_cache
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from farebox_collector.dialects.attribution import Origin
-from farebox_collector.dialects.counts import INSIDE, disjoint, reported_in
+from farebox_collector.dialects.counts import INSIDE, Places, disjoint, reported_in
 from farebox_collector.dialects.emitters import Keys, slots_of
-from farebox_collector.dialects.other_units import units_of
+from farebox_collector.dialects.other_units import unit_keys, units_of
 from farebox_collector.dialects.providers import told_provider
-from farebox_collector.dialects.record import usage_record
+from farebox_collector.dialects.record import Named, scope_of, usage_record
+from farebox_collector.dialects.remembered import Said
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_identity, first_text
 from farebox_collector.dialects.usage_json import numbers_in, parsed, web_searches
-from farebox_collector.records import AttributeValue, NotBillable, Rejected, Span, UsageRecord
+from farebox_collector.records import NotBillable, Rejected, Span, UsageRecord
 from farebox_collector.units import InvalidUnit
 
 NAME = "openinference"
@@ -33,6 +33,7 @@ _PROVIDER = ("llm.provider", "llm.system", "embedding.provider", "gen_ai.provide
 _REQUEST_MODEL = ("llm.request.model_name", "llm.model_name", "embedding.model_name", "gen_ai.request.model")
 _RESPONSE_MODEL = ("llm.response.model_name", "llm.model_name", "gen_ai.response.model")
 _TIER = "openai.response.service_tier"
+_RESPONSE_ID = "gen_ai.response.id"
 _OUTPUT = "output.value"
 _METADATA = "metadata"
 # An instrumentation may write the conventions' keys on the same span: other names of the same counts.
@@ -49,9 +50,8 @@ _SLOTS = slots_of(
     )
 )
 
-KEYS = frozenset({KIND, _OUTPUT, _METADATA, "gen_ai.response.id", _TIER}).union(
-    _PROVIDER, _REQUEST_MODEL, _RESPONSE_MODEL, _SLOTS
-)
+NAMES = frozenset({KIND, _TIER}).union(_PROVIDER, _REQUEST_MODEL, _RESPONSE_MODEL)
+KEYS = NAMES.union({_OUTPUT, _METADATA, _RESPONSE_ID}, _SLOTS)
 ONCE = frozenset({_OUTPUT, _METADATA})
 
 _NOT_A_CALL = NotBillable("operation_makes_no_tokens")
@@ -92,66 +92,56 @@ def _until_quote(text: str, start: int) -> str | None:
 REDUCED: Reductions = {_OUTPUT: response_id_of, _METADATA: numbers_in}
 
 
-def read(span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected | None:
-    """Read one span; see the package's contract."""
-    attributes = span.attributes
-    if KIND not in attributes:
+def understand(said: Said) -> "_Call | NotBillable | None":
+    """What the names on a span say of its call; see the package's contract."""
+    names = said.names
+    if KIND not in names:
         return None
-    call = _call(*map(attributes.get, _TEXTS))
-    if call is None:
+    kind = str(names[KIND]).upper()
+    operation = _OPERATIONS.get(kind)
+    if operation is None:
         return _NOT_A_CALL
-    try:
-        found = reported_in(attributes, _SLOTS)
-        buckets, assumptions = disjoint(found, INSIDE) if found else (None, ())
-        units = units_of(attributes, web_searches(parsed(attributes.get(_METADATA)) or {}))
-    except (InvalidCount, InvalidUnit) as error:
-        return Rejected(str(error))
-    if buckets is None and call.summary:
-        return _EMPTY_SUMMARY
-    if buckets is None and not call.request_model and not call.response_model:
-        return _NO_MODEL
-    return usage_record(
-        span,
-        origin,
-        dialect=NAME,
-        operation=call.operation,
-        provider=call.provider,
-        request_model=call.request_model,
-        response_model=call.response_model,
-        buckets=buckets,
-        assumptions=assumptions + call.assumptions,
-        response_id=first_identity(attributes, "gen_ai.response.id", _OUTPUT),
-        service_tier=call.service_tier,
-        summary=call.summary,
-        units=units,
+    request_model, response_model = first_text(names, *_REQUEST_MODEL), first_text(names, *_RESPONSE_MODEL)
+    provider, guessed = told_provider(first_text(names, *_PROVIDER), response_model or request_model)
+    return _Call(
+        named=Named(
+            dialect=NAME,
+            scope=scope_of(said.scope),
+            operation=operation,
+            provider=provider,
+            request_model=request_model,
+            response_model=response_model,
+            service_tier=first_text(names, _TIER),
+            summary=kind in _SUMMARIES,
+        ),
+        assumptions=guessed,
+        counts=_SLOTS.among(said.keys),
+        units=unit_keys(said.keys),
     )
 
 
-class _Call(NamedTuple):
-    """What the names on a span say of its call."""
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """Calls of one kind."""
 
-    operation: str
-    summary: bool
-    provider: str
-    request_model: str
-    response_model: str
-    service_tier: str
+    named: Named
     assumptions: tuple[str, ...]
+    counts: Places
+    units: tuple[str, ...]
 
-
-_TEXTS = tuple(dict.fromkeys((KIND, *_PROVIDER, *_REQUEST_MODEL, *_RESPONSE_MODEL, _TIER)))
-
-
-# The calls of one place in a program have the same names. Typed, since 1 and True are equal and not the same name.
-@lru_cache(maxsize=4096, typed=True)
-def _call(*values: AttributeValue | None) -> _Call | None:
-    """The values of `_TEXTS` understood; None for a span that is no model call."""
-    named = {name: value for name, value in zip(_TEXTS, values, strict=True) if value is not None}
-    kind = str(named[KIND]).upper()
-    operation = _OPERATIONS.get(kind)
-    if operation is None:
-        return None
-    request_model, response_model = first_text(named, *_REQUEST_MODEL), first_text(named, *_RESPONSE_MODEL)
-    provider, guessed = told_provider(first_text(named, *_PROVIDER), response_model or request_model)
-    tier = first_text(named, _TIER)
-    return _Call(operation, kind in _SUMMARIES, provider, request_model, response_model, tier, guessed)
+    def read(self, span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected:
+        """Read one of their spans."""
+        attributes, named = span.attributes, self.named
+        try:
+            found = reported_in(attributes, self.counts)
+            buckets, assumptions = disjoint(found, INSIDE) if found else (None, ())
+            searches = web_searches(parsed(attributes[_METADATA]) or {}) if _METADATA in attributes else 0
+            units = units_of(attributes, self.units, searches)
+        except (InvalidCount, InvalidUnit) as error:
+            return Rejected(str(error))
+        if buckets is None and named.summary:
+            return _EMPTY_SUMMARY
+        if buckets is None and not named.request_model and not named.response_model:
+            return _NO_MODEL
+        response_id = first_identity(attributes, _RESPONSE_ID, _OUTPUT)
+        return usage_record(span, origin, named, buckets, assumptions + self.assumptions, units, response_id)

@@ -1,5 +1,7 @@
 """What a call is billed by besides tokens: `farebox.units.NAME` on any span, whatever its dialect."""
 
+from collections.abc import Iterable
+
 from farebox_collector.dialects.text import count_of
 from farebox_collector.records import Attributes
 from farebox_collector.units import PER_HOUR, TOKEN_BUCKETS, UNITS, Units, billable_units
@@ -15,11 +17,19 @@ KEYS = frozenset(PREFIX + name for name in NAMES)
 _NAMES = {PREFIX + name: _ALIASES.get(name, name) for name in NAMES}
 
 
-def units_of(attributes: Attributes, web_searches: int = 0) -> Units:
-    """The units of a call; `web_searches` are those that the dialect found. Raises InvalidCount and InvalidUnit."""
-    if not web_searches and KEYS.isdisjoint(attributes):
+def unit_keys(keys: Iterable[str]) -> tuple[str, ...]:
+    """Those of a span's attributes that are units; a unit's own name comes last, and counts."""
+    return tuple(sorted(KEYS.intersection(keys), key=lambda key: (key == PREFIX + _NAMES[key], key)))
+
+
+def units_of(attributes: Attributes, keys: tuple[str, ...], web_searches: int = 0) -> Units:
+    """The units of a call by its `unit_keys`; `web_searches` are those that the dialect found.
+
+    Raises InvalidCount and InvalidUnit.
+    """
+    if not web_searches and not keys:
         return ()
     counts = {"web_searches": web_searches}
-    for key in KEYS.intersection(attributes):
+    for key in keys:
         counts[_NAMES[key]] = count_of(key, attributes[key])
     return billable_units(counts)

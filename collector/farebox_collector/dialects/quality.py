@@ -3,33 +3,42 @@
 The SDK's `report_quality` sends them as spans that name the trace they are about, and no model.
 """
 
-from farebox_collector.dialects.answer_quality import QUALITY_KEYS
+from farebox_collector.dialects.answer_quality import QUALITY_KEYS, quality_of
 from farebox_collector.dialects.attribution import Origin
+from farebox_collector.dialects.remembered import Said
 from farebox_collector.dialects.text import Reductions
-from farebox_collector.records import AttributeValue, QualityReport, Rejected, Span
+from farebox_collector.records import NO_QUALITY, AttributeValue, QualityReport, Rejected, Span
 
 NAME = "quality"
 
 _SUBJECT = "farebox.quality.trace_id"
 
+NAMES: frozenset[str] = frozenset()
 KEYS = QUALITY_KEYS | {_SUBJECT}
 ONCE = frozenset({"farebox.citation_rate", _SUBJECT})
 REDUCED: Reductions = {}
 
 
-def read(span: Span, origin: Origin) -> QualityReport | Rejected | None:
-    """Read one span; see the package's contract."""
-    attributes = span.attributes
-    subject = attributes.get(_SUBJECT)
+def understand(said: Said) -> "_Report | None":
+    """Whether a span is a report; see the package's contract."""
     # What names a model or a provider is a call, whatever else it says.
-    if subject is None or any(key.startswith("gen_ai.") for key in attributes):
+    if _SUBJECT not in said.keys or any(key.startswith("gen_ai.") for key in said.keys):
         return None
-    trace_id = _trace_id(subject)
-    if trace_id is None:
-        return Rejected(f"{_SUBJECT} is no trace id of 32 hexadecimal digits")
-    if len(span.trace_id) != 16 or len(span.span_id) != 8 or not any(span.trace_id) or not any(span.span_id):
-        return Rejected("the trace id or span id is missing or malformed")
-    return QualityReport(span.trace_id, span.span_id, trace_id, origin.quality)
+    return _Report()
+
+
+class _Report:
+    """Spans that report on other spans."""
+
+    def read(self, span: Span, origin: Origin) -> QualityReport | Rejected:
+        """Read one of them."""
+        trace_id = _trace_id(span.attributes[_SUBJECT])
+        if trace_id is None:
+            return Rejected(f"{_SUBJECT} is no trace id of 32 hexadecimal digits")
+        if len(span.trace_id) != 16 or len(span.span_id) != 8 or not any(span.trace_id) or not any(span.span_id):
+            return Rejected("the trace id or span id is missing or malformed")
+        quality = quality_of(span.attributes) if origin.tells_quality else NO_QUALITY
+        return QualityReport(span.trace_id, span.span_id, trace_id, quality)
 
 
 def _trace_id(value: AttributeValue) -> bytes | None:

@@ -1,71 +1,108 @@
 """The usage record of a span, once a dialect knows what the call was and what it used."""
 
-from farebox_collector.dialects.attribution import Origin
-from farebox_collector.dialects.text import clean
-from farebox_collector.records import AttributeValue, Buckets, Rejected, Span, UsageRecord
+from typing import NamedTuple, Protocol
+
+from farebox_collector.dialects.answer_quality import quality_of
+from farebox_collector.dialects.attribution import ACTION_ID, Origin
+from farebox_collector.dialects.text import clean, first_identity
+from farebox_collector.records import (
+    NO_QUALITY,
+    AttributeValue,
+    Buckets,
+    NotBillable,
+    QualityReport,
+    Rejected,
+    Span,
+    UsageRecord,
+)
 from farebox_collector.units import Units
 
-_NO_ID = (b"", bytes(8), bytes(16))
+_NO_IDS = (b"", bytes(8), bytes(16))
 _MAX_TIME_NS = 2**63 - 1
 """As much as a column holds: nonsense is cut to that, and flagged by pricing."""
+_named = tuple.__new__
+
+
+class Call(Protocol):
+    """What a dialect made of the names on a span: the way in which all spans that say the same are read."""
+
+    def read(self, span: Span, origin: Origin) -> UsageRecord | QualityReport | NotBillable | Rejected:
+        """Read one of them."""
+
+
+class Named(NamedTuple):
+    """The part of a usage record that the names on a span tell."""
+
+    dialect: str
+    scope: str
+    operation: str
+    provider: str
+    request_model: str
+    response_model: str
+    service_tier: str = ""
+    error_type: str = ""
+    summary: bool = False
 
 
 def usage_record(
     span: Span,
     origin: Origin,
-    *,
-    dialect: str,
-    operation: str,
-    provider: str,
-    request_model: str,
-    response_model: str,
+    named: Named,
     buckets: Buckets | None,
     assumptions: tuple[str, ...],
-    response_id: str = "",
-    service_tier: str = "",
-    error_type: str = "",
-    summary: bool = False,
-    time_to_first_chunk_ns: int | None = None,
     units: Units = (),
+    response_id: str = "",
+    time_to_first_chunk_ns: int | None = None,
 ) -> UsageRecord | Rejected:
     """The record of a call as a dialect understood it, or why there cannot be one."""
-    if len(span.trace_id) != 16 or span.trace_id in _NO_ID or len(span.span_id) != 8 or span.span_id in _NO_ID:
+    trace_id, span_id, parent_span_id, start_ns, end_ns, failed, attributes, _, _, _ = span
+    if len(trace_id) != 16 or trace_id in _NO_IDS or len(span_id) != 8 or span_id in _NO_IDS:
         return Rejected("the trace id or span id is missing or malformed")
-    start_ns, latency_ns = span.start_ns, span.end_ns - span.start_ns
+    latency_ns = end_ns - start_ns
     if not (0 <= start_ns <= _MAX_TIME_NS and 0 <= latency_ns <= _MAX_TIME_NS):
         start_ns, latency_ns = (min(max(0, moment), _MAX_TIME_NS) for moment in (start_ns, latency_ns))
-    # By position, in the order of the fields: naming thirty of them takes as long as all the rest of this function.
-    return UsageRecord(
-        span.trace_id,
-        span.span_id,
-        span.parent_span_id,
-        start_ns,
-        latency_ns,
-        origin.wallet,
-        origin.event,
-        origin.action_id,
-        operation,
-        provider,
-        request_model,
-        response_model,
-        response_id,
-        service_tier,
-        error_type or ("error" if span.failed else ""),
-        buckets,
-        summary,
-        time_to_first_chunk_ns,
-        origin.dept,
-        origin.project,
-        origin.task,
-        origin.route,
-        origin.region,
-        dialect,
-        origin.assumptions + assumptions,
-        units,
-        origin.quality,
-        clean(span.scope_name),
-        origin.user_id,
+    wallet, event, dept, project, task, route, region, about_origin, user_id, has_action, tells_quality = origin
+    dialect, scope, operation, provider, request_model, response_model, service_tier, error_type, summary = named
+    # As a plain tuple in the order of the fields: naming thirty of them takes as long as all the rest of this function.
+    return _named(
+        UsageRecord,
+        (
+            trace_id,
+            span_id,
+            parent_span_id,
+            start_ns,
+            latency_ns,
+            wallet,
+            event,
+            first_identity(attributes, ACTION_ID) if has_action else "",
+            operation,
+            provider,
+            request_model,
+            response_model,
+            response_id,
+            service_tier,
+            error_type or ("error" if failed else ""),
+            buckets,
+            summary,
+            time_to_first_chunk_ns,
+            dept,
+            project,
+            task,
+            route,
+            region,
+            dialect,
+            about_origin + assumptions,
+            units,
+            quality_of(attributes) if tells_quality else NO_QUALITY,
+            scope,
+            user_id,
+        ),
     )
+
+
+def scope_of(name: str) -> str:
+    """The name of a scope as a record keeps it."""
+    return clean(name)
 
 
 def nanoseconds(seconds: AttributeValue | None) -> int | None:
