@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 from farebox_collector.courier import Courier
 from farebox_collector.credentials import ALL_SCOPES, Scope
 from farebox_collector.holding import HoldDesk
+from farebox_collector.indexing import Indexing
 from farebox_collector.keyring import KeyRing
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.database import Database
@@ -58,6 +59,7 @@ _STOP_SECONDS = 2
 
 _COURIER_SECONDS = 1
 """How often the outbox is looked at."""
+_INDEXING_SECONDS = 1
 
 Clock = Callable[[], int]
 Progress = Callable[[int, int], None]
@@ -222,9 +224,10 @@ async def _running(
         stack.push_async_callback(pipeline.close)
         otlp_http_port = await stack.enter_async_context(_http_server(otlp_http, settings.otlp_http_address, settings))
         await grpc_server.start()
-        upkeep = Upkeep(settings, database, clock)
+        upkeep, indexing = Upkeep(settings, database, clock), Indexing(database, clock)
         for round_ in (
             Round("upkeep", settings.audit_seconds, upkeep.round),
+            Round("indexing", _INDEXING_SECONDS, indexing.round),
             Round("keys", settings.audit_seconds, keyring.note_use),
             Round("topups", settings.topup_seconds, AutomaticTopups(payments).round),
             Round("settling", settings.settle_seconds, Settling(settings, database, tariffs, clock).round),
@@ -233,6 +236,7 @@ async def _running(
             stack.push_async_callback(_cancelled, asyncio.create_task(repeat(round_)))
         stack.callback(courier.stop)
         stack.callback(upkeep.stop)
+        stack.callback(indexing.stop)
         # What was taken is answered by then: what is still open has not begun, or its client is gone.
         stack.push_async_callback(grpc_server.stop, _STOP_SECONDS)
         stack.push_async_callback(pipeline.settle)

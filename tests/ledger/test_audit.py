@@ -34,6 +34,9 @@ TAMPERINGS = {
     "corrections": "UPDATE usage_records SET corrections = 1 WHERE wallet = 'bob'",
     "retired": "INSERT INTO retired_spans SELECT tenant_id, trace_id, span_id, trace_id, span_id, 1, 0, 0"
     " FROM usage_records",
+    "index": "INSERT INTO watermarks (name, value) VALUES ('postings by account', 2)"
+    " ON CONFLICT (name) DO UPDATE SET value = 2",
+    "index size": "INSERT INTO account_postings (account_id, transaction_id, posting_id) VALUES (1, 1, 99)",
     "days": "UPDATE usage_days SET errors = errors + 1",
     "wallet days": "UPDATE wallet_days SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",
     "spending days": "INSERT INTO spending_days (tenant_id, day, scope, name, user_id, charge_nanocredits)"

@@ -8,6 +8,7 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from blank import blank_postgresql
 from calls import START_NS, call
+from farebox_collector.ledger.account_legs import behind
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.correction_totals import SUMS
@@ -15,6 +16,7 @@ from farebox_collector.ledger.corrections import Cause, Correction, correct, cov
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.entries import Entry
 from farebox_collector.ledger.schema import OldCollectors, alembic_config, has_table, migrate, newest_revision
+from farebox_collector.ledger.statements import UsageFilter, usage
 from farebox_collector.ledger.stored_usage import stored_calls, usage_query
 from farebox_collector.ledger.tables import usage_records
 from farebox_collector.ledger.totals import TotalLabels
@@ -98,6 +100,21 @@ def test_what_was_used_under_each_price_is_made_from_records_and_corrections(dat
         again = connection.execute(text(f"SELECT cause, {', '.join(SUMS)} FROM correction_totals ORDER BY 1")).all()
         assert again == corrected
         assert list(audit(connection)) == []
+
+
+def test_postings_from_before_are_found_by_account(database: Database) -> None:
+    with database.transaction() as connection:
+        record_usage(
+            connection, 1, [call(n, trace=n, wallet="ab"[n % 2]) for n in range(1, 9)], START_NS, TotalLabels()
+        )
+        command.downgrade(alembic_config(connection), "0025")
+    with database.transaction() as connection:
+        command.upgrade(alembic_config(connection), "head")
+        waiting = behind(connection)
+        record_usage(connection, 1, [call(9, trace=9, wallet="a")], START_NS, TotalLabels())
+        assert [row.trace_id[-1] for row in usage(connection, 1, UsageFilter(wallet="a"))] == [9, 8, 6, 4, 2]
+        assert list(audit(connection)) == []
+    assert not waiting, "none is left to be read through"
 
 
 def test_no_sum_is_begun_while_a_collector_that_does_not_know_it_runs(postgres: PostgresServer) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select, text
 
+from farebox_collector.ledger.account_legs import INDEX_CHECKS
 from farebox_collector.ledger.call_claims import SLOT_BITS
 from farebox_collector.ledger.checkpoints import CHUNK as _ACCOUNTS
 from farebox_collector.ledger.checkpoints import Standing, accounts_after, standings, touched_accounts
@@ -187,6 +188,7 @@ CHECKS = (
         " SELECT tenant_id, 0, count(*) FROM retired_spans GROUP BY tenant_id"
         ") both_sides GROUP BY tenant_id HAVING sum(records) <> sum(spans)",
     ),
+    *(Check(*check) for check in INDEX_CHECKS),
     *(Check(*check) for check in CREDIT_CHECKS),
     *(Check(*check) for check in DAY_CHECKS),
     *(Check(*check) for check in MONEY_CHECKS),

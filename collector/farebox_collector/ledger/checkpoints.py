@@ -5,14 +5,19 @@ nothing can come before any more. What came since is all that must be read to co
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, text
+from sqlalchemy import Connection, FromClause, Select, and_, case, func, select
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.account_legs import legs_of
+from farebox_collector.ledger.correction_tables import audited_balances
+from farebox_collector.ledger.journal import WALLET
 from farebox_collector.ledger.mismatches import Mismatch, Window
-from farebox_collector.ledger.tables import accounts, postings
+from farebox_collector.ledger.tables import accounts, postings, transactions
 
+_USAGE = ("usage", "correction")
+"""Kinds of transactions that take from wallets what they spend."""
 CHUNK = 500
 """Accounts that are compared by one statement, and whose checkpoints are moved in one transaction."""
 
@@ -67,11 +72,17 @@ def standings(
     connection: Connection, account_ids: Sequence[int], upto: int, *, from_scratch: bool
 ) -> Iterator[Standing]:
     """How accounts stand; `from_scratch` reads every posting, else those after each account's checkpoint."""
-    statement = _FROM_SCRATCH if from_scratch else _FROM_CHECKPOINT
-    for row in connection.execute(statement, {"ids": list(account_ids), "upto": upto}):
-        figures = [int(figure) for figure in row[3:]]
-        said, posted, settled, base = (Sums(*figures[start : start + 3]) for start in range(0, 12, 3))
-        yield Standing(row[0], f"{row[1]} {row[2]}", said, base.plus(posted), base.plus(settled))
+    posted, settled = (dict.fromkeys(account_ids, _NOTHING) for _ in range(2))
+    for part in legs_of(connection, account_ids):
+        for account_id, *figures in connection.execute(_sums(part, upto, from_scratch=from_scratch)):
+            sums = [int(figure) for figure in figures]
+            posted[account_id] = posted[account_id].plus(Sums(*sums[:3]))
+            settled[account_id] = settled[account_id].plus(Sums(*sums[3:]))
+    for account_id, kind, name, *figures in connection.execute(_SAID.where(accounts.c.id.in_(account_ids))):
+        said, base = Sums(*figures[:3]), _NOTHING if from_scratch else Sums(*figures[3:])
+        yield Standing(
+            account_id, f"{kind} {name}", said, base.plus(posted[account_id]), base.plus(settled[account_id])
+        )
 
 
 def move_checkpoints(connection: Connection, standing: Sequence[Standing], upto: int) -> None:
@@ -87,40 +98,31 @@ _ONLY_FORWARD = (
     + " WHERE excluded.upto_transaction > audited_balances.upto_transaction"
 )
 
-_POSTED = {
-    "balance_nano": "p.amount_nano",
-    "spent_nano": "CASE WHEN a.kind = 'wallet' AND t.kind IN ('usage', 'correction') THEN -p.amount_nano ELSE 0 END",
-    "charged_calls": "p.records",
-}
-
-
-def _statement(base: str, checkpoint: str) -> str:
-    """One row an account. `base` is its column's value at the checkpoint, `checkpoint` the join that finds it."""
-    sums = [
-        *(f"a.{name}" for name in Sums._fields),
-        *(f"coalesce(sum({_POSTED[name]}), 0)" for name in Sums._fields),
-        *(
-            f"coalesce(sum(CASE WHEN p.transaction_id <= :upto THEN {_POSTED[name]} ELSE 0 END), 0)"
-            for name in Sums._fields
-        ),
-        # Of one row each; an aggregate, so that accounts are grouped by their key alone, in whose order they come.
-        *(base.format(name) for name in Sums._fields),
-    ]
-    return f"""
-        SELECT a.id, a.kind, a.name, {", ".join(sums)}
-        FROM accounts a {checkpoint}
-        LEFT JOIN transactions t ON t.id = p.transaction_id
-        WHERE a.id IN :ids GROUP BY a.id
-    """
-
-
-_FROM_SCRATCH = text(_statement("0", "LEFT JOIN postings p ON p.account_id = a.id")).bindparams(
-    bindparam("ids", expanding=True)
-)
-_FROM_CHECKPOINT = text(
-    _statement(
-        "coalesce(max(c.{}), 0)",
-        "LEFT JOIN audited_balances c ON c.account_id = a.id"
-        " LEFT JOIN postings p ON p.account_id = a.id AND p.transaction_id > coalesce(c.upto_transaction, 0)",
+_NOTHING = Sums(0, 0, 0)
+_KNOWN = audited_balances.c
+_SAID = (
+    select(
+        accounts.c.id,
+        accounts.c.kind,
+        accounts.c.name,
+        *(accounts.c[name] for name in Sums._fields),
+        *(func.coalesce(_KNOWN[name], 0) for name in Sums._fields),
     )
-).bindparams(bindparam("ids", expanding=True))
+    .outerjoin(audited_balances, _KNOWN.account_id == accounts.c.id)
+    .order_by(accounts.c.id)
+)
+
+
+def _sums(part: FromClause, upto: int, *, from_scratch: bool) -> Select[Any]:
+    """One row an account with postings in a part: the sums of all, and of those up to a transaction."""
+    leg, account, made = part.c, accounts.c, transactions.c
+    used = and_(account.kind == WALLET, made.kind.in_(_USAGE))
+    figures = (leg.amount_nano, case((used, -leg.amount_nano), else_=0), leg.records)
+    early = leg.transaction_id <= upto
+    sums = (*figures, *(case((early, figure), else_=0) for figure in figures))
+    joined = accounts.outerjoin(audited_balances, _KNOWN.account_id == account.id)
+    after = leg.account_id == account.id
+    if not from_scratch:
+        after = and_(after, leg.transaction_id > func.coalesce(_KNOWN.upto_transaction, 0))
+    joined = joined.join(part, after).outerjoin(transactions, made.id == leg.transaction_id)
+    return select(account.id, *map(func.sum, sums)).select_from(joined).group_by(account.id)

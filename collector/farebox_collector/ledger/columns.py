@@ -1,9 +1,12 @@
 """What every table is made of. Integers hold 64 bits in either database; names are never NULL."""
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Index,
     Integer,
     MetaData,
     Table,
@@ -46,3 +49,15 @@ def identity() -> Column[int]:
 def table(name: str, *items: Column[int] | Column[str] | Column[bytes] | UniqueConstraint | CheckConstraint) -> Table:
     """A table of the books."""
     return Table(name, metadata, *items, sqlite_strict=True)
+
+
+def only_on(dialect: str, index: Index) -> Index:
+    """An index that databases of one kind have."""
+    index.info["dialect"] = dialect
+    index.ddl_if(dialect=dialect)
+    return index
+
+
+def is_on(dialect: str, item: Any) -> bool:
+    """Whether databases of a kind have what `metadata` names."""
+    return bool(item.info.get("dialect", dialect) == dialect)

@@ -1,8 +1,8 @@
 """Tables of what comes after a booking: corrections, audits, and how far each has come."""
 
-from sqlalchemy import Column, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import Column, ForeignKey, Index, Table, UniqueConstraint
 
-from farebox_collector.ledger.columns import Int64, identity, number, table, words
+from farebox_collector.ledger.columns import Int64, identity, metadata, number, table, words
 
 corrections = table(
     "corrections",
@@ -69,4 +69,15 @@ audited_balances = table(
     number("balance_nano"),
     number("spent_nano", default=0),
     number("charged_calls", default=0),
+)
+
+# Postings in the order of accounts, as far as a watermark has come; it stays empty in PostgreSQL. See `account_legs`.
+account_postings = Table(
+    "account_postings",
+    metadata,
+    Column("account_id", Int64, primary_key=True, autoincrement=False),
+    Column("transaction_id", Int64, primary_key=True, autoincrement=False),
+    Column("posting_id", Int64, primary_key=True, autoincrement=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
 )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, update
 
+from farebox_collector.ledger.account_legs import legs_of
 from farebox_collector.ledger.credit_tables import lot_moves, lots
 from farebox_collector.ledger.journal import WALLET, Account, Leg, open_transaction, post, wallet_account
 from farebox_collector.ledger.tables import accounts, postings, transactions
@@ -162,17 +163,17 @@ class WalletLots:
         self._draw(used - drawn, self._at_ns)
 
     def _used_since(self, moment_ns: int) -> int:
-        leg, made = postings.c, transactions.c
-        amount = self._connection.execute(
-            select(func.coalesce(func.sum(leg.amount_nano), 0))
-            .join(transactions, made.id == leg.transaction_id)
-            .where(
-                leg.account_id == self._account.id,
-                leg.id > self._account.drawn_posting_id,
-                made.recorded_at_ns >= moment_ns,
+        made = transactions.c
+        used = 0
+        for part in legs_of(self._connection, [self._account.id]):
+            leg = part.c
+            amount = (
+                select(func.coalesce(func.sum(leg.amount_nano), 0))
+                .join(transactions, made.id == leg.transaction_id)
+                .where(leg.id > self._account.drawn_posting_id, made.recorded_at_ns >= moment_ns)
             )
-        ).scalar_one()
-        return -int(amount)
+            used -= int(self._connection.execute(amount).scalar_one())
+        return used
 
     def _draw(self, amount: int, at_ns: int) -> None:
         """Draw on the lots that live at a moment, in order; or give back, to the overdraft and those drawn last."""

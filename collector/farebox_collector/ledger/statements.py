@@ -1,11 +1,12 @@
 """Statements: the only code that reads the books for people. Every list is a page of rows in a fixed order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    FromClause,
     LargeBinary,
     Row,
     Select,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from farebox_collector.ledger.account_legs import legs_of
 from farebox_collector.ledger.correction_tables import corrections
 from farebox_collector.ledger.journal import WALLET
 from farebox_collector.ledger.tables import (
@@ -130,7 +132,7 @@ def ledger(
     if kind in ("", "charge"):
         found.append(_charges(connection, tenant_id, wallet, before, limit))
     if kind != "charge":
-        found.append(_movements(tenant_id, wallet, kind, before, limit))
+        found += _movements(connection, tenant_id, wallet, kind, before, limit)
     merged = union_all(*(select(part.subquery()) for part in found)).subquery()
     order = (merged.c.transaction_id.desc(), merged.c.type.desc(), merged.c.id.desc())
     return connection.execute(select(merged).order_by(*order).limit(limit)).all()
@@ -247,31 +249,38 @@ def _charges(
     return chosen.order_by(table.id.desc()).limit(limit)
 
 
-def _movements(tenant_id: int, wallet: str, kind: str, before: tuple[int, str, int] | None, limit: int) -> Select[Any]:
-    made, leg, account = transactions.c, postings.c, accounts.c
-    chosen = (
-        select(
-            made.recorded_at_ns,
-            made.kind.label("type"),
-            leg.id,
-            account.name.label("wallet"),
-            leg.amount_nano,
-            made.id.label("transaction_id"),
-            made.memo,
-            cast(null(), LargeBinary).label("trace_id"),
-            cast(null(), LargeBinary).label("span_id"),
-            literal("").label("event"),
-        )
-        .join(leg.transaction_id.table, leg.transaction_id == made.id)
-        .join(account.id.table, account.id == leg.account_id)
-        .where(made.tenant_id == tenant_id, made.kind != "usage", account.kind == WALLET)
-    )
+def _movements(
+    connection: Connection, tenant_id: int, wallet: str, kind: str, before: tuple[int, str, int] | None, limit: int
+) -> Iterator[Select[Any]]:
+    """The newest movements of a wallet, or of all; in one part or more."""
+    made, account = transactions.c, accounts.c
+    parts: Sequence[FromClause] = (postings,)
     if wallet:
-        chosen = chosen.where(account.name == wallet)
-    if kind:
-        chosen = chosen.where(made.kind == kind)
-    chosen = _before(chosen, before, made.id, made.kind, leg.id)
-    return chosen.order_by(made.id.desc(), leg.id.desc()).limit(limit)
+        mine = select(account.id).where(account.tenant_id == tenant_id, account.kind == WALLET, account.name == wallet)
+        parts = legs_of(connection, list(connection.execute(mine).scalars()))
+    for part in parts:
+        leg = part.c
+        chosen = (
+            select(
+                made.recorded_at_ns,
+                made.kind.label("type"),
+                leg.id,
+                account.name.label("wallet"),
+                leg.amount_nano,
+                made.id.label("transaction_id"),
+                made.memo,
+                cast(null(), LargeBinary).label("trace_id"),
+                cast(null(), LargeBinary).label("span_id"),
+                literal("").label("event"),
+            )
+            .join(part, leg.transaction_id == made.id)
+            .join(accounts, account.id == leg.account_id)
+            .where(made.tenant_id == tenant_id, made.kind != "usage", account.kind == WALLET)
+        )
+        if kind:
+            chosen = chosen.where(made.kind == kind)
+        chosen = _before(chosen, before, made.id, made.kind, leg.id)
+        yield chosen.order_by(made.id.desc(), leg.id.desc()).limit(limit)
 
 
 def _before(

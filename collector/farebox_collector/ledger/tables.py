@@ -7,7 +7,7 @@ would otherwise turn an integer overflow into a floating-point number without a 
 from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, LargeBinary, Table, UniqueConstraint
 
 from farebox_collector.ledger import credit_tables, payment_tables
-from farebox_collector.ledger.columns import Int64, metadata
+from farebox_collector.ledger.columns import Int64, metadata, only_on
 from farebox_collector.ledger.columns import identity as _identity
 from farebox_collector.ledger.columns import number as _number
 from farebox_collector.ledger.columns import table as _table
@@ -177,7 +177,8 @@ postings = _table(
     _number("records"),
 )
 Index("ix_postings_transaction_id", postings.c.transaction_id)
-Index("ix_postings_account_id", postings.c.account_id, postings.c.transaction_id)
+# In SQLite `account_legs` has something else in its place.
+only_on("postgresql", Index("ix_postings_account_id", postings.c.account_id, postings.c.transaction_id))
 
 usage_records = _table(
     "usage_records",

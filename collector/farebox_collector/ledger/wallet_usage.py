@@ -6,12 +6,12 @@ those that were corrected since) has a partial index of its own.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 
+from farebox_collector.ledger.account_legs import legs_of
 from farebox_collector.ledger.journal import WALLET
-from farebox_collector.ledger.tables import accounts, postings, usage_records
+from farebox_collector.ledger.tables import accounts, usage_records
 from farebox_collector.verdicts import Verdict
 
 _TRANSACTIONS = 64
@@ -37,10 +37,11 @@ def newest_of_wallet(
     mine = and_(table.tenant_id == tenant_id, table.wallet == wallet, *conditions)
     newest = select(table.id).where(mine).order_by(table.id.desc()).limit(limit)
     apart = list(connection.execute(newest.where(_APART)).scalars())
+    account_ids = _accounts(connection, tenant_id, wallet)
     charged: list[int] = []
     last = before_transaction if before_transaction is not None else MAX_ID
     while len(charged) < limit:
-        made = list(connection.execute(_transactions(tenant_id, wallet, last)).scalars())
+        made = _transactions(connection, account_ids, last)
         if not made:
             break
         batch = newest.where(table.transaction_id.in_(made), table.verdict == Verdict.CHARGED, table.corrections == 0)
@@ -49,27 +50,19 @@ def newest_of_wallet(
     return sorted([*apart, *charged], reverse=True)[:limit]
 
 
-def _transactions(tenant_id: int, wallet: str, last: int) -> Select[Any]:
-    """The newest transactions up to one that charged a wallet for usage."""
-    leg = postings.c
-    return (
-        select(leg.transaction_id)
-        .distinct()
-        .where(
-            leg.account_id == _account(tenant_id, wallet),
-            leg.transaction_id <= last,
-            # Before it the detail of all records is retired.
-            leg.transaction_id >= select(func.min(usage_records.c.transaction_id)).scalar_subquery(),
-        )
-        .order_by(leg.transaction_id.desc())
-        .limit(_TRANSACTIONS)
-    )
+def _transactions(connection: Connection, account_ids: Sequence[int], last: int) -> list[int]:
+    """The newest transactions up to one that charged a wallet for usage, in descending order."""
+    # Before it the detail of all records is retired.
+    first = select(func.min(usage_records.c.transaction_id)).scalar_subquery()
+    found: set[int] = set()
+    for part in legs_of(connection, account_ids):
+        made = part.c.transaction_id
+        newest = select(made).distinct().where(made <= last, made >= first).order_by(made.desc()).limit(_TRANSACTIONS)
+        found.update(connection.execute(newest).scalars())
+    return sorted(found, reverse=True)[:_TRANSACTIONS]
 
 
-def _account(tenant_id: int, wallet: str) -> ScalarSelect[int]:
+def _accounts(connection: Connection, tenant_id: int, wallet: str) -> list[int]:
     table = accounts.c
-    return (
-        select(table.id)
-        .where(table.tenant_id == tenant_id, table.kind == WALLET, table.name == wallet)
-        .scalar_subquery()
-    )
+    mine = select(table.id).where(table.tenant_id == tenant_id, table.kind == WALLET, table.name == wallet)
+    return list(connection.execute(mine).scalars())

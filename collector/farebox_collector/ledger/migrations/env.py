@@ -2,12 +2,15 @@
 
 from alembic import context
 
+from farebox_collector.ledger.columns import is_on
 from farebox_collector.ledger.tables import metadata
 
+connection = context.config.attributes["connection"]
 context.configure(
-    connection=context.config.attributes["connection"],
+    connection=connection,
     target_metadata=metadata,
     # SQLite alters a table by copying it.
     render_as_batch=True,
+    include_object=lambda item, *_: is_on(connection.dialect.name, item),
 )
 context.run_migrations()
