@@ -30,6 +30,8 @@ def round_half_even(numerator: int, denominator: int) -> int:
     >>> [round_half_even(n, 2) for n in (1, 3, 5, -1)]
     [0, 2, 2, 0]
     """
+    if denominator == 1:
+        return numerator
     quotient, remainder = divmod(numerator, denominator)
     twice = 2 * remainder
     if twice > denominator or (twice == denominator and quotient & 1):

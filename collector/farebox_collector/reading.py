@@ -11,7 +11,15 @@ from farebox_collector.decoding.otlp_json import JsonDecoder
 from farebox_collector.decoding.protobuf import ProtobufDecoder
 from farebox_collector.giving_way import Pause, no_pause
 from farebox_collector.pricing.price import price
-from farebox_collector.records import DeadLetter, NotBillable, PricedUsage, QualityReport, Rejected, Span
+from farebox_collector.records import (
+    DeadLetter,
+    NotBillable,
+    PricedUsage,
+    QualityReport,
+    Rejected,
+    Span,
+    UsageRecord,
+)
 from farebox_collector.settings import Settings
 from farebox_collector.tariffs import Tariffs
 
@@ -48,7 +56,7 @@ class SpanReader:
     """Reads spans by one set of settings and tariffs."""
 
     def __init__(self, settings: Settings, tariffs: Tariffs) -> None:
-        self._wallet_attributes = settings.wallet_attributes
+        self._dialects = dialects.reader(settings.wallet_attributes)
         self._max_age_ns = settings.max_span_age_hours * _HOUR_NS
         self._tariffs = tariffs
 
@@ -56,10 +64,11 @@ class SpanReader:
         self, span: Span, tenant_id: int, received_at_ns: int
     ) -> PricedUsage | QualityReport | NotBillable | Rejected:
         """What a span of a tenant that was received at a moment comes to."""
-        reading = dialects.read(span, self._wallet_attributes)
-        if isinstance(reading, NotBillable | Rejected | QualityReport):
+        reading = self._dialects.read(span)
+        if not isinstance(reading, UsageRecord):
             return reading
-        return price(reading, received_at_ns, self._max_age_ns, *self._tariffs.of(tenant_id))
+        book, rules = self._tariffs.of(tenant_id)
+        return price(reading, received_at_ns, self._max_age_ns, book, rules)
 
 
 class RequestReader:

@@ -1,5 +1,6 @@
 """Hand-worked prices: each kind of condition, each verdict, each assumption."""
 
+import weakref
 from decimal import Decimal
 from fractions import Fraction
 
@@ -52,28 +53,24 @@ TIERED = [
     # By the hour, not to the last digit in seconds.
     PriceVersion(27, "p", "spoken", "audio_hours", 0, 0, 0, Decimal("7"), 0, None, "s", "1"),
 ]
-BOOK = PriceBook(
-    [*VERSIONS, *TIERED],
-    [
-        PricedModel("p", name, i, f'{{"equals":"{name}"}}')
-        for i, name in enumerate(["m", "cliff", "night", "fee", "tiered", "spoken"])
-    ],
-)
-OWN = BOOK.with_own_prices(
-    [
-        PriceVersion(
-            30, "p", "m", "input", 0, 0, 0, Decimal("0.0005"), NOW_NS - DAY_NS, NOW_NS, "manual", "ada", tenant_id=7
-        ),
-        PriceVersion(31, "p", "cliff", "input", 0, 0, 0, Decimal("0.000001"), 0, None, "manual", "ada", tenant_id=7),
-    ]
-)
-RULES = RuleBook(
-    [
-        ChargeRule(1, "*", "cost_plus", Decimal(1), Decimal(1), 0, None),
-        ChargeRule(2, "dear", "cost_plus", Decimal("1.5"), Decimal("0.1"), 0, NOW_NS),
-        ChargeRule(3, "dear", "cost_plus", Decimal("2"), Decimal("0.1"), NOW_NS, None),
-    ]
-)
+MODELS = [
+    PricedModel("p", name, i, f'{{"equals":"{name}"}}')
+    for i, name in enumerate(["m", "cliff", "night", "fee", "tiered", "spoken"])
+]
+BOOK = PriceBook([*VERSIONS, *TIERED], MODELS)
+NEGOTIATED = [
+    PriceVersion(
+        30, "p", "m", "input", 0, 0, 0, Decimal("0.0005"), NOW_NS - DAY_NS, NOW_NS, "manual", "ada", tenant_id=7
+    ),
+    PriceVersion(31, "p", "cliff", "input", 0, 0, 0, Decimal("0.000001"), 0, None, "manual", "ada", tenant_id=7),
+]
+OWN = BOOK.with_own_prices(NEGOTIATED)
+STATED_RULES = [
+    ChargeRule(1, "*", "cost_plus", Decimal(1), Decimal(1), 0, None),
+    ChargeRule(2, "dear", "cost_plus", Decimal("1.5"), Decimal("0.1"), 0, NOW_NS),
+    ChargeRule(3, "dear", "cost_plus", Decimal("2"), Decimal("0.1"), NOW_NS, None),
+]
+RULES = RuleBook(STATED_RULES)
 RECORD = call(start_ns=NOW_NS, buckets=Buckets(input=1000, output=1000)).usage
 
 
@@ -272,7 +269,7 @@ def test_a_tier_that_has_no_price_of_its_own_is_flagged() -> None:
 
 
 rates = st.decimals("0.000001", "1", places=7)
-counts = st.builds(Buckets, *(st.integers(0, 10**6) for _ in Buckets._fields))
+counts = st.builds(Buckets, *(st.just(0) | st.integers(0, 10**6) for _ in Buckets._fields))
 
 
 @given(st.dictionaries(st.sampled_from(sorted(UNITS)), rates), st.booleans(), counts)
@@ -300,3 +297,48 @@ def test_the_cost_is_the_sum_of_the_bill(priced_units: dict[str, Decimal], batch
     )
     by_hand = sum(line.quantity * priced_units[line.priced_as] for line in lines) * 10**6
     assert exact == by_hand
+
+
+NAMES = st.sampled_from(("m", "cliff", "night", "fee", "tiered", "unheard-of", ""))
+BORDERS = st.builds(
+    int.__add__,
+    st.sampled_from((NOW_NS - DAY_NS, NOW_NS, NOW_NS + 6 * HOUR_NS, NOW_NS + 22 * HOUR_NS, NOW_NS + 23 * HOUR_NS)),
+    st.sampled_from((-1, 0, 1)),
+)
+CALLS = st.fixed_dictionaries(
+    {
+        "started_at_ns": BORDERS,
+        "event": st.sampled_from(("dear", "other")),
+        "provider": st.sampled_from(("p", "P", "q", "")),
+        "request_model": NAMES,
+        "response_model": NAMES,
+        "service_tier": st.sampled_from(("", "default", "batch", "BATCH", "flex")),
+        "buckets": st.builds(
+            Buckets, input=st.sampled_from((0, 1, 999, 1000, 1001)), cache_read=st.integers(0, 2), output=st.just(0)
+        ),
+    }
+)
+
+
+@given(st.lists(st.tuples(CALLS, st.booleans()), max_size=8))
+def test_what_was_asked_of_a_book_before_makes_no_difference(sequence: list[tuple[dict[str, object], bool]]) -> None:
+    """Books remember what calls name: not the moment, nor the length of the context, nor another tenant's prices."""
+    for changes, own in (*sequence, *reversed(sequence)):
+        anew = PriceBook([*VERSIONS, *TIERED], MODELS)
+        usage = RECORD._replace(**changes)
+        known = price(usage, NOW_NS + DAY_NS, WEEK_NS, OWN if own else BOOK, RULES)
+        fresh = anew.with_own_prices(NEGOTIATED) if own else anew
+        assert known == price(usage, NOW_NS + DAY_NS, WEEK_NS, fresh, RuleBook(STATED_RULES))
+
+
+def test_a_remembered_price_ends_with_its_validity() -> None:
+    moments = [NOW_NS + step for step in (-1, 0, -1, 1, -1)]
+    assert [priced(started_at_ns=moment).cost_nanousd for moment in moments] == [
+        nanousd * 1000 + 2_000_000 for nanousd in (1000, 3000, 1000, 3000, 1000)
+    ]
+
+
+def test_names_that_never_repeat_are_forgotten_again() -> None:
+    book = PriceBook([*VERSIONS, *TIERED], MODELS)
+    offers = weakref.WeakSet(book.offer("p", f"model-{number}", "", "") for number in range(11_000))
+    assert len(offers) <= 10_000

@@ -9,12 +9,14 @@ import json
 from bisect import bisect_right
 from collections import ChainMap, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import zip_longest
 from math import lcm
 from typing import NamedTuple
 
 from farebox_collector.pricing.matching import Recogniser
+from farebox_collector.pricing.providers import book_provider
 from farebox_collector.records import STANDARD, Buckets, PricedModel, PriceVersion
 from farebox_collector.units import PER_HOUR, REQUESTS, stand_in
 
@@ -22,14 +24,25 @@ STANDARD_TIERS = frozenset({"", "default", STANDARD, "auto", "on_demand", "on-de
 """What providers call the service tier whose price is the standard one."""
 _TIER_NAMES = {"batches": "batch", "batch_api": "batch"}
 
+REQUESTED_MODEL = "priced_as_the_requested_model"
+STANDARD_TIER = "service_tier_at_standard_price"
+ANOTHER_PROVIDER = "provider_at_another_provider_s_price"
+"""What is said of a card that is not quite that of the call."""
+
 _LOOKUPS_REMEMBERED = 10_000
 _DAY_S = 86_400
 _NS = 10**9
 _HOUR_S = 3600
 _REASONING = "output_reasoning"
+_TEXT = tuple(Buckets._fields.index(name) for name in ("input", "cache_read", "output", "reasoning"))
 
 
-class RateCard(NamedTuple):
+Marks = tuple[tuple[int, tuple[str, ...] | None], ...]
+"""(field of `Buckets`, what to flag if it has tokens; None: it has no price)"""
+
+
+@dataclass(frozen=True, slots=True)
+class RateCard:
     """The rates of one model at one moment, in one condition and context length, over a common denominator.
 
     A unit costs `rates[unit] / denominator` nano-USD a piece.
@@ -47,8 +60,12 @@ class RateCard(NamedTuple):
     """Units whose price is the standard one although the card's condition is another."""
     bucket_rates: tuple[int, ...]
     """The rate of each field of `Buckets`, stand-ins included; for reasoning what it adds to that of output."""
-    marks: tuple[tuple[int, tuple[str, ...] | None], ...]
-    """(field of `Buckets`, what to flag if it has tokens) where there is something to flag; None: it has no price."""
+    marks: Marks
+    """Where there is something to flag."""
+    text_rates: tuple[int, int, int, int]
+    """Those of `bucket_rates` that most calls need: input, read from a cache, output, reasoning."""
+    text_marks: Marks
+    """`marks` of these."""
     fee: int
     """For each call, over the denominator."""
     fee_flags: tuple[str, ...]
@@ -65,14 +82,6 @@ class _Period(NamedTuple):
     """Ascending; card `i` applies when the inclusive input is over `thresholds[i]`, the first being 0."""
     cards: tuple[RateCard, ...]
 
-    def covers(self, at_ns: int) -> bool:
-        """Whether this period's prices hold at a moment."""
-        if at_ns < self.valid_from_ns or (self.valid_to_ns is not None and at_ns >= self.valid_to_ns):
-            return False
-        if self.daily_from_s == self.daily_to_s:
-            return True
-        return is_within(at_ns // _NS % _DAY_S, self.daily_from_s, self.daily_to_s)
-
 
 class ModelRates:
     """All cards of one model, by condition; later periods first."""
@@ -88,17 +97,60 @@ class ModelRates:
 
         A tier that the model has no price for at all gets the standard card, whose `condition` says so.
         """
+        return _card(self.periods(tier), at_ns, inclusive_input)
+
+    def periods(self, tier: str) -> "Sequence[_Period]":
+        """The periods of a service tier."""
         periods = self._by_tier.get(tier)
         if periods is None:
             name = tier.lower()
             periods = self._by_tier.get(_TIER_NAMES.get(name, name), self._standard)
-        for period in periods:
-            if period.covers(at_ns):
-                if inclusive_input <= 0:
-                    return period.cards[0]
-                # A cliff: over (not at) the threshold the whole call has the higher price.
-                return period.cards[max(0, bisect_right(period.thresholds, inclusive_input - 1) - 1)]
-        return None
+        return periods
+
+
+def _card(periods: Sequence[_Period], at_ns: int, inclusive_input: int) -> RateCard | None:
+    """The card of the first period that holds at a moment, for a context length; None if there is none."""
+    for valid_from_ns, valid_to_ns, daily_from_s, daily_to_s, thresholds, cards in periods:
+        if at_ns < valid_from_ns or (valid_to_ns is not None and at_ns >= valid_to_ns):
+            continue
+        if daily_from_s == daily_to_s or is_within(at_ns // _NS % _DAY_S, daily_from_s, daily_to_s):
+            if len(cards) == 1 or inclusive_input <= 0:
+                return cards[0]
+            # A cliff: over (not at) the threshold the whole call has the higher price.
+            return cards[max(0, bisect_right(thresholds, inclusive_input - 1) - 1)]
+    return None
+
+
+class Offer:
+    """What a book asks for calls that name provider, models and service tier alike: all of it but the moment's choice.
+
+    The model that answered counts, else the one that was asked for, flagged.
+    """
+
+    __slots__ = ("__weakref__", "_answered", "_asked", "_asked_flags", "_own_names", "_own_tier", "has_steps")
+
+    def __init__(self, book: "PriceBook", provider: str, request_model: str, response_model: str, tier: str) -> None:
+        self._answered = book.periods_for(provider, response_model, tier) if response_model else ()
+        asks_another = request_model and request_model != response_model
+        self._asked = book.periods_for(provider, request_model, tier) if asks_another else ()
+        self._asked_flags: tuple[str, ...] = (REQUESTED_MODEL,) if response_model else ()
+        self._own_tier = tier not in STANDARD_TIERS
+        self._own_names = (book_provider(provider), provider)
+        self.has_steps = any(len(period.cards) > 1 for period in (*self._answered, *self._asked))
+        """Whether a card depends on the context length."""
+
+    def card(self, at_ns: int, inclusive_input: int) -> tuple[RateCard | None, tuple[str, ...]]:
+        """The card that holds at a moment for a context length, and what is to be said of it; None if there is none."""
+        flags: tuple[str, ...] = ()
+        card = _card(self._answered, at_ns, inclusive_input)
+        if card is None:
+            card = _card(self._asked, at_ns, inclusive_input)
+            if card is None:
+                return None, ()
+            flags = self._asked_flags
+        if self._own_tier and card.condition == STANDARD:
+            flags += (STANDARD_TIER,)
+        return card, flags if card.provider in self._own_names else (*flags, ANOTHER_PROVIDER)
 
 
 class PriceBook:
@@ -110,6 +162,7 @@ class PriceBook:
         self._recogniser = Recogniser(models)
         self._compiled: dict[tuple[str, str], ModelRates] = {}
         self._found: dict[tuple[str, str], ModelRates | None] = {}
+        self._offers: dict[tuple[str, str, str, str], Offer] = {}
 
     def with_own_prices(self, versions: Iterable[PriceVersion]) -> "PriceBook":
         """The book of a tenant that has negotiated prices: these, and for everything else those of this book."""
@@ -140,6 +193,22 @@ class PriceBook:
         """The card of a model at a moment for a context length and tier; None if unknown or in a gap of its prices."""
         rates = self.rates_for(provider, model)
         return None if rates is None else rates.card(at_ns, inclusive_input, tier)
+
+    def periods_for(self, provider: str, model: str, tier: str) -> Sequence[_Period]:
+        """The periods of a model's prices in a service tier; none if the book does not know it."""
+        rates = self.rates_for(provider, model)
+        return () if rates is None else rates.periods(tier)
+
+    def offer(self, provider: str, request_model: str, response_model: str, tier: str) -> Offer:
+        """What calls cost that name provider, models and tier like this."""
+        key = provider, request_model, response_model, tier
+        try:
+            return self._offers[key]
+        except KeyError:
+            if len(self._offers) >= _LOOKUPS_REMEMBERED:
+                self._offers.clear()
+            offer = self._offers[key] = Offer(self, *key)
+            return offer
 
     def compile_all(self) -> int:
         """Make the cards of every model, as calls would one by one; returns how many models there are."""
@@ -244,6 +313,8 @@ def rate_card(versions: Sequence[PriceVersion], condition: str = STANDARD) -> Ra
         standard_units=standard_units,
         bucket_rates=bucket_rates,
         marks=marks,
+        text_rates=tuple(bucket_rates[index] for index in _TEXT),  # type: ignore[arg-type]
+        text_marks=tuple(mark for mark in marks if mark[0] in _TEXT),
         fee=rates.get(REQUESTS, 0),
         fee_flags=price_flags(REQUESTS, REQUESTS, standard_units) if REQUESTS in rates else (),
     )
@@ -255,9 +326,7 @@ def price_flags(unit: str, priced_as: str, standard_units: Container[str]) -> tu
     return (*flags, f"{unit}_at_standard_price") if priced_as in standard_units else flags
 
 
-def _by_bucket(
-    rates: Mapping[str, int], standard_units: Container[str]
-) -> tuple[tuple[int, ...], tuple[tuple[int, tuple[str, ...] | None], ...]]:
+def _by_bucket(rates: Mapping[str, int], standard_units: Container[str]) -> tuple[tuple[int, ...], Marks]:
     """`RateCard.bucket_rates` and `RateCard.marks`."""
     found: list[int] = []
     marks: list[tuple[int, tuple[str, ...] | None]] = []

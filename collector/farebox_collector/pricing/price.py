@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from operator import mul
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from farebox_collector.money import NANO, round_half_even
-from farebox_collector.pricing.book import STANDARD_TIERS, PriceBook, RateCard, price_flags
-from farebox_collector.pricing.providers import book_provider
-from farebox_collector.pricing.rules import RuleBook
-from farebox_collector.records import STANDARD, Buckets, PricedUsage, UsageRecord
+from farebox_collector.pricing.book import REQUESTED_MODEL, PriceBook, RateCard, price_flags
+from farebox_collector.pricing.rules import RuleBook, share
+from farebox_collector.records import Buckets, PricedUsage, UsageRecord
 from farebox_collector.units import INPUT_TOKENS, REQUESTS, Units, stand_in
 from farebox_collector.verdicts import Verdict
 
@@ -21,9 +20,9 @@ MAX_CHARGE_NANOCREDITS = 1_000_000 * NANO
 
 CLOCK_ASSUMPTION = "start_time_out_of_range"
 _AT_ANOTHER_PRICE = "_price"
-_REQUESTED_MODEL = "priced_as_the_requested_model"
-_STANDARD_TIER = "service_tier_at_standard_price"
-_ANOTHER_PROVIDER = "provider_at_another_provider_s_price"
+_CHARGED = Verdict.CHARGED
+_NAMES = slice(UsageRecord._fields.index("event"), UsageRecord._fields.index("summary") + 1)
+_named = tuple.__new__
 
 
 class UnknownPrice(Exception):
@@ -35,65 +34,67 @@ def price(usage: UsageRecord, received_at_ns: int, max_age_ns: int, book: PriceB
 
     A start outside [received − max age, received + 5 min] is priced at the time of receipt: senders don't pick a price.
     """
-    if not received_at_ns - max_age_ns <= usage.started_at_ns <= received_at_ns + AHEAD_NS:
+    at_ns = usage.started_at_ns
+    if not received_at_ns - max_age_ns <= at_ns <= received_at_ns + AHEAD_NS:
         usage = usage._replace(assumptions=(*usage.assumptions, CLOCK_ASSUMPTION))
-        return price_at(usage, received_at_ns, book, rules)
-    return price_at(usage, usage.started_at_ns, book, rules)
+        at_ns = received_at_ns
+    return price_at(usage, at_ns, book, rules)
 
 
 def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -> PricedUsage:
     """Price a call with the prices and the rule of a given moment."""
-    assumptions = usage.assumptions
-    if usage.buckets is None:
-        if usage.error_type and not usage.response_id:
-            return _unsettled(usage, Verdict.FAILED, usage.error_type, at_ns, assumptions)
-        return _unsettled(usage, Verdict.UNMETERED, "the span reports no usage", at_ns, assumptions)
-    if usage.summary:
-        return _unsettled(usage, Verdict.DEFERRED, "repeats the usage of its calls", at_ns, assumptions)
+    # All at once, since every call comes through here.
+    names: tuple[Any, ...] = usage[_NAMES]  # type: ignore[assignment]
+    event, action_id, _, provider, asked, answered, response_id, tier, error_type, buckets, summary = names
+    if buckets is None:
+        if error_type and not response_id:
+            return _unsettled(usage, Verdict.FAILED, error_type, at_ns)
+        return _unsettled(usage, Verdict.UNMETERED, "the span reports no usage", at_ns)
+    if summary:
+        return _unsettled(usage, Verdict.DEFERRED, "repeats the usage of its calls", at_ns)
 
-    card, guessed = _card(usage, usage.buckets, at_ns, book)
-    if card is None and not usage.provider:
-        return _unsettled(usage, Verdict.UNPRICED, "the span names no provider", at_ns, assumptions)
+    units = usage.units
+    offer = book.offer(provider, asked, answered, tier)
+    card, flags = offer.card(at_ns, inclusive_input(buckets, units) if offer.has_steps else 0)
     if card is None:
-        return _unsettled(usage, Verdict.UNPRICED, "no price for this model at that time", at_ns, assumptions)
+        reason = "no price for this model at that time" if provider else "the span names no provider"
+        return _unsettled(usage, Verdict.UNPRICED, reason, at_ns)
     try:
-        cost_nanousd, fallbacks = cost(card, usage.buckets, usage.units)
+        cost_nanousd, fallbacks = cost(card, buckets, units)
     except UnknownPrice as error:
-        return _unsettled(usage, Verdict.UNPRICED, f"no price for {error}", at_ns, assumptions)
-    rule = rules.rule_for(usage.event, at_ns)
+        return _unsettled(usage, Verdict.UNPRICED, f"no price for {error}", at_ns)
+    rule = rules.in_force(event, at_ns)
     if rule is None:
-        return _unsettled(usage, Verdict.UNPRICED, "no charge rule at that time", at_ns, assumptions)
-    charge_nanocredits = rules.share_nanocredits(rule, cost_nanousd, usage.buckets)
-    floor_nanocredits = rules.floor_nanocredits(rule)
-    if floor_nanocredits and not usage.action_id:
+        return _unsettled(usage, Verdict.UNPRICED, "no charge rule at that time", at_ns)
+    charge_nanocredits = share(rule.terms, cost_nanousd, buckets)
+    floor_nanocredits = rule.terms.floor_nanocredits
+    if floor_nanocredits and not action_id:
         # Outside any action the call is one of its own.
         charge_nanocredits, floor_nanocredits = max(charge_nanocredits, floor_nanocredits), 0
     if cost_nanousd > MAX_COST_NANOUSD or charge_nanocredits > MAX_CHARGE_NANOCREDITS:
-        return _unsettled(usage, Verdict.UNPRICED, "the amount is out of range", at_ns, assumptions)
-    if card.condition == STANDARD and usage.service_tier not in STANDARD_TIERS:
-        guessed += (_STANDARD_TIER,)
-    if card.provider != usage.provider and card.provider != book_provider(usage.provider):
-        guessed += (_ANOTHER_PROVIDER,)
-    # By position: every call comes through here.
-    return PricedUsage(
-        usage,
-        Verdict.CHARGED,
-        "",
-        at_ns,
-        card.provider,
-        card.model,
-        cost_nanousd,
-        charge_nanocredits,
-        card.version_ids,
-        rule.id,
-        assumptions + guessed + fallbacks,
-        floor_nanocredits or None,
+        return _unsettled(usage, Verdict.UNPRICED, "the amount is out of range", at_ns)
+    return _named(
+        PricedUsage,
+        (
+            usage,
+            _CHARGED,
+            "",
+            at_ns,
+            card.provider,
+            card.model,
+            cost_nanousd,
+            charge_nanocredits,
+            card.version_ids,
+            rule.id,
+            usage.assumptions + flags + fallbacks,
+            floor_nanocredits or None,
+        ),
     )
 
 
 def of_pricing(assumption: str) -> bool:
     """Whether pricing made an assumption, rather than the reading of the span: it is made anew with the next price."""
-    return assumption == _REQUESTED_MODEL or assumption.endswith(_AT_ANOTHER_PRICE)
+    return assumption == REQUESTED_MODEL or assumption.endswith(_AT_ANOTHER_PRICE)
 
 
 class Line(NamedTuple):
@@ -114,13 +115,20 @@ def cost(card: RateCard, buckets: Buckets, units: Units = ()) -> tuple[int, tupl
     """
     if units:
         return _cost_of_bill(card, buckets, units)
-    fallbacks = card.fee_flags
-    for index, flags in card.marks:
+    text_in, cached, written, written_1h, audio_in, image_in, text_out, audio_out, image_out, reasoning = buckets
+    exact, fallbacks, marks = card.fee, card.fee_flags, card.text_marks
+    if written or written_1h or audio_in or image_in or audio_out or image_out:
+        marks = card.marks
+        exact += sum(map(mul, buckets, card.bucket_rates))
+    else:
+        in_rate, cached_rate, out_rate, reasoning_rate = card.text_rates
+        exact += text_in * in_rate + cached * cached_rate + text_out * out_rate + reasoning * reasoning_rate
+    for index, flags in marks:
         if buckets[index]:
             if flags is None:
                 raise UnknownPrice(Buckets._fields[index])
             fallbacks += flags
-    return round_half_even(card.fee + sum(map(mul, buckets, card.bucket_rates)), card.denominator), fallbacks
+    return round_half_even(exact, card.denominator), fallbacks
 
 
 def _cost_of_bill(card: RateCard, buckets: Buckets, units: Units) -> tuple[int, tuple[str, ...]]:
@@ -170,22 +178,7 @@ def inclusive_input(buckets: Buckets, units: Units) -> int:
     return buckets.inclusive_input
 
 
-def _card(usage: UsageRecord, buckets: Buckets, at_ns: int, book: PriceBook) -> tuple[RateCard | None, tuple[str, ...]]:
-    """The card of the model that answered, else of the one that was asked for, flagged."""
-    tokens, tier = inclusive_input(buckets, usage.units), usage.service_tier
-    if usage.response_model:
-        card = book.rate_for(usage.provider, usage.response_model, at_ns, tokens, tier)
-        if card is not None:
-            return card, ()
-    if usage.request_model and usage.request_model != usage.response_model:
-        card = book.rate_for(usage.provider, usage.request_model, at_ns, tokens, tier)
-        return card, (_REQUESTED_MODEL,) if usage.response_model else ()
-    return None, ()
-
-
-def _unsettled(
-    usage: UsageRecord, verdict: Verdict, reason: str, at_ns: int, assumptions: tuple[str, ...]
-) -> PricedUsage:
+def _unsettled(usage: UsageRecord, verdict: Verdict, reason: str, at_ns: int) -> PricedUsage:
     return PricedUsage(
         usage=usage,
         verdict=verdict,
@@ -197,5 +190,5 @@ def _unsettled(
         charge_nanocredits=None,
         price_version_ids="",
         rule_version_id=None,
-        assumptions=assumptions,
+        assumptions=usage.assumptions,
     )

@@ -7,6 +7,7 @@ asks for. An action is charged max(floor, sum of its calls' shares); a call outs
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from math import lcm
@@ -93,26 +94,41 @@ class Terms(NamedTuple):
     floor_nanocredits: int
 
 
+@dataclass(frozen=True, slots=True)
+class RuleVersion:
+    """One version of a rule, ready to be used."""
+
+    id: int
+    valid_from_ns: int
+    valid_to_ns: int | None
+    terms: Terms
+    rule: ChargeRule
+
+
 class RuleBook:
     """The charge rules of one tenant. Read-only; safe to share between threads."""
 
     def __init__(self, rules: Iterable[ChargeRule]) -> None:
-        by_event: defaultdict[str, list[ChargeRule]] = defaultdict(list)
-        for rule in rules:
-            by_event[rule.event].append(rule)
-        self._by_event = {
-            event: sorted(versions, key=lambda rule: rule.valid_from_ns, reverse=True)
-            for event, versions in by_event.items()
-        }
-        self._terms = {rule.id: exact_terms(rule) for versions in self._by_event.values() for rule in versions}
+        by_event: defaultdict[str, list[RuleVersion]] = defaultdict(list)
+        for rule in sorted(rules, key=lambda rule: rule.valid_from_ns, reverse=True):
+            version = RuleVersion(rule.id, rule.valid_from_ns, rule.valid_to_ns, exact_terms(rule), rule)
+            by_event[rule.event].append(version)
+        self._terms = {version.id: version.terms for versions in by_event.values() for version in versions}
+        self._others = by_event.pop(EVERY_OTHER_EVENT, [])
+        # The event's own come first.
+        self._by_event = {event: [*versions, *self._others] for event, versions in by_event.items()}
+
+    def in_force(self, event: str, at_ns: int) -> RuleVersion | None:
+        """The rule of an event at a moment, else that of `*`; None if neither has one then."""
+        for version in self._by_event.get(event, self._others):
+            if version.valid_from_ns <= at_ns and (version.valid_to_ns is None or at_ns < version.valid_to_ns):
+                return version
+        return None
 
     def rule_for(self, event: str, at_ns: int) -> ChargeRule | None:
-        """The rule of an event at a moment, else that of `*`; None if neither has one then."""
-        for name in (event, EVERY_OTHER_EVENT):
-            for rule in self._by_event.get(name, ()):
-                if rule.valid_from_ns <= at_ns and (rule.valid_to_ns is None or at_ns < rule.valid_to_ns):
-                    return rule
-        return None
+        """The same, as it was stated."""
+        version = self.in_force(event, at_ns)
+        return None if version is None else version.rule
 
     def share_nanocredits(self, rule: ChargeRule, cost_nanousd: int, buckets: Buckets) -> int:
         """What a call adds to the charge of its action, rounded once, half to even."""
@@ -140,12 +156,13 @@ def exact_terms(rule: ChargeRule) -> Terms:
 
 def share(terms: Terms, cost_nanousd: int, buckets: Buckets) -> int:
     """Nanocredits that a call adds to the charge of its action, rounded once, half to even."""
-    exact = cost_nanousd * terms.per_nanousd
-    if terms.per_input_token or terms.per_cached_token or terms.per_output_token:
+    per_nanousd, per_input_token, per_cached_token, per_output_token, denominator, _ = terms
+    exact = cost_nanousd * per_nanousd
+    if per_input_token or per_cached_token or per_output_token:
         inclusive_input, cached = buckets.inclusive_input, buckets.cache_read
-        exact += (inclusive_input - cached) * terms.per_input_token + cached * terms.per_cached_token
-        exact += (buckets.total - inclusive_input) * terms.per_output_token
-    return round_half_even(exact, terms.denominator)
+        exact += (inclusive_input - cached) * per_input_token + cached * per_cached_token
+        exact += (buckets.total - inclusive_input) * per_output_token
+    return round_half_even(exact, denominator)
 
 
 def rule_terms(kind: str, figures: Mapping[str, Any]) -> RuleTerms:
