@@ -13,11 +13,10 @@ _logger = logging.getLogger(__name__)
 
 def log_findings(calls: Sequence[PricedUsage], verdicts: Sequence[Verdict], dead: Sequence[DeadLetter]) -> None:
     """Log the first span of each notable verdict with how many there are: never a line a span."""
-    for verdict in _NOTABLE:
+    for verdict in (verdict for verdict in _NOTABLE if verdict in verdicts):
         found = [call for call, given in zip(calls, verdicts, strict=True) if given is verdict]
-        if found:
-            first = found[0]
-            _log(verdict, len(found), first.usage.trace_id, first.reason, first.usage.span_id, first.model)
+        first = found[0]
+        _log(verdict, len(found), first.usage.trace_id, first.reason, first.usage.span_id, first.model)
     if dead:
         _log(Verdict.REJECTED, len(dead), dead[0].span.trace_id, dead[0].reason)
 

@@ -27,6 +27,7 @@ from farebox_collector.group_commit import GroupCommit
 from farebox_collector.ledger import dead_letters
 from farebox_collector.ledger.database import Database, is_storage_outage
 from farebox_collector.ledger.intake import count_spans
+from farebox_collector.ledger.prepared import Calls
 from farebox_collector.ledger.quality import keep_reports
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_calls
@@ -179,7 +180,7 @@ class Pipeline:
         verdicts: dict[int, Iterator[Verdict]] = {}
         for tenant_id in sorted({batch.request.tenant_id for batch in batches}):
             own = [batch for batch in batches if batch.request.tenant_id == tenant_id]
-            calls = [call for batch in own for call in batch.read.calls]
+            calls = Calls.together([batch.read.calls for batch in own])
             received_at_ns = max(batch.received_at_ns for batch in own)
             recorded = record_calls(connection, tenant_id, calls, received_at_ns, self._labels)
             verdicts[tenant_id] = iter(recorded)
@@ -211,7 +212,7 @@ class Pipeline:
 
     def _record_what_can_be(self, connection: Connection, batch: Batch, first: int, end: int) -> list[Verdict]:
         """Halve what fails until it is a single call."""
-        calls = batch.read.calls[first:end]
+        calls = Calls.of(batch.read.calls[first:end])
         try:
             with connection.begin_nested():
                 return record_calls(connection, batch.request.tenant_id, calls, batch.received_at_ns, self._labels)

@@ -10,6 +10,7 @@ from farebox_collector.decoding.errors import RequestTooLarge
 from farebox_collector.decoding.otlp_json import JsonDecoder
 from farebox_collector.decoding.protobuf import ProtobufDecoder
 from farebox_collector.giving_way import Pause, no_pause
+from farebox_collector.ledger.prepared import Calls
 from farebox_collector.pricing.price import price
 from farebox_collector.records import (
     DeadLetter,
@@ -38,7 +39,7 @@ class Encoding(StrEnum):
 class ReadRequest(NamedTuple):
     """What the spans of one request came to."""
 
-    calls: list[PricedUsage]
+    calls: Calls
     places: list[int]
     """Which of the request's spans the calls are, counted from 0."""
     reports: list[QualityReport]
@@ -111,7 +112,7 @@ class RequestReader:
                 reports.append(reading)
             else:
                 dead.append(DeadLetter(span, reading.reason))
-        return ReadRequest(calls, places, reports, dead, not_billable, number)
+        return ReadRequest(Calls.of(calls), places, reports, dead, not_billable, number)
 
     def spans(self, encoding: Encoding, body: bytes) -> list[Span]:
         """The spans of a request that was read before, as they came."""

@@ -7,6 +7,8 @@ they become plain tuples for the way and are named again where they arrive.
 import marshal
 from typing import Any, NamedTuple
 
+from farebox_collector.ledger.call_sums import CallSums, Figures, GroupKey
+from farebox_collector.ledger.prepared import Calls, Prepared
 from farebox_collector.reading import Encoding, ReadRequest
 from farebox_collector.records import (
     NO_QUALITY,
@@ -48,7 +50,8 @@ def unpacked_task(data: bytes | bytearray) -> Task:
 
 def packed(read: ReadRequest) -> bytes:
     """What a request came to, as bytes."""
-    calls = [(_plain(call.usage), call.verdict.value, *call[2:]) for call in read.calls]
+    prepared = read.calls.prepared
+    calls = _plain_columns(prepared) if prepared is not None else [_plain_call(call) for call in read.calls]
     reports = [(*report[:3], tuple(report.quality)) for report in read.reports]
     dead = [(tuple(letter.span), letter.reason) for letter in read.dead]
     return marshal.dumps((calls, read.places, reports, dead, read.not_billable, read.spans))
@@ -58,7 +61,7 @@ def unpacked(data: bytes | bytearray | memoryview) -> ReadRequest:
     """What these bytes say that a request came to."""
     calls, places, reports, dead, not_billable, spans = marshal.loads(data)  # noqa: S302  (from our own process)
     return ReadRequest(
-        [_named(PricedUsage, (_usage(usage), _VERDICTS[verdict], *rest)) for usage, verdict, *rest in calls],
+        Calls([_call(*fields) for fields in calls]) if isinstance(calls, list) else Calls(prepared=_columns(*calls)),
         places,
         [QualityReport(report[0], report[1], report[2], Quality(*report[3])) for report in reports],
         [DeadLetter(Span(*span), reason) for span, reason in dead],
@@ -67,18 +70,30 @@ def unpacked(data: bytes | bytearray | memoryview) -> ReadRequest:
     )
 
 
-def _plain(usage: UsageRecord) -> list[Any]:
-    fields: list[Any] = list(usage)
-    if usage.buckets is not None:
-        fields[_BUCKETS] = tuple(usage.buckets)
-    fields[_QUALITY] = None if usage.quality is NO_QUALITY else tuple(usage.quality)
-    return fields
+def _plain_columns(prepared: Prepared) -> tuple[Any, ...]:
+    sums = prepared.sums
+    groups = [((key.day, key.verdict.value, *key[2:]), list(figures)) for key, figures in sums.groups.items()]
+    return *prepared[:-1], (groups, sums.wallets, sums.spending)
 
 
-def _usage(fields: list[Any]) -> UsageRecord:
+def _columns(size: int, columns: list[Any], assumptions: Any, slots: int, sums: Any) -> Prepared:
+    groups, wallets, spending = sums
+    named = {GroupKey(day, _VERDICTS[verdict], *rest): Figures(figures) for (day, verdict, *rest), figures in groups}
+    return Prepared(size, columns, assumptions, slots, CallSums(named, wallets, spending))
+
+
+def _plain_call(call: PricedUsage) -> tuple[Any, ...]:
+    fields: list[Any] = list(call.usage)
+    if call.usage.buckets is not None:
+        fields[_BUCKETS] = tuple(call.usage.buckets)
+    fields[_QUALITY] = None if call.usage.quality is NO_QUALITY else tuple(call.usage.quality)
+    return fields, call.verdict.value, *call[2:]
+
+
+def _call(fields: list[Any], verdict: str, *rest: Any) -> PricedUsage:
     buckets, quality = fields[_BUCKETS], fields[_QUALITY]
     if buckets is not None:
         fields[_BUCKETS] = _named(Buckets, buckets)
     # The one that says nothing is known by its identity.
     fields[_QUALITY] = NO_QUALITY if quality is None else _named(Quality, quality)
-    return _named(UsageRecord, fields)
+    return _named(PricedUsage, (_named(UsageRecord, fields), _VERDICTS[verdict], *rest))

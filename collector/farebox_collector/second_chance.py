@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row
 from farebox_collector.ledger import dead_letters
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.intake import count_spans
+from farebox_collector.ledger.prepared import Calls
 from farebox_collector.ledger.quality import keep_reports
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_calls
@@ -44,7 +45,7 @@ def _retry(connection: Connection, reader: SpanReader, letter: Row[Any], labels:
         keep_reports(connection, letter.tenant_id, [reading], letter.received_at_ns, labels)
         verdict = Verdict.NOTED
     else:
-        (verdict,) = record_calls(connection, letter.tenant_id, [reading], letter.received_at_ns, labels)
+        (verdict,) = record_calls(connection, letter.tenant_id, Calls.of([reading]), letter.received_at_ns, labels)
     # It was accepted when it came; now it has another verdict.
     count_spans(connection, letter.tenant_id, 0, {Verdict.REJECTED: -1, verdict: 1})
     return Retried(letter.id, verdict, "" if isinstance(reading, QualityReport) else reading.reason)

@@ -22,12 +22,22 @@ _CAREFUL_TURNS = 50
 
 
 def insert_ignoring_conflicts(
-    connection: Connection, table: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
+    connection: Connection,
+    table: str,
+    columns: tuple[str, ...],
+    rows: Sequence[tuple[Any, ...]],
+    same: tuple[Any, ...] = (),
 ) -> int:
-    """Insert rows; one that breaks any unique key is left out. Returns how many were inserted."""
-    if _takes_copy(connection, rows) and _copied_whole(connection, table, columns, rows):
-        return len(rows)
-    return _in_chunks(connection, table, columns, " ON CONFLICT DO NOTHING", rows)
+    """Insert rows; one that breaks any unique key is left out. Returns how many were inserted.
+
+    `same` are the values of the first columns, if all rows have the same there: then they are not in the rows.
+    """
+    if connection.dialect.name == "sqlite":
+        return _in_chunks(connection, table, columns, " ON CONFLICT DO NOTHING", rows, same)
+    whole = [(*same, *row) for row in rows] if same else rows
+    if _takes_copy(connection, whole) and _copied_whole(connection, table, columns, whole):
+        return len(whole)
+    return _in_chunks(connection, table, columns, " ON CONFLICT DO NOTHING", whole)
 
 
 def insert(
@@ -91,16 +101,26 @@ def additions(table: str, sums: tuple[str, ...]) -> str:
 
 
 def _in_chunks(
-    connection: Connection, table: str, columns: tuple[str, ...], tail: str, rows: Sequence[tuple[Any, ...]]
+    connection: Connection,
+    table: str,
+    columns: tuple[str, ...],
+    tail: str,
+    rows: Sequence[tuple[Any, ...]],
+    same: tuple[Any, ...] = (),
 ) -> int:
     return sum(
         connection.exec_driver_sql(statement, parameters).rowcount
-        for statement, parameters in _chunks(connection, table, columns, tail, rows)
+        for statement, parameters in _chunks(connection, table, columns, tail, rows, same)
     )
 
 
 def _chunks(
-    connection: Connection, table: str, columns: tuple[str, ...], tail: str, rows: Sequence[tuple[Any, ...]]
+    connection: Connection,
+    table: str,
+    columns: tuple[str, ...],
+    tail: str,
+    rows: Sequence[tuple[Any, ...]],
+    same: tuple[Any, ...] = (),
 ) -> Iterator[tuple[str, tuple[Any, ...]]]:
     if _takes_copy(connection, rows):
         yield _copied(connection, table, columns, rows) + tail, ()
@@ -109,14 +129,16 @@ def _chunks(
     done = 0
     while done < len(rows):
         size = next(size for size in _SIZES if size <= len(rows) - done)
-        parameters = tuple(chain.from_iterable(rows[done : done + size]))
-        yield _statement(table, columns, size, tail, placeholder), parameters
+        parameters = (*same, *chain.from_iterable(rows[done : done + size]))
+        yield _statement(table, columns, size, tail, placeholder, len(same)), parameters
         done += size
 
 
 @lru_cache(maxsize=256)
-def _statement(table: str, columns: tuple[str, ...], rows: int, tail: str, placeholder: str) -> str:
-    values = ", ".join(["(" + ", ".join([placeholder] * len(columns)) + ")"] * rows)
+def _statement(table: str, columns: tuple[str, ...], rows: int, tail: str, placeholder: str, same: int = 0) -> str:
+    """An INSERT of so many rows. The first `same` parameters are for all of them; numbered, as only SQLite can."""
+    shared = [f"?{number}" for number in range(1, same + 1)]
+    values = ", ".join(["(" + ", ".join(shared + [placeholder] * (len(columns) - same)) + ")"] * rows)
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values}{tail}"
 
 

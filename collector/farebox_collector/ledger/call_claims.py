@@ -6,7 +6,7 @@ record claims its call in every slot that it reaches into. Two spans that overla
 key lets one of them in. Spans that do not overlap are two calls of a server that repeats its ids.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, select, text, tuple_, update
@@ -76,20 +76,19 @@ def slots(started_at_ns: int, latency_ns: int) -> range:
 
 
 def claim_recorded(
-    connection: Connection, transaction_id: int, times: Sequence[tuple[int, int]]
+    connection: Connection, transaction_id: int, records: int, reached: int
 ) -> list[tuple[bytes, bytes]]:
     """Claim the calls of a transaction's records that have a call key and claim nothing yet.
 
-    `times` are start and latency of those records. Returns trace and span ids of those whose call somebody else has
-    claimed: these records are taken out of the books again, for the caller to settle.
+    `records` is how many these are, `reached` how many slots they reach into together. Returns trace and span ids of
+    those whose call somebody else has claimed: they are taken out of the books again, for the caller to settle.
     """
-    if not times:
+    if not records:
         return []
-    further = sum(len(slots(*time)) for time in times) - len(times)
     claimed = connection.execute(_CLAIM_FIRST, {"made": transaction_id}).rowcount
-    if further:
+    if reached > records:
         claimed += connection.execute(_CLAIM_FURTHER, {"made": transaction_id}).rowcount
-    if claimed == len(times) + further:
+    if claimed == reached:
         return []
     kept_out = connection.execute(_KEPT_OUT, {"made": transaction_id}).all()
     if kept_out:

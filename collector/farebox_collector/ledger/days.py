@@ -42,10 +42,10 @@ def add_usage_days(connection: Connection, tenant_id: int, rows: Iterable[tuple[
 WalletKey = tuple[int, str, str, str, str, int | None]
 """Day, wallet, event, provider, model, and the version of the rule by which it was charged."""
 WalletSums = Mapping[WalletKey, Sequence[int]]
-"""The sums (`DAY_SUMS`) of charged calls. Legs are made of these too, so that calls are summed up once."""
+"""The sums (`DAY_SUMS`) of charged calls."""
 
 
-def sum_by_wallet(calls: Iterable[PricedUsage]) -> WalletSums:
+def sum_by_wallet(calls: Iterable[PricedUsage]) -> dict[WalletKey, list[int]]:
     """The sums of charged calls."""
     sums: dict[WalletKey, list[int]] = {}
     for call in calls:

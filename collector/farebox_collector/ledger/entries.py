@@ -1,19 +1,19 @@
 """One span of a batch on its way into the books, and the columns it becomes. Pure."""
 
 import json
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
-from farebox_collector.records import Buckets, PricedUsage, Quality, UsageRecord
-from farebox_collector.units import stored_units
+from farebox_collector.records import NO_QUALITY, Buckets, PricedUsage, Quality, UsageRecord
+from farebox_collector.units import read_units, stored_units
 from farebox_collector.verdicts import Verdict
 
-# In the order of the fields of UsageRecord and PricedUsage, so that a row is made of slices of them (`record_row`).
-RECORD_COLUMNS = (
-    "tenant_id",
-    "transaction_id",
-    "received_at_ns",
+BATCH_COLUMNS = ("tenant_id", "transaction_id", "received_at_ns")
+"""What the records of a batch have in common."""
+# In the order of the fields of UsageRecord and PricedUsage, so that a row is made of slices of them (`call_row`).
+CALL_COLUMNS = (
     "trace_id",
     "span_id",
     "parent_span_id",
@@ -69,6 +69,8 @@ FACT_COLUMNS = (
     "units",
 )
 """What makes two arrivals of one span the same: everything that a bill could depend on."""
+_BUCKETS = slice(CALL_COLUMNS.index(TOKEN_COLUMNS[0]), CALL_COLUMNS.index(TOKEN_COLUMNS[-1]) + 1)
+_QUALITY = slice(CALL_COLUMNS.index(Quality._fields[0]), CALL_COLUMNS.index(Quality._fields[-1]) + 1)
 _NO_BUCKETS = (None,) * len(TOKEN_COLUMNS)
 _NO_MONEY = (None, None, "", None, None, None)
 COVERED_REASON = "another span of the same call stands for it"
@@ -140,8 +142,8 @@ def call_key(response_id: str) -> bytes | None:
     return blake2b(response_id.encode(), digest_size=16).digest() if response_id else None
 
 
-def record_row(tenant_id: int, transaction_id: int, received_at_ns: int, entry: Entry) -> tuple[Any, ...]:
-    """The values of `RECORD_COLUMNS` for one entry. Slices, since naming sixty values takes as long as storing them."""
+def call_row(entry: Entry) -> tuple[Any, ...]:
+    """The values of `CALL_COLUMNS` for one entry. Slices, since naming fifty values takes as long as storing them."""
     call = entry.call
     usage = call.usage
     if entry.verdict is Verdict.CHARGED:
@@ -150,9 +152,6 @@ def record_row(tenant_id: int, transaction_id: int, received_at_ns: int, entry: 
     else:
         money = _NO_MONEY
     return (
-        tenant_id,
-        transaction_id,
-        received_at_ns,
         *usage[:15],
         *(usage.buckets or _NO_BUCKETS),
         int(usage.summary),
@@ -162,11 +161,31 @@ def record_row(tenant_id: int, transaction_id: int, received_at_ns: int, entry: 
         usage.scope,
         usage.user_id,
         ",".join(entry.guessed),
-        entry.verdict,
+        entry.verdict.value,
         entry.reason,
         *call[3:6],
         *money,
     )
+
+
+def call_of_row(row: Sequence[Any]) -> PricedUsage:
+    """The call that became a row (`call_row`), as the books have it: what is not charged comes to nothing."""
+    buckets, quality = row[_BUCKETS], row[_QUALITY]
+    assumptions, verdict, reason, *priced = row[_QUALITY.stop + 2 : -2]
+    assumed = tuple(assumptions.split(",")) if assumptions else ()
+    usage = UsageRecord._make(
+        (
+            *row[: _BUCKETS.start],
+            None if buckets[0] is None else Buckets(*buckets),
+            bool(row[_BUCKETS.stop]),
+            *row[_BUCKETS.stop + 1 : _QUALITY.start - 1],
+            assumed,
+            read_units(row[_QUALITY.start - 1]),
+            NO_QUALITY if tuple(quality) == NO_QUALITY else Quality(*quality),
+            *row[_QUALITY.stop : _QUALITY.stop + 2],
+        )
+    )
+    return PricedUsage._make((usage, Verdict(verdict), reason, *priced, assumed, None))
 
 
 def facts_of(call: PricedUsage) -> tuple[Any, ...]:
@@ -190,4 +209,4 @@ def facts_of(call: PricedUsage) -> tuple[Any, ...]:
 assert len(TOKEN_COLUMNS) == len(Buckets._fields)
 assert UsageRecord._fields[14:18] == ("error_type", "buckets", "summary", "time_to_first_chunk_ns")
 assert UsageRecord._fields[23] == "dialect"
-assert PricedUsage._fields[3:10] == RECORD_COLUMNS[-9:-2]
+assert PricedUsage._fields[3:10] == CALL_COLUMNS[-9:-2]

@@ -1,6 +1,7 @@
 """The journal: the only code that writes transactions and postings, and the balances that project them."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, insert, select
@@ -48,6 +49,7 @@ _BALANCE = select(accounts.c.balance_nano).where(
     *(accounts.c[name] == bindparam(name) for name in ("kind", "name", "commodity")),
 )
 _CREDIT = Commodity.CREDIT
+_NOTHING = (0, 0)
 
 
 class Account(NamedTuple):
@@ -78,6 +80,7 @@ class Unbalanced(ValueError):
     """The legs of a transaction do not sum to zero in each commodity: a bug, and nothing was written."""
 
 
+@lru_cache(maxsize=10_000)
 def wallet_account(name: str) -> Account:
     """The account behind a wallet."""
     return Account(WALLET, name, _CREDIT)
@@ -112,10 +115,12 @@ def post(
     counts as spent. Returns those of the wallets that have credits on hold. Raises Unbalanced.
     """
     _require_balance(legs)
-    movements = dict.fromkeys(map(wallet_account, active), (0, 0))
+    movements: dict[Account, tuple[int, int]] = {}
     for account, amount_nano, _, _, records in legs:
-        amount, calls = movements.get(account, (0, 0))
+        amount, calls = movements.get(account, _NOTHING)
         movements[account] = (amount + amount_nano, calls + records)
+    for name in active:
+        movements.setdefault(wallet_account(name), _NOTHING)
     # One order for all writers, so that two of them never wait for each other crosswise.
     rows = [
         (

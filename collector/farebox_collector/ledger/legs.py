@@ -34,7 +34,11 @@ class Charge(NamedTuple):
         )
 
 
-def legs_of(charges: Iterable[Charge]) -> list[Leg]:
+Charged = tuple[str, str, int | None, int, str, str, int, int]
+"""The fields of a Charge: where there are thousands, naming them takes longer than adding them up."""
+
+
+def legs_of(charges: Iterable[Charged]) -> list[Leg]:
     """One CREDIT leg a (wallet, event, rule) and one USD leg a (provider, model), with their counterparts.
 
     What cancels out leaves no leg.

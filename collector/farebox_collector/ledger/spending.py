@@ -5,7 +5,7 @@ that records the calls, by the UTC day of their price. What open holds set aside
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, case, func, literal, select, union_all
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.call_sums import SpendingKey
 from farebox_collector.ledger.day_tables import wallet_days
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.journal import WALLET
 from farebox_collector.ledger.limit_tables import spenders, spending_days
 from farebox_collector.ledger.tables import accounts
-from farebox_collector.records import PricedUsage
-from farebox_collector.verdicts import Verdict
 
 _AT_ONCE = 50
 _DAYS_KEY = ("tenant_id", "day", "scope", "name", "user_id")
@@ -71,19 +70,10 @@ def subjects_of(wallet: str, user_id: str, dept: str, project: str) -> tuple[Sub
     return tuple(found)
 
 
-def add_spending(
-    connection: Connection, tenant_id: int, calls: Iterable[tuple[PricedUsage, Verdict]], sign: int = 1
-) -> None:
-    """Add charged calls to the days of whom they count for; with a sign of -1 take them back."""
-    alike: defaultdict[tuple[int, str, str, str, str], int] = defaultdict(int)
-    for call, verdict in calls:
-        usage = call.usage
-        user_id, dept, project = usage.user_id, usage.dept, usage.project
-        if (dept or project or user_id) and verdict is Verdict.CHARGED:
-            day = call.priced_at_ns // DAY_NS
-            alike[day, usage.wallet if user_id else "", user_id, dept, project] += call.charge_nanocredits or 0
+def add_spending(connection: Connection, tenant_id: int, charged: Mapping[SpendingKey, int], sign: int = 1) -> None:
+    """Add what charged calls took to the days of whom they count for; with a sign of -1 take it back."""
     sums: defaultdict[tuple[int, Subject], int] = defaultdict(int)
-    for (day, *who), charge in alike.items():
+    for (day, *who), charge in charged.items():
         for subject in subjects_of(*who):
             sums[day, subject] += sign * charge
     # One order for all writers, so that two of them never wait for each other crosswise.

@@ -7,28 +7,38 @@ no difference how often, where and in which company a span arrives.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, select, tuple_
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.actions import charge_actions_once
-from farebox_collector.ledger.call_claims import claim_recorded
+from farebox_collector.ledger.call_claims import claim_recorded, slots
+from farebox_collector.ledger.call_sums import CallSums, sums_of
 from farebox_collector.ledger.corrections import Cause, correct, cover
-from farebox_collector.ledger.days import WalletSums, sum_by_wallet
-from farebox_collector.ledger.entries import FACT_COLUMNS, RECORD_COLUMNS, Entry, SpanKey, facts_of, record_row
+from farebox_collector.ledger.days import WalletSums
+from farebox_collector.ledger.entries import (
+    BATCH_COLUMNS,
+    CALL_COLUMNS,
+    FACT_COLUMNS,
+    Entry,
+    SpanKey,
+    call_row,
+    facts_of,
+)
 from farebox_collector.ledger.hold_ends import settle_holds
 from farebox_collector.ledger.intake import count_spans
 from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
-from farebox_collector.ledger.legs import Charge, legs_of
+from farebox_collector.ledger.legs import Charged, legs_of
 from farebox_collector.ledger.one_charge import (
     charge_each_response_once,
     charge_related_spans_once,
     cover_the_unsettled,
     settle_kept_out,
 )
+from farebox_collector.ledger.prepared import Calls, Prepared
 from farebox_collector.ledger.retired import retired_facts, take_out_retired
 from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.ledger.tables import transactions, usage_records
@@ -38,6 +48,12 @@ from farebox_collector.records import PricedUsage
 from farebox_collector.verdicts import Verdict
 
 _CONFLICT_COLUMNS = ("tenant_id", "trace_id", "span_id", "digest", "received_at_ns", "facts")
+_PLACE_COLUMNS = ("started_at_ns", "trace_id", "span_id")
+"""The order in which writers insert, so that two that bring the same spans wait for each other, but never crosswise."""
+_ACTION_COLUMNS = ("wallet", "action_id", "charge_nanocredits")
+
+ActionCharge = tuple[str, str, int]
+"""Wallet, action id, nanocredits."""
 
 
 def record_usage(
@@ -48,7 +64,7 @@ def record_usage(
     labels: TotalLabels,
 ) -> list[Verdict]:
     """Record one tenant's calls, and count them. Returns a verdict for each, in order."""
-    verdicts = record_calls(connection, tenant_id, calls, received_at_ns, labels)
+    verdicts = record_calls(connection, tenant_id, Calls.of(calls), received_at_ns, labels)
     count_spans(connection, tenant_id, len(calls), Counter(verdicts))
     return verdicts
 
@@ -56,29 +72,93 @@ def record_usage(
 def record_calls(
     connection: Connection,
     tenant_id: int,
-    calls: Sequence[PricedUsage],
+    calls: Calls,
     received_at_ns: int,
     labels: TotalLabels,
 ) -> list[Verdict]:
     """Record one tenant's calls; who calls this counts them. Returns a verdict for each, in order."""
+    transaction_id = open_transaction(connection, tenant_id, "usage", received_at_ns)
+    batch = _Batch(connection, tenant_id, transaction_id, received_at_ns, labels)
+    if calls.prepared is not None and _book_prepared(batch, calls.prepared):
+        return [Verdict.CHARGED] * len(calls)
+    return _look_at_each(batch, calls)
+
+
+class _Batch(NamedTuple):
+    """The ledger transaction in which calls are recorded."""
+
+    connection: Connection
+    tenant_id: int
+    transaction_id: int
+    received_at_ns: int
+    labels: TotalLabels
+
+    @property
+    def columns(self) -> tuple[int, int, int]:
+        """The values of `BATCH_COLUMNS`."""
+        return self.tenant_id, self.transaction_id, self.received_at_ns
+
+
+def _book_prepared(batch: _Batch, prepared: Prepared) -> bool:
+    """Book calls as they are prepared, if all of them are new and nobody else has claimed any.
+
+    If not, nothing is posted, and some of the rows are there: `_look_at_each` finds them, as if it had inserted them.
+    """
+    connection = batch.connection
+    if not _has_room(batch, prepared.sums):
+        return False
+    names, same, rows = prepared.rows()
+    if connection.dialect.name != "sqlite":
+        places = zip(*map(prepared.column, _PLACE_COLUMNS), strict=True)
+        rows = [row for _, row in sorted(zip(places, rows, strict=True))]
+    columns = (*BATCH_COLUMNS, *names)
+    inserted = bulk.insert_ignoring_conflicts(connection, usage_records.name, columns, rows, (*batch.columns, *same))
+    if inserted < prepared.size or take_out_retired(connection, batch.transaction_id):
+        return False
+    if claim_recorded(connection, batch.transaction_id, prepared.size, prepared.slots):
+        return False
+    wallets = frozenset(prepared.column("wallet"))
+    _post(batch, prepared.sums, wallets, lambda: zip(*map(prepared.column, _ACTION_COLUMNS), strict=True))
+    return True
+
+
+def _look_at_each(batch: _Batch, calls: Sequence[PricedUsage]) -> list[Verdict]:
+    """Book calls that may be known, or of which another span in the batch or in the books shows the same."""
+    connection, tenant_id = batch.connection, batch.tenant_id
     entries: dict[SpanKey, Entry] = {}
     for call in calls:
         entries.setdefault((call.usage.trace_id, call.usage.span_id), Entry(call))
     charge_each_response_once(entries.values())
     displaced = charge_related_spans_once(connection, tenant_id, entries)
-    _give_back(connection, tenant_id, displaced, received_at_ns, labels)
+    _give_back(batch, displaced)
     cover_the_unsettled(connection, tenant_id, entries.values())
-    _leave_out_what_does_not_fit(connection, tenant_id, entries.values())
-    _book(connection, tenant_id, entries, received_at_ns, labels)
+    _leave_out_what_does_not_fit(batch, entries.values())
+    _book(batch, entries)
     verdicts = [_verdict(call, entries[call.usage.trace_id, call.usage.span_id]) for call in calls]
     conflicts = [call for call, verdict in zip(calls, verdicts, strict=True) if verdict is Verdict.CONFLICT]
-    _keep_conflicts(connection, tenant_id, conflicts, received_at_ns)
+    _keep_conflicts(connection, tenant_id, conflicts, batch.received_at_ns)
     return verdicts
 
 
-def _leave_out_what_does_not_fit(connection: Connection, tenant_id: int, entries: Iterable[Entry]) -> None:
+def _has_room(batch: _Batch, sums: CallSums) -> bool:
+    """Whether the tenant's sums stay within what a column holds."""
+    spent, charged = _spent_and_charged(batch)
+    for figures in sums.groups.values():
+        cost, charge = figures.money
+        spent, charged = spent + cost, charged + charge
+    return max(spent, charged) <= MAX_SUM_NANO
+
+
+def _spent_and_charged(batch: _Batch) -> tuple[int, int]:
+    return (
+        balance(batch.connection, batch.tenant_id, COGS_ACCOUNT),
+        balance(batch.connection, batch.tenant_id, EARNED_ACCOUNT),
+    )
+
+
+def _leave_out_what_does_not_fit(batch: _Batch, entries: Iterable[Entry]) -> None:
     """Calls that would take the tenant's sums past what a column holds stay unpriced; the others go on."""
-    spent, charged = (balance(connection, tenant_id, account) for account in (COGS_ACCOUNT, EARNED_ACCOUNT))
+    spent, charged = _spent_and_charged(batch)
     charging = [entry for entry in entries if entry.verdict is Verdict.CHARGED]
     costs = [entry.call.cost_nanousd or 0 for entry in charging]
     most = [_most(entry.call) for entry in charging]
@@ -106,58 +186,55 @@ def _verdict(call: PricedUsage, entry: Entry) -> Verdict:
     return Verdict.DUPLICATE if booked == facts_of(call) else Verdict.CONFLICT
 
 
-def _book(
-    connection: Connection,
-    tenant_id: int,
-    entries: dict[SpanKey, Entry],
-    received_at_ns: int,
-    labels: TotalLabels,
-) -> None:
+def _book(batch: _Batch, entries: dict[SpanKey, Entry]) -> None:
     """Insert what is new and post it; note on the others what the books have of their span."""
-    transaction_id = open_transaction(connection, tenant_id, "usage", received_at_ns)
+    connection, tenant_id, transaction_id = batch.connection, batch.tenant_id, batch.transaction_id
     pending = entries
     recorded: list[Entry] = []
     while pending:
-        new = _insert(connection, tenant_id, transaction_id, received_at_ns, pending)
+        new = _insert(batch, pending)
         claiming = [entry.call.usage for entry in new.values() if entry.call_key is not None]
-        times = [(usage.started_at_ns, usage.latency_ns) for usage in claiming]
+        reached = sum(len(slots(usage.started_at_ns, usage.latency_ns)) for usage in claiming)
         # Of these another span has claimed the call: they go in without it, or take it over.
-        kept_out = {key: new.pop(key) for key in claim_recorded(connection, transaction_id, times)}
+        others = claim_recorded(connection, transaction_id, len(claiming), reached)
+        kept_out = {key: new.pop(key) for key in others}
         recorded += new.values()
         displaced = settle_kept_out(connection, tenant_id, kept_out.values()) if kept_out else []
-        _give_back(connection, tenant_id, displaced, received_at_ns, labels)
+        _give_back(batch, displaced)
         pending = kept_out
-    if recorded:
-        charge_actions_once(connection, tenant_id, recorded)
-        charged = sum_by_wallet([entry.call for entry in recorded if entry.verdict is Verdict.CHARGED])
-        with_holds = post(
-            connection,
-            tenant_id,
-            transaction_id,
-            received_at_ns,
-            legs_of(_charges(charged)),
-            active=frozenset([entry.call.usage.wallet for entry in recorded]),
-            spending=True,
-        )
-        settle_holds(connection, tenant_id, _charges_of_actions(recorded, with_holds), received_at_ns)
-        counted = [(entry.call, entry.verdict) for entry in recorded]
-        count_new_calls(connection, tenant_id, counted, charged, labels)
-    else:
+    if not recorded:
         # Nothing was new; this id was never seen outside this database transaction.
         connection.execute(delete(transactions).where(transactions.c.id == transaction_id))
+        return
+    charge_actions_once(connection, tenant_id, recorded)
+    wallets = frozenset([entry.call.usage.wallet for entry in recorded])
+    sums = sums_of((entry.call, entry.verdict) for entry in recorded)
+    _post(batch, sums, wallets, lambda: _charges_of_actions(recorded))
 
 
-def _insert(
-    connection: Connection,
-    tenant_id: int,
-    transaction_id: int,
-    received_at_ns: int,
-    entries: Mapping[SpanKey, Entry],
-) -> dict[SpanKey, Entry]:
+def _post(
+    batch: _Batch, sums: CallSums, wallets: frozenset[str], of_actions: Callable[[], Iterable[ActionCharge]]
+) -> None:
+    """Post what was recorded, and count it. `of_actions` says what each call was charged, if somebody has to know."""
+    connection, tenant_id, at_ns = batch.connection, batch.tenant_id, batch.received_at_ns
+    legs = legs_of(_charges(sums.wallets))
+    with_holds = post(connection, tenant_id, batch.transaction_id, at_ns, legs, active=wallets, spending=True)
+    if with_holds:
+        charges: Counter[tuple[str, str]] = Counter()
+        for wallet, action_id, charge in of_actions():
+            if action_id and wallet in with_holds:
+                charges[wallet, action_id] += charge
+        settle_holds(connection, tenant_id, charges, at_ns)
+    count_new_calls(connection, tenant_id, sums, batch.labels)
+
+
+def _insert(batch: _Batch, entries: Mapping[SpanKey, Entry]) -> dict[SpanKey, Entry]:
     """Insert what is new and return it; the others learn what the books have of their span."""
+    connection, tenant_id, transaction_id = batch.connection, batch.tenant_id, batch.transaction_id
     ordered = _in_one_order(connection, entries)
-    rows = [record_row(tenant_id, transaction_id, received_at_ns, entry) for _, entry in ordered]
-    inserted = bulk.insert_ignoring_conflicts(connection, usage_records.name, RECORD_COLUMNS, rows)
+    rows = [call_row(entry) for _, entry in ordered]
+    columns = (*BATCH_COLUMNS, *CALL_COLUMNS)
+    inserted = bulk.insert_ignoring_conflicts(connection, usage_records.name, columns, rows, batch.columns)
     # Only now: the insert has waited for whoever was retiring one of these spans.
     retired = take_out_retired(connection, transaction_id)
     if inserted == len(rows) and not retired:
@@ -179,29 +256,23 @@ def _insert(
 
 
 def _in_one_order(connection: Connection, entries: Mapping[SpanKey, Entry]) -> list[tuple[SpanKey, Entry]]:
-    """One order for all writers: two that bring the same spans wait for each other, but never crosswise."""
+    """The entries as `_PLACE_COLUMNS` orders them, where several write."""
     if connection.dialect.name == "sqlite":
-        return list(entries.items())  # there is one writer
+        return list(entries.items())
     return sorted(entries.items(), key=lambda item: (item[1].call.usage.started_at_ns, item[0]))
 
 
-def _charges(sums: WalletSums) -> Iterator[Charge]:
+def _charges(sums: WalletSums) -> Iterator[Charged]:
     """What the calls of each sum take and cost together."""
     for (_, wallet, event, provider, model, rule_id), (calls, _, _, _, cost, charge) in sums.items():
-        yield Charge(wallet, event, rule_id, charge, provider, model, cost, calls)
+        yield wallet, event, rule_id, charge, provider, model, cost, calls
 
 
-def _charges_of_actions(recorded: Iterable[Entry], wallets: frozenset[str]) -> dict[tuple[str, str], int]:
-    """(wallet, action id) → what was charged now, of the wallets that have credits on hold."""
-    if not wallets:
-        return {}
-    charges: dict[tuple[str, str], int] = {}
+def _charges_of_actions(recorded: Iterable[Entry]) -> Iterator[ActionCharge]:
+    """What each call was charged."""
     for entry in recorded:
-        usage = entry.call.usage
-        if entry.charged and usage.action_id and usage.wallet in wallets:
-            key = usage.wallet, usage.action_id
-            charges[key] = charges.get(key, 0) + (entry.call.charge_nanocredits or 0)
-    return charges
+        if entry.charged:
+            yield entry.call.usage.wallet, entry.call.usage.action_id, entry.call.charge_nanocredits or 0
 
 
 def _stored(
@@ -232,13 +303,13 @@ def _keep_conflicts(
     bulk.insert_ignoring_conflicts(connection, "usage_conflicts", _CONFLICT_COLUMNS, rows)
 
 
-def _give_back(
-    connection: Connection, tenant_id: int, displaced: Sequence[StoredCall], at_ns: int, labels: TotalLabels
-) -> None:
+def _give_back(batch: _Batch, displaced: Sequence[StoredCall]) -> None:
     """Let records go uncharged whose calls a better witness pays for now."""
+    connection, tenant_id = batch.connection, batch.tenant_id
     pending = list(displaced)
     while pending:
-        done = correct(connection, tenant_id, Cause.TWIN, [cover(stored) for stored in pending], at_ns, labels)
+        covering = [cover(stored) for stored in pending]
+        done = correct(connection, tenant_id, Cause.TWIN, covering, batch.received_at_ns, batch.labels)
         settled = {correction.stored.record_id for correction in done}
         # Somebody else corrected the rest at the same moment: look again. They are held by now.
         left = [stored.record_id for stored in pending if stored.record_id not in settled]

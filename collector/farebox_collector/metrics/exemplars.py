@@ -1,12 +1,11 @@
 """Exemplars: for each bucket of a latency histogram, the trace of a call that this process saw fall into it."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
 
 from prometheus_client.samples import Exemplar
 
 from farebox_collector.ledger.control_tables import LATENCY_BOUNDS_MS
-from farebox_collector.records import PricedUsage
+from farebox_collector.ledger.prepared import Calls
 
 _BOUNDS_NS = tuple(bound * 1_000_000 for bound in LATENCY_BOUNDS_MS)
 _SAMPLES = 4
@@ -21,12 +20,13 @@ class Exemplars:
     def __init__(self) -> None:
         self._latest: dict[tuple[Label, int], Exemplar] = {}
 
-    def see(self, calls: Sequence[PricedUsage], at_ns: int) -> None:
+    def see(self, calls: Calls, at_ns: int) -> None:
         """Remember a few calls of a request, the slowest among them: enough to point at, whatever its size."""
         if not calls:
             return
-        chosen = [*calls[:: len(calls) // _SAMPLES + 1], max(calls, key=_latency_ns)]
-        for call in chosen:
+        latencies_ns = calls.latencies_ns
+        slowest = max(range(len(calls)), key=latencies_ns.__getitem__)
+        for call in map(calls.__getitem__, (*range(0, len(calls), len(calls) // _SAMPLES + 1), slowest)):
             usage = call.usage
             label = (call.provider, call.model, usage.route, usage.region)
             key = (label, bisect_left(_BOUNDS_NS, usage.latency_ns))
@@ -37,7 +37,3 @@ class Exemplars:
     def of(self, label: Label, bucket: int) -> Exemplar | None:
         """The exemplar of a bucket, counted from the fastest; None if this process saw no such call."""
         return self._latest.get((label, bucket))
-
-
-def _latency_ns(call: PricedUsage) -> int:
-    return call.usage.latency_ns

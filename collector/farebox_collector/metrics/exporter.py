@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from farebox_collector.ledger import auto_topups, dead_letters, readings, statements
 from farebox_collector.ledger.audit_log import SCOPES, last_audit
 from farebox_collector.ledger.budgets import budgets_in_force
+from farebox_collector.ledger.call_sums import FIRST_CHUNK_COLUMNS, LATENCY_COLUMNS
 from farebox_collector.ledger.control_tables import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
 from farebox_collector.ledger.corrections import Cause, are_frozen
 from farebox_collector.ledger.database import Database
@@ -19,7 +20,7 @@ from farebox_collector.ledger.prices import book_edition
 from farebox_collector.ledger.rules import rules_edition
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
 from farebox_collector.ledger.token_costs import Cards
-from farebox_collector.ledger.totals import FIRST_CHUNK_COLUMNS, LATENCY_COLUMNS, SERVICE_LABELS, USAGE_LABELS
+from farebox_collector.ledger.totals import SERVICE_LABELS, USAGE_LABELS
 from farebox_collector.ledger.webhooks import MessageState, messages_by_state
 from farebox_collector.metrics import catalogue
 from farebox_collector.metrics.exemplars import Exemplars

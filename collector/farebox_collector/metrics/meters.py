@@ -1,15 +1,15 @@
 """What this process counts itself: intake, commits, latencies."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from farebox_collector.ledger.prepared import Calls
 from farebox_collector.metrics import catalogue
 from farebox_collector.metrics.catalogue import Metric
 from farebox_collector.metrics.exemplars import Exemplars
-from farebox_collector.records import PricedUsage
 from farebox_collector.verdicts import Verdict
 
 
@@ -64,7 +64,7 @@ class Meters:
         self._commit_records.observe(records)
         self._commit_seconds.observe(seconds)
 
-    def recorded(self, calls: Sequence[PricedUsage], at_ns: int) -> None:
+    def recorded(self, calls: Calls, at_ns: int) -> None:
         """These calls of one request are in the books now; some become exemplars."""
         self.exemplars.see(calls, at_ns)
 

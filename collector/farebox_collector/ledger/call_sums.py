@@ -1,0 +1,232 @@
+"""What calls add to the totals and roll-ups, summed up once for all tables. Pure, and additive: the sums of two groups
+of calls are the sums of both, so that they can be made where requests are read, and added where they are recorded.
+"""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from operator import add
+from typing import NamedTuple
+
+from farebox_collector.ledger.control_tables import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
+from farebox_collector.ledger.days import DAY_NS, WalletKey, sum_by_wallet
+from farebox_collector.ledger.tables import TOKEN_COLUMNS
+from farebox_collector.records import NO_QUALITY, Buckets, PricedUsage, Quality
+from farebox_collector.verdicts import Verdict
+
+LATENCY_COLUMNS = tuple(f"latency_le_{bound}ms" for bound in LATENCY_BOUNDS_MS)
+FIRST_CHUNK_COLUMNS = tuple(f"first_chunk_le_{bound}ms" for bound in FIRST_CHUNK_BOUNDS_MS)
+QUALITY_COLUMNS = (
+    "cache_lookups",
+    "cache_hits",
+    "citation_rates",
+    "citation_rate_ppm",
+    "human_reviews",
+    "human_approvals",
+)
+_LATENCY_BOUNDS_NS = tuple(bound * 1_000_000 for bound in LATENCY_BOUNDS_MS)
+_FIRST_CHUNK_BOUNDS_NS = tuple(bound * 1_000_000 for bound in FIRST_CHUNK_BOUNDS_MS)
+_MAX_LATENCY_NS = 86_400 * 10**9
+"""A call counts for a day at most: one broken clock must not drown the sum."""
+_EMBEDDINGS = "embeddings"
+
+Counted = Iterable[tuple[PricedUsage, Verdict]]
+
+# Where the figures of a group are in its list.
+_REQUESTS, _ERRORS = 0, 1
+_TOKENS = slice(2, 2 + len(TOKEN_COLUMNS))
+_MONEY = slice(_TOKENS.stop, _TOKENS.stop + 2)
+_LATENCY_NS = _MONEY.stop
+_LATENCIES = slice(_LATENCY_NS + 1, _LATENCY_NS + 1 + len(LATENCY_COLUMNS))
+_FIRST_CHUNKS, _FIRST_CHUNK_NS = _LATENCIES.stop, _LATENCIES.stop + 1
+_FIRST_CHUNKS_BY = slice(_FIRST_CHUNK_NS + 1, _FIRST_CHUNK_NS + 1 + len(FIRST_CHUNK_COLUMNS))
+_QUALITY = slice(_FIRST_CHUNKS_BY.stop, _FIRST_CHUNKS_BY.stop + len(QUALITY_COLUMNS))
+
+
+class GroupKey(NamedTuple):
+    """What the calls of one group have in common. The order is that of the tables' labels."""
+
+    day: int
+    verdict: Verdict
+    event: str
+    provider: str
+    model: str
+    dept: str
+    project: str
+    task: str
+    route: str
+    region: str
+    price_version_ids: str
+    service_tier: str
+
+    @property
+    def usage(self) -> tuple[str, ...]:
+        """Its labels in the usage totals."""
+        return self[2:8]
+
+    @property
+    def service(self) -> tuple[str, ...]:
+        """Its labels in the service totals."""
+        return self.provider, self.model, self.route, self.region
+
+
+class Figures(list[int]):
+    """The sums of a group of calls. A list, since groups are added figure by figure."""
+
+    @property
+    def requests(self) -> int:
+        """How many calls they are."""
+        return self[_REQUESTS]
+
+    @property
+    def errors(self) -> int:
+        """How many of them failed."""
+        return self[_ERRORS]
+
+    @property
+    def tokens(self) -> Buckets:
+        """Their tokens."""
+        return Buckets._make(self[_TOKENS])
+
+    @property
+    def money(self) -> tuple[int, int]:
+        """Nano-USD they cost and nanocredits they were charged."""
+        cost, charge = self[_MONEY]
+        return cost, charge
+
+    @property
+    def usage(self) -> list[int]:
+        """Requests, errors, tokens, cost and charge: the sums of the usage totals."""
+        return self[: _MONEY.stop]
+
+    @property
+    def service(self) -> list[int]:
+        """The sums of the service totals, times in microseconds."""
+        tokens = self.tokens
+        return [
+            self.requests,
+            self.errors,
+            self[_LATENCY_NS] // 1000,
+            *self[_LATENCIES],
+            self[_FIRST_CHUNKS],
+            self[_FIRST_CHUNK_NS] // 1000,
+            *self[_FIRST_CHUNKS_BY],
+            tokens.inclusive_input,
+            tokens.total - tokens.inclusive_input,
+            *self[_QUALITY],
+        ]
+
+
+SpendingKey = tuple[int, str, str, str, str]
+"""Day; the wallet, if there is a user of it; user, department, project."""
+
+
+class CallSums(NamedTuple):
+    """What a group of calls adds to the totals and roll-ups."""
+
+    groups: dict[GroupKey, Figures]
+    wallets: dict[WalletKey, list[int]]
+    """Of charged calls, `days.DAY_SUMS`. Legs are made of these too."""
+    spending: dict[SpendingKey, int]
+    """What charged calls took, in nanocredits, by whom a limit can be for beside the wallet itself."""
+
+
+def sums_of(counted: Counted) -> CallSums:
+    """The sums of some calls under their verdicts."""
+    calls = list(counted)
+    groups: defaultdict[tuple[int | str, ...], list[PricedUsage]] = defaultdict(list)
+    spending: defaultdict[SpendingKey, int] = defaultdict(int)
+    for call, verdict in calls:
+        usage = call.usage
+        day = call.priced_at_ns // DAY_NS
+        dept, project, user_id = usage.dept, usage.project, usage.user_id
+        groups[
+            day,
+            verdict,
+            usage.event,
+            call.provider,
+            call.model,
+            dept,
+            project,
+            usage.task,
+            usage.route,
+            usage.region,
+            call.price_version_ids,
+            usage.service_tier,
+        ].append(call)
+        if (dept or project or user_id) and verdict is Verdict.CHARGED:
+            spending[day, usage.wallet if user_id else "", user_id, dept, project] += call.charge_nanocredits or 0
+    return CallSums(
+        {key: _figures(key.verdict, group) for key, group in ((GroupKey._make(k), g) for k, g in groups.items())},
+        sum_by_wallet(call for call, verdict in calls if verdict is Verdict.CHARGED),
+        dict(spending),
+    )
+
+
+def added(sums: Sequence[CallSums]) -> CallSums:
+    """The sums of several groups of calls together."""
+    if len(sums) == 1:
+        return sums[0]
+    groups: dict[GroupKey, Figures] = {}
+    wallets: dict[WalletKey, list[int]] = {}
+    spending: defaultdict[SpendingKey, int] = defaultdict(int)
+    for part in sums:
+        for group, figures in part.groups.items():
+            of_group = groups.get(group)
+            groups[group] = figures if of_group is None else Figures(map(add, of_group, figures))
+        for wallet, row in part.wallets.items():
+            of_wallet = wallets.get(wallet)
+            wallets[wallet] = row if of_wallet is None else list(map(add, of_wallet, row))
+        for spender, charge in part.spending.items():
+            spending[spender] += charge
+    return CallSums(groups, wallets, dict(spending))
+
+
+def quality_sums(told: Iterable[Quality], lookups: int = 0, hits: int = 0) -> list[int]:
+    """The values of `QUALITY_COLUMNS`, with what is known of the cache otherwise."""
+    said = [quality for quality in told if quality is not NO_QUALITY]
+    rates = [quality.citation_rate_ppm for quality in said if quality.citation_rate_ppm is not None]
+    return [
+        lookups + sum(quality.cache_hit is not None for quality in said),
+        hits + sum(quality.cache_hit or 0 for quality in said),
+        len(rates),
+        sum(rates),
+        sum(quality.human_reviewed or 0 for quality in said),
+        sum(quality.review_approved or 0 for quality in said),
+    ]
+
+
+def _figures(verdict: Verdict, calls: Sequence[PricedUsage]) -> Figures:
+    """The sums of a group: lists first, since loops in C cost a tenth."""
+    usages = [call.usage for call in calls]
+    counted = [usage.buckets for usage in usages if usage.buckets is not None]
+    tokens = list(map(sum, zip(*counted, strict=True))) if counted else [0] * len(TOKEN_COLUMNS)
+    money = [0, 0]
+    if verdict is Verdict.CHARGED:
+        costs = [call.cost_nanousd or 0 for call in calls]
+        charges = [call.charge_nanocredits or 0 for call in calls]
+        money = [sum(costs), sum(charges)]
+    latencies = sorted([usage.latency_ns for usage in usages])
+    if latencies[-1] > _MAX_LATENCY_NS:
+        latencies = [min(latency, _MAX_LATENCY_NS) for latency in latencies]
+    first_chunks = sorted([u.time_to_first_chunk_ns for u in usages if u.time_to_first_chunk_ns is not None])
+    # Where nobody says whether a cache was hit, the provider's own prompt cache counts.
+    hits = [
+        usage.buckets.cache_read > 0
+        for usage in usages
+        if usage.buckets is not None and usage.quality.cache_hit is None and usage.operation != _EMBEDDINGS
+    ]
+    return Figures(
+        (
+            len(usages),
+            len(usages) - [usage.error_type for usage in usages].count(""),
+            *tokens,
+            *money,
+            sum(latencies),
+            *[bisect_right(latencies, bound) for bound in _LATENCY_BOUNDS_NS],
+            len(first_chunks),
+            sum(first_chunks),
+            *[bisect_right(first_chunks, bound) for bound in _FIRST_CHUNK_BOUNDS_NS],
+            *quality_sums([usage.quality for usage in usages], len(hits), sum(hits)),
+        )
+    )

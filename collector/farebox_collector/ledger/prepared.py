@@ -1,0 +1,165 @@
+"""The calls of a request as the books will have them: by columns, with their sums. Pure.
+
+Prepared where requests are read, so that the one thread that commits, for which everybody waits, has little left to do.
+Only the ordinary case is prepared: every call is charged, by itself, and says by a response id which call it is, so
+that nothing but what is in the books already can make anything else of it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain, repeat
+from typing import Any, NamedTuple, overload
+
+from farebox_collector.ledger.call_claims import slots
+from farebox_collector.ledger.call_sums import CallSums, added, sums_of
+from farebox_collector.ledger.entries import CALL_COLUMNS, Entry, call_of_row, call_row
+from farebox_collector.records import PricedUsage
+from farebox_collector.verdicts import Verdict
+
+_PLACE = {name: place for place, name in enumerate(CALL_COLUMNS)}
+_WORTH_A_STATEMENT = 64
+"""With fewer calls a statement of its own, which says once what all have in common, costs more than it saves."""
+
+
+class Prepared(NamedTuple):
+    """Calls as the books will have them."""
+
+    size: int
+    columns: list[Any]
+    """For each of `CALL_COLUMNS` a list of its values in the order of the calls, or the one value that all have."""
+    assumptions: list[tuple[str, ...]] | tuple[str, ...]
+    """What had to be assumed to read each span, or all of them: pricing may have added to it since."""
+    slots: int
+    """How many slots of time the calls reach into together; see `call_claims`."""
+    sums: CallSums
+
+    def column(self, name: str) -> Iterable[Any]:
+        """The values of a column, in the order of the calls."""
+        values = self.columns[_PLACE[name]]
+        return values if type(values) is list else repeat(values, self.size)
+
+    def rows(self) -> tuple[tuple[str, ...], tuple[Any, ...], list[tuple[Any, ...]]]:
+        """Names of columns; values of the first of them, which all calls have; and values of the others by call."""
+        tell_apart = self.size >= _WORTH_A_STATEMENT
+        same = [name for name in CALL_COLUMNS if tell_apart and type(self.columns[_PLACE[name]]) is not list]
+        others = [name for name in CALL_COLUMNS if name not in same]
+        values = tuple(self.columns[_PLACE[name]] for name in same)
+        return (*same, *others), values, list(zip(*map(self.column, others), strict=True))
+
+    def call(self, number: int) -> PricedUsage:
+        """One of the calls, counted from 0."""
+        row = [values[number] if type(values) is list else values for values in self.columns]
+        assumed = self.assumptions[number] if isinstance(self.assumptions, list) else self.assumptions
+        call = call_of_row(row)
+        return call._replace(usage=call.usage._replace(assumptions=assumed))
+
+
+class Calls(Sequence[PricedUsage]):
+    """Priced calls in their order. If they are prepared, each is made again when somebody looks at it."""
+
+    def __init__(self, calls: Sequence[PricedUsage] = (), prepared: Prepared | None = None) -> None:
+        self._calls = calls
+        self.prepared = prepared
+
+    @classmethod
+    def of(cls, calls: Sequence[PricedUsage]) -> "Calls":
+        """These calls, prepared if they can be."""
+        return cls(calls, _prepare(calls))
+
+    @classmethod
+    def together(cls, parts: Sequence["Calls"]) -> "Calls":
+        """The calls of several requests of one tenant as those of one."""
+        if len(parts) == 1:
+            return parts[0]
+        prepared = [part.prepared for part in parts if part.prepared is not None]
+        joined = _joined(prepared) if len(prepared) == len(parts) else None
+        return cls(list(chain.from_iterable(parts))) if joined is None else cls(prepared=joined)
+
+    def __len__(self) -> int:
+        """How many they are."""
+        return len(self._calls) if self.prepared is None else self.prepared.size
+
+    @overload
+    def __getitem__(self, place: int) -> PricedUsage: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[PricedUsage]: ...
+    def __getitem__(self, place: int | slice) -> PricedUsage | Sequence[PricedUsage]:
+        """One of them, or some."""
+        if self.prepared is None or self._calls:
+            return self._calls[place]
+        numbers = range(self.prepared.size)[place]
+        return self.prepared.call(numbers) if isinstance(numbers, int) else [self.prepared.call(n) for n in numbers]
+
+    def __iter__(self) -> Iterator[PricedUsage]:
+        """All of them, made once."""
+        return iter(self._whole)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether they are the same calls in the same order, however they are kept."""
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @cached_property
+    def latencies_ns(self) -> Sequence[int]:
+        """How long each took."""
+        if self.prepared is None:
+            return [call.usage.latency_ns for call in self._calls]
+        return list(self.prepared.column("latency_ns"))
+
+    @cached_property
+    def _whole(self) -> Sequence[PricedUsage]:
+        return self[:]
+
+
+def _prepare(calls: Sequence[PricedUsage]) -> Prepared | None:
+    """Calls as the books will have them; None unless each is charged, by itself, under a response id of its own."""
+    entries = [Entry(call) for call in calls]
+    if not all(entry.call_key and entry.call.action_floor_nanocredits is None for entry in entries):
+        return None
+    columns = [_told_once(list(values)) for values in zip(*map(call_row, entries), strict=True)]
+    if not columns or not _all_differ(columns, len(calls)):
+        return None
+    assumptions = _told_once([call.usage.assumptions for call in calls])
+    reached = sum(len(slots(call.usage.started_at_ns, call.usage.latency_ns)) for call in calls)
+    return Prepared(len(calls), columns, assumptions, reached, sums_of((call, Verdict.CHARGED) for call in calls))
+
+
+def _joined(parts: Sequence[Prepared]) -> Prepared | None:
+    """The calls of several requests together; None if two of them have the same span or the same response."""
+    columns = [
+        _end_to_end([(values, part.size) for values, part in zip(column, parts, strict=True)])
+        for column in zip(*(part.columns for part in parts), strict=True)
+    ]
+    size = sum(part.size for part in parts)
+    if not _all_differ(columns, size):
+        return None
+    assumptions = _end_to_end([(part.assumptions, part.size) for part in parts])
+    return Prepared(size, columns, assumptions, sum(part.slots for part in parts), added([part.sums for part in parts]))
+
+
+def _told_once(values: list[Any]) -> Any:
+    """Values of a column, or the one that they all are."""
+    first = values[0]
+    return first if values[-1] == first and values.count(first) == len(values) else values
+
+
+def _end_to_end(parts: Sequence[tuple[Any, int]]) -> Any:
+    """The values of columns, each with its length, as those of one."""
+    first = parts[0][0]
+    if type(first) is not list and all(type(values) is not list and values == first for values, _ in parts):
+        return first
+    return list(chain.from_iterable(values if type(values) is list else repeat(values, size) for values, size in parts))
+
+
+def _all_differ(columns: Sequence[Any], size: int) -> bool:
+    """Whether each call has a span and a response of its own."""
+    keys, spans, traces = (columns[_PLACE[name]] for name in ("call_key", "span_id", "trace_id"))
+    if size == 1:
+        return True
+    if type(keys) is not list or len(set(keys)) < size:
+        return False
+    if type(spans) is list and len(set(spans)) == size:
+        return True
+    each = (values if type(values) is list else repeat(values, size) for values in (traces, spans))
+    return len(set(zip(*each, strict=True))) == size

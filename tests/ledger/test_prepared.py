@@ -1,0 +1,178 @@
+"""Calls that were prepared where they were read come to the same books as calls that are looked at one by one."""
+
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blank import JANUARY_NS, blank_sqlite
+from calls import SECOND_NS, START_NS, call
+from farebox_collector.assembly import open_books
+from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.holds import HoldRequest, take_holds
+from farebox_collector.ledger.intake import count_spans
+from farebox_collector.ledger.prepared import Calls
+from farebox_collector.ledger.totals import TotalLabels
+from farebox_collector.ledger.usage import record_calls
+from farebox_collector.ledger.wallets import deposit
+from farebox_collector.reading import ReadRequest
+from farebox_collector.reading_wire import packed, unpacked
+from farebox_collector.records import NO_QUALITY, Buckets, PricedUsage, Quality
+from farebox_collector.settings import Settings
+from farebox_collector.verdicts import Verdict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+names = st.sampled_from(("", "a", "b"))
+counts = st.integers(0, 3)
+amounts = st.integers(0, 5)
+
+
+@st.composite
+def ordinary_calls(draw: st.DrawFn) -> PricedUsage:
+    """A call that may be prepared, in a world so small that spans, responses and all facts come again and again."""
+    made = call(draw(st.integers(1, 30)), trace=draw(st.integers(1, 2)), cost_nanousd=draw(amounts))
+    usage = made.usage._replace(
+        wallet=draw(st.sampled_from(("ada", "bob"))),
+        event=draw(st.sampled_from(("chat", "agent"))),
+        action_id=draw(names),
+        started_at_ns=START_NS + draw(st.integers(0, 3)) * 40 * SECOND_NS,
+        latency_ns=draw(st.sampled_from((0, SECOND_NS, 100 * SECOND_NS))),
+        response_id=draw(st.one_of(st.integers(1, 12).map(str), st.integers(13, 10_000).map(str))),
+        service_tier=draw(names),
+        error_type=draw(st.sampled_from(("", "", "timeout"))),
+        buckets=draw(st.builds(Buckets, *[counts] * len(Buckets._fields))),
+        time_to_first_chunk_ns=draw(st.one_of(st.none(), st.integers(0, SECOND_NS))),
+        **{name: draw(names) for name in ("dept", "project", "task", "route", "region", "scope", "user_id")},
+        assumptions=draw(st.sampled_from(((), ("one",), ("one", "two")))),
+        units=draw(st.sampled_from(((), (("web_searches", 2),)))),
+        quality=draw(st.sampled_from((NO_QUALITY, Quality(1, 500_000, 1, 0), Quality(cache_hit=0)))),
+    )
+    return made._replace(
+        usage=usage,
+        priced_at_ns=usage.started_at_ns + draw(st.integers(0, 1)) * 86_400 * SECOND_NS,
+        price_version_ids=draw(st.sampled_from(("[1]", "[1, 2]"))),
+        rule_version_id=draw(st.sampled_from((1, 2))),
+        assumptions=usage.assumptions + draw(st.sampled_from(((), ("priced_as_input",)))),
+    )
+
+
+others = st.builds(
+    call,
+    st.integers(1, 30),
+    response_id=st.sampled_from(("", "1", "2")),
+    verdict=st.sampled_from((Verdict.UNPRICED, Verdict.UNMETERED, Verdict.CHARGED)),
+)
+requests = st.lists(ordinary_calls(), min_size=1, max_size=12)
+batches = st.lists(st.one_of(requests, requests, st.lists(others, max_size=3)), min_size=1, max_size=3)
+
+
+def through_the_wire(calls: Calls) -> Calls:
+    """Calls as they arrive from a reading process."""
+    return unpacked(packed(ReadRequest(calls, list(range(len(calls))), [], [], 0, len(calls)))).calls
+
+
+def types_in(value: Any) -> Any:
+    """The types within nested tuples: equal values of other types would be stored as something else."""
+    return [type(value), *map(types_in, value)] if isinstance(value, tuple) else type(value)
+
+
+@given(st.one_of(requests, st.lists(others, max_size=3)))
+def test_what_was_prepared_can_be_made_again(made: list[PricedUsage]) -> None:
+    calls = through_the_wire(Calls.of(made))
+    assert len(calls) == len(made)
+    assert list(calls) == made == calls
+    assert [types_in(one) for one in calls] == [types_in(one) for one in made]
+    assert [one.usage.quality is NO_QUALITY for one in calls] == [one.usage.quality is NO_QUALITY for one in made]
+    assert [calls[place] for place in range(-1, len(made) - 1)] == [made[place] for place in range(-1, len(made) - 1)]
+    assert calls[1:5:2] == made[1:5:2]
+    assert list(calls.latencies_ns) == [one.usage.latency_ns for one in made]
+
+
+@given(st.lists(requests, min_size=1, max_size=4))
+def test_requests_together_are_what_one_would_be(parts: list[list[PricedUsage]]) -> None:
+    everything = [one for part in parts for one in part]
+    together, whole = Calls.together([Calls.of(part) for part in parts]), Calls.of(everything)
+    assert together == everything
+    assert (together.prepared is None) == (whole.prepared is None)
+    if together.prepared is not None and whole.prepared is not None:
+        assert together.prepared.sums == whole.prepared.sums
+        assert together.prepared.slots == whole.prepared.slots
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(batches, min_size=1, max_size=5), st.sampled_from((1, 64)))
+def test_the_books_are_the_same(
+    tmp_path_factory: pytest.TempPathFactory, history: list[list[list[PricedUsage]]], times: int
+) -> None:
+    directory = tmp_path_factory.mktemp("books")
+    found = []
+    for name in ("prepared", "looked-at"):
+        (directory / name).mkdir()
+        url = blank_sqlite(directory / name)
+        with closing(open_books(Settings(database_url=url), lambda: JANUARY_NS)) as database:
+            with database.transaction() as connection:
+                deposit(connection, 1, "ada", 50, "given", START_NS)
+                take_holds(connection, 1, [HoldRequest("ada", 30, "set aside", "chat", "a", 60)], START_NS)
+            verdicts = [_record(database, batch, prepare=name == "prepared") for batch in _many(history, times)]
+            with database.reading() as connection:
+                assert list(audit(connection)) == []
+        found.append((verdicts, _everything(directory / name / "farebox.db")))
+    assert found[0] == found[1]
+
+
+def _many(history: list[list[list[PricedUsage]]], times: int) -> list[list[list[PricedUsage]]]:
+    """The same with each first batch repeated under other ids, so that it is worth a statement of its own."""
+    if times == 1:
+        return history
+    return [
+        [
+            [
+                one._replace(
+                    usage=one.usage._replace(
+                        trace_id=number.to_bytes(8, "big") + one.usage.trace_id[8:],
+                        response_id=one.usage.response_id and f"{one.usage.response_id}-{number}",
+                    )
+                )
+                for number in range(times)
+                for one in part
+            ]
+            for part in batch
+        ]
+        for batch in history[:2]
+    ]
+
+
+def _record(database: Database, batch: list[list[PricedUsage]], *, prepare: bool) -> list[Verdict]:
+    if prepare:
+        calls = Calls.together([through_the_wire(Calls.of(part)) for part in batch])
+    else:
+        calls = Calls([one for part in batch for one in part])
+    with database.transaction() as connection:
+        verdicts = record_calls(connection, 1, calls, START_NS, TotalLabels())
+        count_spans(connection, 1, len(verdicts), Counter(verdicts))
+    return verdicts
+
+
+def _everything(path: Path) -> dict[str, list[Any]]:
+    with closing(sqlite3.connect(path)) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in sorted(tables)}
+
+
+def test_what_somebody_must_look_at_is_not_prepared() -> None:
+    ordinary = [call(number, response_id=str(number)) for number in (1, 2, 3)]
+    assert Calls.of(ordinary).prepared is not None
+    for odd in (
+        call(3),
+        call(3, response_id="3", verdict=Verdict.UNPRICED),
+        call(3, response_id="2"),
+        call(2, response_id="3"),
+        call(3, response_id="3")._replace(action_floor_nanocredits=5),
+    ):
+        assert Calls.of([*ordinary[:2], odd]).prepared is None
+        assert Calls.together([Calls.of(ordinary[:2]), Calls.of([odd])]).prepared is None
+    assert Calls.of([]).prepared is None
