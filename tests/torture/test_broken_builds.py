@@ -36,10 +36,10 @@ ACKNOWLEDGE_FIRST = (
 MARK_APART = (
     Patch(
         "ledger/usage.py",
-        "    if recorded:\n        charge_actions_once",
+        "    legs = legs_of(_charges(sums.wallets))\n",
         '    connection.exec_driver_sql("COMMIT")\n'
         '    connection.exec_driver_sql("BEGIN")\n'
-        "    if recorded:\n        charge_actions_once",
+        "    legs = legs_of(_charges(sums.wallets))\n",
     ),
 )
 READ_AND_WRITE_BACK = (
