@@ -1,10 +1,14 @@
 """The audit finds whatever was tampered with, and says what it is."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 from calls import START_NS, call
 from farebox_collector.ledger.audit import CHECKS, audit
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.days import DAY_NS
+from farebox_collector.ledger.sqlite import SqliteDatabase
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.ledger.wallets import deposit
@@ -15,6 +19,7 @@ from sqlalchemy import text
 TAMPERINGS = {
     "legs": "UPDATE postings SET amount_nano = amount_nano + 1 WHERE id = 1",
     "commodities": "UPDATE postings SET commodity = 'USD' WHERE commodity = 'CREDIT'",
+    "origins": "UPDATE postings SET account_id = 99 WHERE id = 1",
     "balances": "UPDATE accounts SET balance_nano = balance_nano + 1 WHERE kind = 'wallet' AND name = 'bob'",
     "spent": "UPDATE accounts SET spent_nano = 0 WHERE name = 'ada'",
     "actions": "INSERT INTO charged_actions (tenant_id, wallet, event, action_id, calls, share_nanocredits,"
@@ -59,6 +64,17 @@ def books(database: Database) -> Database:
     return database
 
 
+def tamper(books: Database, statement: str) -> None:
+    """Change the books behind the collector's back."""
+    if isinstance(books, SqliteDatabase):
+        # SQLite's own shell does not look at foreign keys.
+        with closing(sqlite3.connect(books.path)) as connection, connection:
+            assert connection.execute(statement).rowcount > 0
+    else:
+        with books.transaction() as connection:
+            assert connection.execute(text(statement)).rowcount > 0
+
+
 def test_untouched_books_are_clean(books: Database) -> None:
     with books.reading() as connection:
         assert list(audit(connection)) == []
@@ -70,8 +86,7 @@ def test_there_is_a_tampering_for_every_check() -> None:
 
 @pytest.mark.parametrize("check", TAMPERINGS)
 def test_each_check_finds_what_it_is_for(books: Database, check: str) -> None:
-    with books.transaction() as connection:
-        assert connection.execute(text(TAMPERINGS[check])).rowcount > 0
+    tamper(books, TAMPERINGS[check])
     with books.reading() as connection:
         found = [mismatch for mismatch in audit(connection) if mismatch.check == check]
     assert found
@@ -99,10 +114,11 @@ def test_each_check_finds_what_it_is_for(books: Database, check: str) -> None:
         ("DELETE FROM usage_records WHERE verdict = 'unpriced'", "intake"),
         ("DELETE FROM intake_totals WHERE outcome = 'charged'", "intake"),
         ("DELETE FROM postings WHERE id > 2", "balances"),
+        ("DELETE FROM accounts WHERE name = 'bob'", "origins"),
+        ("DELETE FROM transactions WHERE kind = 'usage'", "origins"),
     ],
 )
 def test_what_is_missing_is_found_too(books: Database, deletion: str, check: str) -> None:
-    with books.transaction() as connection:
-        assert connection.execute(text(deletion)).rowcount > 0
+    tamper(books, deletion)
     with books.reading() as connection:
         assert check in {mismatch.check for mismatch in audit(connection)}

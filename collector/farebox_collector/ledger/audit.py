@@ -139,6 +139,15 @@ CHECKS = (
         " FROM postings p JOIN accounts a ON a.id = p.account_id WHERE a.commodity <> p.commodity"
         " AND [[p.transaction_id]]",
     ),
+    Check(
+        "origins",
+        "every leg is of an account and a transaction that are there",
+        "SELECT 'posting ' || p.id, 'account ' || p.account_id || ', transaction ' || p.transaction_id,"
+        " CASE WHEN a.id IS NULL THEN 'no account' ELSE 'an account' END ||"
+        " CASE WHEN t.id IS NULL THEN ', no transaction' ELSE ', a transaction' END"
+        " FROM postings p LEFT JOIN accounts a ON a.id = p.account_id LEFT JOIN transactions t"
+        " ON t.id = p.transaction_id WHERE (a.id IS NULL OR t.id IS NULL) AND [[p.transaction_id]]",
+    ),
     Check("balances", "every balance is the sum of its account's postings"),
     Check("spent", "what a wallet has spent is what usage took from it"),
     Check("calls", "every account has as many calls as the legs of its charged records sum up"),

@@ -1,11 +1,12 @@
 """What every table is made of. Integers hold 64 bits in either database; names are never NULL."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -24,6 +25,8 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+Part = TypeVar("Part", Index, ForeignKeyConstraint)
 
 # STRICT tables know INTEGER only, which SQLite stores in up to 64 bits.
 Int64 = BigInteger().with_variant(Integer(), "sqlite")
@@ -46,16 +49,19 @@ def identity() -> Column[int]:
     return Column("id", Int64, primary_key=True, autoincrement=True)
 
 
-def table(name: str, *items: Column[int] | Column[str] | Column[bytes] | UniqueConstraint | CheckConstraint) -> Table:
+Item = Column[int] | Column[str] | Column[bytes] | UniqueConstraint | CheckConstraint | ForeignKeyConstraint
+
+
+def table(name: str, *items: Item) -> Table:
     """A table of the books."""
     return Table(name, metadata, *items, sqlite_strict=True)
 
 
-def only_on(dialect: str, index: Index) -> Index:
-    """An index that databases of one kind have."""
-    index.info["dialect"] = dialect
-    index.ddl_if(dialect=dialect)
-    return index
+def only_on(dialect: str, item: Part) -> Part:
+    """An index or a constraint that databases of one kind have."""
+    item.info["dialect"] = dialect
+    item.ddl_if(dialect=dialect)
+    return item
 
 
 def is_on(dialect: str, item: Any) -> bool:

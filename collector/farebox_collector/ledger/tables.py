@@ -4,7 +4,16 @@ Every unique key begins with the tenant, so that the books can be sharded by ten
 would otherwise turn an integer overflow into a floating-point number without a word.
 """
 
-from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, LargeBinary, Table, UniqueConstraint
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    Table,
+    UniqueConstraint,
+)
 
 from farebox_collector.ledger import credit_tables, payment_tables
 from farebox_collector.ledger.columns import Int64, metadata, only_on
@@ -168,13 +177,15 @@ transactions = _table(
 postings = _table(
     "postings",
     _identity(),
-    Column("transaction_id", Int64, ForeignKey("transactions.id"), nullable=False),
-    Column("account_id", Int64, ForeignKey("accounts.id"), nullable=False),
+    _number("transaction_id"),
+    _number("account_id"),
     _text("commodity"),
     _number("amount_nano"),
     _text("event"),
     _number("rule_version_id", nullable=True),
     _number("records"),
+    # In PostgreSQL each would be a query a row, a sixth of all work of its server; the audit finds what they prevent.
+    *(only_on("sqlite", ForeignKeyConstraint([f"{name}_id"], [f"{name}s.id"])) for name in ("transaction", "account")),
 )
 Index("ix_postings_transaction_id", postings.c.transaction_id)
 # In SQLite `account_legs` has something else in its place.
