@@ -110,6 +110,7 @@ def understand(said: Said) -> "_Call | NotBillable | None":
     summary = operation in SUMMARIES or names.get(_SPAN_KIND) in _SUMMARY_KINDS
     request_model, response_model = first_text(names, _REQUEST_MODEL), first_text(names, _RESPONSE_MODEL)
     started_twice = emitter.dialect == "traceloop" and names.get(_STREAMING) is True and provider in _START_COUNTS_TWICE
+    units = unit_keys(said.keys)
     return _Call(
         named=Named(
             dialect=emitter.dialect,
@@ -124,7 +125,8 @@ def understand(said: Said) -> "_Call | NotBillable | None":
         ),
         emitter=emitter,
         counts=emitter.slots.among(said.keys),
-        units=unit_keys(said.keys),
+        units=units,
+        tells_units=bool(units or emitter.usage_json or emitter.searches),
         first_chunk=next((key for key in _FIRST_CHUNK if key in said.keys), None),
         assumptions=("output_counts_the_start_twice",) if started_twice else (),
         known=operation in MODEL_CALLS or summary,
@@ -160,6 +162,8 @@ class _Call:
     emitter: Emitter
     counts: Places
     units: tuple[str, ...]
+    tells_units: bool
+    """Whether there is any place for units other than tokens."""
     first_chunk: str | None
     """The attribute with the time that it took."""
     assumptions: tuple[str, ...]
@@ -179,7 +183,7 @@ class _Call:
         attributes = span.attributes
         try:
             buckets, assumptions = self._buckets(attributes)
-            units = self._units(attributes)
+            units = self._units(attributes) if self.tells_units else ()
         except (InvalidCount, InvalidUnit) as error:
             return Rejected(str(error))
         if buckets is None and not self.usage_missing:
@@ -231,7 +235,7 @@ class _Call:
             searches = web_searches(raw) if raw else 0
         elif self.emitter.searches:
             searches = first_count(attributes, self.emitter.searches) or 0
-        return units_of(attributes, self.units, searches) if searches or self.units else ()
+        return units_of(attributes, self.units, searches)
 
 
 def _whole(span: Span) -> Span:

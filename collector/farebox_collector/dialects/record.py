@@ -17,7 +17,7 @@ from farebox_collector.records import (
 )
 from farebox_collector.units import Units
 
-_NO_IDS = (b"", bytes(8), bytes(16))
+_NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 _MAX_TIME_NS = 2**63 - 1
 """As much as a column holds: nonsense is cut to that, and flagged by pricing."""
 _named = tuple.__new__
@@ -56,7 +56,7 @@ def usage_record(
 ) -> UsageRecord | Rejected:
     """The record of a call as a dialect understood it, or why there cannot be one."""
     trace_id, span_id, parent_span_id, start_ns, end_ns, failed, attributes, _, _, _ = span
-    if len(trace_id) != 16 or trace_id in _NO_IDS or len(span_id) != 8 or span_id in _NO_IDS:
+    if len(trace_id) != 16 or trace_id == _NO_TRACE or len(span_id) != 8 or span_id == _NO_SPAN:
         return Rejected("the trace id or span id is missing or malformed")
     latency_ns = end_ns - start_ns
     if not (0 <= start_ns <= _MAX_TIME_NS and 0 <= latency_ns <= _MAX_TIME_NS):

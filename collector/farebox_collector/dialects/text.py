@@ -38,6 +38,9 @@ def first_identity(attributes: Attributes, *keys: str) -> str:
     for key in keys:
         value = attributes.get(key)
         if value is not None and value != "":
+            # Spelt out for the ordinary case: this runs for every span.
+            if type(value) is str and len(value) <= MAX_TEXT and value.isprintable():
+                return value
             return identity(value)
     return ""
 
