@@ -102,11 +102,12 @@ class Reader:
 
     def read(self, span: Span) -> UsageRecord | QualityReport | NotBillable | Rejected:
         """Read a span in the first dialect that it speaks."""
-        attributes = span.attributes
-        region = span.resource.get(REGION, "")
-        if type(region) is not str:
-            region = clean(region)
-        kind = span.scope_name, region, tuple(attributes)
+        _, _, _, _, _, _, attributes, resource, scope, _ = span
+        region = ""
+        if REGION in resource:
+            found = resource[REGION]
+            region = found if isinstance(found, str) else clean(found)
+        kind = scope, region, tuple(attributes)
         try:
             origins, calls = self._kinds[kind]
         except KeyError:

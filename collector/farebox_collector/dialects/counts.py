@@ -45,8 +45,8 @@ class Reported(NamedTuple):
 
 
 _NOTHING: tuple[int | None, ...] = Reported()
-_PLAIN = _NOTHING[3:]
-"""What is reported besides input, output and total by a call without a cache and the like."""
+_INPUT, _OUTPUT, _TOTAL = (Reported._fields.index(name) for name in ("input", "output", "total"))
+_DISAGREES = ("total_does_not_add_up",)
 
 
 Places = tuple[tuple[int, str], ...]
@@ -81,16 +81,52 @@ def reported_in(attributes: Attributes, places: Places) -> Reported | None:
     return tuple.__new__(Reported, counts)
 
 
+class Counts:
+    """Where certain spans have their counts, and how their emitter counts."""
+
+    __slots__ = ("_habits", "_others", "_places", "_text")
+
+    def __init__(self, places: Places, habits: Habits) -> None:
+        self._places = places
+        self._habits = habits
+        of = dict(places)
+        self._text = (of[_INPUT], of[_OUTPUT], of.get(_TOTAL)) if _INPUT in of and _OUTPUT in of else None
+        if habits.output_is_rest:
+            self._text = None
+        self._others = tuple(key for field, key in places if field not in (_INPUT, _OUTPUT, _TOTAL))
+
+    def buckets(self, attributes: Attributes) -> tuple[Buckets | None, tuple[str, ...]]:
+        """Disjoint buckets of one of the spans, as `disjoint` makes them. Raises InvalidCount."""
+        return self._of_text(attributes) or self._of_anything(attributes)
+
+    def _of_text(self, attributes: Attributes) -> tuple[Buckets, tuple[str, ...]] | None:
+        """The shortest way, for most calls: text went in and came out, and all else is nothing. None for others."""
+        if self._text is None:
+            return None
+        input_key, output_key, total_key = self._text
+        went_in, came_out = attributes[input_key], attributes[output_key]
+        total = attributes[total_key] if total_key is not None else 0
+        if not (type(went_in) is type(came_out) is type(total) is int):
+            return None
+        if not (0 <= went_in <= MAX_COUNT and 0 <= came_out <= MAX_COUNT and 0 <= total <= MAX_COUNT):
+            return None
+        for key in self._others:
+            value = attributes[key]
+            if type(value) is not int or value:
+                return None
+        # A total of nothing says nothing.
+        agrees = not total or total == went_in + came_out
+        return tuple.__new__(Buckets, (went_in, 0, 0, 0, 0, 0, came_out, 0, 0, 0)), () if agrees else _DISAGREES
+
+    def _of_anything(self, attributes: Attributes) -> tuple[Buckets | None, tuple[str, ...]]:
+        reported = reported_in(attributes, self._places)
+        return disjoint(reported, self._habits) if reported is not None else (None, ())
+
+
 def disjoint(reported: Reported, habits: Habits) -> tuple[Buckets | None, tuple[str, ...]]:
     """Disjoint buckets and what was assumed; None without any usage. Raises InvalidCount for contradictions."""
-    stated_input, stated_output, total = reported[:3]
-    if stated_input is None and stated_output is None:
+    if reported.input is None and reported.output is None:
         return None, ()
-    if stated_input is not None and stated_output is not None and reported[3:] == _PLAIN and not habits.output_is_rest:
-        # Most calls, the shortest way. A total of nothing says nothing.
-        agrees = not total or total == stated_input + stated_output
-        buckets = tuple.__new__(Buckets, (stated_input, 0, 0, 0, 0, 0, stated_output, 0, 0, 0))
-        return buckets, () if agrees else ("total_does_not_add_up",)
     cache = reported.cache_read + reported.cache_write
     remaining_input, assumptions = _uncached_input(reported, habits, cache) if cache else (reported.input or 0, ())
     if reported.input is None:
@@ -158,4 +194,4 @@ def _whole_output(reported: Reported, habits: Habits) -> tuple[int, tuple[str, .
 def _check_total(reported: Reported, sum_of_parts: int) -> tuple[str, ...]:
     """A total agrees with the parts, or with the input and the output as they were stated."""
     stated = (reported.input or 0) + (reported.output or 0)
-    return () if reported.total in (sum_of_parts, stated) else ("total_does_not_add_up",)
+    return () if reported.total in (sum_of_parts, stated) else _DISAGREES

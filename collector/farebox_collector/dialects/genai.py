@@ -7,7 +7,7 @@ write the same keys with habits of their own; `emitters.py` knows them by their 
 from dataclasses import dataclass
 
 from farebox_collector.dialects.attribution import Origin
-from farebox_collector.dialects.counts import Places, disjoint, reported_in
+from farebox_collector.dialects.counts import Counts, disjoint
 from farebox_collector.dialects.emitters import COUNT_KEYS, RAW_USAGE, Emitter, emitter_of
 from farebox_collector.dialects.other_units import unit_keys, units_of
 from farebox_collector.dialects.record import Named, nanoseconds, scope_of, usage_record
@@ -124,7 +124,7 @@ def understand(said: Said) -> "_Call | NotBillable | None":
             summary=summary,
         ),
         emitter=emitter,
-        counts=emitter.slots.among(said.keys),
+        counts=Counts(emitter.slots.among(said.keys), emitter.habits),
         units=units,
         tells_units=bool(units or emitter.usage_json or emitter.searches),
         first_chunk=next((key for key in _FIRST_CHUNK if key in said.keys), None),
@@ -160,7 +160,7 @@ class _Call:
 
     named: Named
     emitter: Emitter
-    counts: Places
+    counts: Counts
     units: tuple[str, ...]
     tells_units: bool
     """Whether there is any place for units other than tokens."""
@@ -217,10 +217,7 @@ class _Call:
                 if reported.input is not None or reported.output is not None:
                     return disjoint(reported, habits)
             assumptions = ("usage_json_unusable",)
-        found = reported_in(attributes, self.counts)
-        if found is None:
-            return None, ()
-        buckets, more = disjoint(found, emitter.habits)
+        buckets, more = self.counts.buckets(attributes)
         if buckets is None:
             return None, ()
         if emitter.flags and not buckets.cache_read and not buckets.cache_write:

@@ -8,7 +8,7 @@ nothing else of that answer is kept.
 from dataclasses import dataclass
 
 from farebox_collector.dialects.attribution import Origin
-from farebox_collector.dialects.counts import INSIDE, Places, disjoint, reported_in
+from farebox_collector.dialects.counts import INSIDE, Counts
 from farebox_collector.dialects.emitters import Keys, slots_of
 from farebox_collector.dialects.other_units import unit_keys, units_of
 from farebox_collector.dialects.providers import told_provider
@@ -115,8 +115,9 @@ def understand(said: Said) -> "_Call | NotBillable | None":
             summary=kind in _SUMMARIES,
         ),
         assumptions=guessed,
-        counts=_SLOTS.among(said.keys),
+        counts=Counts(_SLOTS.among(said.keys), INSIDE),
         units=unit_keys(said.keys),
+        has_metadata=_METADATA in said.keys,
     )
 
 
@@ -126,17 +127,17 @@ class _Call:
 
     named: Named
     assumptions: tuple[str, ...]
-    counts: Places
+    counts: Counts
     units: tuple[str, ...]
+    has_metadata: bool
 
     def read(self, span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected:
         """Read one of their spans."""
         attributes, named = span.attributes, self.named
         try:
-            found = reported_in(attributes, self.counts)
-            buckets, assumptions = disjoint(found, INSIDE) if found else (None, ())
-            searches = web_searches(parsed(attributes[_METADATA]) or {}) if _METADATA in attributes else 0
-            units = units_of(attributes, self.units, searches)
+            buckets, assumptions = self.counts.buckets(attributes)
+            searches = web_searches(parsed(attributes[_METADATA]) or {}) if self.has_metadata else 0
+            units = units_of(attributes, self.units, searches) if searches or self.units else ()
         except (InvalidCount, InvalidUnit) as error:
             return Rejected(str(error))
         if buckets is None and named.summary:
