@@ -1,12 +1,14 @@
 """The arithmetic of the dialects: nothing negative, nothing lost, nothing counted twice."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from farebox_collector import dialects
 from farebox_collector.dialects.assumptions import ASSUMPTIONS
-from farebox_collector.dialects.counts import INSIDE, UNKNOWN, Habits, Reported, disjoint
+from farebox_collector.dialects.counts import INSIDE, UNKNOWN, Counts, Habits, Reported, disjoint, reported_in
+from farebox_collector.dialects.emitters import Keys, slots_of
 from farebox_collector.dialects.openinference import response_id_of
 from farebox_collector.dialects.other_units import NAMES as UNIT_NAMES
 from farebox_collector.dialects.text import InvalidCount
@@ -34,6 +36,36 @@ REPORTED = st.builds(
     output_image=COUNT,
 )
 HABITS = st.builds(Habits, st.sampled_from((True, False, None)), st.booleans(), st.booleans())
+
+
+SLOTS = slots_of(Keys())
+SENT = st.one_of(st.just(0), COUNT, st.sampled_from((0.0, 2.0, 2.5, -1, 10**11, True, False, "", "3")))
+HALF_OF_THEM = [key for number, key in enumerate(SLOTS) if number < 3 or number % 2]
+
+
+@given(
+    st.dictionaries(st.sampled_from(HALF_OF_THEM), st.just(0) | SENT),
+    st.dictionaries(st.sampled_from(("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")), COUNT),
+    HABITS,
+)
+@settings(max_examples=500)
+def test_the_short_way_of_text_calls_comes_out_where_the_long_way_does(
+    some: Attributes, text: Attributes, habits: Habits
+) -> None:
+    attributes = {**some, **text}
+    places = SLOTS.among(attributes)
+
+    def long_way() -> tuple[Buckets | None, tuple[str, ...]]:
+        reported = reported_in(attributes, places)
+        return disjoint(reported, habits) if reported is not None else (None, ())
+
+    def outcome(way: Callable[[], object]) -> str:
+        try:
+            return repr(way())
+        except InvalidCount as error:
+            return str(error)
+
+    assert outcome(lambda: Counts(places, habits).buckets(attributes)) == outcome(long_way)
 
 
 @given(REPORTED, HABITS)

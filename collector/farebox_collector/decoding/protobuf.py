@@ -137,17 +137,19 @@ class _Memo(dict[bytes, tuple[str, AttributeValue]]):
         self._reduced = reduced
 
     def __missing__(self, raw: bytes) -> tuple[str, AttributeValue]:
-        attribute = _UNWANTED
         # Field 1 (key) comes first and is shorter than 128 bytes in what every known exporter writes.
         end = 2 + raw[1] if len(raw) > 2 and raw[0] == _KEY and raw[1] < 128 else 0
         key = self._wanted.get(raw[2:end]) if end else self._parsed_key(raw)
+        attribute = _UNWANTED
         if key is not None:
             value = attribute_value(raw, end)
             if key in self._reduced:
                 value = self._reduced[key](value) if isinstance(value, str) else None
             if value is not None:
-                attribute = (key, value)
-        if key not in self._once and len(raw) <= _MEMO_VALUE_BYTES:
+                attribute = key, value
+            if key in self._once:
+                return attribute
+        if len(raw) <= _MEMO_VALUE_BYTES:
             if len(self) >= _MEMO_ENTRIES:
                 self.clear()
             self[raw] = attribute
@@ -188,12 +190,17 @@ class ProtobufDecoder:
             request = _Request.FromString(body)
         except (message.DecodeError, struct.error, ValueError, IndexError) as error:
             raise MalformedRequest("the body is not an OTLP ExportTraceServiceRequest in protobuf") from error
+        decoded = self._decoded
         for resource_spans in request.resource_spans:
-            resource = self._attributes(resource_spans.resource)
+            resource = dict(map(decoded, resource_spans.resource.attributes))
+            resource.pop(_NO_KEY, None)
             for scope_spans in resource_spans.scope_spans:
                 scope = scope_spans.scope.name.decode(errors="replace")
                 version = scope_spans.scope.version.decode(errors="replace")
                 for span in scope_spans.spans:
+                    # A slice is made in C at once, which an iterator over protobuf's container is not.
+                    attributes = dict(map(decoded, span.attributes[:]))
+                    attributes.pop(_NO_KEY, None)
                     yield _named(
                         Span,
                         (
@@ -203,16 +210,9 @@ class ProtobufDecoder:
                             span.start_time_unix_nano,
                             span.end_time_unix_nano,
                             span.status.code == _STATUS_ERROR,
-                            self._attributes(span),
+                            attributes,
                             resource,
                             scope,
                             version,
                         ),
                     )
-
-    def _attributes(self, owner: Any) -> dict[str, AttributeValue]:
-        """The wanted attributes of a span or a resource; the last of several with one key counts."""
-        # A slice is made in C at once, which an iterator over protobuf's container is not.
-        attributes = dict(map(self._decoded, owner.attributes[:]))
-        attributes.pop(_NO_KEY, None)
-        return attributes
