@@ -6,7 +6,7 @@ makes something of which attributes there are and of what the names among them s
 it made is true for every span that says the same. What is left for each span are its ids, times and counts.
 
 The memory is bounded: it holds `ENTRIES` results, none of more than `MAX_TEXT` characters of names, and starts anew
-when it is full; that is some ten MiB as spans ordinarily are, and fifty at the worst.
+when it is full; that is some five MiB as spans ordinarily are, and forty at the worst.
 """
 
 from collections.abc import Callable, Iterable
