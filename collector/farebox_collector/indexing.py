@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection
 
-from farebox_collector.ledger.account_legs import behind, bring_up
+from farebox_collector.ledger.account_legs import Sweep, behind, plan, take_in
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.pace import Pace, Stopped
 
@@ -17,9 +17,13 @@ TAIL = 20_000
 """So many postings that are not in the index are brought in at once: every read of an account reads through them."""
 _LATEST_NS = 60 * 10**9
 """However few there are, they wait no longer."""
-_LEAST, _MOST = 500, 20_000
-"""Postings of a stretch: that each has an account of its own, or a thousand accounts in all."""
-_LONG_S = 0.05
+_SWEEP = 2 * TAIL
+"""Most postings of one sweep: each of its transactions reads through all of them."""
+_PIECE = 500
+"""Postings in the shortest transaction: with as many accounts it writes a page for each of them."""
+_MOST_PIECES = 40
+_LONG_S = 0.02
+"""How long a transaction may be: whoever brings calls waits for it."""
 _SHARE = 0.5
 """Of the time, while there is something to do: the rest is for whoever waits for the lock."""
 
@@ -30,7 +34,7 @@ class Indexing:
     def __init__(self, database: Database, clock: Callable[[], int]) -> None:
         self._database = database
         self._clock = clock
-        self._stretch = _LEAST
+        self._pieces = 2
         self._up_to_date_ns = clock()
         self._stop = threading.Event()
 
@@ -50,22 +54,34 @@ class Indexing:
             self._up_to_date_ns = self._clock()
 
     def _bring_up(self, pace: Pace) -> None:
-        while self._make_stretch():
-            pace.breathe()
+        waiting = TAIL
+        while waiting >= TAIL:
+            with self._database.reading() as connection:
+                sweep = plan(connection, _SWEEP, _PIECE)
+            if sweep is not None:
+                self._make(sweep, pace)
+            with self._database.reading() as connection:
+                waiting = behind(connection)
         self._up_to_date_ns = self._clock()
 
-    def _make_stretch(self) -> bool:
-        """Bring in one stretch; whether there may be more. The next is longer or shorter, as this one took."""
-        began_s = time.monotonic()
+    def _make(self, sweep: Sweep, pace: Pace) -> None:
+        done = 0
+        while done < sweep.pieces:
+            upto = min(done + self._pieces, sweep.pieces)
+            took_s = self._take_in(sweep, done, upto)
+            if upto < sweep.pieces:
+                self._pieces = min(_MOST_PIECES, max(1, int(self._pieces * min(2, _LONG_S / took_s))))
+            done = upto
+            pace.breathe()
 
-        def work(connection: Connection) -> int:
+    def _take_in(self, sweep: Sweep, start: int, stop: int) -> float:
+        """Take some pieces in; how many seconds it took, without waiting for the lock."""
+        began_s = 0.0
+
+        def work(connection: Connection) -> None:
             nonlocal began_s
-            began_s = time.monotonic()  # Waiting for the lock is not holding it.
-            return bring_up(connection, self._stretch)
+            began_s = time.monotonic()
+            take_in(connection, sweep, start, stop)
 
-        done = self._database.transact(work)
-        if done < self._stretch:
-            return False
-        faster = _LONG_S / (time.monotonic() - began_s)
-        self._stretch = min(_MOST, max(_LEAST, int(self._stretch * min(2, faster))))
-        return True
+        self._database.transact(work)
+        return time.monotonic() - began_s

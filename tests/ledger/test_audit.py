@@ -41,7 +41,7 @@ TAMPERINGS = {
     " FROM usage_records",
     "index": "INSERT INTO watermarks (name, value) VALUES ('postings by account', 2)"
     " ON CONFLICT (name) DO UPDATE SET value = 2",
-    "index size": "INSERT INTO account_postings (account_id, transaction_id, posting_id) VALUES (1, 1, 99)",
+    "index size": "INSERT INTO account_postings (account_id, transaction_id, posting_id) VALUES (1, 1, 0)",
     "days": "UPDATE usage_days SET errors = errors + 1",
     "wallet days": "UPDATE wallet_days SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",
     "spending days": "INSERT INTO spending_days (tenant_id, day, scope, name, user_id, charge_nanocredits)"
