@@ -76,10 +76,10 @@ def _plain_columns(prepared: Prepared) -> tuple[Any, ...]:
     return *prepared[:-1], (groups, sums.wallets, sums.spending)
 
 
-def _columns(size: int, columns: list[Any], assumptions: Any, slots: int, sums: Any) -> Prepared:
+def _columns(size: int, columns: list[Any], assumptions: Any, claims: int, sums: Any) -> Prepared:
     groups, wallets, spending = sums
     named = {GroupKey(day, _VERDICTS[verdict], *rest): Figures(figures) for (day, verdict, *rest), figures in groups}
-    return Prepared(size, columns, assumptions, slots, CallSums(named, wallets, spending))
+    return Prepared(size, columns, assumptions, claims, CallSums(named, wallets, spending))
 
 
 def _plain_call(call: PricedUsage) -> tuple[Any, ...]:

@@ -114,7 +114,7 @@ def test_requests_together_are_what_one_would_be(parts: list[list[PricedUsage]])
     assert (together.prepared is None) == (whole.prepared is None)
     if together.prepared is not None and whole.prepared is not None:
         assert together.prepared.sums == whole.prepared.sums
-        assert together.prepared.slots == whole.prepared.slots
+        assert together.prepared.claims == whole.prepared.claims
 
 
 @settings(max_examples=25, deadline=None)

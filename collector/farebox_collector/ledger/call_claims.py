@@ -75,20 +75,26 @@ def slots(started_at_ns: int, latency_ns: int) -> range:
     return range(first, min((started_at_ns + latency_ns) >> SLOT_BITS, first + MAX_SLOTS - 1) + 1)
 
 
-def claim_recorded(
-    connection: Connection, transaction_id: int, records: int, reached: int
-) -> list[tuple[bytes, bytes]]:
+def reached(started_at_ns: Iterable[int], latency_ns: Iterable[int]) -> int:
+    """How many slots some spans reach into together."""
+    return sum(
+        min(((start + latency) >> SLOT_BITS) - (start >> SLOT_BITS), MAX_SLOTS - 1) + 1
+        for start, latency in zip(started_at_ns, latency_ns, strict=True)
+    )
+
+
+def claim_recorded(connection: Connection, transaction_id: int, records: int, claims: int) -> list[tuple[bytes, bytes]]:
     """Claim the calls of a transaction's records that have a call key and claim nothing yet.
 
-    `records` is how many these are, `reached` how many slots they reach into together. Returns trace and span ids of
+    `records` is how many these are, `claims` how many slots they reach into together. Returns trace and span ids of
     those whose call somebody else has claimed: they are taken out of the books again, for the caller to settle.
     """
     if not records:
         return []
     claimed = connection.execute(_CLAIM_FIRST, {"made": transaction_id}).rowcount
-    if reached > records:
+    if claims > records:
         claimed += connection.execute(_CLAIM_FURTHER, {"made": transaction_id}).rowcount
-    if claimed == reached:
+    if claimed == claims:
         return []
     kept_out = connection.execute(_KEPT_OUT, {"made": transaction_id}).all()
     if kept_out:

@@ -4,14 +4,14 @@ of calls are the sums of both, so that they can be made where requests are read,
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from farebox_collector.ledger.control_tables import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
-from farebox_collector.ledger.days import DAY_NS, WalletKey, sum_by_wallet
+from farebox_collector.ledger.days import DAY_NS, WalletKey
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
-from farebox_collector.records import NO_QUALITY, Buckets, PricedUsage, Quality
+from farebox_collector.records import NO_QUALITY, Buckets, PricedUsage, Quality, UsageRecord
 from farebox_collector.verdicts import Verdict
 
 LATENCY_COLUMNS = tuple(f"latency_le_{bound}ms" for bound in LATENCY_BOUNDS_MS)
@@ -30,7 +30,8 @@ _MAX_LATENCY_NS = 86_400 * 10**9
 """A call counts for a day at most: one broken clock must not drown the sum."""
 _EMBEDDINGS = "embeddings"
 
-Counted = Iterable[tuple[PricedUsage, Verdict]]
+# Tokens that went in come first, then those that came out.
+_OUTPUT, _REASONING = Buckets._fields.index("output"), Buckets._fields.index("reasoning")
 
 # Where the figures of a group are in its list.
 _REQUESTS, _ERRORS = 0, 1
@@ -131,36 +132,79 @@ class CallSums(NamedTuple):
     """What charged calls took, in nanocredits, by whom a limit can be for beside the wallet itself."""
 
 
-def sums_of(counted: Counted) -> CallSums:
-    """The sums of some calls under their verdicts."""
-    calls = list(counted)
-    groups: defaultdict[tuple[int | str, ...], list[PricedUsage]] = defaultdict(list)
-    spending: defaultdict[SpendingKey, int] = defaultdict(int)
-    for call, verdict in calls:
-        usage = call.usage
-        day = call.priced_at_ns // DAY_NS
-        dept, project, user_id = usage.dept, usage.project, usage.user_id
-        groups[
-            day,
-            verdict,
-            usage.event,
-            call.provider,
-            call.model,
-            dept,
-            project,
-            usage.task,
-            usage.route,
-            usage.region,
-            call.price_version_ids,
-            usage.service_tier,
-        ].append(call)
-        if (dept or project or user_id) and verdict is Verdict.CHARGED:
-            spending[day, usage.wallet if user_id else "", user_id, dept, project] += call.charge_nanocredits or 0
+def sums_of(calls: Sequence[PricedUsage]) -> CallSums:
+    """The sums of some calls, as the books have them."""
+    if not calls:
+        return CallSums({}, {}, {})
+    columns = _Columns.of(calls)
+    groups: defaultdict[tuple[Any, ...], list[PricedUsage]] = defaultdict(list)
+    for key, call in zip(columns.group_keys(), calls, strict=True):
+        groups[key].append(call)
     return CallSums(
-        {key: _figures(key.verdict, group) for key, group in ((GroupKey._make(k), g) for k, g in groups.items())},
-        sum_by_wallet(call for call, verdict in calls if verdict is Verdict.CHARGED),
-        dict(spending),
+        {GroupKey._make(key): _figures(key[1], group) for key, group in groups.items()},
+        _by_wallet(columns),
+        _by_spender(columns),
     )
+
+
+class _Columns(NamedTuple):
+    """Calls by what is summed up, and by what: a loop over columns takes a third of one over calls."""
+
+    usage: dict[str, Sequence[Any]]
+    call: dict[str, Sequence[Any]]
+    days: list[int]
+
+    @classmethod
+    def of(cls, calls: Sequence[PricedUsage]) -> Self:
+        call = dict(zip(PricedUsage._fields, zip(*calls, strict=True), strict=True))
+        usage = dict(zip(UsageRecord._fields, zip(*call["usage"], strict=True), strict=True))
+        return cls(usage, call, [at_ns // DAY_NS for at_ns in call["priced_at_ns"]])
+
+    def group_keys(self) -> Iterator[tuple[Any, ...]]:
+        """The values of `GroupKey`."""
+        usage, call = self.usage, self.call
+        tags = (usage[name] for name in ("dept", "project", "task", "route", "region"))
+        model = (usage["event"], call["provider"], call["model"])
+        return zip(
+            self.days, call["verdict"], *model, *tags, call["price_version_ids"], usage["service_tier"], strict=True
+        )
+
+
+def _by_wallet(columns: _Columns) -> dict[WalletKey, list[int]]:
+    usage, call = columns.usage, columns.call
+    keys = zip(
+        columns.days,
+        usage["wallet"],
+        usage["event"],
+        call["provider"],
+        call["model"],
+        call["rule_version_id"],
+        strict=True,
+    )
+    facts = (usage["error_type"], usage["buckets"], call["cost_nanousd"], call["charge_nanocredits"])
+    sums: dict[WalletKey, list[int]] = {}
+    for key, verdict, error, buckets, cost, charge in zip(keys, call["verdict"], *facts, strict=True):
+        if verdict is not Verdict.CHARGED:
+            continue
+        tokens = (sum(buckets[:_OUTPUT]), sum(buckets[_OUTPUT:_REASONING])) if buckets else (0, 0)
+        figures = [1, 1 if error else 0, *tokens, cost or 0, charge or 0]
+        earlier = sums.get(key)
+        # Nearly always the only one: there are as many wallets as calls in a batch.
+        sums[key] = figures if earlier is None else list(map(add, earlier, figures))
+    return sums
+
+
+def _by_spender(columns: _Columns) -> dict[SpendingKey, int]:
+    usage, call = columns.usage, columns.call
+    who = [usage[name] for name in ("user_id", "dept", "project")]
+    if not any(map(any, who)):
+        return {}
+    sums: defaultdict[SpendingKey, int] = defaultdict(int)
+    facts = (call["verdict"], call["charge_nanocredits"], columns.days, usage["wallet"])
+    for verdict, charge, day, wallet, user_id, dept, project in zip(*facts, *who, strict=True):
+        if (dept or project or user_id) and verdict is Verdict.CHARGED:
+            sums[day, wallet if user_id else "", user_id, dept, project] += charge or 0
+    return dict(sums)
 
 
 def added(sums: Sequence[CallSums]) -> CallSums:

@@ -89,12 +89,12 @@ def correct(
         transaction_id = open_transaction(connection, tenant_id, CORRECTION, at_ns, cause)
         post(connection, tenant_id, transaction_id, at_ns, legs, spending=True)
     _write(connection, tenant_id, cause, pending, transaction_id, at_ns)
-    taken_back = [(c.stored.call, c.stored.call.verdict) for c in pending]
-    booked = [(_call_after(c), c.after.verdict) for c in pending]
+    taken_back = [c.stored.call for c in pending]
+    booked = [_call_after(c) for c in pending]
     add_to_totals(connection, tenant_id, taken_back, labels, reversed=True)
     add_to_totals(connection, tenant_id, booked, labels, reversed=False)
-    pairs = zip(taken_back, booked, strict=True)
-    count_corrections(connection, tenant_id, cause, [_change(before, after) for (before, _), (after, _) in pairs])
+    changes = list(map(_change, taken_back, booked))
+    count_corrections(connection, tenant_id, cause, changes)
     return pending
 
 
@@ -182,19 +182,8 @@ def _outcome(after: Entry) -> tuple[Any, ...]:
 
 def _call_after(correction: Correction) -> PricedUsage:
     """The call as the books have it after a correction; what is not charged keeps the names it had."""
-    after = correction.after
-    call = after.call._replace(verdict=after.verdict, reason=after.reason, assumptions=after.guessed)
-    if after.charged:
-        return call
-    before = correction.stored.call
-    return call._replace(
-        provider=before.provider,
-        model=before.model,
-        cost_nanousd=None,
-        charge_nanocredits=None,
-        price_version_ids="",
-        rule_version_id=None,
-    )
+    call, before = correction.after.as_booked(), correction.stored.call
+    return call if correction.after.charged else call._replace(provider=before.provider, model=before.model)
 
 
 def _difference(correction: Correction) -> list[Charge]:

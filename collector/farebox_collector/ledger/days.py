@@ -10,14 +10,11 @@ from sqlalchemy import Connection
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.day_tables import usage_days, wallet_days
-from farebox_collector.records import Buckets, PricedUsage
+from farebox_collector.records import PricedUsage
 
 DAY_NS = 86_400 * 10**9
 
 DAY_SUMS = ("requests", "errors", "input_tokens", "output_tokens", "cost_nanousd", "charge_nanocredits")
-# Those that went in come first, then those that came out.
-_TOKENS_IN, _TOKENS = Buckets._fields.index("output"), Buckets._fields.index("reasoning")
-
 _USAGE_KEY = ("tenant_id", "day", "event", "provider", "model", "verdict")
 _WALLET_KEY = ("tenant_id", "day", "wallet", "event", "provider", "model")
 
@@ -43,28 +40,6 @@ WalletKey = tuple[int, str, str, str, str, int | None]
 """Day, wallet, event, provider, model, and the version of the rule by which it was charged."""
 WalletSums = Mapping[WalletKey, Sequence[int]]
 """The sums (`DAY_SUMS`) of charged calls."""
-
-
-def sum_by_wallet(calls: Iterable[PricedUsage]) -> dict[WalletKey, list[int]]:
-    """The sums of charged calls."""
-    sums: dict[WalletKey, list[int]] = {}
-    for call in calls:
-        usage = call.usage
-        day = call.priced_at_ns // DAY_NS
-        key = (day, usage.wallet, usage.event, call.provider, call.model, call.rule_version_id)
-        buckets = usage.buckets
-        figures = [
-            1,
-            1 if usage.error_type else 0,
-            sum(buckets[:_TOKENS_IN]) if buckets else 0,
-            sum(buckets[_TOKENS_IN:_TOKENS]) if buckets else 0,
-            call.cost_nanousd or 0,
-            call.charge_nanocredits or 0,
-        ]
-        earlier = sums.get(key)
-        # Nearly always the only one: there are as many wallets as calls in a batch.
-        sums[key] = figures if earlier is None else list(map(add, earlier, figures))
-    return sums
 
 
 def figures_of(call: PricedUsage) -> list[int]:

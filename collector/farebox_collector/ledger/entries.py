@@ -12,7 +12,7 @@ from farebox_collector.verdicts import Verdict
 
 BATCH_COLUMNS = ("tenant_id", "transaction_id", "received_at_ns")
 """What the records of a batch have in common."""
-# In the order of the fields of UsageRecord and PricedUsage, so that a row is made of slices of them (`call_row`).
+# In the order of the fields of UsageRecord and PricedUsage, so that columns are made of slices of them.
 CALL_COLUMNS = (
     "trace_id",
     "span_id",
@@ -72,7 +72,13 @@ FACT_COLUMNS = (
 _BUCKETS = slice(CALL_COLUMNS.index(TOKEN_COLUMNS[0]), CALL_COLUMNS.index(TOKEN_COLUMNS[-1]) + 1)
 _QUALITY = slice(CALL_COLUMNS.index(Quality._fields[0]), CALL_COLUMNS.index(Quality._fields[-1]) + 1)
 _NO_BUCKETS = (None,) * len(TOKEN_COLUMNS)
-_NO_MONEY = (None, None, "", None, None, None)
+_NO_MONEY: dict[str, Any] = {
+    "cost_nanousd": None,
+    "charge_nanocredits": None,
+    "price_version_ids": "",
+    "rule_version_id": None,
+    "action_floor_nanocredits": None,
+}
 COVERED_REASON = "another span of the same call stands for it"
 
 SpanKey = tuple[bytes, bytes]
@@ -132,6 +138,11 @@ class Entry:
         """Whether this entry moves money."""
         return self.verdict is Verdict.CHARGED
 
+    def as_booked(self) -> PricedUsage:
+        """The call as the books will have it: what is not charged comes to nothing."""
+        call = self.call._replace(verdict=self.verdict, reason=self.reason, assumptions=self.guessed)
+        return call if self.charged else call._replace(**_NO_MONEY)
+
 
 def call_key(response_id: str) -> bytes | None:
     """The digest that two spans of one call share; None for a call without a response id.
@@ -142,34 +153,31 @@ def call_key(response_id: str) -> bytes | None:
     return blake2b(response_id.encode(), digest_size=16).digest() if response_id else None
 
 
-def call_row(entry: Entry) -> tuple[Any, ...]:
-    """The values of `CALL_COLUMNS` for one entry. Slices, since naming fifty values takes as long as storing them."""
-    call = entry.call
-    usage = call.usage
-    if entry.verdict is Verdict.CHARGED:
-        share = None if call.action_floor_nanocredits is None else call.charge_nanocredits
-        money: tuple[Any, ...] = (*call[6:10], share, entry.call_key)
-    else:
-        money = _NO_MONEY
-    return (
-        *usage[:15],
-        *(usage.buckets or _NO_BUCKETS),
-        int(usage.summary),
-        *usage[17:24],
-        stored_units(usage.units) if usage.units else "",
-        *usage.quality,
-        usage.scope,
-        usage.user_id,
-        ",".join(entry.guessed),
-        entry.verdict.value,
-        entry.reason,
-        *call[3:6],
-        *money,
-    )
+def call_columns(calls: Sequence[PricedUsage], keys: Sequence[bytes | None]) -> list[Sequence[Any]]:
+    """The values of `CALL_COLUMNS`, each for all of some calls, as the books will have them; `keys` are those that they
+    claim. By columns, since to name fifty values of each call takes longer than to store them."""
+    usages, verdicts, reasons, *priced, assumptions, floors = zip(*calls, strict=True)
+    of_usage = list(zip(*usages, strict=True))
+    charges = priced[4]
+    return [
+        *of_usage[:15],
+        *zip(*[buckets or _NO_BUCKETS for buckets in of_usage[15]], strict=True),
+        list(map(int, of_usage[16])),
+        *of_usage[17:24],
+        [stored_units(units) if units else "" for units in of_usage[25]],
+        *zip(*of_usage[26], strict=True),
+        *of_usage[27:],
+        [",".join(assumed) for assumed in assumptions],
+        [verdict.value for verdict in verdicts],
+        reasons,
+        *priced,
+        [None if floor is None else charge for floor, charge in zip(floors, charges, strict=True)],
+        keys,
+    ]
 
 
 def call_of_row(row: Sequence[Any]) -> PricedUsage:
-    """The call that became a row (`call_row`), as the books have it: what is not charged comes to nothing."""
+    """The call that a row of `CALL_COLUMNS` was made of."""
     buckets, quality = row[_BUCKETS], row[_QUALITY]
     assumptions, verdict, reason, *priced = row[_QUALITY.stop + 2 : -2]
     assumed = tuple(assumptions.split(",")) if assumptions else ()
@@ -208,5 +216,5 @@ def facts_of(call: PricedUsage) -> tuple[Any, ...]:
 
 assert len(TOKEN_COLUMNS) == len(Buckets._fields)
 assert UsageRecord._fields[14:18] == ("error_type", "buckets", "summary", "time_to_first_chunk_ns")
-assert UsageRecord._fields[23] == "dialect"
+assert UsageRecord._fields[23:] == ("dialect", "assumptions", "units", "quality", "scope", "user_id")
 assert PricedUsage._fields[3:10] == CALL_COLUMNS[-9:-2]

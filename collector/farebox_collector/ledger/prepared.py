@@ -10,9 +10,9 @@ from functools import cached_property
 from itertools import chain, repeat
 from typing import Any, NamedTuple, overload
 
-from farebox_collector.ledger.call_claims import slots
+from farebox_collector.ledger.call_claims import reached
 from farebox_collector.ledger.call_sums import CallSums, added, sums_of
-from farebox_collector.ledger.entries import CALL_COLUMNS, Entry, call_of_row, call_row
+from farebox_collector.ledger.entries import CALL_COLUMNS, call_columns, call_key, call_of_row
 from farebox_collector.records import PricedUsage
 from farebox_collector.verdicts import Verdict
 
@@ -29,7 +29,7 @@ class Prepared(NamedTuple):
     """For each of `CALL_COLUMNS` a list of its values in the order of the calls, or the one value that all have."""
     assumptions: list[tuple[str, ...]] | tuple[str, ...]
     """What had to be assumed to read each span, or all of them: pricing may have added to it since."""
-    slots: int
+    claims: int
     """How many slots of time the calls reach into together; see `call_claims`."""
     sums: CallSums
 
@@ -114,15 +114,20 @@ class Calls(Sequence[PricedUsage]):
 
 def _prepare(calls: Sequence[PricedUsage]) -> Prepared | None:
     """Calls as the books will have them; None unless each is charged, by itself, under a response id of its own."""
-    entries = [Entry(call) for call in calls]
-    if not all(entry.call_key and entry.call.action_floor_nanocredits is None for entry in entries):
+    if not calls or not all(map(_is_ordinary, calls)):
         return None
-    columns = [_told_once(list(values)) for values in zip(*map(call_row, entries), strict=True)]
-    if not columns or not _all_differ(columns, len(calls)):
+    columns = [
+        _told_once(values) for values in call_columns(calls, [call_key(call.usage.response_id) for call in calls])
+    ]
+    if not _all_differ(columns, len(calls)):
         return None
     assumptions = _told_once([call.usage.assumptions for call in calls])
-    reached = sum(len(slots(call.usage.started_at_ns, call.usage.latency_ns)) for call in calls)
-    return Prepared(len(calls), columns, assumptions, reached, sums_of((call, Verdict.CHARGED) for call in calls))
+    claims = reached((call.usage.started_at_ns for call in calls), (call.usage.latency_ns for call in calls))
+    return Prepared(len(calls), columns, assumptions, claims, sums_of(calls))
+
+
+def _is_ordinary(call: PricedUsage) -> bool:
+    return call.verdict is Verdict.CHARGED and call.action_floor_nanocredits is None and call.usage.response_id != ""
 
 
 def _joined(parts: Sequence[Prepared]) -> Prepared | None:
@@ -135,13 +140,15 @@ def _joined(parts: Sequence[Prepared]) -> Prepared | None:
     if not _all_differ(columns, size):
         return None
     assumptions = _end_to_end([(part.assumptions, part.size) for part in parts])
-    return Prepared(size, columns, assumptions, sum(part.slots for part in parts), added([part.sums for part in parts]))
+    return Prepared(
+        size, columns, assumptions, sum(part.claims for part in parts), added([part.sums for part in parts])
+    )
 
 
-def _told_once(values: list[Any]) -> Any:
+def _told_once(values: Sequence[Any]) -> Any:
     """Values of a column, or the one that they all are."""
     first = values[0]
-    return first if values[-1] == first and values.count(first) == len(values) else values
+    return first if values[-1] == first and values.count(first) == len(values) else list(values)
 
 
 def _end_to_end(parts: Sequence[tuple[Any, int]]) -> Any:

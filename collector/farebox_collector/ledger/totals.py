@@ -18,7 +18,6 @@ from farebox_collector.ledger.call_sums import (
     LATENCY_COLUMNS,
     QUALITY_COLUMNS,
     CallSums,
-    Counted,
     Figures,
     GroupKey,
     quality_sums,
@@ -30,7 +29,7 @@ from farebox_collector.ledger.days import DayKey, add_usage_days, add_wallet_day
 from farebox_collector.ledger.labels import TableLabels, folded, place
 from farebox_collector.ledger.spending import add_spending
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_totals
-from farebox_collector.records import Quality
+from farebox_collector.records import PricedUsage, Quality
 from farebox_collector.verdicts import ONE_CALL, Verdict
 
 MAX_LABELS = 1_000
@@ -80,7 +79,7 @@ def count_new_calls(connection: Connection, tenant_id: int, sums: CallSums, labe
 
 
 def add_to_totals(
-    connection: Connection, tenant_id: int, calls: Counted, labels: TotalLabels, *, reversed: bool
+    connection: Connection, tenant_id: int, calls: Sequence[PricedUsage], labels: TotalLabels, *, reversed: bool
 ) -> None:
     """Add a correction to the usage totals: records that are taken back with `reversed`, what replaces them without.
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, select, tuple_
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.actions import charge_actions_once
-from farebox_collector.ledger.call_claims import claim_recorded, slots
+from farebox_collector.ledger.call_claims import claim_recorded, reached
 from farebox_collector.ledger.call_sums import CallSums, sums_of
 from farebox_collector.ledger.corrections import Cause, correct, cover
 from farebox_collector.ledger.days import WalletSums
@@ -25,7 +25,7 @@ from farebox_collector.ledger.entries import (
     FACT_COLUMNS,
     Entry,
     SpanKey,
-    call_row,
+    call_columns,
     facts_of,
 )
 from farebox_collector.ledger.hold_ends import settle_holds
@@ -115,7 +115,7 @@ def _book_prepared(batch: _Batch, prepared: Prepared) -> bool:
     inserted = bulk.insert_ignoring_conflicts(connection, usage_records.name, columns, rows, (*batch.columns, *same))
     if inserted < prepared.size or take_out_retired(connection, batch.transaction_id):
         return False
-    if claim_recorded(connection, batch.transaction_id, prepared.size, prepared.slots):
+    if claim_recorded(connection, batch.transaction_id, prepared.size, prepared.claims):
         return False
     wallets = frozenset(prepared.column("wallet"))
     _post(batch, prepared.sums, wallets, lambda: zip(*map(prepared.column, _ACTION_COLUMNS), strict=True))
@@ -194,9 +194,9 @@ def _book(batch: _Batch, entries: dict[SpanKey, Entry]) -> None:
     while pending:
         new = _insert(batch, pending)
         claiming = [entry.call.usage for entry in new.values() if entry.call_key is not None]
-        reached = sum(len(slots(usage.started_at_ns, usage.latency_ns)) for usage in claiming)
+        claims = reached((usage.started_at_ns for usage in claiming), (usage.latency_ns for usage in claiming))
         # Of these another span has claimed the call: they go in without it, or take it over.
-        others = claim_recorded(connection, transaction_id, len(claiming), reached)
+        others = claim_recorded(connection, transaction_id, len(claiming), claims)
         kept_out = {key: new.pop(key) for key in others}
         recorded += new.values()
         displaced = settle_kept_out(connection, tenant_id, kept_out.values()) if kept_out else []
@@ -208,7 +208,7 @@ def _book(batch: _Batch, entries: dict[SpanKey, Entry]) -> None:
         return
     charge_actions_once(connection, tenant_id, recorded)
     wallets = frozenset([entry.call.usage.wallet for entry in recorded])
-    sums = sums_of((entry.call, entry.verdict) for entry in recorded)
+    sums = sums_of([entry.as_booked() for entry in recorded])
     _post(batch, sums, wallets, lambda: _charges_of_actions(recorded))
 
 
@@ -232,7 +232,9 @@ def _insert(batch: _Batch, entries: Mapping[SpanKey, Entry]) -> dict[SpanKey, En
     """Insert what is new and return it; the others learn what the books have of their span."""
     connection, tenant_id, transaction_id = batch.connection, batch.tenant_id, batch.transaction_id
     ordered = _in_one_order(connection, entries)
-    rows = [call_row(entry) for _, entry in ordered]
+    rows = list(
+        zip(*call_columns([one.as_booked() for _, one in ordered], [one.call_key for _, one in ordered]), strict=True)
+    )
     columns = (*BATCH_COLUMNS, *CALL_COLUMNS)
     inserted = bulk.insert_ignoring_conflicts(connection, usage_records.name, columns, rows, batch.columns)
     # Only now: the insert has waited for whoever was retiring one of these spans.
