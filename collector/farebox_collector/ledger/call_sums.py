@@ -4,7 +4,7 @@ of calls are the sums of both, so that they can be made where requests are read,
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import add
 from typing import Any, NamedTuple, Self
 
@@ -150,8 +150,8 @@ def sums_of(calls: Sequence[PricedUsage]) -> CallSums:
 class _Columns(NamedTuple):
     """Calls by what is summed up, and by what: a loop over columns takes a third of one over calls."""
 
-    usage: dict[str, Sequence[Any]]
-    call: dict[str, Sequence[Any]]
+    usage: Mapping[str, Sequence[Any]]
+    call: Mapping[str, Sequence[Any]]
     days: list[int]
 
     @classmethod
