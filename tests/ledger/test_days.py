@@ -74,7 +74,7 @@ def test_what_is_taken_back_leaves_no_trace_in_the_sums(database: Database) -> N
     with database.transaction() as connection:
         record_usage(connection, 1, made, START_NS, TotalLabels())
         before = sums(connection)
-        wrong = [(call(99, trace=99, wallet="wallet-1", cost_nanousd=10**6), Verdict.CHARGED)]
+        wrong = [call(99, trace=99, wallet="wallet-1", cost_nanousd=10**6)]
         add_to_totals(connection, 1, wrong, TotalLabels(), reversed=False)
         assert sums(connection) != before
         assert {mismatch.check for mismatch in audit(connection)} == {"days", "wallet days", "totals"}
