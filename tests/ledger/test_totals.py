@@ -132,8 +132,8 @@ def test_a_correction_only_adds_and_what_holds_is_the_difference(database: Datab
     labels = TotalLabels()
     with database.transaction() as connection:
         record_usage(connection, DEFAULT_TENANT_ID, [before], START_NS, labels)
-        add_to_totals(connection, DEFAULT_TENANT_ID, [(before, Verdict.CHARGED)], labels, reversed=True)
-        add_to_totals(connection, DEFAULT_TENANT_ID, [(after, Verdict.CHARGED)], labels, reversed=False)
+        add_to_totals(connection, DEFAULT_TENANT_ID, [before], labels, reversed=True)
+        add_to_totals(connection, DEFAULT_TENANT_ID, [after], labels, reversed=False)
         rows = {row.reversed: row for row in rows_of(connection, usage_totals)}
         service = rows_of(connection, service_totals)
     assert (rows[0].cost_nanousd, rows[1].cost_nanousd) == (800, 500)
@@ -144,7 +144,7 @@ def test_a_correction_only_adds_and_what_holds_is_the_difference(database: Datab
 def test_reversed_totals_without_their_correction_are_a_mismatch(database: Database) -> None:
     with database.transaction() as connection:
         record_usage(connection, DEFAULT_TENANT_ID, [call(1)], START_NS, TotalLabels())
-        add_to_totals(connection, DEFAULT_TENANT_ID, [(call(1), Verdict.CHARGED)], TotalLabels(), reversed=True)
+        add_to_totals(connection, DEFAULT_TENANT_ID, [call(1)], TotalLabels(), reversed=True)
     with database.reading() as connection:
         mismatches = {mismatch.check: mismatch for mismatch in audit(connection)}
     assert set(mismatches) == {"totals", "days", "wallet days"}
