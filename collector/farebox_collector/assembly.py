@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
@@ -20,6 +19,7 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from farebox_collector.courier import Courier
 from farebox_collector.credentials import ALL_SCOPES, Scope
+from farebox_collector.garbage import look_for_garbage_seldom
 from farebox_collector.holding import HoldDesk
 from farebox_collector.indexing import Indexing
 from farebox_collector.keyring import KeyRing
@@ -124,7 +124,7 @@ async def serve(settings: Settings, on_ready: Callable[[Listening], None], clock
     with contextlib.closing(await asyncio.to_thread(open_books, settings, clock)) as database:
         _logger.info("the books are open", extra={"kind": type(database).__name__, "sqlite": sqlite3.sqlite_version})
         async with _running(settings, database, clock, stop) as listening:
-            _spare_the_garbage_collector()
+            look_for_garbage_seldom()
             on_ready(listening)
             await stop.wait()
             _logger.info("draining")
@@ -156,17 +156,6 @@ def _has_keys(database_url: str) -> bool:
         return False
     with contextlib.closing(database), database.reading() as connection:
         return has_table(connection, "api_keys") and any_key(connection)
-
-
-def _spare_the_garbage_collector() -> None:
-    """Let it pass over what lives as long as the process, and come by less often.
-
-    A batch makes some hundred thousand tuples, none of them in a cycle; looking through them, and through the price
-    book each time, took a fifth of the time of a span.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 @asynccontextmanager

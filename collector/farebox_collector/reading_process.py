@@ -4,7 +4,6 @@ Its collector starts it, and says by which settings over the socket that it inhe
 is also how it learns that the collector was killed. It writes nothing: the books it opens for the tariffs, to read.
 """
 
-import gc
 import pickle
 import signal
 import socket
@@ -15,6 +14,7 @@ from contextlib import closing
 
 from farebox_collector.decoding.errors import MalformedRequest, RequestTooLarge
 from farebox_collector.frames import ConnectionEnded, receive, send
+from farebox_collector.garbage import look_for_garbage_seldom
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.reading import RequestReader
 from farebox_collector.reading_wire import packed, unpacked_task
@@ -30,9 +30,7 @@ def serve(connection: socket.socket) -> None:
     settings: Settings = pickle.loads(receive(connection))  # noqa: S301  (from our own process)
     with closing(open_database(settings.database_url, writable=False)) as database:
         reader = RequestReader(settings, Tariffs(database, time.time_ns))
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
+        look_for_garbage_seldom()
         send(connection, READY)
         while True:
             task = unpacked_task(receive(connection))

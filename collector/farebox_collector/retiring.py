@@ -12,6 +12,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, func, select
 
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.locks import RETIRING
 from farebox_collector.ledger.pace import Breathe, no_breath
 from farebox_collector.ledger.retirement import Kept, Stretch, look, retire
@@ -23,7 +24,6 @@ AT_ONCE = 1_000
 """Records that are looked at in one transaction, where somebody waits for the end."""
 BESIDE_INTAKE = 250
 """The same beside intake, which on SQLite waits for the lock meanwhile: some 30 ms."""
-_DAY_NS = 86_400 * 10**9
 _HOUR_NS = 3600 * 10**9
 _RETIRED = "retired"
 """The watermark: the last record that the rounds have looked at."""
@@ -54,9 +54,9 @@ class Retired(NamedTuple):
 
 def require_age(before_ns: int, now_ns: int, settings: Settings) -> None:
     """Raise TooYoung for a moment that the month's close, or late spans, may still need the records of."""
-    least_ns = max(MIN_RETENTION_DAYS * _DAY_NS, settings.max_span_age_hours * _HOUR_NS)
+    least_ns = max(MIN_RETENTION_DAYS * DAY_NS, settings.max_span_age_hours * _HOUR_NS)
     if before_ns > now_ns - least_ns:
-        raise TooYoung(f"records are kept for {least_ns // _DAY_NS} days at the least, so that a month can be closed")
+        raise TooYoung(f"records are kept for {least_ns // DAY_NS} days at the least, so that a month can be closed")
 
 
 def foresee(database: Database, before_ns: int, progress: Progress) -> Retired:

@@ -154,7 +154,7 @@ def _copied_whole(
 ) -> bool:
     """Copy rows straight into their table; False, and none of them is there, if any breaks a unique key.
 
-    That saves the server a third of its work while nothing comes twice, which it does in bursts, after failures.
+    The server is spared a temporary table while nothing comes twice; what does comes in bursts, after failures.
     """
     careful = connection.info.get("careful", 0)
     if careful:

@@ -42,22 +42,14 @@ _KEPT_OUT = text(
     f" AND c.slot = {_FIRST} + n AND c.call_key = r.call_key AND c.usage_record_id <> r.id"
     " WHERE r.transaction_id = :made AND r.call_key IS NOT NULL"
 )
-_RELEASE = delete(call_claims).where(
+_ONE = and_(
     call_claims.c.tenant_id == bindparam("tenant"),
     call_claims.c.slot == bindparam("of_slot"),
     call_claims.c.call_key == bindparam("key"),
     call_claims.c.usage_record_id == bindparam("record"),
 )
-_KEEP_TIMES = (
-    update(call_claims)
-    .where(
-        call_claims.c.tenant_id == bindparam("tenant"),
-        call_claims.c.slot == bindparam("of_slot"),
-        call_claims.c.call_key == bindparam("key"),
-        call_claims.c.usage_record_id == bindparam("record"),
-    )
-    .values(started_at_ns=bindparam("start"), latency_ns=bindparam("latency"))
-)
+_RELEASE = delete(call_claims).where(_ONE)
+_KEEP_TIMES = update(call_claims).where(_ONE).values(started_at_ns=bindparam("start"), latency_ns=bindparam("latency"))
 
 
 class Claim(NamedTuple):

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.credit_tables import lots
+from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.journal import ISSUED_ACCOUNT, Account, Leg, open_transaction, post, wallet_account
 from farebox_collector.ledger.lots import DEFERRED_ACCOUNT, NewLot, WalletLots
 from farebox_collector.ledger.movements import RECEIPTS_ACCOUNT, Kind
@@ -26,7 +27,6 @@ REFUND, DISPUTE = "refund", "dispute"
 GIVEN_BACK = {REFUND: "refund_failed", DISPUTE: "dispute_won"}
 """What the ledger calls it when the credits come again."""
 _MOST_IDS = 500
-_DAY_NS = 86_400 * 10**9
 _EFFECT = ("lot_nano", "expired_nano", "debt_nano", "back_nanousd", "deferred_nanousd")
 
 
@@ -146,7 +146,7 @@ def _give_back(connection: Connection, topup: Row[Any], row: Row[Any], at_ns: in
 def _expiry(connection: Connection, topup: Row[Any], at_ns: int) -> int | None:
     """When credits that come again expire: with those of their lot, or anew where that is over."""
     ends_ns = connection.execute(select(lots.c.expires_at_ns).where(lots.c.id == topup.lot_id)).scalar()
-    return ends_ns if ends_ns is None or ends_ns > at_ns else at_ns + topup.expires_days * _DAY_NS
+    return ends_ns if ends_ns is None or ends_ns > at_ns else at_ns + topup.expires_days * DAY_NS
 
 
 def _taken_before(connection: Connection, topup: Row[Any]) -> dict[str, int]:

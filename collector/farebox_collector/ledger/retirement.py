@@ -8,6 +8,7 @@ any more but to come again.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from operator import add
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, func, select, text, tuple_
@@ -208,7 +209,7 @@ def _keep_days(connection: Connection, tenant_id: int, stored: Iterable[StoredCa
             keys += [(day, str(subject.scope), subject.name, subject.user_id) for subject in subjects]
         figures = figures_of(call)
         for key in keys:
-            sums[key] = [a + b for a, b in zip(sums[key], figures, strict=True)]
+            sums[key] = list(map(add, sums[key], figures))
     rows = [(tenant_id, *key, *figures) for key, figures in sorted(sums.items())]
     bulk.insert_adding(connection, "retired_days", _DAY_KEY, DAY_SUMS, rows)
 
@@ -220,7 +221,7 @@ def _keep_totals(connection: Connection, rows: Iterable[Row[Any]]) -> None:
     for row in rows:
         figures = (1, *(getattr(row, name) or 0 for name in names))
         key = row.tenant_id, row.verdict
-        sums[key] = [a + b for a, b in zip(sums[key], figures, strict=True)]
+        sums[key] = list(map(add, sums[key], figures))
     added = [(*key, *figures) for key, figures in sorted(sums.items())]
     bulk.insert_adding(connection, "retired_totals", ("tenant_id", "verdict"), RETIRED_SUMS, added)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, insert, select, update
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.journal import ISSUED_ACCOUNT, balance, open_transaction
 from farebox_collector.ledger.movements import IdempotencyConflict, Kind, Movement, carry_out
 from farebox_collector.ledger.packs import price_nanousd
@@ -19,7 +20,6 @@ from farebox_collector.ledger.payment_tables import payment_methods, topups
 from farebox_collector.ledger.tables import transactions
 from farebox_collector.money import MAX_SUM_NANO, AmountError
 
-_DAY_NS = 86_400 * 10**9
 _MAX_URL = 2_000
 _OPEN_DAYS = 15
 
@@ -163,7 +163,7 @@ def pay(connection: Connection, topup: Row[Any], payment_intent: str, paid_at_ns
         topup.wallet,
         topup.amount_nano,
         topup.price_nanousd,
-        expires_at_ns=paid_at_ns + topup.expires_days * _DAY_NS if topup.expires_days else None,
+        expires_at_ns=paid_at_ns + topup.expires_days * DAY_NS if topup.expires_days else None,
         metadata=json.dumps(metadata, sort_keys=True),
     )
     made = carry_out(connection, tenant_id, movement, transaction_id, at_ns)
@@ -189,7 +189,7 @@ def let_expire(connection: Connection, tenant_id: int, at_ns: int) -> int:
         columns.tenant_id == tenant_id,
         columns.automatic == 0,
         columns.state == TopupState.OPEN,
-        columns.created_at_ns < at_ns - _OPEN_DAYS * _DAY_NS,
+        columns.created_at_ns < at_ns - _OPEN_DAYS * DAY_NS,
     )
     return connection.execute(over.values(state=TopupState.EXPIRED, ended_at_ns=at_ns)).rowcount
 
