@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import islice
 from typing import NamedTuple
 
 from sqlalchemy import Connection
@@ -191,7 +192,7 @@ class Pipeline:
             others = {Verdict.NOTED: len(reports), Verdict.REJECTED: len(dead)}
             accepted = sum(batch.read.accepted for batch in own)
             count_spans(connection, tenant_id, accepted, Counter(recorded) + Counter(others))
-        return [[next(verdicts[batch.request.tenant_id]) for _ in batch.read.calls] for batch in batches]
+        return [list(islice(verdicts[batch.request.tenant_id], len(batch.read.calls))) for batch in batches]
 
     def _rescue(self, batch: Batch) -> list[Verdict]:
         """Record a request with a call that cannot be stored: that becomes a dead letter, the others are booked."""
