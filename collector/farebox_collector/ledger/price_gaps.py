@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, func, select
 
 from farebox_collector.ledger.prices import load_versions
+from farebox_collector.ledger.stored_usage import of_verdict
 from farebox_collector.ledger.tables import usage_records
 from farebox_collector.pricing.revision import Slot, by_slot
 from farebox_collector.records import STANDARD
@@ -41,7 +42,7 @@ def _unpriced_calls(connection: Connection, limit: int) -> Iterator[Gap]:
             func.min(table.priced_at_ns).label("first_ns"),
             func.max(table.priced_at_ns).label("last_ns"),
         )
-        .where(table.verdict == Verdict.UNPRICED)
+        .where(of_verdict(Verdict.UNPRICED))
         .group_by(table.provider, table.model, table.reason)
         .order_by(func.count().desc())
         .limit(limit)

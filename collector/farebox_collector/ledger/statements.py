@@ -13,6 +13,7 @@ from sqlalchemy import (
     and_,
     cast,
     exists,
+    false,
     func,
     literal,
     null,
@@ -24,7 +25,9 @@ from sqlalchemy import (
 from farebox_collector.ledger.account_legs import legs_of
 from farebox_collector.ledger.correction_tables import corrections
 from farebox_collector.ledger.journal import WALLET
+from farebox_collector.ledger.stored_usage import in_order, of_verdict
 from farebox_collector.ledger.tables import (
+    UNSETTLED_VERDICTS,
     accounts,
     charge_rules,
     postings,
@@ -73,11 +76,14 @@ def usage(
 ) -> Sequence[Row[Any]]:
     """Usage records, newest first."""
     table = usage_records.c
-    conditions: list[ColumnElement[bool]] = [table.tenant_id == tenant_id]
-    for name in ("wallet", "event", "model", "verdict", "trace_id"):
+    narrow = wanted.trace_id or wanted.verdict in UNSETTLED_VERDICTS or (wanted.from_ns, wanted.to_ns) != (None, None)
+    conditions: list[ColumnElement[bool]] = [table.tenant_id == tenant_id if narrow else in_order(tenant_id)]
+    for name in ("wallet", "event", "model", "trace_id"):
         value = getattr(wanted, name)
         if value:
             conditions.append(usage_records.c[name] == value)
+    if wanted.verdict:
+        conditions.append(of_verdict(wanted.verdict))
     if wanted.from_ns is not None:
         conditions.append(table.priced_at_ns >= wanted.from_ns)
     if wanted.to_ns is not None:
@@ -238,13 +244,14 @@ def _charges(
         table.trace_id,
         table.span_id,
         table.event,
-    ).where(table.tenant_id == tenant_id, table.verdict == Verdict.CHARGED)
+    ).where(in_order(tenant_id), table.verdict == Verdict.CHARGED)
     chosen = _before(chosen, before, table.transaction_id, kind, table.id)
     if wallet:
         conditions = [] if chosen.whereclause is None else [chosen.whereclause]
         last = before[0] if before else None
         found = newest_of_wallet(connection, tenant_id, wallet, conditions, limit, last)
-        chosen = chosen.where(table.id.in_(found))
+        # Without any, the empty list would be looked for among all records of the tenant.
+        chosen = chosen.where(table.id.in_(found) if found else false())
     # The id grows with the transaction, and is what the indexes end in.
     return chosen.order_by(table.id.desc()).limit(limit)
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, select
 
 from farebox_collector.ledger.entries import CALL_COLUMNS, call_of_row
-from farebox_collector.ledger.tables import usage_records
+from farebox_collector.ledger.tables import UNSETTLED, UNSETTLED_VERDICTS, usage_records
 from farebox_collector.records import PricedUsage
 
 
@@ -32,6 +32,20 @@ def stored_calls(connection: Connection, query: Select[Any]) -> Iterator[StoredC
 def usage_query(tenant_id: int) -> Select[Any]:
     """All columns of a tenant's usage records; add what narrows it."""
     return select(usage_records).where(usage_records.c.tenant_id == tenant_id)
+
+
+def in_order(tenant_id: int) -> ColumnElement[bool]:
+    """A tenant's records, for a query that takes a few of them in the order of their ids.
+
+    Without statistics SQLite believes that a tenant has few records, and sorts all that an index has of it.
+    """
+    return usage_records.c.tenant_id + 0 == tenant_id
+
+
+def of_verdict(verdict: str) -> ColumnElement[bool]:
+    """Records of a verdict; those that wait for something are found by the index over just them."""
+    records = usage_records.c.verdict == verdict
+    return and_(records, UNSETTLED) if verdict in UNSETTLED_VERDICTS else records
 
 
 def stored_call(row: Row[Any]) -> StoredCall:

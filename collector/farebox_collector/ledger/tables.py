@@ -13,6 +13,7 @@ from sqlalchemy import (
     LargeBinary,
     Table,
     UniqueConstraint,
+    literal_column,
 )
 
 from farebox_collector.ledger import credit_tables, payment_tables
@@ -280,14 +281,16 @@ Index(
     postgresql_where=usage_records.c.action_share_nanocredits.is_not(None),
 )
 Index("ix_usage_records_priced_at_ns", usage_records.c.tenant_id, usage_records.c.priced_at_ns)
-_UNSETTLED = usage_records.c.verdict.in_(("unpriced", "unmetered", "deferred"))
+# In words, not in parameters: SQLite takes a partial index only where a query has the very same condition.
+UNSETTLED_VERDICTS = ("unpriced", "unmetered", "deferred")
+UNSETTLED = usage_records.c.verdict.in_([literal_column(f"'{verdict}'") for verdict in UNSETTLED_VERDICTS])
 Index(
     "ix_usage_records_unsettled",
     usage_records.c.tenant_id,
     usage_records.c.verdict,
     usage_records.c.id,
-    sqlite_where=_UNSETTLED,
-    postgresql_where=_UNSETTLED,
+    sqlite_where=UNSETTLED,
+    postgresql_where=UNSETTLED,
 )
 _WITHOUT_ID = (usage_records.c.response_id == "") & (usage_records.c.verdict == "charged")
 Index(

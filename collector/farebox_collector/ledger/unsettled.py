@@ -19,7 +19,7 @@ from farebox_collector.ledger.one_charge import (
     related_to,
 )
 from farebox_collector.ledger.retired import anything_retired, retired_in_traces
-from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
+from farebox_collector.ledger.stored_usage import StoredCall, of_verdict, stored_calls, usage_query
 from farebox_collector.ledger.tables import usage_records
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.witnesses import is_outranked, show_one_call
@@ -251,7 +251,7 @@ def _waiting(
     query = (
         usage_query(tenant_id)
         .where(
-            table.verdict == waiting.verdict,
+            of_verdict(waiting.verdict),
             table.id > waiting.after_id,
             table.received_at_ns < waiting.received_before_ns,
             *conditions,
