@@ -35,9 +35,9 @@ def usage_query(tenant_id: int) -> Select[Any]:
 
 
 def in_order(tenant_id: int) -> ColumnElement[bool]:
-    """A tenant's records, for a query that takes a few of them in the order of their ids.
+    """A tenant's records, for a query that finds a few of them by something else, or in the order of their ids.
 
-    Without statistics SQLite believes that a tenant has few records, and sorts all that an index has of it.
+    Without statistics SQLite believes that a tenant has few records, and goes through all that an index has of it.
     """
     return usage_records.c.tenant_id + 0 == tenant_id
 

@@ -7,10 +7,11 @@ those that were corrected since) has a partial index of its own.
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from farebox_collector.ledger.account_legs import legs_of
 from farebox_collector.ledger.journal import WALLET
+from farebox_collector.ledger.stored_usage import in_order
 from farebox_collector.ledger.tables import accounts, usage_records
 from farebox_collector.verdicts import Verdict
 
@@ -34,9 +35,8 @@ def newest_of_wallet(
     `before_transaction` says that no record of a later transaction meets them: that is where the search begins.
     """
     table = usage_records.c
-    mine = and_(table.tenant_id == tenant_id, table.wallet == wallet, *conditions)
-    newest = select(table.id).where(mine).order_by(table.id.desc()).limit(limit)
-    apart = list(connection.execute(newest.where(_APART)).scalars())
+    newest = select(table.id).where(table.wallet == wallet, *conditions).order_by(table.id.desc()).limit(limit)
+    apart = list(connection.execute(newest.where(table.tenant_id == tenant_id, _APART)).scalars())
     account_ids = _accounts(connection, tenant_id, wallet)
     charged: list[int] = []
     last = before_transaction if before_transaction is not None else MAX_ID
@@ -44,8 +44,8 @@ def newest_of_wallet(
         made = _transactions(connection, account_ids, last)
         if not made:
             break
-        batch = newest.where(table.transaction_id.in_(made), table.verdict == Verdict.CHARGED, table.corrections == 0)
-        charged += connection.execute(batch).scalars()
+        batch = newest.where(in_order(tenant_id), table.transaction_id.in_(made))
+        charged += connection.execute(batch.where(table.verdict == Verdict.CHARGED, table.corrections == 0)).scalars()
         last = made[-1] - 1
     return sorted([*apart, *charged], reverse=True)[:limit]
 
