@@ -1,8 +1,9 @@
 """The way of a request, from bytes to verdicts. This page is the whole of it.
 
-    body ─ decode ─▶ Span ─ dialects.read ─▶ UsageRecord ─ price ─▶ PricedUsage ─ record_usage ─▶ Verdict ─▶ answer
+    body ─ decode ─▶ Span ─ dialects.read ─▶ UsageRecord ─ price ─▶ PricedUsage ─ record_calls ─▶ Verdict ─▶ answer
     └── admission ─┘└─────────────────── RequestReader, pure ─────────────┘└─ one committing thread ─┘
 
+What the books will have of ordinary calls, their rows and sums, the reader makes as well (`ledger.prepared`).
 Reading and committing overlap: while one transaction is committed, the next requests are read, under load in a process
 beside this one (`ReadingAside`). Large requests have a reading thread of their own, which gives way to everything else,
 so that nobody waits for somebody else's. Whatever is waiting when a transaction begins goes into it together, so that
