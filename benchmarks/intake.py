@@ -1,5 +1,6 @@
 """How fast spans are taken: beside the floor, at half the rate, by replicas, and for long with /metrics being read."""
 
+import math
 import os
 import statistics
 import time
@@ -60,10 +61,24 @@ def beside_the_floor(bench: Bench, kind: str, transports: Sequence[str]) -> list
                 top = median_rate(rounds[0])
                 bench.console.print(f"{where}: {top:,.0f} spans/s; the floor {median_rate(rounds[1]):,.0f}")
                 found.append(_at_half_rate(bench, where, farebox, transport, top))
+            found.append(_come_again(bench, kind, farebox))
             found.append(_exact(difference_nanocredits(farebox_server, [farebox]), kind, farebox.spans))
     finally:
         floor_server.close()
     return found
+
+
+def _come_again(bench: Bench, kind: str, farebox: Subject) -> Figure:
+    """How fast requests are taken that the books have already, as they come after an outage."""
+    new, again = [], []
+    for _ in range(bench.sizes.rounds):
+        load = farebox.load(HTTP, bench.sizes.seconds)._replace(began_ns=time.time_ns())
+        new.append(farebox.send(load))
+        bodies = len(new[-1].sent.answered)
+        again.append(farebox.measure(load._replace(seconds=math.inf, bodies=bodies)))
+    note = f"{median_rate(again):,.0f} ÷ {median_rate(new):,.0f} spans/s"
+    what = "spans that come again ÷ new ones"
+    return Figure(what, f"{kind}, {HTTP}", ratio(rates(again), rates(new)), note=note, samples=rates(again))
 
 
 def _in_turns(bench: Bench, transport: str, *subjects: Subject) -> list[list[Round]]:

@@ -5,7 +5,7 @@ Only the ordinary case is prepared: every call is charged, by itself, and says b
 that nothing but what is in the books already can make anything else of it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain, repeat
 from typing import Any, NamedTuple, overload
@@ -38,13 +38,23 @@ class Prepared(NamedTuple):
         values = self.columns[_PLACE[name]]
         return values if type(values) is list else repeat(values, self.size)
 
+    def columns_of(self, *names: str) -> "zip[tuple[Any, ...]]":
+        """The values of some columns, call by call."""
+        return zip(*map(self.column, names), strict=True)
+
     def rows(self) -> tuple[tuple[str, ...], tuple[Any, ...], list[tuple[Any, ...]]]:
         """Names of columns; values of the first of them, which all calls have; and values of the others by call."""
         tell_apart = self.size >= _WORTH_A_STATEMENT
         same = [name for name in CALL_COLUMNS if tell_apart and type(self.columns[_PLACE[name]]) is not list]
         others = [name for name in CALL_COLUMNS if name not in same]
         values = tuple(self.columns[_PLACE[name]] for name in same)
-        return (*same, *others), values, list(zip(*map(self.column, others), strict=True))
+        return (*same, *others), values, list(self.columns_of(*others))
+
+    def without(self, numbers: Collection[int]) -> "Prepared":
+        """These calls but some of them, counted from 0. One must be left."""
+        left = _prepare([self.call(number) for number in range(self.size) if number not in numbers])
+        assert left is not None
+        return left
 
     def call(self, number: int) -> PricedUsage:
         """One of the calls, counted from 0."""

@@ -9,9 +9,9 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, select, tuple_
+from sqlalchemy import Connection, delete
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.actions import charge_actions_once
@@ -31,6 +31,7 @@ from farebox_collector.ledger.entries import (
 from farebox_collector.ledger.hold_ends import settle_holds
 from farebox_collector.ledger.intake import count_spans
 from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
+from farebox_collector.ledger.known_facts import known_facts
 from farebox_collector.ledger.legs import Charged, legs_of
 from farebox_collector.ledger.one_charge import (
     charge_each_response_once,
@@ -79,9 +80,8 @@ def record_calls(
     """Record one tenant's calls; who calls this counts them. Returns a verdict for each, in order."""
     transaction_id = open_transaction(connection, tenant_id, "usage", received_at_ns)
     batch = _Batch(connection, tenant_id, transaction_id, received_at_ns, labels)
-    if calls.prepared is not None and _book_prepared(batch, calls.prepared):
-        return [Verdict.CHARGED] * len(calls)
-    return _look_at_each(batch, calls)
+    verdicts = _book_prepared(batch, calls.prepared) if calls.prepared is not None else None
+    return _look_at_each(batch, calls) if verdicts is None else verdicts
 
 
 class _Batch(NamedTuple):
@@ -99,27 +99,64 @@ class _Batch(NamedTuple):
         return self.tenant_id, self.transaction_id, self.received_at_ns
 
 
-def _book_prepared(batch: _Batch, prepared: Prepared) -> bool:
-    """Book calls as they are prepared, if all of them are new and nobody else has claimed any.
+def _book_prepared(batch: _Batch, prepared: Prepared) -> list[Verdict] | None:
+    """Book calls as they are prepared, but for those that the books have already. Returns a verdict for each, in order.
 
-    If not, nothing is posted, and some of the rows are there: `_look_at_each` finds them, as if it had inserted them.
+    None if anything else has to be known of one of them: then nothing is posted, and some of the rows are there, which
+    `_look_at_each` finds as if it had inserted them.
     """
     connection = batch.connection
     if not _has_room(batch, prepared.sums):
-        return False
+        return None
     names, same, rows = prepared.rows()
     if connection.dialect.name != "sqlite":
-        places = zip(*map(prepared.column, _PLACE_COLUMNS), strict=True)
+        places = prepared.columns_of(*_PLACE_COLUMNS)
         rows = [row for _, row in sorted(zip(places, rows, strict=True))]
     columns = (*BATCH_COLUMNS, *names)
     inserted = bulk.insert_ignoring_conflicts(connection, usage_records.name, columns, rows, (*batch.columns, *same))
-    if inserted < prepared.size or take_out_retired(connection, batch.transaction_id):
-        return False
-    if claim_recorded(connection, batch.transaction_id, prepared.size, prepared.claims):
+    if take_out_retired(connection, batch.transaction_id):
+        return None
+    if inserted == prepared.size:
+        return [Verdict.CHARGED] * inserted if _claim_and_post(batch, prepared) else None
+    known = _known(batch, prepared)
+    if known is None:
+        return None
+    if not inserted:
+        _open_in_vain(batch)
+    elif not _claim_and_post(batch, prepared.without(known)):
+        return None
+    return [Verdict.DUPLICATE if place in known else Verdict.CHARGED for place in range(prepared.size)]
+
+
+def _claim_and_post(batch: _Batch, prepared: Prepared) -> bool:
+    """Post calls that were just inserted; false, and nothing is posted, if anybody else has claimed one."""
+    if claim_recorded(batch.connection, batch.transaction_id, prepared.size, prepared.claims):
         return False
     wallets = frozenset(prepared.column("wallet"))
-    _post(batch, prepared.sums, wallets, lambda: zip(*map(prepared.column, _ACTION_COLUMNS), strict=True))
+    _post(batch, prepared.sums, wallets, lambda: prepared.columns_of(*_ACTION_COLUMNS))
     return True
+
+
+def _known(batch: _Batch, prepared: Prepared) -> frozenset[int] | None:
+    """The places of those of some calls, all of which were to be inserted, that the books had already.
+
+    None if one of them has other facts there, or is gone since.
+    """
+    keys = list(prepared.columns_of("trace_id", "span_id"))
+    stored = known_facts(batch.connection, batch.tenant_id, keys)
+    known = set()
+    for place, (key, facts) in enumerate(zip(keys, prepared.columns_of(*FACT_COLUMNS), strict=True)):
+        made_by, booked = stored.get(key, (None, None))
+        if made_by != batch.transaction_id:
+            if booked != facts:
+                return None
+            known.add(place)
+    return frozenset(known)
+
+
+def _open_in_vain(batch: _Batch) -> None:
+    """Nothing was new; the transaction's id was never seen outside this database transaction."""
+    batch.connection.execute(delete(transactions).where(transactions.c.id == batch.transaction_id))
 
 
 def _look_at_each(batch: _Batch, calls: Sequence[PricedUsage]) -> list[Verdict]:
@@ -203,8 +240,7 @@ def _book(batch: _Batch, entries: dict[SpanKey, Entry]) -> None:
         _give_back(batch, displaced)
         pending = kept_out
     if not recorded:
-        # Nothing was new; this id was never seen outside this database transaction.
-        connection.execute(delete(transactions).where(transactions.c.id == transaction_id))
+        _open_in_vain(batch)
         return
     charge_actions_once(connection, tenant_id, recorded)
     wallets = frozenset([entry.call.usage.wallet for entry in recorded])
@@ -241,7 +277,7 @@ def _insert(batch: _Batch, entries: Mapping[SpanKey, Entry]) -> dict[SpanKey, En
     retired = take_out_retired(connection, transaction_id)
     if inserted == len(rows) and not retired:
         return dict(ordered)
-    stored = _stored(connection, tenant_id, entries)
+    stored = known_facts(connection, tenant_id, list(entries))
     # What was there when this was inserted, and is not any more, was retired in between.
     retired |= retired_facts(connection, tenant_id, entries.keys() - stored.keys() - retired.keys())
     new = {}
@@ -275,22 +311,6 @@ def _charges_of_actions(recorded: Iterable[Entry]) -> Iterator[ActionCharge]:
     for entry in recorded:
         if entry.charged:
             yield entry.call.usage.wallet, entry.call.usage.action_id, entry.call.charge_nanocredits or 0
-
-
-def _stored(
-    connection: Connection, tenant_id: int, keys: Iterable[SpanKey]
-) -> dict[SpanKey, tuple[int, tuple[Any, ...]]]:
-    """(trace, span) → (transaction, facts) of the records that are in the books."""
-    table = usage_records.c
-    found = connection.execute(
-        select(
-            table.trace_id,
-            table.span_id,
-            table.transaction_id,
-            *(usage_records.c[name] for name in FACT_COLUMNS),
-        ).where(table.tenant_id == tenant_id, tuple_(table.trace_id, table.span_id).in_(list(keys)))
-    )
-    return {(row[0], row[1]): (row[2], tuple(row[3:])) for row in found}
 
 
 def _keep_conflicts(
