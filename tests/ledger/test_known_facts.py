@@ -3,7 +3,7 @@
 from calls import START_NS, call
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.entries import SpanKey, facts_of
-from farebox_collector.ledger.known_facts import known_facts
+from farebox_collector.ledger.stored_usage import known_facts
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.records import Buckets, PricedUsage

@@ -9,9 +9,10 @@ key lets one of them in. Spans that do not overlap are two calls of a server tha
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, select, text, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, delete, select, text, update
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.lookups import Lookup
 from farebox_collector.ledger.tables import call_claims, usage_records
 
 SLOT_BITS = 36
@@ -36,11 +37,16 @@ _CLAIM_FURTHER = text(
     f" SELECT r.tenant_id, {_FIRST} + n, r.call_key, r.id FROM usage_records r JOIN steps ON n <= {_FURTHER}"
     " WHERE r.transaction_id = :made AND r.call_key IS NOT NULL ORDER BY 2, 3 ON CONFLICT DO NOTHING"
 )
-_KEPT_OUT = text(
-    f"{_STEPS.format(first=0)} SELECT DISTINCT r.id, r.trace_id, r.span_id, r.call_key, r.started_at_ns, r.latency_ns"
-    f" FROM usage_records r JOIN steps ON n <= {_FURTHER} JOIN call_claims c ON c.tenant_id = r.tenant_id"
-    f" AND c.slot = {_FIRST} + n AND c.call_key = r.call_key AND c.usage_record_id <> r.id"
-    " WHERE r.transaction_id = :made AND r.call_key IS NOT NULL"
+_CLAIMING = select(
+    *(usage_records.c[name] for name in ("id", "tenant_id", "trace_id", "span_id", "call_key")),
+    usage_records.c.started_at_ns,
+    usage_records.c.latency_ns,
+).where(usage_records.c.transaction_id == bindparam("made"), usage_records.c.call_key.is_not(None))
+_HELD = Lookup(
+    call_claims.name,
+    {"slot": "bigint", "call_key": "bytea"},
+    "tenant_id",
+    ("usage_record_id", "started_at_ns", "latency_ns"),
 )
 _ONE = and_(
     call_claims.c.tenant_id == bindparam("tenant"),
@@ -59,6 +65,16 @@ class Claim(NamedTuple):
     call_key: bytes
     started_at_ns: int
     latency_ns: int
+
+
+class Held(NamedTuple):
+    """A claim as the books have it."""
+
+    record_id: int
+    call_key: bytes
+    started_at_ns: int | None
+    latency_ns: int | None
+    """When the call was, if the record is retired; until then it says so itself."""
 
 
 def slots(started_at_ns: int, latency_ns: int) -> range:
@@ -88,14 +104,14 @@ def claim_recorded(connection: Connection, transaction_id: int, records: int, cl
         claimed += connection.execute(_CLAIM_FURTHER, {"made": transaction_id}).rowcount
     if claimed == claims:
         return []
-    kept_out = connection.execute(_KEPT_OUT, {"made": transaction_id}).all()
-    if kept_out:
-        tenant_id = connection.execute(
-            select(usage_records.c.tenant_id).where(usage_records.c.id == kept_out[0].id)
-        ).scalar_one()
-        release(connection, tenant_id, [Claim(row[0], bytes(row[3]), row[4], row[5]) for row in kept_out])
-        connection.execute(delete(usage_records).where(usage_records.c.id.in_([row.id for row in kept_out])))
-    return [(bytes(row.trace_id), bytes(row.span_id)) for row in kept_out]
+    claiming = connection.execute(_CLAIMING, {"made": transaction_id}).all()
+    tenant_id = claiming[0].tenant_id
+    claims_of = [Claim(row.id, bytes(row.call_key), row.started_at_ns, row.latency_ns) for row in claiming]
+    others = _held_by_others(connection, tenant_id, claims_of)
+    if others:
+        release(connection, tenant_id, [one for one in claims_of if one.record_id in others])
+        connection.execute(delete(usage_records).where(usage_records.c.id.in_(sorted(others))))
+    return [(bytes(row.trace_id), bytes(row.span_id)) for row in claiming if row.id in others]
 
 
 def claim(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> None:
@@ -119,9 +135,11 @@ def release(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> 
         connection.execute(_RELEASE, rows)
 
 
-def holders(tenant_id: int, calls: Iterable[tuple[bytes, int, int]]) -> Select[tuple[int]]:
-    """The ids of the records that have claimed any of these calls (key, start, latency) in a slot they reach into."""
-    return select(call_claims.c.usage_record_id).where(_in_slots(tenant_id, calls))
+def held(connection: Connection, tenant_id: int, calls: Iterable[tuple[bytes, int, int]]) -> set[Held]:
+    """Who has claimed any of these calls (key, start, latency) in a slot that they reach into."""
+    keys = sorted({(slot, key) for key, start, latency in calls for slot in slots(start, latency)})
+    found = _HELD.rows(connection, tenant_id, keys)
+    return {Held(record_id, keys[place][1], *times) for place, record_id, *times in found}
 
 
 def keep_times(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> None:
@@ -136,21 +154,10 @@ def keep_times(connection: Connection, tenant_id: int, claims: Iterable[Claim]) 
         connection.execute(_KEEP_TIMES, rows)
 
 
-def retired_holders(
-    connection: Connection, tenant_id: int, calls: Iterable[tuple[bytes, int, int]]
-) -> dict[bytes, list[tuple[int, int]]]:
-    """As `holders`, but of records that are retired: start and latency of each, by the key of the call."""
-    table = call_claims.c
-    query = select(table.call_key, table.started_at_ns, table.latency_ns).where(
-        _in_slots(tenant_id, calls), table.started_at_ns.is_not(None)
-    )
-    found: dict[bytes, list[tuple[int, int]]] = {}
-    for key, start, latency in connection.execute(query):
-        found.setdefault(bytes(key), []).append((start, latency))
-    return found
-
-
-def _in_slots(tenant_id: int, calls: Iterable[tuple[bytes, int, int]]) -> ColumnElement[bool]:
-    wanted = sorted({(slot, key) for key, start, latency in calls for slot in slots(start, latency)})
-    table = call_claims.c
-    return and_(table.tenant_id == tenant_id, tuple_(table.slot, table.call_key).in_(wanted))
+def _held_by_others(connection: Connection, tenant_id: int, claims_of: Iterable[Claim]) -> set[int]:
+    """Those of some records whose call another one has claimed, in any slot that they reach into."""
+    keys = [
+        (slot, one.call_key, one.record_id) for one in claims_of for slot in slots(one.started_at_ns, one.latency_ns)
+    ]
+    found = _HELD.rows(connection, tenant_id, [(slot, key) for slot, key, _ in keys])
+    return {keys[place][2] for place, holder, *_ in found if holder != keys[place][2]}

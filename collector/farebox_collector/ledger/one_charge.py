@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from sqlalchemy import ColumnElement, Connection, and_, or_
 
-from farebox_collector.ledger.call_claims import holders, retired_holders
+from farebox_collector.ledger.call_claims import held
 from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.entries import Entry, SpanKey, call_key
 from farebox_collector.ledger.locks import SPANS_OF_A_TRACE, wait_in_turn
@@ -190,10 +190,16 @@ class Payers:
             if (key := call_key(entry.call.usage.response_id))
         ]
         self._by_response: defaultdict[str, list[StoredCall]] = defaultdict(list)
-        query = usage_query(tenant_id).where(usage_records.c.id.in_(holders(tenant_id, calls)))
-        for stored in stored_calls(connection, query) if calls else ():
+        self._retired: defaultdict[bytes, list[tuple[int, int]]] = defaultdict(list)
+        holders = []
+        for one in held(connection, tenant_id, calls):
+            if one.started_at_ns is None or one.latency_ns is None:
+                holders.append(one.record_id)
+            else:
+                self._retired[one.call_key].append((one.started_at_ns, one.latency_ns))
+        query = usage_query(tenant_id).where(usage_records.c.id.in_(sorted(holders)))
+        for stored in stored_calls(connection, query) if holders else ():
             self._by_response[stored.call.usage.response_id].append(stored)
-        self._retired = retired_holders(connection, tenant_id, calls) if calls else {}
 
     def of(self, call: PricedUsage) -> StoredCall | None:
         """The record that has claimed a call; None if nobody has, or one whose detail is retired."""

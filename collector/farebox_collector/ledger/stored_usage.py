@@ -1,13 +1,18 @@
 """Usage records as they come back out of the books: the same facts that pricing once gave them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, select
 
-from farebox_collector.ledger.entries import CALL_COLUMNS, call_of_row
+from farebox_collector.ledger.entries import CALL_COLUMNS, FACT_COLUMNS, SpanKey, call_of_row
+from farebox_collector.ledger.lookups import Lookup
 from farebox_collector.ledger.tables import UNSETTLED, UNSETTLED_VERDICTS, usage_records
 from farebox_collector.records import PricedUsage
+
+_FACTS = Lookup(
+    usage_records.name, {"trace_id": "bytea", "span_id": "bytea"}, "tenant_id", ("transaction_id", *FACT_COLUMNS)
+)
 
 
 class StoredCall(NamedTuple):
@@ -27,6 +32,14 @@ def stored_calls(connection: Connection, query: Select[Any]) -> Iterator[StoredC
     """The records of a query made by `usage_query`."""
     for row in connection.execute(query):
         yield stored_call(row)
+
+
+def known_facts(
+    connection: Connection, tenant_id: int, keys: Sequence[SpanKey]
+) -> dict[SpanKey, tuple[int, tuple[Any, ...]]]:
+    """(trace id, span id) → (transaction, values of `FACT_COLUMNS`) of those of some spans that are in the books."""
+    found = _FACTS.rows(connection, tenant_id, keys)
+    return {keys[place]: (made_by, tuple(facts)) for place, made_by, *facts in found}
 
 
 def usage_query(tenant_id: int) -> Select[Any]:

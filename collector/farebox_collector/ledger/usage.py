@@ -31,7 +31,6 @@ from farebox_collector.ledger.entries import (
 from farebox_collector.ledger.hold_ends import settle_holds
 from farebox_collector.ledger.intake import count_spans
 from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
-from farebox_collector.ledger.known_facts import known_facts
 from farebox_collector.ledger.legs import Charged, legs_of
 from farebox_collector.ledger.one_charge import (
     charge_each_response_once,
@@ -41,7 +40,7 @@ from farebox_collector.ledger.one_charge import (
 )
 from farebox_collector.ledger.prepared import Calls, Prepared
 from farebox_collector.ledger.retired import retired_facts, take_out_retired
-from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
+from farebox_collector.ledger.stored_usage import StoredCall, known_facts, stored_calls, usage_query
 from farebox_collector.ledger.tables import transactions, usage_records
 from farebox_collector.ledger.totals import TotalLabels, count_new_calls
 from farebox_collector.money import MAX_SUM_NANO
