@@ -11,7 +11,7 @@ from enum import StrEnum
 from operator import add
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, func, select, text, tuple_
+from sqlalchemy import Connection, Row, delete, func, select, text
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.call_claims import Claim, keep_times
@@ -165,16 +165,18 @@ def _kept(row: Row[Any], newest: int | None) -> Kept | None:
 
 def _open_traces(connection: Connection, rows: Sequence[Row[Any]]) -> set[tuple[int, bytes]]:
     """The tenants' traces, of those of some records, in which something is open."""
-    if not rows:
-        return set()
     table = usage_records.c
-    wanted = sorted({(row.tenant_id, row.trace_id) for row in rows})
-    found = connection.execute(
-        select(table.tenant_id, table.trace_id).where(
-            tuple_(table.tenant_id, table.trace_id).in_(wanted), table.verdict.not_in(_FINAL)
+    wanted: defaultdict[int, set[bytes]] = defaultdict(set)
+    for row in rows:
+        wanted[row.tenant_id].add(row.trace_id)
+    found: set[tuple[int, bytes]] = set()
+    # Tenant by tenant: for a list of pairs PostgreSQL reads the whole table.
+    for tenant_id, traces in wanted.items():
+        query = select(table.trace_id).where(
+            table.tenant_id == tenant_id, table.trace_id.in_(sorted(traces)), table.verdict.not_in(_FINAL)
         )
-    )
-    return {(tenant_id, bytes(trace_id)) for tenant_id, trace_id in found}
+        found.update((tenant_id, bytes(trace_id)) for trace_id in connection.execute(query).scalars())
+    return found
 
 
 def _span(tenant_id: int, stored: StoredCall) -> tuple[Any, ...]:
@@ -248,6 +250,13 @@ def _keep_legs(connection: Connection, rows: Iterable[Row[Any]]) -> None:
 def _account_ids(connection: Connection, names: set[tuple[int, str, str]]) -> dict[tuple[int, str, str], int]:
     """The ids of accounts by tenant, kind and name: wallets hold credits, providers are paid dollars."""
     table = accounts.c
-    key = (table.tenant_id, table.kind, table.name)
-    found = connection.execute(select(*key, table.id).where(tuple_(*key).in_(sorted(names)))) if names else ()
-    return {(row[0], row[1], row[2]): row[3] for row in found}
+    wanted: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
+    for tenant_id, kind, name in names:
+        wanted[tenant_id, kind].append(name)
+    ids: dict[tuple[int, str, str], int] = {}
+    for (tenant_id, kind), of_kind in wanted.items():
+        query = select(table.name, table.id).where(
+            table.tenant_id == tenant_id, table.kind == kind, table.name.in_(sorted(of_kind))
+        )
+        ids |= {(tenant_id, kind, name): account_id for name, account_id in connection.execute(query)}
+    return ids
