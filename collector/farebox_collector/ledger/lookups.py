@@ -18,13 +18,13 @@ _AT_ONCE = 256
 
 
 class Lookup(NamedTuple):
-    """What is asked for of the rows of a table under many keys, and one more value that all of them have."""
+    """What is asked for of the rows of a table under many keys; unique, together with a value that all rows have."""
 
     table: str
     key: Mapping[str, str]
     """The columns of a key, with their PostgreSQL types."""
     common: str
-    """The column of the other value."""
+    """The column of that value."""
     columns: tuple[str, ...]
     """What is answered: numbers and texts."""
 
@@ -52,7 +52,8 @@ def _of_postgresql(
     statement = (
         f"SELECT k.place - 1, {lookup.answer}"
         f" FROM unnest({arrays}) WITH ORDINALITY AS k({', '.join(lookup.key)}, place)"
-        f" JOIN {lookup.table} t ON {lookup.on('%s')}"
+        # The limit keeps the planner, whatever it believes of the table, from reading all of it to join it as a whole.
+        f" CROSS JOIN LATERAL (SELECT * FROM {lookup.table} t WHERE {lookup.on('%s')} LIMIT 1) t"
     )
     with connection.exec_driver_sql(statement, (*map(list, zip(*keys, strict=True)), common)) as result:
         yield from result.cursor.fetchall() if result.cursor is not None else ()
