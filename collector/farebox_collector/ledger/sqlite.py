@@ -135,6 +135,8 @@ def _engine(url: str, role: str) -> Engine:
         poolclass=QueuePool,
         pool_size=1 if writer else _READERS,
         max_overflow=0,
+        # As few readers as there are questions at once: each has a cache of its own, which fills and stays.
+        pool_use_lifo=True,
     )
 
     @event.listens_for(engine, "connect")
