@@ -176,10 +176,9 @@ def test_a_span_that_comes_while_it_is_retired_is_known(database: Database) -> N
     require_clean(database)
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # SQLite has one writer
 @pytest.mark.parametrize("response_id", ["", "s"])  # looked at one by one, and prepared
 def test_a_span_that_is_retired_while_it_comes_again_is_known(database: Database, response_id: str) -> None:
-    if not isinstance(database, PostgresqlDatabase):
-        return  # SQLite has one writer
     first, second = call(1, response_id="r"), call(2, response_id=response_id)
     record(database, first, second)
     record(database, NEWEST, at_ns=LATER_NS)
