@@ -57,7 +57,7 @@ class Subject:
         return made
 
     def measure(self, load: Load) -> Round:
-        """Send it all, once more."""
+        """Send it all, and do not count it as sent: it may have been before."""
         # What the round before left for the disk is not this one's to wait for.
         os.sync()
         before = [usage(server.pid).cpu_s for server in self._servers]

@@ -25,7 +25,7 @@ _FIRST = f"(r.started_at_ns >> {SLOT_BITS})"
 # Without the sum of start and latency, which may be out of range for senders that talk nonsense.
 _CARRY = f"(((r.started_at_ns & {_FRACTION}) + (r.latency_ns & {_FRACTION})) >> {SLOT_BITS})"
 _FURTHER = f"((r.latency_ns >> {SLOT_BITS}) + {_CARRY})"
-_STEPS = f"WITH RECURSIVE steps (n) AS (SELECT {{first}} UNION ALL SELECT n + 1 FROM steps WHERE n < {MAX_SLOTS - 1})"
+_STEPS = f"WITH RECURSIVE steps (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM steps WHERE n < {MAX_SLOTS - 1})"
 _COLUMNS = ("tenant_id", "slot", "call_key", "usage_record_id")
 _CLAIM_FIRST = text(
     f"INSERT INTO call_claims ({', '.join(_COLUMNS)}) SELECT r.tenant_id, {_FIRST}, r.call_key, r.id"
@@ -33,14 +33,13 @@ _CLAIM_FIRST = text(
     f" ORDER BY {_FIRST}, r.call_key ON CONFLICT DO NOTHING"
 )
 _CLAIM_FURTHER = text(
-    f"INSERT INTO call_claims ({', '.join(_COLUMNS)}) {_STEPS.format(first=1)}"
+    f"INSERT INTO call_claims ({', '.join(_COLUMNS)}) {_STEPS}"
     f" SELECT r.tenant_id, {_FIRST} + n, r.call_key, r.id FROM usage_records r JOIN steps ON n <= {_FURTHER}"
     " WHERE r.transaction_id = :made AND r.call_key IS NOT NULL ORDER BY 2, 3 ON CONFLICT DO NOTHING"
 )
 _CLAIMING = select(
-    *(usage_records.c[name] for name in ("id", "tenant_id", "trace_id", "span_id", "call_key")),
-    usage_records.c.started_at_ns,
-    usage_records.c.latency_ns,
+    *(usage_records.c[name] for name in ("id", "tenant_id", "trace_id", "span_id")),
+    *(usage_records.c[name] for name in ("call_key", "started_at_ns", "latency_ns")),
 ).where(usage_records.c.transaction_id == bindparam("made"), usage_records.c.call_key.is_not(None))
 _HELD = Lookup(
     call_claims.name,
@@ -106,10 +105,10 @@ def claim_recorded(connection: Connection, transaction_id: int, records: int, cl
         return []
     claiming = connection.execute(_CLAIMING, {"made": transaction_id}).all()
     tenant_id = claiming[0].tenant_id
-    claims_of = [Claim(row.id, bytes(row.call_key), row.started_at_ns, row.latency_ns) for row in claiming]
-    others = _held_by_others(connection, tenant_id, claims_of)
+    wanted = [Claim(row.id, bytes(row.call_key), row.started_at_ns, row.latency_ns) for row in claiming]
+    others = _held_by_others(connection, tenant_id, wanted)
     if others:
-        release(connection, tenant_id, [one for one in claims_of if one.record_id in others])
+        release(connection, tenant_id, [one for one in wanted if one.record_id in others])
         connection.execute(delete(usage_records).where(usage_records.c.id.in_(sorted(others))))
     return [(bytes(row.trace_id), bytes(row.span_id)) for row in claiming if row.id in others]
 
@@ -154,10 +153,8 @@ def keep_times(connection: Connection, tenant_id: int, claims: Iterable[Claim]) 
         connection.execute(_KEEP_TIMES, rows)
 
 
-def _held_by_others(connection: Connection, tenant_id: int, claims_of: Iterable[Claim]) -> set[int]:
+def _held_by_others(connection: Connection, tenant_id: int, wanted: Iterable[Claim]) -> set[int]:
     """Those of some records whose call another one has claimed, in any slot that they reach into."""
-    keys = [
-        (slot, one.call_key, one.record_id) for one in claims_of for slot in slots(one.started_at_ns, one.latency_ns)
-    ]
+    keys = [(slot, one.call_key, one.record_id) for one in wanted for slot in slots(one.started_at_ns, one.latency_ns)]
     found = _HELD.rows(connection, tenant_id, [(slot, key) for slot, key, _ in keys])
     return {keys[place][2] for place, holder, *_ in found if holder != keys[place][2]}

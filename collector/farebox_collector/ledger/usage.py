@@ -121,7 +121,7 @@ def _book_prepared(batch: _Batch, prepared: Prepared) -> list[Verdict] | None:
     if known is None:
         return None
     if not inserted:
-        _open_in_vain(batch)
+        _take_transaction_back(batch)
     elif not _claim_and_post(batch, prepared.without(known)):
         return None
     return [Verdict.DUPLICATE if place in known else Verdict.CHARGED for place in range(prepared.size)]
@@ -153,7 +153,7 @@ def _known(batch: _Batch, prepared: Prepared) -> frozenset[int] | None:
     return frozenset(known)
 
 
-def _open_in_vain(batch: _Batch) -> None:
+def _take_transaction_back(batch: _Batch) -> None:
     """Nothing was new; the transaction's id was never seen outside this database transaction."""
     batch.connection.execute(delete(transactions).where(transactions.c.id == batch.transaction_id))
 
@@ -239,7 +239,7 @@ def _book(batch: _Batch, entries: dict[SpanKey, Entry]) -> None:
         _give_back(batch, displaced)
         pending = kept_out
     if not recorded:
-        _open_in_vain(batch)
+        _take_transaction_back(batch)
         return
     charge_actions_once(connection, tenant_id, recorded)
     wallets = frozenset([entry.call.usage.wallet for entry in recorded])
