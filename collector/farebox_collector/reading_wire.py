@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from farebox_collector.ledger.call_sums import CallSums, Figures, GroupKey
 from farebox_collector.ledger.prepared import Calls, Prepared
+from farebox_collector.ledger.unusual import read_unusual, stored_unusual
 from farebox_collector.reading import Encoding, ReadRequest
 from farebox_collector.records import (
     NO_QUALITY,
@@ -24,6 +25,7 @@ from farebox_collector.verdicts import Verdict
 
 _BUCKETS = UsageRecord._fields.index("buckets")
 _QUALITY = UsageRecord._fields.index("quality")
+_UNUSUAL = UsageRecord._fields.index("speed")
 _VERDICTS = {verdict.value: verdict for verdict in Verdict}
 _named = tuple.__new__
 
@@ -87,6 +89,7 @@ def _plain_call(call: PricedUsage) -> tuple[Any, ...]:
     if call.usage.buckets is not None:
         fields[_BUCKETS] = tuple(call.usage.buckets)
     fields[_QUALITY] = None if call.usage.quality is NO_QUALITY else tuple(call.usage.quality)
+    fields[_UNUSUAL:] = [stored_unusual(call.usage[_UNUSUAL:])]
     return fields, call.verdict.value, *call[2:]
 
 
@@ -96,4 +99,5 @@ def _call(fields: list[Any], verdict: str, *rest: Any) -> PricedUsage:
         fields[_BUCKETS] = _named(Buckets, buckets)
     # The one that says nothing is known by its identity.
     fields[_QUALITY] = NO_QUALITY if quality is None else _named(Quality, quality)
+    fields[_UNUSUAL:] = read_unusual(fields[_UNUSUAL])
     return _named(PricedUsage, (_named(UsageRecord, fields), _VERDICTS[verdict], *rest))

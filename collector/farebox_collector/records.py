@@ -65,6 +65,26 @@ class Buckets(NamedTuple):
         return self.inclusive_input + self.output + self.output_audio + self.output_image
 
 
+NO_TOKENS = Buckets()
+
+
+class ModelLine(NamedTuple):
+    """A part of an answer that another model made, which has a price of its own: an advisor, a compaction, an image."""
+
+    label: str
+    """What made it necessary, as the sender calls it: `advisor`, `compaction`, `image_generation`."""
+    provider: str
+    """As the span names it; empty means the provider of the call."""
+    model: str
+    service_tier: str = ""
+    speed: str = ""
+    inference_region: str = ""
+    buckets: Buckets = NO_TOKENS
+    """None of these tokens is in the buckets of the call."""
+    units: tuple[tuple[str, int], ...] = ()
+    """What else the line is billed by; as `units.billable_units` gives it."""
+
+
 class Quality(NamedTuple):
     """How good an answer was, as far as somebody said: 1 is yes, 0 is no, None is that nobody said."""
 
@@ -120,6 +140,19 @@ class UsageRecord(NamedTuple):
     """Who made the span: the name of its instrumentation scope."""
     user_id: str = ""
     """Who spends from a wallet of several; empty where the wallet itself is the user."""
+    # What few calls have; it rests in one column of the books (`ledger.unusual`).
+    speed: str = ""
+    """How fast the provider processed the call, such as `fast`; empty is the standard speed."""
+    inference_region: str = ""
+    """Where the provider processed the call, if it bills by that: `us`, `eu`. Empty is anywhere."""
+    other_lines: tuple[ModelLine, ...] = ()
+    """Parts of the answer that other models made."""
+    stated_cost_nanousd: int | None = None
+    """What the provider itself says that it charges for the call."""
+    other_reading: Buckets | None = None
+    """If the counts contradict each other: how else they can be read. `buckets` is the reading that was chosen."""
+    exposure: str = ""
+    """Why the end of the call was not seen, such as `timeout`; then `buckets` is an estimate. Empty for other calls."""
 
 
 class QualityReport(NamedTuple):

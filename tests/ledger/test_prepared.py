@@ -20,7 +20,7 @@ from farebox_collector.ledger.usage import record_calls
 from farebox_collector.ledger.wallets import deposit
 from farebox_collector.reading import ReadRequest
 from farebox_collector.reading_wire import packed, unpacked
-from farebox_collector.records import NO_QUALITY, Buckets, PricedUsage, Quality
+from farebox_collector.records import NO_QUALITY, Buckets, ModelLine, PricedUsage, Quality
 from farebox_collector.settings import Settings
 from farebox_collector.verdicts import Verdict
 from hypothesis import event, given, settings
@@ -29,6 +29,21 @@ from hypothesis import strategies as st
 names = st.sampled_from(("", "a", "b"))
 counts = st.integers(0, 3)
 amounts = st.integers(0, 5)
+
+
+buckets = st.builds(Buckets, *[counts] * len(Buckets._fields))
+lines = st.builds(ModelLine, names, names, names, names, names, names, buckets, st.just((("web_searches", 1),)))
+unusual_facts = st.fixed_dictionaries(
+    {},
+    optional={
+        "speed": names,
+        "inference_region": names,
+        "other_lines": st.lists(lines, max_size=2).map(tuple),
+        "stated_cost_nanousd": amounts,
+        "other_reading": buckets,
+        "exposure": names,
+    },
+)
 
 
 @st.composite
@@ -49,6 +64,7 @@ def ordinary_calls(draw: st.DrawFn) -> PricedUsage:
         assumptions=draw(st.sampled_from(((), ("one",), ("one", "two")))),
         units=draw(st.sampled_from(((), (("web_searches", 2),)))),
         quality=draw(st.sampled_from((NO_QUALITY, Quality(1, 500_000, 1, 0), Quality(cache_hit=0)))),
+        **draw(st.one_of(st.just({}), unusual_facts)),
     )
     return made._replace(
         usage=usage,

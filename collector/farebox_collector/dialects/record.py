@@ -96,6 +96,12 @@ def usage_record(
             quality_of(attributes) if tells_quality else NO_QUALITY,
             scope,
             user_id,
+            "",
+            "",
+            (),
+            None,
+            None,
+            "",
         ),
     )
 

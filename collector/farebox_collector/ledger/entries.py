@@ -6,6 +6,7 @@ from hashlib import blake2b
 from typing import Any
 
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
+from farebox_collector.ledger.unusual import UnusualFacts, read_unusual, stored_column, stored_unusual
 from farebox_collector.records import NO_QUALITY, Buckets, PricedUsage, Quality, UsageRecord
 from farebox_collector.units import read_units, stored_units
 from farebox_collector.verdicts import Verdict
@@ -42,6 +43,7 @@ CALL_COLUMNS = (
     *Quality._fields,
     "scope",
     "user_id",
+    "unusual",
     "assumptions",
     "verdict",
     "reason",
@@ -67,10 +69,12 @@ FACT_COLUMNS = (
     "error_type",
     *TOKEN_COLUMNS,
     "units",
+    "unusual",
 )
 """What makes two arrivals of one span the same: everything that a bill could depend on."""
 _BUCKETS = slice(CALL_COLUMNS.index(TOKEN_COLUMNS[0]), CALL_COLUMNS.index(TOKEN_COLUMNS[-1]) + 1)
 _QUALITY = slice(CALL_COLUMNS.index(Quality._fields[0]), CALL_COLUMNS.index(Quality._fields[-1]) + 1)
+_UNUSUAL = UsageRecord._fields.index("speed")
 _NO_BUCKETS = (None,) * len(TOKEN_COLUMNS)
 _NO_MONEY: dict[str, Any] = {
     "cost_nanousd": None,
@@ -100,6 +104,9 @@ class RetiredFacts:
 
 def facts_digest(facts: tuple[Any, ...]) -> bytes:
     """What is kept of the values of `FACT_COLUMNS` for ever: it tells the same facts from others."""
+    if not facts[-1]:
+        # Spans without unusual facts have the digest that they had before there were any.
+        facts = facts[:-1]
     return blake2b(json.dumps(facts).encode(), digest_size=16).digest()
 
 
@@ -166,7 +173,8 @@ def call_columns(calls: Sequence[PricedUsage], keys: Sequence[bytes | None]) -> 
         *of_usage[17:24],
         [stored_units(units) if units else "" for units in of_usage[25]],
         *zip(*of_usage[26], strict=True),
-        *of_usage[27:],
+        *of_usage[27:_UNUSUAL],
+        stored_column(of_usage[_UNUSUAL:]),
         [",".join(assumed) for assumed in assumptions],
         [verdict.value for verdict in verdicts],
         reasons,
@@ -179,7 +187,7 @@ def call_columns(calls: Sequence[PricedUsage], keys: Sequence[bytes | None]) -> 
 def call_of_row(row: Sequence[Any]) -> PricedUsage:
     """The call that a row of `CALL_COLUMNS` was made of."""
     buckets, quality = row[_BUCKETS], row[_QUALITY]
-    assumptions, verdict, reason, *priced = row[_QUALITY.stop + 2 : -2]
+    scope, user_id, unusual, assumptions, verdict, reason, *priced = row[_QUALITY.stop : -2]
     assumed = tuple(assumptions.split(",")) if assumptions else ()
     usage = UsageRecord._make(
         (
@@ -190,7 +198,9 @@ def call_of_row(row: Sequence[Any]) -> PricedUsage:
             assumed,
             read_units(row[_QUALITY.start - 1]),
             NO_QUALITY if tuple(quality) == NO_QUALITY else Quality(*quality),
-            *row[_QUALITY.stop : _QUALITY.stop + 2],
+            scope,
+            user_id,
+            *read_unusual(unusual),
         )
     )
     return PricedUsage._make((usage, Verdict(verdict), reason, *priced, assumed, None))
@@ -211,10 +221,12 @@ def facts_of(call: PricedUsage) -> tuple[Any, ...]:
         usage.error_type,
         *(usage.buckets or _NO_BUCKETS),
         stored_units(usage.units) if usage.units else "",
+        stored_unusual(usage[_UNUSUAL:]),
     )
 
 
 assert len(TOKEN_COLUMNS) == len(Buckets._fields)
 assert UsageRecord._fields[14:18] == ("error_type", "buckets", "summary", "time_to_first_chunk_ns")
-assert UsageRecord._fields[23:] == ("dialect", "assumptions", "units", "quality", "scope", "user_id")
+assert UsageRecord._fields[23:_UNUSUAL] == ("dialect", "assumptions", "units", "quality", "scope", "user_id")
+assert UsageRecord._fields[_UNUSUAL:] == UnusualFacts._fields
 assert PricedUsage._fields[3:10] == CALL_COLUMNS[-9:-2]

@@ -248,6 +248,8 @@ usage_records = _table(
     _text("scope", default=""),
     # Who spent from a wallet of several.
     _text("user_id", default=""),
+    # Facts that few calls have, as JSON by name (`unusual`); empty for ordinary calls.
+    _text("unusual", default=""),
     _text("assumptions"),
     _text("verdict"),
     _text("reason"),

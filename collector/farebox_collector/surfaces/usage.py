@@ -8,8 +8,10 @@ from pydantic import AwareDatetime, BaseModel, Field
 from farebox_collector.ledger import statements
 from farebox_collector.ledger.statements import UsageFilter
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
+from farebox_collector.ledger.unusual import read_unusual
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano, round_half_even
+from farebox_collector.records import ModelLine
 from farebox_collector.surfaces.context import Amount, Context, Name, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
@@ -28,6 +30,19 @@ class AnswerQuality(BaseModel):
     citation_rate: float | None = Field(description="Share of the answer's claims that cite a source, 0 to 1.")
     human_reviewed: bool | None
     review_approved: bool | None
+
+
+class UsageLine(BaseModel):
+    """A part of the answer that another model made; token counts that are zero are left out."""
+
+    label: str = Field(description="What made it necessary, such as advisor or image_generation.")
+    provider: str
+    model: str
+    service_tier: str
+    speed: str
+    inference_region: str
+    tokens: dict[str, int]
+    units: dict[str, int]
 
 
 class Usage(BaseModel):
@@ -60,6 +75,16 @@ class Usage(BaseModel):
     output_image_tokens: int | None
     reasoning_tokens: int | None
     units: dict[str, int] = Field(description="What else the call is billed by, such as web_searches.")
+    service_tier: str
+    speed: str = Field(description="How fast the provider processed the call, such as fast; empty is standard.")
+    inference_region: str = Field(
+        description="Where it was processed, if the provider bills by that; empty is anywhere."
+    )
+    other_lines: list[UsageLine] = Field(description="Parts of the answer that other models made.")
+    stated_cost_usd: Amount | None = Field(description="What the provider itself says that the call costs.")
+    exposure: str = Field(
+        description="Why the end of the call was not seen, such as timeout: its tokens are an estimate."
+    )
     cost_usd: Amount | None = Field(description="What the provider charges us; null while it is not known.")
     charge_credits: Amount | None = Field(description="What the wallet paid; null if it was not charged.")
     cost_per_1k_usd: Amount | None = Field(description="Cost for each 1,000 tokens of this call.")
@@ -121,6 +146,7 @@ def show_usage(row: Any) -> Usage:
     """A row of `usage_records` as the API shows it."""
     tokens = {name: getattr(row, name) for name in TOKEN_COLUMNS}
     total = sum(count or 0 for name, count in tokens.items() if name != _NOT_TOTALLED)
+    unusual = read_unusual(row.unusual)
     return Usage(
         trace_id=row.trace_id.hex(),
         span_id=row.span_id.hex(),
@@ -140,6 +166,12 @@ def show_usage(row: Any) -> Usage:
         latency_ms=row.latency_ns / 1e6,
         **tokens,
         units=dict(read_units(row.units)),
+        service_tier=row.service_tier,
+        speed=unusual.speed,
+        inference_region=unusual.inference_region,
+        other_lines=[show_line(line) for line in unusual.other_lines],
+        stated_cost_usd=None if unusual.stated_cost_nanousd is None else format_nano(unusual.stated_cost_nanousd),
+        exposure=unusual.exposure,
         cost_usd=None if row.cost_nanousd is None else format_nano(row.cost_nanousd),
         charge_credits=None if row.charge_nanocredits is None else format_nano(row.charge_nanocredits),
         cost_per_1k_usd=(
@@ -160,6 +192,20 @@ def show_usage(row: Any) -> Usage:
         ),
         dialect=row.dialect,
         assumptions=row.assumptions.split(",") if row.assumptions else [],
+    )
+
+
+def show_line(line: ModelLine) -> UsageLine:
+    """A part of an answer as the API shows it."""
+    return UsageLine(
+        label=line.label,
+        provider=line.provider,
+        model=line.model,
+        service_tier=line.service_tier,
+        speed=line.speed,
+        inference_region=line.inference_region,
+        tokens={name: count for name, count in line.buckets._asdict().items() if count},
+        units=dict(line.units),
     )
 
 
