@@ -5,11 +5,14 @@ while they come, which is a fifth of the time of a start: it comes by less often
 """
 
 import gc
+import os
 
 
 def main() -> None:
     """Run the command."""
     gc.set_threshold(500_000, 20, 50)
+    # Books, backups and reports are for the user who makes them.
+    os.umask(0o077)
     from farebox_collector import cli
 
     cli.main()

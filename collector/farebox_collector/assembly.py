@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
@@ -28,6 +29,7 @@ from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.keys import any_key, create_key
 from farebox_collector.ledger.prices import BookChange, book_edition, import_prices
 from farebox_collector.ledger.schema import has_table, migrate
+from farebox_collector.ledger.sqlite import SqliteDatabase
 from farebox_collector.ledger.tenants import ensure_default_tenant
 from farebox_collector.metrics import endpoint
 from farebox_collector.metrics.exporter import LedgerCollector
@@ -43,11 +45,12 @@ from farebox_collector.receivers import http as http_receiver
 from farebox_collector.receivers.intake import Intake
 from farebox_collector.records import DEFAULT_TENANT_ID
 from farebox_collector.rounds import Round, repeat
-from farebox_collector.settings import Settings, host_and_port, is_loopback
+from farebox_collector.settings import CONFIG_FILE, Settings, host_and_port, is_loopback
 from farebox_collector.settling import Settling
 from farebox_collector.surfaces import api
 from farebox_collector.surfaces.callers import Doorkeeper
 from farebox_collector.surfaces.context import Context
+from farebox_collector.surfaces.headers import SafeHeaders
 from farebox_collector.surfaces.hosts import AllowedHosts
 from farebox_collector.tariffs import Tariffs
 from farebox_collector.upkeep import Upkeep
@@ -122,6 +125,7 @@ async def serve(settings: Settings, on_ready: Callable[[Listening], None], clock
         loop.add_signal_handler(number, stop.set)
     await asyncio.to_thread(_require_keys, settings)
     with contextlib.closing(await asyncio.to_thread(open_books, settings, clock)) as database:
+        warn_of_open_files(settings, database)
         _logger.info("the books are open", extra={"kind": type(database).__name__, "sqlite": sqlite3.sqlite_version})
         async with _running(settings, database, clock, stop) as listening:
             look_for_garbage_seldom()
@@ -147,6 +151,15 @@ def _require_keys(settings: Settings) -> None:
         )
     if settings.tls_certificate is None:
         _logger.warning("keys and usage travel in plain text; set FAREBOX_TLS_CERTIFICATE, or end TLS in front")
+
+
+def warn_of_open_files(settings: Settings, database: Database) -> None:
+    """Warn of files with secrets or books in them that other users of this machine can read."""
+    files = database.files() if isinstance(database, SqliteDatabase) else []
+    files += [path for path in (settings.tls_key, Path(CONFIG_FILE)) if path is not None and path.exists()]
+    for path in files:
+        if path.stat().st_mode & 0o077:
+            _logger.warning("other users of this machine may read %s; run: chmod 600 %s", path, path)
 
 
 def _has_keys(database_url: str) -> bool:
@@ -204,6 +217,7 @@ async def _running(
             strict=settings.strict_wallets,
             topup_return_url=settings.topup_return_url,
             topup_url=settings.topup_url,
+            link_max_days=settings.link_max_days,
             private_hosts=settings.webhook_private_hosts,
         )
         courier = Courier(database, settings.webhook_private_hosts, clock)
@@ -248,7 +262,7 @@ def _open_grpc(server: grpc.aio.Server, settings: Settings) -> int:
 
 def _metrics(registry: CollectorRegistry, keyring: KeyRing, meters: Meters, settings: Settings) -> Any:
     """The metrics' application; where others reach it, it wants a key, for it says what is earned and spent."""
-    app = endpoint.application(registry)
+    app = SafeHeaders(endpoint.application(registry))
     if is_loopback(settings.metrics_address) or settings.metrics_without_key:
         return app
     return Doorkeeper(app, keyring, meters, "metrics", "/", scope=Scope.READ)

@@ -19,6 +19,7 @@ MAX_TOKEN = 4_096
 
 _KEY = re.compile(r"fbx_([0-9a-f]{16})_[A-Za-z0-9_-]{43,128}")
 _LINK = re.compile(r"fbl_([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{43})")
+_LINK_FIELDS = ([int, int, str, int], [int, int, str, int, int])
 _BEARER = re.compile(r"bearer +([!-~]+) *", re.IGNORECASE)
 
 
@@ -31,11 +32,13 @@ class Scope(StrEnum):
     """Read everything of the tenant."""
     WALLETS = "wallets"
     """Pay in, hold, and whatever else moves credits."""
+    ALERTS = "alerts"
+    """Send alerts; Alertmanager's key has this scope and no other."""
     ADMIN = "admin"
-    """Keys, prices, rules, and all that `read` and `wallets` may."""
+    """Keys, prices, rules, and all that `read`, `wallets` and `alerts` may."""
 
 
-_INCLUDED = {Scope.ADMIN: frozenset({Scope.READ, Scope.WALLETS})}
+_INCLUDED = {Scope.ADMIN: frozenset({Scope.READ, Scope.WALLETS, Scope.ALERTS})}
 ALL_SCOPES = frozenset(Scope)
 
 
@@ -60,6 +63,8 @@ class Link(NamedTuple):
     secret_id: int
     wallet: str
     expires_at_s: int
+    link_id: int = 0
+    """Its row in the books; 0 for a link that was made before links had rows."""
 
 
 def new_token() -> str:
@@ -101,9 +106,9 @@ def read_link(token: str) -> Link | None:
         fields = json.loads(_decoded(found.group(1)))
     except (ValueError, RecursionError):
         return None
-    if not isinstance(fields, list) or [type(field) for field in fields] != [int, int, str, int]:
+    if not isinstance(fields, list) or [type(field) for field in fields] not in _LINK_FIELDS:
         return None
-    if not all(0 < number < 2**62 for number in (fields[0], fields[1], fields[3])):
+    if not all(0 < number < 2**62 for number in fields if isinstance(number, int)):
         return None
     return Link(*fields)
 

@@ -13,6 +13,24 @@ from typing import NamedTuple
 import httpx2
 
 MAX_URL = 2_000
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+_SPECIAL = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "192.31.196.0/24",  # AS112
+            "192.52.193.0/24",  # AMT
+            "192.88.99.0/24",  # 6to4 relays
+            "192.175.48.0/24",  # AS112
+            "2001::/23",  # protocols of the IETF, Teredo among them
+            "2001:db8::/32",  # documentation
+            "2002::/16",  # 6to4, which wraps any IPv4 address
+            "2620:4f:8000::/48",  # AS112
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+"""What the registries of IANA reserve within the addresses that can be reached."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _PORTS = {"https": 443, "http": 80}
 
@@ -81,16 +99,21 @@ async def resolve(text: str, private_hosts: tuple[str, ...]) -> Destination:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the open internet, also where it wraps another."""
+    """Whether an address is one of the open internet: global unicast, and in none of the special ranges.
+
+    An IPv4 address may come within an IPv6 address, as resolvers and NAT64 write it.
+    """
     if isinstance(address, ipaddress.IPv6Address):
-        wrapped = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address in _NAT64:
-            wrapped.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if any(inner is not None and not is_public(inner) for inner in wrapped):
-            return False
         if address.ipv4_mapped is not None:
-            return True
-    return address.is_global and not address.is_multicast and not address.is_reserved
+            return is_public(address.ipv4_mapped)
+        if address in _NAT64:
+            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        return address in _GLOBAL_UNICAST and address.is_global and not _is_special(address)
+    return address.is_global and not address.is_multicast and not address.is_reserved and not _is_special(address)
+
+
+def _is_special(address: Address) -> bool:
+    return any(address in network for network in _SPECIAL)
 
 
 def _name(url: httpx2.URL) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from farebox_collector.credentials import ALL_SCOPES, Caller, Scope, fingerprint, key_id_of, read_link
 from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.keys import Unverified, Verified, any_key, note_use, verify_key, verify_link
+from farebox_collector.ledger.keys import any_key, note_use, verify_key
+from farebox_collector.ledger.links import Unverified, Verified, verify_link
 from farebox_collector.records import DEFAULT_TENANT_ID
 
 REMEMBER_NS = 10**9
@@ -50,7 +51,8 @@ class KeyRing:
         self._used: dict[str, int] = {}
         self._lock = threading.Lock()
         self._needs_keys = False
-        self._looked_at_ns = 0
+        # Without another process that writes, nobody but this process makes the first key.
+        self._none_yet = False
 
     async def caller(self, token: str | None, scope: Scope | None = None) -> Caller:
         """Who sent a request with this token. Raises Unauthenticated, and Forbidden if they have not got the scope.
@@ -68,11 +70,17 @@ class KeyRing:
 
     def needs_keys(self) -> bool:
         """Whether requests need a key: since the first one was made."""
-        if not self._needs_keys:
-            with self._database.reading() as connection:
+        if not self._needs_keys and not self._none_yet:
+            with self._lock, self._database.reading() as connection:
                 self._needs_keys = any_key(connection)
-            self._looked_at_ns = self._clock()
+                self._none_yet = not self._needs_keys and not self._database.shared
         return self._needs_keys
+
+    def note_first_key(self) -> None:
+        """Look again whether requests need a key: call this when a key was made, before its text is given out."""
+        with self._lock:
+            self._none_yet = False
+        self.needs_keys()
 
     def note_use(self) -> None:
         """Write down when keys were used since the last time; for upkeep."""
@@ -82,7 +90,7 @@ class KeyRing:
 
     def _remembered(self, token: str | None) -> Caller | None:
         now_ns = self._clock()
-        if not self._needs_keys and abs(now_ns - self._looked_at_ns) < REMEMBER_NS:
+        if self._none_yet:
             return WITHOUT_KEYS
         if token is None:
             return None

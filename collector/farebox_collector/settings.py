@@ -17,6 +17,7 @@ from pydantic_settings import (
 from farebox_collector.credentials import key_id_of
 
 CONFIG_FILE = "farebox.toml"
+MAX_LINK_DAYS = 366
 MIN_RETENTION_DAYS = 35
 """Detail is kept so long at the least: a month, and time to close it."""
 
@@ -88,6 +89,9 @@ class Settings(BaseSettings):
     )
     topup_return_url: str = Field(
         "", description="Where customers come back to from a checkout, unless the request for it says."
+    )
+    link_max_days: int = Field(
+        90, ge=1, le=MAX_LINK_DAYS, description="Most days that a signed link to a wallet works."
     )
     topup_seconds: float = Field(10.0, gt=0, description="How often automatic top-ups are looked at.")
     tls_certificate: FilePath | None = Field(

@@ -35,7 +35,9 @@ def anchor(method: str, path: str) -> str:
 
 
 def _endpoint(document: Json, method: str, path: str, operation: Json) -> str:
-    scopes = " or ".join(f"`{scope}`" for scope in operation.get(SCOPES, ()))
+    scopes = " or ".join(
+        " and ".join(f"`{scope}`" for scope in together.split()) for together in operation.get(SCOPES, ())
+    )
     needs = f"Scope: {scopes}." if scopes else "No key."
     parts = [f"\n### `{method} {path}`\n\n{_plain(operation['description'])} {needs}\n"]
     parameters = [

@@ -101,7 +101,9 @@ def endpoints_table() -> str:
     """Every endpoint, what it needs and what it does."""
     rows = []
     for method, path, operation in endpoints(documentation()):
-        needs = " or ".join(f"`{scope}`" for scope in operation.get(SCOPES, ()))
+        needs = " or ".join(
+            " and ".join(f"`{scope}`" for scope in together.split()) for together in operation.get(SCOPES, ())
+        )
         rows.append((f"[`{method} {path}`](#{anchor(method, path)})", needs, operation["description"].split("\n")[0]))
     return _table(("endpoint", "scope", "what it does"), rows)
 

@@ -27,17 +27,34 @@ def insert_ignoring_conflicts(
     columns: tuple[str, ...],
     rows: Sequence[tuple[Any, ...]],
     same: tuple[Any, ...] = (),
+    *,
+    on: tuple[str, ...] = (),
 ) -> int:
-    """Insert rows; one that breaks any unique key is left out. Returns how many were inserted.
+    """Insert rows; one that breaks the unique key `on` is left out. Returns how many were inserted.
 
+    A row that breaks another key is an IntegrityError: it is not the row that was there before. An empty `on` stands
+    for any key, for tables that have several.
     `same` are the values of the first columns, if all rows have the same there: then they are not in the rows.
     """
+    tail = f" ON CONFLICT ({', '.join(on)}) DO NOTHING" if on else " ON CONFLICT DO NOTHING"
     if connection.dialect.name == "sqlite":
-        return _in_chunks(connection, table, columns, " ON CONFLICT DO NOTHING", rows, same)
+        return _in_chunks(connection, table, columns, tail, rows, same)
     whole = [(*same, *row) for row in rows] if same else rows
     if _takes_copy(connection, whole) and _copied_whole(connection, table, columns, whole):
         return len(whole)
-    return _in_chunks(connection, table, columns, " ON CONFLICT DO NOTHING", whole)
+    return _in_chunks(connection, table, columns, tail, whole)
+
+
+def skip_taken_ids(connection: Connection, table: str) -> None:
+    """Let a table's next id follow those that are there; for a row that was inserted with an id of its own.
+
+    PostgreSQL takes ids from a sequence, which knows nothing of such a row. Call it while no other process inserts.
+    """
+    if connection.dialect.name == "postgresql":
+        sequence = connection.exec_driver_sql(f"SELECT pg_get_serial_sequence('{table}', 'id')").scalar_one()
+        connection.exec_driver_sql(
+            f"SELECT setval('{sequence}', greatest((SELECT max(id) FROM {table}), (SELECT last_value FROM {sequence})))"
+        )
 
 
 def insert(

@@ -33,6 +33,8 @@ class NotADatabase(Exception):
 class Database(ABC):
     """The books' database."""
 
+    shared = False
+    """Whether other processes may write the same books at the same time."""
     changes_with = False
     """Whether a statement may change tables in its WITH clause, and return what it changed."""
 

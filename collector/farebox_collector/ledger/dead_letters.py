@@ -31,7 +31,7 @@ def keep(
         expires_at_ns = received_at_ns + lifetime_ns
         ids = (span.trace_id, span.span_id)
         rows.append((tenant_id, digest, received_at_ns, expires_at_ns, *ids, reason, document))
-    bulk.insert_ignoring_conflicts(connection, "dead_letters", _COLUMNS, rows)
+    bulk.insert_ignoring_conflicts(connection, "dead_letters", _COLUMNS, rows, on=("tenant_id", "digest"))
 
 
 def letters(connection: Connection, tenant_id: int, after_id: int = 0, limit: int = 100) -> Sequence[Row[Any]]:

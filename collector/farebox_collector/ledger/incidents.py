@@ -58,7 +58,9 @@ def record_incident(connection: Connection, tenant_id: int, incident: Incident) 
 
     What was recorded of its beginning is never replaced, however often Alertmanager repeats itself.
     """
-    if bulk.insert_ignoring_conflicts(connection, "incidents", _COLUMNS, [(tenant_id, *incident)]):
+    if bulk.insert_ignoring_conflicts(
+        connection, "incidents", _COLUMNS, [(tenant_id, *incident)], on=("tenant_id", "fingerprint", "started_at_ns")
+    ):
         return True
     if incident.ended_at_ns is not None:
         table = incidents.c

@@ -1,16 +1,15 @@
-"""API keys and the secrets that sign links. A key is shown once; the books keep its SHA-256."""
+"""API keys. A key is shown once; the books keep its SHA-256."""
 
 import hmac
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, insert, or_, select, update
 
-from farebox_collector.credentials import Caller, Link, Scope, fingerprint, is_signed, key_id_of, new_token
-from farebox_collector.ledger.tables import api_keys, link_secrets
-
-_SECRET_BYTES = 32
+from farebox_collector.credentials import Caller, Scope, fingerprint, key_id_of, new_token
+from farebox_collector.ledger import links
+from farebox_collector.ledger.links import Unverified, Verified
+from farebox_collector.ledger.tables import api_keys
 
 
 class Issued(NamedTuple):
@@ -22,17 +21,6 @@ class Issued(NamedTuple):
 
 class KeyGone(Exception):
     """There is no such key that still works."""
-
-
-class Verified(NamedTuple):
-    """A token that was found good, until when by itself, in nanoseconds; None is for good."""
-
-    caller: Caller
-    expires_at_ns: int | None
-
-
-class Unverified(Exception):
-    """A token that is not good; the message is one of `unknown`, `revoked`, `expired`."""
 
 
 def create_key(
@@ -60,6 +48,9 @@ def create_key(
     key_id = key_id_of(made)
     if key_id is None:
         raise ValueError("a key is fbx_, 16 hexadecimal digits, _, and 43 to 128 of A-Z a-z 0-9 _ -")
+    if not any_key(connection):
+        # Until now everyone could make links; from now on only callers with a key can.
+        links.retire_every_secret(connection, at_ns)
     row = insert(api_keys).values(
         tenant_id=tenant_id,
         key_id=key_id,
@@ -75,15 +66,20 @@ def create_key(
 
 
 def rotate_key(connection: Connection, tenant_id: int, key_id: str, at_ns: int, overlap_ns: int) -> Issued:
-    """Make a key that may do the same; the old one goes on working for `overlap_ns`. Raises KeyGone."""
+    """Make a key that may do the same; the old one goes on working for `overlap_ns`. Raises KeyGone.
+
+    The links that the old key minted belong to the new one, so that they go on working.
+    """
     old = _working(connection, tenant_id, key_id, at_ns)
     ends_at_ns = at_ns + overlap_ns
     if old.expires_at_ns is None or old.expires_at_ns > ends_at_ns:
         connection.execute(update(api_keys).where(api_keys.c.id == old.id).values(expires_at_ns=ends_at_ns))
     scopes = [Scope(scope) for scope in old.scopes.split()]
-    return create_key(
+    made = create_key(
         connection, tenant_id, old.name, scopes, at_ns, wallet=old.wallet, expires_at_ns=old.expires_at_ns
     )
+    links.hand_over(connection, tenant_id, key_id, made.key_id)
+    return made
 
 
 def revoke_key(connection: Connection, tenant_id: int, key_id: str, at_ns: int) -> bool:
@@ -136,51 +132,6 @@ def verify_key(connection: Connection, token: str, at_ns: int) -> Verified:
         raise Unverified("expired")
     scopes = frozenset(Scope(scope) for scope in row.scopes.split())
     return Verified(Caller(row.tenant_id, scopes, row.wallet, row.key_id), row.expires_at_ns)
-
-
-def verify_link(connection: Connection, token: str, link: Link, at_ns: int) -> Verified:
-    """Who a link is: a reader of one wallet. Raises Unverified."""
-    known = link_secrets.c
-    row = connection.execute(
-        select(known.secret, known.retired_at_ns).where(known.tenant_id == link.tenant_id, known.id == link.secret_id)
-    ).first()
-    if row is None or not is_signed(token, row.secret):
-        raise Unverified("unknown")
-    if row.retired_at_ns is not None:
-        raise Unverified("revoked")
-    expires_at_ns = link.expires_at_s * 10**9
-    if expires_at_ns <= at_ns:
-        raise Unverified("expired")
-    return Verified(Caller(link.tenant_id, frozenset({Scope.READ}), link.wallet), expires_at_ns)
-
-
-def link_secret(connection: Connection, tenant_id: int, at_ns: int) -> tuple[int, bytes]:
-    """The id and the secret that sign a tenant's links; made when there is none."""
-    known = link_secrets.c
-    row = connection.execute(
-        select(known.id, known.secret)
-        .where(known.tenant_id == tenant_id, known.retired_at_ns.is_(None))
-        .order_by(known.id.desc())
-        .limit(1)
-    ).first()
-    if row is not None:
-        return row.id, row.secret
-    secret = secrets.token_bytes(_SECRET_BYTES)
-    key = connection.execute(
-        insert(link_secrets).values(tenant_id=tenant_id, secret=secret, created_at_ns=at_ns)
-    ).inserted_primary_key
-    assert key is not None
-    return int(key[0]), secret
-
-
-def revoke_links(connection: Connection, tenant_id: int, at_ns: int) -> None:
-    """Let no link work that a tenant has given out so far."""
-    known = link_secrets.c
-    connection.execute(
-        update(link_secrets)
-        .where(known.tenant_id == tenant_id, known.retired_at_ns.is_(None))
-        .values(retired_at_ns=at_ns)
-    )
 
 
 def note_use(connection: Connection, used_at_ns: Mapping[str, int]) -> None:

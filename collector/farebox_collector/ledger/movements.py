@@ -138,7 +138,9 @@ def move(
         raise AmountError("too large: all deposits together would be out of range")
     transaction_id = open_transaction(connection, tenant_id, movement.kind, at_ns, movement.memo)
     claim = (tenant_id, idempotency_key, movement.request(), transaction_id)
-    if not bulk.insert_ignoring_conflicts(connection, "idempotency_keys", _KEY_COLUMNS, [claim]):
+    if not bulk.insert_ignoring_conflicts(
+        connection, "idempotency_keys", _KEY_COLUMNS, [claim], on=("tenant_id", "key")
+    ):
         connection.execute(delete(transactions).where(transactions.c.id == transaction_id))
         return _earlier(connection, tenant_id, idempotency_key, movement)
     if strict and movement.kind not in INCOMING:

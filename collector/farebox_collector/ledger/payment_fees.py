@@ -35,7 +35,7 @@ def book_fee(connection: Connection, topup: Row[Any], fee: Fee, at_ns: int) -> b
     nanousd = price_nanousd(connection, fee.currency, fee.fee_minor, at_ns)
     transaction_id = open_transaction(connection, topup.tenant_id, "fee", at_ns, f"{fee.fee_id} of top-up {topup.key}")
     row = (topup.tenant_id, fee.fee_id, topup.id, fee.currency, fee.fee_minor, nanousd, transaction_id, at_ns)
-    if not bulk.insert_ignoring_conflicts(connection, "payment_fees", _COLUMNS, [row]):
+    if not bulk.insert_ignoring_conflicts(connection, "payment_fees", _COLUMNS, [row], on=("tenant_id", "fee_id")):
         connection.execute(delete(transactions).where(transactions.c.id == transaction_id))
         return False
     legs = [Leg(FEES_ACCOUNT, nanousd), Leg(WITHHELD_ACCOUNT, -nanousd)] if nanousd else []

@@ -55,7 +55,9 @@ def note(connection: Connection, tenant_id: int, fact: Returned, at_ns: int) -> 
         "created_at_ns": fact.created_at_ns,
         "recorded_at_ns": at_ns,
     }
-    bulk.insert_ignoring_conflicts(connection, "payment_returns", tuple(values), [tuple(values.values())])
+    bulk.insert_ignoring_conflicts(
+        connection, "payment_returns", tuple(values), [tuple(values.values())], on=("tenant_id", "return_id")
+    )
     row = update(payment_returns).where(
         columns.tenant_id == tenant_id, columns.return_id == fact.return_id, columns.progress < fact.progress
     )

@@ -36,7 +36,9 @@ def book_event(connection: Connection, tenant_id: int, event: Event, livemode: b
     if event.livemode != livemode:
         raise Refused(f"the event is in {_mode(event.livemode)} mode, and the key here is for {_mode(livemode)} mode")
     claim = (tenant_id, event.event_id, event.type, event.digest, event.created_at_ns, at_ns, "")
-    if not bulk.insert_ignoring_conflicts(connection, "payment_events", _COLUMNS, [claim]):
+    if not bulk.insert_ignoring_conflicts(
+        connection, "payment_events", _COLUMNS, [claim], on=("tenant_id", "event_id")
+    ):
         known = select(payment_events.c.digest).where(
             payment_events.c.tenant_id == tenant_id, payment_events.c.event_id == event.event_id
         )

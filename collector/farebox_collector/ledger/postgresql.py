@@ -33,6 +33,7 @@ _RETRYABLE = frozenset(
 class PostgresqlDatabase(Database):
     """Books in a PostgreSQL database; `url` begins with postgresql+psycopg://."""
 
+    shared = True
     changes_with = True
 
     def __init__(self, url: str, *, writable: bool = True) -> None:
@@ -40,6 +41,7 @@ class PostgresqlDatabase(Database):
         self._engine = create_engine(
             url,
             isolation_level="READ COMMITTED",
+            hide_parameters=True,
             pool_size=_CONNECTIONS,
             max_overflow=_CONNECTIONS,
             pool_pre_ping=True,
@@ -57,6 +59,7 @@ class PostgresqlDatabase(Database):
         self._at_once = create_engine(
             url,
             isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
             pool_size=1,
             connect_args={"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "farebox"},
         )

@@ -75,7 +75,9 @@ def import_prices(
         tail = " ON CONFLICT (provider, model) DO UPDATE SET position = excluded.position, match = excluded.match"
         bulk.insert(connection, "priced_models", PricedModel._fields, models, tail)
     else:
-        bulk.insert_ignoring_conflicts(connection, "priced_models", PricedModel._fields, models)
+        bulk.insert_ignoring_conflicts(
+            connection, "priced_models", PricedModel._fields, models, on=("provider", "model")
+        )
     return BookChange(len(revision.added), len(revision.closed))
 
 

@@ -46,7 +46,9 @@ def keep_reports(
             *report.quality,
             *subject[:2],
         )
-        if bulk.insert_ignoring_conflicts(connection, "quality_reports", _COLUMNS, [row]):
+        if bulk.insert_ignoring_conflicts(
+            connection, "quality_reports", _COLUMNS, [row], on=("tenant_id", "trace_id", "span_id")
+        ):
             counted.append((subject, report.quality))
     if counted:
         add_quality(connection, tenant_id, counted, labels)

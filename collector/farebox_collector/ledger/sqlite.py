@@ -22,6 +22,8 @@ from farebox_collector.ledger.database import Database, DatabaseInUse, NotADatab
 
 MINIMUM_SQLITE = (3, 37, 0)
 """STRICT tables came with 3.37."""
+PRIVATE = 0o600
+"""Permissions of every file that we make: only its owner may read what people paid."""
 _READERS = 8
 _BUSY_TIMEOUT_MS = 10_000
 _CACHE_KIB = 16_384
@@ -46,8 +48,11 @@ class SqliteDatabase(Database):
         if self.path.exists():
             _require_sqlite(self.path)
         if writable:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock_file = _lock(self.path)
+            if not self.path.exists():
+                # SQLite gives the log beside it the same permissions.
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, PRIVATE))
         elif not self.path.exists():
             raise FileNotFoundError(f"there are no books at {self.path}")
         self._writing = threading.Lock()
@@ -78,12 +83,18 @@ class SqliteDatabase(Database):
             raise FileExistsError(f"{target} exists already")
         unfinished = target.with_name(target.name + ".unfinished")
         unfinished.unlink(missing_ok=True)
+        os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR, PRIVATE))
         source_uri = f"{self.path.resolve().as_uri()}?mode=ro"
         with closing(sqlite3.connect(source_uri, uri=True)) as source, closing(sqlite3.connect(unfinished)) as copy:
             # All pages in one step: a reader's snapshot, which writers neither disturb nor wait for.
             source.backup(copy, pages=-1)
         # Only a whole copy gets the name.
         unfinished.rename(target)
+
+    def files(self) -> list[Path]:
+        """The files of the books that exist now."""
+        names = (self.path.name + ending for ending in ("", "-wal", "-shm", ".lock"))
+        return [path for path in map(self.path.with_name, names) if path.exists()]
 
     def close(self) -> None:
         """Move the log into the database file and let go of it."""
@@ -98,6 +109,10 @@ class SqliteDatabase(Database):
             self._lock_file.close()
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, PRIVATE)
+
+
 def _require_sqlite(path: Path) -> None:
     """Raise NotADatabase for a file that SQLite cannot read; an empty one is a database."""
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
@@ -109,7 +124,7 @@ def _require_sqlite(path: Path) -> None:
 
 def _lock(path: Path) -> IO[str]:
     lock_path = path.with_name(path.name + ".lock")
-    file = open(lock_path, "a+", encoding="ascii")  # noqa: SIM115  (held open for as long as the lock is)
+    file = open(lock_path, "a+", encoding="ascii", opener=_private)  # noqa: SIM115  (held open for as long as the lock is)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -132,6 +147,8 @@ def _engine(url: str, role: str) -> Engine:
         url,
         # The pool's one writing connection is used by one thread at a time, under a lock, but not always the same.
         connect_args={"check_same_thread": False, "isolation_level": None, "cached_statements": 256},
+        # Errors reach the log, and parameters are keys, names and money.
+        hide_parameters=True,
         poolclass=QueuePool,
         pool_size=1 if writer else _READERS,
         max_overflow=0,

@@ -16,14 +16,14 @@ from sqlalchemy import (
     literal_column,
 )
 
-from farebox_collector.ledger import credit_tables, payment_tables
+from farebox_collector.ledger import credit_tables, link_tables, payment_tables
 from farebox_collector.ledger.columns import Int64, metadata, only_on
 from farebox_collector.ledger.columns import identity as _identity
 from farebox_collector.ledger.columns import number as _number
 from farebox_collector.ledger.columns import table as _table
 from farebox_collector.ledger.columns import words as _text
 
-__all__ = ["credit_tables", "metadata", "payment_tables"]
+__all__ = ["credit_tables", "link_tables", "metadata", "payment_tables"]
 
 tenants = _table(
     "tenants",

@@ -27,13 +27,14 @@ def ensure_default_tenant(connection: Connection, at_ns: int) -> None:
     connection.execute(
         insert(tenants).values(id=DEFAULT_TENANT_ID, name=DEFAULT_TENANT, usd_per_credit="1", created_at_ns=at_ns)
     )
+    bulk.skip_taken_ids(connection, "tenants")
     _charge_what_it_costs(connection, DEFAULT_TENANT_ID, Decimal(1), at_ns)
 
 
 def create_tenant(connection: Connection, name: str, usd_per_credit: Decimal, at_ns: int) -> int:
     """Create a tenant, with a rule that charges every event what it costs; returns its id. Raises TenantExists."""
     row = (name, format(usd_per_credit, "f"), at_ns)
-    if not bulk.insert_ignoring_conflicts(connection, "tenants", _COLUMNS, [row]):
+    if not bulk.insert_ignoring_conflicts(connection, "tenants", _COLUMNS, [row], on=("name",)):
         raise TenantExists(name)
     tenant_id = tenant_of(connection, name)
     assert tenant_id is not None

@@ -99,7 +99,7 @@ def order(connection: Connection, tenant_id: int, wanted: Order, at_ns: int) -> 
             **dict.fromkeys(("reason", "checkout_id", "checkout_url", "payment_intent"), ""),
             "created_at_ns": at_ns,
         }
-        new = bulk.insert_ignoring_conflicts(connection, "topups", tuple(values), [tuple(values.values())])
+        new = bulk.insert_ignoring_conflicts(connection, "topups", tuple(values), [tuple(values.values())], on=())
         earlier = _by(connection, tenant_id, topups.c.idempotency_key == wanted.idempotency_key)
         if earlier is None:
             return None

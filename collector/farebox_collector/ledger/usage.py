@@ -47,6 +47,7 @@ from farebox_collector.money import MAX_SUM_NANO
 from farebox_collector.records import PricedUsage
 from farebox_collector.verdicts import Verdict
 
+_SPAN = ("tenant_id", "trace_id", "span_id")
 _CONFLICT_COLUMNS = ("tenant_id", "trace_id", "span_id", "digest", "received_at_ns", "facts")
 _PLACE_COLUMNS = ("started_at_ns", "trace_id", "span_id")
 """The order in which writers insert, so that two that bring the same spans wait for each other, but never crosswise."""
@@ -112,7 +113,9 @@ def _book_prepared(batch: _Batch, prepared: Prepared) -> list[Verdict] | None:
         places = prepared.columns_of(*_PLACE_COLUMNS)
         rows = [row for _, row in sorted(zip(places, rows, strict=True))]
     columns = (*BATCH_COLUMNS, *names)
-    inserted = bulk.insert_ignoring_conflicts(connection, usage_records.name, columns, rows, (*batch.columns, *same))
+    inserted = bulk.insert_ignoring_conflicts(
+        connection, usage_records.name, columns, rows, (*batch.columns, *same), on=_SPAN
+    )
     if take_out_retired(connection, batch.transaction_id):
         return None
     if inserted == prepared.size:
@@ -271,7 +274,7 @@ def _insert(batch: _Batch, entries: Mapping[SpanKey, Entry]) -> dict[SpanKey, En
         zip(*call_columns([one.as_booked() for _, one in ordered], [one.call_key for _, one in ordered]), strict=True)
     )
     columns = (*BATCH_COLUMNS, *CALL_COLUMNS)
-    inserted = bulk.insert_ignoring_conflicts(connection, usage_records.name, columns, rows, batch.columns)
+    inserted = bulk.insert_ignoring_conflicts(connection, usage_records.name, columns, rows, batch.columns, on=_SPAN)
     # Only now: the insert has waited for whoever was retiring one of these spans.
     retired = take_out_retired(connection, transaction_id)
     if inserted == len(rows) and not retired:
@@ -321,7 +324,9 @@ def _keep_conflicts(
         facts = json.dumps(dict(zip(FACT_COLUMNS, facts_of(call), strict=True)))
         digest = blake2b(facts.encode(), digest_size=16).digest()
         rows.append((tenant_id, call.usage.trace_id, call.usage.span_id, digest, received_at_ns, facts))
-    bulk.insert_ignoring_conflicts(connection, "usage_conflicts", _CONFLICT_COLUMNS, rows)
+    bulk.insert_ignoring_conflicts(
+        connection, "usage_conflicts", _CONFLICT_COLUMNS, rows, on=("tenant_id", "trace_id", "span_id", "digest")
+    )
 
 
 def _give_back(batch: _Batch, displaced: Sequence[StoredCall]) -> None:

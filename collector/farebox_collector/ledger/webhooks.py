@@ -80,7 +80,9 @@ def enqueue(connection: Connection, tenant_id: int, messages: Sequence[Message],
         select(table.id).where(table.tenant_id == tenant_id, table.removed_at_ns.is_(None)).order_by(table.id)
     ).scalars()
     rows = [_row(tenant_id, endpoint, message, at_ns) for endpoint in endpoints.all() for message in messages]
-    bulk.insert_ignoring_conflicts(connection, "webhook_messages", _COLUMNS, rows)
+    bulk.insert_ignoring_conflicts(
+        connection, "webhook_messages", _COLUMNS, rows, on=("tenant_id", "message_id", "endpoint_id")
+    )
 
 
 def ping(connection: Connection, tenant_id: int, endpoint_id: int, at_ns: int) -> bool:

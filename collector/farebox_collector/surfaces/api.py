@@ -18,6 +18,7 @@ from farebox_collector.surfaces import (
     holds,
     keys,
     ledger,
+    links,
     movements,
     overview,
     packs,
@@ -33,23 +34,27 @@ from farebox_collector.surfaces import (
     wallets,
     webhooks,
 )
-from farebox_collector.surfaces.callers import Doorkeeper, Needs, needs
+from farebox_collector.surfaces.callers import ONE_WALLET, Doorkeeper, Needs, needs, scope_names, wallet_parameter
 from farebox_collector.surfaces.context import Context
+from farebox_collector.surfaces.headers import SafeHeaders
 from farebox_collector.surfaces.paths import EncodedSlashes
 
 KNOWN_BY_OTHER_MEANS: frozenset[str] = frozenset({stripe_webhook.PATH})
 """Paths under /v1/ that need no API key, since what is sent there proves by itself where it comes from."""
 
 _READER = needs(Scope.READ, Scope.ADMIN)
-_WALLETS = needs(Scope.READ, Scope.WALLETS, of_one_wallet=True)
+_WALLETS = needs(Scope.READ, Scope.WALLETS)
+# A link lets its holder read, so who may read can give it away; who may not, cannot.
+_LINKS = needs(Scope.ADMIN, frozenset({Scope.READ, Scope.WALLETS}), or_write=Scope.ADMIN)
+_ALERTS = needs(Scope.READ, Scope.ALERTS)
 _ASKER = needs(Scope.READ, Scope.READ)
-_REPORTER = needs(Scope.READ, Scope.INGEST)
 # Who reports usage charges wallets as it is: an application needs no second key to ask beforehand.
 _HOLDS = needs(Scope.READ, Scope.WALLETS, or_write=Scope.INGEST)
 _ADMIN = needs(Scope.ADMIN, Scope.ADMIN)
 
 _PARTS: tuple[tuple[Callable[[Context], APIRouter], Needs], ...] = (
-    (keys.links_router, _WALLETS),
+    (links.router, _LINKS),
+    (links.minted_router, _ADMIN),
     (holds.router, _HOLDS),
     (overview.router, _WALLETS),
     (movements.router, _WALLETS),
@@ -64,7 +69,7 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Needs], ...] = (
     (budgets.router, _READER),
     (policies.router, _READER),
     (alerts.router, _READER),
-    (alerts.webhook_router, _REPORTER),
+    (alerts.webhook_router, _ALERTS),
     (reports.router, _READER),
     (replays.router, _ADMIN),
     (packs.router, _READER),
@@ -79,7 +84,7 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Needs], ...] = (
 
 
 SCOPES = "x-scopes"
-"""Where the OpenAPI document says of an endpoint which scopes it needs, one of them."""
+"""Where the OpenAPI document says of an endpoint which scopes it needs: one entry, all of its words."""
 
 
 class Readiness(BaseModel):
@@ -91,13 +96,24 @@ class Readiness(BaseModel):
 def application(context: Context) -> ASGIApp:
     """The ASGI application of the API port."""
     door = Doorkeeper(_routes(context), context.keyring, context.meters, "api", open_paths=KNOWN_BY_OTHER_MEANS)
-    return EncodedSlashes(door)
+    return SafeHeaders(EncodedSlashes(door))
 
 
 def documentation() -> dict[str, Any]:
     """The OpenAPI document. Nothing is opened for it, and nothing answers."""
     nowhere: Any = None
     return _routes(nowhere).openapi()
+
+
+def _extra(route: APIRoute, needed: Needs) -> dict[str, Any]:
+    """What the OpenAPI document says of a route beyond the standard."""
+    extra: dict[str, Any] = {
+        SCOPES: sorted({scope_names(together) for method in route.methods or () for together in needed.of(method)})
+    }
+    own = wallet_parameter(route)
+    if own is not None:
+        extra[ONE_WALLET] = {"in": own.place, "name": own.name}
+    return extra
 
 
 def _routes(context: Context) -> FastAPI:
@@ -116,8 +132,7 @@ def _routes(context: Context) -> FastAPI:
         routes = part(context)
         for route in routes.routes:
             if isinstance(route, APIRoute):
-                scopes = sorted({scope.value for method in route.methods or () for scope in needed.of(method)})
-                route.openapi_extra = {SCOPES: scopes}
+                route.openapi_extra = _extra(route, needed)
         app.include_router(routes, dependencies=[Depends(needed.check)])
     app.include_router(stripe_webhook.router(context))
 

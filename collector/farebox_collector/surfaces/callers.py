@@ -4,14 +4,17 @@
 `needs` makes, one for each part of the API, says what the caller may do there. A path that nobody thought of is closed.
 """
 
+import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import parse_qs
 
 from fastapi import Request, Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
+from pydantic import AfterValidator
 from sqlalchemy.exc import DBAPIError
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -28,6 +31,9 @@ MAX_BODY_BYTES = 2**20
 """Largest body of a request to the API."""
 LINK_PARAMETER = "token"
 """The query parameter in which a signed link carries itself."""
+ONE_WALLET = "x-one-wallet"
+"""Where the OpenAPI document says which parameter names the wallet of a route that one-wallet callers may use."""
+_NOT_YOURS = "this key reads one wallet only, and this is not it"
 
 _logger = logging.getLogger(__name__)
 
@@ -45,31 +51,32 @@ def caller() -> Caller:
     return _caller.get()
 
 
+ScopeSet = frozenset[credentials.Scope]
+"""Scopes that a caller needs together."""
+
+
 class Needs(NamedTuple):
     """What a part of the API asks of its callers."""
 
-    read: credentials.Scope
-    """The scope for what changes nothing."""
-    write: tuple[credentials.Scope, ...]
-    """The scopes for everything else, of which one is enough."""
+    read: tuple[ScopeSet, ...]
+    """The scopes for what changes nothing: one of these sets is enough."""
+    write: tuple[ScopeSet, ...]
+    """The scopes for everything else: one of these sets is enough."""
     check: Callable[..., Awaitable[None]]
-    """The dependency that lets a caller pass who has one."""
+    """The dependency that lets a caller pass who has one of them."""
 
-    def of(self, method: str) -> tuple[credentials.Scope, ...]:
-        """The scopes of which a method needs one."""
-        return (self.read,) if method in READING else self.write
+    def of(self, method: str) -> tuple[ScopeSet, ...]:
+        """The sets of scopes of which a method needs one."""
+        return self.read if method in READING else self.write
 
 
 def needs(
-    read: credentials.Scope,
-    write: credentials.Scope,
-    *,
-    or_write: credentials.Scope | None = None,
-    of_one_wallet: bool = False,
+    read: credentials.Scope, write: credentials.Scope | ScopeSet, *, or_write: credentials.Scope | None = None
 ) -> Needs:
     """Let a caller pass who has the scope: `read` for GET, `write` or `or_write` for all else.
 
-    Callers who may read one wallet only pass where `of_one_wallet`, and where the path or `?wallet=` names theirs.
+    A set stands for scopes that are needed together. A caller for one wallet passes only where the handler declares a
+    parameter with `OWN_WALLET`, and only for its own wallet.
     """
 
     async def check(
@@ -79,15 +86,71 @@ def needs(
     ) -> None:
         who = caller()
         wanted = needed.of(request.method)
-        if not any(who.may(scope) for scope in wanted):
-            raise ApiError(403, f"this key has not got the scope {wanted[0].value}")
-        if who.wallet:
-            asked_for = request.path_params.get("wallet") or request.query_params.get("wallet")
-            if not of_one_wallet or asked_for != who.wallet:
-                raise ApiError(403, "this key reads one wallet only, and this is not it")
+        if not any(all(who.may(scope) for scope in together) for together in wanted):
+            raise ApiError(403, f"this key has not got the scope {scope_names(wanted[0])}")
+        if who.wallet and not _names_own_wallet(request, who.wallet):
+            raise ApiError(403, _NOT_YOURS)
 
-    needed = Needs(read, (write,) if or_write is None else (write, or_write), check)
+    written = [write if isinstance(write, frozenset) else frozenset({write})]
+    written += [] if or_write is None else [frozenset({or_write})]
+    needed = Needs((frozenset({read}),), tuple(written), check)
     return needed
+
+
+def scope_names(together: ScopeSet) -> str:
+    """A set of scopes as text, separated by spaces as OAuth does."""
+    return " ".join(sorted(together))
+
+
+def _own(wallet: str) -> str:
+    """Pass the name of a wallet on. Raises ApiError 403 where the caller is for another wallet."""
+    who = caller()
+    if who.wallet and wallet != who.wallet:
+        raise ApiError(403, _NOT_YOURS)
+    return wallet
+
+
+OWN_WALLET = AfterValidator(_own)
+"""Marks the parameter of a handler that names the wallet to read: `wallet: Annotated[str, OWN_WALLET]`.
+
+It opens the route to callers for one wallet. The value that the handler gets is the value that is checked.
+"""
+OwnWallet = Annotated[str, OWN_WALLET]
+"""The name of a wallet in a path."""
+
+
+class WalletParameter(NamedTuple):
+    """Where a route takes the name of its wallet from."""
+
+    place: Literal["path", "query"]
+    name: str
+
+
+def wallet_parameter(route: APIRoute) -> WalletParameter | None:
+    """The parameter of a route that is marked with `OWN_WALLET`; None for a route that one-wallet callers may not use.
+
+    Raises TypeError for a route with two of them: each wallet would need a check of its own.
+    """
+    marked = [
+        name
+        for name, parameter in inspect.signature(route.endpoint).parameters.items()
+        if OWN_WALLET in getattr(parameter.annotation, "__metadata__", ())
+    ]
+    if len(marked) > 1:
+        raise TypeError(f"{route.path}: one parameter may be marked with OWN_WALLET, not {len(marked)}")
+    if not marked:
+        return None
+    return WalletParameter("path" if marked[0] in route.param_convertors else "query", marked[0])
+
+
+def _names_own_wallet(request: Request, wallet: str) -> bool:
+    """Whether the request goes to a route of one wallet, and names this wallet there, once."""
+    found = (getattr(request.scope.get("route"), "openapi_extra", None) or {}).get(ONE_WALLET)
+    if found is None:
+        return False
+    if found["in"] == "path":
+        return bool(request.path_params.get(found["name"]) == wallet)
+    return request.query_params.getlist(found["name"]) == [wallet]
 
 
 class Doorkeeper:

@@ -48,6 +48,8 @@ class Context(NamedTuple):
     """Where customers come back to from a checkout, unless a request says."""
     topup_url: str = ""
     """Where wallets are topped up, `{wallet}` for the name; empty if there is no such place."""
+    link_max_days: int = 90
+    """How long a signed link works at most."""
     private_hosts: tuple[str, ...] = ()
     """Hosts of our own network that webhooks may call."""
 

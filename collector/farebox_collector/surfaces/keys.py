@@ -1,27 +1,25 @@
-"""API keys and signed links of the caller's tenant; tenants, for those who run the installation."""
+"""API keys of the caller's tenant; tenants, for those who run the installation."""
 
 from decimal import Decimal
 from typing import Annotated, Any
-from urllib.parse import quote
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
-from farebox_collector.credentials import Link, Scope, sign_link
+from farebox_collector.credentials import Scope
 from farebox_collector.dialects.text import MAX_TEXT
 from farebox_collector.ledger import keys, tenants
 from farebox_collector.ledger.keys import Issued, KeyGone
 from farebox_collector.moments import format_ns
 from farebox_collector.records import DEFAULT_TENANT_ID
-from farebox_collector.surfaces.callers import LINK_PARAMETER, caller
+from farebox_collector.surfaces.callers import caller
 from farebox_collector.surfaces.context import Context, Name, moment_ns, wallet_name
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
 _NO_SUCH_KEY = "there is no such key that still works"
 _HOUR_NS = 3600 * 10**9
-_MAX_LINK_DAYS = 366
 
 
 class Key(BaseModel):
@@ -64,14 +62,6 @@ class RotateRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     overlap_hours: int = Field(24, ge=0, le=24 * 90, description="How long the old key goes on working.")
-
-
-class WalletLink(BaseModel):
-    """A signed link, with which its holder reads one wallet."""
-
-    token: str
-    path: str = Field(description="The wallet's overview, on this host.")
-    expires_at: str
 
 
 class Tenant(BaseModel):
@@ -127,7 +117,9 @@ def router(context: Context) -> APIRouter:
             except ValueError as error:
                 raise ApiError(422, str(error)) from None
 
-        return _new(context.database.transact(create))
+        made = context.database.transact(create)
+        context.keyring.note_first_key()
+        return _new(made)
 
     @routes.post("/{key_id}/rotate", status_code=201)
     def rotate_key(key_id: str, request: RotateRequest) -> NewKey:
@@ -153,33 +145,6 @@ def router(context: Context) -> APIRouter:
             )
         except KeyGone:
             raise ApiError(404, "there is no such key") from None
-
-    return routes
-
-
-def links_router(context: Context) -> APIRouter:
-    """The endpoints that make and revoke signed links."""
-    routes = APIRouter(prefix="/v1", tags=["keys"], responses=RESPONSES)
-
-    @routes.post("/wallets/{wallet:name}/links", status_code=201)
-    def create_link(
-        wallet: str, days: Annotated[int, Query(ge=1, le=_MAX_LINK_DAYS, description="How long it works.")] = 7
-    ) -> WalletLink:
-        """Make a link with which whoever has it reads this wallet, and nothing else, for some days."""
-        name = wallet_name(wallet)
-        now_ns = context.clock()
-        secret_id, secret = context.database.transact(
-            lambda connection: keys.link_secret(connection, context.tenant_id, now_ns)
-        )
-        expires_at_s = now_ns // 10**9 + days * 86_400
-        token = sign_link(Link(context.tenant_id, secret_id, name, expires_at_s), secret)
-        path = f"/v1/wallets/{quote(name, safe='')}/overview?{LINK_PARAMETER}={token}"
-        return WalletLink(token=token, path=path, expires_at=format_ns(expires_at_s * 10**9))
-
-    @routes.delete("/links", status_code=204)
-    def revoke_links() -> None:
-        """Let no link work that was given out so far."""
-        context.database.transact(lambda connection: keys.revoke_links(connection, context.tenant_id, context.clock()))
 
     return routes
 

@@ -1,6 +1,6 @@
 """The ledger as people read it: everything that moved a wallet, with links to the call behind it."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter
@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from farebox_collector.ledger import statements
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
+from farebox_collector.surfaces.callers import OWN_WALLET
 from farebox_collector.surfaces.context import Amount, Context, Name
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES
@@ -60,7 +61,10 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("")
     def list_ledger(
-        wallet: Name = "", type: LedgerType | None = None, cursor: Cursor = None, limit: Limit = 100
+        wallet: Annotated[Name, OWN_WALLET] = "",
+        type: LedgerType | None = None,
+        cursor: Cursor = None,
+        limit: Limit = 100,
     ) -> Page[LedgerRow]:
         """Deposits, charges and the rest, last booked first."""
         position = decode_cursor(cursor, int, str, int)

@@ -20,6 +20,7 @@ from farebox_collector.ledger.movements import (
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
 from farebox_collector.surfaces.amounts import positive_nanocredits
+from farebox_collector.surfaces.callers import OwnWallet
 from farebox_collector.surfaces.context import Amount, Context, Name, moment_ns, wallet_name
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
@@ -99,7 +100,7 @@ def router(context: Context) -> APIRouter:
         )
 
     @routes.get("/{wallet:name}/lots")
-    def list_lots(wallet: str, cursor: Cursor = None, limit: Limit = 100) -> Page[LotShown]:
+    def list_lots(wallet: OwnWallet, cursor: Cursor = None, limit: Limit = 100) -> Page[LotShown]:
         """The lots of a wallet, oldest first, drawn up to this moment."""
         name = wallet_name(wallet)
         (after,) = decode_cursor(cursor, int) or (0,)

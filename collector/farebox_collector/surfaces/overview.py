@@ -15,6 +15,7 @@ from farebox_collector.ledger.reports import Days
 from farebox_collector.ledger.wallet_reports import WalletGroup, held_nanocredits, living_lots, paid_lots, wallet_by
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
+from farebox_collector.surfaces.callers import OwnWallet
 from farebox_collector.surfaces.context import Amount, Context, wallet_name
 from farebox_collector.surfaces.movements import LotShown, show_lot
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
@@ -81,7 +82,7 @@ def router(context: Context) -> APIRouter:
     routes = APIRouter(prefix="/v1/wallets", tags=["wallets"], responses=RESPONSES)
 
     @routes.get("/{wallet:name}/overview")
-    def get_overview(wallet: str, days: LastDays = 30, first: First = None, last: Last = None) -> Overview:
+    def get_overview(wallet: OwnWallet, days: LastDays = 30, first: First = None, last: Last = None) -> Overview:
         """One wallet's balance, what was spent on what and when, how long the rest lasts, what was paid in."""
         name, now_ns = wallet_name(wallet), context.clock()
         period = period_of(now_ns, days, first, last)

@@ -6,6 +6,7 @@ Rows come one after the other, whatever their number. The unit in a column's nam
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import islice
@@ -15,7 +16,9 @@ ROW_GROUP = 10_000
 """Rows that a Parquet file is written by, and that are in memory at once."""
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# At the beginning of a cell, or of what becomes one where semicolons or tabs divide cells. Spreadsheets skip spaces
+# and quotes there, and read full-width signs as plain ones.
+_FORMULA = re.compile("(^|[;\t\r\n|])(?=[\\s\"'\u200b\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20\u2212])|^(?=[\t\r\n])")
 
 
 class CellType(StrEnum):
@@ -50,10 +53,15 @@ def write_csv(columns: Columns, rows: Iterable[Cells], file: IO[bytes]) -> None:
         cells = list(row)
         for place in texts:
             value = cells[place]
-            if isinstance(value, str) and value.startswith(_FORMULA):
-                cells[place] = f"'{value}"
+            if isinstance(value, str):
+                cells[place] = harmless(value)
         writer.writerow(cells)
     text.detach()
+
+
+def harmless(text: str) -> str:
+    """A text as a cell that no spreadsheet takes for a formula: with a quote in front of what would begin one."""
+    return _FORMULA.sub(r"\1'", text)
 
 
 def write_parquet(columns: Columns, rows: Iterable[Cells], file: IO[bytes]) -> None:

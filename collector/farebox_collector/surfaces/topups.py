@@ -20,6 +20,7 @@ from farebox_collector.payments.desk import CheckoutWanted, NoStripe, NoSuchPack
 from farebox_collector.payments.gateway import GatewayRefused, GatewayUnavailable
 from farebox_collector.pricing.currencies import NoExchangeRate
 from farebox_collector.surfaces.amounts import PackPrice, price_minor, show_price
+from farebox_collector.surfaces.callers import OwnWallet
 from farebox_collector.surfaces.context import Amount, Context, Name, wallet_name
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
@@ -124,7 +125,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/{wallet:name}/topup", status_code=303, response_class=RedirectResponse)
     def follow_topup_link(
-        wallet: str, pack: Annotated[Name, Query(max_length=256, description="What to buy.")]
+        wallet: OwnWallet, pack: Annotated[Name, Query(max_length=256, description="What to buy.")]
     ) -> RedirectResponse:
         """The top-up link: on to a page of Stripe's where the wallet's customer pays for a pack."""
         if not context.topup_return_url:
@@ -135,7 +136,7 @@ def router(context: Context) -> APIRouter:
         return RedirectResponse(made.topup.checkout_url, 303)
 
     @routes.get("/{wallet:name}/topups")
-    def list_topups(wallet: str, cursor: Cursor = None, limit: Limit = 100) -> Page[Topup]:
+    def list_topups(wallet: OwnWallet, cursor: Cursor = None, limit: Limit = 100) -> Page[Topup]:
         """A wallet's top-ups, newest first."""
         (before,) = decode_cursor(cursor, int) or (None,)
         with context.database.reading() as connection:
@@ -154,7 +155,7 @@ def router(context: Context) -> APIRouter:
         return _auto_topup(context, name)
 
     @routes.get("/{wallet:name}/auto-topup")
-    def get_auto_topup(wallet: str) -> AutoTopup:
+    def get_auto_topup(wallet: OwnWallet) -> AutoTopup:
         """Whether a wallet is topped up by itself, and why not."""
         return _auto_topup(context, wallet_name(wallet))
 

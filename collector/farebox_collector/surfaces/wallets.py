@@ -9,6 +9,7 @@ from farebox_collector.ledger import statements
 from farebox_collector.ledger.wallets import IdempotencyConflict, deposit
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
+from farebox_collector.surfaces.callers import OwnWallet
 from farebox_collector.surfaces.context import Amount, Context, Name, wallet_name
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
@@ -84,7 +85,7 @@ def router(context: Context) -> APIRouter:
         )
 
     @routes.get("/{wallet:name}")
-    def get_wallet(wallet: str) -> Wallet:
+    def get_wallet(wallet: OwnWallet) -> Wallet:
         """One wallet."""
         with context.database.reading() as connection:
             row = statements.wallet(connection, context.tenant_id, wallet_name(wallet))
