@@ -35,7 +35,7 @@ def test_books_from_before_go_on_after_the_id_that_was_given_by_hand(kind: str, 
     with closing(assembly.open_books(settings, lambda: JANUARY_NS)) as database, database.transaction() as connection:
         if kind == "postgresql":
             connection.execute(text("ALTER SEQUENCE tenants_id_seq RESTART WITH 1"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0027'"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0028'"))
         connection.execute(text("DROP TABLE wallet_links"))
     with closing(assembly.open_books(settings, lambda: JANUARY_NS)) as database:
         assert database.transact(lambda connection: create_tenant(connection, "acme", Decimal(1), JANUARY_NS)) > 1
