@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # What is compiled once is kept: without that, a third of each start of a collector is compiling it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test bench bench-peers bench-growth bench-prices bench-replay bench-audit bench-wallets bench-reports bench-scrape bench-sdk leaks-sdk torture observe preview backtest dashboards lint types docs record-dialects format lock clean
+.PHONY: help demo test bench bench-peers bench-growth bench-prices bench-replay bench-audit bench-wallets bench-reports bench-scrape bench-sdk leaks-sdk torture mutate observe preview backtest dashboards lint types docs record-dialects format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
@@ -15,6 +15,7 @@ help:
 	@echo "make test         style, types, import direction and all tests"
 	@echo "make bench-audit  time and memory of the audit on N=1000000 records, and ingestion beside it"
 	@echo "make torture      try to lose or double money: some ten minutes of faults on both databases"
+	@echo "make mutate       change money's code at random places and ask whether the tests notice (ARGS='--seed 7 --sample 60')"
 	@echo "make observe      Prometheus and Alertmanager with our rules, beside the demo; Ctrl-C ends them"
 	@echo "make preview      the dashboards as pages and pictures, from what make observe has gathered; ARGS=--help"
 	@echo "make backtest     run the alert rules over sixty days of known incidents: some ten minutes"
@@ -61,6 +62,9 @@ bench-audit: $(INSTALLED)
 
 torture: $(INSTALLED)
 	$(VENV_PYTHON) tests/torture/run.py $(ARGS)
+
+mutate: $(INSTALLED)
+	$(VENV_PYTHON) tests/mutation/run.py $(ARGS)
 
 observe: $(INSTALLED)
 	@$(VENV_PYTHON) alerts/observe.py $(ARGS)
