@@ -8,6 +8,7 @@ from calls import START_NS, call
 from farebox_collector.ledger.audit import CHECKS, audit
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.days import DAY_NS
+from farebox_collector.ledger.holds import HoldRequest, take_holds
 from farebox_collector.ledger.sqlite import SqliteDatabase
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
@@ -25,6 +26,8 @@ TAMPERINGS = {
     "actions": "INSERT INTO charged_actions (tenant_id, wallet, event, action_id, calls, share_nanocredits,"
     " floor_nanocredits) VALUES (1, 'ada', 'chat', 'run', 1, 0, 5)",
     "holds": "UPDATE accounts SET held_nano = 1 WHERE name = 'ada'",
+    "hold amounts": "UPDATE holds SET open_nano = open_nano + 1",
+    "hold charges": "UPDATE holds SET settled_nano = settled_nano - 1, open_nano = open_nano + 1",
     "lots": "UPDATE lots SET recognised_nanousd = 1",
     "drawn": "UPDATE lots SET remaining_nano = remaining_nano - 1",
     "deferred": "UPDATE lots SET price_nanousd = price_nanousd + 1",
@@ -56,11 +59,15 @@ TAMPERINGS = {
 
 @pytest.fixture
 def books(database: Database) -> Database:
-    """Books with a deposit, two charges and an unpriced call."""
+    """Books with a deposit, a hold, three charges and an unpriced call."""
     with database.transaction() as connection:
         deposit(connection, DEFAULT_TENANT_ID, "ada", 10_000, "k", START_NS)
         calls = [call(1), call(2, trace=2, wallet="bob"), call(3, trace=3, verdict=Verdict.UNPRICED)]
         record_usage(connection, DEFAULT_TENANT_ID, calls, START_NS, TotalLabels())
+        take_holds(connection, 1, [HoldRequest("ada", 1_000, "k", "chat", "run", 60)], START_NS - 5 * 10**9)
+        of_action = call(4, trace=4)
+        of_action = of_action._replace(usage=of_action.usage._replace(action_id="run"))
+        record_usage(connection, DEFAULT_TENANT_ID, [of_action], START_NS, TotalLabels())
     return database
 
 

@@ -19,7 +19,7 @@ from farebox_collector.commands.terminal import (
     reading_books,
     writable_books,
 )
-from farebox_collector.ledger.hold_ends import HoldState, void_hold
+from farebox_collector.ledger.hold_ends import HoldState, standing_of, void_hold
 from farebox_collector.ledger.holds import holds_of
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
@@ -37,16 +37,17 @@ def list_command(
     as_json: AsJson = False,
 ) -> None:
     """Holds and what has become of them, newest first."""
+    now_ns = time.time_ns()
     with reading_books(database_url) as connection:
-        rows = holds_of(connection, tenant_id_of(connection, tenant), wallet, state or "", None, limit)
+        rows = holds_of(connection, tenant_id_of(connection, tenant), wallet, state or "", None, limit, now_ns)
     if as_json:
-        print_json([_hold(row) for row in rows])
+        print_json([_hold(row, now_ns) for row in rows])
         return
     table = figure_table("Holds", "hold", "wallet", "event", "action", "credits", "credits open", "state", "until")
     for row in rows:
-        hold = _hold(row)
+        hold = _hold(row, now_ns)
         figures = hold["amount_credits"], hold["open_credits"]
-        table.add_row(hold["hold_id"], row.wallet, row.event, row.action_id or "", *figures, row.state, _until(row))
+        table.add_row(hold["hold_id"], row.wallet, row.event, row.action_id or "", *figures, hold["state"], _until(row))
     print_table(table, len(rows), limit)
 
 
@@ -68,7 +69,8 @@ def _until(row: Any) -> str:
     return format_ns(row.expires_at_ns if row.ended_at_ns is None else row.ended_at_ns)[:19]
 
 
-def _hold(row: Any) -> dict[str, Any]:
+def _hold(row: Any, at_ns: int) -> dict[str, Any]:
+    state, open_nano, _ = standing_of(row, at_ns)
     return {
         "hold_id": str(row.id),
         "wallet": row.wallet,
@@ -78,7 +80,8 @@ def _hold(row: Any) -> dict[str, Any]:
         "event": row.event,
         "action_id": row.action_id,
         "amount_credits": format_nano(row.amount_nano),
-        "open_credits": format_nano(row.open_nano if row.state == HoldState.OPEN else 0),
-        "state": row.state,
+        "open_credits": format_nano(open_nano),
+        "state": state,
+        "charged_credits": format_nano(row.settled_nano),
         "expires_at": format_ns(row.expires_at_ns),
     }

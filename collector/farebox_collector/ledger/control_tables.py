@@ -125,3 +125,19 @@ incidents = table(
     words("snapshot"),
     UniqueConstraint("tenant_id", "fingerprint", "started_at_ns"),
 )
+
+# Spans that can never be booked as they are, until their time is up.
+dead_letters = table(
+    "dead_letters",
+    identity(),
+    number("tenant_id"),
+    Column("digest", LargeBinary, nullable=False),
+    number("received_at_ns"),
+    number("expires_at_ns"),
+    Column("trace_id", LargeBinary, nullable=False),
+    Column("span_id", LargeBinary, nullable=False),
+    words("reason"),
+    words("span"),
+    UniqueConstraint("tenant_id", "digest"),
+)
+Index("ix_dead_letters_expires_at_ns", dead_letters.c.expires_at_ns)

@@ -4,6 +4,7 @@ A record says what its newest correction made of it; the corrections keep what i
 its ledger transaction. What a transaction once posted is never touched.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from farebox_collector.ledger.call_claims import Claim, claim, release
 from farebox_collector.ledger.correction_tables import audits, corrections
 from farebox_collector.ledger.correction_totals import count_corrections
 from farebox_collector.ledger.entries import COVERED_REASON, Entry
+from farebox_collector.ledger.hold_ends import locked_wallets, settle_holds
 from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance, open_transaction, post
 from farebox_collector.ledger.legs import Charge, legs_of
 from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
@@ -88,6 +90,7 @@ def correct(
         _require_room(connection, tenant_id, charges)
         transaction_id = open_transaction(connection, tenant_id, CORRECTION, at_ns, cause)
         post(connection, tenant_id, transaction_id, at_ns, legs, spending=True)
+    _settle_holds(connection, tenant_id, pending, at_ns)
     _write(connection, tenant_id, cause, pending, transaction_id, at_ns)
     taken_back = [c.stored.call for c in pending]
     booked = [_call_after(c) for c in pending]
@@ -194,6 +197,20 @@ def _difference(correction: Correction) -> list[Charge]:
     if correction.after.charged:
         charges.append(charge_of(correction.after.call))
     return charges
+
+
+def _settle_holds(connection: Connection, tenant_id: int, pending: Sequence[Correction], at_ns: int) -> None:
+    """Let the holds of actions follow what corrections changed of their charge."""
+    changes: Counter[tuple[str, str]] = Counter()
+    for correction in pending:
+        usage = correction.stored.call.usage
+        if usage.action_id:
+            changes[usage.wallet, usage.action_id] += _change(correction.stored.call, _call_after(correction))[1]
+    moved = {key: charge for key, charge in changes.items() if charge}
+    if moved:
+        # Some may have no leg of their own, where the action's calls paid for each other.
+        locked_wallets(connection, tenant_id, {wallet for wallet, _ in moved})
+        settle_holds(connection, tenant_id, moved, at_ns)
 
 
 def _change(before: PricedUsage, after: PricedUsage) -> tuple[int, int]:

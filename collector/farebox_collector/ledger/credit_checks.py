@@ -1,5 +1,7 @@
 """What the audit looks at in credits; see `audit` for how a check is written."""
 
+SECOND_NS = 10**9
+
 _ACTIONS = """
     SELECT 'tenant ' || tenant_id || ', action ' || action_id,
            CASE WHEN sum(calls) = 0 THEN 0 WHEN sum(share) > max(floor) THEN sum(share) ELSE max(floor) END
@@ -26,6 +28,31 @@ _HOLDS = """
         SELECT tenant_id, wallet, open_nano, 0 FROM holds WHERE state = 'open'
     ) both_sides
     GROUP BY tenant_id, name HAVING sum(open) <> sum(held)
+"""
+
+_HOLD_AMOUNTS = """
+    SELECT 'hold ' || id, amount_nano || ' less ' || settled_nano, open_nano || ' open, ' || state
+    FROM holds
+    WHERE state IN ('open', 'settled') AND open_nano <> CASE WHEN settled_nano < 0 THEN amount_nano
+            WHEN settled_nano > amount_nano THEN 0 ELSE amount_nano - settled_nano END
+        OR state = 'open' AND open_nano = 0 OR state IN ('voided', 'expired') AND open_nano <> 0
+"""
+# Where all calls of an action came a second or more after its hold, and the hold has not ended. Records come first in
+# the order of the join, each with its hold: a hold cannot be looked up from its records without reading them all.
+_HOLD_CHARGES = f"""
+    SELECT 'hold ' || h.id, sum(CASE WHEN r.verdict = 'charged' THEN r.charge_nanocredits ELSE 0 END), h.settled_nano
+    FROM usage_records r CROSS JOIN holds h
+    LEFT JOIN (SELECT usage_record_id, max(recorded_at_ns) AS newest_ns FROM corrections
+        WHERE recorded_at_ns >= (SELECT min(created_at_ns) FROM holds WHERE state = 'open')
+        GROUP BY usage_record_id) c ON c.usage_record_id = r.id
+    WHERE h.tenant_id = r.tenant_id AND h.wallet = r.wallet AND h.action_id = r.action_id AND h.state = 'open'
+        AND r.transaction_id >= (SELECT min(id) FROM transactions WHERE recorded_at_ns >=
+            (SELECT min(created_at_ns) FROM holds WHERE state = 'open') - {3600 * SECOND_NS})
+    GROUP BY h.id, h.settled_nano, h.created_at_ns, h.expires_at_ns
+    HAVING sum(CASE WHEN r.verdict = 'charged' THEN r.charge_nanocredits ELSE 0 END) <> h.settled_nano
+        AND min(r.received_at_ns) > h.created_at_ns + {SECOND_NS}
+        AND max(r.received_at_ns) < h.expires_at_ns - {SECOND_NS}
+        AND coalesce(max(c.newest_ns), 0) < h.expires_at_ns - {SECOND_NS}
 """
 
 _SPENDERS = """
@@ -86,6 +113,8 @@ _DEFERRED = """
 CREDIT_CHECKS = (
     ("actions", "an action with a floor is charged that, or the sum of its calls' shares where it is more", _ACTIONS),
     ("holds", "what is held of a wallet is the sum of its open holds", _HOLDS),
+    ("hold amounts", "an open hold is its amount less the net charge of its action", _HOLD_AMOUNTS),
+    ("hold charges", "what an open hold counts is what the calls of its action are charged", _HOLD_CHARGES),
     ("spenders", "what is held for users, departments and projects is the sum of their open holds", _SPENDERS),
     ("lots", "a lot is what came into it less its moves, and its price is deferred, revenue or returned", _LOTS),
     ("drawn", "a wallet's balance is what its lots have left, less overdraft, and what it moved since", _DRAWN),

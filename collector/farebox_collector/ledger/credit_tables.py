@@ -24,8 +24,12 @@ charged_actions = table(
     words("action_id"),
     number("calls"),
     number("share_nanocredits"),
-    # What the action is charged at least, by the rule of its first call.
+    # What the action is charged at least, by the rule of the call that started first.
     number("floor_nanocredits"),
+    # When its first and its last call started, and the trace and span of the first in hexadecimal. 0 comes first.
+    number("first_started_ns", default=0),
+    number("last_started_ns", default=0),
+    words("first_span", default=""),
     UniqueConstraint("tenant_id", "wallet", "event", "action_id", name="uq_charged_actions"),
 )
 
@@ -45,11 +49,14 @@ holds = table(
     # NULL for a hold that is for no action: NULLs are no duplicates of each other.
     Column("action_id", Text, nullable=True),
     number("amount_nano"),
+    # The amount less the net charge, never negative, as long as the hold is open.
     number("open_nano"),
     words("state"),
     number("created_at_ns"),
     number("expires_at_ns"),
     number("ended_at_ns", nullable=True),
+    # What the action was charged since the hold was taken, less what corrections gave back.
+    number("settled_nano", default=0),
     UniqueConstraint("tenant_id", "idempotency_key"),
     UniqueConstraint("tenant_id", "wallet", "action_id"),
 )
@@ -57,6 +64,14 @@ Index(
     "ix_holds_open",
     holds.c.tenant_id,
     holds.c.wallet,
+    holds.c.expires_at_ns,
+    sqlite_where=holds.c.state == "open",
+    postgresql_where=holds.c.state == "open",
+)
+
+Index(
+    "ix_holds_due",
+    holds.c.tenant_id,
     holds.c.expires_at_ns,
     sqlite_where=holds.c.state == "open",
     postgresql_where=holds.c.state == "open",

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, select
 
 from farebox_collector.ledger import bulk
-from farebox_collector.ledger.tables import dead_letters
+from farebox_collector.ledger.control_tables import dead_letters
 from farebox_collector.records import AttributeValue, DeadLetter, Span
 
 MAX_VALUE = 1_000

@@ -9,23 +9,24 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, or_
+from sqlalchemy import Connection, Row, and_, bindparam, case, or_, update
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.credit_tables import holds
 from farebox_collector.ledger.hold_ends import (
-    ADD_HELD,
-    MOST_EXPIRED_AT_ONCE,
     HoldState,
     LockedWallet,
+    end_expired,
     holds_of_tenant,
     locked_wallets,
-    release,
+    standing_of,
 )
 from farebox_collector.ledger.journal import post
 from farebox_collector.ledger.limit_watch import tell_of_limits
 from farebox_collector.ledger.limits import LimitReached, Limits, Wanted
 from farebox_collector.ledger.lots import draw_up, wallets_with_expired_lots
+from farebox_collector.ledger.spending import IS_OPEN, add_held
+from farebox_collector.ledger.tables import accounts
 
 _COLUMNS = (
     "tenant_id",
@@ -42,6 +43,16 @@ _COLUMNS = (
     "state",
     "created_at_ns",
     "expires_at_ns",
+)
+_TAKE = (
+    update(accounts)
+    .where(accounts.c.id == bindparam("account"))
+    .values(
+        held_nano=accounts.c.held_nano + bindparam("more"),
+        holds_until_ns=case(
+            (accounts.c.holds_until_ns < bindparam("until"), bindparam("until")), else_=accounts.c.holds_until_ns
+        ),
+    )
 )
 
 
@@ -106,7 +117,15 @@ class KeyReused(NamedTuple):
     """The idempotency key was used before, for another request."""
 
 
-HoldAnswer = Held | Insufficient | LimitReached | AlreadyHeld | KeyReused
+class HoldEnded(NamedTuple):
+    """The same request was granted before, and its hold has ended since: nothing is set aside any more."""
+
+    hold_id: int
+    state: HoldState
+    ended_at_ns: int
+
+
+HoldAnswer = Held | Insufficient | LimitReached | AlreadyHeld | KeyReused | HoldEnded
 
 
 class _Wallet:
@@ -116,11 +135,12 @@ class _Wallet:
         self.locked = locked
         self.available = locked.balance_nano - locked.held_nano
         self.more_held = 0
-        self.swept = False
+        self.until_ns = 0
 
-    def take(self, amount: int) -> None:
+    def take(self, amount: int, expires_at_ns: int) -> None:
         self.available -= amount
         self.more_held += amount
+        self.until_ns = max(self.until_ns, expires_at_ns)
 
 
 class _Known(NamedTuple):
@@ -133,6 +153,7 @@ class _Known(NamedTuple):
     """What of it is still held; that of one of this group is not asked for."""
     place: int
     """Where the answer to a request of this group stands, whose id is not known yet; -1 for one in the books."""
+    ended: HoldEnded | None = None
 
 
 def take_holds(
@@ -143,7 +164,7 @@ def take_holds(
     A wallet that is new comes into being where a policy lets it spend what it has not got, unless `strict`.
     """
     wallets, limits = _wallets_and_limits(connection, tenant_id, wanted, at_ns, strict)
-    keys, actions = _earlier(connection, tenant_id, wanted)
+    keys, actions = _earlier(connection, tenant_id, wanted, at_ns)
     answers: list[HoldAnswer] = []
     rows: list[tuple[Any, ...]] = []
     later: list[tuple[int, int]] = []
@@ -159,14 +180,14 @@ def take_holds(
         if wallet is None:
             answers.append(Insufficient(0, False))
             continue
-        refusal = _refusal(connection, tenant_id, request, wallet, limits, at_ns)
+        refusal = _why_not(request, wallet, limits)
         if refusal is not None:
             answers.append(refusal)
             continue
         passed_limits = limits.passed(request.counted)
-        wallet.take(request.amount_nanocredits)
-        limits.take(request.counted)
         made = _Known(request.text(), at_ns + request.expires_in_s * 10**9, 0, 0, place)
+        wallet.take(request.amount_nanocredits, made.expires_at_ns)
+        limits.take(request.counted)
         keys[request.idempotency_key] = actions[action] = made
         answers.append(Held(0, wallet.available, made.expires_at_ns, False, passed_limits))
         rows.append(_row(tenant_id, request, at_ns, made.expires_at_ns))
@@ -192,16 +213,29 @@ def hold(connection: Connection, tenant_id: int, hold_id: int) -> Row[Any] | Non
 
 
 def holds_of(
-    connection: Connection, tenant_id: int, wallet: str, state: str, before_id: int | None, limit: int
+    connection: Connection,
+    tenant_id: int,
+    wallet: str,
+    state: str,
+    before_id: int | None,
+    limit: int,
+    at_ns: int | None = None,
 ) -> Sequence[Row[Any]]:
-    """Holds, newest first; an empty wallet or state does not filter."""
-    query = holds_of_tenant(tenant_id).order_by(holds.c.id.desc()).limit(limit)
+    """Holds, newest first; an empty wallet or state does not filter.
+
+    With `at_ns` a hold whose time was up by then counts as expired, whether a sweep has been there or not.
+    """
+    table = holds.c
+    query = holds_of_tenant(tenant_id).order_by(table.id.desc()).limit(limit)
     if wallet:
-        query = query.where(holds.c.wallet == wallet)
-    if state:
-        query = query.where(holds.c.state == state)
+        query = query.where(table.wallet == wallet)
+    if state and at_ns is not None and state in (HoldState.OPEN, HoldState.EXPIRED):
+        over = and_(IS_OPEN, table.expires_at_ns <= at_ns)
+        query = query.where(or_(table.state == state, over) if state == HoldState.EXPIRED else and_(IS_OPEN, ~over))
+    elif state:
+        query = query.where(table.state == state)
     if before_id is not None:
-        query = query.where(holds.c.id < before_id)
+        query = query.where(table.id < before_id)
     return connection.execute(query).all()
 
 
@@ -211,6 +245,8 @@ def _met(request: HoldRequest, known: _Known, wallet: _Wallet | None, by_key: bo
         return AlreadyHeld(known.hold_id)
     if known.request != request.text():
         return KeyReused()
+    if known.ended is not None:
+        return known.ended
     held = request.counted._replace(amount_nanocredits=known.open_nano)
     passed = limits.passed(held, counted_nano=known.open_nano)
     return Held(known.hold_id, wallet.available if wallet else 0, known.expires_at_ns, True, passed)
@@ -228,38 +264,18 @@ def _wallets_and_limits(
         for name in expired:
             draw_up(connection, tenant_id, name, at_ns)
         locked |= locked_wallets(connection, tenant_id, set(expired))
+    locked, let_go = end_expired(connection, tenant_id, locked, at_ns)
     unknown = names - locked.keys()
     if not unknown and not any(wallet.limited for wallet in locked.values()):
+        add_held(connection, tenant_id, {subject: -less for subject, less in let_go.items()})
         return {name: _Wallet(wallet) for name, wallet in locked.items()}, Limits.none()
     held = {name: wallet.held_nano for name, wallet in locked.items()}
-    limits = Limits.of(connection, tenant_id, [request.counted for request in wanted], held, at_ns)
+    limits = Limits.of(connection, tenant_id, [request.counted for request in wanted], held, at_ns, let_go)
     new = frozenset(name for name in unknown if not strict and not limits.stops_at_the_balance(name))
     if new:
         post(connection, tenant_id, 0, at_ns, [], active=new)
         locked |= locked_wallets(connection, tenant_id, set(new))
     return {name: _Wallet(wallet) for name, wallet in locked.items()}, limits
-
-
-def _refusal(
-    connection: Connection, tenant_id: int, request: HoldRequest, wallet: _Wallet, limits: Limits, at_ns: int
-) -> Insufficient | LimitReached | None:
-    """Why a hold cannot be taken, once what the wallet holds in vain was let go."""
-    refusal = _why_not(request, wallet, limits)
-    if refusal is None or wallet.swept:
-        return refusal
-    wallet.swept = True
-    table = holds.c
-    due = connection.execute(
-        holds_of_tenant(tenant_id)
-        .where(table.state == HoldState.OPEN, table.wallet == request.wallet, table.expires_at_ns <= at_ns)
-        .limit(MOST_EXPIRED_AT_ONCE)
-    ).all()
-    ending = [(row, row.open_nano, HoldState.EXPIRED) for row in due]
-    others = release(connection, tenant_id, ending, {request.wallet: wallet.locked}, at_ns)
-    amount = sum(row.open_nano for row in due)
-    wallet.available += amount
-    limits.give_back(request.wallet, amount, others)
-    return _why_not(request, wallet, limits)
 
 
 def _why_not(request: HoldRequest, wallet: _Wallet, limits: Limits) -> Insufficient | LimitReached | None:
@@ -269,7 +285,7 @@ def _why_not(request: HoldRequest, wallet: _Wallet, limits: Limits) -> Insuffici
 
 
 def _earlier(
-    connection: Connection, tenant_id: int, wanted: Sequence[HoldRequest]
+    connection: Connection, tenant_id: int, wanted: Sequence[HoldRequest], at_ns: int
 ) -> tuple[dict[str, _Known], dict[tuple[str, str], _Known]]:
     """The holds in the books that these requests meet: by idempotency key, and by wallet and action."""
     table = holds.c
@@ -279,7 +295,9 @@ def _earlier(
     rows = connection.execute(holds_of_tenant(tenant_id).where(or_(same_key, same_action) if actions else same_key))
     keys, by_action = {}, {}
     for row in rows:
-        known = _Known(row.request, row.expires_at_ns, row.id, row.open_nano, -1)
+        state, open_nano, ended_at_ns = standing_of(row, at_ns)
+        ended = None if state is HoldState.OPEN else HoldEnded(row.id, state, ended_at_ns or at_ns)
+        known = _Known(row.request, row.expires_at_ns, row.id, open_nano, -1, ended)
         keys[row.idempotency_key] = known
         by_action[row.wallet, row.action_id] = known
     return keys, by_action
@@ -316,10 +334,10 @@ def _write(
         return {}
     inserted = bulk.upsert_returning(connection, "holds", _COLUMNS, " RETURNING id, idempotency_key", rows)
     changes = [
-        {"account": wallet.locked.account_id, "more": wallet.more_held}
+        {"account": wallet.locked.account_id, "more": wallet.more_held, "until": wallet.until_ns}
         for _, wallet in sorted(wallets.items())
         if wallet.more_held
     ]
-    connection.execute(ADD_HELD, changes)
+    connection.execute(_TAKE, changes)
     limits.write(connection, tenant_id)
     return {key: hold_id for hold_id, key in inserted}

@@ -29,7 +29,7 @@ _ACCOUNT_COLUMNS = (*_ACCOUNT_KEY, *_ACCOUNT_SUMS, "last_activity_ns", "created_
 _ACCOUNT_TAIL = (
     f" ON CONFLICT ({', '.join(_ACCOUNT_KEY)}) DO UPDATE SET {bulk.additions('accounts', _ACCOUNT_SUMS)},"
     " last_activity_ns = coalesce(excluded.last_activity_ns, accounts.last_activity_ns)"
-    " RETURNING id, kind, name, commodity, held_nano, balance_nano, (SELECT max(id) FROM balance_thresholds)"
+    " RETURNING id, kind, name, commodity, holds_until_ns, balance_nano, (SELECT max(id) FROM balance_thresholds)"
 )
 _POSTING_COLUMNS = (
     "transaction_id",
@@ -112,7 +112,7 @@ def post(
     """Write the legs of a transaction and move the balances.
 
     `active` names wallets whose last activity is now, with or without a leg; with `spending`, what leaves a wallet
-    counts as spent. Returns those of the wallets that have credits on hold. Raises Unbalanced.
+    counts as spent. Returns those of the wallets of which a hold may not have ended yet. Raises Unbalanced.
     """
     _require_balance(legs)
     movements: dict[Account, tuple[int, int]] = {}
@@ -162,7 +162,7 @@ def post(
         amounts = {account.name: amount for account, (amount, _) in movements.items() if account.kind == WALLET}
         falls = [Fall(row[2], row[5] - amounts[row[2]], row[5]) for row in wallets if amounts[row[2]] < 0]
         tell_of_falls(connection, tenant_id, transaction_id, falls, at_ns)
-    return frozenset(row[2] for row in wallets if row[4])
+    return frozenset(row[2] for row in wallets if row[4] > at_ns)
 
 
 def _require_balance(legs: Sequence[Leg]) -> None:

@@ -7,7 +7,16 @@ from typing import Literal, NamedTuple, Self
 from sqlalchemy import Connection
 
 from farebox_collector.ledger.policies import NO_LIMITS, Policy, policies_of
-from farebox_collector.ledger.spending import NOTHING_SPENT, LimitScope, Spent, Subject, add_held, spent_of, subjects_of
+from farebox_collector.ledger.spending import (
+    NOTHING_SPENT,
+    LimitScope,
+    Spent,
+    Subject,
+    add_held,
+    held_in_vain,
+    spent_of,
+    subjects_of,
+)
 
 Period = Literal["day", "month"]
 
@@ -62,12 +71,20 @@ class Limits:
         wanted: Sequence[Wanted],
         held_by_wallet: Mapping[str, int],
         at_ns: int,
+        let_go: Mapping[Subject, int],
     ) -> Self:
-        """Read what holds for these; `held_by_wallet` is of wallets that are locked."""
+        """Read what holds for these; `held_by_wallet` is of wallets that are locked.
+
+        `let_go` is what holds of these wallets that have just ended held for others, who have it again.
+        """
         policies = policies_of(connection, tenant_id, {subject for one in wanted for subject in one.subjects}, at_ns)
         limited = sorted(subject for subject, policy in policies.items() if _has_limits(policy))
-        others = {subject: 0 for subject in limited if subject.scope is not LimitScope.WALLET}
-        held = add_held(connection, tenant_id, others)
+        others = [subject for subject in limited if subject.scope is not LimitScope.WALLET]
+        changes = dict.fromkeys(others, 0) | {subject: -less for subject, less in let_go.items()}
+        held = add_held(connection, tenant_id, changes)
+        for subject, amount in held_in_vain(connection, tenant_id, others, at_ns).items() if others else ():
+            if subject in held:
+                held[subject] -= amount
         held |= {Subject(LimitScope.WALLET, name): amount for name, amount in held_by_wallet.items()}
         # Read once they are locked: what was settled meanwhile is either still held or already spent.
         return cls(policies, spent_of(connection, tenant_id, limited, at_ns), held)
@@ -110,12 +127,6 @@ class Limits:
             self._held[subject] += wanted.amount_nanocredits
             if subject.scope is not LimitScope.WALLET:
                 self._more[subject] += wanted.amount_nanocredits
-
-    def give_back(self, wallet: str, amount: int, others: Mapping[Subject, int]) -> None:
-        """Count holds of a wallet that were let go of; those of others are in the books already."""
-        self._held[Subject(LimitScope.WALLET, wallet)] -= amount
-        for subject, less in others.items():
-            self._held[subject] -= less
 
     def write(self, connection: Connection, tenant_id: int) -> None:
         """Put into the books what is held more; that of wallets is for who has locked them."""

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, se
 from farebox_collector.ledger.account_legs import legs_of
 from farebox_collector.ledger.credit_tables import lot_moves, lots
 from farebox_collector.ledger.journal import WALLET, Account, Leg, open_transaction, post, wallet_account
+from farebox_collector.ledger.spending import LimitScope, Subject, held_in_vain
 from farebox_collector.ledger.tables import accounts, postings, transactions
 from farebox_collector.money import Commodity, round_half_even
 
@@ -112,7 +113,7 @@ class WalletLots:
         self._legs: list[Leg] = []
         self._account = self._lock()
         self.balance: int = self._account.balance_nano
-        self.held: int = self._account.held_nano
+        self.held = self._held()
         self.overdraft: int = self._account.overdraft_nano
         self.lots = self._load()
         self._draw_up()
@@ -130,6 +131,15 @@ class WalletLots:
             post(self._connection, self.tenant_id, 0, self._at_ns, [], active=frozenset({self.wallet}))
             found = self._connection.execute(query).one()
         return found
+
+    def _held(self) -> int:
+        """What open holds set aside; one whose time is up holds nothing, before any sweep comes by."""
+        held = int(self._account.held_nano)
+        if not held:
+            return 0
+        subject = Subject(LimitScope.WALLET, self.wallet)
+        in_vain = held_in_vain(self._connection, self.tenant_id, [subject], self._at_ns)
+        return held - in_vain.get(subject, 0)
 
     def _load(self) -> list[Lot]:
         """Lots with something left, in the order of drawing."""

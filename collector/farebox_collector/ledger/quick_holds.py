@@ -3,7 +3,7 @@
 On a wallet that many ask at once everybody waits for its lock, and whoever has it waits for the network between one
 statement and the next. Here the lock is held for as long as one statement and its commit take. What is out of the
 ordinary changes nothing and is left to `holds.take_holds`: too few credits, or expired ones, a key or an action seen
-before, a policy for the wallet, a hold for a department.
+before, a policy for the wallet, a hold for a department, a hold of the wallet whose time is up.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,14 @@ WITH wanted AS (
                          %(amounts)s::bigint[], %(expiries)s::bigint[])
         AS wanted(key, request, event, action_id, amount_nano, expires_at_ns)
 ), taken AS (
-    UPDATE accounts SET held_nano = held_nano + (SELECT sum(amount_nano)::bigint FROM wanted)
+    UPDATE accounts SET held_nano = held_nano + (SELECT sum(amount_nano)::bigint FROM wanted),
+           holds_until_ns = greatest(holds_until_ns, (SELECT max(expires_at_ns) FROM wanted))
     WHERE tenant_id = %(tenant_id)s AND kind = '{WALLET}' AND name = %(wallet)s AND commodity = '{Commodity.CREDIT}'
       AND balance_nano - held_nano >= (SELECT sum(amount_nano) FROM wanted)
       AND NOT EXISTS (SELECT 1 FROM lots WHERE tenant_id = %(tenant_id)s AND wallet = %(wallet)s
                       AND remaining_nano > 0 AND expires_at_ns <= %(at_ns)s)
+      AND NOT EXISTS (SELECT 1 FROM holds WHERE tenant_id = %(tenant_id)s AND wallet = %(wallet)s
+                      AND state = '{HoldState.OPEN}' AND expires_at_ns <= %(at_ns)s)
       AND NOT EXISTS (SELECT 1 FROM spending_policies WHERE tenant_id = %(tenant_id)s
                       AND scope = '{LimitScope.WALLET}' AND name IN (%(wallet)s, '{EACH}'))
       AND NOT EXISTS (SELECT 1 FROM holds WHERE tenant_id = %(tenant_id)s AND idempotency_key = ANY(%(keys)s::text[]))

@@ -10,16 +10,20 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, case, func, literal, select, union_all
+from sqlalchemy import Connection, Select, case, func, literal, literal_column, or_, select, union_all
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.call_sums import SpendingKey
+from farebox_collector.ledger.credit_tables import holds
 from farebox_collector.ledger.day_tables import wallet_days
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.journal import WALLET
 from farebox_collector.ledger.limit_tables import spenders, spending_days
 from farebox_collector.ledger.tables import accounts
 
+# In words, not in a parameter: SQLite takes a partial index only where a query has the very same condition.
+IS_OPEN = holds.c.state == literal_column("'open'")
+"""The hold is open as far as the books know; its time may be up."""
 _AT_ONCE = 50
 _DAYS_KEY = ("tenant_id", "day", "scope", "name", "user_id")
 _HELD_COLUMNS = ("tenant_id", "scope", "name", "user_id", "held_nano")
@@ -91,8 +95,8 @@ def add_held(connection: Connection, tenant_id: int, changes: Mapping[Subject, i
     return {Subject(LimitScope(scope), name, user_id): held for scope, name, user_id, held in returned}
 
 
-def held_of(connection: Connection, tenant_id: int, subjects: Sequence[Subject]) -> dict[Subject, int]:
-    """What open holds set aside for each of these now; nobody is locked."""
+def held_of(connection: Connection, tenant_id: int, subjects: Sequence[Subject], at_ns: int) -> dict[Subject, int]:
+    """What open holds set aside for each of these at a moment; nobody is locked."""
     account, spender = accounts.c, spenders.c
     wallets = [subject.name for subject in subjects if subject.scope is LimitScope.WALLET]
     of_wallets = select(account.name, account.held_nano).where(
@@ -104,7 +108,30 @@ def held_of(connection: Connection, tenant_id: int, subjects: Sequence[Subject])
     held = {Subject(LimitScope.WALLET, name): amount for name, amount in connection.execute(of_wallets)}
     for scope, name, user_id, amount in connection.execute(of_others):
         held[Subject(LimitScope(scope), name, user_id)] = amount
-    return {subject: held.get(subject, 0) for subject in subjects}
+    over = held_in_vain(connection, tenant_id, subjects, at_ns)
+    return {subject: held.get(subject, 0) - over.get(subject, 0) for subject in subjects}
+
+
+def held_in_vain(connection: Connection, tenant_id: int, subjects: Sequence[Subject], at_ns: int) -> dict[Subject, int]:
+    """What the books still count as held for each of these, of holds whose time is up: no sweep has been there yet."""
+    names: defaultdict[LimitScope, list[str]] = defaultdict(list)
+    for subject in subjects:
+        names[subject.scope].append(subject.name)
+    table = holds.c
+    owners = names[LimitScope.WALLET] + names[LimitScope.USER]
+    chosen = [table.wallet.in_(owners)] if owners else []
+    chosen += [table[scope].in_(names[scope]) for scope in (LimitScope.DEPT, LimitScope.PROJECT) if names[scope]]
+    if not chosen:
+        return {}
+    who = (table.wallet, table.user_id, table.dept, table.project)
+    query = select(*who, func.sum(table.open_nano)).where(
+        table.tenant_id == tenant_id, IS_OPEN, table.expires_at_ns <= at_ns, or_(*chosen)
+    )
+    sums: defaultdict[Subject, int] = defaultdict(int)
+    for wallet, user_id, dept, project, amount in connection.execute(query.group_by(*who)):
+        for subject in (Subject(LimitScope.WALLET, wallet), *subjects_of(wallet, user_id, dept, project)):
+            sums[subject] += int(amount)
+    return dict(sums)
 
 
 def spent_of(connection: Connection, tenant_id: int, subjects: Sequence[Subject], at_ns: int) -> dict[Subject, Spent]:

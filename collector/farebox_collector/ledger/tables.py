@@ -162,6 +162,8 @@ accounts = _table(
     _number("overdraft_nano", default=0),
     _number("drawn_balance_nano", default=0),
     _number("drawn_posting_id", default=0),
+    # No hold of the wallet ends later than this.
+    _number("holds_until_ns", default=0),
     UniqueConstraint("tenant_id", "kind", "name", "commodity"),
 )
 
@@ -173,6 +175,9 @@ transactions = _table(
     _number("recorded_at_ns"),
     _text("memo"),
     _text("metadata", default=""),
+    # The earliest and the latest moment whose prices the calls had that were charged, or were given back.
+    _number("calls_from_ns", nullable=True),
+    _number("calls_to_ns", nullable=True),
 )
 
 postings = _table(
@@ -328,21 +333,6 @@ usage_conflicts = _table(
     _text("facts"),
     UniqueConstraint("tenant_id", "trace_id", "span_id", "digest"),
 )
-
-dead_letters = _table(
-    "dead_letters",
-    _identity(),
-    _number("tenant_id"),
-    Column("digest", LargeBinary, nullable=False),
-    _number("received_at_ns"),
-    _number("expires_at_ns"),
-    Column("trace_id", LargeBinary, nullable=False),
-    Column("span_id", LargeBinary, nullable=False),
-    _text("reason"),
-    _text("span"),
-    UniqueConstraint("tenant_id", "digest"),
-)
-Index("ix_dead_letters_expires_at_ns", dead_letters.c.expires_at_ns)
 
 usage_totals = _table(
     "usage_totals",

@@ -8,11 +8,10 @@ from sqlalchemy import Connection, Row, select
 
 from farebox_collector.ledger.credit_tables import lots
 from farebox_collector.ledger.day_tables import wallet_days
-from farebox_collector.ledger.journal import WALLET
 from farebox_collector.ledger.money_reports import PAID_IN
 from farebox_collector.ledger.reports import Days, day_sums
-from farebox_collector.ledger.tables import accounts, transactions
-from farebox_collector.money import Commodity
+from farebox_collector.ledger.spending import LimitScope, Subject, held_of
+from farebox_collector.ledger.tables import transactions
 
 
 class WalletGroup(StrEnum):
@@ -37,18 +36,10 @@ def wallet_by(
     ).all()
 
 
-def held_nanocredits(connection: Connection, tenant_id: int, wallet: str) -> int:
-    """What a wallet has set aside in holds."""
-    table = accounts.c
-    found = connection.execute(
-        select(table.held_nano).where(
-            table.tenant_id == tenant_id,
-            table.kind == WALLET,
-            table.name == wallet,
-            table.commodity == Commodity.CREDIT,
-        )
-    ).scalar()
-    return int(found or 0)
+def held_nanocredits(connection: Connection, tenant_id: int, wallet: str, at_ns: int) -> int:
+    """What a wallet has set aside in holds at a moment."""
+    subject = Subject(LimitScope.WALLET, wallet)
+    return held_of(connection, tenant_id, [subject], at_ns)[subject]
 
 
 def living_lots(connection: Connection, tenant_id: int, wallet: str, limit: int) -> Sequence[Row[Any]]:

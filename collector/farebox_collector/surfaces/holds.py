@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from farebox_collector.dialects.text import MAX_TEXT
 from farebox_collector.ledger import holds as ledger_holds
-from farebox_collector.ledger.hold_ends import HoldState
+from farebox_collector.ledger.hold_ends import HoldState, standing_of
 from farebox_collector.ledger.hold_ends import void_hold as end_by_voiding
-from farebox_collector.ledger.holds import AlreadyHeld, HoldRequest, Insufficient, KeyReused
+from farebox_collector.ledger.holds import AlreadyHeld, HoldEnded, HoldRequest, Insufficient, KeyReused
 from farebox_collector.ledger.limits import LimitReached
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
@@ -61,6 +61,10 @@ class Hold(BaseModel):
     action_id: str | None
     amount_credits: Amount
     open_credits: Amount = Field(description="What is still set aside: the amount less what the action was charged.")
+    charged_credits: Amount = Field(
+        description="What the action was charged since the hold was taken, less what corrections gave back; "
+        "followed until the hold is voided or expires."
+    )
     state: Literal["open", "settled", "voided", "expired"]
     created_at: str
     expires_at: str
@@ -79,7 +83,8 @@ def router(context: Context) -> APIRouter:
     ) -> HoldTaken:
         """Set credits aside, once for each Idempotency-Key.
 
-        402 where the wallet has less than that available, or a policy's limit is reached.
+        402 where the wallet has less than that available, or a policy's limit is reached. 409 where the hold of this
+        key has ended since; `state` of the problem says how.
         """
         name = wallet_name(wanted.wallet)
         amount = positive_nanocredits(str(wanted.amount_credits), "a hold")
@@ -103,6 +108,14 @@ def router(context: Context) -> APIRouter:
             raise ApiError(409, f"this action has a hold already: {answer.hold_id}; an action has one at most")
         if isinstance(answer, KeyReused):
             raise ApiError(409, "this Idempotency-Key was used before, for another hold")
+        if isinstance(answer, HoldEnded):
+            facts = {
+                "hold_id": str(answer.hold_id),
+                "state": answer.state.value,
+                "ended_at": format_ns(answer.ended_at_ns),
+            }
+            why = f"hold {answer.hold_id} of this Idempotency-Key is {answer.state} since {facts['ended_at']}"
+            raise ApiError(409, f"{why}: nothing is set aside; ask again with a new key and a new action_id", facts)
         if answer.repeated:
             response.headers["Idempotent-Replayed"] = "true"
         return HoldTaken(
@@ -120,7 +133,7 @@ def router(context: Context) -> APIRouter:
         found = context.database.transact(
             lambda connection: end_by_voiding(connection, context.tenant_id, _id(hold_id), context.clock())
         )
-        return _show(_there(found))
+        return _show(_there(found), context.clock())
 
     @routes.get("")
     def list_holds(
@@ -128,15 +141,17 @@ def router(context: Context) -> APIRouter:
     ) -> Page[Hold]:
         """Holds, newest first."""
         (before,) = decode_cursor(cursor, int) or (None,)
+        now_ns = context.clock()
         with context.database.reading() as connection:
-            rows = ledger_holds.holds_of(connection, context.tenant_id, wallet, state or "", before, limit + 1)
-        return page(rows, limit, _show, lambda row: (row.id,))
+            rows = ledger_holds.holds_of(connection, context.tenant_id, wallet, state or "", before, limit + 1, now_ns)
+        return page(rows, limit, lambda row: _show(row, now_ns), lambda row: (row.id,))
 
     @routes.get("/{hold_id}")
     def get_hold(hold_id: str) -> Hold:
         """One hold."""
         with context.database.reading() as connection:
-            return _show(_there(ledger_holds.hold(connection, context.tenant_id, _id(hold_id))))
+            found = ledger_holds.hold(connection, context.tenant_id, _id(hold_id))
+        return _show(_there(found), context.clock())
 
     return routes
 
@@ -168,7 +183,8 @@ def _there(row: Any) -> Any:
     return row
 
 
-def _show(row: Any) -> Hold:
+def _show(row: Any, at_ns: int) -> Hold:
+    state, open_nano, ended_at_ns = standing_of(row, at_ns)
     return Hold(
         hold_id=str(row.id),
         wallet=row.wallet,
@@ -178,9 +194,10 @@ def _show(row: Any) -> Hold:
         event=row.event,
         action_id=row.action_id,
         amount_credits=format_nano(row.amount_nano),
-        open_credits=format_nano(row.open_nano if row.state == HoldState.OPEN else 0),
-        state=row.state,
+        open_credits=format_nano(open_nano),
+        charged_credits=format_nano(row.settled_nano),
+        state=state.value,
         created_at=format_ns(row.created_at_ns),
         expires_at=format_ns(row.expires_at_ns),
-        ended_at=None if row.ended_at_ns is None else format_ns(row.ended_at_ns),
+        ended_at=None if ended_at_ns is None else format_ns(ended_at_ns),
     )

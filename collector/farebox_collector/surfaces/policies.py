@@ -146,7 +146,7 @@ def router(context: Context) -> APIRouter:
         with context.database.reading() as connection:
             policies = policies_of(connection, context.tenant_id, subjects, at_ns) if subjects else {}
             spent = spent_of(connection, context.tenant_id, subjects, at_ns)
-            held = held_of(connection, context.tenant_id, subjects)
+            held = held_of(connection, context.tenant_id, subjects, at_ns)
         return Standings(items=[_standing(one, policies.get(one), spent[one], held[one]) for one in subjects])
 
     return routes

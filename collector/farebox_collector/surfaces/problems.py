@@ -25,7 +25,11 @@ class Problem(BaseModel):
 
 
 class ApiError(HTTPException):
-    """An error that the caller can do something about."""
+    """An error that the caller can do something about; `facts` are members of its problem document."""
+
+    def __init__(self, status_code: int, detail: str, facts: dict[str, str] | None = None) -> None:
+        super().__init__(status_code, detail)
+        self.facts = facts or {}
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -38,12 +42,15 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 """What every endpoint may answer instead of what was asked for."""
 
 
-def problem(status: int, detail: str, errors: list[dict[str, Any]] | None = None) -> JSONResponse:
-    """A problem document as a response."""
+def problem(
+    status: int, detail: str, errors: list[dict[str, Any]] | None = None, facts: dict[str, str] | None = None
+) -> JSONResponse:
+    """A problem document as a response; `facts` are members of its own."""
     document = Problem(
         type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors or []
     )
-    return JSONResponse(document.model_dump(exclude_defaults=True), status, media_type=MEDIA_TYPE)
+    content = document.model_dump(exclude_defaults=True) | (facts or {})
+    return JSONResponse(content, status, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
@@ -62,7 +69,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(_request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail))
+        facts = error.facts if isinstance(error, ApiError) else {}
+        return problem(error.status_code, str(error.detail), facts=facts)
 
     @app.exception_handler(DetailRetired)
     async def _retired(_request: Request, error: DetailRetired) -> JSONResponse:
