@@ -25,7 +25,7 @@ from sqlalchemy import Connection, LargeBinary, Table, Text, text
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from blank import blank_postgresql, blank_sqlite
-from farebox_collector.ledger.audit_log import FULL, RECENT, last_audit
+from farebox_collector.ledger.audit_runs import FULL, RECENT, last_audit
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.control_tables import card_totals
 from farebox_collector.ledger.day_tables import usage_days, wallet_days

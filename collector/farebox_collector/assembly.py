@@ -24,6 +24,7 @@ from farebox_collector.garbage import look_for_garbage_seldom
 from farebox_collector.holding import HoldDesk
 from farebox_collector.indexing import Indexing
 from farebox_collector.keyring import KeyRing
+from farebox_collector.ledger.access.refusals import Refusals
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.keys import any_key, create_key
@@ -63,6 +64,7 @@ _STOP_SECONDS = 2
 _COURIER_SECONDS = 1
 """How often the outbox is looked at."""
 _INDEXING_SECONDS = 1
+_REFUSALS_SECONDS = 1
 
 Clock = Callable[[], int]
 Progress = Callable[[int, int], None]
@@ -206,6 +208,8 @@ async def _running(
         holds = HoldDesk(database, clock, strict=settings.strict_wallets)
         stack.push_async_callback(asyncio.to_thread, holds.close)
         payments = PaymentDesk(database, clock, _stripe_account(settings))
+        refusals = Refusals(database, clock)
+        stack.push_async_callback(asyncio.to_thread, refusals.write, everything=True)
         context = Context(
             database,
             clock,
@@ -214,6 +218,7 @@ async def _running(
             meters,
             holds,
             payments,
+            refusals,
             strict=settings.strict_wallets,
             topup_return_url=settings.topup_return_url,
             topup_url=settings.topup_url,
@@ -234,6 +239,7 @@ async def _running(
             Round("keys", settings.audit_seconds, keyring.note_use),
             Round("topups", settings.topup_seconds, AutomaticTopups(payments).round),
             Round("settling", settings.settle_seconds, Settling(settings, database, tariffs, clock).round),
+            Round("refusals", _REFUSALS_SECONDS, refusals.write),
             Round("webhooks", _COURIER_SECONDS, courier.round),
         ):
             stack.push_async_callback(_cancelled, asyncio.create_task(repeat(round_)))

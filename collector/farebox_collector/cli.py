@@ -25,6 +25,7 @@ from farebox_collector.commands.terminal import (
     settings_from,
 )
 from farebox_collector.ledger import audit as ledger_audit
+from farebox_collector.ledger.access.actors import SYSTEM, set_actor
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import DatabaseInUse, NotADatabase
@@ -95,6 +96,8 @@ def serve(
         sys.stdout.write(json.dumps({"ready": True, "pid": os.getpid(), **listening._asdict()}) + "\n")
         sys.stdout.flush()
 
+    # What a collector does by itself is nobody's command.
+    set_actor(SYSTEM)
     logs.configure(settings.log_level)
     try:
         _event_loop_runner()(assembly.serve(settings, announce))

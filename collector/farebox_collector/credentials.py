@@ -32,13 +32,17 @@ class Scope(StrEnum):
     """Read everything of the tenant."""
     WALLETS = "wallets"
     """Pay in, hold, and whatever else moves credits."""
+    PRICING = "pricing"
+    """Set prices, rules, budgets, policies and packs."""
     ALERTS = "alerts"
-    """Send alerts; Alertmanager's key has this scope and no other."""
+    """Send alerts and handle incidents; Alertmanager's key has this scope and no other."""
+    ROUTES = "routes"
+    """Change how calls are routed."""
     ADMIN = "admin"
-    """Keys, prices, rules, and all that `read`, `wallets` and `alerts` may."""
+    """People, keys, webhooks, settings, and all that the others may but `ingest`."""
 
 
-_INCLUDED = {Scope.ADMIN: frozenset({Scope.READ, Scope.WALLETS, Scope.ALERTS})}
+_INCLUDED = {Scope.ADMIN: frozenset(Scope) - {Scope.INGEST}}
 ALL_SCOPES = frozenset(Scope)
 
 
@@ -50,6 +54,11 @@ class Caller(NamedTuple):
     wallet: str = ""
     """The one wallet that this caller may read; empty for all of the tenant's."""
     key_id: str = ""
+    person: int = 0
+    """The number of the person to whom the key or the session belongs; 0 for none."""
+    login: str = ""
+    """The login of a person with a session; empty for a key."""
+    session_id: str = ""
 
     def may(self, scope: Scope) -> bool:
         """Whether a scope is among what this caller may do."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.corrections import Cause, Correction, correct, foresee
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.difference_sums import Difference, DifferenceSums, Largest
@@ -153,6 +154,10 @@ class Replay:
             give_back_agents_around(connection, self._tenant_id, done, now_ns, self._labels)
             if stored and keep_mark:
                 set_watermark(connection, self._mark, _last(stored).priced_at_ns)
+            if done:
+                about = {name: value for name, value in self._scope._asdict().items() if value}
+                facts = {**about, "records": len(done)}
+                note(connection, self._tenant_id, "replay.post", self._scope.digest, now_ns, after=facts)
             return _Chunk(stored, decided, done)
 
         for attempt in range(1, _ATTEMPTS + 1):

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from farebox_collector.ledger import dead_letters
+from farebox_collector.ledger.access.chain import Head, move_anchor
 from farebox_collector.ledger.audit import audit_all, audit_recent, last_transaction
-from farebox_collector.ledger.audit_log import FULL, RECENT, Audited, last_audit, note_audit
+from farebox_collector.ledger.audit_runs import FULL, RECENT, Audited, last_audit, note_audit
 from farebox_collector.ledger.checkpoints import Standing, move_checkpoints
 from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import Database
@@ -118,11 +119,13 @@ class Upkeep:
             after = watermark(connection, _AUDITED)
         if full:
             pace = Pace(self._full_share, self._stop)
-            found = audit_all(self._database.reading, upto, right=self._move, breathe=pace.breathe)
+            found = audit_all(
+                self._database.reading, upto, right=self._move, breathe=pace.breathe, verified=self._anchor
+            )
             with contextlib.suppress(Stopped):
                 self._note(FULL, upto, found)
         elif recent:
-            found = audit_recent(self._database.reading, after, upto, self._move)
+            found = audit_recent(self._database.reading, after, upto, self._move, self._anchor)
             self._note(RECENT, max(after, upto), found)
 
     def _is_due(self, last: Audited | None, every_ns: int) -> bool:
@@ -131,6 +134,9 @@ class Upkeep:
 
     def _move(self, standing: Sequence[Standing], upto: int) -> None:
         self._database.transact(lambda connection: move_checkpoints(connection, standing, upto))
+
+    def _anchor(self, head: Head) -> None:
+        self._database.transact(lambda connection: move_anchor(connection, head, self._clock()))
 
     def _note(self, scope: str, upto: int, mismatches: Iterable[Mismatch]) -> None:
         """Go through an audit to its end, tell what it finds, and write down that it was made."""

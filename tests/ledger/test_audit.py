@@ -5,6 +5,7 @@ from contextlib import closing
 
 import pytest
 from calls import START_NS, call
+from farebox_collector.ledger.access.actors import Actor, acting_as
 from farebox_collector.ledger.audit import CHECKS, audit
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.days import DAY_NS
@@ -34,6 +35,7 @@ TAMPERINGS = {
     "top-ups": "UPDATE lots SET origin = 'topup'",
     "payments": "INSERT INTO payment_fees (tenant_id, fee_id, topup_id, currency, fee_minor, fee_nanousd,"
     " transaction_id, recorded_at_ns) VALUES (1, 'txn_1', 1, 'USD', 1, 5, 1, 1)",
+    "audit log": "UPDATE audit_log SET actor = 'system' WHERE number = 2",
     "calls": "UPDATE accounts SET charged_calls = 2 WHERE name = 'bob'",
     "claims": "UPDATE usage_records SET call_key = trace_id WHERE verdict = 'charged'",
     "charges": "UPDATE usage_records SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",
@@ -60,7 +62,7 @@ TAMPERINGS = {
 @pytest.fixture
 def books(database: Database) -> Database:
     """Books with a deposit, a hold, three charges and an unpriced call."""
-    with database.transaction() as connection:
+    with database.transaction() as connection, acting_as(Actor("cli:ada")):
         deposit(connection, DEFAULT_TENANT_ID, "ada", 10_000, "k", START_NS)
         calls = [call(1), call(2, trace=2, wallet="bob"), call(3, trace=3, verdict=Verdict.UNPRICED)]
         record_usage(connection, DEFAULT_TENANT_ID, calls, START_NS, TotalLabels())
@@ -112,6 +114,8 @@ def test_each_check_finds_what_it_is_for(books: Database, check: str) -> None:
             " charge_up_nanocredits, charge_down_nanocredits) VALUES (1, 'replay', 1, 0, 5, 0, 0)",
             "totals",
         ),
+        ("DELETE FROM audit_log WHERE number = 2", "audit log"),
+        ("DELETE FROM audit_log_heads", "audit log"),
         ("DELETE FROM usage_days", "days"),
         ("DELETE FROM wallet_days", "wallet days"),
         ("DELETE FROM money_days", "money days"),

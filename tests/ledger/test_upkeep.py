@@ -3,7 +3,7 @@
 import pytest
 from calls import START_NS, call
 from farebox_collector.ledger import dead_letters
-from farebox_collector.ledger.audit_log import last_audit
+from farebox_collector.ledger.audit_runs import last_audit
 from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.locks import AUDITING

@@ -35,7 +35,7 @@ def test_a_rule_is_tried_out_set_and_charged_by(collector: Collector) -> None:
 
     made = post(collector, "/v1/rules", FLAT)
     assert made.status_code == 201, made.text
-    assert (made.json()["terms"], made.json()["author"]) == ("2 credits an action", "api")
+    assert (made.json()["terms"], made.json()["author"]) == ("2 credits an action", "local")
     assert [rule["event"] for rule in collector.pages("/v1/rules", limit=1)] == ["*", "chat.reply"]
     tokens = {"kind": "per_1k_tokens", "input_credits_per_1k": "0.5", "output_credits_per_1k": "1"}
     later = post(collector, "/v1/rules", FLAT | tokens | {"flat_credits": "", "author": "ada"}).json()
@@ -131,7 +131,7 @@ def test_keys_decide_whose_rules_and_prices_are_set(tmp_path: Any) -> None:
         assert tried.status_code == 200, "it changes nothing, so reading is enough"
         assert post(collector, "/v1/rules", FLAT, keys["owner"]).status_code == 201
         mine = post(collector, "/v1/prices", PRICE | {"negotiated": True}, keys["owner"])
-        assert mine.json() == {"added": 1, "closed": 0, "source": "manual api"}
+        assert mine.json() == {"added": 1, "closed": 0, "source": f"manual key:{keys['owner'].split('_')[1]}"}
         for token, scope, price in ((keys["reader"], "negotiated", "0.3"), (key, "list", "0.00015")):
             header = {"Authorization": f"Bearer {token}"}
             answer = collector.api.get("/v1/prices", params={"model": "gpt-4o-mini"}, headers=header).json()["items"]

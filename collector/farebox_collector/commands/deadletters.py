@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy import Connection
 
 from farebox_collector.commands.terminal import (
     AsJson,
@@ -21,6 +22,7 @@ from farebox_collector.commands.terminal import (
     writable_books,
 )
 from farebox_collector.ledger import dead_letters
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.moments import format_ns
 from farebox_collector.reading import SpanReader
 from farebox_collector.records import DEFAULT_TENANT_ID
@@ -79,6 +81,13 @@ def retry_command(
             after = rows[-1].id
             if letter_id:
                 break
+        if tried:
+            after_it = {"tried": tried, "still_dead": open_still}
+            database.transact(
+                lambda connection: note(
+                    connection, DEFAULT_TENANT_ID, "dead_letters.retry", letter_id or "", time.time_ns(), after=after_it
+                )
+            )
     if letter_id and not tried:
         raise Stop(f"there is no dead letter {letter_id}")
     out.print(f"{tried} tried, {tried - open_still} dealt with, {open_still} still dead.")
@@ -91,10 +100,16 @@ def purge_command(
 ) -> None:
     """Take out dead letters whose time is up."""
     with closing(writable_books(database_url)) as database:
-        gone = database.transact(
-            lambda connection: dead_letters.purge(connection, None if everything else time.time_ns())
-        )
+        gone = database.transact(lambda connection: _purge(connection, everything=everything))
     out.print(f"{gone} dead letters taken out.")
+
+
+def _purge(connection: Connection, *, everything: bool) -> int:
+    now_ns = time.time_ns()
+    gone = dead_letters.purge(connection, None if everything else now_ns)
+    after = {"letters": gone, "everything": everything}
+    note(connection, DEFAULT_TENANT_ID, "dead_letters.purge", "", now_ns, after=after)
+    return gone
 
 
 def _shown(row: Any) -> dict[str, Any]:

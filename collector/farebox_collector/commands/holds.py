@@ -5,6 +5,7 @@ from contextlib import closing
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy import Connection, Row
 
 from farebox_collector.commands.tenants import TenantName, tenant_id_of
 from farebox_collector.commands.terminal import (
@@ -19,6 +20,7 @@ from farebox_collector.commands.terminal import (
     reading_books,
     writable_books,
 )
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.hold_ends import HoldState, standing_of, void_hold
 from farebox_collector.ledger.holds import holds_of
 from farebox_collector.moments import format_ns
@@ -55,14 +57,20 @@ def list_command(
 def void_command(hold_id: int, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
     """Give back what is still set aside. While a collector runs on SQLite, use its HTTP API."""
     with closing(writable_books(database_url)) as database:
-        found = database.transact(
-            lambda connection: void_hold(connection, tenant_id_of(connection, tenant), hold_id, time.time_ns())
-        )
+        found = database.transact(lambda connection: _void(connection, tenant_id_of(connection, tenant), hold_id))
     if found is None:
         raise Stop(f"there is no hold {hold_id}")
     if found.state != HoldState.VOIDED:
         raise Stop(f"hold {hold_id} is {found.state} already: nothing is set aside any more")
     out.print(f"Hold {hold_id} is voided; {found.wallet} has the credits again.")
+
+
+def _void(connection: Connection, tenant_id: int, hold_id: int) -> Row[Any] | None:
+    now_ns = time.time_ns()
+    found = void_hold(connection, tenant_id, hold_id, now_ns)
+    if found is not None and found.ended_at_ns == now_ns:
+        note(connection, tenant_id, "hold.void", hold_id, now_ns, after={"wallet": found.wallet})
+    return found
 
 
 def _until(row: Any) -> str:

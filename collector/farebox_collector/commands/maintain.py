@@ -19,12 +19,14 @@ from farebox_collector.commands.terminal import (
     settings_from,
     writable_books,
 )
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.pace import Pace
 from farebox_collector.ledger.retirement import Kept, Size, UnderSuspicion, books_size
 from farebox_collector.ledger.schema import require_current
 from farebox_collector.moments import format_ns
+from farebox_collector.records import DEFAULT_TENANT_ID
 from farebox_collector.retiring import Retired, SomebodyElse, TooYoung, foresee, require_age, retire_all
 
 _DAY_NS = 86_400 * 10**9
@@ -68,6 +70,12 @@ def maintain_command(
                     done = foresee(database, before_ns, progress)
                 else:
                     done = retire_all(database, before_ns, progress, Pace(share).breathe)
+                    after_it = {"before_ns": before_ns, "records": done.retired}
+                    database.transact(
+                        lambda connection: note(
+                            connection, DEFAULT_TENANT_ID, "records.retire", "", now_ns, after=after_it
+                        )
+                    )
             after = _size(database)
     except (TooYoung, SomebodyElse, UnderSuspicion) as error:
         raise Stop(str(error)) from None

@@ -7,6 +7,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from farebox_collector.ledger.access.actors import acting_as, command_line
+
 _PLACES = {
     "prices": "prices:app",
     "wallets": "wallets:app",
@@ -18,6 +20,7 @@ _PLACES = {
     "policies": "policies:app",
     "incidents": "incidents:app",
     "deadletters": "deadletters:app",
+    "audit-log": "audit_log:audit_log_command",
     "keys": "keys:app",
     "tenants": "tenants:app",
     "webhooks": "webhooks:app",
@@ -38,6 +41,11 @@ class OnDemand(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = _Commands(self.commands)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; the audit log names the user of the operating system for what it does."""
+        with acting_as(command_line()):
+            return super().invoke(ctx)
 
 
 class _Commands(MutableMapping[str, Any]):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select, text
 
+from farebox_collector.ledger.access.chain import CHAIN_CHECKS, Verified, compare_chains, not_noted
 from farebox_collector.ledger.account_legs import INDEX_CHECKS
 from farebox_collector.ledger.call_claims import SLOT_BITS
 from farebox_collector.ledger.checkpoints import CHUNK as _ACCOUNTS
@@ -203,6 +204,7 @@ CHECKS = (
     *(Check(*check) for check in MONEY_CHECKS),
     *(Check(*check) for check in PAYMENT_CHECKS),
     *(Check(*check) for check in COST_CHECKS),
+    *(Check(*check) for check in CHAIN_CHECKS),
     Check("totals", "running totals are the sums of the records"),
     Check("intake", "spans that came to the books have a verdict each, and those that are kept are the records"),
 )
@@ -224,10 +226,12 @@ def audit_all(
     progress: Progress = lambda done, total: None,
     right: Found = lambda standing, upto: None,
     breathe: Breathe = no_breath,
+    verified: Verified = not_noted,
 ) -> Iterator[Mismatch]:
     """Yield every mismatch in the books. `right` is told of accounts, whose checkpoints may go to `settled_upto`.
 
-    Between its pieces it breathes, and what that raises ends it.
+    `verified` is told how far each chain of the audit log is whole. Between its pieces it breathes, and what that
+    raises ends it.
     """
     with snapshot() as connection:
         newest, last_account, last_record = (
@@ -278,12 +282,22 @@ def audit_all(
         yield from compare_cost_days(connection)
     breathe()
     with snapshot() as connection:
+        yield from compare_chains(connection, verified)
+    breathe()
+    with snapshot() as connection:
         yield from compare_totals(connection, read_so_far)
     progress(total, total)
 
 
-def audit_recent(snapshot: Snapshot, after: int, upto: int, right: Found) -> Iterator[Mismatch]:
-    """Yield every mismatch in the transactions with after < id <= upto, and in the accounts that they touched."""
+def audit_recent(
+    snapshot: Snapshot, after: int, upto: int, right: Found, verified: Verified = not_noted
+) -> Iterator[Mismatch]:
+    """Yield every mismatch in the transactions with after < id <= upto, and in the accounts that they touched.
+
+    `verified` is told how far each chain of the audit log is whole.
+    """
+    with snapshot() as connection:
+        yield from compare_chains(connection, verified, from_scratch=False)
     window = Window(after, after)
     while window.upto < upto:
         with snapshot() as connection:

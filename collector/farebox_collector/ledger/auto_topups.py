@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, func, insert, select
 
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.journal import WALLET
 from farebox_collector.ledger.packs import pack_in_force
 from farebox_collector.ledger.payment_tables import auto_topups, topups
@@ -158,7 +159,11 @@ def spent_this_month(connection: Connection, tenant_id: int, wallet: str, curren
 
 def _record(connection: Connection, tenant_id: int, terms: AutoTerms, author: str, reason: str, at_ns: int) -> int:
     values = terms._asdict() | {"enabled": int(terms.enabled)}
+    earlier = auto_topup(connection, tenant_id, terms.wallet)
     row = insert(auto_topups).values(tenant_id=tenant_id, author=author, reason=reason, recorded_at_ns=at_ns, **values)
     key = connection.execute(row).inserted_primary_key
     assert key is not None
+    before = None if earlier is None else {name: getattr(earlier, name) for name in AutoTerms._fields}
+    after = {**values, "author": author, "reason": reason, "version": int(key[0])}
+    note(connection, tenant_id, "auto_topup.set", terms.wallet, at_ns, before=before, after=after)
     return int(key[0])

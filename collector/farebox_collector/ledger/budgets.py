@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select
 
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.control_tables import budgets
 from farebox_collector.money import MAX_SUM_NANO
 
@@ -15,6 +16,7 @@ def set_budget(
     """Set a department's budget a month from now on; 0 ends it. Returns the version. Raises ValueError."""
     if not 0 <= nanousd_per_month <= MAX_SUM_NANO:
         raise ValueError("a budget is zero or more, and fits the books")
+    before = [row for row in budgets_in_force(connection, tenant_id) if row.dept == dept]
     row = insert(budgets).values(
         tenant_id=tenant_id,
         dept=dept,
@@ -25,6 +27,15 @@ def set_budget(
     )
     key = connection.execute(row).inserted_primary_key
     assert key is not None
+    note(
+        connection,
+        tenant_id,
+        "budget.set",
+        dept,
+        at_ns,
+        before={"nanousd_per_month": before[0].nanousd_per_month if before else 0},
+        after={"nanousd_per_month": nanousd_per_month, "author": author, "reason": reason, "version": int(key[0])},
+    )
     return int(key[0])
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
@@ -49,7 +50,15 @@ def identity() -> Column[int]:
     return Column("id", Int64, primary_key=True, autoincrement=True)
 
 
-Item = Column[int] | Column[str] | Column[bytes] | UniqueConstraint | CheckConstraint | ForeignKeyConstraint
+Item = (
+    Column[int]
+    | Column[str]
+    | Column[bytes]
+    | UniqueConstraint
+    | CheckConstraint
+    | ForeignKeyConstraint
+    | PrimaryKeyConstraint
+)
 
 
 def table(name: str, *items: Item) -> Table:

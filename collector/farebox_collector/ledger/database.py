@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
@@ -20,6 +20,33 @@ _ATTEMPTS = 8
 _FIRST_PAUSE_S = 0.02
 
 _logger = logging.getLogger(__name__)
+
+_BEFORE_COMMIT = "farebox.before_commit"
+
+LastWork = Callable[[Connection, list[Any]], None]
+"""Is given what was collected during a transaction, just before it commits."""
+
+
+@contextmanager
+def collecting(connection: Connection) -> Iterator[None]:
+    """Let `before_commit` be used while the block runs, and do its work at the end of a block that succeeds."""
+    collected: dict[LastWork, list[Any]] = {}
+    connection.info[_BEFORE_COMMIT] = collected
+    try:
+        yield
+        for work, items in collected.items():
+            work(connection, items)
+    finally:
+        connection.info.pop(_BEFORE_COMMIT, None)
+
+
+def before_commit(connection: Connection, work: LastWork, item: Any) -> None:
+    """Call `work` once, just before this transaction commits, with every item that was handed in for it.
+
+    What all writers need at the same place (a row that is a queue of its own) is locked last and briefly that way.
+    Raises KeyError on a connection that no `Database.transaction` opened: the work would never be done.
+    """
+    connection.info[_BEFORE_COMMIT].setdefault(work, []).append(item)
 
 
 class DatabaseInUse(Exception):

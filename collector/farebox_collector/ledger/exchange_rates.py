@@ -6,8 +6,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select
 
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.tables import exchange_rates
 from farebox_collector.pricing.currencies import USD, ExchangeRate, ExchangeRates, is_currency
+from farebox_collector.records import DEFAULT_TENANT_ID
 
 _MAX_RATE = Decimal(10**9)
 _MAX_DIGITS = 20
@@ -29,6 +31,8 @@ def set_rate(connection: Connection, rate: ExchangeRate, author: str, at_ns: int
             recorded_at_ns=at_ns,
         )
     )
+    after = {"usd_per_currency": value, "valid_from_ns": rate.valid_from_ns, "author": author}
+    note(connection, DEFAULT_TENANT_ID, "exchange_rate.set", rate.currency, at_ns, after=after)
 
 
 def rates(connection: Connection) -> Sequence[Row[Any]]:

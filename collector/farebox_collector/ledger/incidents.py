@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, desc, func, select, update
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.control_tables import incidents
 from farebox_collector.ledger.tables import usage_records
 from farebox_collector.verdicts import ONE_CALL
@@ -61,10 +62,12 @@ def record_incident(connection: Connection, tenant_id: int, incident: Incident) 
     if bulk.insert_ignoring_conflicts(
         connection, "incidents", _COLUMNS, [(tenant_id, *incident)], on=("tenant_id", "fingerprint", "started_at_ns")
     ):
+        after = {"fingerprint": incident.fingerprint, "severity": incident.severity, "labels": incident.labels}
+        note(connection, tenant_id, "incident.open", incident.alert, incident.recorded_at_ns, after=after)
         return True
     if incident.ended_at_ns is not None:
         table = incidents.c
-        connection.execute(
+        ended = connection.execute(
             update(incidents)
             .where(
                 table.tenant_id == tenant_id,
@@ -74,6 +77,9 @@ def record_incident(connection: Connection, tenant_id: int, incident: Incident) 
             )
             .values(ended_at_ns=incident.ended_at_ns)
         )
+        if ended.rowcount:
+            ending = {"fingerprint": incident.fingerprint, "ended_at_ns": incident.ended_at_ns}
+            note(connection, tenant_id, "incident.close", incident.alert, incident.recorded_at_ns, after=ending)
     return False
 
 

@@ -8,6 +8,8 @@ from sqlalchemy import Connection, Row, insert, or_, select, update
 
 from farebox_collector.credentials import Caller, Scope, fingerprint, key_id_of, new_token
 from farebox_collector.ledger import links
+from farebox_collector.ledger.access.actors import acting
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.links import Unverified, Verified
 from farebox_collector.ledger.tables import api_keys
 
@@ -33,8 +35,11 @@ def create_key(
     wallet: str = "",
     expires_at_ns: int | None = None,
     token: str = "",
+    person: int | None = None,
 ) -> Issued:
-    """Make a key for a tenant; `token` is one that somebody made elsewhere.
+    """Make a key for a tenant; `token` is one that was made elsewhere.
+
+    It belongs to a person, by number; by default to the one who acts. 0 is no person.
 
     Raises ValueError for a key that is for nothing, for a wallet key that may do more than read, and for a token that
     is none.
@@ -51,8 +56,10 @@ def create_key(
     if not any_key(connection):
         # Until now everyone could make links; from now on only callers with a key can.
         links.retire_every_secret(connection, at_ns)
+    person = acting().person if person is None else person
     row = insert(api_keys).values(
         tenant_id=tenant_id,
+        person=person,
         key_id=key_id,
         name=name,
         scopes=" ".join(wanted),
@@ -62,6 +69,7 @@ def create_key(
         expires_at_ns=expires_at_ns,
     )
     connection.execute(row)
+    note(connection, tenant_id, "key.create", key_id, at_ns, after=_facts(name, wanted, wallet, expires_at_ns, person))
     return Issued(made, key_id)
 
 
@@ -75,8 +83,17 @@ def rotate_key(connection: Connection, tenant_id: int, key_id: str, at_ns: int, 
     if old.expires_at_ns is None or old.expires_at_ns > ends_at_ns:
         connection.execute(update(api_keys).where(api_keys.c.id == old.id).values(expires_at_ns=ends_at_ns))
     scopes = [Scope(scope) for scope in old.scopes.split()]
+    note(connection, tenant_id, "key.rotate", key_id, at_ns, after={"old_key_ends_at_ns": ends_at_ns})
     made = create_key(
-        connection, tenant_id, old.name, scopes, at_ns, wallet=old.wallet, expires_at_ns=old.expires_at_ns
+        connection,
+        tenant_id,
+        old.name,
+        scopes,
+        at_ns,
+        wallet=old.wallet,
+        expires_at_ns=old.expires_at_ns,
+        # What one person's key may do, a successor must not do in the name of another.
+        person=old.person,
     )
     links.hand_over(connection, tenant_id, key_id, made.key_id)
     return made
@@ -91,6 +108,8 @@ def revoke_key(connection: Connection, tenant_id: int, key_id: str, at_ns: int) 
     changed = connection.execute(
         update(api_keys).where(*mine, keys.revoked_at_ns.is_(None)).values(revoked_at_ns=at_ns)
     )
+    if changed.rowcount:
+        note(connection, tenant_id, "key.revoke", key_id, at_ns)
     return bool(changed.rowcount)
 
 
@@ -131,7 +150,7 @@ def verify_key(connection: Connection, token: str, at_ns: int) -> Verified:
     if row.expires_at_ns is not None and row.expires_at_ns <= at_ns:
         raise Unverified("expired")
     scopes = frozenset(Scope(scope) for scope in row.scopes.split())
-    return Verified(Caller(row.tenant_id, scopes, row.wallet, row.key_id), row.expires_at_ns)
+    return Verified(Caller(row.tenant_id, scopes, row.wallet, row.key_id, row.person), row.expires_at_ns)
 
 
 def note_use(connection: Connection, used_at_ns: Mapping[str, int]) -> None:
@@ -143,6 +162,11 @@ def note_use(connection: Connection, used_at_ns: Mapping[str, int]) -> None:
             .where(keys.key_id == key_id, or_(keys.last_used_at_ns.is_(None), keys.last_used_at_ns < at_ns))
             .values(last_used_at_ns=at_ns)
         )
+
+
+def _facts(name: str, scopes: list[Scope], wallet: str, expires_at_ns: int | None, person: int) -> dict[str, Any]:
+    shown = {"name": name, "scopes": [scope.value for scope in scopes], "wallet": wallet}
+    return {**shown, "expires_at_ns": expires_at_ns, "person": person}
 
 
 def _working(connection: Connection, tenant_id: int, key_id: str, at_ns: int) -> Row[Any]:

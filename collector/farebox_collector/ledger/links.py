@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, and_, delete, insert, select, update
 
 from farebox_collector.credentials import Caller, Link, Scope, is_signed, sign_link
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.link_tables import wallet_links
 from farebox_collector.ledger.tables import api_keys, link_secrets
@@ -67,6 +68,8 @@ def mint(connection: Connection, tenant_id: int, wallet: str, minted_by: str, un
     ).inserted_primary_key
     assert made is not None
     link = Link(tenant_id, secret_id, wallet, expires_at_s, int(made[0]))
+    after = {"link_id": link.link_id, "minted_by": minted_by, "expires_at_s": expires_at_s}
+    note(connection, tenant_id, "link.create", wallet, at_ns, after=after)
     return Minted(sign_link(link, secret), link.link_id, expires_at_s * 10**9)
 
 
@@ -105,16 +108,20 @@ def revoke_link(connection: Connection, tenant_id: int, link_id: int, at_ns: int
     """Let one link work no more. Raises LinkGone for one that never was."""
     rows = wallet_links.c
     mine = (rows.tenant_id == tenant_id, rows.id == link_id)
-    if connection.execute(select(rows.id).where(*mine)).first() is None:
+    wallet = connection.execute(select(rows.wallet).where(*mine)).scalar()
+    if wallet is None:
         raise LinkGone(str(link_id))
-    connection.execute(update(wallet_links).where(*mine, rows.revoked_at_ns.is_(None)).values(revoked_at_ns=at_ns))
+    lasting = update(wallet_links).where(*mine, rows.revoked_at_ns.is_(None))
+    if connection.execute(lasting.values(revoked_at_ns=at_ns)).rowcount:
+        note(connection, tenant_id, "link.revoke", wallet, at_ns, after={"link_id": link_id})
 
 
 def revoke_minted_by(connection: Connection, tenant_id: int, minted_by: str, at_ns: int) -> None:
     """Let no link work that a key has minted so far."""
     rows = wallet_links.c
     mine = (rows.tenant_id == tenant_id, rows.minted_by == minted_by, rows.revoked_at_ns.is_(None))
-    connection.execute(update(wallet_links).where(*mine).values(revoked_at_ns=at_ns))
+    revoked = connection.execute(update(wallet_links).where(*mine).values(revoked_at_ns=at_ns)).rowcount
+    note(connection, tenant_id, "links.revoke", minted_by, at_ns, after={"minted_by": minted_by, "links": revoked})
 
 
 def revoke_links(connection: Connection, tenant_id: int, at_ns: int) -> None:
@@ -125,6 +132,7 @@ def revoke_links(connection: Connection, tenant_id: int, at_ns: int) -> None:
         .where(known.tenant_id == tenant_id, known.retired_at_ns.is_(None))
         .values(retired_at_ns=at_ns)
     )
+    note(connection, tenant_id, "links.revoke", "", at_ns)
 
 
 def retire_every_secret(connection: Connection, at_ns: int) -> None:

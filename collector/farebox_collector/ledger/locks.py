@@ -25,6 +25,9 @@ TOPPING_UP = 0x66660000
 RETIRING = 0x66670000
 """Kind: retiring old records; it has one stripe."""
 
+PEOPLE = 0x66680000
+"""Kind: handing out numbers of a tenant's people, approvals and approval policies."""
+
 
 def wait_in_turn(connection: Connection, kind: int, stripes: Iterable[int]) -> None:
     """Hold these stripes of a kind until the end of the transaction; everybody takes them in one order."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, func, insert, select
 
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.webhook_tables import balance_thresholds
 from farebox_collector.ledger.webhooks import Message, enqueue
 from farebox_collector.money import MAX_SUM_NANO, format_nano
@@ -51,6 +52,7 @@ def set_thresholds(
         raise BadThreshold(f"a wallet has at most {MOST_BOUNDS} thresholds")
     if not wallet or any(not -MAX_SUM_NANO <= bound <= MAX_SUM_NANO for bound in bounds):
         raise BadThreshold("a threshold is a balance of a wallet, and fits the books")
+    earlier = thresholds_history(connection, tenant_id, wallet, 1)
     row = insert(balance_thresholds).values(
         tenant_id=tenant_id,
         wallet=wallet,
@@ -61,6 +63,9 @@ def set_thresholds(
     )
     key = connection.execute(row).inserted_primary_key
     assert key is not None
+    before = {"bounds_nano": bounds_of(earlier[0])} if earlier else None
+    after = {"bounds_nano": bounds, "author": author, "reason": reason, "version": int(key[0])}
+    note(connection, tenant_id, "thresholds.set", wallet, at_ns, before=before, after=after)
     return int(key[0])
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, delete, func, select, update
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.credit_tables import idempotency_keys, lots
 from farebox_collector.ledger.journal import (
     ISSUED_ACCOUNT,
@@ -165,7 +166,23 @@ def carry_out(connection: Connection, tenant_id: int, movement: Movement, transa
         wallet.close()
     if moved > 0:
         add_credits(connection, tenant_id, movement.kind, moved)
+    _note_movement(connection, tenant_id, movement, transaction_id, wallets[movement.wallet].balance - moved, at_ns)
     return Moved(transaction_id, wallets[movement.wallet].balance, moved, lot_id, False)
+
+
+def _note_movement(
+    connection: Connection, tenant_id: int, movement: Movement, transaction_id: int, before_nano: int, at_ns: int
+) -> None:
+    facts = {name: value for name, value in movement._asdict().items() if value and name not in ("kind", "wallet")}
+    note(
+        connection,
+        tenant_id,
+        f"movement.{movement.kind}",
+        movement.wallet,
+        at_ns,
+        before={"balance_nanocredits": before_nano},
+        after={**facts, "transaction_id": transaction_id},
+    )
 
 
 def _require_wallets(connection: Connection, tenant_id: int, names: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, func, insert, select
 
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.exchange_rates import load_rates
 from farebox_collector.ledger.payment_tables import packs
 from farebox_collector.minor_units import MAX_MINOR, minor_in_nanousd
@@ -94,9 +95,14 @@ def usd_per(connection: Connection, currency: str, at_ns: int) -> Fraction:
 
 
 def _record(connection: Connection, tenant_id: int, terms: PackTerms, author: str, reason: str, at_ns: int) -> int:
+    earlier = pack_in_force(connection, tenant_id, terms.name)
     row = insert(packs).values(
         tenant_id=tenant_id, author=author, reason=reason, recorded_at_ns=at_ns, **terms._asdict()
     )
     key = connection.execute(row).inserted_primary_key
     assert key is not None
+    before = None if earlier is None else {name: getattr(earlier, name) for name in PackTerms._fields}
+    action = "pack.set" if terms.credits_nano else "pack.withdraw"
+    after = {**terms._asdict(), "author": author, "reason": reason, "version": int(key[0])}
+    note(connection, tenant_id, action, terms.name, at_ns, before=before, after=after)
     return int(key[0])

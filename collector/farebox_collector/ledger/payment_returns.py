@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, func, select, update
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.access import audit_log
 from farebox_collector.ledger.credit_tables import lots
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.journal import ISSUED_ACCOUNT, Account, Leg, open_transaction, post, wallet_account
@@ -82,6 +83,8 @@ def settle(connection: Connection, topup: Row[Any], at_ns: int) -> int:
         effect = _take(connection, topup, row, at_ns) if row.wanted else _give_back(connection, topup, row, at_ns)
         change = update(payment_returns).where(columns.id == row.id)
         connection.execute(change.values(taken=row.wanted, topup_id=topup.id, **effect._asdict()))
+        after = {"return_id": row.return_id, "topup": topup.key, "taken": bool(row.wanted), **effect._asdict()}
+        audit_log.note(connection, topup.tenant_id, f"payment.{row.kind}", topup.wallet, at_ns, after=after)
     return len(due)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select
 
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.limit_tables import spending_policies
 from farebox_collector.ledger.spending import LimitScope, Subject
 from farebox_collector.money import MAX_SUM_NANO
@@ -75,6 +76,7 @@ def set_policy(
         raise BadPolicy("a policy begins now or later: what was granted stays granted")
     if validity.to_ns is not None and validity.to_ns <= from_ns:
         raise BadPolicy("a policy ends after it begins")
+    earlier = policies_of(connection, tenant_id, [subject], at_ns).get(subject)
     row = insert(spending_policies).values(
         tenant_id=tenant_id,
         **subject._asdict(),
@@ -86,6 +88,16 @@ def set_policy(
     )
     key = connection.execute(row).inserted_primary_key
     assert key is not None
+    after = {**terms._asdict(), "valid_from_ns": from_ns, "valid_to_ns": validity.to_ns, **authorship._asdict()}
+    note(
+        connection,
+        tenant_id,
+        "policy.set",
+        "/".join(filter(None, subject)),
+        at_ns,
+        before=None if earlier is None else {"version": earlier.id, **earlier.terms._asdict()},
+        after={**after, "version": int(key[0])},
+    )
     return int(key[0])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from farebox_collector.ledger.database import Database, Result
+from farebox_collector.ledger.database import Database, Result, collecting
 from farebox_collector.ledger.schema import APPLICATION, newest_revision
 
 _CONNECTIONS = 8
@@ -82,7 +82,7 @@ class PostgresqlDatabase(Database):
         """As in the base class."""
         if not self._writable:
             raise RuntimeError("this database was opened for reading only")
-        with self._engine.begin() as connection:
+        with self._engine.begin() as connection, collecting(connection):
             # Only for writing: an audit may read for as long as it needs.
             connection.exec_driver_sql(f"SET LOCAL statement_timeout TO {_STATEMENT_TIMEOUT_MS}")
             yield connection

@@ -13,12 +13,13 @@ from sqlalchemy import Connection, bindparam, func, insert, select, tuple_, upda
 from sqlalchemy.exc import IntegrityError
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.exchange_rates import load_rates
 from farebox_collector.ledger.tables import price_imports, price_versions, priced_models
 from farebox_collector.pricing.currencies import USD, in_usd, is_currency
 from farebox_collector.pricing.price_lists import price_problem
 from farebox_collector.pricing.revision import PriceList, Revision, Slot, by_slot, revise
-from farebox_collector.records import CatalogueRow, PricedModel, PriceVersion
+from farebox_collector.records import DEFAULT_TENANT_ID, CatalogueRow, PricedModel, PriceVersion
 from farebox_collector.units import can_have_price
 
 MANUAL = "manual"
@@ -33,6 +34,8 @@ _VERSION_COLUMNS = (
     "recorded_at_ns",
 )
 _EXACT_NAME_FIRST = -1
+_NOTED = 20
+"""Prices of one import that the audit log names; it counts all of them."""
 _MOST_NAMED = 200
 """Models that are looked for one by one; for more the whole book is read."""
 
@@ -173,6 +176,7 @@ def _write(
 ) -> None:
     if not revision.added and not revision.closed and not even_if_empty:
         return
+    _note_revision(connection, revision, source, source_version, at_ns)
     key = connection.execute(
         insert(price_imports).values(
             source=source,
@@ -195,6 +199,26 @@ def _write(
         bulk.load(connection, "price_versions", _VERSION_COLUMNS, rows)
     except IntegrityError as error:
         raise OverlappingHours(f"the database refuses a price: {error.orig}") from error
+
+
+def _note_revision(connection: Connection, revision: Revision, source: str, source_version: str, at_ns: int) -> None:
+    """Note a revision in the audit log: of the tenant whose prices these are, or of `default` for list prices."""
+    slots = {slot.tenant_id for slot, _ in revision.added}
+    tenant_id = next(iter(slots), None) if len(slots) <= 1 else None
+    prices = [
+        {**{name: str(value) for name, value in slot._asdict().items()}, "usd_per_1k": _plain(row.usd_per_1k)}
+        for slot, row in revision.added[:_NOTED]
+    ]
+    after = {"source": source, "source_version": source_version, "added": len(revision.added), "prices": prices}
+    before = {"closed": len(revision.closed), "version_ids": sorted(revision.closed)[:_NOTED]}
+    action = "price.set" if source == MANUAL else "price.import"
+    tenant = DEFAULT_TENANT_ID if tenant_id is None else tenant_id
+    note(connection, tenant, action, _subject(revision), at_ns, before=before, after=after)
+
+
+def _subject(revision: Revision) -> str:
+    slot = revision.added[0][0] if len(revision.added) == 1 else None
+    return "" if slot is None else f"{slot.provider}/{slot.model}/{slot.unit}"
 
 
 def _rows(

@@ -1,10 +1,11 @@
 """Charge rules: append-only versions of what an event costs its wallet."""
 
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, insert, or_, select, true, update
 
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.tables import charge_rules, tenants
 from farebox_collector.moments import format_ns
 from farebox_collector.pricing.rules import BadRule, RuleTerms, require_chargeable
@@ -47,6 +48,7 @@ def set_rule(
         # Held until the end of the transaction, so that of two that set rules at once one sees the other's.
         select(tenants.c.usd_per_credit).where(tenants.c.id == tenant_id).with_for_update()
     ).scalar_one()
+    before = _at(connection, tenant_id, event, start_ns)
     _make_room(connection, tenant_id, event, start_ns, valid_to_ns)
     key = connection.execute(
         insert(charge_rules).values(
@@ -62,7 +64,19 @@ def set_rule(
         )
     ).inserted_primary_key
     assert key is not None
+    facts = {**terms._asdict(), "valid_from_ns": start_ns, "valid_to_ns": valid_to_ns, **authorship._asdict()}
+    note(connection, tenant_id, "rule.set", event, at_ns, before=before, after={**facts, "version": int(key[0])})
     return int(key[0])
+
+
+def _at(connection: Connection, tenant_id: int, event: str, at_ns: int) -> dict[str, Any] | None:
+    """The version of an event's rule that holds at a moment, as the audit log keeps it; None if there is none."""
+    rules = charge_rules.c
+    holds = (rules.valid_from_ns <= at_ns, or_(rules.valid_to_ns.is_(None), rules.valid_to_ns > at_ns))
+    row = connection.execute(
+        select(charge_rules).where(rules.tenant_id == tenant_id, rules.event == event, *holds).order_by(rules.id.desc())
+    ).first()
+    return None if row is None else {"version": row.id, **{name: getattr(row, name) for name in RuleTerms._fields}}
 
 
 def _make_room(connection: Connection, tenant_id: int, event: str, start_ns: int, end_ns: int | None) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from farebox_collector.ledger.database import Database, DatabaseInUse, NotADatabase
+from farebox_collector.ledger.database import Database, DatabaseInUse, NotADatabase, collecting
 
 MINIMUM_SQLITE = (3, 37, 0)
 """STRICT tables came with 3.37."""
@@ -64,7 +64,7 @@ class SqliteDatabase(Database):
         """As in the base class; one thread at a time."""
         if self._writer is None:
             raise RuntimeError("this database was opened for reading only")
-        with self._writing, self._writer.begin() as connection:
+        with self._writing, self._writer.begin() as connection, collecting(connection):
             yield connection
 
     @contextmanager

@@ -17,13 +17,14 @@ from sqlalchemy import (
 )
 
 from farebox_collector.ledger import credit_tables, link_tables, payment_tables
+from farebox_collector.ledger.access import tables as access_tables
 from farebox_collector.ledger.columns import Int64, metadata, only_on
 from farebox_collector.ledger.columns import identity as _identity
 from farebox_collector.ledger.columns import number as _number
 from farebox_collector.ledger.columns import table as _table
 from farebox_collector.ledger.columns import words as _text
 
-__all__ = ["credit_tables", "link_tables", "metadata", "payment_tables"]
+__all__ = ["access_tables", "credit_tables", "link_tables", "metadata", "payment_tables"]
 
 tenants = _table(
     "tenants",
@@ -48,6 +49,8 @@ api_keys = _table(
     _number("expires_at_ns", nullable=True),
     _number("revoked_at_ns", nullable=True),
     _number("last_used_at_ns", nullable=True),
+    # The person that it belongs to, by number; 0 for a key of no person.
+    _number("person", default=0),
     UniqueConstraint("key_id"),
 )
 

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.tables import charge_rules, tenants
 from farebox_collector.pricing.rules import COST_PLUS
 from farebox_collector.records import DEFAULT_TENANT_ID
@@ -39,6 +40,10 @@ def create_tenant(connection: Connection, name: str, usd_per_credit: Decimal, at
     tenant_id = tenant_of(connection, name)
     assert tenant_id is not None
     _charge_what_it_costs(connection, tenant_id, usd_per_credit, at_ns)
+    after = {"tenant": name, "tenant_id": tenant_id, "usd_per_credit": format(usd_per_credit, "f")}
+    # In both logs: whoever runs the installation made it, and the tenant's own log begins with it.
+    for log in sorted({DEFAULT_TENANT_ID, tenant_id}):
+        note(connection, log, "tenant.create", name, at_ns, after=after)
     return tenant_id
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, insert, select, update
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.journal import ISSUED_ACCOUNT, balance, open_transaction
 from farebox_collector.ledger.movements import IdempotencyConflict, Kind, Movement, carry_out
@@ -104,6 +105,9 @@ def order(connection: Connection, tenant_id: int, wanted: Order, at_ns: int) -> 
         if earlier is None:
             return None
         if new:
+            after = {"key": wanted.key, "pack": pack.name, "automatic": wanted.automatic, "currency": pack.currency}
+            after |= {"amount_minor": pack.amount_minor, "credits_nano": pack.credits_nano}
+            note(connection, tenant_id, "topup.order", wanted.wallet, at_ns, after=after)
             return Ordered(earlier, False)
     if earlier.request != wanted.request():
         raise IdempotencyConflict(wanted.idempotency_key)

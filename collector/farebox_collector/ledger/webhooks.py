@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.webhook_tables import webhook_endpoints, webhook_messages
 from farebox_collector.moments import format_ns
 
@@ -91,6 +92,7 @@ def ping(connection: Connection, tenant_id: int, endpoint_id: int, at_ns: int) -
         return False
     message = Message("ping", f"{endpoint_id}/{at_ns}", {})
     bulk.insert(connection, "webhook_messages", _COLUMNS, [_row(tenant_id, endpoint_id, message, at_ns)])
+    note(connection, tenant_id, "webhook.ping", endpoint_id, at_ns)
     return True
 
 
@@ -166,6 +168,8 @@ def retry(connection: Connection, tenant_id: int, message_id: str, at_ns: int) -
         .where(table.tenant_id == tenant_id, table.message_id == message_id, table.state != MessageState.DELIVERED)
         .values(state=MessageState.PENDING, attempts=0, next_attempt_ns=at_ns, ended_at_ns=None)
     )
+    if done.rowcount:
+        note(connection, tenant_id, "webhook.retry", message_id, at_ns, after={"messages": done.rowcount})
     return int(done.rowcount)
 
 
@@ -206,6 +210,7 @@ def add_endpoint(connection: Connection, tenant_id: int, url: str, at_ns: int) -
     row = insert(webhook_endpoints).values(tenant_id=tenant_id, url=url, secret=secret, created_at_ns=at_ns)
     key = connection.execute(row).inserted_primary_key
     assert key is not None
+    note(connection, tenant_id, "webhook.add", key[0], at_ns, after={"url": url})
     return int(key[0]), secret
 
 
@@ -230,6 +235,7 @@ def rotate_secret(
         .where(table.id == endpoint_id)
         .values(former_secret=table.secret, former_until_ns=at_ns + overlap_ns, secret=secret)
     )
+    note(connection, tenant_id, "webhook.rotate", endpoint_id, at_ns, after={"former_until_ns": at_ns + overlap_ns})
     return secret
 
 
@@ -245,6 +251,7 @@ def remove_endpoint(connection: Connection, tenant_id: int, endpoint_id: int, at
         .where(table.endpoint_id == endpoint_id, table.state == MessageState.PENDING)
         .values(state=MessageState.GIVEN_UP, last_error="the endpoint was removed", ended_at_ns=at_ns)
     )
+    note(connection, tenant_id, "webhook.remove", endpoint_id, at_ns)
     return True
 
 

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 
 from farebox_collector.ledger import auto_topups, dead_letters, readings, statements
-from farebox_collector.ledger.audit_log import SCOPES, last_audit
+from farebox_collector.ledger.audit_runs import SCOPES, last_audit
 from farebox_collector.ledger.budgets import budgets_in_force
 from farebox_collector.ledger.call_sums import FIRST_CHUNK_COLUMNS, LATENCY_COLUMNS
 from farebox_collector.ledger.control_tables import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from farebox_collector.credentials import Scope
 from farebox_collector.surfaces import (
     alerts,
+    audit_log,
     budgets,
     costs,
     holds,
@@ -43,6 +44,7 @@ KNOWN_BY_OTHER_MEANS: frozenset[str] = frozenset({stripe_webhook.PATH})
 """Paths under /v1/ that need no API key, since what is sent there proves by itself where it comes from."""
 
 _READER = needs(Scope.READ, Scope.ADMIN)
+_PRICER = needs(Scope.READ, Scope.PRICING)
 _WALLETS = needs(Scope.READ, Scope.WALLETS)
 # A link lets its holder read, so who may read can give it away; who may not, cannot.
 _LINKS = needs(Scope.ADMIN, frozenset({Scope.READ, Scope.WALLETS}), or_write=Scope.ADMIN)
@@ -62,21 +64,22 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Needs], ...] = (
     (wallets.router, _WALLETS),
     (ledger.router, _WALLETS),
     (usage.router, _READER),
-    (prices.router, _READER),
+    (prices.router, _PRICER),
     (rules.simulation_router, _ASKER),
-    (rules.router, _READER),
+    (rules.router, _PRICER),
     (costs.router, _READER),
-    (budgets.router, _READER),
-    (policies.router, _READER),
+    (budgets.router, _PRICER),
+    (policies.router, _PRICER),
     (alerts.router, _READER),
     (alerts.webhook_router, _ALERTS),
     (reports.router, _READER),
     (replays.router, _ADMIN),
-    (packs.router, _READER),
+    (packs.router, _PRICER),
     (topups.tenant_router, _READER),
     (webhooks.endpoints_router, _ADMIN),
     (webhooks.messages_router, _ADMIN),
     (webhooks.thresholds_router, _READER),
+    (audit_log.router, _ADMIN),
     (keys.router, _ADMIN),
     (keys.tenants_router, _ADMIN),
 )
@@ -95,7 +98,14 @@ class Readiness(BaseModel):
 
 def application(context: Context) -> ASGIApp:
     """The ASGI application of the API port."""
-    door = Doorkeeper(_routes(context), context.keyring, context.meters, "api", open_paths=KNOWN_BY_OTHER_MEANS)
+    door = Doorkeeper(
+        _routes(context),
+        context.keyring,
+        context.meters,
+        "api",
+        open_paths=KNOWN_BY_OTHER_MEANS,
+        refusals=context.refusals,
+    )
     return SafeHeaders(EncodedSlashes(door))
 
 

@@ -6,10 +6,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
+from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.budgets import budgets_in_force, set_budget
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
-from farebox_collector.surfaces.context import Amount, Context, Name
+from farebox_collector.surfaces.context import STATED_AUTHOR, Amount, Context, Name
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
 
@@ -19,7 +20,7 @@ class BudgetRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     usd_per_month: str | int = Field(description="Decimal, as a string, with at most nine decimals; 0 ends the budget.")
-    author: Name = Field("api", max_length=200)
+    author: Name = STATED_AUTHOR
     reason: Name = Field("", max_length=500, description="Why; kept with the budget.")
 
 
@@ -61,7 +62,7 @@ def router(context: Context) -> APIRouter:
             amount = parse_nano(str(request.usd_per_month))
             context.database.transact(
                 lambda connection: set_budget(
-                    connection, context.tenant_id, dept, amount, request.author, request.reason, at_ns
+                    connection, context.tenant_id, dept, amount, acting().author, request.reason, at_ns
                 )
             )
         except (AmountError, ValueError) as error:
@@ -70,7 +71,7 @@ def router(context: Context) -> APIRouter:
             dept=dept,
             usd_per_month=format_nano(amount),
             since=format_ns(at_ns),
-            author=request.author,
+            author=acting().author,
             reason=request.reason,
         )
 

@@ -23,6 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from farebox_collector import credentials
 from farebox_collector.credentials import Caller, token_in
 from farebox_collector.keyring import Forbidden, KeyRing, Unauthenticated
+from farebox_collector.ledger.access.actors import LOCAL, Actor, set_actor
+from farebox_collector.ledger.access.refusals import Attempt, Refusals
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.records import DEFAULT_TENANT_ID
 from farebox_collector.surfaces.problems import ApiError, problem
@@ -165,10 +167,12 @@ class Doorkeeper:
         prefix: str = "/v1/",
         open_paths: frozenset[str] = frozenset(),
         scope: credentials.Scope | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         """Paths that begin with `prefix` need a key, but for `open_paths`, which know their callers by other means.
 
-        With a `scope` the key must have it, and be one of the tenant that runs the installation.
+        With a `scope` the key must have it, and be one of the tenant that runs the installation. `refusals` are told of
+        every answer 401 and 403.
         """
         self._app = app
         self._keyring = keyring
@@ -177,12 +181,15 @@ class Doorkeeper:
         self._prefix = prefix
         self._open_paths = open_paths
         self._scope = scope
+        self._refusals = refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401, 403, 413 or 503."""
         if scope["type"] != "http" or not scope["path"].startswith(self._prefix):
             await self._app(scope, receive, send)
             return
+        if self._refusals is not None:
+            send = _watched(scope, send, self._refusals)
         if scope["path"] not in self._open_paths:
             refusal = await self._refusal(scope)
             if refusal is not None:
@@ -211,7 +218,41 @@ class Doorkeeper:
             answer.headers["Retry-After"] = "2"
             return answer
         _caller.set(who)
+        set_actor(actor_of(who, peer_address(scope)))
         return None
+
+
+def _watched(scope: Scope, send: Send, refusals: Refusals) -> Send:
+    """Sending that counts an answer by which a caller is refused."""
+
+    async def watched(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] in (401, 403):
+            who = _caller.get(None)
+            route = getattr(scope.get("route"), "path", "") or "unknown path"
+            if message["status"] == 401 or who is None:
+                attempt = Attempt(DEFAULT_TENANT_ID, "unknown", "log in", "no valid key or session")
+            else:
+                actor = actor_of(who, "").name
+                attempt = Attempt(who.tenant_id, actor, f"{scope['method']} {route}", "not allowed")
+            refusals.count(attempt, peer_address(scope))
+        await send(message)
+
+    return watched
+
+
+def peer_address(scope: Scope) -> str:
+    """The address that a request came from; empty where the server does not know."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def actor_of(who: Caller, address: str) -> Actor:
+    """A caller as the audit log names it."""
+    if who.session_id:
+        return Actor(f"person:{who.person}", address, who.person, who.login)
+    if who.key_id:
+        return Actor(f"key:{who.key_id}", address, who.person)
+    return Actor(f"link:{who.wallet}" if who.wallet else LOCAL, address)
 
 
 def _bounded(receive: Receive) -> Receive:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.holding import HoldDesk
 from farebox_collector.keyring import KeyRing
+from farebox_collector.ledger.access.refusals import Refusals
 from farebox_collector.ledger.database import Database
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.moments import to_ns
@@ -30,6 +31,15 @@ Name = Annotated[str, AfterValidator(_printable)]
 """A text to compare names with: one line of printable characters, as all names in the books are."""
 
 
+STATED_AUTHOR: str = Field(
+    "",
+    max_length=200,
+    description="Ignored: the author is the person or the key that sends the request.",
+    deprecated=True,
+)
+"""A field that older clients send."""
+
+
 class Context(NamedTuple):
     """What the API works on."""
 
@@ -42,6 +52,7 @@ class Context(NamedTuple):
     meters: Meters
     holds: HoldDesk
     payments: PaymentDesk
+    refusals: Refusals
     strict: bool = False
     """Whether wallets come into being by being paid into only."""
     topup_return_url: str = ""

@@ -17,7 +17,12 @@ from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
 _DAY_NS = 86_400 * 10**9
 
-KeyId = Annotated[str, Query(pattern=r"^[0-9a-f]{16}$", description="The id of the key that minted the links.")]
+KeyId = Annotated[
+    str,
+    Query(
+        pattern=r"^([0-9a-f]{16}|person:[0-9]{1,9})$", description="The key id, or `person:<number>`, that minted them."
+    ),
+]
 
 
 class WalletLink(BaseModel):
@@ -52,7 +57,8 @@ def router(context: Context) -> APIRouter:
         name = wallet_name(wallet)
         if days > context.link_max_days:
             raise ApiError(422, f"days: a link works for {context.link_max_days} days at most (FAREBOX_LINK_MAX_DAYS)")
-        now_ns, minted_by = context.clock(), caller().key_id
+        now_ns, who = context.clock(), caller()
+        minted_by = f"person:{who.person}" if who.session_id else who.key_id
         until_ns = now_ns + days * _DAY_NS
         made = context.database.transact(
             lambda connection: links.mint(connection, context.tenant_id, name, minted_by, until_ns, now_ns)

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
+from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.packs import (
     MAX_EXPIRY_DAYS,
     BadPack,
@@ -20,7 +21,7 @@ from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
 from farebox_collector.pricing.currencies import NoExchangeRate
 from farebox_collector.surfaces.amounts import PackPrice, positive_nanocredits, price_minor, show_price
-from farebox_collector.surfaces.context import Amount, Context, Name
+from farebox_collector.surfaces.context import STATED_AUTHOR, Amount, Context, Name
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
 
@@ -32,7 +33,7 @@ class PackWanted(BaseModel):
     credits: str | int = Field(description="Positive decimal, as a string, with at most nine decimals.")
     price: PackPrice
     expires_days: int = Field(0, ge=0, le=MAX_EXPIRY_DAYS, description="Days that the credits live; 0 is for ever.")
-    author: Name = Field("api", max_length=200)
+    author: Name = STATED_AUTHOR
     reason: Name = Field("", max_length=500, description="Why; kept with the version.")
 
 
@@ -79,7 +80,7 @@ def router(context: Context) -> APIRouter:
         terms = _terms(name, wanted)
         try:
             context.database.transact(
-                lambda connection: set_pack(connection, context.tenant_id, terms, wanted.author, wanted.reason, at_ns)
+                lambda connection: set_pack(connection, context.tenant_id, terms, acting().author, wanted.reason, at_ns)
             )
         except (BadPack, NoExchangeRate) as error:
             raise ApiError(422, str(error)) from None

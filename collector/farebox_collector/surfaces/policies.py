@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from farebox_collector.dialects.text import MAX_TEXT
+from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.policies import (
     NO_LIMITS,
     Authorship,
@@ -21,7 +22,7 @@ from farebox_collector.ledger.policies import Policy as InForce
 from farebox_collector.ledger.spending import LimitScope, Spent, Subject, held_of, spent_of, subjects_of
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
-from farebox_collector.surfaces.context import Amount, Context, Name, moment_ns
+from farebox_collector.surfaces.context import STATED_AUTHOR, Amount, Context, Name, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
@@ -47,7 +48,7 @@ class PolicyRequest(BaseModel):
     soft_month_credits: str | None = Field(None, description="Credits a UTC month past which the webhook is called.")
     valid_from: AwareDatetime | None = Field(None, description="When it begins; now by default.")
     valid_to: AwareDatetime | None = Field(None, description="When it ends, and what was set before holds again.")
-    author: Name = Field("api", min_length=1, max_length=200)
+    author: Name = STATED_AUTHOR
     reason: Name = Field(min_length=1, max_length=500, description="Why; kept with the policy.")
 
 
@@ -108,7 +109,7 @@ def router(context: Context) -> APIRouter:
     def add_policy(request: PolicyRequest) -> Policy:
         """Set what somebody may spend; the versions before stay in the books."""
         terms, validity = _terms(request), _validity(request)
-        subject, authorship = _subject(request), Authorship(request.author, request.reason)
+        subject, authorship = _subject(request), Authorship(acting().author, request.reason)
         at_ns = context.clock()
         try:
             version = context.database.transact(

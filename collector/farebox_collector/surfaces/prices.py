@@ -7,11 +7,12 @@ from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from farebox_collector.ledger import statements
+from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.prices import MANUAL, OverlappingHours, state_price
 from farebox_collector.moments import format_ns
 from farebox_collector.pricing.price_csv import hours_of_day
 from farebox_collector.records import DEFAULT_TENANT_ID, STANDARD, CatalogueRow
-from farebox_collector.surfaces.context import Context, Name, moment_ns
+from farebox_collector.surfaces.context import STATED_AUTHOR, Context, Name, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
@@ -33,7 +34,7 @@ class PriceRequest(BaseModel):
     condition: Name = Field(STANDARD, min_length=1, max_length=40, description="For calls of this service tier.")
     hours: str = Field("", max_length=20, description="For these hours of the day, UTC.", examples=["22:00-06:00"])
     negotiated: bool = Field(False, description="For this tenant alone. Only the tenant `default` sets list prices.")
-    author: Name = Field("api", min_length=1, max_length=200, description="Who sets it; kept with the price.")
+    author: Name = STATED_AUTHOR
 
 
 class PriceChange(BaseModel):
@@ -100,14 +101,14 @@ def router(context: Context) -> APIRouter:
             row = CatalogueRow(*name, *hours, Decimal(0), from_ns, None, request.condition.lower())
             change = context.database.transact(
                 lambda connection: state_price(
-                    connection, row, price, request.currency, request.author, now_ns, tenant_id
+                    connection, row, price, request.currency, acting().author, now_ns, tenant_id
                 )
             )
         except OverlappingHours as error:
             raise ApiError(409, str(error)) from None
         except ValueError as error:
             raise ApiError(422, str(error)) from None
-        return PriceChange(added=change.added, closed=change.closed, source=f"{MANUAL} {request.author}")
+        return PriceChange(added=change.added, closed=change.closed, source=f"{MANUAL} {acting().author}")
 
     return routes
 

@@ -10,12 +10,13 @@ from sqlalchemy import Connection
 
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger import simulation, statements
+from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.rules import RuleAuthorship, RuleOverlap, set_rule
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
 from farebox_collector.pricing.rules import COST_PLUS, PER_1K_TOKENS, BadRule, RuleTerms, describe, rule_terms
-from farebox_collector.surfaces.context import Amount, Context, Name, moment_ns
+from farebox_collector.surfaces.context import STATED_AUTHOR, Amount, Context, Name, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
@@ -47,7 +48,7 @@ class RuleRequest(Terms):
 
     event: Name = Field(min_length=1, max_length=MAX_TEXT, description="`*` is every event without a rule of its own.")
     reason: Name = Field(min_length=1, max_length=500, description="Why; kept with the rule.")
-    author: Name = Field("api", min_length=1, max_length=200, description="Who sets it; kept with the rule.")
+    author: Name = STATED_AUTHOR
     valid_from: AwareDatetime | None = Field(None, description="When it begins: now (the default) or later.")
     valid_to: AwareDatetime | None = Field(None, description="When it ends; from then on `*` is charged.")
 
@@ -123,7 +124,7 @@ def router(context: Context) -> APIRouter:
         if not is_clean(request.event):
             raise ApiError(422, f"event: has 1 to {MAX_TEXT} printable characters")
         start_ns, end_ns = (None if at is None else moment_ns(at) for at in (request.valid_from, request.valid_to))
-        authorship = RuleAuthorship(request.author, request.reason)
+        authorship = RuleAuthorship(acting().author, request.reason)
         terms = _terms(request)
 
         def put(connection: Connection) -> Rule:

@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
+from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.auto_topups import AutoTerms, BadAutoTopup, auto_topup, spent_this_month
 from farebox_collector.ledger.movements import IdempotencyConflict
 from farebox_collector.ledger.packs import packs_in_force
@@ -21,7 +22,7 @@ from farebox_collector.payments.gateway import GatewayRefused, GatewayUnavailabl
 from farebox_collector.pricing.currencies import NoExchangeRate
 from farebox_collector.surfaces.amounts import PackPrice, price_minor, show_price
 from farebox_collector.surfaces.callers import OwnWallet
-from farebox_collector.surfaces.context import Amount, Context, Name, wallet_name
+from farebox_collector.surfaces.context import STATED_AUTHOR, Amount, Context, Name, wallet_name
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
@@ -82,7 +83,7 @@ class AutoTopupRequest(BaseModel):
     pack: Name = Field("", max_length=256)
     below_credits: str | int = Field("0", description="A balance under this is too low: decimal, as a string.")
     month_cap: PackPrice | None = Field(None, description="The most that a UTC month may cost, in the pack's currency.")
-    author: Name = Field("api", max_length=200)
+    author: Name = STATED_AUTHOR
     reason: Name = Field("", max_length=500)
 
 
@@ -149,7 +150,7 @@ def router(context: Context) -> APIRouter:
         name = wallet_name(wallet)
         terms = _auto_terms(context, name, request)
         try:
-            _asking(lambda: context.payments.set_auto_topup(context.tenant_id, terms, request.author, request.reason))
+            _asking(lambda: context.payments.set_auto_topup(context.tenant_id, terms, acting().author, request.reason))
         except BadAutoTopup as error:
             raise ApiError(422, str(error)) from None
         return _auto_topup(context, name)

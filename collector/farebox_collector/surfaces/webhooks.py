@@ -10,10 +10,11 @@ from farebox_collector.courier import shown_secret
 from farebox_collector.destinations import MAX_URL, BadDestination, read_url
 from farebox_collector.dialects.text import MAX_TEXT
 from farebox_collector.ledger import low_balances, webhooks
+from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.webhooks import MessageState
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
-from farebox_collector.surfaces.context import Amount, Context, Name
+from farebox_collector.surfaces.context import STATED_AUTHOR, Amount, Context, Name
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
@@ -89,7 +90,7 @@ class ThresholdsRequest(BaseModel):
 
     wallet: Name = Field(min_length=1, max_length=MAX_TEXT, description="`*` is each wallet without its own.")
     below_credits: list[str] = Field(max_length=low_balances.MOST_BOUNDS, description="Decimals; none ends it.")
-    author: Name = Field("api", min_length=1, max_length=200)
+    author: Name = STATED_AUTHOR
     reason: Name = Field("", max_length=500, description="Why; kept with it.")
 
 
@@ -221,7 +222,7 @@ def thresholds_router(context: Context) -> APIRouter:
                     context.tenant_id,
                     request.wallet,
                     bounds,
-                    request.author,
+                    acting().author,
                     request.reason,
                     context.clock(),
                 )

@@ -1,4 +1,4 @@
-"""The log of audits: what each found and when, which outlives restarts and is one for all replicas."""
+"""Runs of the audit: what each found and when. The rows outlive restarts and are shared by all replicas."""
 
 from typing import NamedTuple
 

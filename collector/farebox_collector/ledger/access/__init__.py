@@ -1,0 +1,1 @@
+"""Access: people, their sessions, approvals, and the log of what everyone did."""

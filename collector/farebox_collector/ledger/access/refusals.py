@@ -1,0 +1,96 @@
+"""Refused attempts on their way to the audit log: counted, so that a flood of them is a few entries and not a flood.
+
+An attempt is known by who tried what. The first one is written within a second; those that follow are counted, and
+written as one entry a minute.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+from farebox_collector.ledger.access.actors import Actor
+from farebox_collector.ledger.access.audit_log import REFUSED, note
+from farebox_collector.ledger.database import Database
+
+EVERY_NS = 60 * 10**9
+"""How often attempts that repeat themselves are written."""
+MOST_KINDS = 500
+"""Most different attempts that are told apart; further ones are counted together."""
+MOST_ADDRESSES = 20
+"""Most addresses that one entry names."""
+
+
+class Attempt(NamedTuple):
+    """What was refused, and to whom. Attempts that are equal are counted together."""
+
+    tenant_id: int
+    actor: str
+    what: str
+    """Method and route."""
+    why: str
+
+
+class _Counted:
+    """Attempts of a kind since they were written last."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.addresses: dict[str, None] = {}
+        self.written_at_ns: int | None = None
+
+
+class Refusals:
+    """Attempts that were refused and are not in the audit log yet. Its methods may be called from any thread."""
+
+    def __init__(self, database: Database, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._counted: dict[Attempt, _Counted] = {}
+
+    def count(self, attempt: Attempt, address: str) -> None:
+        """Count an attempt; what writes it comes round by itself."""
+        with self._lock:
+            if attempt not in self._counted and len(self._counted) >= MOST_KINDS:
+                attempt = Attempt(attempt.tenant_id, "", "several", "too many different attempts")
+            counted = self._counted.setdefault(attempt, _Counted())
+            counted.times += 1
+            if len(counted.addresses) < MOST_ADDRESSES:
+                counted.addresses[address] = None
+
+    def write(self, *, everything: bool = False) -> None:
+        """Write what is due into the audit log; with `everything`, also what would wait for its minute."""
+        now_ns = self._clock()
+        due = self._take_due(now_ns, everything=everything)
+        if due:
+            self._database.transact(lambda connection: _note(connection, due, now_ns))
+
+    def _take_due(self, now_ns: int, *, everything: bool) -> list[tuple[Attempt, int, list[str]]]:
+        due = []
+        with self._lock:
+            for attempt, counted in list(self._counted.items()):
+                since = counted.written_at_ns
+                if not everything and since is not None and 0 <= now_ns - since < EVERY_NS:
+                    continue
+                if not counted.times:
+                    del self._counted[attempt]
+                    continue
+                due.append((attempt, counted.times, list(counted.addresses)))
+                counted.times, counted.addresses, counted.written_at_ns = 0, {}, now_ns
+        return due
+
+
+def _note(connection: Connection, due: list[tuple[Attempt, int, list[str]]], at_ns: int) -> None:
+    for attempt, times, addresses in due:
+        note(
+            connection,
+            attempt.tenant_id,
+            "access.refuse",
+            attempt.what,
+            at_ns,
+            after={"why": attempt.why, "times": times, "addresses": addresses},
+            outcome=REFUSED,
+            actor=Actor(attempt.actor, addresses[0] if len(addresses) == 1 else ""),
+        )
