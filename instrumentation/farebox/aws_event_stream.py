@@ -1,18 +1,23 @@
 """Reads Amazon's binary event stream (``application/vnd.amazon.eventstream``) out of bytes that are cut anywhere.
 
 A message is: its length and its headers' length (4 bytes each, big-endian), a checksum of the two, the headers, the
-payload, a checksum. The checksums are the transport's concern; whoever is wrong about them raises in the application.
+payload, a checksum. The client checks the checksums, not this reader.
 """
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator
 from typing import Any, Final
 
+from farebox.event_stream import payloads_in
+from farebox.guard import report
+from farebox.json_excerpt import JsonExcerpt, Wanted
+
 MESSAGE_BYTES_MAX: Final = 24 * 1024 * 1024
 """A message that says it is longer is none; its stream is read no further."""
+PAYLOAD_BYTES_MAX: Final = 64 * 1024
+"""A larger payload is not held: what has a price is picked out of it while it passes."""
 _PRELUDE: Final = struct.Struct(">III")
 _CHECKSUM_BYTES: Final = 4
 
@@ -23,9 +28,16 @@ class AwsEventStream:
     between: Final = False
     """A length has to be read to know where the next message starts: none is passed over."""
 
-    def __init__(self) -> None:
-        """Nothing has come yet."""
+    def __init__(self, wanted: Wanted | None = None) -> None:
+        """``wanted`` says what is picked out of large payloads."""
+        self._wanted = wanted
         self._held = bytearray()
+        self._skip = 0
+        """Bytes of headers or of a checksum that are still to come."""
+        self._payload: int | None = None
+        """Bytes of the payload that are still to come; None outside one."""
+        self._large: JsonExcerpt | None = None
+        self._values: list[object] = []
         self._lost = False
 
     def feed(self, chunk: bytes) -> Iterator[Any]:
@@ -33,22 +45,52 @@ class AwsEventStream:
         if self._lost:
             return
         self._held += chunk
-        while len(self._held) >= _PRELUDE.size:
-            size, headers, _ = _PRELUDE.unpack_from(self._held)
-            if size > MESSAGE_BYTES_MAX or size < _PRELUDE.size + headers + _CHECKSUM_BYTES:
-                # This is no such stream after all; where the next message starts cannot be known.
-                self._lost = True
-                self._held.clear()
+        while self._held and not self._lost:
+            if self._skip:
+                passed = min(self._skip, len(self._held))
+                del self._held[:passed]
+                self._skip -= passed
+            elif self._payload is None:
+                if len(self._held) < _PRELUDE.size:
+                    return
+                self._begin(*_PRELUDE.unpack_from(self._held))
+            elif self._large is not None:
+                part = bytes(self._held[: self._payload])
+                del self._held[: len(part)]
+                self._payload -= len(part)
+                self._large.feed(part)
+                del self._values[:-1]
+                if not self._payload:
+                    yield from self._end_large()
+            elif len(self._held) < self._payload:
                 return
-            if len(self._held) < size:
-                return
-            payload = bytes(self._held[_PRELUDE.size + headers : size - _CHECKSUM_BYTES])
-            del self._held[:size]
-            try:
-                yield json.loads(payload)
-            except ValueError:
-                continue
+            else:
+                payload = bytes(self._held[: self._payload])
+                del self._held[: self._payload]
+                self._payload, self._skip = None, _CHECKSUM_BYTES
+                yield from payloads_in(payload, self._wanted)
 
     def end(self) -> Iterator[Any]:
         """A message that is cut off says nothing."""
         return iter(())
+
+    def _begin(self, size: int, headers: int, _: int) -> None:
+        payload = size - _PRELUDE.size - headers - _CHECKSUM_BYTES
+        if size > MESSAGE_BYTES_MAX or payload < 0:
+            # This is no such stream after all; where the next message starts cannot be known.
+            self._lost = True
+            self._held.clear()
+            report("aws events", "farebox: a stream of Bedrock's breaks off in the middle; its usage may be missing")
+            return
+        del self._held[: _PRELUDE.size]
+        self._skip, self._payload = headers, payload
+        if payload > PAYLOAD_BYTES_MAX:
+            self._large = JsonExcerpt(self._wanted, self._values.append)
+
+    def _end_large(self) -> Iterator[Any]:
+        assert self._large is not None
+        self._large.end()
+        self._large, self._payload, self._skip = None, None, _CHECKSUM_BYTES
+        values = self._values[-1:]
+        self._values.clear()
+        yield from values

@@ -32,11 +32,20 @@ class CallMetrics:
             )
 
         self._idle = isinstance(meter_provider, NoOpMeterProvider)
+        self._not_metered = meter.create_counter(
+            "farebox.client.requests.not_metered",
+            unit="{request}",
+            description="Requests that look like calls of a model and go to an address that is not known",
+        )
         self._tokens = histogram("gen_ai.client.token.usage", "{token}", "Tokens used, by type", _TOKENS)
         self._duration = histogram("gen_ai.client.operation.duration", "s", "Duration of calls of a model", _SECONDS)
         self._first_chunk = histogram(
             "gen_ai.client.operation.time_to_first_chunk", "s", "Time until a stream's first chunk", _SECONDS
         )
+
+    def not_metered(self, host: str) -> None:
+        """Count a request that looks like a call of a model and goes to an address that is not known."""
+        self._not_metered.add(1, {span_attributes.SERVER_ADDRESS: host})
 
     def record(
         self,

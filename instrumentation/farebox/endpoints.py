@@ -5,11 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from farebox.guard import guarded
+from farebox.known_addresses import MORE_PATTERNS, billed_region_of, region_of
+from farebox.model_paths import Operation, Shape, operations
+
+__all__ = [
+    "DEFAULT_PROVIDERS",
+    "KNOWN_MAX",
+    "Endpoint",
+    "ModelEndpoints",
+    "Shape",
+    "Url",
+    "known_providers",
+    "named_urls",
+]
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -30,16 +42,6 @@ class Url(Protocol):
     path: Any
 
 
-class Shape(Enum):
-    """Whose request and response bodies an endpoint speaks; many providers speak OpenAI's."""
-
-    OPENAI = "openai"
-    ANTHROPIC = "anthropic"
-    GOOGLE = "google"
-    COHERE = "cohere"
-    BEDROCK = "bedrock"
-
-
 @dataclass(frozen=True)
 class Endpoint:
     """What a URL says about a call before its body is read."""
@@ -49,43 +51,13 @@ class Endpoint:
     shape: Shape
     model: str | None = None
     region: str | None = None
+    billed_region: str | None = None
+    """Where the provider bills by region."""
+    certain: bool = True
+    """Whether the provider is known, by its address or by the user's word, and not only guessed from the path."""
+    named: bool = False
+    """Whether the user named the URL; then the answer may have any shape."""
 
-
-# The end of the path, the operation, the shape. More specific ends come first.
-_PATHS: Final = (
-    ("/chat/completions", "chat", Shape.OPENAI),
-    ("/completions", "text_completion", Shape.OPENAI),
-    ("/responses", "chat", Shape.OPENAI),
-    ("/embeddings", "embeddings", Shape.OPENAI),
-    ("/images/generations", "generate_content", Shape.OPENAI),
-    ("/images/edits", "generate_content", Shape.OPENAI),
-    ("/images/variations", "generate_content", Shape.OPENAI),
-    ("/audio/transcriptions", "generate_content", Shape.OPENAI),
-    ("/audio/translations", "generate_content", Shape.OPENAI),
-    ("/audio/speech", "generate_content", Shape.OPENAI),
-    ("/v1/ocr", "generate_content", Shape.OPENAI),
-    ("/messages", "chat", Shape.ANTHROPIC),
-    ("/v1/chat", "chat", Shape.COHERE),
-    ("/v2/chat", "chat", Shape.COHERE),
-    ("/v1/embed", "embeddings", Shape.COHERE),
-    ("/v2/embed", "embeddings", Shape.COHERE),
-    ("/v1/rerank", "generate_content", Shape.COHERE),
-    ("/v2/rerank", "generate_content", Shape.COHERE),
-)
-# Paths that name the model themselves.
-_MODEL_PATHS: Final = (
-    (re.compile(r"/models/([^/:]+):(?:generateContent|streamGenerateContent)$"), "generate_content", Shape.GOOGLE),
-    (re.compile(r"/models/([^/:]+):(?:embedContent|batchEmbedContents)$"), "embeddings", Shape.GOOGLE),
-    (re.compile(r"/models/([^/:]+):(?:rawPredict|streamRawPredict)$"), "chat", Shape.ANTHROPIC),
-    (re.compile(r"/model/(.+)/converse(?:-stream)?$"), "chat", Shape.BEDROCK),
-    (re.compile(r"/model/(.+)/invoke(?:-with-response-stream)?$"), "chat", Shape.BEDROCK),
-)
-_REGIONS: Final = (
-    re.compile(r"^bedrock-runtime[^.]*\.([a-z0-9-]+)\.amazonaws\.com$"),
-    re.compile(r"^([a-z0-9-]+)-aiplatform\.googleapis\.com$"),
-)
-# OpenAI's Assistants keep their messages under /threads/…/messages; that makes no tokens.
-_NO_MODEL_CALL: Final = re.compile(r"/threads/")
 
 # genai-prices' ids where OpenTelemetry has a name of its own for the provider; the others are the same.
 _OTEL_NAMES: Final = {
@@ -96,13 +68,16 @@ _OTEL_NAMES: Final = {
     "moonshotai": "moonshot_ai",
     "x-ai": "x_ai",
 }
-_DEFAULT_PROVIDERS: Final = {
+DEFAULT_PROVIDERS: Final = {
     Shape.OPENAI: "openai",
     Shape.ANTHROPIC: "anthropic",
     Shape.GOOGLE: "gcp.gemini",
     Shape.COHERE: "cohere",
     Shape.BEDROCK: "aws.bedrock",
+    Shape.OLLAMA: "ollama",
 }
+_ANYWHERE: Final = frozenset({"anthropic", "cohere", "ollama"})
+"""Whose paths below a base URL of the user's need no more evidence."""
 
 
 @dataclass(frozen=True)
@@ -134,37 +109,66 @@ class ModelEndpoints:
         # An application calls a model at few distinct URLs.
         self._known: dict[object, Endpoint] = {}
 
-    def find(self, url: Url) -> Endpoint | None:
-        """The endpoint of a POST to this URL of httpx or httpx2, or None when it is no model's."""
-        place = (url.raw_scheme, url.raw_host, url.port, url.raw_path)
+    def find(self, url: Url, method: str = "POST") -> Endpoint | None:
+        """The endpoint of a request to this URL of httpx or httpx2, or None when it is no model's."""
+        place = (method, url.raw_scheme, url.raw_host, url.port, url.raw_path)
         known = self._known.get(place)
         if known is not None:
             return known
         path = url.path.rstrip("/")
-        operation = _operation(path)
-        if operation is None:
+        found = operations(method, path)
+        if not found:
             return None
         scheme = url.scheme
-        endpoint = self._find(operation, (scheme, url.host, url.port or _PORTS.get(scheme)), path)
-        if endpoint is not None and len(self._known) < KNOWN_MAX:
+        endpoint = self._find(found, (scheme, url.host, url.port or _PORTS.get(scheme)), path)
+        if endpoint is not None and method == "POST" and len(self._known) < KNOWN_MAX:
             self._known[place] = endpoint
         return endpoint
 
-    def _find(
-        self, operation: tuple[str, Shape, str | None], origin: tuple[str, str, int | None], path: str
-    ) -> Endpoint | None:
-        name, shape, model = operation
+    def below_named(self, url: Url) -> Endpoint | None:
+        """The endpoint of a request that is a call of a model by its body, if the user named its base URL."""
+        scheme = url.scheme
+        base = self._base_of((scheme, url.host, url.port or _PORTS.get(scheme)), url.path)
+        if base is None:
+            return None
+        provider = base.provider or DEFAULT_PROVIDERS[Shape.OPENAI]
+        return Endpoint("chat", provider, Shape.OPENAI, certain=base.provider is not None, named=True)
+
+    def _base_of(self, origin: tuple[str, str, int | None], path: str) -> _BaseUrl | None:
         for base in self._bases:
-            if origin == base.origin and path.startswith(base.path + "/"):
-                return Endpoint(name, base.provider or _DEFAULT_PROVIDERS[shape], shape, model)
-        if shape is Shape.COHERE and "cohere" not in origin[1]:
-            return None  # such short paths are a model's only at Cohere
+            if origin == base.origin and (path == base.path or path.startswith(base.path + "/")):
+                return base
+        return None
+
+    def _find(self, found: list[Operation], origin: tuple[str, str, int | None], path: str) -> Endpoint | None:
         scheme, host, port = origin
+        base = self._base_of(origin, path)
+        if base is not None:
+            owned = [one for one in found if one.own and one.own in (base.provider or host)]
+            fitting = owned or [one for one in found if one.own is None or one.own in _ANYWHERE]
+            if not fitting:
+                return None
+            name, shape, model, _ = fitting[0]
+            return Endpoint(
+                name,
+                base.provider or DEFAULT_PROVIDERS[shape],
+                shape,
+                model,
+                region_of(host),
+                billed_region_of(host),
+                certain=base.provider is not None,
+                named=True,
+            )
         address = host if port == _PORTS.get(scheme) else f"{host}:{port}"
         url = f"{scheme}://{address}{path}"
         for provider, pattern in self._patterns:
             if pattern.match(url):
-                return Endpoint(name, _provider_name(provider, host), shape, model, _region(host))
+                fitting = [one for one in found if one.own is None or one.own in host]
+                if not fitting:
+                    return None
+                name, shape, model, _ = next((one for one in fitting if one.own), fitting[0])
+                otel_name = _provider_name(provider, host)
+                return Endpoint(name, otel_name, shape, model, region_of(host), billed_region_of(host))
         return None
 
 
@@ -172,7 +176,7 @@ def known_providers() -> list[tuple[str, str]]:
     """The providers that genai-prices knows, and the patterns of their URLs. Loading takes about 0.1 s."""
     from genai_prices.data_snapshot import get_snapshot
 
-    return [(provider.id, provider.api_pattern) for provider in get_snapshot().providers]
+    return [*((provider.id, provider.api_pattern) for provider in get_snapshot().providers), *MORE_PATTERNS]
 
 
 def named_urls(model_urls: Mapping[str, str] | Iterable[str], environment: str) -> dict[str, str | None]:
@@ -190,23 +194,6 @@ def named_urls(model_urls: Mapping[str, str] | Iterable[str], environment: str) 
         model_urls = [model_urls]
     urls.update(model_urls if isinstance(model_urls, Mapping) else dict.fromkeys(model_urls))
     return urls
-
-
-def _operation(path: str) -> tuple[str, Shape, str | None] | None:
-    for end, operation, shape in _PATHS:
-        if path.endswith(end):
-            return None if _NO_MODEL_CALL.search(path) else (operation, shape, None)
-    for pattern, operation, shape in _MODEL_PATHS:
-        if found := pattern.search(path):
-            return operation, shape, unquote(found.group(1))
-    return None
-
-
-def _region(host: str) -> str | None:
-    for pattern in _REGIONS:
-        if found := pattern.match(host):
-            return found.group(1)
-    return None
 
 
 def _whole_host(pattern: str) -> re.Pattern[str]:

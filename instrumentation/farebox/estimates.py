@@ -37,6 +37,16 @@ _USAGE: Final = {
     span_attributes.USAGE_OUTPUT_IMAGE: "output_image_tokens",
     **{span_attributes.UNITS + unit: unit for unit in span_attributes.UNITS_WRITTEN if unit != "images"},
 }
+_PRICED_BY_OTHERS: Final = (
+    span_attributes.USAGE_CACHE_READ_AUDIO,
+    span_attributes.USAGE_CACHE_READ_IMAGE,
+    span_attributes.USAGE_INFERENCE_REGION,
+    span_attributes.USAGE_LINES,
+    span_attributes.USAGE_SERVICE_TIER,
+    span_attributes.USAGE_SPEED,
+    span_attributes.UNITS + "container_sessions",
+)
+"""What genai-prices has no price for; the collector has."""
 _PLAIN: Final = frozenset({"input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"})
 
 
@@ -55,6 +65,8 @@ def cost_attributes(attributes: Mapping[str, Any], started_at: datetime) -> dict
         the piece have no price here.
     """
     usage = _usage(attributes)
+    if any(key in attributes for key in _PRICED_BY_OTHERS):
+        return {}
     if not usage or not span_attributes.is_inference(attributes):
         return {}
     provider = str(attributes.get(span_attributes.PROVIDER_NAME, ""))

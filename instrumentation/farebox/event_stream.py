@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-EVENT_BYTES_MAX: Final = 8 * 1024 * 1024
-"""A line longer than this is passed over: too large to be worth holding for its few numbers."""
+from farebox.json_excerpt import JsonExcerpt, Wanted, excerpt
+
+EVENT_BYTES_MAX: Final = 64 * 1024
+"""A larger event is not held: what has a price is picked out of it while it passes."""
 
 
 Tells = Callable[[bytes], object | None]
@@ -17,49 +19,124 @@ Tells = Callable[[bytes], object | None]
 class EventStream:
     """Takes the bytes as they come and gives the JSON payloads of the events that are complete.
 
-    Data that is no JSON is passed over, such as OpenAI's ``[DONE]``, or an event that was cut off; and so is,
-    after the first event, what is not worth reading.
+    Data that is not JSON is left out, such as OpenAI's ``[DONE]``; so is, after the first event, what is not worth
+    reading. Lines end as the specification allows: with a line feed, a carriage return, or both.
     """
 
-    def __init__(self, tells: Tells | None = None) -> None:
-        """Without ``tells`` all are."""
-        self._tells = tells
+    def __init__(self, tells: Tells | None = None, wanted: Wanted | None = None) -> None:
+        """Without ``tells`` all events are read; ``wanted`` says what is picked out of large ones."""
+        self.tells = tells
+        self._wanted = wanted
         self._line = bytearray()
         self._data: list[bytes] = []
+        self._data_bytes = 0
+        self._large: JsonExcerpt | None = None
+        self._values: list[object] = []
+        self._passing: bool | None = None
+        """In a line too long to hold: whether it is data."""
+        self._after_return = False
         self._begun = False
 
     @property
     def between(self) -> bool:
         """Whether there was an event, and the next bytes begin one."""
-        return self._begun and not self._line and not self._data
+        return (
+            self._begun
+            and not self._line
+            and not self._data
+            and self._large is None
+            and self._passing is None
+            and not self._after_return
+        )
 
     def feed(self, chunk: bytes) -> Iterator[Any]:
         """The payloads of the events that this chunk completes."""
-        *ends, rest = chunk.split(b"\n")
-        for end in ends:
-            self._line += end
-            line = bytes(self._line)
-            self._line.clear()
-            yield from self._take(line.rstrip(b"\r"))
-        self._line += rest
-        if len(self._line) > EVENT_BYTES_MAX:
-            self._line.clear()
+        if self._after_return or b"\r" in chunk:
+            chunk = self._with_line_feeds(chunk)
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            line = chunk[start:end]
+            start = end + 1
+            if self._passing is not None:
+                self._pass(line)
+                self._passing = None
+                continue
+            if self._line:
+                line = bytes(self._line) + line
+                self._line.clear()
+            if line[:5] == b"data:":
+                self._add(line[5:])
+            elif not line and (self._data or self._large is not None):
+                yield from self._event()
+        if start < len(chunk):
+            self._hold(chunk[start:])
 
     def end(self) -> Iterator[Any]:
         """The payload of a last event that no blank line closed."""
         yield from self.feed(b"\n\n")
 
-    def _take(self, line: bytes) -> Iterator[Any]:
-        if line.startswith(b"data:"):
-            self._data.append(line[5:])
-        elif not line and self._data:
-            data = b"\n".join(self._data)
-            self._data.clear()
-            if self._begun and self._tells is not None and self._tells(data) is None:
-                return
-            try:
-                payload = json.loads(data)
-            except ValueError:
-                return
+    def _with_line_feeds(self, chunk: bytes) -> bytes:
+        if self._after_return and chunk[:1] == b"\n":
+            chunk = chunk[1:]
+            self._after_return = False
+        if chunk:
+            self._after_return = chunk[-1:] == b"\r"
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _hold(self, part: bytes) -> None:
+        """Keep the beginning of a line; a line too long to keep is passed on as it comes."""
+        if self._passing is not None:
+            self._pass(part)
+            return
+        self._line += part
+        if len(self._line) > EVENT_BYTES_MAX:
+            line = bytes(self._line)
+            self._line.clear()
+            self._passing = line[:5] == b"data:"
+            self._pass(line[5:])
+
+    def _pass(self, part: bytes) -> None:
+        if self._passing:
+            self._pick_from(part)
+
+    def _add(self, data: bytes) -> None:
+        """Take in a line of data; each counts a byte more, so that their number is bounded as well."""
+        self._data_bytes += len(data) + 1
+        if self._large is None and self._data_bytes <= EVENT_BYTES_MAX:
+            self._data.append(data)
+        else:
+            self._pick_from(b"\n" + data)
+
+    def _pick_from(self, part: bytes) -> None:
+        if self._large is None:
+            self._large = JsonExcerpt(self._wanted, self._values.append)
+            if self._data:
+                self._large.feed(b"\n".join(self._data))
+                self._data.clear()
+        self._large.feed(part)
+        del self._values[:-1]  # an event has one payload
+
+    def _event(self) -> Iterator[Any]:
+        data, large = b"\n".join(self._data), self._large
+        self._data.clear()
+        self._data_bytes = 0
+        if large is not None:
+            self._large = None
+            large.end()
+            values = self._values[-1:]
+            self._values.clear()
+        elif self._begun and self.tells is not None and self.tells(data) is None:
+            return
+        else:
+            values = payloads_in(data, self._wanted)
+        for value in values:
             self._begun = True
-            yield payload
+            yield value
+
+
+def payloads_in(data: bytes, wanted: Wanted | None) -> list[Any]:
+    """The JSON value in some bytes, as a list of one; of broken JSON what can be read, and of other data nothing."""
+    try:
+        return [json.loads(data)]
+    except (ValueError, RecursionError):
+        return excerpt(data, wanted) if data.lstrip()[:1] in (b"{", b"[") else []

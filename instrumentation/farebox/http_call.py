@@ -6,32 +6,30 @@ fault costs the span some of its attributes, and never the application its answe
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from opentelemetry import context, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from farebox import span_attributes
-from farebox.answers import LARGE_BODY_BYTES, answer_in, worth_adding
-from farebox.aws_event_stream import AwsEventStream
+from farebox.answers import total_in
 from farebox.call_metrics import CallMetrics
-from farebox.endpoints import Endpoint
-from farebox.event_stream import EventStream, Tells
+from farebox.endpoints import DEFAULT_PROVIDERS, Endpoint
+from farebox.event_stream import Tells
 from farebox.guard import fault, guarded, report
+from farebox.later_answers import is_first
+from farebox.model_paths import FETCH
 from farebox.model_request import ModelRequest
+from farebox.reading import Decode, Reading
 
-COLLECTED_BYTES_MAX: Final = 4 * 1024 * 1024
-"""How much of a streamed body that is not a plain event stream is held back for reading at its end."""
-
-_ADDED: Final = ("farebox.", "anthropic.", "gen_ai.usage.audio.")
+_ADDED: Final = ("farebox.", "anthropic.", "gen_ai.usage.audio.", span_attributes.USAGE_TOTAL)
 """Beginnings of the attributes that are added to the span of another instrumentation."""
-
-Decode = Callable[[bytes], bytes]
+_CALLED_LATER: Final = "resp_", "run_"
+"""Beginnings of the ids of answers that may be asked for again."""
 
 
 class HttpCall:
@@ -47,13 +45,8 @@ class HttpCall:
         self.request = request
         self._endpoint = endpoint
         self._metrics = metrics
-        self._answer = answer_in(endpoint.shape)
-        pattern = self._answer.telling
-        self._tells: Tells | None = None if pattern is None else pattern.search
-        self._events: EventStream | AwsEventStream | None = None
-        self._collected: list[bytes] = []
-        self._collected_bytes = 0
-        self._decode: Decode | None = None
+        self._reading = Reading(endpoint, request)
+        self._reading.beside = metrics is None
         self._status: int | None = None
         self._ended = threading.Lock()
         self._started_s = time.perf_counter()
@@ -80,25 +73,14 @@ class HttpCall:
         """
         with guarded("reading the head of a model's answer"):
             self._status = status
-            known = {name.lower(): value for name, value in headers}
-            self._answer.read_request(self.request.fields)
-            self._answer.read_headers(known)
-            if known.get(b"content-encoding", b"identity") != b"identity":
-                self._decode = decode
-            content_type = known.get(b"content-type", b"")
-            if content_type.startswith(b"text/event-stream"):
-                self._events = EventStream(self._tells)
-            elif content_type.startswith(b"application/vnd.amazon.eventstream"):
-                self._events = AwsEventStream()
-            self._first_chunk_awaited = self._events is not None
+            self._reading.head({name.lower(): value for name, value in headers}, decode)
+            self._first_chunk_awaited = self._reading.events is not None
 
     def body(self, content: bytes) -> None:
         """The whole body, its content encoding already undone."""
         with guarded("reading a model's answer"):
-            self._decode = None
             self._first_chunk_awaited = False
-            if self._metrics is not None or self._events is not None or worth_adding(self._endpoint, content):
-                self._collected = [content]
+            self._reading.whole(content)
         self.finish()
 
     def chunk(self, raw: bytes) -> Tells | None:
@@ -111,17 +93,11 @@ class HttpCall:
             if self._first_chunk_awaited:
                 self._first_chunk_awaited = False
                 self._first_chunk_s = time.perf_counter() - self._started_s
-            events = self._events
-            if events is not None and self._decode is None:
-                for payload in events.feed(raw):
-                    self._answer.read(payload)
-                    if self._metrics is None:
-                        # Whoever opened the span may end it on the very event that this is.
-                        self._answer_to_span()
-                return self._tells if events.between else None
-            if self._collected_bytes <= COLLECTED_BYTES_MAX:
-                self._collected.append(raw)
-                self._collected_bytes += len(raw)
+            reading = self._reading
+            if reading.chunk(raw) and self._metrics is None:
+                # The span may be ended by its instrumentation on the very event that this is.
+                self._answer_to_span()
+            return reading.skippable
         except Exception as error:
             fault("reading a model's stream", error)
         return None
@@ -131,7 +107,7 @@ class HttpCall:
         if not self._ended.acquire(blocking=False):
             return
         with guarded("reading the end of a model's answer"):
-            self._read_collected()
+            self._reading.end()
         with guarded("noting what a call used"):
             self._answer_to_span()
         self._end_span(None)
@@ -141,6 +117,8 @@ class HttpCall:
         if not self._ended.acquire(blocking=False):
             return
         error_type = None
+        with guarded("reading what came of a model's answer"):
+            self._reading.end()
         with guarded("noting the error of a call"):
             # What was read up to the error was used all the same.
             self._answer_to_span()
@@ -167,54 +145,72 @@ class HttpCall:
                 error_type or self._error(),
             )
 
-    def _read_collected(self) -> None:
-        if self._collected_bytes > COLLECTED_BYTES_MAX:
-            report("large", f"a streamed answer of more than {COLLECTED_BYTES_MAX} bytes is not read for usage")
-            return
-        content = b"".join(self._collected)
-        self._collected = []
-        if self._decode is not None:
-            content = self._decode(content)
-        if self._events is not None:
-            for payload in (*self._events.feed(content), *self._events.end()):
-                self._answer.read(payload)
-        elif len(content) > LARGE_BODY_BYTES:
-            self._answer.read_large_body(content)
-        elif content[:1] in (b"{", b"[", b" ", b"\n", b"\r", b"\t"):
-            # A body that is no JSON, as a proxy's error page or a sound, has nothing to say about usage.
-            with suppress(ValueError):
-                self._answer.read(json.loads(content))
-
     def _answer_to_span(self) -> None:
-        attributes: dict[str, Any] = dict(self._answer.attributes())
+        answer = self._reading.answer
+        attributes: dict[str, Any] = dict(answer.attributes())
+        if answer.unfinished:
+            attributes[span_attributes.USAGE_MISSING] = span_attributes.IN_BACKGROUND
+        elif answer.impossible:
+            attributes[span_attributes.USAGE_MISSING] = "impossible_counts"
+            report("counts", "farebox: an answer has counts that cannot be true; the call is kept without its usage")
         self._facts = attributes
         if self._metrics is None:
-            present = getattr(self.span, "attributes", None) or {}
-            usage = self._usage_hidden and span_attributes.USAGE_INPUT not in present
-            added = (*_ADDED, "gen_ai.usage.") if usage else _ADDED
-            attributes = {key: value for key, value in attributes.items() if key.startswith(added)}
-            if attributes and self.span.is_recording():
-                self.span.set_attributes(attributes)
+            self._add_to_span(attributes)
             return
+        if self._endpoint.operation == FETCH:
+            attributes = self._fetched(attributes)
+        elif answer.response_id and answer.response_id.startswith(_CALLED_LATER) and _tells_usage(attributes):
+            is_first(answer.response_id)
         if self._first_chunk_s is not None:
             attributes[span_attributes.TIME_TO_FIRST_CHUNK] = self._first_chunk_s
-        if self._events is not None:
+        if self._reading.events is not None:
             attributes[span_attributes.REQUEST_STREAM] = True
         if self._status is not None:
             attributes[span_attributes.HTTP_STATUS_CODE] = self._status
+        if not self._endpoint.certain and self._reading.shape is not self._endpoint.shape:
+            attributes[span_attributes.PROVIDER_NAME] = DEFAULT_PROVIDERS[self._reading.shape]
         self.span.set_attributes(attributes)
         if (error := self._error()) is not None:
             self._mark_failed(error)
 
+    def _add_to_span(self, attributes: dict[str, Any]) -> None:
+        """Add to the span of another instrumentation what that does not read."""
+        present = getattr(self.span, "attributes", None) or {}
+        usage = self._usage_hidden and span_attributes.USAGE_INPUT not in present
+        added = (*_ADDED, "gen_ai.usage.") if usage else _ADDED
+        attributes = {key: value for key, value in attributes.items() if key.startswith(added)}
+        if attributes and self.span.is_recording():
+            self.span.set_attributes(attributes)
+
+    def _fetched(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        """An answer that was asked for again is a call when it tells its usage for the first time, and no call else."""
+        answer = self._reading.answer
+        if answer.gave_up and not _tells_usage(attributes):
+            answer.error = answer.error or answer.gave_up
+        elif not _tells_usage(attributes) or not is_first(answer.response_id):
+            return {key: attributes[key] for key in _OF_A_FETCH if key in attributes}
+        self.span.update_name(f"chat {answer.model}" if answer.model else "chat")
+        if answer.model:
+            attributes[span_attributes.REQUEST_MODEL] = answer.model
+        return {**attributes, span_attributes.OPERATION_NAME: "chat"}
+
     def _error(self) -> str | None:
         """As the provider names it, else the status."""
-        if self._answer.error is None and self._status is not None and self._status >= 400:
+        error = self._reading.answer.error
+        if error is None and self._status is not None and self._status >= 400:
             return str(self._status)
-        return self._answer.error
+        return error
 
     def _mark_failed(self, error_type: str) -> None:
         self.span.set_attribute(span_attributes.ERROR_TYPE, error_type)
         self.span.set_status(Status(StatusCode.ERROR))
+
+
+_OF_A_FETCH: Final = (span_attributes.RESPONSE_ID, span_attributes.RESPONSE_MODEL)
+
+
+def _tells_usage(attributes: Mapping[str, Any]) -> bool:
+    return span_attributes.USAGE_INPUT in attributes or span_attributes.USAGE_OUTPUT in attributes
 
 
 class _Current:
@@ -249,5 +245,25 @@ def start_call(
         attributes[span_attributes.REQUEST_MODEL] = request.model = model
     if endpoint.region:
         attributes[span_attributes.CLOUD_REGION] = endpoint.region
+    if endpoint.billed_region:
+        attributes[span_attributes.USAGE_INFERENCE_REGION] = endpoint.billed_region
     name = f"{endpoint.operation} {model}" if model else endpoint.operation
     return HttpCall(endpoint, request, tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes), metrics)
+
+
+def note_address(span: Span, endpoint: Endpoint, host: str, port: int | None, body: bytes | None) -> None:
+    """Add to the span of another instrumentation who bills, and the total of a body that is here whole."""
+    present = getattr(span, "attributes", None) or {}
+    added: dict[str, Any] = {}
+    if endpoint.certain and present.get(span_attributes.PROVIDER_NAME) != endpoint.provider:
+        added[span_attributes.PROVIDER_BY_ADDRESS] = endpoint.provider
+    if span_attributes.SERVER_ADDRESS not in present:
+        added[span_attributes.SERVER_ADDRESS] = host
+        if port is not None:
+            added[span_attributes.SERVER_PORT] = port
+    if endpoint.billed_region:
+        added[span_attributes.USAGE_INFERENCE_REGION] = endpoint.billed_region
+    if body is not None and (total := total_in(body)) is not None:
+        added[span_attributes.USAGE_TOTAL] = total
+    if added:
+        span.set_attributes(added)

@@ -21,10 +21,11 @@ from farebox.answers import worth_adding
 from farebox.call_metrics import CallMetrics
 from farebox.endpoints import Endpoint, ModelEndpoints
 from farebox.guard import fault, guarded
-from farebox.http_call import HttpCall, start_call
+from farebox.http_call import HttpCall, note_address, start_call
 from farebox.model_request import ModelRequest
 from farebox.one_call import is_first_hand
 from farebox.stream_usage import UsageFilter, asking, asks_for_usage
+from farebox.unknown_hosts import UnknownHosts
 
 if TYPE_CHECKING:
     _Proxy = wrapt.ObjectProxy[Any]
@@ -55,6 +56,7 @@ class HttpxHooks:
         self._metrics = metrics
         self._endpoints = endpoints
         self._request_stream_usage = request_stream_usage
+        self._unknown = UnknownHosts()
         self._installed: dict[str, list[tuple[type, wrapt.FunctionWrapper[..., Any]]]] = {}
 
     def install(self, library: str) -> None:
@@ -127,10 +129,13 @@ class HttpxHooks:
     def _metered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Metered | None:
         try:
             request = args[0] if args else kwargs["request"]
-            if not self._installed or request.method != "POST":
+            method = request.method
+            if not self._installed or (method != "POST" and method != "GET"):
                 return None
             url = request.url
-            endpoint = self._endpoints.find(url)
+            endpoint = self._endpoints.find(url, method)
+            if endpoint is None and method == "POST":
+                endpoint = self._unlisted(request)
             if endpoint is None or not is_instrumentation_enabled():
                 return None
             around = _metered_call_around(endpoint)
@@ -155,6 +160,19 @@ class HttpxHooks:
             fault("looking at a request", error)
             return None
 
+    def _unlisted(self, request: Any) -> Endpoint | None:
+        """The endpoint of a call that only its body gives away; one at an address that is not known is reported."""
+        if not hasattr(request, "_content"):
+            return None
+        url = request.url
+        if not self._unknown.looks_like_a_call(url, request.content):
+            return None
+        endpoint = self._endpoints.below_named(url)
+        if endpoint is None and is_instrumentation_enabled() and _span_of_a_call() is None:
+            self._unknown.tell(url)
+            self._metrics.not_metered(url.host)
+        return endpoint
+
 
 class _Metered(NamedTuple):
     """A request that is a call of a model, and the span that is around it already, if any."""
@@ -174,10 +192,18 @@ def _with_request(
     return ((request, *args[1:]), kwargs) if args else (args, {**kwargs, "request": request})
 
 
+def _span_of_a_call() -> Span | None:
+    """The current span, if it stands for a call of a model."""
+    span = trace.get_current_span()
+    if span.is_recording() and span_attributes.is_inference(getattr(span, "attributes", None)):
+        return span
+    return None
+
+
 def _metered_call_around(endpoint: Endpoint) -> Span | None:
     """The span of the client's own instrumentation, within which this request is only its transport."""
-    span = trace.get_current_span()
-    if not span.is_recording() or not span_attributes.is_inference(getattr(span, "attributes", None)):
+    span = _span_of_a_call()
+    if span is None:
         return None
     # OpenLLMetry and OpenInference open spans for images and sound, too, and read nothing of what these are billed by.
     # Then ours inside is the better account, and of the two one is sent.
@@ -190,8 +216,10 @@ def _watch_beside(metered: _Metered, response: _Response) -> None:
     """Add to a span that is there already; most answers have nothing to add."""
     try:
         assert metered.around is not None
-        endpoint = metered.endpoint
-        if response.is_stream_consumed and not worth_adding(endpoint, response.content):
+        endpoint, url = metered.endpoint, metered.request.url
+        content = response.content if response.is_stream_consumed else None
+        note_address(metered.around, endpoint, url.host, url.port or _PORTS.get(url.scheme), content)
+        if content is not None and not worth_adding(endpoint, content):
             return
         # What is no chat may be billed by what was asked: speech by its characters.
         fields = ModelRequest.of(metered.request) if endpoint.operation == "generate_content" else ModelRequest()

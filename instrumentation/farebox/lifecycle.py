@@ -162,6 +162,7 @@ def uninstrument(timeout_s: float = EXIT_FLUSH_S) -> None:
         meter.libraries.turn_off()
         meter.threads.remove()
         meter.propagation.stop()
+        meter.processor.release()
         meter.processor.metering = None
         use_provider(None)
         meter.delivery.close(timeout_s)

@@ -14,6 +14,10 @@ COST_PER_1K: Final = "farebox.cost_per_1k"
 CURRENCY: Final = "farebox.currency"
 DEPT: Final = "farebox.dept"
 EVENT: Final = "farebox.event"
+COST_STATED: Final = "farebox.cost.stated_usd"
+"""Text, a decimal: what the provider itself says it charges for the call."""
+PROVIDER_BY_ADDRESS: Final = "farebox.provider"
+"""Who bills, by the address of the call; wins over the name that another instrumentation wrote."""
 HUMAN_REVIEWED: Final = "farebox.human_reviewed"
 PROJECT: Final = "farebox.project"
 QUALITY_TRACE_ID: Final = "farebox.quality.trace_id"
@@ -25,6 +29,7 @@ UNITS: Final = "farebox.units."
 UNITS_WRITTEN: Final = {
     "audio_seconds": "seconds of audio",
     "code_executions": "runs of the provider's code interpreter",
+    "container_sessions": "containers that a code interpreter ran in",
     "images": "images that were made",
     "input_characters": "characters that were spoken",
     "input_document_pages": "pages that were read",
@@ -33,9 +38,21 @@ UNITS_WRITTEN: Final = {
     "web_searches": "searches of the web",
 }
 """The units that are read out of answers, and what is counted; the collector knows them by these names."""
+USAGE_CACHE_READ_AUDIO: Final = "farebox.usage.cache_read_audio_tokens"
+USAGE_CACHE_READ_IMAGE: Final = "farebox.usage.cache_read_image_tokens"
+USAGE_CACHE_READ_VIDEO: Final = "farebox.usage.cache_read_video_tokens"
+USAGE_INFERENCE_REGION: Final = "farebox.usage.inference_region"
+"""Where the provider bills by region: ``us``, ``eu``."""
 USAGE_INPUT_IMAGE: Final = "farebox.usage.input_image_tokens"
+USAGE_LINES: Final = "farebox.usage.lines"
+"""Text, a JSON list: what other models did within the same answer, each with tokens and units of its own."""
 USAGE_MISSING: Final = "farebox.usage.missing"
+"""Why there is no usage: ``stream``, ``background``, ``impossible_counts``."""
+IN_BACKGROUND: Final = "background"
 USAGE_OUTPUT_IMAGE: Final = "farebox.usage.output_image_tokens"
+USAGE_SERVICE_TIER: Final = "farebox.usage.service_tier"
+"""The tier that answered, of providers whose tier has no attribute of its own."""
+USAGE_SPEED: Final = "farebox.usage.speed"
 WALLET: Final = "farebox.wallet"
 
 # OpenTelemetry's. The cache and reasoning keys are the ones that the official GenAI instrumentations 1.3b0
@@ -61,6 +78,7 @@ USAGE_INPUT_AUDIO: Final = "gen_ai.usage.audio.input_tokens"
 USAGE_OUTPUT: Final = "gen_ai.usage.output_tokens"
 USAGE_OUTPUT_AUDIO: Final = "gen_ai.usage.audio.output_tokens"
 USAGE_REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
+USAGE_TOTAL: Final = "gen_ai.usage.total_tokens"
 
 # The providers' own. The Anthropic client writes these names on the spans that it opens itself.
 ANTHROPIC_CACHE_WRITE_1H: Final = "anthropic.usage.cache_creation.ephemeral_1h_input_tokens"

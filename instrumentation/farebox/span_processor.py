@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
@@ -14,6 +15,8 @@ from farebox import attribution, span_attributes
 from farebox.attribution import Activity
 from farebox.delivery import Delivery
 from farebox.guard import fault, guarded
+from farebox.later_answers import LaterAnswers
+from farebox.model_paths import FETCH
 from farebox.one_call import Account, Answers, OpenCall, family_of
 from farebox.outgoing import Outgoing
 from farebox.tag_sources import TagSources
@@ -23,6 +26,16 @@ OPEN_MAX: Final = 10_000
 
 EXIT_FLUSH_S: Final = 5.0
 """How long the end of the process waits for the collector at most."""
+_TAGS: Final = (
+    span_attributes.WALLET,
+    span_attributes.EVENT,
+    span_attributes.ACTION_ID,
+    span_attributes.DEPT,
+    span_attributes.PROJECT,
+    span_attributes.TASK,
+    span_attributes.ROUTE,
+)
+"""What an answer that comes later takes over from the call that asked for it, where it says nothing itself."""
 
 
 class Metering(NamedTuple):
@@ -48,6 +61,7 @@ class MeterProcessor(SpanProcessor):
         self.metering: Metering | None = None
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._answers = Answers()
+        self._later = LaterAnswers()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Tag the span with what the current action says; explicit attributes of the span stay."""
@@ -107,6 +121,8 @@ class MeterProcessor(SpanProcessor):
         metering = self.metering
         if metering is None or not span_attributes.is_genai(span.attributes):
             return
+        if (span.attributes or {}).get(span_attributes.OPERATION_NAME) == FETCH and _is_ours(span):
+            return  # it told nothing new
         _, call, late, around = open_ if open_ is not None else (None, None, {}, None)
         if call is None and around is not None and span_attributes.RESPONSE_ID in (span.attributes or {}):
             call = OpenCall(around, around.family)  # it says only now what it is
@@ -117,11 +133,42 @@ class MeterProcessor(SpanProcessor):
             return
         if self._answers.part_of_another(span, account):
             return
-        metering.delivery.put(functools.partial(metering.outgoing.span, account, late))
+        if self._later:
+            late = self._with_tags_of_the_call(span, late)
+        put = functools.partial(metering.delivery.put, functools.partial(metering.outgoing.span, account, late))
+        attributes = span.attributes or {}
+        in_background = attributes.get(span_attributes.USAGE_MISSING) == span_attributes.IN_BACKGROUND
+        if in_background and span_attributes.USAGE_INPUT not in attributes:
+            self._keep(span, put)
+        else:
+            put()
+
+    def _keep(self, span: ReadableSpan, send: Callable[[], None]) -> None:
+        """Keep a call back whose answer is made in the background; asking for it is no call of its own."""
+        attributes = span.attributes or {}
+        response_id = attributes.get(span_attributes.RESPONSE_ID)
+        if not isinstance(response_id, str):
+            send()
+            return
+        tags = {key: attributes[key] for key in _TAGS if key in attributes}
+        self._later.keep(response_id, send, tags, time.monotonic())
+
+    def _with_tags_of_the_call(self, span: ReadableSpan, late: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The tags of a call that was kept back, for the answer that tells its usage."""
+        attributes = span.attributes or {}
+        self._later.send_old(time.monotonic())
+        if span_attributes.USAGE_INPUT in attributes or span_attributes.ERROR_TYPE in attributes:
+            late = {**self._later.answered(attributes.get(span_attributes.RESPONSE_ID)), **late}
+        return late
+
+    def release(self) -> None:
+        """Send the calls that were kept back, as metering ends."""
+        self._later.send_all()
 
     def shutdown(self) -> None:
         """The provider ends: deliver what there is, for a few seconds at most."""
         with guarded("shutting down"):
+            self.release()
             if self.metering is not None:
                 self.metering.delivery.close(EXIT_FLUSH_S)
 
@@ -130,3 +177,7 @@ class MeterProcessor(SpanProcessor):
         with guarded("flushing"):
             return self.metering is None or self.metering.delivery.flush(timeout_millis / 1000)
         return False
+
+
+def _is_ours(span: ReadableSpan) -> bool:
+    return span.instrumentation_scope is not None and span.instrumentation_scope.name == "farebox"

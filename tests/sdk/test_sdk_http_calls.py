@@ -13,7 +13,7 @@ import farebox
 import httpx
 import httpx2
 import pytest
-from farebox import answers, http_call, httpx_hooks, model_request, span_attributes
+from farebox import http_call, httpx_hooks, model_request, reading, span_attributes
 from farebox.answers.openai import OpenAIAnswer
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -278,8 +278,8 @@ def test_an_error_in_the_middle_of_a_stream(metered: Metered) -> None:
 def test_a_large_body_is_read_at_its_ends(metered: Metered, monkeypatch: pytest.MonkeyPatch) -> None:
     data = [{"object": "embedding", "embedding": [0.125] * 1000, "text": 'the "usage": {"prompt_tokens": 1}'}] * 100
     body = {"object": "list", "data": data, "model": "text-embedding-3-small", "usage": {"prompt_tokens": 8}}
-    assert len(json.dumps(body)) > answers.LARGE_BODY_BYTES
-    monkeypatch.setattr(http_call.json, "loads", lambda _: pytest.fail("parsed whole"))
+    assert len(json.dumps(body)) > reading.LARGE_BODY_BYTES
+    monkeypatch.setattr(reading.json, "loads", lambda _: pytest.fail("parsed whole"))
     question = {"input": "x" * model_request.PARSED_BYTES_MAX, "model": "text-embedding-3-small"}
     post("https://api.openai.com/v1/embeddings", question, content=json.dumps(body).encode())
     attributes = metered.attributes()
@@ -402,7 +402,7 @@ def broken(*_: object, **__: object) -> Any:
         (httpx_hooks, "start_call"),
         (httpx_hooks, "_WatchedStream"),
         (httpx_hooks, "ModelRequest"),
-        (http_call, "EventStream"),
+        (reading, "EventStream"),
         (http_call.HttpCall, "_answer_to_span"),
         (OpenAIAnswer, "_read"),
         (OpenAIAnswer, "_counts"),

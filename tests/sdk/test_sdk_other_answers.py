@@ -14,6 +14,7 @@ from farebox.aws_event_stream import AwsEventStream
 from farebox.endpoints import Shape
 from sdk_support import Metered
 
+TOTAL = "gen_ai.usage.total_tokens"
 INPUT, OUTPUT = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
 CACHE_READ, CACHE_WRITE = "gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_write.input_tokens"
 WRITE_1H = "anthropic.usage.cache_creation.ephemeral_1h_input_tokens"
@@ -42,6 +43,7 @@ OPENAI = [
         {
             INPUT: 60,
             OUTPUT: 2000,
+            TOTAL: 2060,
             "farebox.usage.input_image_tokens": 50,
             "farebox.usage.output_image_tokens": 2000,
         },
@@ -59,7 +61,7 @@ OPENAI = [
                 "total_tokens": 59,
             },
         },
-        {INPUT: 14, OUTPUT: 45, "gen_ai.usage.audio.input_tokens": 14},
+        {INPUT: 14, OUTPUT: 45, TOTAL: 59, "gen_ai.usage.audio.input_tokens": 14},
         id="a transcription by tokens",
     ),
     pytest.param(

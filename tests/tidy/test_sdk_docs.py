@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import farebox
-from farebox import client_libraries, endpoints, span_attributes
+from farebox import client_libraries, model_paths, span_attributes
 
 PACKAGE = Path(farebox.__file__).parent
 PAGE = (Path(__file__).parents[2] / "docs" / "sdk.md").read_text(encoding="utf-8")
@@ -48,11 +48,11 @@ def test_everything_that_is_changed_in_the_process_is_documented() -> None:
 
 
 def test_every_path_of_a_model_is_documented() -> None:
-    for end, _, shape in endpoints._PATHS:
-        if shape is not endpoints.Shape.COHERE:
+    for end, _, _, own in model_paths._ENDS:
+        if own != "cohere":
             assert f"`{end}`" in PAGE
-    for pattern, _, _ in endpoints._MODEL_PATHS:
-        for method in re.findall(r"\w*(?:[cC]ontents?|Predict)\b", pattern.pattern):
+    for pattern, _, _ in model_paths._MODEL_PATHS:
+        for method in re.findall(r"\w*(?:[cC]ontents?|[pP]redict)\b", pattern.pattern):
             assert f"`:{method}`" in PAGE
 
 

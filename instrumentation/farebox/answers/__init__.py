@@ -6,18 +6,23 @@ written to the cache, the output includes the reasoning.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
-from farebox.answers.answer import LARGE_BODY_BYTES, Answer
+from farebox.answers.answer import Answer
 from farebox.answers.anthropic import AnthropicAnswer
 from farebox.answers.bedrock import BedrockAnswer
 from farebox.answers.cohere import CohereAnswer
+from farebox.answers.counts import mapping_in
 from farebox.answers.google import GoogleAnswer
+from farebox.answers.ollama import OllamaAnswer
 from farebox.answers.openai import OpenAIAnswer
-from farebox.endpoints import Endpoint, Shape
+from farebox.answers.wanted import WANTED
+from farebox.endpoints import Endpoint
+from farebox.model_paths import Shape
 
-__all__ = ["LARGE_BODY_BYTES", "Answer", "answer_in", "worth_adding"]
+__all__ = ["WANTED", "Answer", "answer_in", "shape_of", "total_in", "worth_adding"]
 
 _ANSWERS: Final[Mapping[Shape, type[Answer]]] = {
     Shape.OPENAI: OpenAIAnswer,
@@ -25,12 +30,44 @@ _ANSWERS: Final[Mapping[Shape, type[Answer]]] = {
     Shape.GOOGLE: GoogleAnswer,
     Shape.COHERE: CohereAnswer,
     Shape.BEDROCK: BedrockAnswer,
+    Shape.OLLAMA: OllamaAnswer,
 }
+_ANTHROPIC_TYPES: Final = frozenset({"message", "message_start", "message_delta", "completion"})
+_TOTAL: Final = re.compile(rb'"total_tokens"\s*:\s*(\d{1,18})(?!\d)')
 
 
-def answer_in(shape: Shape) -> Answer:
-    """A reader for the shape."""
-    return _ANSWERS[shape]()
+def answer_in(shape: Shape, provider: str = "") -> Answer:
+    """A reader for the shape, of an answer of the provider."""
+    return _ANSWERS[shape](provider)
+
+
+def shape_of(payload: object) -> Shape | None:
+    """The shape that an answer, or an event of one, shows; None where it shows none."""
+    if isinstance(payload, list):
+        payload = payload[0] if payload else None
+    part = mapping_in(payload)
+    usage = mapping_in(part.get("usage"))
+    if part.get("type") in _ANTHROPIC_TYPES:
+        return Shape.ANTHROPIC
+    if "usageMetadata" in part or "candidates" in part or "usageMetadata" in mapping_in(part.get("response")):
+        return Shape.GOOGLE
+    if "inputTokens" in usage or "outputTokens" in usage or "amazon-bedrock-invocationMetrics" in part:
+        return Shape.BEDROCK
+    ends = (usage, mapping_in(part.get("meta")), mapping_in(mapping_in(part.get("delta")).get("usage")))
+    if any("billed_units" in end for end in ends) or "event_type" in part or part.get("type") == "message-start":
+        return Shape.COHERE
+    if "prompt_eval_count" in part or "eval_count" in part:
+        return Shape.OLLAMA
+    if "choices" in part or "prompt_tokens" in usage or part.get("object") in ("response", "chat.completion"):
+        return Shape.OPENAI
+    return None
+
+
+def total_in(body: bytes) -> int | None:
+    """The last total of tokens in a body, which the instrumentation of a client leaves out."""
+    at = body.rfind(b'"total_tokens"')
+    found = _TOTAL.match(body, at) if at >= 0 else None
+    return int(found[1]) if found else None
 
 
 def worth_adding(endpoint: Endpoint, body: bytes) -> bool:
@@ -38,3 +75,10 @@ def worth_adding(endpoint: Endpoint, body: bytes) -> bool:
     if endpoint.operation == "generate_content":  # images, sound, pages: they all are billed by other units
         return True
     return endpoint.operation != "embeddings" and _ANSWERS[endpoint.shape].worth_adding(body)
+
+
+def read_request(answer: Answer, fields: Mapping[str, Any], model: str | None) -> None:
+    """Let a reader take in the request."""
+    answer.read_request(fields)
+    if isinstance(answer, GoogleAnswer):
+        answer.asked(model)

@@ -2,51 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from farebox import span_attributes
+from farebox.answers.counts import amount_in, count_in, has_impossible_count, mapping_in, merged, text_in, whole
+from farebox.answers.lines import Line, as_attribute
 
 AttributeValue = str | int | float | bool | list[str]
-
-LARGE_BODY_BYTES: Final = 256 * 1024
-"""A larger body is searched for its id, its model, its usage and its pictures, and not taken apart."""
-_END_BYTES: Final = 4 * 1024
-_USAGE_BYTES_MAX: Final = 16 * 1024
-_ID_OR_MODEL: Final = re.compile(rb'"(id|responseId|model|modelVersion)"\s*:\s*"([^"\\]{1,256})"')
-
-
-def text_in(value: object) -> str | None:
-    """The text, where it is one and not empty."""
-    return value if isinstance(value, str) and value else None
-
-
-def count_in(counts: Mapping[str, Any], *path: str) -> int | None:
-    """The count at the end of the path; None where there is none."""
-    value: Any = counts
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    # bool is an int to Python, and no count to anybody.
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def mappings_in(value: object) -> list[Mapping[str, Any]]:
-    """The objects of a list; empty for what is no list."""
-    return [part for part in value if isinstance(part, Mapping)] if isinstance(value, list) else []
-
-
-def told(body: bytes, key: bytes) -> bool:
-    """Whether the key stands in the JSON text with a value other than null or 0."""
-    found = body.count(key)
-    if found:
-        found -= body.count(key + b":null")
-    if found:
-        found -= body.count(key + b": null")
-    if found:
-        found -= body.count(key + b":0") + body.count(key + b": 0")
-    return found > 0
+_STATES_ITS_COST = "openrouter"
+_REASONS_MAX = 256
 
 
 class Answer:
@@ -61,11 +27,18 @@ class Answer:
     with its quotes is a key. Without it every event is read.
     """
 
-    def __init__(self) -> None:
-        """Start with nothing known."""
+    def __init__(self, provider: str = "") -> None:
+        """Start with nothing known but the provider, by OpenTelemetry's name."""
+        self.provider = provider
         self.model: str | None = None
         self.response_id: str | None = None
         self.error: str | None = None
+        self.alone = True
+        """Whether no other instrumentation puts the counts of the call on a span."""
+        self.unfinished = False
+        """Whether the provider is still at work, and tells the usage when it is asked later."""
+        self.gave_up: str | None = None
+        """How work in the background ended, where it did not come to its end: ``failed``, ``cancelled``."""
         self._finish_reasons: list[str] = []
         self._tiers: dict[str, str] = {}
         self._units: dict[str, int] = {}
@@ -75,6 +48,15 @@ class Answer:
     def worth_adding(cls, body: bytes) -> bool:
         """Whether a body tells what the instrumentations of the clients do not read: fees of tools, other tokens."""
         return False
+
+    def not_alone(self) -> None:
+        """Another instrumentation puts the counts of the call on a span."""
+        self.alone = False
+
+    @property
+    def impossible(self) -> bool:
+        """Whether the counts cannot be true: below zero, or above 2⁶³."""
+        return has_impossible_count(self._usage)
 
     def read(self, payload: object) -> None:
         """Take in a body, or the payload of one event. Later values of a count replace earlier ones."""
@@ -89,29 +71,17 @@ class Answer:
     def read_headers(self, headers: Mapping[bytes, bytes]) -> None:
         """Take in what the headers of the response say about usage, by their names in lower case."""
 
-    def read_large_body(self, body: bytes) -> None:
-        """Take in a body too large to parse whole in the application's time: its ends and its usage."""
-        for found in _ID_OR_MODEL.finditer(body[:_END_BYTES] + body[-_END_BYTES:]):
-            if found.group(1) in (b"id", b"responseId"):
-                self.response_id = self.response_id or found.group(2).decode()
-            else:
-                self.model = self.model or found.group(2).decode()
-        # Inside a JSON string a quote is escaped, so this can only be a key; the last one is the response's
-        # own.
-        start = body.rfind(f'"{self.usage_key}"'.encode())
-        brace = body.find(b"{", start)
-        if start >= 0 and brace >= 0:
-            usage, _ = json.JSONDecoder().raw_decode(body[brace : brace + _USAGE_BYTES_MAX].decode(errors="replace"))
-            self._merge_usage(usage)
-
     def attributes(self) -> dict[str, AttributeValue]:
         """What is known so far, as span attributes; what the provider did not say is left out."""
+        usable = bool(self._usage) and not self.impossible
         known: dict[str, AttributeValue | None] = {
             span_attributes.RESPONSE_MODEL: self.model,
             span_attributes.RESPONSE_ID: self.response_id,
             span_attributes.FINISH_REASONS: self._finish_reasons or None,
             **self._tiers,
-            **(self._counts(self._usage) if self._usage else {}),
+            **(self._counts(self._usage) if usable else {}),
+            span_attributes.USAGE_LINES: as_attribute(self._lines()) if usable or not self._usage else None,
+            span_attributes.COST_STATED: self._stated_cost(),
             **{span_attributes.UNITS + unit: count for unit, count in self._units.items()},
         }
         return {key: value for key, value in known.items() if value is not None}
@@ -122,20 +92,47 @@ class Answer:
     def _counts(self, usage: Mapping[str, Any]) -> dict[str, int | None]:
         raise NotImplementedError
 
+    def _lines(self) -> Iterable[Line]:
+        """What other models did within this answer."""
+        return ()
+
+    def _stated_cost(self) -> str | None:
+        """What the provider says it charges: OpenRouter's whole charge, and with a key of one's own what that pays."""
+        if self.provider != _STATES_ITS_COST:
+            return None
+        cost = amount_in(self._usage.get("cost"))
+        if cost is None:
+            return None
+        if self._usage.get("is_byok") is True:
+            upstream = amount_in(mapping_in(self._usage.get("cost_details")).get("upstream_inference_cost"))
+            cost += upstream or 0
+        return f"{cost:f}"
+
     def _read_error(self, part: Mapping[str, Any]) -> None:
         error = part.get("error")
         if isinstance(error, Mapping):
-            self.error = text_in(error.get("code")) or text_in(error.get("type")) or text_in(error.get("status"))
+            code = whole(error.get("code"))
+            self.error = (
+                text_in(error.get("code"))
+                or text_in(error.get("type"))
+                or text_in(error.get("status"))
+                or (None if code is None else str(code))
+                or self.error
+            )
 
     def _merge_usage(self, usage: object) -> None:
         if isinstance(usage, Mapping):
-            self._usage.update({key: value for key, value in usage.items() if value is not None})
+            self._usage = merged(self._usage, usage)
 
     def _bill(self, unit: str, count: int | None) -> None:
         """Note how many of a unit of ``span_attributes.UNITS_WRITTEN`` were used; none are not worth a word."""
         if count:
             self._units[unit] = count
 
+    def _searched(self, *path: str) -> None:
+        """Note the searches that the usage counts."""
+        self._bill("web_searches", count_in(self._usage, *path))
+
     def _finished(self, reason: object) -> None:
-        if text := text_in(reason):
+        if (text := text_in(reason)) and len(self._finish_reasons) < _REASONS_MAX:
             self._finish_reasons.append(text)

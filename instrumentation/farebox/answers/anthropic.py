@@ -1,13 +1,19 @@
-"""Anthropic's messages. The counts of ``message_delta`` are cumulative and replace those of ``message_start``."""
+"""Anthropic's messages. The counts of ``message_delta`` are cumulative and replace those of ``message_start``.
+
+Source: the API's reference of ``usage``. Its counts leave out a compaction and what an advisor did; ``iterations`` has
+them, each with its own counts, and with its model where that is another one.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from farebox import span_attributes
-from farebox.answers.answer import Answer, count_in, text_in, told
+from farebox.answers.answer import Answer
+from farebox.answers.counts import count_in, mapping_in, mappings_in, text_in, told
+from farebox.answers.lines import Line
 
 _FINISH_REASONS: Final = {
     "end_turn": "stop",
@@ -15,6 +21,12 @@ _FINISH_REASONS: Final = {
     "stop_sequence": "stop",
     "tool_use": "tool_calls",
 }
+_NO_REGION: Final = frozenset({"global", "not_available"})
+_WORTH_ADDING: Final = re.compile(
+    rb'"speed"\s*:\s*"(?!standard")|"inference_geo"\s*:\s*"(?!global"|not_available")|"iterations"\s*:\s*\[\s*\{'
+)
+_MESSAGES: Final = ("message", "fallback_message")
+_BUCKETS: Final = ("input", "cache_read", "cache_write", "cache_write_1h", "output")
 
 
 class AnthropicAnswer(Answer):
@@ -24,8 +36,8 @@ class AnthropicAnswer(Answer):
 
     @classmethod
     def worth_adding(cls, body: bytes) -> bool:
-        """Searches, and how long a cache write is kept."""
-        return any(
+        """Searches, how long a cache write is kept, speed, region, and what other models did."""
+        return _WORTH_ADDING.search(body) is not None or any(
             told(body, key)
             for key in (b'"web_search_requests"', b'"web_fetch_requests"', b'"ephemeral_1h_input_tokens"')
         )
@@ -33,21 +45,30 @@ class AnthropicAnswer(Answer):
     def _read(self, part: Mapping[str, Any]) -> None:
         if isinstance(part.get("message"), Mapping):  # message_start
             part = part["message"]
-        if part.get("type") == "message":
+        if part.get("type") in ("message", "completion"):
             self.model = text_in(part.get("model")) or self.model
             self.response_id = text_in(part.get("id")) or self.response_id
-        usage = part.get(self.usage_key)
-        self._merge_usage(usage)
-        if isinstance(usage, Mapping):
-            if tier := text_in(usage.get("service_tier")):
-                self._tiers[span_attributes.ANTHROPIC_SERVICE_TIER] = tier
-            self._bill("web_searches", count_in(usage, "server_tool_use", "web_search_requests"))
+        self._merge_usage(part.get(self.usage_key))
+        self._searched("server_tool_use", "web_search_requests")
+        self._read_conditions()
         delta = part.get("delta")
         reason = text_in((delta if isinstance(delta, Mapping) else part).get("stop_reason"))
         if reason:
             self._finished(_FINISH_REASONS.get(reason, reason))
 
+    def _read_conditions(self) -> None:
+        """Tier, speed and region, which the price depends on."""
+        usage = self._usage
+        if tier := text_in(usage.get("service_tier")):
+            self._tiers[span_attributes.ANTHROPIC_SERVICE_TIER] = tier
+        if (speed := text_in(usage.get("speed"))) and speed.lower() != "standard":
+            self._tiers[span_attributes.USAGE_SPEED] = speed.lower()
+        if (region := text_in(usage.get("inference_geo"))) and region.lower() not in _NO_REGION:
+            self._tiers[span_attributes.USAGE_INFERENCE_REGION] = region.lower()
+
     def _counts(self, usage: Mapping[str, Any]) -> dict[str, int | None]:
+        if "iterations" in usage:
+            usage = self._own_usage(usage)
         uncached = count_in(usage, "input_tokens")
         cache_read = count_in(usage, "cache_read_input_tokens")
         cache_write = count_in(usage, "cache_creation_input_tokens")
@@ -59,6 +80,88 @@ class AnthropicAnswer(Answer):
             span_attributes.USAGE_CACHE_READ: cache_read,
             span_attributes.USAGE_CACHE_WRITE: cache_write,
             span_attributes.USAGE_REASONING: count_in(usage, "output_tokens_details", "thinking_tokens"),
+            span_attributes.USAGE_TOTAL: count_in(usage, "total_tokens"),
             span_attributes.ANTHROPIC_CACHE_WRITE_5M: count_in(usage, "cache_creation", "ephemeral_5m_input_tokens"),
             span_attributes.ANTHROPIC_CACHE_WRITE_1H: count_in(usage, "cache_creation", "ephemeral_1h_input_tokens"),
         }
+
+    def _lines(self) -> Iterable[Line]:
+        """What ``iterations`` has beyond the counts of the call; all iterations together are the bill."""
+        iterations = mappings_in(self._usage.get("iterations"))
+        if not iterations:
+            return
+        own = [part for part in iterations if self._is_own(part)]
+        others = [part for part in iterations if not self._is_own(part)]
+        if self._counts_other_models() and not self.alone:
+            # The span around has the counts already; they are charged at the price of the model that is named on it.
+            own += [part for part in others if part.get("type") in _MESSAGES]
+            others = [part for part in others if part.get("type") not in _MESSAGES]
+        counted, everything = _buckets(self._own_usage(self._usage)), _sum(own)
+        left_out = {name: everything[name] - counted[name] for name in _BUCKETS}
+        if any(left_out.values()) and all(count >= 0 for count in left_out.values()):
+            compactions = [part for part in own if part.get("type") not in _MESSAGES]
+            if left_out == _sum(compactions):
+                yield from (self._line(part, _buckets(part)) for part in compactions)
+            else:
+                yield self._line({"type": "iterations"}, left_out)
+        yield from (self._line(part, _buckets(part)) for part in others)
+
+    def _is_own(self, iteration: Mapping[str, Any]) -> bool:
+        return text_in(iteration.get("model")) in (None, self.model)
+
+    def _counts_other_models(self) -> bool:
+        """Whether the counts on top hold messages of another model too, as after a fallback."""
+        messages = [part for part in mappings_in(self._usage.get("iterations")) if part.get("type") in _MESSAGES]
+        own = [part for part in messages if self._is_own(part)]
+        return len(own) < len(messages) and _buckets(self._usage) == _sum(messages) != _sum(own)
+
+    def _own_usage(self, usage: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The counts of the model that is named on top, where the call is not on another span yet."""
+        if not self.alone or not self._counts_other_models():
+            return usage
+        messages = mappings_in(usage.get("iterations"))
+        own = _sum(part for part in messages if part.get("type") in _MESSAGES and self._is_own(part))
+        return {
+            "input_tokens": own["input"],
+            "cache_read_input_tokens": own["cache_read"],
+            "cache_creation_input_tokens": own["cache_write"] + own["cache_write_1h"],
+            "cache_creation": {"ephemeral_1h_input_tokens": own["cache_write_1h"]},
+            "output_tokens": own["output"],
+        }
+
+    def _line(self, iteration: Mapping[str, Any], tokens: dict[str, int]) -> Line:
+        model = text_in(iteration.get("model")) or self.model or ""
+        speed = text_in(iteration.get("speed"))
+        if speed is None and model == self.model:
+            speed = self._tiers.get(span_attributes.USAGE_SPEED, "")
+        return Line(
+            label=str(iteration.get("type") or "iteration").removesuffix("_message"),
+            model=model,
+            service_tier=self._tiers.get(span_attributes.ANTHROPIC_SERVICE_TIER, ""),
+            speed="" if speed in (None, "standard") else str(speed),
+            inference_region=self._tiers.get(span_attributes.USAGE_INFERENCE_REGION, ""),
+            tokens=tokens,
+        )
+
+
+def _buckets(usage: Mapping[str, Any]) -> dict[str, int]:
+    written = count_in(usage, "cache_creation_input_tokens")
+    lifetimes = mapping_in(usage.get("cache_creation"))
+    written_1h = count_in(lifetimes, "ephemeral_1h_input_tokens") or 0
+    if written is None:
+        written = written_1h + (count_in(lifetimes, "ephemeral_5m_input_tokens") or 0)
+    return {
+        "input": count_in(usage, "input_tokens") or 0,
+        "cache_read": count_in(usage, "cache_read_input_tokens") or 0,
+        "cache_write": max(written - written_1h, 0),
+        "cache_write_1h": min(written_1h, written),
+        "output": count_in(usage, "output_tokens") or 0,
+    }
+
+
+def _sum(iterations: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    sums = dict.fromkeys(_BUCKETS, 0)
+    for iteration in iterations:
+        for name, count in _buckets(iteration).items():
+            sums[name] += count
+    return sums

@@ -1,4 +1,4 @@
-"""Cohere's chat, embed and rerank, versions 1 and 2. What it bills is in ``billed_units``."""
+"""Cohere's chat, generate, embed and rerank, versions 1 and 2. What it bills is in ``billed_units``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from farebox import span_attributes
-from farebox.answers.answer import Answer, count_in, text_in
+from farebox.answers.answer import Answer
+from farebox.answers.counts import count_in, mapping_in, text_in
 
 _FINISH_REASONS: Final = {
     "complete": "stop",
@@ -21,7 +22,7 @@ class CohereAnswer(Answer):
     """One response, or the events of one."""
 
     # The end of the message; version 1 calls it otherwise.
-    telling = re.compile(rb'"(?:message-end|stream-end|error)"')
+    telling = re.compile(rb'"(?:message-end|stream-end|error|billed_units)"')
 
     def _read(self, part: Mapping[str, Any]) -> None:
         self.response_id = text_in(part.get("id")) or text_in(part.get("generation_id")) or self.response_id
@@ -36,20 +37,16 @@ class CohereAnswer(Answer):
         self._bill("rerank_searches", count_in(self._usage, "billed_units", "search_units"))
 
     def _counts(self, usage: Mapping[str, Any]) -> dict[str, int | None]:
-        def tokens(side: str) -> int | None:
-            billed = _whole(usage.get("billed_units"), side)
-            return _whole(usage.get("tokens"), side) if billed is None else billed
+        billed, counted = mapping_in(usage.get("billed_units")), mapping_in(usage.get("tokens"))
 
+        def tokens(side: str) -> int | None:
+            count = count_in(billed, side)
+            return count_in(counted, side) if count is None else count
+
+        bills = "input_tokens" in billed
         return {
             span_attributes.USAGE_INPUT: tokens("input_tokens"),
             span_attributes.USAGE_OUTPUT: tokens("output_tokens"),
-            span_attributes.USAGE_CACHE_READ: count_in(usage, "cached_tokens"),
+            # The cache is counted in the raw prompt, which is not what is billed.
+            span_attributes.USAGE_CACHE_READ: None if bills else count_in(usage, "cached_tokens"),
         }
-
-
-def _whole(counts: object, key: str) -> int | None:
-    """Cohere writes its counts as 5.0 at times."""
-    value = counts.get(key) if isinstance(counts, Mapping) else None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return count_in({key: value}, key)

@@ -1,12 +1,32 @@
-"""Google's ``generateContent``. The candidates exclude the thoughts; the prompt excludes the tools' results."""
+"""Google's ``generateContent`` and ``predict``.
+
+The candidates exclude the thoughts; the prompt excludes the tools' results and includes the cache. Enumerations come
+as names, and as numbers where a client asks for them (``$alt=json;enum-encoding=int``).
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from farebox import span_attributes
-from farebox.answers.answer import Answer, count_in, mappings_in, text_in
+from farebox.answers.answer import Answer
+from farebox.answers.counts import count_in, mapping_in, mappings_in, text_in, whole
+
+_MODALITIES: Final = {1: "TEXT", 2: "IMAGE", 3: "VIDEO", 4: "AUDIO", 5: "DOCUMENT"}
+_FINISH_REASONS: Final = {1: "stop", 2: "max_tokens", 3: "safety", 4: "recitation", 5: "other"}
+_TIERS: Final = {
+    "ON_DEMAND_FLEX": "flex",
+    "ON_DEMAND_PRIORITY": "priority",
+    "PROVISIONED_THROUGHPUT": "provisioned_throughput",
+}
+_NUMBERED_TIERS: Final = {2: "PROVISIONED_THROUGHPUT", 3: "ON_DEMAND_PRIORITY", 4: "ON_DEMAND_FLEX"}
+_STANDARD: Final = frozenset({"", "standard", "default", "unspecified", "service_tier_unspecified"})
+_GENERATION: Final = re.compile(r"gemini-(\d+)")
+_A_PROMPT_A_FEE: Final = 2
+"""The last generation that is billed once for a prompt that was grounded; later ones are billed by the query."""
+_QUERIES_MAX: Final = 1_000
 
 
 class GoogleAnswer(Answer):
@@ -14,17 +34,67 @@ class GoogleAnswer(Answer):
 
     usage_key = "usageMetadata"
 
+    def __init__(self, provider: str = "") -> None:
+        """Start with nothing known."""
+        super().__init__(provider)
+        self._queries: set[str] = set()
+        self._asked_model: str | None = None
+
+    def asked(self, model: str | None) -> None:
+        """Take in the model of the request, for an answer that names none."""
+        self._asked_model = model
+
+    def read_headers(self, headers: Mapping[bytes, bytes]) -> None:
+        """The tier stands in a header as well."""
+        self._read_tier(headers.get(b"x-gemini-service-tier", b"").decode("latin-1"))
+
     def _read(self, part: Mapping[str, Any]) -> None:
+        if isinstance(part.get("response"), Mapping):  # an envelope, as that of Code Assist
+            part = part["response"]
         self.model = text_in(part.get("modelVersion")) or self.model
         self.response_id = text_in(part.get("responseId")) or self.response_id
         self._merge_usage(part.get(self.usage_key))
+        self._read_tier(part.get("serviceTier"))
+        self._read_tier(self._usage.get("serviceTier"))
+        self._read_traffic(self._usage.get("trafficType"))
         for candidate in mappings_in(part.get("candidates")):
-            if reason := text_in(candidate.get("finishReason")):
-                self._finished(reason.lower())
-            grounding = candidate.get("groundingMetadata")
-            queries = grounding.get("webSearchQueries") if isinstance(grounding, Mapping) else None
-            if isinstance(queries, list):
-                self._bill("web_searches", max(len(queries), self._units.get("web_searches", 0)))
+            reason = candidate.get("finishReason")
+            self._finished(_FINISH_REASONS.get(reason) if isinstance(reason, int) else str(reason or "").lower())
+            self._read_queries(mapping_in(candidate.get("groundingMetadata")))
+        if isinstance(predictions := part.get("predictions"), list):
+            self._read_predictions(mappings_in(predictions))
+
+    def _read_tier(self, tier: object) -> None:
+        name = str(tier or "").lower().removeprefix("service_tier_")
+        if name not in _STANDARD:
+            self._tiers[span_attributes.USAGE_SERVICE_TIER] = name
+
+    def _read_traffic(self, traffic: object) -> None:
+        name = _NUMBERED_TIERS.get(traffic, "") if isinstance(traffic, int) else str(traffic or "")
+        if tier := _TIERS.get(name.upper()):
+            self._tiers[span_attributes.USAGE_SERVICE_TIER] = tier
+
+    def _read_queries(self, grounding: Mapping[str, Any]) -> None:
+        for key in ("webSearchQueries", "imageSearchQueries"):
+            queries = grounding.get(key)
+            for query in queries if isinstance(queries, list) else ():
+                if isinstance(query, str) and query.strip() and len(self._queries) < _QUERIES_MAX:
+                    self._queries.add(query.strip())
+        if self._queries:
+            found = _GENERATION.search(self.model or self._asked_model or "")
+            by_prompt = found is not None and int(found[1]) <= _A_PROMPT_A_FEE
+            self._bill("web_searches", 1 if by_prompt else len(self._queries))
+
+    def _read_predictions(self, predictions: list[Mapping[str, Any]]) -> None:
+        """What ``predict`` of Vertex answers: embeddings that say their tokens, or images."""
+        statistics = [
+            mapping_in(mapping_in(prediction.get("embeddings")).get("statistics")) for prediction in predictions
+        ]
+        tokens = [count for part in statistics if (count := count_in(part, "token_count")) is not None]
+        if tokens:
+            self._merge_usage({"promptTokenCount": sum(tokens)})
+        images = [part for part in predictions if "bytesBase64Encoded" in part or "gcsUri" in part]
+        self._bill("images", len(images))
 
     def _counts(self, usage: Mapping[str, Any]) -> dict[str, int | None]:
         prompt = count_in(usage, "promptTokenCount")
@@ -36,15 +106,33 @@ class GoogleAnswer(Answer):
                 None if prompt is None else prompt + (count_in(usage, "toolUsePromptTokenCount") or 0)
             ),
             span_attributes.USAGE_OUTPUT: produced,
+            span_attributes.USAGE_TOTAL: count_in(usage, "totalTokenCount"),
             span_attributes.USAGE_CACHE_READ: count_in(usage, "cachedContentTokenCount"),
+            span_attributes.USAGE_CACHE_READ_AUDIO: _of_modality(usage, "cacheTokensDetails", "AUDIO"),
+            span_attributes.USAGE_CACHE_READ_IMAGE: _of_modality(usage, "cacheTokensDetails", "IMAGE"),
+            span_attributes.USAGE_CACHE_READ_VIDEO: _of_modality(usage, "cacheTokensDetails", "VIDEO"),
             span_attributes.USAGE_REASONING: thoughts,
-            span_attributes.USAGE_INPUT_AUDIO: _of_modality(usage, "promptTokensDetails", "AUDIO"),
+            span_attributes.USAGE_INPUT_AUDIO: _of_modality(
+                usage, "promptTokensDetails", "AUDIO", "toolUsePromptTokensDetails"
+            ),
             span_attributes.USAGE_OUTPUT_AUDIO: _of_modality(usage, "candidatesTokensDetails", "AUDIO"),
-            span_attributes.USAGE_INPUT_IMAGE: _of_modality(usage, "promptTokensDetails", "IMAGE"),
+            span_attributes.USAGE_INPUT_IMAGE: _of_modality(
+                usage, "promptTokensDetails", "IMAGE", "toolUsePromptTokensDetails"
+            ),
             span_attributes.USAGE_OUTPUT_IMAGE: _of_modality(usage, "candidatesTokensDetails", "IMAGE"),
         }
 
 
-def _of_modality(usage: Mapping[str, Any], details: str, modality: str) -> int | None:
-    parts = [part for part in mappings_in(usage.get(details)) if part.get("modality") == modality]
+def _of_modality(usage: Mapping[str, Any], details: str, modality: str, more: str = "") -> int | None:
+    parts = [
+        part
+        for key in filter(None, (details, more))
+        for part in mappings_in(usage.get(key))
+        if _modality(part.get("modality")) == modality
+    ]
     return sum(count_in(part, "tokenCount") or 0 for part in parts) or None
+
+
+def _modality(value: object) -> str:
+    number = whole(value)
+    return _MODALITIES.get(number, "") if number is not None else str(value).upper()

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from farebox import span_attributes
-from farebox.answers.answer import Answer, AttributeValue, count_in, mappings_in, text_in, told
+from farebox.answers.answer import Answer, AttributeValue
+from farebox.answers.counts import (
+    count_in,
+    first_count,
+    mapping_in,
+    mappings_in,
+    merged,
+    seconds_in,
+    text_in,
+    told,
+)
+from farebox.answers.lines import Line
+from farebox.answers.openai_usage import counts_of, image_tokens
 
-# Calls of tools that OpenAI bills by the call, by the type of the item in a response.
+# Calls of tools that are billed by the call, by the type of the item in a response.
 _BILLED_CALLS: Final = {
     "web_search_call": "web_searches",
     "file_search_call": "storage_searches",
     "code_interpreter_call": "code_executions",
 }
+_IMAGE_CALL: Final = "image_generation_call"
 _STATUS_REASONS: Final = {"completed": "stop", "incomplete": "length", "failed": "error"}
+_AT_WORK: Final = frozenset({"queued", "in_progress", "requires_action", "cancelling"})
+_GIVEN_UP: Final = frozenset({"failed", "cancelled", "expired"})
+_RESPONSES: Final = frozenset({"response", "response.compaction", "thread.run"})
+_PARTS_OF_A_RUN: Final = ("thread.message", "thread.run.step")
+_IMAGE_MODEL: Final = "gpt-image-1"
+"""What the image tool draws with, unless the request or the answer names another model."""
+_CONTAINERS_MAX: Final = 1_000
+_WORTH_ADDING: Final = re.compile(
+    rb'_call"|"image_gen"|"status"\s*:\s*"(?:queued|in_progress)"|"(?:usage_breakdown|server_tool_use\w*|cost)"\s*:'
+)
 
 
 class OpenAIAnswer(Answer):
@@ -24,24 +46,30 @@ class OpenAIAnswer(Answer):
 
     # Text deltas tell nothing; chat's carry both keys all the same, mostly null. One search for all is faster than
     # one for each key.
-    telling = re.compile(rb'"(?:(?:usage|finish_reason)"\s*:\s*[^n0\s]|error"|response")')
+    telling = re.compile(
+        rb'"(?:(?:usage|finish_reason)"\s*:\s*[^n0\s]|error"|response"|thread\.run\.|usage_breakdown")'
+    )
+
+    def __init__(self, provider: str = "") -> None:
+        """Start with nothing known."""
+        super().__init__(provider)
+        self._image_model: str | None = None
+        self._images_drawn = 0
+        self._image_usage: Mapping[str, Any] = {}
+        self._models: list[Mapping[str, Any]] = []
 
     @classmethod
     def worth_adding(cls, body: bytes) -> bool:
-        """Calls of tools, and tokens that are no text."""
-        return b'_call"' in body or any(
+        """Calls of tools, tokens that are no text, other models, a response that comes later."""
+        return _WORTH_ADDING.search(body) is not None or any(
             told(body, key) for key in (b'"audio_tokens"', b'"image_tokens"', b'"num_search_queries"')
         )
 
     def read_request(self, request: Mapping[str, Any]) -> None:
-        """Speech is billed by the characters that are spoken; the answer is nothing but sound."""
+        """Speech is billed by the characters that are spoken; an image tool may name its model."""
         if isinstance(text := request.get("input"), str) and "voice" in request:
             self._bill("input_characters", len(text))
-
-    def read_large_body(self, body: bytes) -> None:
-        """As of all, and pictures, which is what makes most bodies large."""
-        super().read_large_body(body)
-        self._bill("images", body.count(b'"b64_json":"') + body.count(b'"b64_json": "'))
+        self._read_image_model(request)
 
     def attributes(self) -> dict[str, AttributeValue]:
         """What is known so far. Pictures whose tokens are counted are billed by these, not by the piece."""
@@ -54,28 +82,71 @@ class OpenAIAnswer(Answer):
         if isinstance(part.get("response"), Mapping):  # an event of the Responses API
             part = part["response"]
             self._read_error(part)
+        kind = part.get("object")
+        if isinstance(kind, str) and kind.startswith(_PARTS_OF_A_RUN):
+            return  # its usage is part of the run's
         self.model = text_in(part.get("model")) or self.model
         self.response_id = text_in(part.get("id")) or self.response_id
         if tier := text_in(part.get("service_tier")):
             self._tiers[span_attributes.OPENAI_SERVICE_TIER] = tier
         self._merge_usage(part.get(self.usage_key))
+        self._merge_usage(mapping_in(part.get("x_groq")).get("usage"))
+        self._read_error(mapping_in(part.get("x_groq")))
         for choice in mappings_in(part.get("choices")):
             self._finished(choice.get("finish_reason"))
-        if part.get("object") == "response" and part.get("status") in _STATUS_REASONS:
-            self._finished(_STATUS_REASONS[part["status"]])
-            self._read_tool_calls(part)
+            self._merge_usage(choice.get("usage"))  # Moonshot's streams
+        if kind in _RESPONSES:
+            self._read_response(part)
         self._read_other_goods(part)
+
+    def _read_response(self, response: Mapping[str, Any]) -> None:
+        status = response.get("status")
+        goes_on = response.get("background") is True or response.get("object") == "thread.run"
+        self.unfinished = goes_on and status in _AT_WORK and not self._usage
+        self.gave_up = str(status) if status in _GIVEN_UP else None
+        if kind := _STATUS_REASONS.get(str(status)):
+            self._finished(kind)
+            self._read_tool_calls(response)
+        elif response.get("object") == "response.compaction":
+            self._read_tool_calls(response)
+        self._read_image_model(response)
+        usage = mapping_in(response.get("tool_usage"))
+        self._image_usage = merged(self._image_usage, mapping_in(usage.get("image_gen")))
+        searches = count_in(usage, "web_search", "num_requests")
+        if searches is not None:  # what is billed: no repeats, no pages that were only opened
+            self._units.pop("web_searches", None)
+            self._bill("web_searches", searches)
+
+    def _read_image_model(self, part: Mapping[str, Any]) -> None:
+        for tool in mappings_in(part.get("tools")):
+            if tool.get("type") == "image_generation":
+                self._image_model = text_in(tool.get("model")) or self._image_model
 
     def _read_tool_calls(self, response: Mapping[str, Any]) -> None:
         calls: dict[str, int] = {}
+        containers: set[str] = set()
+        drawn = 0
         for item in mappings_in(response.get("output")):
+            kind = str(item.get("type"))
             action = item.get("action")
             # Opening a page that a search found is not billed as a search.
             opened = isinstance(action, Mapping) and action.get("type") in ("open_page", "find", "find_in_page")
-            if (unit := _BILLED_CALLS.get(str(item.get("type")))) and not opened:
+            if (unit := _BILLED_CALLS.get(kind)) and not opened:
                 calls[unit] = calls.get(unit, 0) + 1
+            if kind == "code_interpreter_call" and len(containers) < _CONTAINERS_MAX:
+                containers.add(text_in(item.get("container_id")) or "")
+            if kind == _IMAGE_CALL and item.get("status") in (None, "completed"):
+                drawn += 1
+                self._image_model = text_in(item.get("model")) or self._image_model
+        self._images_drawn = drawn
+        if "code_executions" in calls and self._bills_by_container():
+            del calls["code_executions"]
+            calls["container_sessions"] = len(containers)
         for unit, count in calls.items():
             self._bill(unit, count)
+
+    def _bills_by_container(self) -> bool:
+        return self.provider in ("", "openai") or self.provider.startswith("azure")
 
     def _read_other_goods(self, part: Mapping[str, Any]) -> None:
         images = [item for item in mappings_in(part.get("data")) if "b64_json" in item or "url" in item]
@@ -83,44 +154,45 @@ class OpenAIAnswer(Answer):
         kind = str(part.get("type", ""))
         if kind.startswith("image_") and kind.endswith(".completed"):
             self._bill("images", self._units.get("images", 0) + 1)
-        seconds = self._usage.get("seconds") if self._usage.get("type") == "duration" else part.get("duration")
-        if isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds >= 0:
-            self._bill("audio_seconds", math.ceil(seconds))
-        pages = part.get("usage_info")  # Mistral's OCR
-        self._bill("input_document_pages", count_in(pages, "pages_processed") if isinstance(pages, Mapping) else None)
-        self._bill("web_searches", count_in(self._usage, "num_search_queries"))  # Perplexity
+        spoken = self._usage.get("seconds") if self._usage.get("type") == "duration" else part.get("duration")
+        self._bill("audio_seconds", seconds_in(spoken))
+        self._bill("input_document_pages", count_in(part, "usage_info", "pages_processed"))  # Mistral's OCR
+        self._searched("num_search_queries")  # Perplexity
+        self._searched("server_tool_use", "web_search_requests")  # OpenRouter
+        self._searched("server_tool_use_details", "web_search_requests")
+        self._searched("connectors", "web_search")  # Mistral's agents
+        models = mappings_in(mapping_in(part.get("usage_breakdown")).get("models"))
+        self._models = [model for model in models if isinstance(model.get("usage"), Mapping)] or self._models
 
     def _counts(self, usage: Mapping[str, Any]) -> dict[str, int | None]:
-        total_input = count_in(usage, "prompt_tokens")
-        output = count_in(usage, "completion_tokens")
-        inside, outside = "prompt_tokens_details", "completion_tokens_details"
-        if total_input is None:
-            total_input = count_in(usage, "input_tokens")
-            inside = "input_tokens_details" if "input_tokens_details" in usage else "input_token_details"
-        if output is None:
-            output = count_in(usage, "output_tokens")
-            outside = "output_tokens_details" if "output_tokens_details" in usage else "output_token_details"
-        cache_read = count_in(usage, inside, "cached_tokens")
-        if cache_read is None:
-            cache_read = count_in(usage, "prompt_cache_hit_tokens")  # DeepSeek
-        reasoning = count_in(usage, outside, "reasoning_tokens")
-        total = count_in(usage, "total_tokens")
-        # xAI leaves the reasoning out of the completion tokens; the total gives it away.
-        if reasoning and output is not None and total == (total_input or 0) + output + reasoning:
-            output += reasoning
-        return {
-            span_attributes.USAGE_INPUT: total_input,
-            span_attributes.USAGE_OUTPUT: output,
-            span_attributes.USAGE_CACHE_READ: cache_read,
-            span_attributes.USAGE_CACHE_WRITE: count_in(usage, inside, "cache_write_tokens"),
-            span_attributes.USAGE_REASONING: reasoning,
-            span_attributes.USAGE_INPUT_AUDIO: count_in(usage, inside, "audio_tokens") or None,
-            span_attributes.USAGE_OUTPUT_AUDIO: count_in(usage, outside, "audio_tokens") or None,
-            span_attributes.USAGE_INPUT_IMAGE: count_in(usage, inside, "image_tokens") or None,
-            span_attributes.USAGE_OUTPUT_IMAGE: self._image_output(usage, output, outside),
-        }
+        if self._models and self.alone:  # Groq's systems: the bill is that of the models at work
+            usage = self._models[0]["usage"]
+            self.model = text_in(self._models[0].get("model")) or self.model
+        known = counts_of(usage, thinks_beside=self.provider.startswith("gcp."))
+        known[span_attributes.USAGE_OUTPUT_IMAGE] = self._image_output(usage, known)
+        return known
 
-    def _image_output(self, usage: Mapping[str, Any], output: int | None, details: str) -> int | None:
-        said = count_in(usage, details, "image_tokens")
+    def _image_output(self, usage: Mapping[str, Any], known: Mapping[str, int | None]) -> int | None:
+        said = known[span_attributes.USAGE_OUTPUT_IMAGE]
         # The images endpoint does not always split its output, which then is nothing but pictures.
-        return said or (output if "images" in self._units and details not in usage else None) or None
+        split = any(key in usage for key in ("output_tokens_details", "output_token_details"))
+        output = known[span_attributes.USAGE_OUTPUT]
+        return said or (output if "images" in self._units and not split else None) or None
+
+    def _lines(self) -> Iterable[Line]:
+        """The images of a tool are another model's work, and so are the further models of one of Groq's systems."""
+        if self._images_drawn or first_count(self._image_usage, "total_tokens", "output_tokens"):
+            tokens, units = image_tokens(self._image_usage)
+            if not any(tokens.values()):
+                units = {"images": self._images_drawn}
+            yield Line("image_generation", self._image_model or _IMAGE_MODEL, tokens=tokens, units=units)
+        if self.alone:
+            for part in self._models[1:]:
+                counts = counts_of(part["usage"])
+                cached = counts[span_attributes.USAGE_CACHE_READ] or 0
+                tokens = {
+                    "input": max((counts[span_attributes.USAGE_INPUT] or 0) - cached, 0),
+                    "cache_read": cached,
+                    "output": counts[span_attributes.USAGE_OUTPUT] or 0,
+                }
+                yield Line("model", text_in(part.get("model")) or "", tokens=tokens)

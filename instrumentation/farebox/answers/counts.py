@@ -1,0 +1,118 @@
+"""Reads counts, texts and amounts out of answers that may say anything."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+COUNT_MAX: Final = 2**63 - 1
+"""No count is larger: an attribute of a span cannot hold it."""
+_DIGITS: Final = re.compile(r"\s*(-?\d{1,40})(?:\.0*)?\s*", re.ASCII)
+_WALKED_MAX: Final = 1_000
+
+
+def text_in(value: object) -> str | None:
+    """The text, where it is one and not empty."""
+    return value if isinstance(value, str) and value else None
+
+
+def whole(value: object) -> int | None:
+    """The whole number that a value is, or says: 5, 5.0, "5". None for all else, as true, NaN and "many"."""
+    if isinstance(value, int):
+        return None if isinstance(value, bool) else value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str) and (found := _DIGITS.fullmatch(value)):
+        return int(found[1])
+    return None
+
+
+def count_in(counts: Mapping[str, Any], *path: str) -> int | None:
+    """The count at the end of the path; None where there is none."""
+    value: Any = counts
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    number = whole(value)
+    return number if number is not None and 0 <= number <= COUNT_MAX else None
+
+
+def first_count(counts: Mapping[str, Any], *keys: str) -> int | None:
+    """The first of some keys that has a count."""
+    for key in keys:
+        if (count := count_in(counts, key)) is not None:
+            return count
+    return None
+
+
+def has_impossible_count(usage: object) -> bool:
+    """Whether a count of tokens is below zero, or above all that can be written down."""
+    pending, walked = [usage], 0
+    while pending and walked < _WALKED_MAX:
+        part = pending.pop()
+        items: Iterable[tuple[str, Any]] = part.items() if isinstance(part, Mapping) else ()
+        for key, value in items:
+            walked += 1
+            if isinstance(value, Mapping):
+                pending.append(value)
+            elif isinstance(value, list):
+                pending.extend(value[:_WALKED_MAX])
+            elif "oken" in key and (number := whole(value)) is not None and not 0 <= number <= COUNT_MAX:
+                return True
+    return False
+
+
+def mappings_in(value: object) -> list[Mapping[str, Any]]:
+    """The objects of a list; empty for what is no list."""
+    return [part for part in value if isinstance(part, Mapping)] if isinstance(value, list) else []
+
+
+def mapping_in(value: object) -> Mapping[str, Any]:
+    """The object, or an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def amount_in(value: object) -> Decimal | None:
+    """An amount of money that is not negative; None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        amount = Decimal(value if isinstance(value, str) else repr(value))
+    except ArithmeticError:
+        return None
+    return amount if amount.is_finite() and 0 <= amount < 10**9 else None
+
+
+def seconds_in(value: object) -> int | None:
+    """A duration in whole seconds, rounded up."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        return None
+    return math.ceil(value)
+
+
+def merged(old: Any, new: Any) -> Any:
+    """What a later part of an answer makes of an earlier one: a null and a zero replace nothing."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
+    if new is None or (new == 0 and whole(new) == 0 and (whole(old) or 0) > 0):
+        return old
+    return new
+
+
+def told(body: bytes, key: bytes) -> bool:
+    """Whether the key stands in the JSON text with a value other than null or 0."""
+    found = body.count(key)
+    if found:
+        found -= body.count(key + b":null")
+    if found:
+        found -= body.count(key + b": null")
+    if found:
+        found -= body.count(key + b":0") + body.count(key + b": 0")
+    return found > 0

@@ -1,0 +1,92 @@
+"""OpenAI's ``usage``, and that of all who write it their own way.
+
+The prompt includes the cache, the completion the reasoning; who leaves the reasoning out is told by the total.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from farebox import span_attributes
+from farebox.answers.counts import count_in, first_count, mapping_in
+
+
+def counts_of(usage: Mapping[str, Any], *, thinks_beside: bool = False) -> dict[str, int | None]:
+    """The counts as span attributes.
+
+    With ``thinks_beside``, what the total has beyond prompt and completion are thoughts, whose count is not told:
+    Gemini's endpoint for OpenAI's clients.
+    """
+    total_input = first_count(usage, "prompt_tokens", "input_tokens")
+    output = first_count(usage, "completion_tokens", "output_tokens")
+    inside = _details(usage, "prompt_tokens_details", "input_tokens_details", "input_token_details")
+    outside = _details(usage, "completion_tokens_details", "output_tokens_details", "output_token_details")
+    reasoning = count_in(outside, "reasoning_tokens")
+    if reasoning is None:
+        reasoning = count_in(usage, "reasoning_tokens")
+    total = count_in(usage, "total_tokens")
+    if total_input is None and total is not None and total >= (output or 0):
+        total_input = total - (output or 0)  # Voyage's embeddings, and others' that have no output
+    beyond = None if total is None or output is None else total - (total_input or 0) - output
+    # xAI leaves the reasoning out of the completion tokens; the total gives it away.
+    if output is not None and beyond and ((reasoning and beyond == reasoning) or (thinks_beside and beyond > 0)):
+        output += beyond
+        reasoning = reasoning or beyond
+    cached_apart = mapping_in(inside.get("cached_tokens_details"))
+    return {
+        span_attributes.USAGE_INPUT: total_input,
+        span_attributes.USAGE_OUTPUT: output,
+        span_attributes.USAGE_TOTAL: total,
+        span_attributes.USAGE_CACHE_READ: _cached(usage, inside),
+        span_attributes.USAGE_CACHE_WRITE: count_in(inside, "cache_write_tokens"),
+        span_attributes.USAGE_CACHE_READ_AUDIO: count_in(cached_apart, "audio_tokens") or None,
+        span_attributes.USAGE_CACHE_READ_IMAGE: count_in(cached_apart, "image_tokens") or None,
+        span_attributes.USAGE_REASONING: reasoning,
+        span_attributes.USAGE_INPUT_AUDIO: count_in(inside, "audio_tokens") or None,
+        span_attributes.USAGE_OUTPUT_AUDIO: count_in(outside, "audio_tokens") or None,
+        span_attributes.USAGE_INPUT_IMAGE: count_in(inside, "image_tokens") or None,
+        span_attributes.USAGE_OUTPUT_IMAGE: count_in(outside, "image_tokens") or None,
+    }
+
+
+def image_tokens(usage: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
+    """The disjoint buckets, and the units, of what the image tool used."""
+    details = mapping_in(usage.get("input_tokens_details"))
+    total_input = count_in(usage, "input_tokens") or 0
+    images = min(count_in(details, "image_tokens") or 0, total_input)
+    text = total_input - images
+    cached_apart = mapping_in(usage.get("cached_tokens_details"))
+    cached_text = count_in(cached_apart, "cached_text_tokens")
+    cached_images = count_in(cached_apart, "cached_image_tokens")
+    if cached_text is None and cached_images is None:
+        cached = count_in(usage, "cached_tokens") or 0
+        cached_text = min(cached, text)
+        cached_images = cached - cached_text
+    cached_text, cached_images = min(cached_text or 0, text), min(cached_images or 0, images)
+    output = count_in(usage, "output_tokens") or 0
+    drawn = count_in(usage, "output_tokens_details", "image_tokens")
+    drawn = output if drawn is None else min(drawn, output)
+    tokens = {
+        "input": text - cached_text,
+        "cache_read": cached_text,
+        "input_image": images - cached_images,
+        "output": output - drawn,
+        "output_image": drawn,
+    }
+    return tokens, {"cache_image_read_tokens": cached_images}
+
+
+def _details(usage: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    for key in keys:
+        if isinstance(details := usage.get(key), Mapping):
+            return details
+    return {}
+
+
+def _cached(usage: Mapping[str, Any], inside: Mapping[str, Any]) -> int | None:
+    cached = count_in(inside, "cached_tokens")
+    if cached is not None:
+        return cached
+    # DeepSeek, Moonshot, Mistral.
+    return first_count(usage, "prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")

@@ -1,0 +1,45 @@
+"""The addresses of providers that ``genai-prices`` knows only in part, and the regions in addresses.
+
+Sources: the providers' pages on base URLs, data residency, regional and FIPS endpoints, as of November 2026.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+MORE_PATTERNS: Final = (
+    ("openai", r"https://[a-z]{2}\.api\.openai\.com"),
+    ("x-ai", r"https://[a-z]{2}-[a-z]+-\d\.api\.x\.ai"),
+    ("aws", r"https://bedrock-runtime(?:-fips)?\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?"),
+    ("aws", r"https://bedrock-runtime(?:-fips)?\.[a-z0-9-]+\.api\.aws"),
+    ("aws", r"https://bedrock-mantle(?:-fips)?\.[a-z0-9-]+\.api\.aws"),
+    ("mistral", r"https://codestral\.mistral\.ai"),
+    ("ollama", r"https://(?:api\.)?ollama\.com"),
+)
+"""Pairs of a provider, by the name that ``genai-prices`` has for it, and the beginning of its URLs."""
+
+REGIONS: Final = (
+    re.compile(r"^bedrock-(?:runtime|mantle)[^.]*\.([a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)$"),
+    re.compile(r"^([a-z0-9-]+)-aiplatform\.googleapis\.com$"),
+    re.compile(r"^aiplatform\.([a-z0-9-]+)\.rep\.googleapis\.com$"),
+    re.compile(r"^([a-z]{2}-[a-z]+-\d)\.api\.x\.ai$"),
+    re.compile(r"^([a-z]{2})\.api\.openai\.com$"),
+)
+"""What a provider's address says about where it runs."""
+
+_BILLED_REGION: Final = re.compile(r"^([a-z]{2})\.api\.openai\.com$")
+
+
+def region_of(host: str) -> str | None:
+    """The region that an address names."""
+    for pattern in REGIONS:
+        if found := pattern.match(host):
+            return found[1]
+    return None
+
+
+def billed_region_of(host: str) -> str | None:
+    """The region that an address names, where prices depend on it: OpenAI's data residency."""
+    found = _BILLED_REGION.match(host)
+    return found[1] if found else None

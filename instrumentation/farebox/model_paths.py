@@ -1,0 +1,108 @@
+"""Which paths are those of calls of a model, and what each path says: the operation and the shape of the answer."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+
+class Shape(Enum):
+    """Whose request and response bodies an endpoint speaks; many providers speak OpenAI's."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    GOOGLE = "google"
+    COHERE = "cohere"
+    BEDROCK = "bedrock"
+    OLLAMA = "ollama"
+
+
+class Operation(NamedTuple):
+    """What a path says of a call."""
+
+    name: str
+    shape: Shape
+    model: str | None = None
+    own: str | None = None
+    """A part of the hosts at which alone the path is a model's; None where it is one anywhere."""
+
+
+# The end of the path, the operation, the shape, and at whose addresses alone. More specific ends come first.
+_ENDS: Final = (
+    ("/chat/completions", "chat", Shape.OPENAI, None),
+    ("/completions", "text_completion", Shape.OPENAI, None),
+    ("/responses", "chat", Shape.OPENAI, None),
+    ("/responses/compact", "chat", Shape.OPENAI, None),
+    ("/multimodalembeddings", "embeddings", Shape.OPENAI, "voyageai"),
+    ("/contextualizedembeddings", "embeddings", Shape.OPENAI, "voyageai"),
+    ("/embeddings", "embeddings", Shape.OPENAI, None),
+    ("/images/generations", "generate_content", Shape.OPENAI, None),
+    ("/images/edits", "generate_content", Shape.OPENAI, None),
+    ("/images/variations", "generate_content", Shape.OPENAI, None),
+    ("/audio/transcriptions", "generate_content", Shape.OPENAI, None),
+    ("/audio/translations", "generate_content", Shape.OPENAI, None),
+    ("/audio/speech", "generate_content", Shape.OPENAI, None),
+    ("/v1/ocr", "generate_content", Shape.OPENAI, None),
+    ("/v1/conversations", "chat", Shape.OPENAI, "mistral"),
+    ("/messages", "chat", Shape.ANTHROPIC, None),
+    ("/v1/complete", "text_completion", Shape.ANTHROPIC, "anthropic"),
+    ("/v1/chat", "chat", Shape.COHERE, "cohere"),
+    ("/v2/chat", "chat", Shape.COHERE, "cohere"),
+    ("/v1/generate", "text_completion", Shape.COHERE, "cohere"),
+    ("/v1/embed", "embeddings", Shape.COHERE, "cohere"),
+    ("/v2/embed", "embeddings", Shape.COHERE, "cohere"),
+    ("/v1/rerank", "generate_content", Shape.COHERE, "cohere"),
+    ("/v2/rerank", "generate_content", Shape.COHERE, "cohere"),
+    ("/v1/rerank", "generate_content", Shape.OPENAI, "voyageai"),
+    ("/api/chat", "chat", Shape.OLLAMA, "ollama"),
+    ("/api/generate", "text_completion", Shape.OLLAMA, "ollama"),
+    ("/api/embed", "embeddings", Shape.OLLAMA, "ollama"),
+    ("/api/embeddings", "embeddings", Shape.OLLAMA, "ollama"),
+)
+# Paths that name the model themselves, or an object of the provider's.
+_MODEL_PATHS: Final = (
+    (re.compile(r"/models/([^/:]+):(?:generateContent|streamGenerateContent)$"), "generate_content", Shape.GOOGLE),
+    (re.compile(r"/models/([^/:]+):(?:embedContent|batchEmbedContents)$"), "embeddings", Shape.GOOGLE),
+    (re.compile(r"/models/([^/:]*embed[^/:]*):predict$"), "embeddings", Shape.GOOGLE),
+    (re.compile(r"/models/([^/:]+):predict$"), "generate_content", Shape.GOOGLE),
+    (re.compile(r"/models/([^/:]+):(?:rawPredict|streamRawPredict)$"), "chat", Shape.ANTHROPIC),
+    (re.compile(r"/endpoints/([^/:]+):(?:generateContent|streamGenerateContent)$"), "generate_content", Shape.GOOGLE),
+    (re.compile(r"/model/(.+)/converse(?:-stream)?$"), "chat", Shape.BEDROCK),
+    (re.compile(r"/model/(.+)/invoke(?:-with-response-stream)?$"), "chat", Shape.BEDROCK),
+)
+_RUN: Final = re.compile(r"/threads(?:/[^/]+)?/runs(?:/run_[^/]+/submit_tool_outputs)?$")
+_CONVERSATION: Final = re.compile(r"/v1/conversations/[^/]+(?:/restart)?$")
+_CANCELLED: Final = re.compile(r"/responses/resp_[^/]+/cancel$")
+_LATER: Final = re.compile(r"/responses/resp_[^/]+$|/threads/[^/]+/runs/run_[^/]+$")
+# OpenAI's Assistants keep their messages under /threads/…/messages; that makes no tokens.
+_NO_MODEL_CALL: Final = re.compile(r"/threads/")
+FETCH: Final = "fetch_response"
+"""The operation of a request for an answer that was made earlier: it makes no tokens itself."""
+
+
+def operations(method: str, path: str) -> list[Operation]:
+    """What a request to this path, which has no slash at its end, may be; empty for what is no call of a model.
+
+    A request for an answer that a provider made in the background is one: it may tell the usage.
+    """
+    if method == "GET":
+        return [Operation(FETCH, Shape.OPENAI)] if _LATER.search(path) else []
+    if method != "POST":
+        return []
+    if "/threads" in path and _RUN.search(path):
+        return [Operation("chat", Shape.OPENAI)]
+    found = [
+        Operation(name, shape, None, own)
+        for end, name, shape, own in _ENDS
+        if path.endswith(end) and not _NO_MODEL_CALL.search(path)
+    ]
+    if found:
+        return found
+    for pattern, name, shape in _MODEL_PATHS:
+        if match := pattern.search(path):
+            return [Operation(name, shape, unquote(match[1]))]
+    if _CONVERSATION.search(path):
+        return [Operation("chat", Shape.OPENAI, None, "mistral")]
+    return [Operation(FETCH, Shape.OPENAI)] if _CANCELLED.search(path) else []
