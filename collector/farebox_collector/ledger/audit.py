@@ -24,7 +24,7 @@ from farebox_collector.ledger.day_checks import DAY_CHECKS, compare_day, days_of
 from farebox_collector.ledger.mismatches import Mismatch, Window
 from farebox_collector.ledger.money_days import MONEY_CHECKS, compare_money_days
 from farebox_collector.ledger.pace import Breathe, no_breath
-from farebox_collector.ledger.payment_checks import PAYMENT_CHECKS
+from farebox_collector.ledger.payment_checks import PAYMENT_CHECKS, RETURN_CHECKS, compare_returns
 from farebox_collector.ledger.tables import accounts, postings, transactions, usage_records
 from farebox_collector.ledger.total_checks import compare_totals
 
@@ -203,6 +203,7 @@ CHECKS = (
     *(Check(*check) for check in DAY_CHECKS),
     *(Check(*check) for check in MONEY_CHECKS),
     *(Check(*check) for check in PAYMENT_CHECKS),
+    *(Check(*check) for check in RETURN_CHECKS),
     *(Check(*check) for check in COST_CHECKS),
     *(Check(*check) for check in CHAIN_CHECKS),
     Check("totals", "running totals are the sums of the records"),
@@ -283,6 +284,9 @@ def audit_all(
     breathe()
     with snapshot() as connection:
         yield from compare_chains(connection, verified)
+    breathe()
+    with snapshot() as connection:
+        yield from compare_returns(connection)
     breathe()
     with snapshot() as connection:
         yield from compare_totals(connection, read_so_far)

@@ -97,6 +97,15 @@ lots = table(
     number("promotional"),
     number("expires_at_ns", nullable=True),
     number("created_at_ns"),
+    # Credits that refunds and disputes of the lot's payment take: what was unused, with its part of the price, and what
+    # had expired; the rest is displaced usage. Then credits that pay for displaced usage of other lots. See
+    # `returned_credits`.
+    number("out_nano", default=0),
+    number("out_taken_nano", default=0),
+    number("out_expired_nano", default=0),
+    number("out_nanousd", default=0),
+    number("displaced_nano", default=0),
+    number("lent_nano", default=0),
 )
 Index("ix_lots_wallet", lots.c.tenant_id, lots.c.wallet, lots.c.id)
 Index("ix_lots_created_at_ns", lots.c.tenant_id, lots.c.created_at_ns)

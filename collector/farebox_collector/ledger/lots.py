@@ -8,17 +8,28 @@ lot pays it first. Hence balance = remaining of all lots − overdraft, whenever
 As credits that were paid for are used, their price becomes revenue. Usage after a lot's expiry never draws on it.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, update
 
 from farebox_collector.ledger.account_legs import legs_of
 from farebox_collector.ledger.credit_tables import lot_moves, lots
-from farebox_collector.ledger.journal import WALLET, Account, Leg, open_transaction, post, wallet_account
+from farebox_collector.ledger.journal import (
+    ISSUED_ACCOUNT,
+    WALLET,
+    Account,
+    Leg,
+    open_transaction,
+    post,
+    wallet_account,
+)
+from farebox_collector.ledger.lot import COLUMNS, Lot, NewLot
+from farebox_collector.ledger.returned_credits import ReturnedCredits, concerns
 from farebox_collector.ledger.spending import LimitScope, Subject, held_in_vain
 from farebox_collector.ledger.tables import accounts, postings, transactions
-from farebox_collector.money import Commodity, round_half_even
+from farebox_collector.money import Commodity
 
 DEFERRED_ACCOUNT = Account("deferred", "", Commodity.USD)
 """What was paid for credits that are not used yet, as a negative figure."""
@@ -26,82 +37,14 @@ REVENUE_ACCOUNT = Account("revenue", "", Commodity.USD)
 """What was paid for credits that usage used up, as a negative figure."""
 BREAKAGE_ACCOUNT = Account("breakage", "", Commodity.USD)
 """What was paid for credits that expired, as a negative figure."""
+REFUNDED_ACCOUNT = Account("refunded", "", Commodity.USD)
+"""What went back of the price of credits that were used or had expired: revenue, or breakage, that was not to be."""
 EXPIRED_ACCOUNT = Account("expired", "", Commodity.CREDIT)
 """Credits that expired."""
 
 EXPIRY, RECOGNITION = "expiry", "recognition"
 WALLETS_AT_ONCE = 50
 _USED_UP_LOTS = 1_000
-
-
-class Lot:
-    """A lot while its wallet is locked."""
-
-    def __init__(self, row: Row[Any]) -> None:
-        self.row = row
-        self.remaining: int = row.remaining_nano
-        self.recognised: int = row.recognised_nanousd
-        self.returned: int = row.returned_nanousd
-        """What of the price went back, or to another wallet's lot, with credits that were not used."""
-        self.taken: int = row.taken_nano
-        """Credits that went back or away unused."""
-        self.moves: list[dict[str, Any]] = []
-
-    @property
-    def used(self) -> int:
-        """Credits that were used up or expired."""
-        return int(self.row.amount_nano) - self.taken - self.remaining
-
-    def draw(self, amount: int, kind: str, at_ns: int) -> int:
-        """Use credits up, or with a negative amount give them back; returns the revenue of it in nano-USD."""
-        self.remaining -= amount
-        price, whole = self.row.price_nanousd, self.row.amount_nano
-        # The last credits bring what is left of the price, so that rounding loses nothing.
-        recognised = round_half_even(price * self.used, whole) if self.remaining else price - self.returned
-        revenue, self.recognised = recognised - self.recognised, recognised
-        self._note(kind, -amount, revenue, 0, at_ns)
-        return int(revenue)
-
-    def take(self, amount: int, kind: str, at_ns: int) -> int:
-        """Take unused credits out of the lot; returns their part of the price in nano-USD."""
-        self.remaining -= amount
-        self.taken += amount
-        price, whole = self.row.price_nanousd, self.row.amount_nano
-        returned = round_half_even(price * self.taken, whole) if self.remaining else price - self.recognised
-        part, self.returned = returned - self.returned, returned
-        self._note(kind, -amount, 0, part, at_ns)
-        return int(part)
-
-    def _note(self, kind: str, amount: int, recognised: int, returned: int, at_ns: int) -> None:
-        self.moves.append(
-            {
-                "tenant_id": self.row.tenant_id,
-                "lot_id": self.row.id,
-                "kind": kind,
-                "amount_nano": amount,
-                "recognised_nanousd": recognised,
-                "returned_nanousd": returned,
-                "recorded_at_ns": at_ns,
-            }
-        )
-
-    def order(self) -> tuple[int, bool, int, bool, int]:
-        """Where the lot stands in the order of drawing."""
-        expiry = self.row.expires_at_ns
-        return self.row.priority, expiry is None, expiry or 0, not self.row.promotional, self.row.id
-
-
-class NewLot(NamedTuple):
-    """A lot that comes into a wallet."""
-
-    origin: str
-    amount_nano: int
-    price_nanousd: int = 0
-    """What was paid for all of it."""
-    priority: int = 100
-    """Lower is drawn first."""
-    promotional: bool = False
-    expires_at_ns: int | None = None
 
 
 class WalletLots:
@@ -142,8 +85,10 @@ class WalletLots:
         return held - in_vain.get(subject, 0)
 
     def _load(self) -> list[Lot]:
-        """Lots with something left, in the order of drawing."""
-        return sorted(map(Lot, self._connection.execute(self._query().where(lots.c.remaining_nano > 0))), key=Lot.order)
+        """Lots with something left, or with a part in returned payments, in the order of drawing."""
+        table = lots.c
+        concerned = or_(table.remaining_nano > 0, table.out_nano > 0, table.lent_nano > 0)
+        return sorted(map(Lot, self._connection.execute(self._query().where(concerned))), key=Lot.order)
 
     def _query(self) -> Select[Any]:
         return select(lots).where(lots.c.tenant_id == self.tenant_id, lots.c.wallet == self.wallet)
@@ -163,7 +108,8 @@ class WalletLots:
     def _draw_up(self) -> None:
         """Draw what was used since the last time, letting lots expire on the way."""
         used = sum(lot.remaining for lot in self.lots) - self.overdraft - self.balance
-        ends = {lot.row.expires_at_ns for lot in self.lots if lot.remaining and lot.row.expires_at_ns is not None}
+        live = (lot for lot in self.lots if lot.remaining or lot.out)
+        ends = {lot.row.expires_at_ns for lot in live if lot.row.expires_at_ns is not None}
         drawn = 0
         for end_ns in sorted(end for end in ends if end <= self._at_ns):
             before = used - self._used_since(end_ns)
@@ -187,15 +133,37 @@ class WalletLots:
 
     def _draw(self, amount: int, at_ns: int) -> None:
         """Draw on the lots that live at a moment, in order; or give back, to the overdraft and those drawn last."""
-        revenue = self._give_back(-amount) if amount < 0 else 0
-        living = [lot for lot in self.lots if lot.row.expires_at_ns is None or at_ns <= lot.row.expires_at_ns]
-        for lot in living:
-            part = min(lot.remaining, amount)
-            if part > 0:
-                revenue += lot.draw(part, "draw", self._at_ns)
-                amount -= part
-        self.overdraft += max(amount, 0)
+        if not amount:
+            return
+        with self._nothing_returned(at_ns):
+            revenue = self._give_back(-amount) if amount < 0 else 0
+            for lot in self.lots:
+                part = min(lot.remaining, amount)
+                if part > 0 and lot.lives_at(at_ns):
+                    revenue += lot.draw(part, "draw", self._at_ns)
+                    amount -= part
+            self.overdraft += max(amount, 0)
+            self._recognise(revenue, REVENUE_ACCOUNT)
+
+    @contextmanager
+    def _nothing_returned(self, moment_ns: int, *, changing: bool = False) -> Iterator[None]:
+        """For a while the wallet is as if no payment of it had gone back."""
+        if not (changing or concerns(self.lots)):
+            yield
+            return
+        returned = ReturnedCredits(self.lots, self.overdraft, moment_ns, self._at_ns)
+        self.overdraft = returned.overdraft
+        yield
+        revenue, unused, gone = returned.drop(self.lots, self.overdraft, self.expired_of)
+        self.overdraft = returned.overdraft
         self._recognise(revenue, REVENUE_ACCOUNT)
+        if unused:
+            self._legs += [Leg(DEFERRED_ACCOUNT, unused), Leg(REFUNDED_ACCOUNT, -unused)]
+        if gone:
+            self.balance -= gone
+            self._legs += [Leg(wallet_account(self.wallet), -gone), Leg(ISSUED_ACCOUNT, gone)]
+        # What came back to a lot whose time is up.
+        self._expire(moment_ns - 1)
 
     def _give_back(self, amount: int) -> int:
         """Credits that a correction returned: they pay the overdraft, then go back where they were drawn last."""
@@ -233,12 +201,13 @@ class WalletLots:
 
     def add(self, lot: NewLot, transaction_id: int | None) -> int:
         """Put a lot into the wallet, whose balance its posting moves; it pays the overdraft first. Returns its id."""
-        made = self._insert(lot, transaction_id)
-        self.balance += lot.amount_nano
-        owed = min(self.overdraft, lot.amount_nano)
-        if owed:
-            self.overdraft -= owed
-            self._recognise(made.draw(owed, "draw", self._at_ns), REVENUE_ACCOUNT)
+        with self._nothing_returned(self._at_ns):
+            made = self._insert(lot, transaction_id)
+            self.balance += lot.amount_nano
+            owed = min(self.overdraft, lot.amount_nano)
+            if owed:
+                self.overdraft -= owed
+                self._recognise(made.draw(owed, "draw", self._at_ns), REVENUE_ACCOUNT)
         return int(made.row.id)
 
     def take(self, amount: int, kind: str, lot_id: int | None = None) -> list[tuple[Lot, int, int]]:
@@ -262,6 +231,23 @@ class WalletLots:
         self._draw(amount, self._at_ns)
         self.balance -= amount
 
+    def lot(self, lot_id: int) -> Lot:
+        """A lot of the wallet, whether it has anything left or not."""
+        for lot in self.lots:
+            if lot.row.id == lot_id:
+                return lot
+        used_up = Lot(self._connection.execute(self._query().where(lots.c.id == lot_id)).one())
+        self.lots = sorted([*self.lots, used_up], key=Lot.order)
+        return used_up
+
+    def put_out(self, lot: Lot, out_nano: int) -> list[Leg]:
+        """Let so many credits of a lot be out, its payment having been returned; returns the legs of that."""
+        drawn_up, self._legs = self._legs, []
+        with self._nothing_returned(self._at_ns, changing=True):
+            lot.out = out_nano
+        legs, self._legs = self._legs, drawn_up
+        return summed(legs)
+
     def left_of(self, lot_id: int) -> int | None:
         """What is left of a lot; None if the wallet has no such lot."""
         for lot in self.lots:
@@ -283,13 +269,14 @@ class WalletLots:
         """Write what became of the lots, post expiry and revenue, and note how far the wallet is drawn up."""
         kind = EXPIRY if any(leg.account == EXPIRED_ACCOUNT for leg in self._legs) else RECOGNITION
         transaction_id = None
-        if self._legs:
+        if legs := summed(self._legs):
             transaction_id = open_transaction(self._connection, self.tenant_id, kind, self._at_ns)
-            post(self._connection, self.tenant_id, transaction_id, self._at_ns, _summed(self._legs))
-        changed = [lot for lot in self.lots if lot.moves]
+            post(self._connection, self.tenant_id, transaction_id, self._at_ns, legs)
+        changed = [lot for lot in self.lots if any(lot.row._mapping[name] != it for name, it in lot.values().items())]
         if changed:
             self._connection.execute(_UPDATE, [_changed(lot) for lot in changed])
-            moves = [move | {"transaction_id": transaction_id} for lot in changed for move in lot.moves]
+        moves = [move | {"transaction_id": transaction_id} for lot in self.lots for move in lot.changes()]
+        if moves:
             self._connection.execute(insert(lot_moves), moves)
         newest = self._connection.execute(select(func.coalesce(func.max(postings.c.id), 0))).scalar_one()
         self._connection.execute(
@@ -359,24 +346,16 @@ def lots_of(connection: Connection, tenant_id: int, wallet: str, after_id: int, 
     return connection.execute(query.order_by(table.id).limit(limit)).all()
 
 
-def _summed(legs: Sequence[Leg]) -> list[Leg]:
+def summed(legs: Sequence[Leg]) -> list[Leg]:
+    """One leg an account, without those that come to nothing."""
     sums: dict[Account, int] = {}
     for leg in legs:
         sums[leg.account] = sums.get(leg.account, 0) + leg.amount_nano
     return [Leg(account, amount) for account, amount in sums.items() if amount]
 
 
-_CHANGED = ("remaining_nano", "taken_nano", "recognised_nanousd", "returned_nanousd")
-_UPDATE = (
-    update(lots).where(lots.c.id == bindparam("lot")).values({name: bindparam(f"new_{name}") for name in _CHANGED})
-)
+_UPDATE = update(lots).where(lots.c.id == bindparam("lot")).values({name: bindparam(f"new_{name}") for name in COLUMNS})
 
 
 def _changed(lot: Lot) -> dict[str, int]:
-    return {
-        "lot": lot.row.id,
-        "new_remaining_nano": lot.remaining,
-        "new_taken_nano": lot.taken,
-        "new_recognised_nanousd": lot.recognised,
-        "new_returned_nanousd": lot.returned,
-    }
+    return {"lot": lot.row.id, **{f"new_{name}": figure for name, figure in lot.values().items()}}

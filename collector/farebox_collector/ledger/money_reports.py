@@ -15,10 +15,9 @@ from farebox_collector.ledger.credit_tables import lots
 from farebox_collector.ledger.day_tables import money_days, usage_days, wallet_days
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.journal import WALLET
-from farebox_collector.ledger.lots import BREAKAGE_ACCOUNT, REVENUE_ACCOUNT
+from farebox_collector.ledger.lots import BREAKAGE_ACCOUNT, REFUNDED_ACCOUNT, REVENUE_ACCOUNT
 from farebox_collector.ledger.movements import RECEIPTS_ACCOUNT, Kind
 from farebox_collector.ledger.payment_fees import FEES_ACCOUNT
-from farebox_collector.ledger.payment_returns import REFUNDED_ACCOUNT
 from farebox_collector.ledger.reports import Days, within
 from farebox_collector.ledger.tables import accounts, tenants
 from farebox_collector.money import NANO, Commodity

@@ -22,7 +22,8 @@ from farebox_collector.ledger.journal import (
     post,
     wallet_account,
 )
-from farebox_collector.ledger.lots import DEFERRED_ACCOUNT, Lot, NewLot, WalletLots
+from farebox_collector.ledger.lot import Lot, NewLot
+from farebox_collector.ledger.lots import DEFERRED_ACCOUNT, WalletLots
 from farebox_collector.ledger.tables import accounts, postings, transactions
 from farebox_collector.ledger.totals import add_credits
 from farebox_collector.money import MAX_SUM_NANO, AmountError, Commodity

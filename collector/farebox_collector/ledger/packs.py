@@ -11,7 +11,7 @@ from farebox_collector.ledger.exchange_rates import load_rates
 from farebox_collector.ledger.payment_tables import packs
 from farebox_collector.minor_units import MAX_MINOR, minor_in_nanousd
 from farebox_collector.money import MAX_NANO
-from farebox_collector.pricing.currencies import is_currency
+from farebox_collector.pricing.currencies import NoExchangeRate, is_currency
 
 MAX_EXPIRY_DAYS = 3_660
 
@@ -87,6 +87,15 @@ def pack_versions(connection: Connection, tenant_id: int, name: str = "") -> Seq
 def price_nanousd(connection: Connection, currency: str, amount_minor: int, at_ns: int) -> int:
     """What an amount is worth at a moment, in nano US dollars. Raises NoExchangeRate."""
     return minor_in_nanousd(amount_minor, currency, usd_per(connection, currency, at_ns))
+
+
+def has_rate(connection: Connection, currency: str, at_ns: int) -> bool:
+    """Whether an amount in a currency can be booked at a moment."""
+    try:
+        usd_per(connection, currency, at_ns)
+    except NoExchangeRate:
+        return False
+    return True
 
 
 def usd_per(connection: Connection, currency: str, at_ns: int) -> Fraction:

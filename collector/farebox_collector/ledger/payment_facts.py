@@ -6,7 +6,7 @@ from farebox_collector.ledger.topups import PaymentMethod
 
 
 class Fee(NamedTuple):
-    """What the provider kept for itself, by its own balance transaction."""
+    """What the provider kept for itself, or as a negative amount gave back, by its own balance transaction."""
 
     fee_id: str
     currency: str
@@ -53,7 +53,10 @@ class Returned(NamedTuple):
     taken: bool
     """Whether the customer has the money, or will, for all that is known at this point."""
     created_at_ns: int
+    """When this was told."""
     fees: tuple[Fee, ...] = ()
+    made_at_ns: int = 0
+    """When the refund or dispute was made; 0 where that is not told."""
 
 
 class NotOurs(NamedTuple):

@@ -1,18 +1,17 @@
 """Books what a payment provider tells, once for each of its events: the event is claimed, and what it says is posted,
-in one transaction. What cannot be right is refused, and leaves no trace in the books.
+in one transaction. What cannot be right is refused, or kept as unmatched; in either case it moves nothing.
 """
 
+from typing import Any
 from zlib import crc32
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Row, select, update
 
-from farebox_collector.ledger import auto_topups, bulk, payment_returns, topups
+from farebox_collector.ledger import auto_topups, bulk, payment_fees, payment_returns, topups, unmatched
 from farebox_collector.ledger.locks import PAYMENTS, wait_in_turn
 from farebox_collector.ledger.payment_facts import CheckoutOver, Event, Fact, NotOurs, NotPaid, Paid, Returned
-from farebox_collector.ledger.payment_fees import book_fee
 from farebox_collector.ledger.payment_tables import payment_events
 from farebox_collector.ledger.topups import TopupState
-from farebox_collector.pricing.currencies import NoExchangeRate
 
 _COLUMNS = ("tenant_id", "event_id", "type", "digest", "created_at_ns", "received_at_ns", "outcome")
 
@@ -90,6 +89,11 @@ def _paid(connection: Connection, tenant_id: int, fact: Paid, at_ns: int) -> str
         )
     if topup.state == TopupState.PAID and topup.payment_intent != fact.payment_intent:
         raise Refused(f"top-up {topup.key} was paid by {topup.payment_intent}, and now by {fact.payment_intent} again")
+    owner = topups.topup_by_payment(connection, tenant_id, fact.payment_intent)
+    if owner is not None and owner.id != topup.id:
+        reason = f"the payment paid top-up {owner.key} already"
+        unmatched.keep_payment(connection, tenant_id, fact, reason, at_ns)
+        return f"unmatched: {reason}"
     new = topups.pay(connection, topup, fact.payment_intent, fact.paid_at_ns, at_ns)
     if fact.method.payment_method:
         topups.keep_payment_method(connection, tenant_id, topup.wallet, fact.method, at_ns)
@@ -97,27 +101,41 @@ def _paid(connection: Connection, tenant_id: int, fact: Paid, at_ns: int) -> str
         return "known"
     paid = topups.topup_by_key(connection, tenant_id, fact.topup_key)
     assert paid is not None
-    payment_returns.settle(connection, paid, at_ns)
+    payment_fees.book_waiting(connection, paid, at_ns)
+    returns = payment_returns.returns_of(connection, paid)
+    if returns:
+        standing = [row for row in returns if row.wanted and row.currency == paid.currency]
+        for row in standing[:1]:
+            auto_topups.pause(connection, tenant_id, paid.wallet, _why_paused(row, paid), at_ns)
+        first = (standing or returns)[0]
+        payment_returns.settle(connection, paid, first.kind, first.return_id, at_ns)
     return "paid"
 
 
 def _returned(connection: Connection, tenant_id: int, fact: Returned, at_ns: int) -> str:
     wait_in_turn(connection, PAYMENTS, [crc32(fact.payment_intent.encode())])
-    topup = topups.topup_by_payment(connection, tenant_id, fact.payment_intent)
-    if topup is not None and fact.currency != topup.currency:
-        raise Refused(f"top-up {topup.key} was paid in {topup.currency}, and the {fact.kind} is in {fact.currency}")
     new = payment_returns.note(connection, tenant_id, fact, at_ns)
-    if topup is None:
-        return "kept until its payment is known"
+    row = payment_returns.return_by_id(connection, tenant_id, fact.return_id)
+    topup = topups.topup_by_payment(connection, tenant_id, row.payment_intent)
+    if topup is not None and topup.lot_id is None:
+        topup = None
     for fee in fact.fees:
-        try:
-            book_fee(connection, topup, fee, at_ns)
-        except NoExchangeRate:
-            continue  # the fee of another currency is no reason to let the credits be
+        payment_fees.book_or_wait(connection, tenant_id, row.payment_intent, topup, fee, fact.kind, at_ns)
+    if topup is None:
+        payment_returns.wait_for_payment(connection, row)
+        return "kept until its payment is known"
     if not new:
         return "known"
-    moved = payment_returns.settle(connection, topup, at_ns)
+    if row.wanted and row.currency == topup.currency:
+        auto_topups.pause(connection, tenant_id, topup.wallet, _why_paused(row, topup), at_ns)
+    moved = payment_returns.settle(connection, topup, row.kind, row.return_id, at_ns)
+    if row.currency != topup.currency:
+        return f"unmatched: {payment_returns.OTHER_CURRENCY}"
     return f"{fact.kind}: {'credits moved' if moved else 'noted'}"
+
+
+def _why_paused(row: Row[Any], topup: Row[Any]) -> str:
+    return f"paused: {row.kind} {row.return_id} of top-up {topup.key}; switch it on again when that is settled"
 
 
 def _mode(livemode: bool) -> str:

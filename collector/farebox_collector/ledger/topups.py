@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, and_, insert, select, update
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.access.audit_log import note
@@ -121,8 +121,11 @@ def note_checkout(connection: Connection, topup_id: int, checkout_id: str, url: 
 
 
 def note_payment_intent(connection: Connection, topup_id: int, payment_intent: str) -> None:
-    """Write down the payment of an automatic top-up, before it is known how it ended."""
-    row = update(topups).where(topups.c.id == topup_id, topups.c.payment_intent == "")
+    """Write down the payment of an automatic top-up, before it is known how it ended; not that of another top-up."""
+    other = topups.alias()
+    tenant = select(other.c.tenant_id).where(other.c.id == topup_id).scalar_subquery()
+    taken = select(other.c.id).where(other.c.tenant_id == tenant, other.c.payment_intent == payment_intent)
+    row = update(topups).where(topups.c.id == topup_id, topups.c.payment_intent == "", ~taken.exists())
     connection.execute(row.values(payment_intent=payment_intent))
 
 
@@ -142,8 +145,11 @@ def topup_by_key(connection: Connection, tenant_id: int, key: str) -> Row[Any] |
 
 
 def topup_by_payment(connection: Connection, tenant_id: int, payment_intent: str) -> Row[Any] | None:
-    """The top-up that a payment paid."""
-    return _by(connection, tenant_id, topups.c.payment_intent == payment_intent) if payment_intent else None
+    """The top-up that a payment paid, or is to pay."""
+    if not payment_intent:
+        return None
+    its = and_(topups.c.payment_intent == payment_intent, topups.c.second_of_payment == 0)
+    return _by(connection, tenant_id, its)
 
 
 def pay(connection: Connection, topup: Row[Any], payment_intent: str, paid_at_ns: int, at_ns: int) -> bool:

@@ -182,7 +182,19 @@ AUTO_TOPUPS = Metric(
     "farebox_auto_topups",
     Kind.GAUGE,
     ("state",),
-    "Wallets that are topped up by themselves (on), or no more because a payment failed (failed).",
+    "Wallets that are topped up by themselves (on), or no more: a payment failed (failed) or went back (paused).",
+)
+PAYMENTS_UNMATCHED = Metric(
+    "farebox_payments_unmatched",
+    Kind.GAUGE,
+    ("kind",),
+    "Payments, refunds and disputes that nothing in the books can take: they moved no credits.",
+)
+PAYMENTS_SET_ASIDE = Metric(
+    "farebox_payments_set_aside",
+    Kind.GAUGE,
+    ("reason",),
+    "Waiting: fees (no_exchange_rate, payment_unknown, not_told) and automatic top-ups (month_cap, processing).",
 )
 PAYMENT_EVENTS = Metric(
     "farebox_payment_events_total",

@@ -9,7 +9,7 @@ from prometheus_client import Metric as Family
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 
-from farebox_collector.ledger import auto_topups, dead_letters, readings, statements
+from farebox_collector.ledger import auto_topups, dead_letters, payment_fees, readings, statements
 from farebox_collector.ledger.audit_runs import SCOPES, last_audit
 from farebox_collector.ledger.budgets import budgets_in_force
 from farebox_collector.ledger.call_sums import FIRST_CHUNK_COLUMNS, LATENCY_COLUMNS
@@ -21,6 +21,7 @@ from farebox_collector.ledger.rules import rules_edition
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
 from farebox_collector.ledger.token_costs import Cards
 from farebox_collector.ledger.totals import SERVICE_LABELS, USAGE_LABELS
+from farebox_collector.ledger.unmatched import count_unmatched
 from farebox_collector.ledger.webhooks import MessageState, messages_by_state
 from farebox_collector.metrics import catalogue
 from farebox_collector.metrics.exemplars import Exemplars
@@ -105,8 +106,7 @@ class LedgerCollector(Collector):
         yield family(catalogue.WALLET_CREDITS, {(sign,): amount / NANO for sign, amount in sums.items()})
         credits_in = {"deposit": 0} | readings.credits_in(connection)
         yield family(catalogue.CREDITS_IN, {(source,): amount / NANO for source, amount in credits_in.items()})
-        automatic = {"on": 0, "failed": 0} | auto_topups.standing(connection)
-        yield family(catalogue.AUTO_TOPUPS, {(state,): float(n) for state, n in automatic.items()})
+        yield from _payments(connection)
         yield family(catalogue.CREDIT_USD, {(): float(readings.usd_per_credit(connection))})
         budgets: Counter[str] = Counter()
         for row in budgets_in_force(connection):
@@ -133,6 +133,15 @@ class LedgerCollector(Collector):
             self._running_dry = readings.wallets_running_dry(connection, now_ns)
             self._counted_at_ns = now_ns
         return self._running_dry
+
+
+def _payments(connection: Connection) -> Iterator[Family]:
+    automatic = {"on": 0, "failed": 0, "paused": 0} | auto_topups.standing(connection)
+    yield family(catalogue.AUTO_TOPUPS, {(state,): float(n) for state, n in automatic.items()})
+    unmatched = count_unmatched(connection)
+    yield family(catalogue.PAYMENTS_UNMATCHED, {(kind,): float(n) for kind, n in unmatched.items()})
+    aside = payment_fees.count_waiting(connection) | auto_topups.set_aside(connection)
+    yield family(catalogue.PAYMENTS_SET_ASIDE, {(reason,): float(n) for reason, n in aside.items()})
 
 
 def _audits(connection: Connection) -> Iterator[Family]:

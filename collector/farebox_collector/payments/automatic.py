@@ -1,7 +1,8 @@
 """Rounds of one collector: pay automatic top-ups, ask what Stripe kept of each payment, end checkouts that are over.
 
-A top-up is ordered in a transaction of its own before Stripe hears of it, and asked for under the same idempotency key
-until the answer is known: a crash in between charges nobody twice.
+Each part of a round does a bounded number of things, and goes on with others in the next: what cannot go on keeps
+nothing else waiting. A top-up is ordered in a transaction of its own before Stripe hears of it, and asked for under the
+same idempotency key until the answer is known: a crash in between charges nobody twice.
 """
 
 import logging
@@ -9,13 +10,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 
 from farebox_collector.ledger import auto_topups
 from farebox_collector.ledger.auto_topups import Due
 from farebox_collector.ledger.locks import TOPPING_UP
+from farebox_collector.ledger.packs import has_rate
 from farebox_collector.ledger.payment_facts import NotPaid
-from farebox_collector.ledger.payment_fees import book_fee, topups_without_fee
+from farebox_collector.ledger.payment_fees import (
+    PAYMENT,
+    book_or_wait,
+    book_waiting,
+    currencies_waited_for,
+    topups_with_waiting_fees,
+    topups_without_fee,
+)
+from farebox_collector.ledger.payment_returns import carried_over, settle_carried
 from farebox_collector.ledger.payments import Refused, book
 from farebox_collector.ledger.topups import let_expire, note_payment_intent, note_receipt
 from farebox_collector.payments.desk import PaymentDesk, charge_of, new_key
@@ -27,7 +37,6 @@ _AT_ONCE = 50
 _HOUR_NS = 3_600 * 10**9
 _KEY_LIVES_NS = 20 * _HOUR_NS
 """Stripe forgets idempotency keys after a day: later, asking again could charge again."""
-_FEES_SINCE_NS = 7 * 24 * _HOUR_NS
 _PENDING = frozenset({"processing", "requires_capture"})
 
 _logger = logging.getLogger(__name__)
@@ -40,6 +49,9 @@ class AutomaticTopups:
         self._desk = desk
         self._database = desk.database
         self._clock: Callable[[], int] = desk.clock
+        self._fees_after = 0
+        """The top-up whose fee was asked for last; the next round goes on after it."""
+        self._all_carried = False
 
     def round(self) -> None:
         """Order what wallets need, pay it, book fees, end checkouts. Raises GatewayUnavailable; the next goes on."""
@@ -47,14 +59,16 @@ class AutomaticTopups:
             return
         with self._database.turn(TOPPING_UP) as mine:
             if mine:
+                self._settle_carried()
                 self._order()
                 self._pay()
                 self._book_fees()
+                self._book_waiting_fees()
                 self._database.transact(partial(let_expire, tenant_id=DEFAULT_TENANT_ID, at_ns=self._clock()))
 
     def _order(self) -> None:
         with self._database.reading() as connection:
-            below = auto_topups.wallets_below(connection, DEFAULT_TENANT_ID, _AT_ONCE)
+            below = auto_topups.wallets_below(connection, DEFAULT_TENANT_ID, _AT_ONCE, self._clock())
         livemode = self._desk.gateway(DEFAULT_TENANT_ID).livemode if below else False
         for terms in below:
             try:
@@ -98,7 +112,9 @@ class AutomaticTopups:
                 )
             except Refused as error:
                 self._fail(due.topup, str(error))
-        elif payment.status not in _PENDING:
+        elif payment.status in _PENDING:
+            self._database.transact(partial(auto_topups.note_asked, topup=due.topup, at_ns=self._clock()))
+        else:
             self._fail(due.topup, f"the payment needs the customer ({payment.status})")
 
     def _fail(self, topup: Row[Any], reason: str) -> None:
@@ -119,8 +135,8 @@ class AutomaticTopups:
 
     def _book_fees(self) -> None:
         with self._database.reading() as connection:
-            since_ns = self._clock() - _FEES_SINCE_NS
-            without = topups_without_fee(connection, DEFAULT_TENANT_ID, since_ns, _AT_ONCE)
+            without = topups_without_fee(connection, DEFAULT_TENANT_ID, 0, _AT_ONCE, self._fees_after)
+        self._fees_after = without[-1].id if len(without) == _AT_ONCE else 0
         gateway = self._desk.gateway(DEFAULT_TENANT_ID)
         for topup in without:
             if bool(topup.livemode) is not gateway.livemode:
@@ -134,8 +150,32 @@ class AutomaticTopups:
                 self._book_fee(topup, kept)
 
     def _book_fee(self, topup: Row[Any], kept: Kept) -> None:
-        try:
-            self._database.transact(partial(book_fee, topup=topup, fee=kept.fee, at_ns=self._clock()))
-            self._database.transact(partial(note_receipt, topup=topup, receipt_url=kept.receipt_url))
-        except NoExchangeRate as error:
-            _logger.warning("a fee waits for an exchange rate", extra={"topup": topup.key, "reason": str(error)})
+        def work(connection: Connection) -> None:
+            facts = (topup.payment_intent, topup, kept.fee, PAYMENT, self._clock())
+            book_or_wait(connection, topup.tenant_id, *facts)
+            note_receipt(connection, topup, kept.receipt_url)
+
+        self._database.transact(work)
+
+    def _book_waiting_fees(self) -> None:
+        """Book fees whose currency has a rate by now."""
+        with self._database.reading() as connection:
+            currencies = currencies_waited_for(connection, DEFAULT_TENANT_ID)
+            waiting = [
+                topup
+                for currency in currencies
+                if has_rate(connection, currency, self._clock())
+                for topup in topups_with_waiting_fees(connection, DEFAULT_TENANT_ID, currency, _AT_ONCE)
+            ]
+        for topup in waiting:
+            self._database.transact(partial(book_waiting, topup=topup, at_ns=self._clock()))
+
+    def _settle_carried(self) -> None:
+        """Compute anew what must be out of payments whose returns an older version booked, until there are none."""
+        if self._all_carried:
+            return
+        with self._database.reading() as connection:
+            carried = carried_over(connection, _AT_ONCE)
+        for topup in carried:
+            self._database.transact(partial(settle_carried, topup=topup, at_ns=self._clock()))
+        self._all_carried = not carried

@@ -14,8 +14,10 @@ from farebox_collector.ledger import auto_topups, topups
 from farebox_collector.ledger.auto_topups import AutoTerms
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.packs import pack_in_force
-from farebox_collector.ledger.payments import book_event
+from farebox_collector.ledger.payment_facts import Paid
+from farebox_collector.ledger.payments import Refused, book_event
 from farebox_collector.ledger.topups import Order, TopupState
+from farebox_collector.ledger.unmatched import keep_payment
 from farebox_collector.money import format_nano
 from farebox_collector.payments.events import read_event, verify
 from farebox_collector.payments.gateway import Charge, GatewayRefused, StripeGateway
@@ -132,6 +134,13 @@ class PaymentDesk:
             lambda connection: auto_topups.set_auto_topup(connection, tenant_id, terms, author, reason, self.clock())
         )
 
+    def resume_auto_topup(self, tenant_id: int, wallet: str, author: str, reason: str) -> None:
+        """Top a wallet up again after a failure or a pause, on the terms it had. Raises NoStripe, BadAutoTopup."""
+        self._of(tenant_id)
+        self.database.transact(
+            lambda connection: auto_topups.resume(connection, tenant_id, wallet, author, reason, self.clock())
+        )
+
     def receive(self, body: bytes, signature: str | None) -> str:
         """Book an event as it came from the webhook; returns what came of it.
 
@@ -140,9 +149,18 @@ class PaymentDesk:
         account, gateway = self._of(DEFAULT_TENANT_ID), self.gateway(DEFAULT_TENANT_ID)
         verify(body, signature, account.webhook_secret.get_secret_value(), self.clock())
         event = read_event(body)
-        return self.database.transact(
-            lambda connection: book_event(connection, DEFAULT_TENANT_ID, event, gateway.livemode, self.clock())
-        )
+        try:
+            return self.database.transact(
+                lambda connection: book_event(connection, DEFAULT_TENANT_ID, event, gateway.livemode, self.clock())
+            )
+        except Refused as error:
+            why = str(error)
+            if isinstance(event.fact, Paid) and event.livemode == gateway.livemode:
+                paid = event.fact
+                self.database.transact(
+                    lambda connection: keep_payment(connection, DEFAULT_TENANT_ID, paid, why, self.clock())
+                )
+            raise
 
     def _order(
         self, connection: Connection, tenant_id: int, wanted: CheckoutWanted, idempotency_key: str, livemode: bool

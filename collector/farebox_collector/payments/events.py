@@ -149,6 +149,7 @@ def _refund(refund: dict[str, Any], created_ns: int) -> Fact:
         progress=2 if over else 1,
         taken=not over,
         created_at_ns=created_ns,
+        made_at_ns=_made_ns(refund),
     )
 
 
@@ -168,12 +169,13 @@ def _dispute(dispute: dict[str, Any], created_ns: int) -> Fact:
         return NotOurs("a dispute of something else than a payment")
     progress, taken = _DISPUTES.get(dispute["status"], (0, False))
     fees = tuple(
-        Fee(_text(row["id"]), _currency(row), _amount(row["fee"]))
+        Fee(_text(row["id"]), _currency(row), _signed(row["fee"]))
         for row in dispute.get("balance_transactions") or ()
-        if row.get("fee", 0) > 0
+        if row.get("fee", 0)
     )
     amount, currency = _amount(dispute["amount"]), _currency(dispute)
-    return Returned(_text(dispute["id"]), DISPUTE, intent, currency, amount, progress, taken, created_ns, fees)
+    told = (progress, taken, created_ns, fees, _made_ns(dispute))
+    return Returned(_text(dispute["id"]), DISPUTE, intent, currency, amount, *told)
 
 
 _READERS: dict[str, Callable[[dict[str, Any], int], Fact]] = {
@@ -229,8 +231,19 @@ def _seconds(value: Any) -> int:
     return value
 
 
+def _made_ns(thing: dict[str, Any]) -> int:
+    """When a refund or dispute was made; 0 where that is not told."""
+    return _seconds(thing["created"]) * _NANO if thing.get("created") is not None else 0
+
+
 def _amount(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 2**53:
+    if _signed(value) < 0:
+        raise ValueError("an amount is not one")
+    return int(value)
+
+
+def _signed(value: Any) -> int:
+    if type(value) is not int or not -(2**53) < value < 2**53:
         raise ValueError("an amount is not one")
     return value
 
