@@ -18,6 +18,8 @@ UNATTRIBUTED = "unattributed"
 """The wallet that pays for calls whose span names nobody."""
 STANDARD = "standard"
 """The condition of a price that holds for calls without a service tier of their own."""
+IMPLAUSIBLE = "count_over_a_billion"
+"""Said of a call that is kept without its counts, since one of them is more than a call can have used."""
 NO_EVENT = "unnamed"
 """The event of a call that was made outside any named action."""
 

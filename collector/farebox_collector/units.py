@@ -47,6 +47,7 @@ UNITS: Mapping[str, str] = {
     "output_reasoning": "tokens spent on reasoning, where they are billed apart from `output`",
     "cache_audio_read_tokens": "tokens of audio read from a cache",
     "cache_image_read_tokens": "tokens of images read from a cache",
+    "cache_video_read_tokens": "tokens of video read from a cache",
     "input_video_tokens": "tokens of video that went in",
     "output_video_tokens": "tokens of video that came out",
     "output_citation_tokens": "tokens of citations that came out",
@@ -71,7 +72,9 @@ UNITS: Mapping[str, str] = {
     "video_seconds": "seconds of video that were made",
 }
 """What can have a price. Calls report token buckets and, of the rest, what is counted in whole ones."""
-INPUT_TOKENS = frozenset({"cache_audio_read_tokens", "cache_image_read_tokens", "input_video_tokens"})
+INPUT_TOKENS = frozenset(
+    {"cache_audio_read_tokens", "cache_image_read_tokens", "cache_video_read_tokens", "input_video_tokens"}
+)
 """Units that are tokens which went in: they count for long-context thresholds."""
 OWN_UNIT = "x_"
 """How the name of a unit begins that somebody made up."""
@@ -95,6 +98,7 @@ FALLBACK_UNITS: Mapping[str, str] = {
     "input_video_tokens": "input",
     "cache_audio_read_tokens": "cache_read",
     "cache_image_read_tokens": "cache_read",
+    "cache_video_read_tokens": "cache_read",
     "input_audio_seconds": "audio_seconds",
     "output_audio_seconds": "audio_seconds",
 }

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
-from farebox_collector.dialects import genai, langfuse, openinference, other_units, quality, vercel
+from farebox_collector.dialects import genai, langfuse, openinference, other_units, providers, quality, unusual, vercel
 from farebox_collector.dialects.attribution import ATTRIBUTION_KEYS, MEASURED, ORIGIN_NAMES, REGION, Origin, origin_of
 from farebox_collector.dialects.record import Call
 from farebox_collector.dialects.remembered import ENTRIES, MAX_TEXT, Remembered, Room, Said
@@ -42,19 +42,21 @@ class Dialect(Protocol):
 DIALECTS: tuple[Dialect, ...] = (openinference, vercel, langfuse, genai, quality)
 """In this order: the first three are known by one attribute, and may carry keys of the conventions beside their own."""
 
-_NAMES = tuple(sorted(frozenset().union(*(dialect.NAMES for dialect in DIALECTS))))
+_NAMES = tuple(sorted(providers.NAMES.union(unusual.NAMES, *(dialect.NAMES for dialect in DIALECTS))))
+"""The last two say who bills a call, and what few calls have, whatever the dialect."""
 _KEYS_AN_ENTRY = 4
 _NO_DIALECT = NotBillable("not_genai")
 
 
 def wanted_attributes(wallet_attributes: Iterable[str]) -> frozenset[str]:
     """All attribute keys worth decoding; everything else, prompts included, is dropped at the door."""
-    return ATTRIBUTION_KEYS.union(other_units.KEYS, wallet_attributes, *(dialect.KEYS for dialect in DIALECTS))
+    shared = ATTRIBUTION_KEYS.union(other_units.KEYS, unusual.KEYS, providers.NAMES, wallet_attributes)
+    return shared.union(*(dialect.KEYS for dialect in DIALECTS))
 
 
 def unique_attributes() -> frozenset[str]:
     """Those of the wanted keys whose values never repeat."""
-    return frozenset().union(*(dialect.ONCE for dialect in DIALECTS))
+    return unusual.ONCE.union(*(dialect.ONCE for dialect in DIALECTS))
 
 
 def reduced_attributes() -> Reductions:

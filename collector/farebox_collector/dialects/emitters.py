@@ -6,7 +6,9 @@ packages (`tests/dialects/golden`); docs/dialects.md has the versions.
 
 from typing import NamedTuple
 
-from farebox_collector.dialects.counts import INSIDE, UNKNOWN, Habits, Slots
+from farebox_collector.dialects.counts import Slots
+from farebox_collector.dialects.hosts import family
+from farebox_collector.dialects.reconcile import INSIDE, UNKNOWN, Habits
 
 
 class Keys(NamedTuple):
@@ -28,6 +30,9 @@ class Keys(NamedTuple):
     output_audio: tuple[str, ...] = ("gen_ai.usage.audio.output_tokens",)
     input_image: tuple[str, ...] = ("farebox.usage.input_image_tokens",)
     output_image: tuple[str, ...] = ("farebox.usage.output_image_tokens",)
+    cached_audio: tuple[str, ...] = ("farebox.usage.cache_read_audio_tokens",)
+    cached_image: tuple[str, ...] = ("farebox.usage.cache_read_image_tokens",)
+    cached_video: tuple[str, ...] = ("farebox.usage.cache_read_video_tokens",)
 
 
 def slots_of(keys: Keys) -> Slots:
@@ -118,8 +123,32 @@ _TRACELOOP_SCOPES = tuple(
 )
 
 
-def emitter_of(scope: str, provider: str) -> Emitter:
-    """How the emitter with this scope counts calls of this provider."""
+def emitter_of(scope: str, provider: str, payee: str) -> Emitter:
+    """How the emitter with this scope counts calls that it names `provider` and that `payee` bills."""
+    emitter = _emitter_of(scope, provider)
+    return emitter._replace(habits=habits_at(emitter.habits, payee, "openai" in scope))
+
+
+def habits_at(habits: Habits, payee: str, openai_shaped: bool = False) -> Habits:
+    """Habits of an emitter where it tells of calls that a provider bills; `openai_shaped` where its client is OpenAI's.
+
+    What providers document: xAI's completion tokens are without the reasoning, and so are those of Google's endpoint in
+    OpenAI's shape, which does not even tell of it but in the total. Anthropic has no hidden output.
+    """
+    who = family(payee)
+    if who in _SUMS_ARE_TOTALS and habits.rest_is_output is None:
+        return habits._replace(rest_is_output=False)
+    if who not in _HIDE_REASONING:
+        return habits
+    beside = habits.reasoning_inside is True and (openai_shaped or who == "x-ai")
+    return habits._replace(rest_is_output=True, reasoning_inside=None if beside else habits.reasoning_inside)
+
+
+_HIDE_REASONING = frozenset({"google", "x-ai"})
+_SUMS_ARE_TOTALS = frozenset({"anthropic", "aws"})
+
+
+def _emitter_of(scope: str, provider: str) -> Emitter:
     if scope.startswith(_OFFICIAL):
         return Emitter("genai", INSIDE, _PLAIN_SLOTS)
     if scope.startswith("openlit"):
@@ -144,5 +173,5 @@ def _traceloop(scope: str, provider: str) -> Emitter:
     if "bedrock" in scope:
         return Emitter("traceloop", Habits(cache_inside=False), _TRACELOOP_SLOTS)
     if "google_generativeai" in scope or "vertexai" in scope or provider in GOOGLE:
-        return Emitter("traceloop", Habits(cache_inside=True, output_is_rest=True), _TRACELOOP_SLOTS)
+        return Emitter("traceloop", Habits(cache_inside=True, rest_is_output=True), _TRACELOOP_SLOTS)
     return Emitter("traceloop", INSIDE, _TRACELOOP_SLOTS)

@@ -4,17 +4,31 @@ Source: the registry of `gen_ai.*` attributes and its deprecation notes. OpenLLM
 write the same keys with habits of their own; `emitters.py` knows them by their scope and gives the record its dialect.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from farebox_collector.dialects.attribution import Origin
-from farebox_collector.dialects.counts import Counts, disjoint
-from farebox_collector.dialects.emitters import COUNT_KEYS, RAW_USAGE, Emitter, emitter_of
+from farebox_collector.dialects.counts import Counts
+from farebox_collector.dialects.emitters import COUNT_KEYS, RAW_USAGE, Emitter, emitter_of, habits_at
 from farebox_collector.dialects.other_units import unit_keys, units_of
+from farebox_collector.dialects.providers import payee_of
+from farebox_collector.dialects.reconcile import Reading, disjoint
 from farebox_collector.dialects.record import Named, nanoseconds, scope_of, usage_record
 from farebox_collector.dialects.remembered import Said
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_count, first_identity, first_text
-from farebox_collector.dialects.usage_json import numbers_in, parsed, provider_usage, web_searches
-from farebox_collector.records import Attributes, Buckets, NotBillable, Rejected, Span, UsageRecord
+from farebox_collector.dialects.unusual import SERVICE_TIER, facts_of
+from farebox_collector.dialects.usage_json import numbers_in, other_lines, parsed, provider_usage, web_searches
+from farebox_collector.records import (
+    IMPLAUSIBLE,
+    Attributes,
+    Buckets,
+    ModelLine,
+    NotBillable,
+    Rejected,
+    Span,
+    UsageRecord,
+)
 from farebox_collector.units import InvalidUnit, Units
 
 NAME = "genai"
@@ -30,6 +44,7 @@ _SERVICE_TIER = (
     "openai.response.service_tier",
     "gen_ai.openai.response.service_tier",
     "anthropic.response.service_tier",
+    SERVICE_TIER,
 )
 _FIRST_CHUNK = (
     "gen_ai.response.time_to_first_chunk",
@@ -82,6 +97,8 @@ MODEL_CALLS = frozenset(
         "video",
     }
 )
+_EMBEDS = frozenset({"embeddings", "rerank"})
+"""Operations that make no output."""
 SUMMARIES = frozenset({"invoke_agent", "invoke_workflow"})
 """Operations whose usage repeats that of the calls inside them."""
 NO_TOKENS = frozenset(
@@ -106,9 +123,10 @@ def understand(said: Said) -> "_Call | NotBillable | None":
         return None
     if operation in NO_TOKENS:
         return _NO_TOKENS_READING
-    emitter = emitter_of(said.scope, provider)
-    summary = operation in SUMMARIES or names.get(_SPAN_KIND) in _SUMMARY_KINDS
     request_model, response_model = first_text(names, _REQUEST_MODEL), first_text(names, _RESPONSE_MODEL)
+    payee = payee_of(names, provider, response_model, request_model)
+    emitter = emitter_of(said.scope, provider, payee.provider)
+    summary = operation in SUMMARIES or names.get(_SPAN_KIND) in _SUMMARY_KINDS
     started_twice = emitter.dialect == "traceloop" and names.get(_STREAMING) is True and provider in _START_COUNTS_TWICE
     units = unit_keys(said.keys)
     return _Call(
@@ -116,19 +134,20 @@ def understand(said: Said) -> "_Call | NotBillable | None":
             dialect=emitter.dialect,
             scope=scope_of(said.scope),
             operation=operation,
-            provider=provider,
+            provider=payee.provider,
             request_model=request_model,
             response_model=response_model,
             service_tier=first_text(names, *_SERVICE_TIER),
             error_type=first_text(names, _ERROR),
             summary=summary,
+            facts=facts_of(said, payee.inference_region),
         ),
         emitter=emitter,
-        counts=Counts(emitter.slots.among(said.keys), emitter.habits),
+        counts=Counts.of(emitter.slots, said.keys, emitter.habits._replace(embeds=operation in _EMBEDS)),
         units=units,
         tells_units=bool(units or emitter.usage_json or emitter.searches),
         first_chunk=next((key for key in _FIRST_CHUNK if key in said.keys), None),
-        assumptions=("output_counts_the_start_twice",) if started_twice else (),
+        assumptions=payee.assumptions + (("output_counts_the_start_twice",) if started_twice else ()),
         known=operation in MODEL_CALLS or summary,
         usage_missing=_MISSING in said.keys,
         without_usage=_without_usage(said, emitter, operation, summary),
@@ -181,54 +200,58 @@ class _Call:
     def read(self, span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected:
         """Read one of their spans."""
         attributes = span.attributes
+        lines: tuple[ModelLine, ...] = ()
         try:
-            buckets, assumptions = self._buckets(attributes)
-            units = self._units(attributes) if self.tells_units else ()
+            raw = parsed(attributes.get(RAW_USAGE)) if self.emitter.usage_json else None
+            reading = self._reading(attributes, raw)
+            units = self._units(attributes, raw) if self.tells_units else ()
+            if raw is not None:
+                lines = other_lines(raw, self.named.response_model or self.named.request_model)
         except (InvalidCount, InvalidUnit) as error:
             return Rejected(str(error))
-        if buckets is None and not self.usage_missing:
+        if reading.buckets is None and not self.usage_missing and IMPLAUSIBLE not in reading.assumptions:
             if units:
-                buckets = Buckets()  # billed by those units alone
+                reading = reading._replace(buckets=Buckets())  # billed by those units alone
+            elif self.named.facts.exposure:
+                pass  # a call whose end was not seen
             elif self.without_usage is not None:
                 return self.without_usage
             elif self.opens and not span.failed:
                 return _OPENED_STREAM
-        if not self.known and (buckets is not None or self.usage_missing):
-            assumptions += ("operation_unknown",)
+        if not self.known and (reading.buckets is not None or self.usage_missing):
+            reading = reading._replace(assumptions=(*reading.assumptions, "operation_unknown"))
         return usage_record(
             _whole(span) if self.ends else span,
             origin,
             self.named,
-            buckets,
-            assumptions,
+            reading,
             units,
             first_identity(attributes, _RESPONSE_ID),
             None if self.first_chunk is None else nanoseconds(attributes[self.first_chunk]),
+            lines,
         )
 
-    def _buckets(self, attributes: Attributes) -> tuple[Buckets | None, tuple[str, ...]]:
-        """Disjoint buckets and what was assumed; None without any usage. Raises InvalidCount for contradictions."""
-        emitter = self.emitter
-        assumptions: tuple[str, ...] = ()
-        if emitter.usage_json and RAW_USAGE in attributes:
-            raw = parsed(attributes[RAW_USAGE])
+    def _reading(self, attributes: Attributes, raw: Mapping[str, Any] | None) -> Reading:
+        """What the counts say; `raw` is the provider's usage object, if there is one. Raises InvalidCount."""
+        assumptions = self.assumptions
+        if self.emitter.usage_json and RAW_USAGE in attributes:
             if raw is not None:
                 reported, habits = provider_usage(raw)
                 if reported.input is not None or reported.output is not None:
-                    return disjoint(reported, habits)
-            assumptions = ("usage_json_unusable",)
-        buckets, more = self.counts.buckets(attributes)
+                    return disjoint(reported, habits_at(habits, self.named.provider, openai_shaped=True))
+            assumptions += ("usage_json_unusable",)
+        reading = self.counts.reading(attributes)
+        buckets = reading.buckets
         if buckets is None:
-            return None, ()
-        if emitter.flags and not buckets.cache_read and not buckets.cache_write:
-            more += emitter.flags
-        return buckets, assumptions + more + self.assumptions
+            return reading
+        if self.emitter.flags and not buckets.cache_read and not buckets.cache_write:
+            assumptions += self.emitter.flags
+        return reading._replace(assumptions=reading.assumptions + assumptions) if assumptions else reading
 
-    def _units(self, attributes: Attributes) -> Units:
+    def _units(self, attributes: Attributes, raw: Mapping[str, Any] | None) -> Units:
         """What else it is billed by. Raises InvalidCount and InvalidUnit."""
         searches = 0
         if self.emitter.usage_json:
-            raw = parsed(attributes.get(RAW_USAGE))
             searches = web_searches(raw) if raw else 0
         elif self.emitter.searches:
             searches = first_count(attributes, self.emitter.searches) or 0

@@ -4,17 +4,22 @@ Source: the released package. Its usage comes in the provider's own shape (OpenA
 not) or as named buckets, which are disjoint. It names no provider and no response id.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from farebox_collector.dialects.attribution import Origin
-from farebox_collector.dialects.counts import disjoint
+from farebox_collector.dialects.emitters import habits_at
+from farebox_collector.dialects.named_buckets import named_buckets
 from farebox_collector.dialects.other_units import unit_keys, units_of
-from farebox_collector.dialects.providers import told_provider
+from farebox_collector.dialects.providers import payee_of
+from farebox_collector.dialects.reconcile import Reading, disjoint
 from farebox_collector.dialects.record import Named, scope_of, usage_record
 from farebox_collector.dialects.remembered import Said
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_text
-from farebox_collector.dialects.usage_json import named_buckets, parsed, provider_usage, web_searches
-from farebox_collector.records import Attributes, Buckets, NotBillable, Rejected, Span, UsageRecord
+from farebox_collector.dialects.unusual import SERVICE_TIER, facts_of
+from farebox_collector.dialects.usage_json import other_lines, parsed, provider_usage, web_searches
+from farebox_collector.records import IMPLAUSIBLE, Attributes, ModelLine, NotBillable, Rejected, Span, UsageRecord
 from farebox_collector.units import InvalidUnit
 
 NAME = "langfuse"
@@ -32,6 +37,17 @@ KEYS = NAMES | {_USAGE}
 ONCE = frozenset({_USAGE})
 
 _PROVIDER_SHAPE = frozenset({"prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"})
+_GOOGLE_SHAPE = frozenset({"promptTokenCount", "candidatesTokenCount"})
+_PROVIDER_KEYS = _PROVIDER_SHAPE | {
+    "total_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "cached_tokens",
+    "num_cached_tokens",
+    "prompt_cache_hit_tokens",
+    "prompt_cache_miss_tokens",
+}
+"""Counts that stand in a provider's own usage object; with any other the keys are buckets by name."""
 _NOT_A_CALL = NotBillable("operation_makes_no_tokens")
 _EMPTY_SUMMARY = NotBillable("summary_without_usage")
 
@@ -56,20 +72,22 @@ def understand(said: Said) -> "_Call | NotBillable | None":
     if operation is None:
         return _NOT_A_CALL
     model = first_text(names, _MODEL)
-    provider, guessed = told_provider("", model)
+    payee = payee_of(names, "", model, guess=True)
+    service_tier = first_text(names, _PARAMETERS, SERVICE_TIER)
     return _Call(
         named=Named(
             dialect=NAME,
             scope=scope_of(said.scope),
             operation=operation,
-            provider=provider,
+            provider=payee.provider,
             request_model=model,
             response_model=model,
-            service_tier=first_text(names, _PARAMETERS),
+            service_tier=service_tier,
             error_type="error" if names.get(_LEVEL) == "ERROR" else "",
             summary=kind in _SUMMARIES,
+            facts=facts_of(said, payee.inference_region),
         ),
-        assumptions=guessed,
+        assumptions=payee.assumptions,
         units=unit_keys(said.keys),
     )
 
@@ -85,24 +103,34 @@ class _Call:
     def read(self, span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected:
         """Read one of their spans."""
         attributes = span.attributes
+        usage = parsed(attributes.get(_USAGE))
         try:
-            buckets, assumptions, searches = _buckets(attributes)
-            units = units_of(attributes, self.units, searches)
+            reading = self._reading(attributes, usage)
+            units = units_of(attributes, self.units, web_searches(usage) if usage else 0)
+            lines: tuple[ModelLine, ...] = other_lines(usage, self.named.response_model) if usage else ()
         except (InvalidCount, InvalidUnit) as error:
             return Rejected(str(error))
-        if buckets is None and self.named.summary:
+        if reading.buckets is None and self.named.summary and IMPLAUSIBLE not in reading.assumptions:
             return _EMPTY_SUMMARY
-        return usage_record(span, origin, self.named, buckets, assumptions + self.assumptions, units)
+        reading = reading._replace(assumptions=reading.assumptions + self.assumptions)
+        return usage_record(span, origin, self.named, reading, units, lines=lines)
+
+    def _reading(self, attributes: Attributes, usage: Mapping[str, Any] | None) -> Reading:
+        """What the usage says. Raises InvalidCount."""
+        if usage is None:
+            return Reading(None, ("usage_json_unusable",) if _USAGE in attributes else ())
+        if _is_providers(usage):
+            reported, habits = provider_usage(usage)
+            habits = habits_at(habits, self.named.provider, openai_shaped=True)
+        else:
+            reported, habits = named_buckets(usage)
+        return disjoint(reported, habits._replace(embeds=self.named.operation == "embeddings"))
 
 
-def _buckets(attributes: Attributes) -> tuple[Buckets | None, tuple[str, ...], int]:
-    """Disjoint buckets, what was assumed, and web searches. Raises InvalidCount."""
-    if _USAGE not in attributes:
-        return None, (), 0
-    usage = parsed(attributes[_USAGE])
-    if usage is None:
-        return None, ("usage_json_unusable",), 0
-    shape = provider_usage if not _PROVIDER_SHAPE.isdisjoint(usage) else named_buckets
-    reported, habits = shape(usage)
-    buckets, assumptions = disjoint(reported, habits)
-    return buckets, assumptions, web_searches(usage)
+def _is_providers(usage: Mapping[str, Any]) -> bool:
+    """Whether a usage object is the provider's own, rather than buckets by name."""
+    if not _GOOGLE_SHAPE.isdisjoint(usage) or "iterations" in usage:
+        return True
+    counts = {key for key, value in usage.items() if isinstance(value, int | float | str)}
+    tokens = {key for key in counts if "token" in key or "cache" in key or key in ("input", "output")}
+    return not _PROVIDER_SHAPE.isdisjoint(counts) and tokens <= _PROVIDER_KEYS

@@ -8,15 +8,17 @@ nothing else of that answer is kept.
 from dataclasses import dataclass
 
 from farebox_collector.dialects.attribution import Origin
-from farebox_collector.dialects.counts import INSIDE, Counts
-from farebox_collector.dialects.emitters import Keys, slots_of
+from farebox_collector.dialects.counts import Counts
+from farebox_collector.dialects.emitters import Keys, habits_at, slots_of
 from farebox_collector.dialects.other_units import unit_keys, units_of
-from farebox_collector.dialects.providers import told_provider
+from farebox_collector.dialects.providers import payee_of
+from farebox_collector.dialects.reconcile import INSIDE
 from farebox_collector.dialects.record import Named, scope_of, usage_record
 from farebox_collector.dialects.remembered import Said
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_identity, first_text
+from farebox_collector.dialects.unusual import SERVICE_TIER, facts_of
 from farebox_collector.dialects.usage_json import numbers_in, parsed, web_searches
-from farebox_collector.records import NotBillable, Rejected, Span, UsageRecord
+from farebox_collector.records import IMPLAUSIBLE, NotBillable, Rejected, Span, UsageRecord
 from farebox_collector.units import InvalidUnit
 
 NAME = "openinference"
@@ -102,20 +104,22 @@ def understand(said: Said) -> "_Call | NotBillable | None":
     if operation is None:
         return _NOT_A_CALL
     request_model, response_model = first_text(names, *_REQUEST_MODEL), first_text(names, *_RESPONSE_MODEL)
-    provider, guessed = told_provider(first_text(names, *_PROVIDER), response_model or request_model)
+    payee = payee_of(names, first_text(names, *_PROVIDER), response_model, request_model, guess=True)
+    habits = habits_at(INSIDE, payee.provider, "openai" in said.scope)
     return _Call(
         named=Named(
             dialect=NAME,
             scope=scope_of(said.scope),
             operation=operation,
-            provider=provider,
+            provider=payee.provider,
             request_model=request_model,
             response_model=response_model,
-            service_tier=first_text(names, _TIER),
+            service_tier=first_text(names, _TIER, SERVICE_TIER),
             summary=kind in _SUMMARIES,
+            facts=facts_of(said, payee.inference_region),
         ),
-        assumptions=guessed,
-        counts=Counts(_SLOTS.among(said.keys), INSIDE),
+        assumptions=payee.assumptions,
+        counts=Counts.of(_SLOTS, said.keys, habits._replace(embeds=operation == "embeddings")),
         units=unit_keys(said.keys),
         has_metadata=_METADATA in said.keys,
     )
@@ -135,14 +139,17 @@ class _Call:
         """Read one of their spans."""
         attributes, named = span.attributes, self.named
         try:
-            buckets, assumptions = self.counts.buckets(attributes)
+            reading = self.counts.reading(attributes)
             searches = web_searches(parsed(attributes[_METADATA]) or {}) if self.has_metadata else 0
             units = units_of(attributes, self.units, searches) if searches or self.units else ()
         except (InvalidCount, InvalidUnit) as error:
             return Rejected(str(error))
-        if buckets is None and named.summary:
-            return _EMPTY_SUMMARY
-        if buckets is None and not named.request_model and not named.response_model:
-            return _NO_MODEL
+        if reading.buckets is None and IMPLAUSIBLE not in reading.assumptions:
+            if named.summary:
+                return _EMPTY_SUMMARY
+            if not named.request_model and not named.response_model:
+                return _NO_MODEL
+        if self.assumptions:
+            reading = reading._replace(assumptions=reading.assumptions + self.assumptions)
         response_id = first_identity(attributes, _RESPONSE_ID, _OUTPUT)
-        return usage_record(span, origin, named, buckets, assumptions + self.assumptions, units, response_id)
+        return usage_record(span, origin, named, reading, units, response_id)

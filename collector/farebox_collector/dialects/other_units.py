@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from farebox_collector.dialects.text import count_of
 from farebox_collector.records import Attributes
-from farebox_collector.units import PER_HOUR, TOKEN_BUCKETS, UNITS, Units, billable_units
+from farebox_collector.units import MAX_UNIT_COUNT, PER_HOUR, TOKEN_BUCKETS, UNITS, Units, billable_units
 
 PREFIX = "farebox.units."
 _ALIASES = {"pages": "input_document_pages", "characters": "input_characters"}
@@ -29,7 +29,10 @@ def units_of(attributes: Attributes, keys: tuple[str, ...], web_searches: int = 
     """
     if not web_searches and not keys:
         return ()
-    counts = {"web_searches": web_searches}
+    counts = {"web_searches": min(web_searches, MAX_UNIT_COUNT)}
     for key in keys:
-        counts[_NAMES[key]] = count_of(key, attributes[key])
+        count = count_of(key, attributes[key])
+        if count is not None:
+            # What is over this is not charged anyhow; it only has to stay over the bound.
+            counts[_NAMES[key]] = min(count, MAX_UNIT_COUNT)
     return billable_units(counts)

@@ -1,4 +1,13 @@
-"""Providers told from the name of a model, for vocabularies that need not name any."""
+"""The provider of a call, from what its span says: its own attribute, the address, the name, the model's name."""
+
+from typing import NamedTuple
+
+from farebox_collector.dialects.hosts import ADDRESS, PROVIDER, billed_at, family
+from farebox_collector.dialects.text import first_text
+from farebox_collector.records import Attributes
+
+NAMES = frozenset({PROVIDER, ADDRESS})
+"""The attributes that are read here, beside those of a dialect."""
 
 _BY_PREFIX = (
     (("gpt-", "o1", "o3", "o4", "chatgpt-", "text-embedding-", "dall-e", "tts-", "whisper"), "openai"),
@@ -9,14 +18,54 @@ _BY_PREFIX = (
     (("command-", "embed-", "rerank-"), "cohere"),
     (("grok-",), "x-ai"),
 )
+_OWN_MODELS = ("claude-", "gemini-", "grok-", "deepseek-")
+"""How the names of models begin that OpenAI never sold, and of which the name tells who did."""
+_OPEN_WEIGHTS = "gpt-oss"
+"""OpenAI made these models and sells no calls of them."""
+GATEWAY = "gateway"
+"""A provider that nothing names: a model is sold there under another seller's name."""
 
 
-def told_provider(named: str, model: str) -> tuple[str, tuple[str, ...]]:
-    """The provider that a span names, else the one that its model tells of, and that flagged."""
-    if named:
-        return named, ()
-    guessed = provider_of_model(model)
-    return guessed, ("provider_from_model",) if guessed else ()
+class Payee(NamedTuple):
+    """Who bills a call."""
+
+    provider: str
+    inference_region: str = ""
+    assumptions: tuple[str, ...] = ()
+
+
+def payee_of(names: Attributes, named: str, *models: str, guess: bool = False) -> Payee:
+    """Who bills a call that a span names `named` and whose models are called like this, the answering one first.
+
+    `guess` is for vocabularies that need not name a provider.
+    """
+    told = first_text(names, PROVIDER) if PROVIDER in names else ""
+    address = names.get(ADDRESS)
+    at = billed_at(address) if isinstance(address, str) else None
+    region = at.inference_region if at is not None else ""
+    if told:
+        return Payee(told, region)
+    if at is not None and at.provider:
+        return Payee(named if named and family(named) == family(at.provider) else at.provider, region)
+    model = next((model for model in models if model), "")
+    if not named:
+        guessed = provider_of_model(model) if guess else ""
+        return Payee(guessed, region, ("provider_from_model",) if guessed else ())
+    if family(named) == "openai":
+        return _not_openai(named, model)
+    return Payee(named, region)
+
+
+def _not_openai(named: str, model: str) -> Payee:
+    """OpenAI, unless the model's name is that of another seller: the client was pointed at an address of its own."""
+    name = model.lower()
+    head, slash, _ = name.partition("/")
+    if (slash and head != "models") or name.startswith(_OPEN_WEIGHTS):
+        # The price of a gateway is not known; the book looks for that of the seller in the name, if there is one.
+        return Payee(GATEWAY, "", ("provider_not_openai",))
+    if name.startswith(_OWN_MODELS):
+        return Payee(provider_of_model(name), "", ("provider_from_model",))
+    return Payee(named)
 
 
 def provider_of_model(model: str) -> str:

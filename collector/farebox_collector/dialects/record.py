@@ -4,11 +4,14 @@ from typing import NamedTuple, Protocol
 
 from farebox_collector.dialects.answer_quality import quality_of
 from farebox_collector.dialects.attribution import ACTION_ID, Origin
+from farebox_collector.dialects.reconcile import Reading
 from farebox_collector.dialects.text import clean, first_identity
+from farebox_collector.dialects.unusual import ORDINARY, Facts, estimated, plausible, told_in
 from farebox_collector.records import (
+    IMPLAUSIBLE,
     NO_QUALITY,
     AttributeValue,
-    Buckets,
+    ModelLine,
     NotBillable,
     QualityReport,
     Rejected,
@@ -42,17 +45,18 @@ class Named(NamedTuple):
     service_tier: str = ""
     error_type: str = ""
     summary: bool = False
+    facts: Facts = ORDINARY
 
 
 def usage_record(
     span: Span,
     origin: Origin,
     named: Named,
-    buckets: Buckets | None,
-    assumptions: tuple[str, ...],
+    reading: Reading,
     units: Units = (),
     response_id: str = "",
     time_to_first_chunk_ns: int | None = None,
+    lines: tuple[ModelLine, ...] = (),
 ) -> UsageRecord | Rejected:
     """The record of a call as a dialect understood it, or why there cannot be one."""
     trace_id, span_id, parent_span_id, start_ns, end_ns, failed, attributes, _, _, _ = span
@@ -62,7 +66,17 @@ def usage_record(
     if not (0 <= start_ns <= _MAX_TIME_NS and 0 <= latency_ns <= _MAX_TIME_NS):
         start_ns, latency_ns = (min(max(0, moment), _MAX_TIME_NS) for moment in (start_ns, latency_ns))
     wallet, event, dept, project, task, route, region, about_origin, user_id, has_action, tells_quality = origin
-    dialect, scope, operation, provider, request_model, response_model, service_tier, error_type, summary = named
+    dialect, scope, operation, provider, asked, answered, service_tier, error_type, summary, facts = named
+    stated = None
+    if facts is not ORDINARY and facts.more:
+        told = told_in(attributes)
+        lines, stated = lines + told.lines, told.stated_cost_nanousd
+        reading = reading._replace(assumptions=reading.assumptions + told.assumptions)
+        if facts.exposure:
+            reading = estimated(reading, attributes)
+    if units or reading.units:
+        units, reading = _all_units(units, reading)
+    buckets, assumptions, _, other = reading
     # As a plain tuple in the order of the fields: naming thirty of them takes as long as all the rest of this function.
     return _named(
         UsageRecord,
@@ -77,8 +91,8 @@ def usage_record(
             first_identity(attributes, ACTION_ID) if has_action else "",
             operation,
             provider,
-            request_model,
-            response_model,
+            asked,
+            answered,
             response_id,
             service_tier,
             error_type or ("error" if failed else ""),
@@ -91,19 +105,30 @@ def usage_record(
             route,
             region,
             dialect,
-            about_origin + assumptions,
+            about_origin + assumptions + facts.assumptions,
             units,
             quality_of(attributes) if tells_quality else NO_QUALITY,
             scope,
             user_id,
-            "",
-            "",
-            (),
-            None,
-            None,
-            "",
+            facts.speed,
+            facts.inference_region,
+            lines,
+            stated,
+            other,
+            facts.exposure,
         ),
     )
+
+
+def _all_units(units: Units, reading: Reading) -> tuple[Units, Reading]:
+    """All units of a call. One with more of one than a call can have used is kept without any, and without counts."""
+    together = dict(units)
+    for name, count in reading.units:
+        together[name] = together.get(name, 0) + count
+    units = tuple(sorted(together.items()))
+    if plausible(units) and IMPLAUSIBLE not in reading.assumptions:
+        return units, reading
+    return (), Reading(None, tuple(dict.fromkeys((*reading.assumptions, IMPLAUSIBLE))))
 
 
 def scope_of(name: str) -> str:

@@ -1,6 +1,7 @@
 """Text and counts from outside, made safe to keep: bounded, printable, whole."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 
@@ -8,9 +9,13 @@ from farebox_collector.records import Attributes, AttributeValue
 
 MAX_TEXT = 200
 """Longest name that is kept, in characters; longer ones are cut, but never those that tell things apart."""
-MAX_COUNT = 10**10
-"""Most tokens one call can have used; more is a broken sender."""
+MAX_COUNT = 2**63 - 1
+"""Largest count that is read at all; more cannot be a count."""
+MAX_BUCKET = 10**9
+"""Most tokens of one kind that are charged for one call; a call with more is kept, and not charged."""
 
+_LONGEST_NUMBER = 40
+_NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?\s*")
 
 Reductions = Mapping[str, Callable[[str], str | None]]
 """Attribute → what may be kept of its text; None for nothing."""
@@ -67,19 +72,29 @@ def first_count(attributes: Attributes, *keys: str) -> int | None:
     """The first count present among aliases; None where there is none. Raises InvalidCount."""
     for key in keys:
         value = attributes.get(key)
-        if value is not None:
-            return count_of(key, value)
+        if value is not None and (count := count_of(key, value)) is not None:
+            return count
     return None
 
 
-def count_of(key: str, value: AttributeValue) -> int:
-    """A reported value as a count. Raises InvalidCount."""
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
-        value = int(value)
-    if type(value) is not int:
-        raise InvalidCount(f"{key} is not a whole number")
-    if value < 0:
+def count_of(key: str, value: object) -> int | None:
+    """A reported value as a count; digits as text are a number. None for what is no whole number: it tells nothing.
+
+    Raises InvalidCount for a number that cannot be a count: negative, or over `MAX_COUNT`.
+    """
+    number: object = _number_in(value) if isinstance(value, str) else value
+    if isinstance(number, float) and math.isfinite(number) and number.is_integer():
+        number = int(number)
+    if type(number) is not int:
+        return None
+    if number < 0:
         raise InvalidCount(f"{key} is negative")
-    if value > MAX_COUNT:
+    if number > MAX_COUNT:
         raise InvalidCount(f"{key} is over {MAX_COUNT}")
-    return value
+    return number
+
+
+def _number_in(text: str) -> int | float | None:
+    if len(text) > _LONGEST_NUMBER or _NUMBER.fullmatch(text) is None:
+        return None
+    return float(text) if "." in text or "e" in text.lower() else int(text)

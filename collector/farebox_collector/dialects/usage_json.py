@@ -1,15 +1,27 @@
-"""Usage that an emitter writes as JSON, in the provider's own shape or as named buckets: parsed within bounds."""
+"""Usage that an emitter writes as JSON in the provider's own shape: parsed within bounds."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from farebox_collector.dialects.counts import Habits, Reported
-from farebox_collector.dialects.text import InvalidCount, count_of
-from farebox_collector.records import AttributeValue
+from farebox_collector.dialects.reconcile import Habits, Reported, disjoint
+from farebox_collector.dialects.text import clean, count_of
+from farebox_collector.records import AttributeValue, ModelLine
 
-MAX_JSON = 4_000
+MAX_JSON = 16_000
 """Longest usage text that is parsed, in characters; real ones have a few hundred."""
+_MAX_KEYS = 64
+_MAX_ITEMS = 32
+"""Most keys of an object and items of a list that are looked at."""
+_WORDS = frozenset(
+    {"model", "type", "modality", "speed", "service_tier", "inference_geo", "serviceTier", "trafficType"}
+)
+"""Keys whose texts are names, and no prompts."""
+_WORD = re.compile(r"[A-Za-z0-9_.:/@-]{1,80}")
+_DIGITS = re.compile(r"[0-9]{1,20}(\.0*)?")
+_AUDIO, _IMAGE, _VIDEO = ({"AUDIO", "4"}, {"IMAGE", "2"}, {"VIDEO", "3"})
+"""Modalities as Google names them, and the numbers that some clients write for them."""
 
 
 def parsed(value: AttributeValue | None) -> Mapping[str, Any] | None:
@@ -24,101 +36,152 @@ def parsed(value: AttributeValue | None) -> Mapping[str, Any] | None:
 
 
 def numbers_in(text: str) -> str | None:
-    """The same JSON object with nothing but its numbers, three levels deep; None for any other text."""
+    """The same JSON object with nothing but its numbers and a few names, four levels deep; None for any other text."""
     found = parsed(text)
-    return json.dumps(_numbers(found, 3), separators=(",", ":")) if found is not None else None
+    return json.dumps(_numbers(found, 4), separators=(",", ":")) if found is not None else None
 
 
 def provider_usage(usage: Mapping[str, Any]) -> tuple[Reported, Habits]:
-    """A usage object as OpenAI or Anthropic return it. Anthropic's keeps the cache apart. Raises InvalidCount."""
+    """A usage object as OpenAI, Anthropic or Google return it, or who speaks like them. Raises InvalidCount."""
+    if "promptTokenCount" in usage or "prompt_token_count" in usage:
+        return _google_usage(usage)
     write = usage.get("cache_creation_input_tokens")
     read = usage.get("cache_read_input_tokens")
-    if write is not None or read is not None:
-        lifetimes = _object(usage, "cache_creation")
-        return (
-            Reported(
-                input=_count(usage, "input_tokens"),
-                output=_count(usage, "output_tokens"),
-                cache_read=_count(usage, "cache_read_input_tokens") or 0,
-                cache_write=_count(usage, "cache_creation_input_tokens") or 0,
-                cache_write_1h=_count(lifetimes, "ephemeral_1h_input_tokens"),
-                reasoning=_count(_object(usage, "output_tokens_details"), "thinking_tokens") or 0,
-            ),
-            Habits(cache_inside=False),
-        )
-    into = _object(usage, "prompt_tokens_details") or _object(usage, "input_tokens_details")
-    out = _object(usage, "completion_tokens_details") or _object(usage, "output_tokens_details")
-    return (
-        Reported(
-            input=_count(usage, "prompt_tokens", "input_tokens"),
-            output=_count(usage, "completion_tokens", "output_tokens"),
-            total=_count(usage, "total_tokens"),
-            cache_read=_count(into, "cached_tokens") or 0,
-            cache_write=_count(into, "cache_write_tokens") or 0,
-            reasoning=_count(out, "reasoning_tokens") or 0,
-            input_audio=_count(into, "audio_tokens") or 0,
-            output_audio=_count(out, "audio_tokens") or 0,
-            input_image=_count(into, "image_tokens") or 0,
-            output_image=_count(out, "image_tokens") or 0,
-        ),
-        Habits(cache_inside=True),
-    )
+    iterations = _iterations(usage)
+    if write is not None or read is not None or iterations:
+        own = [one for one in iterations if one.get("type") in (None, "message") and not one.get("model")]
+        return _anthropic_usage(own or [usage]), Habits(cache_inside=False, rest_is_output=False)
+    return _openai_usage(usage), Habits(cache_inside=True)
+
+
+def other_lines(usage: Mapping[str, Any], model: str) -> tuple[ModelLine, ...]:
+    """The parts of Anthropic's answer that its counts leave out: a compaction, an advisor. Raises InvalidCount."""
+    lines: list[ModelLine] = []
+    for one in _iterations(usage):
+        label, named = one.get("type"), one.get("model")
+        if label in (None, "message") and not named:
+            continue
+        buckets = disjoint(_anthropic_usage([one]), Habits(cache_inside=False)).buckets
+        if buckets is not None:
+            told = named if isinstance(named, str) and named else model
+            lines.append(ModelLine(clean(str(label or "iteration"))[:40], "", clean(told), buckets=buckets))
+    return tuple(lines[:16])
 
 
 def web_searches(usage: Mapping[str, Any]) -> int:
     """Searches that the provider made for a call and bills by the piece. Raises InvalidCount."""
-    return _count(_object(usage, "server_tool_use"), "web_search_requests") or 0
+    return count_in(object_in(usage, "server_tool_use"), "web_search_requests") or 0
 
 
-def named_buckets(usage: Mapping[str, Any]) -> tuple[Reported, Habits]:
-    """Disjoint buckets by name, as Langfuse takes them: `input`, `input_cached_tokens`, … Raises InvalidCount."""
-    counts = {str(key): count for key in list(usage)[:32] if (count := _count(usage, key)) is not None}
-    into = {key: count for key, count in counts.items() if key.startswith("input") or "cache" in key}
-    out = {key: count for key, count in counts.items() if key.startswith("output")}
-    cache_write_1h = sum(count for key, count in into.items() if "1h" in key)
-    cache_write = sum(count for key, count in into.items() if "creation" in key or "write" in key)
-    cache_read = sum(into[key] for key in into if "cache" in key and "creation" not in key and "write" not in key)
-    input_audio = sum(count for key, count in into.items() if "audio" in key and "cache" not in key)
-    output_audio = sum(count for key, count in out.items() if "audio" in key)
-    known = bool(into) or bool(out)
-    plain_input = sum(count for key, count in into.items() if "cache" not in key)
-    return (
-        Reported(
-            input=plain_input if known else None,
-            output=sum(out.values()) if known else None,
-            total=counts.get("total"),
-            cache_read=cache_read,
-            cache_write=cache_write,
-            cache_write_1h=cache_write_1h or None,
-            reasoning=sum(count for key, count in out.items() if "reasoning" in key),
-            input_audio=input_audio,
-            output_audio=output_audio,
-        ),
-        Habits(cache_inside=False),
+def _openai_usage(usage: Mapping[str, Any]) -> Reported:
+    into = object_in(usage, "prompt_tokens_details") or object_in(usage, "input_tokens_details")
+    out = object_in(usage, "completion_tokens_details") or object_in(usage, "output_tokens_details")
+    cached = object_in(into, "cached_tokens_details")
+    # Moonshot, Mistral and DeepSeek tell of the cache beside the counts.
+    beside = count_in(usage, "cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens")
+    read = count_in(into, "cached_tokens")
+    return Reported(
+        input=count_in(usage, "prompt_tokens", "input_tokens"),
+        output=count_in(usage, "completion_tokens", "output_tokens"),
+        total=count_in(usage, "total_tokens"),
+        cache_read=(beside if read is None else read) or 0,
+        cache_write=count_in(into, "cache_write_tokens") or 0,
+        reasoning=count_in(out, "reasoning_tokens") or 0,
+        input_audio=count_in(into, "audio_tokens") or 0,
+        output_audio=count_in(out, "audio_tokens") or 0,
+        input_image=count_in(into, "image_tokens") or 0,
+        output_image=count_in(out, "image_tokens") or 0,
+        cached_audio=count_in(cached, "audio_tokens") or 0,
+        cached_image=count_in(cached, "image_tokens") or 0,
     )
+
+
+def _anthropic_usage(parts: Sequence[Mapping[str, Any]]) -> Reported:
+    """The counts of one usage object, or of several iterations together."""
+    hours = [count_in(object_in(one, "cache_creation"), "ephemeral_1h_input_tokens") for one in parts]
+    inputs = [count for one in parts if (count := count_in(one, "input_tokens")) is not None]
+    outputs = [count for one in parts if (count := count_in(one, "output_tokens")) is not None]
+    return Reported(
+        input=sum(inputs) if inputs else None,
+        output=sum(outputs) if outputs else None,
+        cache_read=sum(count_in(one, "cache_read_input_tokens") or 0 for one in parts),
+        cache_write=sum(count_in(one, "cache_creation_input_tokens") or 0 for one in parts),
+        cache_write_1h=None if hours.count(None) == len(hours) else sum(hour or 0 for hour in hours),
+        reasoning=sum(count_in(object_in(one, "output_tokens_details"), "thinking_tokens") or 0 for one in parts),
+    )
+
+
+def _google_usage(usage: Mapping[str, Any]) -> tuple[Reported, Habits]:
+    """Google's own: the thoughts are beside the candidates, the results of tools beside the prompt."""
+    prompt = count_in(usage, "promptTokenCount", "prompt_token_count")
+    tools = count_in(usage, "toolUsePromptTokenCount", "tool_use_prompt_token_count") or 0
+    cached = _modalities(usage, "cacheTokensDetails", "cache_tokens_details")
+    into = _modalities(usage, "promptTokensDetails", "prompt_tokens_details")
+    out = _modalities(usage, "candidatesTokensDetails", "candidates_tokens_details")
+    reported = Reported(
+        input=None if prompt is None else prompt + tools,
+        output=count_in(usage, "candidatesTokenCount", "candidates_token_count"),
+        total=count_in(usage, "totalTokenCount", "total_token_count"),
+        cache_read=count_in(usage, "cachedContentTokenCount", "cached_content_token_count") or 0,
+        reasoning=count_in(usage, "thoughtsTokenCount", "thoughts_token_count") or 0,
+        input_audio=into[0],
+        input_image=into[1],
+        output_audio=out[0],
+        output_image=out[1],
+        cached_audio=cached[0],
+        cached_image=cached[1],
+        cached_video=cached[2],
+    )
+    return reported, Habits(cache_inside=True, reasoning_inside=False, rest_is_output=True)
+
+
+def _modalities(usage: Mapping[str, Any], *keys: str) -> tuple[int, int, int]:
+    """Tokens of audio, images and video in a list of Google's."""
+    found: list[Any] = next((usage[key] for key in keys if isinstance(usage.get(key), list)), [])
+    sums = [0, 0, 0]
+    for part in found[:_MAX_ITEMS]:
+        if isinstance(part, dict):
+            kind = str(part.get("modality", "")).upper().rpartition(".")[2]
+            for place, names in enumerate((_AUDIO, _IMAGE, _VIDEO)):
+                if kind in names:
+                    sums[place] += count_in(part, "tokenCount", "token_count") or 0
+    return sums[0], sums[1], sums[2]
+
+
+def _iterations(usage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = usage.get("iterations")
+    return [one for one in found[:_MAX_ITEMS] if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def _numbers(value: Mapping[str, Any], depth: int) -> dict[str, Any]:
     kept: dict[str, Any] = {}
-    for key, item in value.items():
+    for key, item in list(value.items())[:_MAX_KEYS]:
         if isinstance(item, dict) and depth:
             kept[key] = _numbers(item, depth - 1)
-        elif isinstance(item, int | float):
+        elif isinstance(item, list) and depth:
+            objects = [_numbers(one, depth - 1) for one in item[:_MAX_ITEMS] if isinstance(one, dict)]
+            if objects:
+                kept[key] = objects
+        elif isinstance(item, int | float) or (isinstance(item, str) and _is_told(key, item)):
             kept[key] = item
     return kept
 
 
-def _object(owner: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _is_told(key: str, text: str) -> bool:
+    """Whether a text is a number, or one of the few names that count."""
+    return _DIGITS.fullmatch(text) is not None or (key in _WORDS and _WORD.fullmatch(text) is not None)
+
+
+def object_in(owner: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The object under a key; an empty one for anything else."""
     value = owner.get(key)
     return value if isinstance(value, dict) else {}
 
 
-def _count(owner: Mapping[str, Any], *keys: str) -> int | None:
+def count_in(owner: Mapping[str, Any], *keys: str) -> int | None:
+    """The first count among aliases; None for what is no number. Raises InvalidCount."""
     for key in keys:
         value = owner.get(key)
-        if value is None:
-            continue
-        if not isinstance(value, int | float):
-            raise InvalidCount(f"{key[:40]} is not a whole number")
-        return count_of(key[:40], value)
+        if value is not None and (count := count_of(key[:40], value)) is not None:
+            return count
     return None

@@ -1,21 +1,27 @@
 """The Vercel AI SDK's own spans, `ai.*`: its versions 3 to 6, and 7 with `LegacyOpenTelemetry`.
 
 Source: the released packages. `ai.generateText` and its like sum up the calls inside them, which end in `.doGenerate`,
-`.doStream` and `.doEmbed`. Up to version 5 the cache is outside Anthropic's input, and `generateText` does not report
-it but in the provider's metadata; from version 6 on, which tells the parts of the input apart, it is inside.
+`.doStream` and `.doEmbed`. Up to version 5 the counts are the provider's own: the cache is outside Claude's input,
+whoever hosts it, and outside that of all models on Bedrock; Google's and xAI's output is without the reasoning.
+`generateText` does not report the cache but in the provider's metadata. From version 6 on, which tells the parts of
+the input and the output apart, all is inside.
 """
 
 from dataclasses import dataclass
 
 from farebox_collector.dialects.attribution import Origin
-from farebox_collector.dialects.counts import Habits, Places, Reported, disjoint, reported_in
+from farebox_collector.dialects.counts import Places, reported_in
 from farebox_collector.dialects.emitters import Keys, slots_of
+from farebox_collector.dialects.hosts import family
 from farebox_collector.dialects.other_units import unit_keys, units_of
+from farebox_collector.dialects.providers import payee_of
+from farebox_collector.dialects.reconcile import Habits, Reading, Reported, disjoint
 from farebox_collector.dialects.record import Named, nanoseconds, scope_of, usage_record
 from farebox_collector.dialects.remembered import Said
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_identity, first_text
+from farebox_collector.dialects.unusual import SERVICE_TIER, facts_of
 from farebox_collector.dialects.usage_json import numbers_in, parsed, provider_usage
-from farebox_collector.records import Attributes, Buckets, NotBillable, Rejected, Span, UsageRecord
+from farebox_collector.records import IMPLAUSIBLE, Attributes, NotBillable, Rejected, Span, UsageRecord
 from farebox_collector.units import InvalidUnit
 
 NAME = "vercel"
@@ -31,7 +37,18 @@ _RESPONSE_MODEL = ("gen_ai.response.model", "ai.response.model")
 _RESPONSE_ID = ("gen_ai.response.id", "ai.response.id")
 _FIRST_CHUNK = "ai.response.msToFirstChunk"
 _METADATA = "ai.response.providerMetadata"
-_PARTS_OF_INPUT = "ai.usage.inputTokenDetails.noCacheTokens"
+_PARTS = frozenset(
+    f"ai.usage.{part}"
+    for part in (
+        "inputTokenDetails.noCacheTokens",
+        "inputTokenDetails.cacheReadTokens",
+        "inputTokenDetails.cacheWriteTokens",
+        "outputTokenDetails.textTokens",
+        "outputTokenDetails.reasoningTokens",
+    )
+)
+"""What only version 6 and later write."""
+_ALIASES = {"googleVertex": "google-vertex"}
 _SLOTS = slots_of(
     Keys(
         input=("ai.usage.inputTokens", "ai.usage.promptTokens", "ai.usage.tokens", "gen_ai.usage.input_tokens"),
@@ -44,7 +61,7 @@ _SLOTS = slots_of(
 )
 
 NAMES = frozenset({OPERATION}).union(_PROVIDER, _REQUEST_MODEL, _RESPONSE_MODEL)
-KEYS = NAMES.union({_FIRST_CHUNK, _METADATA, _PARTS_OF_INPUT}, _RESPONSE_ID, _SLOTS)
+KEYS = NAMES.union({_FIRST_CHUNK, _METADATA}, _PARTS, _RESPONSE_ID, _SLOTS)
 ONCE = frozenset({*_RESPONSE_ID, _FIRST_CHUNK, _METADATA})
 REDUCED: Reductions = {_METADATA: numbers_in}
 
@@ -63,23 +80,44 @@ def understand(said: Said) -> "_Call | NotBillable | None":
     if operation is None:
         return _NOT_A_CALL
     # "anthropic.messages", "openai.chat": the provider and its interface.
-    provider = first_text(names, *_PROVIDER).partition(".")[0]
-    version_6 = _PARTS_OF_INPUT in said.keys
+    interface = first_text(names, *_PROVIDER)
+    provider = interface.partition(".")[0]
+    provider = _ALIASES.get(provider, provider)
+    request_model, response_model = first_text(names, *_REQUEST_MODEL), first_text(names, *_RESPONSE_MODEL)
+    payee = payee_of(names, provider, response_model, request_model)
+    is_claude = "anthropic" in interface or "claude" in (request_model or response_model).lower()
     return _Call(
         named=Named(
             dialect=NAME,
             scope=scope_of(said.scope),
             operation=operation,
-            provider=provider,
-            request_model=first_text(names, *_REQUEST_MODEL),
-            response_model=first_text(names, *_RESPONSE_MODEL),
+            provider=payee.provider,
+            request_model=request_model,
+            response_model=response_model,
+            service_tier=first_text(names, SERVICE_TIER),
             summary=summary,
+            facts=facts_of(said, payee.inference_region),
         ),
         counts=_SLOTS.among(said.keys),
-        habits=Habits(cache_inside=version_6 or provider != "anthropic"),
+        spare=_SLOTS.spare(said.keys),
+        habits=_habits(not _PARTS.isdisjoint(said.keys), provider, payee.provider, is_claude)._replace(
+            embeds=operation == "embeddings"
+        ),
         assumptions=("cache_not_reported",) if "ai.usage.promptTokens" in said.keys else (),
+        about_payee=payee.assumptions,
         units=unit_keys(said.keys),
     )
+
+
+def _habits(version_6: bool, provider: str, payee: str, is_claude: bool) -> Habits:
+    """How a version counts what a provider reports."""
+    who = family(payee)
+    hides_reasoning = who == "x-ai" or (who == "google" and not is_claude)
+    rest_is_output = True if hides_reasoning else False if is_claude else None
+    if version_6:
+        return Habits(cache_inside=True, rest_is_output=rest_is_output)
+    outside = is_claude or "aws" in (who, family(provider))
+    return Habits(not outside, None if hides_reasoning else True, rest_is_output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,38 +126,39 @@ class _Call:
 
     named: Named
     counts: Places
+    spare: Places
     habits: Habits
     assumptions: tuple[str, ...]
     """Of those without a cache."""
+    about_payee: tuple[str, ...]
     units: tuple[str, ...]
 
     def read(self, span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected:
         """Read one of their spans."""
         attributes = span.attributes
         try:
-            buckets, assumptions = self._buckets(attributes)
+            reading = self._reading(attributes)
             units = units_of(attributes, self.units)
         except (InvalidCount, InvalidUnit) as error:
             return Rejected(str(error))
-        if buckets is None and self.named.summary:
+        if reading.buckets is None and self.named.summary and IMPLAUSIBLE not in reading.assumptions:
             return _EMPTY_SUMMARY
         milliseconds = attributes.get(_FIRST_CHUNK)
         return usage_record(
             span,
             origin,
             self.named,
-            buckets,
-            assumptions,
+            reading,
             units,
             first_identity(attributes, *_RESPONSE_ID),
             nanoseconds(milliseconds / 1000 if isinstance(milliseconds, int | float) else None),
         )
 
-    def _buckets(self, attributes: Attributes) -> tuple[Buckets | None, tuple[str, ...]]:
-        """Disjoint buckets and what was assumed. Raises InvalidCount."""
-        reported = reported_in(attributes, self.counts)
+    def _reading(self, attributes: Attributes) -> Reading:
+        """What the counts say. Raises InvalidCount."""
+        reported = reported_in(attributes, self.counts, self.spare)
         if reported is None:
-            return None, ()
+            return Reading(None, self.about_payee)
         told = _told_by_the_provider(attributes, self.named.provider)
         if told is not None:
             reported = reported._replace(
@@ -127,10 +166,11 @@ class _Call:
                 cache_write=reported.cache_write or told.cache_write,
                 cache_write_1h=told.cache_write_1h,
             )
-        buckets, assumptions = disjoint(reported, self.habits)
-        if self.assumptions and buckets is not None and not buckets.cache_read:
-            assumptions += self.assumptions
-        return buckets, assumptions
+        reading = disjoint(reported, self.habits)
+        flags = self.about_payee
+        if self.assumptions and reading.buckets is not None and not reading.buckets.cache_read:
+            flags += self.assumptions
+        return reading._replace(assumptions=reading.assumptions + flags) if flags else reading
 
 
 def _told_by_the_provider(attributes: Attributes, provider: str) -> Reported | None:

@@ -26,6 +26,8 @@ _ROUTING_PREFIXES = frozenset(
     {"models", "publishers", "converse", "invoke", "inference-profile", *PROVIDER_ALIASES, *PROVIDER_ALIASES.values()}
 )
 """Parts before a model's name that say how it is reached and not which it is."""
+_OPEN_WEIGHTS = ("gpt-oss",)
+"""Models that many sell, each at a price of its own: the maker in the name is not the seller."""
 _ROUTING_SUFFIXES = (":nitro", ":floor", ":exacto")
 """OpenRouter's wishes for a route, which has the model's own price."""
 _HOME_REGIONS = ("us.", "us-gov.", "eu.", "apac.", "au.", "jp.", "ca.", "sa.", "me.", "uk.")
@@ -54,7 +56,7 @@ class Recogniser:
         provider, model = book_provider(reported_provider), reported_model.lower()
         if provider not in self._models:
             head, slash, rest = model.partition("/")
-            if not slash:
+            if not slash or rest.startswith(_OPEN_WEIGHTS):
                 return None
             provider, model = book_provider(head), rest
         for name in names_of(model):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from farebox_collector.money import NANO, round_half_even
 from farebox_collector.pricing.book import REQUESTED_MODEL, PriceBook, RateCard, price_flags
 from farebox_collector.pricing.rules import RuleBook, share
-from farebox_collector.records import Buckets, PricedUsage, UsageRecord
+from farebox_collector.records import IMPLAUSIBLE, Buckets, PricedUsage, UsageRecord
 from farebox_collector.units import INPUT_TOKENS, REQUESTS, Units, stand_in
 from farebox_collector.verdicts import Verdict
 
@@ -47,6 +47,8 @@ def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -
     names: tuple[Any, ...] = usage[_NAMES]  # type: ignore[assignment]
     event, action_id, _, provider, asked, answered, response_id, tier, error_type, buckets, summary = names
     if buckets is None:
+        if IMPLAUSIBLE in usage.assumptions:
+            return _unsettled(usage, Verdict.UNMETERED, "a count is over 1,000,000,000", at_ns)
         if error_type and not response_id:
             return _unsettled(usage, Verdict.FAILED, error_type, at_ns)
         return _unsettled(usage, Verdict.UNMETERED, "the span reports no usage", at_ns)

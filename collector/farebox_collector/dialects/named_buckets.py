@@ -1,0 +1,161 @@
+"""Usage as buckets by name, as Langfuse takes them: `input`, `output`, `input_cached_tokens`, …
+
+Names come from Langfuse's documentation, from its callbacks (which take the details of LangChain, OpenAI, Anthropic and
+Vertex apart, each with a prefix of its own) and from those who send their own. The buckets are disjoint, but for
+Vertex's modalities, which include what was cached.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from farebox_collector.dialects.reconcile import Habits, Reported
+from farebox_collector.dialects.usage_json import count_in
+
+_MOST_KEYS = 64
+_DISJOINT = Habits(cache_inside=False, reasoning_inside=False, adds_up=True)
+
+_BUCKETS: Mapping[str, str] = {
+    "input": "input",
+    "input_tokens": "input",
+    "prompt_tokens": "input",
+    "prompt_token_count": "input",
+    "input_token_count": "input",
+    "tool_use_prompt_token_count": "input_tools",
+    "output": "output",
+    "output_tokens": "output",
+    "completion_tokens": "output",
+    "candidates_token_count": "output",
+    "generated_token_count": "output",
+    "output_token_count": "output",
+    "output_text_tokens": "output_text",
+    "total": "total",
+    "total_tokens": "total",
+    "total_token_count": "total",
+    "thoughts_token_count": "reasoning",
+    "reasoning_tokens": "reasoning",
+    "output_reasoning": "reasoning",
+    "output_reasoning_tokens": "reasoning",
+    "cache_read": "cache_read",
+    "cached_tokens": "cache_read",
+    "cached_content_token_count": "cache_read",
+    "cache_read_tokens": "cache_read",
+    "cache_read_input_tokens": "cache_read",
+    "input_cache_read": "cache_read",
+    "input_cache_read_tokens": "cache_read",
+    "input_cached": "cache_read",
+    "input_cached_tokens": "cache_read",
+    "cache_creation": "cache_write",
+    "cache_creation_tokens": "cache_write",
+    "cache_creation_input_tokens": "cache_write",
+    "cache_write": "cache_write",
+    "cache_write_tokens": "cache_write",
+    "input_cache_creation": "cache_write",
+    "input_cache_creation_tokens": "cache_write",
+    "input_cache_write": "cache_write",
+    "input_cache_write_tokens": "cache_write",
+    "input_audio": "input_audio",
+    "input_audio_tokens": "input_audio",
+    "input_image": "input_image",
+    "input_image_tokens": "input_image",
+    "output_audio": "output_audio",
+    "output_audio_tokens": "output_audio",
+    "output_image": "output_image",
+    "output_image_tokens": "output_image",
+    "input_audio_cached_tokens": "cached_audio",
+    "input_cached_audio_tokens": "cached_audio",
+}
+"""Key → its bucket; keys of one bucket are names of one count, of which the largest is taken."""
+_LIFETIME = re.compile(r"(?:input_)?(?:(?:cache_creation_)?ephemeral|cache_creation)_(5m|1h)(?:_input)?(?:_tokens)?")
+_MODALITY = re.compile(r"(input|output|cached)_modality_(?:[A-Za-z]*Modality\.)?([A-Za-z]+|[0-9])")
+_MODALITIES = {"AUDIO": "audio", "4": "audio", "IMAGE": "image", "2": "image", "VIDEO": "video", "3": "video"}
+
+
+def named_buckets(usage: Mapping[str, Any]) -> tuple[Reported, Habits]:
+    """Buckets by name, aliases of one counted once. Raises InvalidCount.
+
+    A key that is in no bucket is not dropped: it counts for the input or the output that its name begins with, and is
+    left to the total where it says neither.
+    """
+    found: Counter[str] = Counter()
+    present: set[str] = set()
+    for key in list(usage)[:_MOST_KEYS]:
+        count = count_in(usage, key)
+        bucket = _bucket_of(str(key))
+        if count is None or not bucket:
+            continue
+        present.add(bucket)
+        # Of two names for one count neither is added to the other; what only begins alike is a count of its own.
+        found[bucket] = found[bucket] + count if bucket.startswith("more_") else max(found[bucket], count)
+    if not present - {"total"}:
+        return Reported(total=found["total"] if "total" in present else None), _DISJOINT
+    return _reported(found, present)
+
+
+def _bucket_of(key: str) -> str:
+    """The bucket of a key; empty for one that says nothing of where it belongs."""
+    known = _BUCKETS.get(key)
+    if known is not None:
+        return known
+    lifetime = _LIFETIME.fullmatch(key)
+    if lifetime is not None:
+        return f"cache_write_{lifetime.group(1)}"
+    modality = _MODALITY.fullmatch(key)
+    if modality is not None:
+        kind = _MODALITIES.get(modality.group(2).upper(), "text")
+        return f"{modality.group(1)}_modality_{kind}"
+    if "cache" in key:
+        written = "creation" in key or "write" in key
+        return ("more_cache_write_1h" if "1h" in key else "more_cache_write") if written else "more_cache_read"
+    if key.startswith(("input", "prompt")):
+        return "more_input"
+    if key.startswith(("output", "completion", "candidates", "accepted_prediction", "rejected_prediction")):
+        return "more_reasoning" if "reasoning" in key else "more_output"
+    return "more_reasoning" if "reasoning" in key or "thought" in key else ""
+
+
+def _reported(found: Counter[str], present: set[str]) -> tuple[Reported, Habits]:
+    cached = {kind: found[f"cached_modality_{kind}"] for kind in ("text", "audio", "image", "video")}
+    in_parts = {kind: found[f"input_modality_{kind}"] for kind in ("text", "audio", "image", "video")}
+    out_parts = {kind: found[f"output_modality_{kind}"] for kind in ("text", "audio", "image")}
+    hour, five = found["cache_write_1h"] + found["more_cache_write_1h"], found["cache_write_5m"]
+    # The sum of both lifetimes and the count of all writes are one.
+    write = max(found["cache_write"], hour + five) + found["more_cache_write"]
+    by_lifetime = not present.isdisjoint({"cache_write_1h", "more_cache_write_1h", "cache_write_5m"})
+    read = max(found["cache_read"], sum(cached.values())) + found["more_cache_read"] + found["cached_audio"]
+    reasoning = found["reasoning"] + found["more_reasoning"]
+    cached_audio = cached["audio"] + found["cached_audio"]
+    input_audio = max(found["input_audio"] + found["cached_audio"], in_parts["audio"])
+    input_image = max(found["input_image"], in_parts["image"])
+    beside = found["input"] + found["input_tools"] + found["more_input"]
+    if any(in_parts.values()):
+        # Vertex's modalities include what was cached, which was taken out of what is left of the input as well.
+        uncached = max(0, sum(in_parts.values()) - read) + beside
+    else:
+        uncached = beside + found["input_audio"] + found["input_image"]
+    output = found["output"] + found["output_text"] + found["more_output"] + sum(out_parts.values())
+    output += max(0, found["output_audio"] - out_parts["audio"]) + max(0, found["output_image"] - out_parts["image"])
+    if "total" in present and any(cached.values()):
+        # What was cached of a modality that is told apart was taken out twice.
+        missing = found["total"] - uncached - read - write - output - reasoning
+        uncached += missing if 0 < missing <= read else 0
+    return (
+        Reported(
+            input=uncached,
+            output=output,
+            total=found["total"] if "total" in present else None,
+            cache_read=read,
+            cache_write=write,
+            cache_write_1h=hour if by_lifetime else None,
+            reasoning=reasoning,
+            input_audio=input_audio,
+            output_audio=max(found["output_audio"], out_parts["audio"]),
+            input_image=input_image,
+            output_image=max(found["output_image"], out_parts["image"]),
+            cached_audio=cached_audio,
+            cached_image=cached["image"],
+            cached_video=cached["video"],
+        ),
+        _DISJOINT,
+    )

@@ -1,0 +1,174 @@
+"""Facts that few calls have and that change their price: `farebox.usage.*`, `farebox.cost.*`, `farebox.exposure`.
+
+The same keys on any span, whatever its dialect. They are bounded and checked; what cannot be used is left out, and
+flagged.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any, NamedTuple
+
+from farebox_collector.dialects.reconcile import Reading
+from farebox_collector.dialects.remembered import Said
+from farebox_collector.dialects.text import MAX_BUCKET, InvalidCount, clean, count_of, first_count, first_text
+from farebox_collector.money import NANO, round_half_even
+from farebox_collector.records import Attributes, AttributeValue, Buckets, ModelLine
+from farebox_collector.units import InvalidUnit, Units, billable_units
+
+SERVICE_TIER = "farebox.usage.service_tier"
+"""The tier that answered, of providers whose attributes have no place for it."""
+_SPEED = "farebox.usage.speed"
+_REGION = "farebox.usage.inference_region"
+_EXPOSURE = "farebox.exposure"
+_LINES = "farebox.usage.lines"
+_STATED = "farebox.cost.stated_usd"
+_EXPOSED_INPUT = "farebox.exposure.input_tokens"
+_EXPOSED_OUTPUT = "farebox.exposure.output_tokens"
+
+NAMES = frozenset({SERVICE_TIER, _SPEED, _REGION, _EXPOSURE})
+_FOR_EACH = frozenset({_LINES, _STATED, _EXPOSED_INPUT, _EXPOSED_OUTPUT})
+KEYS = NAMES | _FOR_EACH
+ONCE = frozenset({_LINES, _STATED})
+
+MAX_LINES = 16
+MAX_LINES_TEXT = 8_000
+"""Most lines of other models in one answer, and the longest text that tells of them, in characters."""
+MAX_STATED_USD = 10_000
+_WORD = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
+_EVERYWHERE = frozenset({"global", "not_available", "default"})
+_ORDINARY_SPEEDS = frozenset({"standard", "default", "normal"})
+_UNUSABLE = ("billing_fact_unusable",)
+_LINES_UNUSABLE = ("line_unusable",)
+
+
+class Facts(NamedTuple):
+    """What calls of one kind have in common, beyond tokens."""
+
+    speed: str = ""
+    inference_region: str = ""
+    exposure: str = ""
+    more: bool = False
+    """Whether each call has facts of its own."""
+    assumptions: tuple[str, ...] = ()
+
+
+ORDINARY = Facts()
+
+
+def facts_of(said: Said, inference_region: str = "") -> Facts:
+    """The facts in the names on a span; `inference_region` is what the address tells."""
+    if not inference_region and KEYS.isdisjoint(said.keys):
+        return ORDINARY
+    speed, region, exposure = (first_text(said.names, key).lower() for key in (_SPEED, _REGION, _EXPOSURE))
+    speed = "" if speed in _ORDINARY_SPEEDS else speed
+    region = "" if region in _EVERYWHERE else region
+    usable = [not word or _WORD.fullmatch(word) is not None for word in (speed, region, exposure)]
+    return Facts(
+        speed if usable[0] else "",
+        (region if usable[1] else "") or inference_region,
+        exposure if usable[2] else "unknown",
+        not _FOR_EACH.isdisjoint(said.keys) or bool(exposure),
+        () if all(usable) else _UNUSABLE,
+    )
+
+
+class Told(NamedTuple):
+    """The facts of one call."""
+
+    lines: tuple[ModelLine, ...] = ()
+    stated_cost_nanousd: int | None = None
+    assumptions: tuple[str, ...] = ()
+
+
+def told_in(attributes: Attributes) -> Told:
+    """The lines of other models, and what the provider says that it charges."""
+    lines, flags = lines_of(attributes[_LINES]) if _LINES in attributes else ((), ())
+    stated = None
+    if _STATED in attributes:
+        stated = _stated(attributes[_STATED])
+        flags += () if stated is not None else _UNUSABLE
+    return Told(lines, stated, flags)
+
+
+def estimated(reading: Reading, attributes: Attributes) -> Reading:
+    """The counts of a call whose end was not seen: what had arrived, and no less than the estimate."""
+    try:
+        went_in, came_out = first_count(attributes, _EXPOSED_INPUT), first_count(attributes, _EXPOSED_OUTPUT)
+    except InvalidCount:
+        return reading._replace(assumptions=reading.assumptions + _UNUSABLE)
+    if went_in is None and came_out is None:
+        return reading
+    went_in, came_out = min(went_in or 0, MAX_BUCKET), min(came_out or 0, MAX_BUCKET)
+    arrived = reading.buckets or Buckets()
+    missing = max(0, went_in - arrived.inclusive_input)
+    return reading._replace(
+        buckets=arrived._replace(input=arrived.input + missing, output=max(arrived.output, came_out))
+    )
+
+
+def lines_of(text: AttributeValue) -> tuple[tuple[ModelLine, ...], tuple[str, ...]]:
+    """The lines in a JSON list, and what there is to say of those that cannot be used."""
+    if not isinstance(text, str) or len(text) > MAX_LINES_TEXT:
+        return (), _LINES_UNUSABLE
+    try:
+        found = json.loads(text) if text else []
+    except (ValueError, RecursionError):
+        return (), _LINES_UNUSABLE
+    if not isinstance(found, list):
+        return (), _LINES_UNUSABLE
+    lines = [_line(told) for told in found[:MAX_LINES] if isinstance(told, dict)]
+    usable = tuple(line for line in lines if line is not None)
+    return usable, () if len(usable) == len(found) else _LINES_UNUSABLE
+
+
+def _line(told: Mapping[str, Any]) -> ModelLine | None:
+    """One line; None if it names no model, or its counts cannot be."""
+    names = {
+        name: told.get(name) or ""
+        for name in ("label", "provider", "model", "service_tier", "speed", "inference_region")
+    }
+    if not all(isinstance(name, str) for name in names.values()) or not names["model"]:
+        return None
+    try:
+        tokens = _counts(told.get("tokens") or {}, Buckets._fields)
+        units = billable_units(_counts(told.get("units") or {}, None))
+    except (InvalidCount, InvalidUnit, TypeError, AttributeError):
+        return None
+    kept = {name: clean(text) for name, text in names.items()}
+    return ModelLine(**kept, buckets=_sound(Buckets(**tokens)), units=units)
+
+
+def _sound(buckets: Buckets) -> Buckets:
+    return buckets._replace(reasoning=min(buckets.reasoning, buckets.output))
+
+
+def _counts(told: Mapping[str, Any], names: tuple[str, ...] | None) -> dict[str, int]:
+    """Counts by name, each at most a billion. Raises InvalidCount for those that no name of the list is for."""
+    counts: dict[str, int] = {}
+    for name, value in list(told.items())[:32]:
+        count = count_of(name, value)
+        if count is None or count > MAX_BUCKET or (names is not None and name not in names):
+            raise InvalidCount("a line has a count that cannot be used")
+        counts[name] = count
+    return counts
+
+
+def _stated(value: AttributeValue) -> int | None:
+    """A sum of US dollars as nano-USD; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or len(str(value)) > 40:
+        return None
+    try:
+        stated = Decimal(str(value).strip())
+    except InvalidOperation:
+        return None
+    if not stated.is_finite() or not 0 <= stated <= MAX_STATED_USD:
+        return None
+    numerator, denominator = stated.as_integer_ratio()
+    return round_half_even(numerator * NANO, denominator)
+
+
+def plausible(units: Units) -> bool:
+    """Whether none of some units is more than a call can have used."""
+    return all(count <= MAX_BUCKET for _, count in units)
