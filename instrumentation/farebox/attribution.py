@@ -14,6 +14,12 @@ from farebox import span_attributes
 from farebox.holds import Hold
 
 
+class MeteringState:
+    """Whether :func:`farebox.instrument` was called, for those who tag calls without it."""
+
+    begun = False
+
+
 class Activity:
     """What has happened in one action so far."""
 

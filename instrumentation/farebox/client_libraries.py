@@ -22,6 +22,7 @@ from wrapt import register_post_import_hook
 from farebox.call_metrics import CallMetrics
 from farebox.endpoints import ModelEndpoints, known_providers
 from farebox.guard import guarded
+from farebox.http_spans import HttpSpans
 from farebox.httpx_hooks import HttpxHooks
 from farebox.lean_streams import LeanStreams
 from farebox.version import __version__
@@ -64,6 +65,7 @@ class ClientLibraries:
         *,
         meter_provider: MeterProvider | None = None,
         request_stream_usage: bool = False,
+        http_spans: HttpSpans | None = None,
     ) -> None:
         """Turn nothing on yet.
 
@@ -72,7 +74,9 @@ class ClientLibraries:
             model_urls: base URLs that the user named, each with the provider's name or None.
             meter_provider: where the metrics go; None is the global one.
             request_stream_usage: whether streams are asked for the usage that they do not tell by themselves.
+            http_spans: what traces the requests of HTTP libraries; None traces none.
         """
+        self._http_spans = http_spans
         self._provider = provider
         self._model_urls = model_urls
         self._meter_provider = meter_provider
@@ -87,8 +91,7 @@ class ClientLibraries:
             if library in _OFFICIAL:
                 self._turn_on_official(library)
             else:
-                self._hooks.install(library)
-                self._on[library] = functools.partial(self._hooks.remove, library)
+                self._turn_on_http(library)
 
     def turn_off(self) -> None:
         """Leave every library as it was found."""
@@ -96,6 +99,15 @@ class ClientLibraries:
             with guarded(f"turning off the metering of {library}"):
                 turn_off()
         self._on.clear()
+
+    def _turn_on_http(self, library: str) -> None:
+        self._hooks.install(library)
+        self._on[library] = functools.partial(self._hooks.remove, library)
+        spans = self._http_spans
+        if spans is not None:
+            with guarded(f"turning on the HTTP spans of {library}"):
+                spans.install(library)
+                self._on[f"HTTP spans of {library}"] = functools.partial(spans.remove, library)
 
     def _turn_on_official(self, library: str) -> None:
         name, class_name = _OFFICIAL[library]
@@ -112,7 +124,7 @@ class ClientLibraries:
                     raise_exception_on_conflict=True,
                 )
         except DependencyConflictError as conflict:
-            _logger.info("%s is metered by its HTTP requests: %s", library, conflict)
+            _logger.info("farebox: %s is metered by its HTTP requests: %s", library, conflict)
             return
         lean = LeanStreams()
         if library == "openai":

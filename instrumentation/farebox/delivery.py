@@ -22,6 +22,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from farebox.collector_trouble import explained
 from farebox.exporters import ExporterLog
 from farebox.guard import report
 
@@ -29,6 +30,8 @@ PAUSE_MIN_S: Final = 1.0
 """The first pause after an export that failed; each is twice the one before."""
 PAUSE_MAX_S: Final = 30.0
 """The longest pause between exports that fail."""
+SECOND_FLUSH_S: Final = 0.5
+"""How long the end of the process waits for a collector that an earlier flush has waited for in vain."""
 REFUSALS_MAX: Final = 2
 """How often a batch may fail, with others getting through in between, before it is halved or dropped."""
 
@@ -122,6 +125,7 @@ class Delivery:
         self._last_number = 0
         self._flush_up_to = 0
         self._delivered_batches = 0
+        self._flushed_in_vain: int | None = None
         self._pause_s = 0.0
         self._resume_at_s = 0.0
         self._closing = False
@@ -156,10 +160,16 @@ class Delivery:
             self._pause_s = self._resume_at_s = 0.0
             self._changed.notify_all()
             emptied = self._changed.wait_for(lambda: self._oldest_number() > up_to, timeout_s)
+            self._flushed_in_vain = None if emptied else self._delivered_batches
             return emptied and self._dropped == dropped
 
     def close(self, timeout_s: float) -> bool:
-        """Flush, then stop. What is not delivered within so many seconds is dropped. Returns as ``flush``."""
+        """Flush, then stop. What is not delivered within so many seconds is dropped. Returns as ``flush``.
+
+        Where a flush has waited in vain, and nothing was delivered since, this waits ``SECOND_FLUSH_S`` at most.
+        """
+        if self._flushed_in_vain == self._delivered_batches:
+            timeout_s = min(timeout_s, SECOND_FLUSH_S)
         until_s = time.monotonic() + timeout_s
         delivered = self.flush(timeout_s)
         with self._changed:
@@ -171,7 +181,9 @@ class Delivery:
             self._changed.notify_all()
             thread, exporter = self._thread, self._exporter
         if lost:
-            _report_dropped(lost, f"metering ended before the collector took them. {self._exporter_log.last}")
+            _report_dropped(
+                lost, f"metering ended before the collector took them. {explained(self._exporter_log.last)}"
+            )
         if exporter is not None:
             exporter.shutdown()
         if thread is not None:
@@ -250,9 +262,9 @@ class Delivery:
             held = self._held
             self._changed.notify_all()
         if refused:
-            _report_dropped(refused, f"the collector takes others but not these. {self._exporter_log.last}")
+            _report_dropped(refused, f"the collector takes others but not these. {explained(self._exporter_log.last)}")
         elif not delivered:
-            report("away", f"{held} spans wait for the collector. {self._exporter_log.last}")
+            report("away", f"{held} spans wait: {explained(self._exporter_log.last)}")
 
     def _line_up_again(self, batch: _Batch) -> int:
         """Put a failed batch, or its halves, at the end of the line. Returns how many spans are given up."""

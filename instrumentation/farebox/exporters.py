@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter, SpanExportResult
 from opentelemetry.util.re import parse_env_headers
 
+from farebox import collector_trouble
 from farebox.guard import report
 from farebox.holds import API_KEY
 
@@ -37,8 +38,7 @@ def exporter_maker() -> Callable[[], SpanExporter]:
     Of several, between commas, the first that is known. To be called while the process is young, as
     :func:`otlp_exporter_type`.
     """
-    names = [name.strip() for name in os.environ.get("OTEL_TRACES_EXPORTER", "").split(",")]
-    for name in filter(None, names):
+    for name in _named():
         if name == "none":
             return NoExporter
         if name == "console":
@@ -49,6 +49,16 @@ def exporter_maker() -> Callable[[], SpanExporter]:
     make = otlp_exporter_type()
     headers = _headers()
     return make if headers is None else functools.partial(make, headers=headers)
+
+
+def sends_otlp() -> bool:
+    """Whether the exporter of the environment is one that sends to a collector."""
+    return next((name for name in _named() if name in ("none", "console", "otlp")), "otlp") == "otlp"
+
+
+def _named() -> list[str]:
+    names = os.environ.get("OTEL_TRACES_EXPORTER", "").split(",")
+    return [name.strip() for name in names if name.strip()]
 
 
 def _headers() -> dict[str, str] | None:
@@ -73,8 +83,7 @@ def otlp_exporter_type() -> Callable[..., SpanExporter]:
     4317 with gRPC and to 4318 with HTTP. Raises what the exporters raise for settings that they cannot
     read.
     """
-    protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
-    protocol = protocol.strip() or "grpc"
+    protocol = collector_trouble.protocol()
     if protocol == "http/protobuf":
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
@@ -116,5 +125,8 @@ class ExporterLog(logging.Filter):
         """Whether the record goes on to the handlers."""
         if record.thread != self._thread_id:
             return True
-        self.last = record.getMessage()
+        message = record.getMessage()
+        # The HTTP exporter ends with a line that leaves out the cause that the line before it gave.
+        if "due to timeout, max retries" not in message or not self.last:
+            self.last = message
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from types import TracebackType
@@ -15,7 +16,9 @@ _left_out: dict[str, int] = {}
 
 
 def report(topic: str, message: str, error: BaseException | None = None) -> None:
-    """Log a warning, at most once a minute for each topic; the next one says how many were left out.
+    """Log a warning that begins with ``farebox:``, at most once a minute for each topic.
+
+    The next one says how many were left out.
 
     Topics are names in the code, never data, so that their number is bounded.
     """
@@ -28,7 +31,16 @@ def report(topic: str, message: str, error: BaseException | None = None) -> None
         _last_logged[topic] = now
         left_out = _left_out.pop(topic, 0)
     more = f" (and {left_out} more like it since the last message)" if left_out else ""
-    _logger.warning("%s%s", message, more, exc_info=error)
+    _logger.warning("farebox: %s%s", message, more, exc_info=error)
+
+
+def report_once(topic: str, message: str) -> None:
+    """Log a warning, once in the process: what is said of a setting stays true."""
+    with _lock:
+        if topic in _last_logged:
+            return
+        _last_logged[topic] = math.inf
+    _logger.warning("farebox: %s", message)
 
 
 def fault(doing: str, error: Exception) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,8 +32,10 @@ DELIVERY_S: Final = 30.0
 """How long what is left of a hold waits for the calls to be delivered; then it is left to expire."""
 
 Unreachable = Literal["allow", "refuse"]
+"""Whether an action goes on without a hold."""
 
 _PAYMENT_REQUIRED: Final = 402
+_KEY_REFUSED: Final = (401, 403)
 _voiding: set[threading.Thread] = set()
 _deliver: Callable[[float], bool] = lambda _timeout_s: False  # noqa: E731, until metering is on
 
@@ -48,7 +51,7 @@ class InsufficientCredits(Exception):
 
 
 class HoldUnavailable(Exception):
-    """The collector could not be asked for a hold, and the action was told to refuse then."""
+    """The collector could not be asked for a hold or refused the key, and the action is to be refused then."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,23 @@ class HoldTerms:
     amount_credits: str
     expires_in_s: int
     unreachable: Unreachable
+    key_refused: Unreachable = "refuse"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a policy that there is not: a misspelt one must not let actions pass."""
+        for name, value in (("hold_unreachable", self.unreachable), ("hold_key_refused", self.key_refused)):
+            if value not in ("allow", "refuse"):
+                raise ValueError(f"{name} is 'allow' or 'refuse', not {value!r}")
 
     def take(self, attributes: Mapping[str, str | bool]) -> Hold | None:
         """Ask for the hold of an action with these attributes; None where the action goes on without.
 
-        Blocks for some seconds at most. Raises InsufficientCredits, and HoldUnavailable where told to refuse.
+        Blocks for some seconds at most. Raises InsufficientCredits; HoldUnavailable where the collector cannot be asked
+        or refuses the key, and the terms say to refuse then.
         """
         wallet = str(attributes.get(span_attributes.WALLET, ""))
         if not wallet:
-            return self._without("the action names no wallet to hold credits of")
+            return _without("the action names no wallet to hold credits of: name one, wallet=…", self.unreachable)
         body: dict[str, Any] = {
             "wallet": wallet,
             "amount_credits": self.amount_credits,
@@ -78,23 +89,41 @@ class HoldTerms:
         for name, key in (("dept", span_attributes.DEPT), ("project", span_attributes.PROJECT)):
             if key in attributes:
                 body[name] = attributes[key]
+        unasked = ""
         try:
             answer = _post("/v1/holds", body)
             told: Any = answer.json() if answer.content else {}
         except (OSError, ValueError) as error:  # the HTTP library's errors are among them
-            return self._without(f"the collector could not be asked for a hold: {error}")
+            told = None
+            unasked = f"the collector could not be asked for a hold at {_base()} ({API_URL}): {_brief(error)}"
+        if told is None:
+            return _without(unasked, self.unreachable)
         told = told if isinstance(told, dict) else {}
+        if answer.status_code in _KEY_REFUSED:
+            why = (
+                f"the collector refuses a hold with {answer.status_code}: set {API_KEY} to a key that may hold credits"
+            )
+            return _without(f"{why}. {told.get('detail', '')}".rstrip(". "), self.key_refused)
         if answer.status_code == _PAYMENT_REQUIRED:
             raise InsufficientCredits(wallet, self.amount_credits, str(told.get("detail") or ""))
         if answer.status_code not in (200, 201) or not told.get("hold_id"):
-            return self._without(f"the collector answered a hold with {answer.status_code}: {told.get('detail', '')}")
+            why = f"the collector at {_base()} ({API_URL}) answered a hold with {answer.status_code}"
+            return _without(f"{why}: {told.get('detail', '')}".rstrip(": "), self.unreachable)
         return Hold(str(told["hold_id"]))
 
-    def _without(self, why: str) -> Hold | None:
-        if self.unreachable == "refuse":
-            raise HoldUnavailable(why)
-        report("hold", f"{why}; the action goes on without a hold")
-        return None
+
+def _without(why: str, policy: Unreachable) -> Hold | None:
+    if policy == "refuse":
+        raise HoldUnavailable(why)
+    report("hold", f"{why}; the action goes on without a hold")
+    return None
+
+
+def _brief(error: BaseException) -> str:
+    """The first cause of an error in one line: the HTTP library's own texts name its objects."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return str(error) or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -134,17 +163,21 @@ def use_delivery(deliver: Callable[[float], bool]) -> None:
 
 
 def settle(timeout_s: float) -> None:
-    """Wait for voids that are under way, for so many seconds at most."""
+    """Wait for voids that are under way, for so many seconds at most, all of them together."""
+    until_s = time.monotonic() + timeout_s
     for thread in list(_voiding):
-        thread.join(timeout_s)
+        thread.join(max(0.0, until_s - time.monotonic()))
+
+
+def _base() -> str:
+    return os.environ.get(API_URL, "").strip() or API_URL_DEFAULT
 
 
 def _post(path: str, body: dict[str, Any]) -> requests.Response:
     import requests  # only those who hold credits pay for it
 
-    base = os.environ.get(API_URL, "").strip() or API_URL_DEFAULT
     headers = {"Idempotency-Key": uuid.uuid4().hex}
     if key := os.environ.get(API_KEY, "").strip():
         headers["Authorization"] = f"Bearer {key}"
     with suppress_instrumentation():
-        return requests.post(base.rstrip("/") + path, json=body, headers=headers, timeout=TIMEOUT_S)
+        return requests.post(_base().rstrip("/") + path, json=body, headers=headers, timeout=TIMEOUT_S)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Literal, Protocol, cast
 
 from opentelemetry import trace
 from opentelemetry.metrics import MeterProvider
@@ -18,13 +18,17 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider, sampling
 from opentelemetry.sdk.trace.export import SpanExporter
 
+from farebox.attribution import MeteringState
 from farebox.client_libraries import ClientLibraries, imported, when_imported
+from farebox.collector_trouble import check_at_start
 from farebox.delivery import Delivery
 from farebox.endpoints import named_urls
-from farebox.exporters import exporter_maker
-from farebox.guard import guarded
+from farebox.exporters import exporter_maker, sends_otlp
+from farebox.guard import guarded, report
 from farebox.holds import settle, use_delivery
+from farebox.http_spans import HTTP_SPANS, HttpSpans
 from farebox.outgoing import Outgoing
+from farebox.own_hosts import BAGGAGE_HOSTS, OwnHosts, named_hosts
 from farebox.privacy import Privacy, Redact
 from farebox.propagation import TagPropagation
 from farebox.quality import use_provider
@@ -40,7 +44,8 @@ _QUEUE_SIZE: Final = "OTEL_BSP_MAX_QUEUE_SIZE"
 _BATCH_SIZE: Final = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
 _DELAY_MS: Final = "OTEL_BSP_SCHEDULE_DELAY"
 
-_logger = logging.getLogger("farebox")
+FLUSH_S: Final = 5.0
+"""How long :func:`flush` waits for the collector unless told otherwise."""
 
 
 class _Provider(Protocol):
@@ -59,6 +64,8 @@ class _Meter:
     request_log: RequestLog
     threads: ThreadCarrier
     propagation: TagPropagation
+    given: Mapping[str, Any]
+    """The arguments of :func:`instrument`."""
 
 
 _lock = threading.RLock()
@@ -79,8 +86,12 @@ def instrument(
     request_log: bool | None = None,
     trust_baggage: bool | None = None,
     propagate_tags: bool | None = None,
+    http_spans: bool | Literal["send"] | None = None,
+    baggage_hosts: Iterable[str] = (),
 ) -> None:
     """Meter the LLM calls of this process from now on. Calling it again changes nothing.
+
+    A second call with other arguments is logged.
 
     Calls made with clients that OpenTelemetry instruments are metered by its official instrumentations; all others
     that go to a provider's API through ``httpx`` or ``httpx2`` are metered here. Spans go to localhost:4317 over
@@ -107,12 +118,26 @@ def instrument(
             ``FAREBOX_REQUEST_LOG``.
         trust_baggage: let W3C baggage that arrives name wallet, event and action, and not only tags for reports. None
             leaves it to ``FAREBOX_TRUST_BAGGAGE``; off by default, since anybody may send a header.
-        propagate_tags: write wallet, event, action and tags into the baggage of outgoing requests that OpenTelemetry
-            instruments. None leaves it to ``FAREBOX_PROPAGATE_TAGS``; off by default, since some go to strangers.
+        propagate_tags: write wallet, event, action and tags into the baggage of outgoing requests. Requests over httpx
+            and httpx2 take them to hosts of one's own only, see ``baggage_hosts``; another instrumentation that the
+            application turned on takes them wherever it writes headers. None leaves it to
+            ``FAREBOX_PROPAGATE_TAGS``; off by default.
+        http_spans: trace the requests of httpx and httpx2 with OpenTelemetry's official instrumentation: HTTP spans in
+            the application's own traces, and trace context in the requests' headers. ``"send"`` also sends the spans
+            of calls to the collector. None leaves it to ``FAREBOX_HTTP_SPANS``; on by default, and left alone
+            where the application has turned the instrumentation on itself.
+        baggage_hosts: further hosts that may be told the baggage: ``["api.example.com", "*.example.org"]``. Those of
+            loopback and private addresses, names without a dot, ``.local`` and ``.internal`` get it anyway, all
+            others none. ``FAREBOX_BAGGAGE_HOSTS`` adds to these.
     """
     global _meter, _waiting_for_imports
+    given = dict(locals())
     with _lock, guarded("turning the metering on"):
-        if _meter is not None or os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
+        MeteringState.begun = True
+        if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
+            return
+        if _meter is not None:
+            _say_what_is_ignored(_meter.given, given)
             return
         provider = _provider(tracer_provider)
         processor = _processors.get(provider)
@@ -120,6 +145,7 @@ def instrument(
             processor = _processors[provider] = MeterProcessor()
             cast(_Provider, provider).add_span_processor(processor)
         lines = RequestLog(request_log)
+        spans_wanted = _http_spans(http_spans)
         delivery = Delivery(
             (lambda: exporter) if exporter is not None else exporter_maker(),
             max_spans=_positive(_QUEUE_SIZE, 10_000),
@@ -130,14 +156,23 @@ def instrument(
             delivery,
             Outgoing(Privacy(redact), lines),
             TagSources(trust_baggage=flag(TRUST_BAGGAGE, trust_baggage)),
+            spans_wanted == "send",
         )
         libraries = ClientLibraries(
             provider,
             named_urls(model_urls, os.environ.get(MODEL_URLS, "")),
             meter_provider=meter_provider,
             request_stream_usage=flag(REQUEST_STREAM_USAGE, request_stream_usage),
+            http_spans=HttpSpans(
+                provider,
+                OwnHosts(named_hosts(baggage_hosts, os.environ.get(BAGGAGE_HOSTS, ""))),
+                meter_provider=meter_provider,
+                always=spans_wanted == "send",
+            )
+            if spans_wanted
+            else None,
         )
-        _meter = _Meter(processor, delivery, libraries, lines, ThreadCarrier(), TagPropagation())
+        _meter = _Meter(processor, delivery, libraries, lines, ThreadCarrier(), TagPropagation(), given)
         use_provider(provider)
         use_delivery(_deliver)
         _meter.threads.install()
@@ -149,6 +184,8 @@ def instrument(
             when_imported(_turn_on)
         for library in imported():
             _turn_on(library)
+        if exporter is None and sends_otlp():
+            check_at_start()
 
 
 def uninstrument(timeout_s: float = EXIT_FLUSH_S) -> None:
@@ -174,15 +211,17 @@ def metering() -> MeterProcessor | None:
     return _meter.processor if _meter is not None else None
 
 
-def flush(timeout_s: float = 10.0) -> bool:
+def flush(timeout_s: float = FLUSH_S) -> bool:
     """Send the spans of all calls that have ended. Returns whether the collector took them in that time.
 
-    A call that streams ends when its stream is read to the end or closed. True when metering is off.
+    A call that streams ends when its stream is read to the end or closed. False when metering is off: then nothing was
+    delivered.
     """
     meter = _meter
     with guarded("flushing"):
+        until_s = time.monotonic() + timeout_s
         settle(timeout_s)
-        return meter is None or _delivery(meter).flush(timeout_s)
+        return meter is not None and _delivery(meter).flush(max(0.0, until_s - time.monotonic()))
     return False
 
 
@@ -212,7 +251,11 @@ def _provider(explicit: trace.TracerProvider | None) -> trace.TracerProvider:
     if hasattr(provider, "add_span_processor"):
         sampler = getattr(provider, "sampler", None)
         if isinstance(sampler, sampling.Sampler) and "TraceIdRatio" in sampler.get_description():
-            _logger.warning("the tracer provider samples; calls that its sampler turns down are not metered")
+            report(
+                "sampler",
+                "the tracer provider samples: calls that its sampler turns down are not metered. Pass a provider "
+                "without a sampler to instrument(tracer_provider=…)",
+            )
         return provider
     # A meter has to see every call, so this provider of ours samples all of them, whatever the environment
     # says.
@@ -224,6 +267,27 @@ def _provider(explicit: trace.TracerProvider | None) -> trace.TracerProvider:
     if isinstance(provider, trace.ProxyTracerProvider):
         trace.set_tracer_provider(ours)
     return ours
+
+
+def _http_spans(said: bool | str | None) -> bool | str:
+    if said is None:
+        text = os.environ.get(HTTP_SPANS, "").strip().lower() or "true"
+        said = text if text == "send" else text not in ("false", "0", "no")
+    if said not in (True, False, "send"):
+        report("http_spans", f"http_spans is True, False or 'send', not {said!r}; it is taken as True")
+        return True
+    return said
+
+
+def _say_what_is_ignored(first: Mapping[str, Any], again: Mapping[str, Any]) -> None:
+    defaults = instrument.__kwdefaults__ or {}
+    others = [name for name, value in again.items() if value != defaults.get(name) and value != first.get(name)]
+    if others:
+        report(
+            "instrumented twice",
+            f"instrument() was called before; {', '.join(sorted(others))} of this call are ignored. Pass them with the "
+            "first call, or call uninstrument() in between",
+        )
 
 
 def _positive(variable: str, default: int) -> int:

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from farebox import span_attributes
 from farebox.estimates import cost_attributes, started_at
-from farebox.guard import guarded, report
+from farebox.guard import guarded, report, report_once
 from farebox.one_call import Account
 from farebox.privacy import Privacy
 from farebox.request_log import RequestLog
@@ -36,6 +36,8 @@ class Outgoing:
             with guarded("estimating the cost of a call"):
                 attributes.update(cost_attributes(attributes, started_at(span.start_time)))
             attributes = self._privacy.outgoing(attributes)
+            if span_attributes.WALLET not in attributes and span_attributes.is_inference(attributes):
+                _say_that_no_wallet_pays(attributes)
             if _is_line(attributes):
                 with guarded("writing a line of the request log"):
                     self._request_log.write(span, attributes)
@@ -54,6 +56,14 @@ class Outgoing:
                 instrumentation_scope=span.instrumentation_scope,
             )
         return None
+
+
+def _say_that_no_wallet_pays(attributes: Mapping[str, Any]) -> None:
+    report_once(
+        "no wallet",
+        f"a call of {attributes.get(span_attributes.REQUEST_MODEL)} names no wallet: the collector charges it to "
+        "`unattributed`. Make the call inside `with farebox.action(event, wallet=…)`, or set FAREBOX_TAGS=wallet=…",
+    )
 
 
 def _is_line(attributes: Mapping[str, Any]) -> bool:

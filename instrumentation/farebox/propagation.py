@@ -1,14 +1,15 @@
 """Sends the current tags along with every request that OpenTelemetry's instrumentations of HTTP and queues make.
 
-Off unless asked for: the header goes wherever those instrumentations send theirs, which may be outside the house.
+Off unless asked for. The HTTP instrumentation that Farebox turns on sends tags to the application's own hosts only. One
+that the application turned on sends them wherever it sends its headers.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry import propagate
-from opentelemetry.context import Context, get_current
+from opentelemetry.context import Context, create_key, get_current, get_value
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import (
     CarrierT,
@@ -21,6 +22,9 @@ from opentelemetry.propagators.textmap import (
 
 from farebox import tag_sources
 from farebox.guard import guarded
+
+FOREIGN_HOST: Final = create_key("farebox-foreign-host")
+"""True in the context of a request to a third party, which is told no tags."""
 
 
 class TagPropagator(TextMapPropagator):
@@ -37,6 +41,8 @@ class TagPropagator(TextMapPropagator):
     ) -> None:
         """Write the header again, with the tags in it."""
         with guarded("writing a baggage header"):
+            if get_value(FOREIGN_HOST, context):
+                return
             tag_sources.inject(carrier, context, setter)
 
     @property

@@ -13,8 +13,8 @@ from types import MappingProxyType, TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from farebox import span_attributes, tag_sources
-from farebox.attribution import Activity, Attribution, Frame, current_frame
-from farebox.guard import guarded
+from farebox.attribution import Activity, Attribution, Frame, MeteringState, current_frame
+from farebox.guard import guarded, report_once
 from farebox.holds import HoldTerms, Unreachable
 
 P = ParamSpec("P")
@@ -44,6 +44,12 @@ class Scope:
                     self._labels[key] = text
 
     def _frame(self) -> Frame:
+        if not MeteringState.begun:
+            report_once(
+                "not instrumented",
+                "an action or tags without farebox.instrument(): no call is metered. Call farebox.instrument() once, "
+                "where the process starts",
+            )
         outer = current_frame.get()
         inherited = outer.attribution.attributes if outer else {}
         activity = outer.attribution.activity if outer else Activity()
@@ -225,6 +231,7 @@ def action(
     hold: Decimal | int | str | None = None,
     hold_expires_s: int = 600,
     hold_unreachable: Unreachable = "allow",
+    hold_key_refused: Unreachable = "refuse",
 ) -> Scope:
     """Tag the calls made inside with a product event, the wallet that pays, and tags.
 
@@ -250,13 +257,17 @@ def action(
         hold_expires_s: seconds until the collector gives back what was not settled.
         hold_unreachable: what happens when the collector cannot be asked: ``allow`` goes on without a hold and logs it,
             ``refuse`` raises.
+        hold_key_refused: what happens when the collector refuses the key (401, 403): ``refuse`` raises, ``allow`` goes
+            on without a hold and logs it.
 
     Raises:
         InsufficientCredits: the wallet has too little for the hold. Raised on entering.
-        HoldUnavailable: the collector could not be asked, with ``hold_unreachable="refuse"``. Raised on entering.
+        HoldUnavailable: the collector could not be asked, with ``hold_unreachable="refuse"``, or refused the key.
+            Raised on entering.
+        ValueError: ``hold_unreachable`` or ``hold_key_refused`` is neither ``allow`` nor ``refuse``.
     """
     labels = {span_attributes.EVENT: event, span_attributes.WALLET: wallet}
-    terms = None if hold is None else HoldTerms(str(hold), hold_expires_s, hold_unreachable)
+    terms = None if hold is None else HoldTerms(str(hold), hold_expires_s, hold_unreachable, hold_key_refused)
     return Scope({**labels, **_tag_labels(dept, project, task, route, cache_hit)}, terms)
 
 

@@ -24,7 +24,9 @@ from farebox.tag_sources import TagSources
 OPEN_MAX: Final = 10_000
 """How many open spans are remembered: those of calls, and those whose first attributes do not yet say what they are."""
 
-EXIT_FLUSH_S: Final = 5.0
+HTTP_SCOPE: Final = "opentelemetry.instrumentation.httpx"
+
+EXIT_FLUSH_S: Final = 3.0
 """How long the end of the process waits for the collector at most."""
 _TAGS: Final = (
     span_attributes.WALLET,
@@ -44,6 +46,8 @@ class Metering(NamedTuple):
     delivery: Delivery
     outgoing: Outgoing
     tag_sources: TagSources
+    sends_http_spans: bool = False
+    """Whether the HTTP spans of calls are sent, too."""
 
 
 class _Open(NamedTuple):
@@ -119,7 +123,12 @@ class MeterProcessor(SpanProcessor):
 
     def _take(self, span: ReadableSpan, open_: _Open | None) -> None:
         metering = self.metering
-        if metering is None or not span_attributes.is_genai(span.attributes):
+        if metering is None:
+            return
+        if not span_attributes.is_genai(span.attributes):
+            scope = span.instrumentation_scope
+            if metering.sends_http_spans and open_ and open_.around and scope and scope.name == HTTP_SCOPE:
+                metering.delivery.put(functools.partial(metering.outgoing.span, Account(span), {}))
             return
         if (span.attributes or {}).get(span_attributes.OPERATION_NAME) == FETCH and _is_ours(span):
             return  # it told nothing new

@@ -1,0 +1,251 @@
+"""OpenTelemetry's own instrumentation of httpx and httpx2: HTTP spans and trace context for outgoing requests.
+
+:func:`farebox.instrument` turns it on where the application has not done so. What is added to the official one:
+
+- It steps aside, request by request, for an instrumentation of the application's own, whichever was turned on first.
+- Baggage goes only to the application's own hosts (``own_hosts``); trace context goes to every host.
+- Secrets in headers and in query strings are left out of the spans.
+- Where nothing but Farebox reads the spans, none are made: the request gets its trace context, and that is all.
+
+The official hooks show neither the body of an answer nor a stream; for those there is ``httpx_hooks``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+from typing import Any, Final, cast
+
+import wrapt
+from opentelemetry import baggage, context, propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import Span, SpanKind, Tracer, TracerProvider
+from opentelemetry.util.http import get_excluded_urls
+
+from farebox import span_attributes
+from farebox.guard import fault
+from farebox.own_hosts import OwnHosts
+from farebox.propagation import FOREIGN_HOST
+from farebox.span_processor import HTTP_SCOPE
+from farebox.span_secrets import secret_headers, without_secrets
+
+HTTP_SPANS: Final = "FAREBOX_HTTP_SPANS"
+RESEND_COUNT: Final = "http.request.resend_count"
+COUNTED_CALLS_MAX: Final = 1_000
+"""Of how many open calls the requests are counted."""
+
+_WROTE_BAGGAGE: Final = "farebox.baggage"
+_TRANSPORTS: Final = (("HTTPTransport", "handle_request"), ("AsyncHTTPTransport", "handle_async_request"))
+_OFFICIAL: Final = {
+    "httpx": ("HTTPXClientInstrumentor", "SyncOpenTelemetryTransport", "AsyncOpenTelemetryTransport"),
+    "httpx2": ("HTTPX2ClientInstrumentor", "SyncOpenTelemetryTransportHttpx2", "AsyncOpenTelemetryTransportHttpx2"),
+}
+
+
+class _Way(Enum):
+    """What to do with one request."""
+
+    PASS = 1
+    HEADERS = 2
+    SPAN = 3
+
+
+class HttpSpans:
+    """HTTP spans of both libraries, between ``install`` and ``remove``."""
+
+    def __init__(
+        self,
+        provider: TracerProvider,
+        own_hosts: OwnHosts,
+        *,
+        meter_provider: MeterProvider | None = None,
+        always: bool = False,
+    ) -> None:
+        """Change nothing yet.
+
+        Args:
+            provider: where the spans come from.
+            own_hosts: the hosts that get baggage.
+            meter_provider: where the duration of requests is measured; None is the global one.
+            always: make the spans also where no processor but Farebox's is there to read them.
+        """
+        self._provider = provider
+        self._own_hosts = own_hosts
+        self._meter_provider = meter_provider
+        self._always = always
+        self._excluded = get_excluded_urls("HTTPX")
+        self._installed: dict[str, list[tuple[Any, str, Any]]] = {}
+        self._official: dict[str, tuple[Any, Any]] = {}
+
+    def install(self, library: str) -> None:
+        """Turn it on in ``httpx`` or ``httpx2``. Raises ImportError."""
+        if library in self._installed or _turned_on_by_the_application(library):
+            return
+        module = importlib.import_module(library)
+        self._installed[library] = installed = []
+        for name, method in _TRANSPORTS:
+            owner: Any = getattr(module, name)
+            wrapper = wrapt.FunctionWrapper(owner.__dict__[method], self._hook(library, method))
+            setattr(owner, method, wrapper)
+            installed.append((owner, method, wrapper))
+
+    def remove(self, library: str) -> None:
+        """Turn it off. A wrapper that another instrumentation has wrapped since stays in place, and does nothing."""
+        for owner, method, wrapper in self._installed.pop(library, ()):
+            if owner.__dict__.get(method) is wrapper:
+                setattr(owner, method, wrapper.__wrapped__)
+
+    def _hook(self, library: str, method: str) -> Callable[..., Any]:
+        def send(send: Callable[..., Any], _transport: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if self._way(library, args) is not _Way.SPAN:
+                return send(*args, **kwargs)
+            with self._reach(args[0]):
+                return self._traced(library)[0].handle_request(*args, **kwargs, send=send)
+
+        async def send_async(
+            send: Callable[..., Awaitable[Any]], _transport: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> Any:
+            if self._way(library, args) is not _Way.SPAN:
+                return await send(*args, **kwargs)
+            with self._reach(args[0]):
+                return await self._traced(library)[1].handle_async_request(*args, **kwargs, send=send)
+
+        return send_async if method == "handle_async_request" else send
+
+    def _way(self, library: str, args: tuple[Any, ...]) -> _Way:
+        try:
+            if (
+                library not in self._installed
+                or not args
+                or not is_http_instrumentation_enabled()
+                or _turned_on_by_the_application(library)
+                or _is_http_span(trace.get_current_span())
+            ):
+                return _Way.PASS
+            if self._always or _others_read(self._provider):
+                self._traced(library)
+                return _Way.SPAN
+            self._write_headers(args[0])
+            return _Way.HEADERS
+        except Exception as error:
+            fault("tracing an HTTP request", error)
+            return _Way.PASS
+
+    def _traced(self, library: str) -> tuple[Any, Any]:
+        """The official transports, one for all clients of a library: what each call passes on to comes with it."""
+        traced = self._official.get(library)
+        if traced is None:
+            module = importlib.import_module(HTTP_SCOPE)  # imports both libraries, so not before it is needed
+            _, sync_name, async_name = _OFFICIAL[library]
+            settings: Any = {"tracer_provider": _Redacting(self._provider), "meter_provider": self._meter_provider}
+            traced = (
+                getattr(module, sync_name)(_Passing(), **settings),
+                getattr(module, async_name)(_Passing(), **settings),
+            )
+            self._official[library] = traced
+        return traced
+
+    def _write_headers(self, request: Any) -> None:
+        if not self._excluded.url_disabled(str(request.url)):
+            propagate.inject(request.headers, self._context(request))
+
+    @contextmanager
+    def _reach(self, request: Any) -> Iterator[None]:
+        token = context.attach(self._context(request) or context.get_current())
+        try:
+            yield
+        finally:
+            context.detach(token)
+
+    def _context(self, request: Any) -> Context | None:
+        """The context that the headers of a request are written from; None is the current one."""
+        if self._own_hosts.includes(request.url.host):
+            request.extensions[_WROTE_BAGGAGE] = True
+            return None
+        # A redirect to a stranger takes the headers of the first request along.
+        if request.extensions.pop(_WROTE_BAGGAGE, None):
+            request.headers.pop("baggage", None)
+        return context.set_value(FOREIGN_HOST, True, baggage.clear())
+
+
+class _Passing:
+    """The transport below the official one: sends the request with what came along with it."""
+
+    def handle_request(self, request: Any, *, send: Callable[..., Any]) -> Any:
+        return send(request)
+
+    async def handle_async_request(self, request: Any, *, send: Callable[..., Awaitable[Any]]) -> Any:
+        return await send(request)
+
+
+class _Redacting(TracerProvider):
+    """A tracer provider whose spans of requests keep no secrets."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+
+    def get_tracer(self, *args: Any, **kwargs: Any) -> Tracer:
+        return _RedactingTracer(self._provider.get_tracer(*args, **kwargs))
+
+
+class _RedactingTracer(Tracer):
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+        self._sent: OrderedDict[int, int] = OrderedDict()
+
+    def start_span(self, *args: Any, **kwargs: Any) -> Span:
+        return self._tracer.start_span(*args, **kwargs)
+
+    @contextmanager
+    def start_as_current_span(  # type: ignore[override]
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.CLIENT,
+        attributes: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[Span]:
+        clean = {**without_secrets(attributes or {}), **self._resent()}
+        with self._tracer.start_as_current_span(name, context, kind, clean, **kwargs) as span:
+            try:
+                yield span
+            finally:
+                if span.is_recording():
+                    span.set_attributes(secret_headers(getattr(span, "attributes", None) or {}))
+
+    def _resent(self) -> dict[str, int]:
+        """How many requests of the same call were sent before this one: the client tries again, or is redirected."""
+        call = trace.get_current_span()
+        if not span_attributes.is_inference(getattr(call, "attributes", None)):
+            return {}
+        span_id = call.get_span_context().span_id
+        before = self._sent.get(span_id, 0)
+        self._sent[span_id] = before + 1
+        if len(self._sent) > COUNTED_CALLS_MAX:
+            self._sent.popitem(last=False)
+        return {RESEND_COUNT: before} if before else {}
+
+
+def _turned_on_by_the_application(library: str) -> bool:
+    module: Any = sys.modules.get(HTTP_SCOPE)
+    if module is None:
+        return False
+    instrumentor = getattr(module, _OFFICIAL[library][0], None)
+    return instrumentor is not None and cast(bool, instrumentor().is_instrumented_by_opentelemetry)
+
+
+def _is_http_span(span: Span) -> bool:
+    scope = getattr(span, "instrumentation_scope", None)
+    return scope is not None and scope.name == HTTP_SCOPE
+
+
+def _others_read(provider: TracerProvider) -> bool:
+    """Whether a provider has a processor beside Farebox's; where that cannot be told, it is assumed."""
+    processors = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", None)
+    return processors is None or len(processors) > 1
