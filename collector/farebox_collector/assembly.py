@@ -38,7 +38,7 @@ from farebox_collector.metrics.meters import Meters
 from farebox_collector.payments.automatic import AutomaticTopups
 from farebox_collector.payments.desk import Account, PaymentDesk
 from farebox_collector.pipeline import Pipeline
-from farebox_collector.pricing.catalogue import genai_prices_catalogue
+from farebox_collector.pricing.catalogue import bundled_catalogues
 from farebox_collector.reading import RequestReader
 from farebox_collector.reading_aside import ReadingAside
 from farebox_collector.receivers import grpc as grpc_receiver
@@ -112,11 +112,15 @@ def open_books(settings: Settings, clock: Clock = time.time_ns, progress: Progre
 
 
 def import_catalogue(database: Database, clock: Clock = time.time_ns, progress: Progress = no_progress) -> BookChange:
-    """Bring the price book up to the installed genai-prices."""
-    catalogue = genai_prices_catalogue()
+    """Bring the price book up to the installed genai-prices, with our own corrections."""
+    catalogues = bundled_catalogues()
     now_ns = clock()
     with database.transaction() as connection:
-        return import_prices(connection, catalogue.prices, catalogue.models, now_ns, now_ns, progress)
+        changes = [
+            import_prices(connection, catalogue.prices, catalogue.models, now_ns, now_ns, progress)
+            for catalogue in catalogues
+        ]
+    return BookChange(sum(change.added for change in changes), sum(change.closed for change in changes))
 
 
 async def serve(settings: Settings, on_ready: Callable[[Listening], None], clock: Clock = time.time_ns) -> None:

@@ -230,7 +230,8 @@ class PriceVersion(NamedTuple):
     source: str
     source_version: str
     condition: str = STANDARD
-    """How the call was processed: `standard`, or a service tier such as `batch`, `flex`, `priority`."""
+    """How the call was processed: `standard`, a service tier such as `batch`, a speed, a region; see
+    `pricing.conditions`."""
     currency: str = "USD"
     original_per_1k: Decimal | None = None
     """What the provider asks for in its own currency; None in US dollars."""
@@ -238,6 +239,8 @@ class PriceVersion(NamedTuple):
     """The exchange rate by which the price became US dollars when it was recorded."""
     tenant_id: int | None = None
     """Whose negotiated price it is; None is the list price."""
+    weekdays: int = 0
+    """UTC days of the week on which it applies, Monday 1, Tuesday 2, Wednesday 4, … Sunday 64; 0 is every day."""
 
 
 class CatalogueRow(NamedTuple):
@@ -256,6 +259,7 @@ class CatalogueRow(NamedTuple):
     currency: str = "USD"
     original_per_1k: Decimal | None = None
     usd_per_currency: Decimal = Decimal(1)
+    weekdays: int = 0
 
 
 class PricedModel(NamedTuple):

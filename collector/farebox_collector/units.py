@@ -57,6 +57,7 @@ UNITS: Mapping[str, str] = {
     "storage_searches": "searches of stored files",
     "rerank_searches": "rerank requests",
     "code_executions": "runs of code by the provider",
+    "container_sessions": "containers of the provider in which code ran, by session",
     "images": "images that were made",
     "input_characters": "characters that went in",
     "input_text_messages": "messages that went in",

@@ -24,6 +24,9 @@ from farebox_collector.surfaces.receipts import Receipt, receipt
 from farebox_collector.verdicts import Verdict
 from sqlalchemy import text
 
+A_MONDAY_AT_TWO_NS = 1_796_004_000 * 10**9
+"""2026-11-30, 02:00 UTC: peak hours at DeepSeek."""
+
 
 def receipt_of(database: Database, usage: UsageRecord) -> Receipt:
     with database.reading() as connection:
@@ -45,7 +48,7 @@ def test_every_kind_of_price_has_a_receipt_that_adds_up(database: Database) -> N
         used(2, "llama", "house", buckets=Buckets(input=10)),
         used(3, "gpt-4.1", buckets=plain, service_tier="batch", started_at_ns=START_NS + 320 * 86_400 * 10**9),
         used(4, "claude-sonnet-4-5", "anthropic", buckets=Buckets(input=199_000, cache_read=2_000, output=9)),
-        used(5, "deepseek-chat", "deepseek", buckets=plain, started_at_ns=START_NS + 7 * 3600 * 10**9),
+        used(5, "deepseek-v4-pro", "deepseek", buckets=plain, started_at_ns=A_MONDAY_AT_TWO_NS),
         used(6, "gpt-4.1", buckets=plain, units=(("web_searches", 2),)),
         used(7, "voxtral-mini-2602", "mistral", buckets=Buckets(), units=(("audio_seconds", 61),)),
     ]
@@ -61,7 +64,7 @@ def test_every_kind_of_price_has_a_receipt_that_adds_up(database: Database) -> N
     assert {line.price.condition for line in receipts[2].lines} == {"batch", "standard"}
     assert {line.price.over_input_tokens for line in receipts[3].lines} == {200_000}
     assert receipts[3].inclusive_input_tokens == 201_000
-    assert all(line.price.daily_from for line in receipts[4].lines)
+    assert all((line.price.daily_from, line.price.weekdays) == ("01:00:00Z", "mon-fri") for line in receipts[4].lines)
     assert {line.unit: line.count for line in receipts[5].lines}["web_searches"] == 2
     (line,) = receipts[6].lines
     assert (line.unit, line.price.unit, line.divisor) == ("audio_seconds", "audio_hours", 3_600_000)

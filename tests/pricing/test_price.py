@@ -6,7 +6,8 @@ from fractions import Fraction
 
 import pytest
 from calls import call
-from farebox_collector.pricing.book import PriceBook, price_flags, rate_card
+from farebox_collector.pricing.book import PriceBook
+from farebox_collector.pricing.cards import price_flags, rate_card
 from farebox_collector.pricing.price import UnknownPrice, bill, cost, price
 from farebox_collector.pricing.rules import RuleBook
 from farebox_collector.records import Buckets, ChargeRule, PricedModel, PricedUsage, PriceVersion

@@ -13,7 +13,7 @@ import pytest
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.costs import versions_by_id
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
-from farebox_collector.pricing.book import rate_card
+from farebox_collector.pricing.cards import rate_card
 from farebox_collector.pricing.price import bill
 from farebox_collector.records import Buckets
 from farebox_collector.verdicts import ONE_CALL

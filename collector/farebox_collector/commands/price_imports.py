@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
 from enum import StrEnum
@@ -29,11 +30,12 @@ from farebox_collector.commands.terminal import (
 from farebox_collector.ledger.exchange_rates import load_rates
 from farebox_collector.ledger.prices import OverlappingHours, import_prices, revision_of
 from farebox_collector.moments import format_ns
-from farebox_collector.pricing.catalogue import genai_prices_catalogue
+from farebox_collector.pricing.catalogue import bundled_catalogues
 from farebox_collector.pricing.litellm import litellm_catalogue
 from farebox_collector.pricing.price_csv import csv_catalogue
 from farebox_collector.pricing.price_lists import MAX_LIST_BYTES, Catalogue, UnfitList
 from farebox_collector.pricing.revision import Difference, Kind, Revision
+from farebox_collector.pricing.weekdays import weekday_names
 from farebox_collector.records import STANDARD
 
 
@@ -70,21 +72,23 @@ def import_command(
     try:
         if not apply and not ask:
             with reading_books(database_url) as connection, progress_bar("comparing prices") as progress:
-                catalogue = _catalogue(connection, source, text, name, at_ns, tenant, allow_free)
-                revision = revision_of(connection, catalogue.prices, at_ns, progress)
-            _show(catalogue, revision, limit, as_json, applied=False)
+                catalogues = _catalogues(connection, source, text, name, at_ns, tenant, allow_free)
+                revisions = [revision_of(connection, catalogue.prices, at_ns, progress) for catalogue in catalogues]
+            _show(catalogues, revisions, limit, as_json, applied=False)
             return
         with closing(writable_books(database_url)) as database, database.transaction() as connection:
             with progress_bar("comparing prices") as progress:
-                catalogue = _catalogue(connection, source, text, name, at_ns, tenant, allow_free)
-                revision = revision_of(connection, catalogue.prices, at_ns, progress)
+                catalogues = _catalogues(connection, source, text, name, at_ns, tenant, allow_free)
+                revisions = [revision_of(connection, catalogue.prices, at_ns, progress) for catalogue in catalogues]
             if not as_json:
-                _show(catalogue, revision, limit, as_json, applied=not ask)
-            if ask and (not revision.differences or not typer.confirm("Apply?")):
+                _show(catalogues, revisions, limit, as_json, applied=not ask)
+            changes = any(revision.differences for revision in revisions)
+            if ask and (not changes or not typer.confirm("Apply?")):
                 return
-            import_prices(connection, catalogue.prices, catalogue.models, at_ns, time.time_ns())
+            for catalogue in catalogues:
+                import_prices(connection, catalogue.prices, catalogue.models, at_ns, time.time_ns())
         if as_json:
-            _show(catalogue, revision, limit, as_json, applied=True)
+            _show(catalogues, revisions, limit, as_json, applied=True)
     except (UnfitList, OverlappingHours) as error:
         raise Stop(str(error)) from None
 
@@ -102,32 +106,37 @@ def _read(file: Path | None) -> str:
         raise Stop(f"{file}: {error.strerror}") from None
 
 
-def _catalogue(
+def _catalogues(
     connection: Connection, source: Source, text: str, name: str, at_ns: int, tenant: str, allow_free: bool
-) -> Catalogue:
+) -> list[Catalogue]:
     match source:
         case Source.GENAI_PRICES:
-            return genai_prices_catalogue(allow_free)
+            return bundled_catalogues(allow_free)
         case Source.LITELLM:
-            return litellm_catalogue(text, name, allow_free)
+            return [litellm_catalogue(text, name, allow_free)]
         case Source.CSV:
             tenant_id = tenant_id_of(connection, tenant) if tenant else None
-            return csv_catalogue(text, name, load_rates(connection), at_ns, tenant_id, allow_free)
+            return [csv_catalogue(text, name, load_rates(connection), at_ns, tenant_id, allow_free)]
 
 
-def _show(catalogue: Catalogue, revision: Revision, limit: int, as_json: bool, *, applied: bool) -> None:
+def _show(
+    catalogues: Sequence[Catalogue], revisions: Sequence[Revision], limit: int, as_json: bool, *, applied: bool
+) -> None:
+    """Show the lists as one: the first is the one that was asked for, the others are our own corrections of it."""
+    first, revision = catalogues[0], _together(revisions)
+    left_out = sum((catalogue.left_out for catalogue in catalogues), Counter[str]())
     counts = Counter(difference.kind for difference in revision.differences)
     if as_json:
         print_json(
             {
-                "source": catalogue.prices.source,
-                "source_version": catalogue.prices.source_version,
+                "source": first.prices.source,
+                "source_version": first.prices.source_version,
                 "applied": applied,
                 "versions_added": len(revision.added),
                 "versions_closed": len(revision.closed),
                 "prices": {kind.value: counts[kind] for kind in Kind}
                 | {"unchanged": revision.unchanged, "kept_by_hand": revision.kept},
-                "left_out": dict(catalogue.left_out),
+                "left_out": dict(left_out),
                 "differences": [_json(difference) for difference in revision.differences],
             }
         )
@@ -143,7 +152,7 @@ def _show(catalogue: Catalogue, revision: Revision, limit: int, as_json: bool, *
         table.add_row(kind.value, model, slot.unit, _when(slot), _figure(old), _figure(new), since)
     if shown:
         print_table(table, len(shown), limit)
-    for reason, count in catalogue.left_out.most_common(limit):
+    for reason, count in left_out.most_common(limit):
         out.print(f"left out: {count} × {reason}")
     out.print(
         f"{counts[Kind.ADDED]} added, {counts[Kind.CHANGED]} changed, {counts[Kind.CLOSED]} closed;"
@@ -153,12 +162,28 @@ def _show(catalogue: Catalogue, revision: Revision, limit: int, as_json: bool, *
     out.print(versions if applied else f"{versions} Nothing is applied yet; --apply does it.")
 
 
+def _together(revisions: Sequence[Revision]) -> Revision:
+    """What lists change together. A price that one of them ends and another states anew, as it was, does not change."""
+    differences = [difference for revision in revisions for difference in revision.differences]
+    stated = {difference.slot for difference in differences if difference.kind is not Kind.CLOSED}
+    return Revision(
+        [added for revision in revisions for added in revision.added],
+        {version: end for revision in revisions for version, end in revision.closed.items()},
+        [one for one in differences if one.kind is not Kind.CLOSED or one.slot not in stated],
+        sum(revision.unchanged for revision in revisions),
+        sum(revision.kept for revision in revisions),
+    )
+
+
 def _when(slot: Any) -> str:
     parts = [] if slot.condition == STANDARD else [slot.condition]
     if slot.over_input_tokens:
         parts.append(f"over {slot.over_input_tokens:,}")
     if slot.daily_from_s != slot.daily_to_s:
-        parts.append("-".join(f"{second // 3600:02d}:{second // 60 % 60:02d}" for second in slot[-2:]))
+        ends = (slot.daily_from_s, slot.daily_to_s)
+        parts.append("-".join(f"{second // 3600:02d}:{second // 60 % 60:02d}" for second in ends))
+    if slot.weekdays:
+        parts.append(weekday_names(slot.weekdays))
     return " ".join(parts)
 
 
@@ -175,7 +200,8 @@ def _json(difference: Difference) -> dict[str, Any]:
         "unit": slot.unit,
         "condition": slot.condition,
         "over_input_tokens": slot.over_input_tokens,
-        "hours": None if slot.daily_from_s == slot.daily_to_s else _when(slot).rpartition(" ")[2],
+        "hours": _when(slot._replace(condition=STANDARD, over_input_tokens=0, weekdays=0)) or None,
+        "weekdays": weekday_names(slot.weekdays) or None,
         "tenant_id": slot.tenant_id,
         "old_usd_per_1k": _figure(difference.old_usd_per_1k) or None,
         "new_usd_per_1k": _figure(difference.new_usd_per_1k) or None,

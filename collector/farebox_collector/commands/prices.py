@@ -27,8 +27,10 @@ from farebox_collector.commands.terminal import (
 from farebox_collector.ledger import price_gaps, statements
 from farebox_collector.ledger.prices import MANUAL, state_price
 from farebox_collector.moments import format_ns
+from farebox_collector.pricing.conditions import canonical
 from farebox_collector.pricing.currencies import USD
 from farebox_collector.pricing.price_csv import hours_of_day
+from farebox_collector.pricing.weekdays import weekdays_of
 from farebox_collector.records import STANDARD, CatalogueRow
 from farebox_collector.surfaces.prices import Price, show_price
 
@@ -77,6 +79,8 @@ def _calls(price: Price) -> str:
         parts.append(f"over {price.over_input_tokens:,} in")
     if price.daily_from and price.daily_to:
         parts.append(f"{price.daily_from[:5]}-{price.daily_to[:5]}")
+    if price.weekdays:
+        parts.append(price.weekdays)
     return ", ".join(parts)
 
 
@@ -88,23 +92,26 @@ def set_command(
     price_per_1k: Annotated[str, typer.Argument(help="The price of 1,000, such as 0.00015.")],
     valid_from: Annotated[datetime | None, typer.Option("--from", help="From when, UTC (default: now).")] = None,
     over_input_tokens: Annotated[int, typer.Option("--over", min=0, help="For calls with more input than this.")] = 0,
-    condition: Annotated[str, typer.Option(help="For calls of this service tier: batch, flex, priority, …")] = STANDARD,
+    condition: Annotated[
+        str, typer.Option(help="For calls of this service tier, speed or region: batch, fast, standard@us, …")
+    ] = STANDARD,
     hours: Annotated[str, typer.Option(help="For these hours of the day, UTC: 22:00-06:00.")] = "",
+    weekdays: Annotated[str, typer.Option(help="For these days of the week, UTC: mon-fri.")] = "",
+    free: Annotated[bool, typer.Option("--free", help="Allow a price of zero: calls cost nothing.")] = False,
     currency: Annotated[str, typer.Option(help="The currency of the price, made US dollars by its rate.")] = USD,
     tenant: Tenant = "",
     author: Annotated[str, typer.Option(help="Who sets it; kept with the price.")] = "cli",
     database_url: DatabaseUrl = None,
 ) -> None:
     """Set one price from a moment on. What was charged before stays as it was; imports leave it alone."""
-    price = positive_decimal(price_per_1k)
+    price = Decimal(0) if free and price_per_1k.strip("0.") == "" else positive_decimal(price_per_1k)
     try:
         daily = hours_of_day(hours)
-        bare = CatalogueRow(
-            provider, model, unit, over_input_tokens, *daily, Decimal(0), moment_ns(valid_from), None, condition.lower()
-        )
+        name, from_ns, days = (provider, model, unit, over_input_tokens), moment_ns(valid_from), weekdays_of(weekdays)
+        bare = CatalogueRow(*name, *daily, Decimal(0), from_ns, None, canonical(condition), weekdays=days)
         with closing(writable_books(database_url)) as database, database.transaction() as connection:
             tenant_id = tenant_id_of(connection, tenant) if tenant else None
-            change = state_price(connection, bare, price, currency.upper(), author, time.time_ns(), tenant_id)
+            change = state_price(connection, bare, price, currency.upper(), author, time.time_ns(), tenant_id, free)
     except ValueError as error:
         raise Stop(str(error)) from None
     out.print(f"{change.added} price version added, {change.closed} closed (source: {MANUAL} {author}).")

@@ -13,11 +13,21 @@ from farebox_collector.ledger.day_tables import COST_NAMES, COST_SUMS, cost_days
 from farebox_collector.ledger.labels import OTHER
 from farebox_collector.ledger.mismatches import Mismatch
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
-from farebox_collector.pricing.book import STANDARD_TIERS
+from farebox_collector.pricing.conditions import STANDARD_TIERS
 
 COST_CHECKS = (("cost days", "what calls used by day and price is what the days and the prices have"),)
 
-KNOWN_TIERS = STANDARD_TIERS | {"batch", "fast", "flex", "performance", "priority", "provisioned", "reserved", "scale"}
+KNOWN_TIERS = STANDARD_TIERS | {
+    "batch",
+    "fast",
+    "flex",
+    "optimized",
+    "performance",
+    "priority",
+    "provisioned",
+    "reserved",
+    "scale",
+}
 """Service tiers that are told apart; any text may come in a span, so that there must be an end to them."""
 
 CostKey = tuple[int, ...] | tuple[int | str, ...]

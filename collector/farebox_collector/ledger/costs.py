@@ -13,10 +13,12 @@ from sqlalchemy import cast as sql_cast
 from farebox_collector.ledger.cost_days import known_tier
 from farebox_collector.ledger.day_tables import cost_days
 from farebox_collector.ledger.days import DAY_NS
+from farebox_collector.ledger.price_tables import price_versions
 from farebox_collector.ledger.prices import load_versions, version_of
 from farebox_collector.ledger.retired import require_detail
-from farebox_collector.ledger.tables import TOKEN_COLUMNS, price_versions, usage_records
-from farebox_collector.pricing.book import ModelRates, RateCard, rate_card
+from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_records
+from farebox_collector.pricing.book import ModelRates
+from farebox_collector.pricing.cards import RateCard, rate_card
 from farebox_collector.pricing.costs import Consumption, EffectiveCost, effective_costs
 from farebox_collector.records import Buckets, PriceVersion
 from farebox_collector.verdicts import Verdict

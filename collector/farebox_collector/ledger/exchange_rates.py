@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select
 
 from farebox_collector.ledger.access.audit_log import note
-from farebox_collector.ledger.tables import exchange_rates
+from farebox_collector.ledger.price_tables import exchange_rates
 from farebox_collector.pricing.currencies import USD, ExchangeRate, ExchangeRates, is_currency
 from farebox_collector.records import DEFAULT_TENANT_ID
 

@@ -58,7 +58,9 @@ def _between_versions(connection: Connection, now_ns: int) -> Iterator[Gap]:
     slots = by_slot(load_versions(connection))
     for slot, versions in slots.items():
         ordered = sorted(versions, key=lambda version: version.valid_from_ns)
-        for version, following in pairwise(ordered):
+        # Between prices for some times of the week that for all of it holds: peak hours end on public holidays.
+        some_times = slot.daily_from_s != slot.daily_to_s or slot.weekdays
+        for version, following in () if some_times and _has_base(slot, slots) else pairwise(ordered):
             if version.valid_to_ns is not None and version.valid_to_ns < following.valid_from_ns:
                 yield Gap(
                     "no price between two",
@@ -77,5 +79,5 @@ def _between_versions(connection: Connection, now_ns: int) -> Iterator[Gap]:
 
 def _has_base(slot: Slot, slots: Container[Slot]) -> bool:
     """Whether calls that the slot's step, condition or hours leave out have a price."""
-    plain = slot._replace(over_input_tokens=0, daily_from_s=0, daily_to_s=0)
+    plain = slot._replace(over_input_tokens=0, daily_from_s=0, daily_to_s=0, weekdays=0)
     return plain in slots or plain._replace(condition=STANDARD) in slots

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.exchange_rates import load_rates
-from farebox_collector.ledger.tables import price_imports, price_versions, priced_models
+from farebox_collector.ledger.price_tables import price_imports, price_versions, priced_models
 from farebox_collector.pricing.currencies import USD, in_usd, is_currency
 from farebox_collector.pricing.price_lists import price_problem
 from farebox_collector.pricing.revision import PriceList, Revision, Slot, by_slot, revise
@@ -85,14 +85,19 @@ def import_prices(
 
 
 def set_price(
-    connection: Connection, row: CatalogueRow, author: str, at_ns: int, tenant_id: int | None = None
+    connection: Connection,
+    row: CatalogueRow,
+    author: str,
+    at_ns: int,
+    tenant_id: int | None = None,
+    allow_free: bool = False,
 ) -> BookChange:
     """Set one price by hand from `row.valid_from_ns` on; a model that the book does not know is added by its name.
 
-    With a tenant it is the price that this tenant has negotiated. Raises ValueError for a price that is not positive,
-    and OverlappingHours.
+    With a tenant it is the price that this tenant has negotiated. Raises ValueError for a price below zero, and for
+    zero unless free is allowed; and OverlappingHours.
     """
-    if row.usd_per_1k <= 0:
+    if row.usd_per_1k < 0 or (row.usd_per_1k == 0 and not allow_free):
         raise ValueError("a price is positive; a model without one is kept as unpriced, never as free")
     stated = PriceList([row], MANUAL, author, whole=False, dated=True, tenant_id=tenant_id)
     return import_prices(connection, stated, [exact_model(row.provider, row.model)], row.valid_from_ns, at_ns)
@@ -106,6 +111,7 @@ def state_price(
     author: str,
     at_ns: int,
     tenant_id: int | None = None,
+    allow_free: bool = False,
 ) -> BookChange:
     """`set_price` for what a person stated: any currency with a rate, and a price and a unit that the book can take.
 
@@ -115,10 +121,11 @@ def state_price(
         raise ValueError(f"{row.unit!r} is no unit of the price book; one of your own begins with x_")
     if currency != USD and not is_currency(currency):
         raise ValueError(f"{currency!r} is no currency: three letters, such as EUR")
-    reason = price_problem(price_per_1k, allow_free=False)
+    reason = price_problem(price_per_1k, allow_free=allow_free)
     if reason:
         raise ValueError(reason)
-    return set_price(connection, in_usd(row, price_per_1k, currency, load_rates(connection)), author, at_ns, tenant_id)
+    priced = in_usd(row, price_per_1k, currency, load_rates(connection))
+    return set_price(connection, priced, author, at_ns, tenant_id, allow_free)
 
 
 def exact_model(provider: str, model: str) -> PricedModel:

@@ -11,7 +11,8 @@ from farebox_collector.ledger.correction_totals import SUMS as CORRECTION_SUMS
 from farebox_collector.ledger.day_tables import wallet_days
 from farebox_collector.ledger.days import DAY_NS, day_of
 from farebox_collector.ledger.journal import WALLET
-from farebox_collector.ledger.tables import accounts, price_versions, tenants, usage_totals
+from farebox_collector.ledger.price_tables import price_versions
+from farebox_collector.ledger.tables import accounts, tenants, usage_totals
 from farebox_collector.ledger.totals import SERVICE_LABELS
 from farebox_collector.money import NANO, Commodity
 from farebox_collector.records import DEFAULT_TENANT_ID, STANDARD
@@ -131,6 +132,7 @@ def list_prices(connection: Connection, models: Sequence[tuple[str, str]], at_ns
             or_(price.valid_to_ns.is_(None), price.valid_to_ns > at_ns),
             price.over_input_tokens == 0,
             price.daily_from_s == price.daily_to_s,
+            price.weekdays == 0,
             price.condition == STANDARD,
             price.tenant_id.is_(None),
             tuple_(price.provider, price.model).in_(models),

@@ -25,13 +25,13 @@ from sqlalchemy import (
 from farebox_collector.ledger.account_legs import legs_of
 from farebox_collector.ledger.correction_tables import corrections
 from farebox_collector.ledger.journal import WALLET
+from farebox_collector.ledger.price_tables import price_versions
 from farebox_collector.ledger.stored_usage import in_order, of_verdict
 from farebox_collector.ledger.tables import (
     UNSETTLED_VERDICTS,
     accounts,
     charge_rules,
     postings,
-    price_versions,
     transactions,
     usage_records,
 )
@@ -39,7 +39,7 @@ from farebox_collector.ledger.wallet_usage import newest_of_wallet
 from farebox_collector.money import Commodity
 from farebox_collector.verdicts import Verdict
 
-_PRICE_SLOT = ("provider", "model", "unit", "condition", "over_input_tokens", "daily_from_s", "daily_to_s")
+_PRICE_SLOT = ("provider", "model", "unit", "condition", "over_input_tokens", "daily_from_s", "daily_to_s", "weekdays")
 
 
 class UsageFilter(NamedTuple):

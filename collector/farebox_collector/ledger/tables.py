@@ -5,7 +5,6 @@ would otherwise turn an integer overflow into a floating-point number without a 
 """
 
 from sqlalchemy import (
-    CheckConstraint,
     Column,
     ForeignKey,
     ForeignKeyConstraint,
@@ -16,7 +15,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-from farebox_collector.ledger import credit_tables, link_tables, payment_tables
+from farebox_collector.ledger import credit_tables, link_tables, payment_tables, price_tables
 from farebox_collector.ledger.access import tables as access_tables
 from farebox_collector.ledger.columns import Int64, metadata, only_on
 from farebox_collector.ledger.columns import identity as _identity
@@ -24,7 +23,7 @@ from farebox_collector.ledger.columns import number as _number
 from farebox_collector.ledger.columns import table as _table
 from farebox_collector.ledger.columns import words as _text
 
-__all__ = ["access_tables", "credit_tables", "link_tables", "metadata", "payment_tables"]
+__all__ = ["access_tables", "credit_tables", "link_tables", "metadata", "payment_tables", "price_tables"]
 
 tenants = _table(
     "tenants",
@@ -61,69 +60,6 @@ link_secrets = _table(
     Column("secret", LargeBinary, nullable=False),
     _number("created_at_ns"),
     _number("retired_at_ns", nullable=True),
-)
-
-price_imports = _table(
-    "price_imports",
-    _identity(),
-    _text("source"),
-    _text("source_version"),
-    _number("imported_at_ns"),
-    _number("versions_added"),
-    _number("versions_closed"),
-)
-
-price_versions = _table(
-    "price_versions",
-    _identity(),
-    Column("import_id", Int64, ForeignKey("price_imports.id"), nullable=False),
-    _text("provider"),
-    _text("model"),
-    _text("unit"),
-    _number("over_input_tokens"),
-    _number("daily_from_s"),
-    _number("daily_to_s"),
-    _text("usd_per_1k"),
-    _number("valid_from_ns"),
-    _number("valid_to_ns", nullable=True),
-    _text("source"),
-    _text("source_version"),
-    _number("recorded_at_ns"),
-    _text("condition", default="standard"),
-    # Whose negotiated price it is; NULL is the list price.
-    _number("tenant_id", nullable=True),
-    # What was asked for in another currency, and the rate by which it became US dollars.
-    _text("currency", default="USD"),
-    _text("original_per_1k", default=""),
-    _text("usd_per_currency", default="1"),
-    CheckConstraint("valid_to_ns IS NULL OR valid_to_ns >= valid_from_ns", name="validity"),
-)
-Index(
-    "ix_price_versions_model",
-    price_versions.c.provider,
-    price_versions.c.model,
-    price_versions.c.unit,
-    price_versions.c.valid_from_ns,
-)
-
-exchange_rates = _table(
-    "exchange_rates",
-    _identity(),
-    _text("currency"),
-    _text("usd_per_currency"),
-    _number("valid_from_ns"),
-    _text("author"),
-    _number("recorded_at_ns"),
-)
-
-priced_models = _table(
-    "priced_models",
-    _identity(),
-    _text("provider"),
-    _text("model"),
-    _number("position"),
-    _text("match"),
-    UniqueConstraint("provider", "model"),
 )
 
 charge_rules = _table(

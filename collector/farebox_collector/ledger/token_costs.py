@@ -17,7 +17,7 @@ from farebox_collector.ledger.control_tables import card_totals
 from farebox_collector.ledger.costs import versions_by_id
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
 from farebox_collector.money import NANO
-from farebox_collector.pricing.book import rate_card
+from farebox_collector.pricing.cards import rate_card
 from farebox_collector.records import STANDARD, Buckets, PriceVersion
 
 NEGOTIATED = "negotiated"
@@ -104,6 +104,6 @@ def _tier(versions: Sequence[PriceVersion]) -> str:
         return conditions[0]
     if any(version.over_input_tokens for version in versions):
         return LONG_CONTEXT
-    if any(version.daily_from_s != version.daily_to_s for version in versions):
+    if any(version.daily_from_s != version.daily_to_s or version.weekdays for version in versions):
         return SOME_HOURS
     return STANDARD

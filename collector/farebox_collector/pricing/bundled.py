@@ -18,7 +18,7 @@ from typing import Any
 from genai_prices import types
 from genai_prices.data import providers
 
-from farebox_collector.pricing.book import STANDARD_TIERS
+from farebox_collector.pricing.conditions import STANDARD_TIERS
 from farebox_collector.pricing.price_lists import Catalogue
 from farebox_collector.pricing.revision import PriceList
 from farebox_collector.records import STANDARD, CatalogueRow, PricedModel
@@ -105,17 +105,21 @@ def _model_rows(provider: str, model: types.ModelInfo) -> Iterator[CatalogueRow]
 def _course(
     provider: str, model: str, blocks: list[types.ConditionalPrice], condition: str, *, first_since_ever: bool
 ) -> Iterator[CatalogueRow]:
-    """The rows of prices in one condition: those with a date one after the other, those with hours all along."""
+    """The rows of prices in one condition: those with a date one after the other; those with hours from the date of the
+    block before them on, since ever where there is none."""
     dated = [block for block in blocks if not isinstance(block.constraint, types.TimeOfDateConstraint)]
     starts = [_start_ns(block) for block in dated]
     if starts and first_since_ever:
         starts[0] = _SINCE_EVER_NS
     for block, start_ns, end_ns in zip(dated, starts, [*starts[1:], None], strict=True):
         yield from _block_rows(provider, model, block.prices, (0, 0), start_ns, end_ns, condition)
+    since_ns = _SINCE_EVER_NS
     for block in blocks:
         if isinstance(block.constraint, types.TimeOfDateConstraint):
             hours = (_second_of_day(block.constraint.start_time), _second_of_day(block.constraint.end_time))
-            yield from _block_rows(provider, model, block.prices, hours, _SINCE_EVER_NS, None, condition)
+            yield from _block_rows(provider, model, block.prices, hours, since_ns, None, condition)
+        else:
+            since_ns = _start_ns(block)
 
 
 def _block_rows(

@@ -9,3 +9,10 @@ def genai_prices_catalogue(allow_free: bool = False) -> Catalogue:
     from farebox_collector.pricing.bundled import read_catalogue
 
     return read_catalogue(allow_free)
+
+
+def bundled_catalogues(allow_free: bool = False) -> list[Catalogue]:
+    """The same with our own corrections: price lists to be imported one after the other, and in one transaction."""
+    from farebox_collector.pricing.own_prices import corrected
+
+    return corrected(genai_prices_catalogue(allow_free))

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from farebox_collector.money import round_half_even
-from farebox_collector.pricing.book import RateCard
+from farebox_collector.pricing.cards import RateCard
 from farebox_collector.pricing.price import UnknownPrice, bill
 from farebox_collector.records import Buckets
 from farebox_collector.units import REQUESTS, stand_in

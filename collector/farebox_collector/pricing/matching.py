@@ -30,8 +30,9 @@ _OPEN_WEIGHTS = ("gpt-oss",)
 """Models that many sell, each at a price of its own: the maker in the name is not the seller."""
 _ROUTING_SUFFIXES = (":nitro", ":floor", ":exacto")
 """OpenRouter's wishes for a route, which has the model's own price."""
-_HOME_REGIONS = ("us.", "us-gov.", "eu.", "apac.", "au.", "jp.", "ca.", "sa.", "me.", "uk.")
-"""Bedrock's inference profiles of one region. `global.` is not among them: it has prices of its own."""
+_PROFILE = re.compile(r"(?:[a-z]{2}(?:-[a-z]{2,8})?|apac|amer|emea|latam|global)\.(?=[a-z0-9-]{3,}\.)")
+"""How Bedrock's inference profiles begin: the region, before the maker and the model. Some, such as `global.`, have
+prices of their own, and are found by their whole name before."""
 
 _COMPACT_DATE = re.compile(r"(?<!\d)(20\d\d)(\d\d)(\d\d)(?!\d)")
 
@@ -81,7 +82,9 @@ def names_of(model: str) -> tuple[str, ...]:
     for name in _routes_off(model):
         names.append(name)
         names += [name.removesuffix(suffix) for suffix in _ROUTING_SUFFIXES if name.endswith(suffix)]
-        names += [name.removeprefix(region) for region in _HOME_REGIONS if name.startswith(region)]
+        profile = _PROFILE.match(name)
+        if profile:
+            names.append(name[profile.end() :])
     return tuple(dict.fromkeys(found for name in names for found in (name, dashed_date(name))))
 
 

@@ -5,7 +5,9 @@ from operator import mul
 from typing import Any, NamedTuple
 
 from farebox_collector.money import NANO, round_half_even
-from farebox_collector.pricing.book import REQUESTED_MODEL, PriceBook, RateCard, price_flags
+from farebox_collector.pricing.book import REQUESTED_MODEL, PriceBook
+from farebox_collector.pricing.cards import RateCard, price_flags
+from farebox_collector.pricing.conditions import condition_of
 from farebox_collector.pricing.rules import RuleBook, share
 from farebox_collector.records import IMPLAUSIBLE, Buckets, PricedUsage, UsageRecord
 from farebox_collector.units import INPUT_TOKENS, REQUESTS, Units, stand_in
@@ -22,6 +24,8 @@ CLOCK_ASSUMPTION = "start_time_out_of_range"
 _AT_ANOTHER_PRICE = "_price"
 _CHARGED = Verdict.CHARGED
 _NAMES = slice(UsageRecord._fields.index("event"), UsageRecord._fields.index("summary") + 1)
+_UNUSUAL = slice(UsageRecord._fields.index("speed"), len(UsageRecord._fields))
+_ORDINARY = tuple(UsageRecord._field_defaults[name] for name in UsageRecord._fields[_UNUSUAL])
 _named = tuple.__new__
 
 
@@ -55,7 +59,9 @@ def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -
     if summary:
         return _unsettled(usage, Verdict.DEFERRED, "repeats the usage of its calls", at_ns)
 
-    units = usage.units
+    units, unusual = usage.units, usage[_UNUSUAL]
+    if unusual != _ORDINARY:
+        tier = condition_of(tier, usage.speed, usage.inference_region)
     offer = book.offer(provider, asked, answered, tier)
     card, flags = offer.card(at_ns, inclusive_input(buckets, units) if offer.has_steps else 0)
     if card is None:

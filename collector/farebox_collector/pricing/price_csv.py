@@ -13,18 +13,20 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
 from farebox_collector.moments import to_ns
+from farebox_collector.pricing.conditions import MAX_CONDITION, canonical
 from farebox_collector.pricing.currencies import USD, ExchangeRates, NoExchangeRate, in_usd, is_currency
 from farebox_collector.pricing.price_lists import MAX_LIST_ROWS, Catalogue, Problem, UnfitList, price_problem
 from farebox_collector.pricing.providers import book_provider
 from farebox_collector.pricing.revision import PriceList, overlaps
-from farebox_collector.records import STANDARD, CatalogueRow, PricedModel
+from farebox_collector.pricing.weekdays import weekdays_of
+from farebox_collector.records import CatalogueRow, PricedModel
 from farebox_collector.units import can_have_price
 
 SOURCE = "csv"
 REQUIRED = ("provider", "model", "unit")
 PRICES: Mapping[str, Decimal] = {"price_per_1k": Decimal(1), "price_per_1m": Decimal("0.001")}
 """The column of the price, one of these, and what makes it one for a thousand."""
-OPTIONAL = ("currency", "valid_from", "valid_to", "condition", "over_input_tokens", "hours")
+OPTIONAL = ("currency", "valid_from", "valid_to", "condition", "over_input_tokens", "hours", "weekdays")
 _MAX_NAME = 150
 _EXACT_NAME_FIRST = -1
 
@@ -109,11 +111,15 @@ def _row(
     over = _decimal(cells.get("over_input_tokens", "") or "0", "over_input_tokens")
     if over != over.to_integral_value() or not 0 <= over < 10**12:
         raise _Wrong("over_input_tokens is a whole number of tokens")
-    condition = cells.get("condition", "").lower() or STANDARD
-    if len(condition) > 40 or not condition.isprintable():
-        raise _Wrong("a condition is a service tier, such as batch")
+    condition = canonical(cells.get("condition", ""))
+    if len(condition) > MAX_CONDITION or not condition.isprintable():
+        raise _Wrong("a condition is a service tier, a speed or a region, such as batch, fast or standard@us")
     hours = hours_of_day(cells.get("hours", ""))
-    row = CatalogueRow(provider, model, unit, int(over), *hours, per_1k, from_ns, to_ns_, condition)
+    try:
+        weekdays = weekdays_of(cells.get("weekdays", ""))
+    except ValueError as error:
+        raise _Wrong(str(error)) from None
+    row = CatalogueRow(provider, model, unit, int(over), *hours, per_1k, from_ns, to_ns_, condition, weekdays=weekdays)
     return in_usd(row, per_1k, currency, rates)
 
 

@@ -28,6 +28,7 @@ class Slot(NamedTuple):
     over_input_tokens: int
     daily_from_s: int
     daily_to_s: int
+    weekdays: int = 0
 
 
 class Kind(StrEnum):
@@ -97,6 +98,7 @@ def slot_of(row: CatalogueRow | PriceVersion, tenant_id: int | None) -> Slot:
         row.over_input_tokens,
         row.daily_from_s,
         row.daily_to_s,
+        row.weekdays,
     )
 
 
@@ -137,11 +139,19 @@ def revise(
         if by_hand:
             kept += 1
             continue
+        if not versions and not stated.dated:
+            rows = [_dated(row, at_ns) for row in rows]
         first_ns = min((row.valid_from_ns for row in rows), default=at_ns)
         if not _replace_from(first_ns if stated.dated or not versions else at_ns, slot, versions, rows, revision):
             unchanged += 1
     progress(len(wanted), len(wanted))
     return revision._replace(unchanged=unchanged, kept=kept)
+
+
+def _dated(row: CatalogueRow, at_ns: int) -> CatalogueRow:
+    """A new price of a list without dates: one for some hours holds from the import on, since no list always had it."""
+    some_hours = row.daily_from_s != row.daily_to_s or row.weekdays
+    return row._replace(valid_from_ns=at_ns) if some_hours and not row.valid_from_ns else row
 
 
 def _replace_from(
@@ -164,7 +174,12 @@ def _replace_from(
 
 def _stated(version: PriceVersion) -> CatalogueRow:
     return CatalogueRow(
-        *version[1:10], version.condition, version.currency, version.original_per_1k, version.usd_per_currency
+        *version[1:10],
+        version.condition,
+        version.currency,
+        version.original_per_1k,
+        version.usd_per_currency,
+        version.weekdays,
     )
 
 

@@ -10,7 +10,9 @@ from farebox_collector.ledger import statements
 from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.prices import MANUAL, OverlappingHours, state_price
 from farebox_collector.moments import format_ns
+from farebox_collector.pricing.conditions import canonical
 from farebox_collector.pricing.price_csv import hours_of_day
+from farebox_collector.pricing.weekdays import weekday_names, weekdays_of
 from farebox_collector.records import DEFAULT_TENANT_ID, STANDARD, CatalogueRow
 from farebox_collector.surfaces.context import STATED_AUTHOR, Context, Name, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
@@ -27,12 +29,14 @@ class PriceRequest(BaseModel):
     provider: Name = Field(min_length=1, max_length=_MAX_NAME, description="As the price book names it.")
     model: Name = Field(min_length=1, max_length=_MAX_NAME, description="A new one is matched by its exact name.")
     unit: Name = Field(max_length=100, description="`input`, `cache_read`, `output`, …; one of your own begins `x_`.")
-    price_per_1k: str = Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,18})?$", description="The price of 1,000; positive.")
+    price_per_1k: str = Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,18})?$", description="Of 1,000; zero only with `free`.")
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="Made US dollars by the rate of `valid_from`.")
     valid_from: AwareDatetime | None = Field(None, description="From when (default: now).")
     over_input_tokens: int = Field(0, ge=0, lt=10**12, description="For calls with more input tokens than this.")
-    condition: Name = Field(STANDARD, min_length=1, max_length=40, description="For calls of this service tier.")
+    condition: Name = Field(STANDARD, min_length=1, max_length=80, description="A service tier, speed or region.")
     hours: str = Field("", max_length=20, description="For these hours of the day, UTC.", examples=["22:00-06:00"])
+    weekdays: str = Field("", max_length=40, description="For these days of the week, UTC.", examples=["mon-fri"])
+    free: bool = Field(False, description="Allow a price of zero: calls cost nothing, on purpose.")
     negotiated: bool = Field(False, description="For this tenant alone. Only the tenant `default` sets list prices.")
     author: Name = STATED_AUTHOR
 
@@ -56,11 +60,12 @@ class Price(BaseModel):
     over_input_tokens: int = Field(description="For calls with more input tokens than this; 0 is the base price.")
     daily_from: str | None = Field(description="UTC time of day between which it holds; null for all day.")
     daily_to: str | None
+    weekdays: str = Field(description="UTC days of the week on which it holds, such as mon-fri; empty is every day.")
     valid_from: str
     valid_to: str | None
     source: str
     source_version: str
-    condition: str = Field(description="`standard`, or the service tier it is for: batch, flex, priority, …")
+    condition: str = Field(description="`standard`, or what it is for: a service tier, a speed, `standard@us`, …")
     scope: str = Field(description="`list`, or `negotiated` for a price of this tenant alone.")
     currency: str
     original_per_1k: str | None = Field(description="The price in its own currency; null if that is USD.")
@@ -98,10 +103,11 @@ def router(context: Context) -> APIRouter:
         price = Decimal(request.price_per_1k)
         try:
             hours = hours_of_day(request.hours)
-            row = CatalogueRow(*name, *hours, Decimal(0), from_ns, None, request.condition.lower())
+            condition, weekdays = canonical(request.condition), weekdays_of(request.weekdays)
+            row = CatalogueRow(*name, *hours, Decimal(0), from_ns, None, condition, weekdays=weekdays)
             change = context.database.transact(
                 lambda connection: state_price(
-                    connection, row, price, request.currency, acting().author, now_ns, tenant_id
+                    connection, row, price, request.currency, acting().author, now_ns, tenant_id, request.free
                 )
             )
         except OverlappingHours as error:
@@ -125,6 +131,7 @@ def show_price(row: Any) -> Price:
         over_input_tokens=row.over_input_tokens,
         daily_from=None if all_day else time_of_day(row.daily_from_s),
         daily_to=None if all_day else time_of_day(row.daily_to_s),
+        weekdays=weekday_names(row.weekdays),
         valid_from=format_ns(row.valid_from_ns),
         valid_to=None if row.valid_to_ns is None else format_ns(row.valid_to_ns),
         source=row.source,

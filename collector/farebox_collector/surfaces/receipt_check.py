@@ -1,14 +1,17 @@
 """Work a receipt out again from nothing but its own figures, as a stranger would."""
 
+from datetime import date
 from fractions import Fraction
 
 from farebox_collector.money import NANO, format_nano, round_half_even
-from farebox_collector.pricing.book import STANDARD_TIERS
+from farebox_collector.pricing.book import is_on
+from farebox_collector.pricing.conditions import chain, condition_of
 from farebox_collector.pricing.rules import FLAT, PER_1K_TOKENS
-from farebox_collector.records import STANDARD
+from farebox_collector.pricing.weekdays import weekdays_of
 from farebox_collector.surfaces.receipts import Receipt, ReceiptCharge, ReceiptLine
 
 _MEMO = "reasoning"
+_EPOCH = date(1970, 1, 1)
 _CHARGE = "charge_credits"
 
 
@@ -56,10 +59,14 @@ def _price(receipt: Receipt, line: ReceiptLine) -> list[str]:
     second = receipt.priced_at[11:19] + "Z"
     if price.daily_from and price.daily_to and not _within(second, price.daily_from, price.daily_to):
         found.append(f"{line.unit}: price version {price.version_id} does not hold at that time of day")
+    day = date.fromisoformat(receipt.priced_at[:10]) - _EPOCH
+    if not is_on(day.days, weekdays_of(price.weekdays)):
+        found.append(f"{line.unit}: price version {price.version_id} does not hold on that day of the week")
     if price.over_input_tokens and not (receipt.inclusive_input_tokens or 0) > price.over_input_tokens:
         found.append(f"{line.unit}: price version {price.version_id} is for calls with more input")
-    if price.condition != STANDARD and receipt.service_tier in STANDARD_TIERS:
-        found.append(f"{line.unit}: price version {price.version_id} is for the service tier {price.condition}")
+    asked = condition_of(receipt.service_tier, receipt.speed, receipt.inference_region)
+    if price.condition not in chain(asked):
+        found.append(f"{line.unit}: price version {price.version_id} is for calls of the condition {price.condition}")
     if price.original_per_1k is not None and price.usd_per_currency is not None:
         usd = Fraction(price.original_per_1k) * Fraction(price.usd_per_currency)
         if usd != Fraction(price.usd_per_1k):

@@ -13,10 +13,12 @@ from farebox_collector.ledger.actions import action_before
 from farebox_collector.ledger.prices import version_of
 from farebox_collector.ledger.retired import DetailRetired, is_retired
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
+from farebox_collector.ledger.unusual import read_unusual
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
-from farebox_collector.pricing.book import rate_card
+from farebox_collector.pricing.cards import rate_card
 from farebox_collector.pricing.price import bill, inclusive_input
+from farebox_collector.pricing.weekdays import weekday_names
 from farebox_collector.records import Buckets, PriceVersion
 from farebox_collector.surfaces.context import Amount
 from farebox_collector.surfaces.prices import time_of_day
@@ -35,10 +37,11 @@ class ReceiptPrice(BaseModel):
     model: str
     unit: str
     usd_per_1k: str
-    condition: str = Field(description="`standard`, or the service tier that the price is for.")
+    condition: str = Field(description="`standard`, or what it is for: a service tier, a speed, `standard@us`, …")
     over_input_tokens: int
     daily_from: str | None = Field(description="UTC time of day between which it holds; null for all day.")
     daily_to: str | None
+    weekdays: str = Field("", description="UTC days of the week on which it holds; empty is every day.")
     valid_from: str
     valid_to: str | None
     scope: str = Field(description="`list`, or `negotiated` for a price of this tenant alone.")
@@ -118,6 +121,8 @@ class Receipt(BaseModel):
     provider: str
     model: str
     service_tier: str
+    speed: str
+    inference_region: str
     inclusive_input_tokens: int | None = Field(description="All tokens that went in: what decides about long context.")
     started_at: str
     priced_at: str = Field(description="The moment whose prices and rule apply.")
@@ -140,7 +145,7 @@ def receipt(connection: Connection, tenant_id: int, trace_id: bytes, span_id: by
         return None
     counts = [getattr(row, name) for name in TOKEN_COLUMNS]
     buckets = None if counts[0] is None else Buckets(*counts)
-    units = read_units(row.units)
+    units, unusual = read_units(row.units), read_unusual(row.unusual)
     charged = buckets is not None and row.cost_nanousd is not None
     return Receipt(
         trace_id=trace_id.hex(),
@@ -153,6 +158,8 @@ def receipt(connection: Connection, tenant_id: int, trace_id: bytes, span_id: by
         provider=row.provider,
         model=row.model,
         service_tier=row.service_tier,
+        speed=unusual.speed,
+        inference_region=unusual.inference_region,
         inclusive_input_tokens=None if buckets is None else inclusive_input(buckets, units),
         started_at=format_ns(row.started_at_ns),
         priced_at=format_ns(row.priced_at_ns),
@@ -219,6 +226,7 @@ def _price(version: PriceVersion) -> ReceiptPrice:
         over_input_tokens=version.over_input_tokens,
         daily_from=None if all_day else time_of_day(version.daily_from_s),
         daily_to=None if all_day else time_of_day(version.daily_to_s),
+        weekdays=weekday_names(version.weekdays),
         valid_from=format_ns(version.valid_from_ns),
         valid_to=None if version.valid_to_ns is None else format_ns(version.valid_to_ns),
         scope="list" if version.tenant_id is None else "negotiated",
