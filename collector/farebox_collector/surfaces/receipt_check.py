@@ -66,7 +66,8 @@ def _price(receipt: Receipt, line: ReceiptLine) -> list[str]:
         found.append(f"{line.unit}: price version {price.version_id} is for calls with more input")
     asked = condition_of(receipt.service_tier, receipt.speed, receipt.inference_region)
     if price.condition not in chain(asked):
-        found.append(f"{line.unit}: price version {price.version_id} is for calls of the condition {price.condition}")
+        what = "the condition" if "@" in price.condition else "the service tier"
+        found.append(f"{line.unit}: price version {price.version_id} is for {what} {price.condition}")
     if price.original_per_1k is not None and price.usd_per_currency is not None:
         usd = Fraction(price.original_per_1k) * Fraction(price.usd_per_currency)
         if usd != Fraction(price.usd_per_1k):
