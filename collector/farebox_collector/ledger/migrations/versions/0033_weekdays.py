@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0032"
-down_revision = "0031"
+revision = "0033"
+down_revision = "0032"
 
 INT64 = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 BOOK_LOCK = 0x7072696365  # that of revision 0008
