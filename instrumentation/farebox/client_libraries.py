@@ -21,6 +21,7 @@ from wrapt import register_post_import_hook
 
 from farebox.call_metrics import CallMetrics
 from farebox.endpoints import ModelEndpoints, known_providers
+from farebox.exposed_calls import ExposedCalls
 from farebox.guard import guarded
 from farebox.http_spans import HttpSpans
 from farebox.httpx_hooks import HttpxHooks
@@ -66,6 +67,7 @@ class ClientLibraries:
         meter_provider: MeterProvider | None = None,
         request_stream_usage: bool = False,
         http_spans: HttpSpans | None = None,
+        exposed: ExposedCalls | None = None,
     ) -> None:
         """Turn nothing on yet.
 
@@ -75,8 +77,10 @@ class ClientLibraries:
             meter_provider: where the metrics go; None is the global one.
             request_stream_usage: whether streams are asked for the usage that they do not tell by themselves.
             http_spans: what traces the requests of HTTP libraries; None traces none.
+            exposed: what notes exposures on the spans of instrumented clients.
         """
         self._http_spans = http_spans
+        self._exposed = exposed or ExposedCalls()
         self._provider = provider
         self._model_urls = model_urls
         self._meter_provider = meter_provider
@@ -143,6 +147,7 @@ class ClientLibraries:
             self._provider.get_tracer("farebox", __version__),
             CallMetrics(self._meter_provider),
             endpoints,
+            self._exposed,
             request_stream_usage=self._request_stream_usage,
         )
 

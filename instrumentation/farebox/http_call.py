@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
@@ -18,8 +18,9 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from farebox import span_attributes
 from farebox.answers import total_in
 from farebox.call_metrics import CallMetrics
-from farebox.endpoints import DEFAULT_PROVIDERS, Endpoint
+from farebox.endpoints import DEFAULT_PROVIDERS, Endpoint, Shape
 from farebox.event_stream import Tells
+from farebox.exposures import CLIENT_CLOSED, Arrived, ended, estimate, reason_of
 from farebox.guard import fault, guarded, report
 from farebox.later_answers import is_first
 from farebox.model_paths import FETCH
@@ -54,6 +55,10 @@ class HttpCall:
         self._first_chunk_s: float | None = None
         self._usage_hidden = False
         self._facts: dict[str, Any] = {}
+        self.sent: Any = None
+        """The request of the HTTP library, to be looked at again if the end of the call is not seen."""
+        self.expose_around: Callable[[Mapping[str, Any]], None] = lambda _exposure: None
+        """Notes an exposure for a span that is not ended here."""
 
     def current(self) -> AbstractContextManager[object]:
         """Makes the span the current one, so that the spans of the transport become its children."""
@@ -103,7 +108,7 @@ class HttpCall:
         return None
 
     def finish(self) -> None:
-        """The body is at its end, or the application reads no further."""
+        """The body is at its end."""
         if not self._ended.acquire(blocking=False):
             return
         with guarded("reading the end of a model's answer"):
@@ -112,8 +117,20 @@ class HttpCall:
             self._answer_to_span()
         self._end_span(None)
 
-    def fail(self, error: BaseException) -> None:
-        """The request or the reading of the response raised."""
+    def leave(self, arrived: Arrived) -> None:
+        """The application reads no further; so much had ``arrived``."""
+        if not self._ended.acquire(blocking=False):
+            return
+        with guarded("reading the end of a model's answer"):
+            self._reading.end()
+        with guarded("noting what a call used"):
+            self._answer_to_span()
+            if not arrived.at_end():
+                self._expose(CLIENT_CLOSED, arrived)
+        self._end_span(None)
+
+    def fail(self, error: BaseException, arrived: Arrived | None = None) -> None:
+        """The request or the reading of the response raised; so much of a stream had ``arrived``."""
         if not self._ended.acquire(blocking=False):
             return
         error_type = None
@@ -127,7 +144,30 @@ class HttpCall:
             error_type = f"{module}{kind.__qualname__}"
             if self._metrics is not None:
                 self._mark_failed(error_type)
+            if (reason := reason_of(error)) is not None:
+                self._expose(reason, arrived)
         self._end_span(error_type)
+
+    def _expose(self, reason: str, arrived: Arrived | None) -> None:
+        """Note what the provider may bill, unless it answered with an error, or all of the answer was seen."""
+        refused = self._status is not None and not 200 <= self._status < 300
+        if self._error() is not None or refused or self._endpoint.operation == FETCH:
+            return
+        request, body = self.request, b""
+        if self.sent is not None:
+            request = request if request.fields else ModelRequest.of(self.sent)
+            body = self.sent.content if hasattr(self.sent, "_content") else b""
+        makes_text = self._endpoint.operation in ("chat", "text_completion") or (
+            self._endpoint.shape is Shape.GOOGLE and self._endpoint.operation != "embeddings"
+        )
+        if ended(self._facts, request.fields, talks=makes_text, usage_asked=self._usage_hidden):
+            return
+        came = arrived if self._reading.events is not None else None
+        exposure = estimate(reason, body, request.fields, self._facts, came, makes_text=makes_text)
+        if self._metrics is None:
+            self.expose_around(exposure)
+        else:
+            self.span.set_attributes(exposure)
 
     def _end_span(self, error_type: str | None) -> None:
         if self._metrics is None:

@@ -8,8 +8,9 @@ of a response are looked at on their way and handed on as they are.
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 import wrapt
 from opentelemetry import trace
@@ -20,38 +21,33 @@ from farebox import span_attributes
 from farebox.answers import worth_adding
 from farebox.call_metrics import CallMetrics
 from farebox.endpoints import Endpoint, ModelEndpoints
+from farebox.exposed_calls import ExposedCalls, send_exposed_attempt
+from farebox.exposures import Exposure, reason_of
 from farebox.guard import fault, guarded
 from farebox.http_call import HttpCall, note_address, start_call
 from farebox.model_request import ModelRequest
 from farebox.one_call import is_first_hand
-from farebox.stream_usage import UsageFilter, asking, asks_for_usage
+from farebox.stream_usage import asking, asks_for_usage
 from farebox.unknown_hosts import UnknownHosts
-
-if TYPE_CHECKING:
-    _Proxy = wrapt.ObjectProxy[Any]
-else:  # before version 2 it takes no parameter
-    _Proxy = wrapt.ObjectProxy
+from farebox.watched_response import Response, watch
 
 _PORTS: Final = {"http": 80, "https": 443}
-
-
-class _Response(Protocol):
-    """The part of both libraries' responses that is used here."""
-
-    status_code: int
-    headers: Any
-    is_stream_consumed: bool
-    content: bytes
-    stream: object
 
 
 class HttpxHooks:
     """Meters the calls that a library sends between ``install`` and ``remove``."""
 
     def __init__(
-        self, tracer: Tracer, metrics: CallMetrics, endpoints: ModelEndpoints, *, request_stream_usage: bool = False
+        self,
+        tracer: Tracer,
+        metrics: CallMetrics,
+        endpoints: ModelEndpoints,
+        exposed: ExposedCalls,
+        *,
+        request_stream_usage: bool = False,
     ) -> None:
         """Nothing is hooked before ``install``. ``request_stream_usage`` asks streams for what they do not tell."""
+        self._exposed = exposed
         self._tracer = tracer
         self._metrics = metrics
         self._endpoints = endpoints
@@ -76,18 +72,22 @@ class HttpxHooks:
 
     def _send(
         self,
-        send: Callable[..., _Response],
+        send: Callable[..., Response],
         _client: object,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> _Response:
+    ) -> Response:
         metered = self._metered(args, kwargs)
         if metered is None:
             return send(*args, **kwargs)
         call = metered.call
         if call is None:
-            response = send(*args, **kwargs)
-            _watch_beside(metered, response)
+            try:
+                response = send(*args, **kwargs)
+            except BaseException as error:
+                self._lost(metered, error)
+                raise
+            self._watch_beside(metered, response)
             return response
         if metered.asking is not None:
             args, kwargs = _with_request(metered.asking, args, kwargs)
@@ -97,23 +97,27 @@ class HttpxHooks:
             except BaseException as error:
                 call.fail(error)
                 raise
-        _watch(call, response, hides=metered.asking is not None)
+        watch(call, response, hides=metered.asking is not None)
         return response
 
     async def _send_async(
         self,
-        send: Callable[..., Awaitable[_Response]],
+        send: Callable[..., Awaitable[Response]],
         _client: object,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> _Response:
+    ) -> Response:
         metered = self._metered(args, kwargs)
         if metered is None:
             return await send(*args, **kwargs)
         call = metered.call
         if call is None:
-            response = await send(*args, **kwargs)
-            _watch_beside(metered, response)
+            try:
+                response = await send(*args, **kwargs)
+            except BaseException as error:
+                self._lost(metered, error)
+                raise
+            self._watch_beside(metered, response)
             return response
         if metered.asking is not None:
             args, kwargs = _with_request(metered.asking, args, kwargs)
@@ -123,7 +127,7 @@ class HttpxHooks:
             except BaseException as error:
                 call.fail(error)
                 raise
-        _watch(call, response, hides=metered.asking is not None)
+        watch(call, response, hides=metered.asking is not None)
         return response
 
     def _metered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Metered | None:
@@ -139,18 +143,22 @@ class HttpxHooks:
             if endpoint is None or not is_instrumentation_enabled():
                 return None
             around = _metered_call_around(endpoint)
+            if around is not None:
+                self._exposed.sent_again(around)
             asks = self._request_stream_usage and kwargs.get("stream") is True
             if around is not None and not asks:
-                return _Metered(endpoint, around, request, None, None)
+                return _Metered(endpoint, around, request, None, None, time.time_ns())
             fields = ModelRequest.of(request)
             if around is not None:
                 call = HttpCall(endpoint, fields, around, None)
+                call.expose_around = self._exposing(endpoint, around, time.time_ns())
             else:
                 port = url.port or _PORTS.get(url.scheme)
                 call = start_call(self._tracer, self._metrics, endpoint, url.host, port, fields)
                 # A span that a sampler turned down records nothing; there is no use in reading along.
                 if not call.span.is_recording():
                     return None
+            call.sent = request
             asking_request = None
             if asks and asks_for_usage(endpoint, fields, url.path):
                 call.hides_usage()
@@ -173,6 +181,47 @@ class HttpxHooks:
             self._metrics.not_metered(url.host)
         return endpoint
 
+    def _watch_beside(self, metered: _Metered, response: Response) -> None:
+        """Add to a span that is there already; most answers have nothing to add."""
+        try:
+            assert metered.around is not None
+            endpoint, url = metered.endpoint, metered.request.url
+            content = response.content if response.is_stream_consumed else None
+            note_address(metered.around, endpoint, url.host, url.port or _PORTS.get(url.scheme), content)
+            if content is not None and not worth_adding(endpoint, content):
+                return
+            watch(self._beside(metered), response, hides=False)
+        except Exception as error:
+            fault("watching a model's answer", error)
+
+    def _lost(self, metered: _Metered, error: BaseException) -> None:
+        """An attempt within the span of an instrumented client raised."""
+        with guarded("noting a call that was lost"):
+            if reason_of(error) is not None:
+                self._beside(metered).fail(error)
+
+    def _beside(self, metered: _Metered) -> HttpCall:
+        """What reads along for the span of an instrumented client."""
+        endpoint, around, request = metered.endpoint, metered.around, metered.request
+        assert around is not None
+        # What is no chat may be billed by what was asked: speech by its characters.
+        fields = ModelRequest.of(request) if endpoint.operation == "generate_content" else ModelRequest()
+        call = HttpCall(endpoint, fields, around, None)
+        call.sent = request
+        call.expose_around = self._exposing(endpoint, around, metered.began_ns)
+        return call
+
+    def _exposing(self, endpoint: Endpoint, around: Span, began_ns: int) -> Callable[[Mapping[str, Any]], None]:
+        """What notes an exposure of an attempt within the span of an instrumented client."""
+
+        def expose(attributes: Mapping[str, Any]) -> None:
+            def send_apart() -> None:
+                send_exposed_attempt(self._tracer, endpoint, around, attributes, began_ns)
+
+            self._exposed.expose(around, Exposure(attributes, send_apart))
+
+        return expose
+
 
 class _Metered(NamedTuple):
     """A request that is a call of a model, and the span that is around it already, if any."""
@@ -184,6 +233,8 @@ class _Metered(NamedTuple):
     """None where all that matters can be said once the answer is here."""
     asking: object | None
     """The request that is sent in place of the caller's, if any."""
+    began_ns: int = 0
+    """When it began, nanoseconds since the epoch; where there is a span around it."""
 
 
 def _with_request(
@@ -210,118 +261,3 @@ def _metered_call_around(endpoint: Endpoint) -> Span | None:
     if endpoint.operation == "generate_content" and not is_first_hand(span):
         return None
     return span
-
-
-def _watch_beside(metered: _Metered, response: _Response) -> None:
-    """Add to a span that is there already; most answers have nothing to add."""
-    try:
-        assert metered.around is not None
-        endpoint, url = metered.endpoint, metered.request.url
-        content = response.content if response.is_stream_consumed else None
-        note_address(metered.around, endpoint, url.host, url.port or _PORTS.get(url.scheme), content)
-        if content is not None and not worth_adding(endpoint, content):
-            return
-        # What is no chat may be billed by what was asked: speech by its characters.
-        fields = ModelRequest.of(metered.request) if endpoint.operation == "generate_content" else ModelRequest()
-        _watch(HttpCall(endpoint, fields, metered.around, None), response, hides=False)
-    except Exception as error:
-        fault("watching a model's answer", error)
-
-
-def _watch(call: HttpCall, response: _Response, *, hides: bool) -> None:
-    with guarded("watching a model's answer"):
-
-        def decode(raw: bytes) -> bytes:
-            # The library itself knows best which encodings it asked for.
-            encoding = {"content-encoding": response.headers["content-encoding"]}
-            response_type: Callable[..., _Response] = type(response)
-            return response_type(response.status_code, headers=encoding, content=raw).content
-
-        call.answered(response.status_code, response.headers.raw, decode)
-        if response.is_stream_consumed:
-            call.body(response.content)
-        else:
-            hides = hides and "content-encoding" not in response.headers
-            response.stream = _WatchedStream(response.stream, call, UsageFilter() if hides else None)
-        return
-    call.finish()
-
-
-class _WatchedStream(_Proxy):
-    """The stream of a response, in everything but that the call sees the bytes first.
-
-    A proxy, because the libraries check the type of a stream and keep attributes on it.
-    """
-
-    def __init__(self, stream: object, call: HttpCall, usage_filter: UsageFilter | None) -> None:
-        super().__init__(stream)
-        self._self_call = call
-        self._self_filter = usage_filter
-
-    def __iter__(self) -> Iterator[bytes]:
-        call: HttpCall = self._self_call
-        stream: Iterable[bytes] = self.__wrapped__
-        seen = call.chunk
-        try:
-            if self._self_filter is None:
-                # Nearly all chunks of a stream have nothing to tell, and this is what they cost.
-                tells = None
-                for chunk in stream:
-                    if tells is None or chunk[-2:] != b"\n\n" or tells(chunk) is not None:
-                        tells = seen(chunk)
-                    yield chunk
-            else:
-                for chunk in stream:
-                    seen(chunk)
-                    if passed := self._self_filter.feed(chunk):
-                        yield passed
-                if rest := self._self_filter.rest():
-                    yield rest
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            call.fail(error)
-            raise
-        call.finish()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        call: HttpCall = self._self_call
-        stream: AsyncIterable[bytes] = self.__wrapped__
-        usage_filter: UsageFilter | None = self._self_filter
-        chunks = aiter(stream)
-        tells = None
-        try:
-            async for chunk in chunks:
-                if tells is None or chunk[-2:] != b"\n\n" or tells(chunk) is not None:
-                    tells = call.chunk(chunk)
-                if usage_filter is None:
-                    yield chunk
-                elif passed := usage_filter.feed(chunk):
-                    yield passed
-            if usage_filter is not None and (rest := usage_filter.rest()):
-                yield rest
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            call.fail(error)
-            raise
-        finally:
-            if hasattr(chunks, "aclose"):
-                await chunks.aclose()
-        call.finish()
-
-    def close(self) -> None:
-        try:
-            self.__wrapped__.close()
-        finally:
-            self._self_call.finish()
-
-    async def aclose(self) -> None:
-        try:
-            await self.__wrapped__.aclose()
-        finally:
-            self._self_call.finish()
-
-    def __del__(self) -> None:
-        # A response that is neither read to its end nor closed was paid for all the same.
-        self._self_call.finish()

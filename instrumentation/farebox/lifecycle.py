@@ -171,6 +171,7 @@ def instrument(
             )
             if spans_wanted
             else None,
+            exposed=processor.exposed,
         )
         _meter = _Meter(processor, delivery, libraries, lines, ThreadCarrier(), TagPropagation(), given)
         use_provider(provider)

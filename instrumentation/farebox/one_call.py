@@ -18,6 +18,7 @@ from typing import Any, Final
 from opentelemetry.sdk.trace import ReadableSpan
 
 from farebox import span_attributes
+from farebox.exposures import Exposure
 
 # Whose account of a call is taken, best first: ours and OpenTelemetry's, then the clients' own, then others'.
 _OFFICIAL_SCOPES: Final = (
@@ -59,7 +60,7 @@ _lock = threading.Lock()
 class OpenCall:
     """A span of a call of a model, from its start on, and the one that it is inside of."""
 
-    __slots__ = ("account", "around", "family", "inside")
+    __slots__ = ("account", "around", "exposure", "family", "inside")
 
     def __init__(self, around: OpenCall | None, family: str) -> None:
         """``family`` tells kinds of calls apart; a call of another kind inside is another call."""
@@ -67,6 +68,8 @@ class OpenCall:
         self.around: OpenCall | None = around if around is not None and around.family == family else None
         self.account: Account | None = None
         self.inside: list[Account] = []
+        self.exposure: Exposure | None = None
+        """What the provider may bill for the latest attempt, if its end was not seen."""
 
     def ended(self, span: ReadableSpan) -> Account | None:
         """Note what the span says. Returns an account that is to be sent, unless this one is part of another."""
@@ -98,12 +101,22 @@ class OpenCall:
 class Account:
     """The spans of one call that have ended, until one is made of them."""
 
-    __slots__ = ("_sent", "_spans")
+    __slots__ = ("_sent", "_spans", "exposure")
 
     def __init__(self, span: ReadableSpan) -> None:
         """Begin with the first one that ended."""
         self._spans = [span]
         self._sent: bool | None = None
+        self.exposure: Mapping[str, Any] = {}
+        """Attributes of what the provider may bill, if the end of the call was not seen."""
+
+    def expose(self, exposure: Mapping[str, Any]) -> bool:
+        """Note an exposure. False once the account was sent."""
+        with _lock:
+            if self._sent is not None:
+                return False
+            self.exposure = exposure
+            return True
 
     def add(self, span: ReadableSpan) -> bool:
         """Take a further span in. False once an account without usage was sent, and this span may have it."""
@@ -163,7 +176,8 @@ class Answers:
 
 def family_of(attributes: Mapping[str, Any] | None) -> str | None:
     """The kind of call that a span with these attributes stands for; None when it stands for none."""
-    if not span_attributes.is_inference(attributes):
+    # An attempt that is sent as an exposure is part of no other call's account.
+    if not span_attributes.is_inference(attributes) or span_attributes.EXPOSURE in (attributes or {}):
         return None
     known = attributes or {}
     embeds = (

@@ -31,7 +31,7 @@ class Outgoing:
         with guarded("completing a span"):
             span, lacking = account.best()
             present = span.attributes or {}
-            attributes: dict[str, Any] = {**late, **lacking, **present}
+            attributes: dict[str, Any] = {**late, **lacking, **present, **account.exposure}
             _note_usage(attributes)
             with guarded("estimating the cost of a call"):
                 attributes.update(cost_attributes(attributes, started_at(span.start_time)))
@@ -77,6 +77,8 @@ def _note_usage(attributes: dict[str, Any]) -> None:
     if span_attributes.USAGE_INPUT in attributes or span_attributes.USAGE_OUTPUT in attributes:
         if (read := attributes.get(span_attributes.USAGE_CACHE_READ)) is not None:
             attributes.setdefault(span_attributes.CACHE_HIT, bool(read))
+        return
+    if span_attributes.EXPOSURE in attributes:
         return
     billed = any(key.startswith(span_attributes.UNITS) for key in attributes)
     if billed or span_attributes.ERROR_TYPE in attributes:

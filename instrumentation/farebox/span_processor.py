@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from farebox import attribution, span_attributes
 from farebox.attribution import Activity
 from farebox.delivery import Delivery
+from farebox.exposed_calls import ExposedCalls
 from farebox.guard import fault, guarded
 from farebox.later_answers import LaterAnswers
 from farebox.model_paths import FETCH
@@ -65,6 +66,7 @@ class MeterProcessor(SpanProcessor):
         self.metering: Metering | None = None
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._answers = Answers()
+        self.exposed = ExposedCalls()
         self._later = LaterAnswers()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -91,6 +93,7 @@ class MeterProcessor(SpanProcessor):
                 span.set_attributes(missing)
             if (family := family_of(attributes)) is not None:
                 call = OpenCall(around, family)
+                self.exposed.open(span.get_span_context().span_id, call)
                 if now is not None:
                     activity = now.activity
                     activity.calls += 1
@@ -136,6 +139,8 @@ class MeterProcessor(SpanProcessor):
         if call is None and around is not None and span_attributes.RESPONSE_ID in (span.attributes or {}):
             call = OpenCall(around, around.family)  # it says only now what it is
         account = call.ended(span) if call is not None else Account(span)
+        if call is not None:
+            self.exposed.ended(span, call)
         if account is None:
             if call is not None and call.account is not None:
                 self._answers.part_of_another(span, call.account)

@@ -13,7 +13,7 @@ import farebox
 import httpx
 import httpx2
 import pytest
-from farebox import http_call, httpx_hooks, model_request, reading, span_attributes
+from farebox import http_call, httpx_hooks, model_request, reading, span_attributes, watched_response
 from farebox.answers.openai import OpenAIAnswer
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -351,7 +351,7 @@ def test_other_requests_are_left_alone(metered: Metered, method: str, url: str) 
         httpx.Client(transport=answering(httpx, stream=body)) as client,
         client.stream(method, url) as response,
     ):
-        assert not isinstance(response.stream, httpx_hooks._WatchedStream)
+        assert not isinstance(response.stream, watched_response._WatchedStream)
     assert metered.spans() == []
 
 
@@ -400,7 +400,7 @@ def broken(*_: object, **__: object) -> Any:
     [
         (httpx_hooks, "is_instrumentation_enabled"),
         (httpx_hooks, "start_call"),
-        (httpx_hooks, "_WatchedStream"),
+        (watched_response, "_WatchedStream"),
         (httpx_hooks, "ModelRequest"),
         (reading, "EventStream"),
         (http_call.HttpCall, "_answer_to_span"),

@@ -1,0 +1,112 @@
+"""Brings an exposure to the span of an instrumented client, or sends it by itself.
+
+A client's instrumentation opens one span for a call, whatever the number of attempts. The exposure of the last attempt
+belongs on that span. That of an earlier one is sent as a span of its own when the client tries again, for the provider
+may bill both.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Final
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+
+from farebox import span_attributes
+from farebox.endpoints import Endpoint
+from farebox.exposures import Exposure
+from farebox.one_call import Account, OpenCall
+
+REMEMBERED_MAX: Final = 1_000
+"""How many calls are remembered that are open, and how many that ended with an error or with a stream."""
+
+_TAKEN_OVER: Final = (
+    span_attributes.REQUEST_MODEL,
+    span_attributes.SERVER_ADDRESS,
+    span_attributes.SERVER_PORT,
+    span_attributes.WALLET,
+    span_attributes.EVENT,
+    span_attributes.ACTION_ID,
+    span_attributes.DEPT,
+    span_attributes.PROJECT,
+    span_attributes.TASK,
+    span_attributes.ROUTE,
+)
+
+
+class ExposedCalls:
+    """The calls that an exposure may have to be noted on, by the ids of their spans."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._lock = threading.Lock()
+        self._open: OrderedDict[int, OpenCall] = OrderedDict()
+        self._ended: OrderedDict[int, Account] = OrderedDict()
+
+    def open(self, span_id: int, call: OpenCall) -> None:
+        """A span of a call begins."""
+        with self._lock:
+            self._open[span_id] = call
+            if len(self._open) > REMEMBERED_MAX:
+                self._open.popitem(last=False)
+
+    def ended(self, span: ReadableSpan, call: OpenCall) -> None:
+        """It ends. A stream may still be closed afterwards, by a client that ends its span first."""
+        context = span.get_span_context()
+        if context is None:
+            return
+        with self._lock:
+            self._open.pop(context.span_id, None)
+            if call.account is None:
+                return
+            if call.exposure is not None:
+                call.account.exposure = call.exposure.attributes
+            attributes = span.attributes or {}
+            if span_attributes.REQUEST_STREAM in attributes or span_attributes.ERROR_TYPE in attributes:
+                self._ended[context.span_id] = call.account
+                if len(self._ended) > REMEMBERED_MAX:
+                    self._ended.popitem(last=False)
+
+    def expose(self, around: Span, exposure: Exposure) -> None:
+        """An attempt within this span may be billed."""
+        span_id = around.get_span_context().span_id
+        with self._lock:
+            call = self._open.get(span_id)
+            if call is not None:
+                call.exposure = exposure
+                return
+            account = self._ended.pop(span_id, None)
+        if account is None or not account.expose(exposure.attributes):
+            exposure.send_apart()
+
+    def sent_again(self, around: Span) -> None:
+        """A further request goes out within this span: what the one before it may cost is a matter of its own."""
+        call = self._open.get(around.get_span_context().span_id)
+        if call is not None and call.exposure is not None:
+            exposure, call.exposure = call.exposure, None
+            exposure.send_apart()
+
+
+def send_exposed_attempt(
+    tracer: Tracer, endpoint: Endpoint, around: Span, exposure: Mapping[str, Any], began_ns: int
+) -> None:
+    """Make the span of one attempt, below that of the call; it began at ``began_ns``, nanoseconds since the epoch."""
+    known: Mapping[str, Any] = getattr(around, "attributes", None) or {}
+    attributes: dict[str, Any] = {
+        span_attributes.OPERATION_NAME: endpoint.operation,
+        span_attributes.PROVIDER_NAME: endpoint.provider,
+        span_attributes.ERROR_TYPE: exposure[span_attributes.EXPOSURE],
+        **{key: known[key] for key in _TAKEN_OVER if key in known},
+        **exposure,
+    }
+    model = known.get(span_attributes.REQUEST_MODEL) or endpoint.model
+    name = f"{endpoint.operation} {model}" if model else endpoint.operation
+    span = tracer.start_span(
+        name, trace.set_span_in_context(around), SpanKind.CLIENT, attributes=attributes, start_time=began_ns
+    )
+    span.set_status(Status(StatusCode.ERROR))
+    span.end()

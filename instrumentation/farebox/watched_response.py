@@ -1,0 +1,139 @@
+"""Watches a response of httpx or httpx2 on its way: its body, or the chunks of its stream, handed on as they came."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import wrapt
+
+from farebox.exposures import Arrived
+from farebox.guard import guarded
+from farebox.http_call import HttpCall
+from farebox.stream_usage import UsageFilter
+
+if TYPE_CHECKING:
+    _Proxy = wrapt.ObjectProxy[Any]
+else:  # before version 2 it takes no parameter
+    _Proxy = wrapt.ObjectProxy
+
+
+class Response(Protocol):
+    """The part of both libraries' responses that is used here."""
+
+    status_code: int
+    headers: Any
+    is_stream_consumed: bool
+    content: bytes
+    stream: object
+
+
+def watch(call: HttpCall, response: Response, *, hides: bool) -> None:
+    """Let the call see what the application reads; ``hides`` keeps from it the usage that it did not ask for."""
+    with guarded("watching a model's answer"):
+
+        def decode(raw: bytes) -> bytes:
+            # The library itself knows best which encodings it asked for.
+            encoding = {"content-encoding": response.headers["content-encoding"]}
+            response_type: Callable[..., Response] = type(response)
+            return response_type(response.status_code, headers=encoding, content=raw).content
+
+        call.answered(response.status_code, response.headers.raw, decode)
+        if response.is_stream_consumed:
+            call.body(response.content)
+        else:
+            hides = hides and "content-encoding" not in response.headers
+            response.stream = _WatchedStream(response.stream, call, UsageFilter() if hides else None)
+        return
+    call.finish()
+
+
+class _WatchedStream(_Proxy):
+    """The stream of a response, in everything but that the call sees the bytes first.
+
+    A proxy, because the libraries check the type of a stream and keep attributes on it.
+    """
+
+    def __init__(self, stream: object, call: HttpCall, usage_filter: UsageFilter | None) -> None:
+        super().__init__(stream)
+        self._self_call = call
+        self._self_filter = usage_filter
+        self._self_arrived = Arrived()
+
+    def __iter__(self) -> Iterator[bytes]:
+        call: HttpCall = self._self_call
+        stream: Iterable[bytes] = self.__wrapped__
+        seen = call.chunk
+        arrived: Arrived = self._self_arrived
+        note, count = arrived.sample.append, arrived.count.__next__
+        try:
+            if self._self_filter is None:
+                # Nearly all chunks of a stream have nothing to tell, and this is what they cost.
+                tells = None
+                for chunk in stream:
+                    note(chunk)
+                    count()
+                    if tells is None or chunk[-2:] != b"\n\n" or tells(chunk) is not None:
+                        tells = seen(chunk)
+                    yield chunk
+            else:
+                for chunk in stream:
+                    note(chunk)
+                    count()
+                    seen(chunk)
+                    if passed := self._self_filter.feed(chunk):
+                        yield passed
+                if rest := self._self_filter.rest():
+                    yield rest
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            call.fail(error, arrived)
+            raise
+        call.finish()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        call: HttpCall = self._self_call
+        stream: AsyncIterable[bytes] = self.__wrapped__
+        usage_filter: UsageFilter | None = self._self_filter
+        chunks = aiter(stream)
+        tells = None
+        arrived: Arrived = self._self_arrived
+        note, count = arrived.sample.append, arrived.count.__next__
+        try:
+            async for chunk in chunks:
+                note(chunk)
+                count()
+                if tells is None or chunk[-2:] != b"\n\n" or tells(chunk) is not None:
+                    tells = call.chunk(chunk)
+                if usage_filter is None:
+                    yield chunk
+                elif passed := usage_filter.feed(chunk):
+                    yield passed
+            if usage_filter is not None and (rest := usage_filter.rest()):
+                yield rest
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            call.fail(error, arrived)
+            raise
+        finally:
+            if hasattr(chunks, "aclose"):
+                await chunks.aclose()
+        call.finish()
+
+    def close(self) -> None:
+        try:
+            self.__wrapped__.close()
+        finally:
+            self._self_call.leave(self._self_arrived)
+
+    async def aclose(self) -> None:
+        try:
+            await self.__wrapped__.aclose()
+        finally:
+            self._self_call.leave(self._self_arrived)
+
+    def __del__(self) -> None:
+        # A response that is neither read to its end nor closed was paid for all the same.
+        self._self_call.leave(self._self_arrived)
