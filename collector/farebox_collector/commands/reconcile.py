@@ -1,5 +1,6 @@
 """`farebox reconcile`: do the books and the payment provider say the same."""
 
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,9 @@ from farebox_collector.payments.reconciliation import (
 )
 from farebox_collector.records import DEFAULT_TENANT_ID
 
+_FEES_LATER_NS = 3_600 * 10**9
+"""How long a fee may be missing: it is asked for after the payment."""
+
 app = typer.Typer(help="Reconcile the books with a payment provider.", no_args_is_help=True)
 
 
@@ -48,7 +52,10 @@ def stripe_command(
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """List payments, refunds and disputes that are only at Stripe or only in the books. Status 1 if there are any."""
+    """List payments, refunds, disputes and fees that are only at Stripe, only in the books, different or unmatched.
+
+    Status 1 if there are any.
+    """
     start_ns, end_ns = moment_ns(start), moment_ns(end)
     if start_ns >= end_ns:
         raise Stop("--to lies after --from")
@@ -78,7 +85,8 @@ def _found(database_url: str | None, report: Path | None, start_ns: int, end_ns:
     if gateway:
         listed = from_stripe(gateway, start_ns, end_ns)
     with reading_books(database_url) as connection:
-        found = differences(connection, DEFAULT_TENANT_ID, listed, start_ns, end_ns)
+        fees_until_ns = time.time_ns() - _FEES_LATER_NS
+        found = differences(connection, DEFAULT_TENANT_ID, listed, start_ns, end_ns, fees_until_ns)
     return list(still_unpaid(gateway, found)) if gateway else found
 
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
-from farebox_collector.ledger.credit_tables import lots
 from farebox_collector.ledger.mismatches import Mismatch
-from farebox_collector.ledger.payment_returns import due_now, topups_with_returns
+from farebox_collector.ledger.payment_returns import due_now, out_now, topups_with_returns
 
 _TOPUPS = """
     SELECT 'top-up ' || t.key, CASE WHEN t.state = 'paid' THEN t.amount_nano || ' for ' || t.price_nanousd
@@ -60,9 +59,7 @@ def compare_returns(connection: Connection) -> Iterator[Mismatch]:
     for topup in topups_with_returns(connection):
         if topup.returned_minor < 0:
             continue  # carried over from an older version, and not computed anew yet
-        due = due_now(connection, topup)
-        query = select(lots.c.out_nano).where(lots.c.tenant_id == topup.tenant_id, lots.c.id == topup.lot_id)
-        found = (topup.returned_minor, connection.execute(query).scalar(), topup.back_nanousd)
+        due, found = due_now(connection, topup), out_now(connection, topup)
         if found != due:
             names = ("minor units returned", "nanocredits", "nano-USD")
             expected, is_now = (

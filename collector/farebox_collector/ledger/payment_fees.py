@@ -6,7 +6,7 @@ A fee that cannot be booked yet waits, with the reason: its payment is not known
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Row, delete, func, literal, select, update
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.journal import Account, Leg, open_transaction, post
@@ -129,6 +129,19 @@ def topups_without_fee(
         columns.id > after_id,
     )
     return connection.execute(query.order_by(columns.id).limit(limit)).all()
+
+
+def booked_fees(connection: Connection, topup: Row[Any]) -> list[Row[Any]]:
+    """Fees of a top-up, those that wait among them: fee_id, currency, fee_minor, reason (empty for a booked one)."""
+    booked, waiting = payment_fees.c, waiting_fees.c
+    query = select(booked.fee_id, booked.currency, booked.fee_minor, literal("").label("reason")).where(
+        booked.tenant_id == topup.tenant_id, booked.topup_id == topup.id
+    )
+    rows = list(connection.execute(query.order_by(booked.id)))
+    query = select(waiting.fee_id, waiting.currency, waiting.fee_minor, waiting.reason).where(
+        waiting.tenant_id == topup.tenant_id, waiting.payment_intent == topup.payment_intent
+    )
+    return [*rows, *connection.execute(query.order_by(waiting.id))]
 
 
 def fee_of(connection: Connection, tenant_id: int, topup_ids: Sequence[int]) -> dict[int, int]:

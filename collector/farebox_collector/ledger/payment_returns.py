@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, select, update
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.access import audit_log
-from farebox_collector.ledger.credit_tables import lot_moves
+from farebox_collector.ledger.credit_tables import lot_moves, lots
 from farebox_collector.ledger.journal import Leg, open_transaction, post
 from farebox_collector.ledger.locks import PAYMENTS, wait_in_turn
 from farebox_collector.ledger.lots import REFUNDED_ACCOUNT, WalletLots, summed
@@ -139,6 +139,12 @@ def given_by_hand(connection: Connection, topup: Row[Any]) -> Sequence[Row[Any]]
 def due_now(connection: Connection, topup: Row[Any]) -> Due:
     """What must be out of a paid top-up, by what is stored of its returns."""
     return due_of(topup, returns_of(connection, topup), given_by_hand(connection, topup))
+
+
+def out_now(connection: Connection, topup: Row[Any]) -> Due:
+    """What is out of a paid top-up now."""
+    query = select(lots.c.out_nano).where(lots.c.tenant_id == topup.tenant_id, lots.c.id == topup.lot_id)
+    return Due(topup.returned_minor, int(connection.execute(query).scalar() or 0), topup.back_nanousd)
 
 
 def returns_between(connection: Connection, tenant_id: int, start_ns: int, end_ns: int) -> Sequence[Row[Any]]:

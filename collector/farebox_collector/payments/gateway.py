@@ -11,6 +11,8 @@ from farebox_collector.ledger.payment_facts import Fee, Paid
 from farebox_collector.ledger.topups import PaymentMethod
 from farebox_collector.payments.events import TOPUP_METADATA, WALLET_METADATA, method_of
 
+FEE = "fee"
+"""The kind of `Listed` that is what Stripe keeps, or gives back."""
 STRIPE_API = "https://api.stripe.com"
 # Short, for what waits for it ends with the process; whatever was asked for is asked for again under its key.
 _TIMEOUT_S = 15.0
@@ -64,11 +66,12 @@ class Kept(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A payment, refund or dispute as Stripe lists it."""
+    """A payment, refund, dispute or fee as Stripe lists it."""
 
     kind: str
-    """`payment`, `refund` or `dispute`."""
+    """`payment`, `refund`, `dispute` or `fee`; a fee's amount is negative where Stripe gave it back."""
     id: str
+    """A fee's is its balance transaction; empty where that is not told."""
     payment_intent: str
     topup_key: str
     currency: str
@@ -167,23 +170,22 @@ class StripeGateway:
         return Kept(fee, str(getattr(intent.latest_charge, "receipt_url", None) or ""))
 
     def listed(self, start_s: int, end_s: int) -> Iterator[Listed]:
-        """Payments that succeeded, and refunds and disputes that hold, made in [start, end) of Unix seconds.
+        """Payments that succeeded, refunds and disputes that hold, and all fees, made in [start, end) of Unix seconds.
 
         Raises GatewayRefused, GatewayUnavailable.
         """
         made: dict[str, Any] = {"created": {"gte": start_s, "lt": end_s}, "limit": 100}
         services: Any = self._client.v1
-        for service, read in (
-            (services.payment_intents, _listed_payment),
-            (services.refunds, _listed_refund),
-            (services.disputes, _listed_dispute),
+        with_fees = made | {"expand": ["data.latest_charge.balance_transaction"]}
+        for service, wanted, read in (
+            (services.payment_intents, with_fees, _listed_payment),
+            (services.refunds, made, _listed_refund),
+            (services.disputes, made, _listed_dispute),
         ):
-            page: Any = self._asking(lambda service=service: service.list(made))  # type: ignore[misc]
+            page: Any = self._asking(lambda service=service, wanted=wanted: service.list(wanted))  # type: ignore[misc]
             items = page.auto_paging_iter()
             while (item := self._asking(lambda items=items: next(items, None))) is not None:  # type: ignore[misc]
-                found = read(item)
-                if found is not None:
-                    yield found
+                yield from read(item)
 
     def _asking(self, ask: Callable[[], Answer]) -> Answer:
         stripe = self._stripe
@@ -218,23 +220,33 @@ def _payment(intent: Any) -> Payment:
     return Payment(fact.payment_intent, str(intent.status), fact)
 
 
-def _listed_payment(intent: Any) -> Listed | None:
+def _listed_payment(intent: Any) -> Iterator[Listed]:
     if intent.status != "succeeded":
-        return None
+        return
     key = str(_metadata_of(intent).get(TOPUP_METADATA, ""))
-    return _listed("payment", intent, str(intent.id), int(intent.amount_received), key)
+    yield _listed("payment", intent, str(intent.id), int(intent.amount_received), key)
+    transaction = getattr(getattr(intent, "latest_charge", None), "balance_transaction", None)
+    if key and transaction is not None and not isinstance(transaction, str):
+        yield _listed_fee(transaction, intent, str(intent.id), key)
 
 
-def _listed_refund(refund: Any) -> Listed | None:
-    if refund.status in ("failed", "canceled"):
-        return None
-    return _listed("refund", refund, str(refund.payment_intent or ""), int(refund.amount))
+def _listed_refund(refund: Any) -> Iterator[Listed]:
+    if refund.status not in ("failed", "canceled"):
+        yield _listed("refund", refund, str(refund.payment_intent or ""), int(refund.amount))
 
 
-def _listed_dispute(dispute: Any) -> Listed | None:
-    if dispute.status not in ("needs_response", "under_review", "lost"):
-        return None
-    return _listed("dispute", dispute, str(dispute.payment_intent or ""), int(dispute.amount))
+def _listed_dispute(dispute: Any) -> Iterator[Listed]:
+    intent = str(dispute.payment_intent or "")
+    if dispute.status in ("needs_response", "under_review", "lost"):
+        yield _listed("dispute", dispute, intent, int(dispute.amount))
+    for transaction in getattr(dispute, "balance_transactions", None) or ():
+        if transaction.fee:
+            yield _listed_fee(transaction, dispute, intent)
+
+
+def _listed_fee(transaction: Any, thing: Any, payment_intent: str, key: str = "") -> Listed:
+    currency = str(transaction.currency).upper()
+    return Listed(FEE, str(transaction.id), payment_intent, key, currency, int(transaction.fee), int(thing.created))
 
 
 def _listed(kind: str, thing: Any, payment_intent: str, amount_minor: int, key: str = "") -> Listed:

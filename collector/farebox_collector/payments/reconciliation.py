@@ -1,20 +1,34 @@
-"""Compares the books with what Stripe lists, or with a report of its that somebody downloaded. Changes nothing."""
+"""Compares the books with what Stripe lists, or with a report of it that was downloaded. Changes nothing.
+
+Compared is what was booked: each payment with what is out of it, each refund and dispute that stands, each fee. What
+is kept as unmatched is listed too.
+"""
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row
 
-from farebox_collector.ledger.payment_returns import DISPUTE, REFUND, returns_between, taken_returns
+from farebox_collector.ledger.payment_fees import booked_fees
+from farebox_collector.ledger.payment_returns import (
+    DISPUTE,
+    REFUND,
+    due_now,
+    out_now,
+    returns_between,
+    taken_returns,
+)
 from farebox_collector.ledger.topups import TopupState, paid_between, topup_by_payment
+from farebox_collector.ledger.unmatched import unmatched_between
 from farebox_collector.minor_units import decimals
 from farebox_collector.payments.events import TOPUP_METADATA
-from farebox_collector.payments.gateway import GatewayRefused, Listed, StripeGateway
+from farebox_collector.payments.gateway import FEE, GatewayRefused, Listed, StripeGateway
 
 PAYMENT = "payment"
 _DAY_S = 86_400
@@ -31,10 +45,11 @@ class Side(StrEnum):
     STRIPE = "only at Stripe"
     FAREBOX = "only in the books"
     BOTH = "different"
+    UNMATCHED = "unmatched"
 
 
 class Difference(NamedTuple):
-    """A payment, refund or dispute that the two do not say the same of."""
+    """A payment, refund, dispute or fee that the two do not say the same of, or that nothing here can take."""
 
     side: Side
     kind: str
@@ -50,14 +65,21 @@ class BadReport(ValueError):
 
 
 def differences(
-    connection: Connection, tenant_id: int, listed: Iterable[Listed], start_ns: int, end_ns: int
+    connection: Connection,
+    tenant_id: int,
+    listed: Iterable[Listed],
+    start_ns: int,
+    end_ns: int,
+    fees_until_ns: int | None = None,
 ) -> list[Difference]:
-    """What is on one side only, or differs, of [start, end).
+    """What is on one side only, or differs, of [start, end); and what is unmatched of it.
 
-    `listed` may reach beyond that, which tells what is missing from what is only of another day.
+    `listed` may reach beyond that, which tells what is missing from what is only of another day. Fees of what was made
+    after `fees_until_ns` may be missing: they are asked for some time after the payment.
     """
-    told = list(listed)
-    ours = {one.payment_intent: topup for one in told if (topup := _topup(connection, tenant_id, one))}
+    every = list(listed)
+    told = [one for one in every if one.kind != FEE]
+    ours = {one.payment_intent: topup for one in every if (topup := _topup(connection, tenant_id, one))}
     known = {row.return_id: row for row in taken_returns(connection, tenant_id, [one.id for one in told])}
     found = [difference for one in told if (difference := _compare(one, ours, known, start_ns, end_ns))]
     payments, returns = ({one.id for one in told if (one.kind == PAYMENT) is payment} for payment in (True, False))
@@ -65,11 +87,71 @@ def differences(
         if row.payment_intent not in payments:
             facts = (PAYMENT, row.payment_intent, row.payment_intent, row.currency, row.amount_minor)
             found.append(Difference(Side.FAREBOX, *facts, f"top-up {row.key} of {row.wallet}"))
+        found += _wrong_out(connection, row)
     for row in returns_between(connection, tenant_id, start_ns, end_ns):
         if row.return_id not in returns:
             facts = (row.kind, row.return_id, row.payment_intent, row.currency, row.amount_minor)
             found.append(Difference(Side.FAREBOX, *facts, "its credits are out of the wallet"))
+    fees = [one for one in every if one.kind == FEE and one.payment_intent in ours]
+    inside = [one for one in fees if start_ns <= one.created_s * _NANO < end_ns]
+    latest_ns = end_ns if fees_until_ns is None else fees_until_ns
+    found += _fees(connection, ours, inside, fees, latest_ns)
+    for one in unmatched_between(connection, tenant_id, start_ns, end_ns):
+        facts = (one.kind, one.id, one.payment_intent, one.currency, one.amount_minor)
+        found.append(Difference(Side.UNMATCHED, *facts, one.reason))
     return found
+
+
+def _wrong_out(connection: Connection, topup: Row[Any]) -> Iterator[Difference]:
+    due, found = due_now(connection, topup), out_now(connection, topup)
+    if due != found:
+        facts = (PAYMENT, topup.payment_intent, topup.payment_intent, topup.currency, topup.amount_minor)
+        why = f"{due.returned_minor} of it went back, in smallest units, and the books took {found.returned_minor} out"
+        if due.returned_minor == found.returned_minor:
+            why = f"{due.out_nano} nanocredits must be out of its lot, and {found.out_nano} are"
+        yield Difference(Side.BOTH, *facts, why)
+
+
+def _fees(
+    connection: Connection,
+    ours: Mapping[str, Row[Any]],
+    inside: Iterable[Listed],
+    every: Iterable[Listed],
+    until_ns: int,
+) -> Iterator[Difference]:
+    """Fees that are not booked, or booked otherwise; and of the same payments those that Stripe does not list."""
+    listed_ids = {one.id for one in every}
+    for payment_intent, of_payment in groupby(sorted(inside, key=_by_payment), _by_payment):
+        topup = ours[payment_intent]
+        booked = {row.fee_id: row for row in booked_fees(connection, topup)}
+        for one in of_payment:
+            row = booked.get(one.id) or _same_fee(one, booked.values())
+            facts = (FEE, one.id, payment_intent, one.currency, one.amount_minor)
+            if row is None:
+                if one.created_s * _NANO < until_ns:
+                    yield Difference(Side.STRIPE, *facts, f"the fee is not booked, of top-up {topup.key}")
+            elif row.reason:
+                yield Difference(Side.STRIPE, *facts, f"the fee waits: {row.reason}")
+            elif (row.currency, row.fee_minor) != (one.currency, one.amount_minor):
+                why = f"the books have {row.fee_minor} {row.currency}, in smallest units"
+                yield Difference(Side.BOTH, *facts, why)
+        if "" not in listed_ids:
+            for fee_id, row in booked.items():
+                if fee_id not in listed_ids:
+                    facts = (FEE, fee_id, payment_intent, row.currency, row.fee_minor)
+                    yield Difference(Side.FAREBOX, *facts, f"a fee of top-up {topup.key}")
+
+
+def _by_payment(one: Listed) -> str:
+    return one.payment_intent
+
+
+def _same_fee(one: Listed, booked: Iterable[Row[Any]]) -> Row[Any] | None:
+    """The fee of a report that does not tell its balance transactions."""
+    if one.id:
+        return None
+    same = (row for row in booked if (row.currency, row.fee_minor) == (one.currency, one.amount_minor))
+    return next(same, None)
 
 
 def from_stripe(gateway: StripeGateway, start_ns: int, end_ns: int) -> list[Listed]:
@@ -96,6 +178,7 @@ def still_unpaid(gateway: StripeGateway, found: Iterable[Difference]) -> Iterato
 def from_report(path: Path) -> list[Listed]:
     """The rows of Stripe's itemized report of balance changes, as CSV. Raises BadReport, OSError."""
     found: dict[tuple[str, str], Listed] = {}
+    fees: list[Listed] = []
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
         missing = [name for name in _NEEDED if name not in (rows.fieldnames or ())]
@@ -110,9 +193,26 @@ def from_report(path: Path) -> list[Listed]:
                     found[one.kind, one.id] = one
                 elif category in _TAKEN_BACK:
                     found.pop((_TAKEN_BACK[category], row["source_id"]), None)
+                else:
+                    continue
+                fees += _reported_fee(row)
             except (InvalidOperation, ValueError, TypeError) as error:
                 raise BadReport(f"line {number}: {error}") from None
-    return list(found.values())
+    return [*found.values(), *fees]
+
+
+def _reported_fee(row: Mapping[str, Any]) -> Iterator[Listed]:
+    """The fee in a row of the report, where the report has that column."""
+    if not row.get("fee") or not Decimal(row["fee"]):
+        return
+    currency = row["currency"].upper()
+    minor = Decimal(row["fee"]).scaleb(decimals(currency))
+    facts = (FEE, row.get("balance_transaction_id") or "", row["payment_intent_id"], row.get(_METADATA) or "", currency)
+    yield Listed(*facts, int(minor), _seconds(row))
+
+
+def _seconds(row: Mapping[str, Any]) -> int:
+    return int(datetime.fromisoformat(row["created_utc"]).replace(tzinfo=UTC).timestamp())
 
 
 def _reported(row: Mapping[str, Any], kind: str) -> Listed:
@@ -122,10 +222,9 @@ def _reported(row: Mapping[str, Any], kind: str) -> Listed:
     minor = amount.scaleb(decimals(currency))
     if minor != minor.to_integral_value():
         raise ValueError(f"{amount} {currency} has too many decimals")
-    moment = datetime.fromisoformat(row["created_utc"]).replace(tzinfo=UTC)
     intent = row["payment_intent_id"]
     thing_id = intent if kind == PAYMENT else row["source_id"]
-    return Listed(kind, thing_id, intent, row.get(_METADATA) or "", currency, int(minor), int(moment.timestamp()))
+    return Listed(kind, thing_id, intent, row.get(_METADATA) or "", currency, int(minor), _seconds(row))
 
 
 def _topup(connection: Connection, tenant_id: int, one: Listed) -> Row[Any] | None:

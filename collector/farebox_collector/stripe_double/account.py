@@ -209,6 +209,9 @@ class Account:
     def shown(self, thing: Thing, expand: list[str]) -> Thing:
         """An object as an answer, with the references that were asked for unfolded."""
         answer = copy.deepcopy(thing)
+        if isinstance(answer.get("data"), list):
+            inside = [path.removeprefix("data.") for path in expand if path.startswith("data.")]
+            answer["data"] = [self.shown(one, inside) for one in answer["data"]]
         if answer.get("latest_charge") and any(path.startswith("latest_charge") for path in expand):
             charge = copy.deepcopy(self.things["charges"][answer["latest_charge"]])
             if "latest_charge.balance_transaction" in expand:
