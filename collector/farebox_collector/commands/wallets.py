@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from farebox_collector.commands.auto_topups import auto_topup_command
 from farebox_collector.commands.movements import lots_command, move_command
 from farebox_collector.commands.tenants import TenantName, tenant_id_of
 from farebox_collector.commands.terminal import (
@@ -29,6 +30,7 @@ from farebox_collector.money import AmountError, format_nano, parse_nano
 app = typer.Typer(help="Wallets: what customers pay from.", no_args_is_help=True)
 app.command("lots")(lots_command)
 app.command("move")(move_command)
+app.command("auto-topup")(auto_topup_command)
 
 
 @app.command("list")

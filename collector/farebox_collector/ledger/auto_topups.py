@@ -84,7 +84,9 @@ def resume(connection: Connection, tenant_id: int, wallet: str, author: str, rea
     """Top a wallet up again, on the terms that it had; returns the version. Raises BadAutoTopup."""
     row = auto_topup(connection, tenant_id, wallet)
     if row is None or row.enabled or row.author != FAREBOX:
-        raise BadAutoTopup(f"the automatic top-up of {wallet!r} is not paused")
+        raise BadAutoTopup(
+            f"the automatic top-up of {wallet!r} was not switched off by Farebox: there is nothing to resume"
+        )
     terms = AutoTerms(wallet, True, row.pack, row.below_nano, row.currency, row.month_cap_minor)
     return set_auto_topup(connection, tenant_id, terms, author, reason, at_ns)
 

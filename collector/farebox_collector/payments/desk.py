@@ -134,13 +134,6 @@ class PaymentDesk:
             lambda connection: auto_topups.set_auto_topup(connection, tenant_id, terms, author, reason, self.clock())
         )
 
-    def resume_auto_topup(self, tenant_id: int, wallet: str, author: str, reason: str) -> None:
-        """Top a wallet up again after a failure or a pause, on the terms it had. Raises NoStripe, BadAutoTopup."""
-        self._of(tenant_id)
-        self.database.transact(
-            lambda connection: auto_topups.resume(connection, tenant_id, wallet, author, reason, self.clock())
-        )
-
     def receive(self, body: bytes, signature: str | None) -> str:
         """Book an event as it came from the webhook; returns what came of it.
 

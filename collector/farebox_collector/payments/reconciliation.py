@@ -87,6 +87,8 @@ def differences(
         if row.payment_intent not in payments:
             facts = (PAYMENT, row.payment_intent, row.payment_intent, row.currency, row.amount_minor)
             found.append(Difference(Side.FAREBOX, *facts, f"top-up {row.key} of {row.wallet}"))
+    concerned = [*ours.values(), *paid_between(connection, tenant_id, start_ns, end_ns)]
+    for row in {row.id: row for row in concerned}.values():
         found += _wrong_out(connection, row)
     for row in returns_between(connection, tenant_id, start_ns, end_ns):
         if row.return_id not in returns:

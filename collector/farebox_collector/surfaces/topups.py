@@ -92,13 +92,14 @@ class AutoTopup(BaseModel):
 
     wallet: str
     enabled: bool
+    paused: bool = Field(description="Whether it is off because a payment of the wallet was refunded or disputed.")
     pack: str
     below_credits: Amount
     month_cap: PackPrice
     spent_this_month: PackPrice = Field(description="What automatic top-ups cost since the UTC month began.")
     payment_method_kept: bool
     since: str
-    author: str = Field(description="`farebox` where it was switched off because a payment failed.")
+    author: str = Field(description="`farebox` where a payment failed or went back.")
     reason: str
 
 
@@ -146,7 +147,10 @@ def router(context: Context) -> APIRouter:
 
     @routes.put("/{wallet:name}/auto-topup")
     def put_auto_topup(wallet: str, request: AutoTopupRequest) -> AutoTopup:
-        """Top a wallet up by itself from now on, or no more; what held before stays in the books."""
+        """Top a wallet up by itself from now on, or no more; what held before stays in the books.
+
+        `{"enabled": true}` alone switches it on again after a failure or a pause, on the terms it had.
+        """
         name = wallet_name(wallet)
         terms = _auto_terms(context, name, request)
         try:
@@ -239,6 +243,9 @@ def _auto_terms(context: Context, wallet: str, request: AutoTopupRequest) -> Aut
         if known is None:
             raise ApiError(404, "nobody ever said that this wallet is topped up")
         return AutoTerms(wallet, False, known.pack, known.below_nano, known.currency, known.month_cap_minor)
+    if not request.pack and request.month_cap is None and known is not None:
+        # On again, on the terms it had.
+        return AutoTerms(wallet, True, known.pack, known.below_nano, known.currency, known.month_cap_minor)
     if request.month_cap is None:
         raise ApiError(422, "month_cap: say what a UTC month may cost at most")
     try:
@@ -259,6 +266,7 @@ def _auto_topup(context: Context, wallet: str) -> AutoTopup:
     return AutoTopup(
         wallet=wallet,
         enabled=bool(row.enabled),
+        paused=bool(row.paused),
         pack=row.pack,
         below_credits=format_nano(row.below_nano),
         month_cap=show_price(row.month_cap_minor, row.currency),
