@@ -4,24 +4,38 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from farebox_collector import assembly
 from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.auto_topups import AutoTerms, auto_topup
+from farebox_collector.ledger.auto_topups import (
+    AutoTerms,
+    BadAutoTopup,
+    auto_topup,
+    resume,
+    set_aside,
+    set_auto_topup,
+    spent_this_month,
+    standing,
+)
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.journal import balance, wallet_account
 from farebox_collector.ledger.movements import Kind, Movement, move
 from farebox_collector.ledger.packs import PackTerms, set_pack
+from farebox_collector.ledger.payment_facts import Paid
 from farebox_collector.ledger.payment_fees import FEES_ACCOUNT
-from farebox_collector.ledger.topups import payment_method, topups_of
+from farebox_collector.ledger.topups import PaymentMethod, keep_payment_method, payment_method, topups_of
 from farebox_collector.money import NANO
 from farebox_collector.payments.automatic import AutomaticTopups
 from farebox_collector.payments.desk import Account, CheckoutWanted, PaymentDesk, charge_of
-from farebox_collector.payments.gateway import GatewayUnavailable
+from farebox_collector.payments.gateway import GatewayUnavailable, Payment
 from farebox_collector.settings import Settings
 from farebox_collector.stripe_double.delivery import sign
+from orders import NOW_NS
+from orders import Shop as Books
 from pydantic import SecretStr
 from stripe_double import StripeDouble
 
@@ -153,3 +167,149 @@ def test_replicas_buy_one_pack_together(auto_shop: Shop) -> None:
     assert (auto_shop.left, auto_shop.states(), auto_shop.payments()) == (11, ["paid"], 2)
     for other in replicas[1:]:
         other.database.close()
+
+
+class QuietStripe:
+    """Takes every payment at once, but those of some wallets, which stay on their way."""
+
+    livemode = False
+
+    def __init__(self, shop: Books) -> None:
+        self.shop = shop
+        self.slow: set[str] = set()
+        self.wallets: dict[str, str] = {}
+
+    def charge_kept_method(self, charge: Any, _method: Any) -> Payment:
+        self.wallets[charge.key] = charge.wallet
+        return self.payment(f"pi_{charge.key}")
+
+    def payment(self, payment_intent: str) -> Payment:
+        key = payment_intent.removeprefix("pi_")
+        status = "processing" if self.wallets[key] in self.slow else "succeeded"
+        return Payment(payment_intent, status, Paid(key, payment_intent, "USD", 800, self.shop.now_ns))
+
+    def kept(self, _payment_intent: str) -> None:
+        return None
+
+
+class Street:
+    """Many wallets that are topped up by themselves, by a Stripe of their own."""
+
+    def __init__(self, database: Database, wallets: int, cap_minor: int = 800) -> None:
+        self.shop = Books(database)
+        self.stripe = QuietStripe(self.shop)
+        self.names = [self.shop.name(f"w{number}") for number in range(wallets)]
+        desk: Any = SimpleNamespace(
+            database=database, clock=lambda: self.shop.now_ns, is_open=True, gateway=lambda tenant: self.stripe
+        )
+        self.rounds = AutomaticTopups(desk)
+
+        def ready(connection: Any) -> None:
+            for name in self.names:
+                keep_payment_method(connection, 1, name, PaymentMethod("cus", "pm"), NOW_NS)
+                terms = AutoTerms(name, True, self.shop.pack, 2 * NANO, "USD", cap_minor)
+                set_auto_topup(connection, 1, terms, "test", "", NOW_NS)
+
+        database.transact(ready)
+
+    def owe(self, *numbers: int) -> None:
+        """Let wallets use eleven credits."""
+        for number in numbers:
+            movement = Movement(Kind.ADJUSTMENT, self.names[number], -11 * NANO)
+            key = f"{self.names[number]}-{next(self.shop.steps)}"
+            self.shop.run(move, movement=movement, idempotency_key=key)
+
+    def round(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.shop.now_ns += 60 * NANO
+            self.rounds.round()
+
+    def paid(self, number: int) -> int:
+        rows = self.shop.read(topups_of, self.names[number])
+        return len([row for row in rows if row.state == "paid"])
+
+
+def test_wallets_at_their_cap_keep_no_other_wallet_waiting(database: Database) -> None:
+    street = Street(database, 55)
+    street.owe(*range(54))
+    street.round(3)
+    assert {street.paid(number) for number in range(54)} == {1}
+    street.owe(*range(54))
+    street.round(3)
+    with database.reading() as connection:
+        assert set_aside(connection) == {"month_cap": 54, "processing": 0}
+    street.owe(54)
+    street.round()
+    assert (street.paid(54), street.paid(0)) == (1, 1)
+    # A higher cap is looked at in the next round, not in the next month.
+    terms = AutoTerms(street.names[7], True, street.shop.pack, 2 * NANO, "USD", 1_600)
+    street.shop.run(set_auto_topup, terms=terms, author="test", reason="")
+    street.round()
+    assert (street.paid(7), street.paid(8)) == (2, 1)
+    street.shop.now_ns += 32 * 86_400 * NANO
+    street.round(3)
+    assert street.paid(8) == 2
+
+
+def test_payments_on_their_way_keep_no_other_payment_waiting(database: Database) -> None:
+    street = Street(database, 55)
+    street.stripe.slow = set(street.names[:54])
+    street.owe(*range(54))
+    street.round(2)
+    street.owe(54)
+    street.round(3)
+    assert street.paid(54) == 1
+    with database.reading() as connection:
+        assert set_aside(connection)["processing"] == 54
+    street.stripe.slow = set()
+    street.round(2)
+    assert {street.paid(number) for number in range(55)} == {1}
+
+
+@pytest.mark.parametrize("kind", ["refund", "dispute"])
+def test_it_pauses_when_a_payment_goes_back_until_it_is_resumed(database: Database, kind: str) -> None:
+    """Also where the return comes before its payment, or once more after it was resumed."""
+    street = Street(database, 1)
+    shop = street.shop
+    shop.wallet = street.names[0]
+    gone = getattr(shop, kind)()
+    shop.order()
+    shop.book(gone)
+    shop.book(shop.paid())
+    street.round(2)
+    row = shop.read(auto_topup, shop.wallet)
+    assert (row.enabled, row.paused, row.author, street.paid(0)) == (0, 1, "farebox", 1)
+    assert gone.return_id in row.reason
+    with database.reading() as connection:
+        assert standing(connection)["paused"] >= 1
+    shop.run(resume, wallet=shop.wallet, author="ann", reason="settled")
+    row = shop.read(auto_topup, shop.wallet)
+    assert (row.enabled, row.paused, row.author) == (1, 0, "ann")
+    shop.book(gone)
+    street.round(2)
+    assert (shop.read(auto_topup, shop.wallet).enabled, street.paid(0)) == (1, 2)
+    with pytest.raises(BadAutoTopup, match="nothing to resume"):
+        shop.run(resume, wallet=shop.wallet, author="ann", reason="")
+
+
+def test_a_months_cap_counts_payments_by_their_own_time_and_currency(database: Database) -> None:
+    """Ordered in January and paid in February is February's; what another currency cost counts for itself."""
+    street = Street(database, 1)
+    shop, wallet = street.shop, street.names[0]
+    february = int(datetime(2026, 2, 1, tzinfo=UTC).timestamp()) * NANO
+    shop.now_ns = february - 65 * NANO
+    street.stripe.slow = {wallet}
+    street.owe(0)
+    street.round()
+    assert shop.read(spent_this_month, wallet, "USD", shop.now_ns) == 800
+    street.stripe.slow = set()
+    street.round()
+    assert (street.paid(0), shop.read(spent_this_month, wallet, "USD", shop.now_ns)) == (1, 800)
+    assert shop.read(spent_this_month, wallet, "USD", february - 1) == 0
+    assert shop.read(spent_this_month, wallet, "EUR", shop.now_ns) == 0
+    street.owe(0)
+    street.round(3)
+    assert street.paid(0) == 1
+    shop.now_ns += 28 * 86_400 * NANO
+    street.round(2)
+    assert street.paid(0) == 2
