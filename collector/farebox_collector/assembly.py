@@ -4,24 +4,23 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
 import sqlite3
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
-import uvicorn
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from farebox_collector.courier import Courier
 from farebox_collector.credentials import ALL_SCOPES, Scope
+from farebox_collector.descriptors import connections_of_port
 from farebox_collector.garbage import look_for_garbage_seldom
 from farebox_collector.holding import HoldDesk
+from farebox_collector.http_ports import STOP_SECONDS, CannotListen, http_port
 from farebox_collector.indexing import Indexing
 from farebox_collector.keyring import KeyRing
 from farebox_collector.ledger.access.refusals import Refusals
@@ -43,24 +42,26 @@ from farebox_collector.reading import RequestReader
 from farebox_collector.reading_aside import ReadingAside
 from farebox_collector.receivers import grpc as grpc_receiver
 from farebox_collector.receivers import http as http_receiver
+from farebox_collector.receivers.doorman import Doorman
 from farebox_collector.receivers.intake import Intake
 from farebox_collector.records import DEFAULT_TENANT_ID
 from farebox_collector.rounds import Round, repeat
-from farebox_collector.settings import CONFIG_FILE, Settings, host_and_port, is_loopback
+from farebox_collector.settings import CONFIG_FILE, Settings, is_loopback
 from farebox_collector.settling import Settling
 from farebox_collector.surfaces import api
 from farebox_collector.surfaces.callers import Doorkeeper
 from farebox_collector.surfaces.context import Context
 from farebox_collector.surfaces.headers import SafeHeaders
-from farebox_collector.surfaces.hosts import AllowedHosts
 from farebox_collector.tariffs import Tariffs
 from farebox_collector.upkeep import Upkeep
 
 _logger = logging.getLogger(__name__)
 
-_STOP_SECONDS = 2
-"""How long a port that has answered everything waits for the rest of its connections."""
+_BODY_SECONDS = 30.0
+"""Longest that a body may take to arrive at the API."""
 
+_PORTS = 4
+_DOORMAN_SECONDS = 0.5
 _COURIER_SECONDS = 1
 """How often the outbox is looked at."""
 _INDEXING_SECONDS = 1
@@ -68,10 +69,6 @@ _REFUSALS_SECONDS = 1
 
 Clock = Callable[[], int]
 Progress = Callable[[int, int], None]
-
-
-class CannotListen(Exception):
-    """A port cannot be had; the message says which."""
 
 
 class Listening(NamedTuple):
@@ -198,16 +195,21 @@ async def _running(
 
     otlp_http = http_receiver.application(intake, settings.max_request_bytes, settings.request_seconds)
     async with contextlib.AsyncExitStack() as stack:
+        most = connections_of_port(settings.max_connections, _PORTS)
+        doorman = Doorman(most, min(settings.max_connections_per_peer, most))
         grpc_server = grpc_receiver.server(
-            grpc_receiver.TraceService(intake), settings.max_request_bytes, settings.max_connections
+            grpc_receiver.TraceService(intake, doorman, settings), settings.max_request_bytes, most
         )
         try:
             grpc_port = _open_grpc(grpc_server, settings)
+            doorman.port = grpc_port
         except RuntimeError as error:
             raise CannotListen(f"cannot listen on {settings.grpc_address}: is something else there?") from error
         # Stopped in reverse: intake first, API and metrics last, so that a drain can be watched.
         metrics_port = await stack.enter_async_context(
-            _http_server(_metrics(registry, keyring, meters, settings), settings.metrics_address, settings)
+            http_port(
+                _metrics(registry, keyring, meters, settings), settings.metrics_address, settings, most, _BODY_SECONDS
+            )
         )
         holds = HoldDesk(database, clock, strict=settings.strict_wallets)
         stack.push_async_callback(asyncio.to_thread, holds.close)
@@ -231,10 +233,13 @@ async def _running(
         )
         courier = Courier(database, settings.webhook_private_hosts, clock)
         api_port = await stack.enter_async_context(
-            _http_server(api.application(context), settings.api_address, settings)
+            http_port(api.application(context), settings.api_address, settings, most, _BODY_SECONDS)
         )
         stack.push_async_callback(pipeline.close)
-        otlp_http_port = await stack.enter_async_context(_http_server(otlp_http, settings.otlp_http_address, settings))
+        otlp_http_port = await stack.enter_async_context(
+            # The receiver itself cuts slow requests off, with an answer that asks for another try.
+            http_port(otlp_http, settings.otlp_http_address, settings, most, settings.request_seconds + 5)
+        )
         await grpc_server.start()
         upkeep, indexing = Upkeep(settings, database, clock), Indexing(database, clock)
         for round_ in (
@@ -245,13 +250,14 @@ async def _running(
             Round("settling", settings.settle_seconds, Settling(settings, database, tariffs, clock).round),
             Round("refusals", _REFUSALS_SECONDS, refusals.write),
             Round("webhooks", _COURIER_SECONDS, courier.round),
+            Round("doors", _DOORMAN_SECONDS, doorman.round),
         ):
             stack.push_async_callback(_cancelled, asyncio.create_task(repeat(round_)))
         stack.callback(courier.stop)
         stack.callback(upkeep.stop)
         stack.callback(indexing.stop)
         # What was taken is answered by then: what is still open has not begun, or its client is gone.
-        stack.push_async_callback(grpc_server.stop, _STOP_SECONDS)
+        stack.push_async_callback(grpc_server.stop, STOP_SECONDS)
         stack.push_async_callback(pipeline.settle)
         started = True
         yield Listening(grpc_port, otlp_http_port, api_port, metrics_port)
@@ -281,55 +287,4 @@ def _metrics(registry: CollectorRegistry, keyring: KeyRing, meters: Meters, sett
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
-        await task
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn as one of several servers in a process: the signals are ours, and we wait until it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@asynccontextmanager
-async def _http_server(app: Any, address: str, settings: Settings) -> AsyncIterator[int]:
-    """Serve an ASGI application while the block runs; yields the port."""
-    host, port = host_and_port(address)
-    try:
-        bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise CannotListen(f"cannot listen on {address}: {error.strerror}") from error
-    config = uvicorn.Config(
-        AllowedHosts(app, settings.allowed_hosts, any_address=not is_loopback(address)),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        ws="none",
-        # Exporters send every few seconds: don't close on them in between.
-        timeout_keep_alive=75,
-        # A client that never finishes its request must not hold up the end.
-        timeout_graceful_shutdown=_STOP_SECONDS,
-        limit_concurrency=settings.max_connections,
-        ssl_certfile=settings.tls_certificate,
-        ssl_keyfile=settings.tls_key,
-        ssl_ca_certs=None if settings.tls_client_ca is None else str(settings.tls_client_ca),
-        ssl_cert_reqs=ssl.CERT_NONE if settings.tls_client_ca is None else ssl.CERT_REQUIRED,
-    )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[bound]))
-    await server.listening.wait()
-    try:
-        yield bound.getsockname()[1]
-    finally:
-        server.should_exit = True
         await task

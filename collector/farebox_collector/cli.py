@@ -90,6 +90,7 @@ def serve(
     )
     # The other commands need none of it.
     from farebox_collector import assembly
+    from farebox_collector.http_ports import CannotListen
 
     def announce(listening: assembly.Listening) -> None:
         """Say where everything is, on stdout: a line of JSON that a script can wait for."""
@@ -101,7 +102,7 @@ def serve(
     logs.configure(settings.log_level)
     try:
         _event_loop_runner()(assembly.serve(settings, announce))
-    except assembly.CannotListen as error:
+    except CannotListen as error:
         raise Stop(str(error)) from None
 
 

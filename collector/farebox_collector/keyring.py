@@ -13,6 +13,8 @@ from farebox_collector.records import DEFAULT_TENANT_ID
 REMEMBER_NS = 10**9
 """How long a token that was found good is taken to be so: a revoked key works no longer than this."""
 _MAX_REMEMBERED = 10_000
+_STRANGERS_AT_ONCE = 2
+_MOST_STRANGERS = 200
 
 WITHOUT_KEYS = Caller(DEFAULT_TENANT_ID, ALL_SCOPES)
 """Everybody, as long as no key was ever made; the ports are on loopback then."""
@@ -30,6 +32,10 @@ class Forbidden(Exception):
     """The caller is known and may not do this; the message says what it would need."""
 
     reason = "scope"
+
+
+class TooManyStrangers(Exception):
+    """Nothing is known about the key yet; the same request may come again."""
 
 
 _DETAILS = {
@@ -50,6 +56,8 @@ class KeyRing:
         self._known: dict[bytes, tuple[Verified, int]] = {}
         self._used: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._strangers = asyncio.Semaphore(_STRANGERS_AT_ONCE)
+        self._waiting = 0
         self._needs_keys = False
         # Without another process that writes, nobody but this process makes the first key.
         self._none_yet = False
@@ -61,12 +69,31 @@ class KeyRing:
         """
         found = self._remembered(token)
         if found is None:
-            found = await asyncio.to_thread(self._look_up, token)
+            found = await self._looked_up(token)
         if scope is not None and not found.may(scope):
             raise Forbidden(f"this key has not got the scope {scope.value}")
         if found.key_id:
             self._used[found.key_id] = self._clock()
         return found
+
+    async def _looked_up(self, token: str | None) -> Caller:
+        """Look a token up in the books. Tokens that were never good take turns: a flood of them holds no one else up.
+
+        Raises TooManyStrangers where too many of them are waiting already.
+        """
+        if not self._needs_keys or (token is not None and fingerprint(token) in self._known):
+            return await asyncio.to_thread(self._look_up, token)
+        if token is None or (key_id_of(token) is None and read_link(token) is None):
+            # Not a question for the books.
+            return self._look_up(token)
+        if self._waiting >= _MOST_STRANGERS:
+            raise TooManyStrangers("too many unknown keys are being looked up; try again")
+        self._waiting += 1
+        try:
+            async with self._strangers:
+                return await asyncio.to_thread(self._look_up, token)
+        finally:
+            self._waiting -= 1
 
     def needs_keys(self) -> bool:
         """Whether requests need a key: since the first one was made."""

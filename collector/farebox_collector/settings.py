@@ -117,7 +117,10 @@ class Settings(BaseSettings):
         30.0, gt=0, description="Longest that one request may take to arrive over HTTP; slower ones are cut off."
     )
     max_connections: int = Field(
-        1_000, ge=1, description="Most connections to each HTTP port, and most requests at once on one of gRPC."
+        1_000, ge=1, description="Most connections to each port; the oldest without a good key goes first."
+    )
+    max_connections_per_peer: int = Field(
+        200, ge=1, description="Most connections to each port from one address without a good key."
     )
     commit_max_spans: int = Field(4_000, ge=1, le=10_000, description="Most usage records in one database transaction.")
     reading_process: bool = Field(

@@ -1,5 +1,6 @@
 """OTLP/gRPC: TraceService/Export over grpc.aio, bodies as bytes; gRPC itself undoes gzip and bounds the message."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -7,40 +8,72 @@ import grpc
 import grpc.aio
 
 from farebox_collector.admission import Hold
-from farebox_collector.credentials import token_in
+from farebox_collector.credentials import Caller, token_in
+from farebox_collector.decoding.errors import MalformedRequest
 from farebox_collector.reading import Encoding
+from farebox_collector.receivers.doorman import Doorman
 from farebox_collector.receivers.intake import Intake, Refused
-from farebox_collector.receivers.status import Failure, retry_info, status_message
+from farebox_collector.receivers.status import Failure, TooSlow, retry_info, status_message
+from farebox_collector.settings import Settings
 
+MAX_STREAMS = 100
+"""Most calls at once on one connection; further ones wait at the client."""
+_METADATA_BYTES = 8 * 2**10
+_LEAST_AT_ONCE = 4
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
 class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
-    """Serves Export; see the package for the contract of a receiver."""
+    """Serves Export; see the package for the contract of a receiver.
 
-    def __init__(self, intake: Intake) -> None:
+    gRPC receives the message of a unary call before it asks for a handler. So Export is served as a stream of one
+    message, which is the same on the wire: it is received when the caller is known and there is room for it.
+    """
+
+    def __init__(self, intake: Intake, doorman: Doorman, settings: Settings) -> None:
         self._intake = intake
+        self._doorman = doorman
+        self._request_seconds = settings.request_seconds
+        self._at_once = max(_LEAST_AT_ONCE, settings.queue_max_bytes // settings.max_request_bytes)
+        self._receiving: dict[int, asyncio.Semaphore] = {}
         # Without (de)serializers a handler gets and gives the bytes of the message.
-        self._handler = grpc.unary_unary_rpc_method_handler(self._export)
+        self._handler = grpc.stream_unary_rpc_method_handler(self._export)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The handler of Export; None for any other method."""
         return self._handler if handler_call_details.method == _EXPORT else None
 
-    async def _export(self, body: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
-        async def arrived(hold: Hold) -> bytes:
-            hold.grow(len(body))
+    async def _export(self, _messages: object, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        async def arriving(caller: Caller, hold: Hold) -> bytes:
+            self._doorman.note_key(context.peer())
+            # No more room, no message.
+            hold.grow(1)
+            body = await self._message(caller.tenant_id, context)
+            hold.grow(max(0, len(body) - 1))
             return body
 
         try:
-            response = await self._intake.take("grpc", _token(context), arrived, Encoding.PROTOBUF)
+            response = await self._intake.take("grpc", _token(context), arriving, Encoding.PROTOBUF)
             return response.SerializeToString()
         except Refused as refused:
             failure = refused.failure
-        # gRPC keeps what `abort` raises for a while, and with it all that can be reached from here.
-        body = b""
         await context.abort(failure.grpc_code, failure.message, trailing_metadata=_trailers(failure))
         raise AssertionError("unreachable")
+
+    async def _message(self, tenant_id: int, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        """The one message of a call. Raises TooSlow, MalformedRequest.
+
+        A tenant has so many on their way at once, for what arrives is in memory before its size is known.
+        """
+        turn = self._receiving.setdefault(tenant_id, asyncio.Semaphore(self._at_once))
+        try:
+            async with asyncio.timeout(self._request_seconds), turn:
+                message = await context.read()
+        except TimeoutError:
+            raise TooSlow(f"the request did not arrive within {self._request_seconds:g} s") from None
+        if not isinstance(message, bytes):
+            raise MalformedRequest("the call has no message")
+        return message
 
 
 def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
@@ -56,9 +89,20 @@ def server(service: TraceService, max_request_bytes: int, max_connections: int) 
     """A gRPC server with Export, not listening yet."""
     options = [
         ("grpc.max_receive_message_length", max_request_bytes),
-        ("grpc.max_concurrent_streams", max_connections),
+        ("grpc.max_allowed_incoming_connections", max_connections),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
+        # Metadata is a key and a few names.
+        ("grpc.max_metadata_size", _METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", 2 * _METADATA_BYTES),
+        # A client that does not speak HTTP/2, or not on, is gone soon.
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        # What has not been asked for stays with the client: windows do not grow by guessing.
+        ("grpc.http2.bdp_probe", 0),
         # Exporters send every few seconds; what is silent for ten minutes is gone.
         ("grpc.max_connection_idle_ms", 600_000),
+        # Clients connect anew now and then, and so find new replicas, and new certificates.
+        ("grpc.max_connection_age_ms", 3_600_000),
+        ("grpc.max_connection_age_grace_ms", 60_000),
         # Two processes on one port would each get half of the spans, and nobody would know.
         ("grpc.so_reuseport", 0),
     ]

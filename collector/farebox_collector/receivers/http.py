@@ -14,7 +14,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from farebox_collector.admission import Hold
-from farebox_collector.credentials import token_in
+from farebox_collector.connections import note_key
+from farebox_collector.credentials import Caller, token_in
 from farebox_collector.decoding.errors import MalformedRequest, RequestTooLarge
 from farebox_collector.reading import Encoding
 from farebox_collector.receivers.intake import Intake, Refused
@@ -45,7 +46,8 @@ def application(
     async def export(request: Request) -> Response:
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
-        async def arriving(hold: Hold) -> bytes:
+        async def arriving(caller: Caller, hold: Hold) -> bytes:
+            note_key(request.scope, caller)
             if content_type not in _ENCODINGS:
                 raise UnsupportedEncoding(f"the content type must be {_PROTOBUF} or {_JSON}")
             try:

@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from starlette.requests import ClientDisconnect
 
 from farebox_collector.admission import Hold
-from farebox_collector.credentials import Scope
+from farebox_collector.credentials import Caller, Scope
 from farebox_collector.keyring import Forbidden, KeyRing, Unauthenticated
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.pipeline import ExportRequest, Pipeline
@@ -42,7 +42,7 @@ class Intake:
         self,
         transport: str,
         token: str | None,
-        read: Callable[[Hold], Awaitable[bytes]],
+        read: Callable[[Caller, Hold], Awaitable[bytes]],
         encoding: Encoding,
     ) -> ExportTraceServiceResponse:
         """Take one export; returns once it is durable. Its tenant is the token's, whatever its spans say.
@@ -55,7 +55,7 @@ class Intake:
         try:
             caller = await self._keyring.caller(token, Scope.INGEST)
             with self._pipeline.admission.hold() as hold:
-                body = await read(hold)
+                body = await read(caller, hold)
                 started = time.perf_counter()
                 outcome = await self._pipeline.accept(ExportRequest(caller.tenant_id, encoding, body))
         except ClientDisconnect:

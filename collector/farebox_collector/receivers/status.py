@@ -15,7 +15,7 @@ from google.rpc.status_pb2 import Status
 
 from farebox_collector.admission import Overloaded, ShuttingDown
 from farebox_collector.decoding.errors import MalformedRequest, RequestTooLarge
-from farebox_collector.keyring import Forbidden, Unauthenticated
+from farebox_collector.keyring import Forbidden, TooManyStrangers, Unauthenticated
 
 RETRY_DELAY_MS = 1_700
 """Between 1.5 and 1.9 s the Python SDK makes the most attempts (six) before it gives a batch up."""
@@ -53,7 +53,7 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(grpc.StatusCode.INVALID_ARGUMENT, 415, False, str(error), "invalid")
         case RequestTooLarge():
             return Failure(grpc.StatusCode.INVALID_ARGUMENT, 413, False, str(error), "invalid")
-        case Overloaded() | ShuttingDown() | TooSlow():
+        case Overloaded() | ShuttingDown() | TooSlow() | TooManyStrangers():
             return Failure(grpc.StatusCode.UNAVAILABLE, 503, True, str(error), "overloaded")
         case _:
             # Storage trouble, or a bug of ours: either way the client still holds the only copy. Let it try again.

@@ -21,8 +21,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from farebox_collector import credentials
+from farebox_collector.connections import note_key
 from farebox_collector.credentials import Caller, token_in
-from farebox_collector.keyring import Forbidden, KeyRing, Unauthenticated
+from farebox_collector.keyring import Forbidden, KeyRing, TooManyStrangers, Unauthenticated
 from farebox_collector.ledger.access.actors import LOCAL, Actor, set_actor
 from farebox_collector.ledger.access.refusals import Attempt, Refusals
 from farebox_collector.metrics.meters import Meters
@@ -211,6 +212,10 @@ class Doorkeeper:
         except Forbidden as error:
             self._meters.turned_away(self._port, error.reason)
             return problem(403, str(error))
+        except TooManyStrangers as error:
+            answer = problem(503, str(error))
+            answer.headers["Retry-After"] = "2"
+            return answer
         except DBAPIError:
             # Nothing is known about the key, so that nobody may be told that it is wrong.
             _logger.exception("a key could not be looked up")
@@ -219,6 +224,7 @@ class Doorkeeper:
             return answer
         _caller.set(who)
         set_actor(actor_of(who, peer_address(scope)))
+        note_key(scope, who)
         return None
 
 
