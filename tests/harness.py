@@ -22,11 +22,13 @@ class Collector:
     `database` is a SQLite file, or the URL of anything else, and then `log` says where the log goes.
     """
 
-    def __init__(self, database: Path | str, log: Path | None = None, **settings: object) -> None:
+    def __init__(self, database: Path | str, log: Path | None = None, key: str = "", **settings: object) -> None:
+        """With a `key`, that is the first key of new books, and these clients send it."""
         self.database_url = database if isinstance(database, str) else f"sqlite:///{database}"
         self.database = Path(self.database_url.removeprefix("sqlite:///"))
         self.log = log or self.database.with_suffix(".log")
-        self._settings = settings
+        self._settings = settings | ({"bootstrap_key": key} if key else {})
+        self._key = {"authorization": f"Bearer {key}"} if key else {}
         self.process: subprocess.Popen[str]
         self.start()
 
@@ -57,13 +59,14 @@ class Collector:
         self.otlp_url = f"http://127.0.0.1:{ports['otlp_http']}"
         self.api_url = f"http://127.0.0.1:{ports['api']}"
         self.metrics_url = f"http://127.0.0.1:{ports['metrics']}/metrics"
-        self.api = httpx2.Client(base_url=self.api_url, timeout=30)
-        self.otlp = httpx2.Client(base_url=self.otlp_url, timeout=30)
+        self.api = httpx2.Client(base_url=self.api_url, timeout=30, headers=self._key)
+        self.otlp = httpx2.Client(base_url=self.otlp_url, timeout=30, headers=self._key)
         self.channel = grpc.insecure_channel(self.grpc_target, options=[("grpc.use_local_subchannel_pool", 1)])
 
     def export_grpc(self, body: bytes, compression: grpc.Compression | None = None) -> ExportTraceServiceResponse:
         """Export over gRPC; raises grpc.RpcError."""
-        answer = self.channel.unary_unary(EXPORT_METHOD)(body, timeout=30, compression=compression)
+        call = self.channel.unary_unary(EXPORT_METHOD)
+        answer = call(body, timeout=30, compression=compression, metadata=tuple(self._key.items()))
         return ExportTraceServiceResponse.FromString(answer)
 
     def export_http(self, body: bytes, content_type: str = "application/x-protobuf", **headers: str) -> httpx2.Response:

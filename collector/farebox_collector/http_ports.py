@@ -85,7 +85,7 @@ class Protocol(HttpToolsProtocol):
             if self.transport.is_closing():
                 return
             beside_body = self._taken_bytes - self._body_bytes * (1 + _OVERHEAD_OF_CHUNK)
-            if beside_body > MAX_HEADER_BYTES or len(self.pipeline) > MAX_PIPELINED:
+            if beside_body > MAX_HEADER_BYTES:
                 self._refuse()
                 return
         self._arm()
@@ -99,6 +99,9 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The headers are there."""
+        if len(self.pipeline) >= MAX_PIPELINED:
+            # The parser stops, and the client is told that its request cannot be served.
+            raise ValueError("too many requests ahead of their answers")
         self._in_headers, self._in_body, self._place.busy = False, True, True
         self._disarm()
         super().on_headers_complete()

@@ -1,14 +1,17 @@
 """All faults: each takes a world with new books, hurts it, and returns how that went."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import faults_content
+import faults_floods
 import faults_history
 import faults_load
 import faults_process
 import faults_senders
 import faults_storage
+from floods import FLOODS
 from world import Result, World
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
@@ -46,4 +49,5 @@ FAULTS = (
     Fault("more than it can take", faults_load.more_than_it_can_take),
     Fault("hostile strings", faults_senders.hostile_strings),
     Fault("ever new models", faults_senders.many_models),
+    *(Fault(f"flood: {name}", partial(faults_floods.flood, name), (SQLITE,)) for name in FLOODS),
 )

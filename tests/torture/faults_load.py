@@ -25,8 +25,8 @@ def hostile_bodies(world: World) -> Result:
     with Assailant(collector, _REQUEST_BYTES, short=world.short) as assailant, Load(world, senders=2):
         world.wait_acknowledged(2)
         for _ in range(world.tries(full=7, short=1)):
-            normal = _p99_of_stretch(world, samples, nullcontext())
-            ratios.append(_p99_of_stretch(world, samples, assailant.loose()) / normal)
+            normal = p99_of_stretch(world, samples, nullcontext())
+            ratios.append(p99_of_stretch(world, samples, assailant.loose()) / normal)
         world.wait_acknowledged(2)
     if world.retries:
         raise Broken("bystanders were told to come again because of hostile bodies")
@@ -34,7 +34,8 @@ def hostile_bodies(world: World) -> Result:
     return world.result(assailant.tried, p99_ratio=None if world.short else statistics.median(ratios))
 
 
-def _p99_of_stretch(world: World, samples: int, what_happens: AbstractContextManager[None]) -> float:
+def p99_of_stretch(world: World, samples: int, what_happens: AbstractContextManager[None]) -> float:
+    """The bystanders' p99 over so many acknowledgements while something happens, in seconds."""
     begin = len(world.waits_s)
     with what_happens:
         world.wait_acknowledged(samples)
