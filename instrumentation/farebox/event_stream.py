@@ -10,6 +10,7 @@ from farebox.json_excerpt import JsonExcerpt, Wanted, excerpt
 
 EVENT_BYTES_MAX: Final = 64 * 1024
 """A larger event is not held: what has a price is picked out of it while it passes."""
+_LINE_BYTES: Final = 64
 
 
 Tells = Callable[[bytes], object | None]
@@ -100,8 +101,8 @@ class EventStream:
             self._pick_from(part)
 
     def _add(self, data: bytes) -> None:
-        """Take in a line of data; each counts a byte more, so that their number is bounded as well."""
-        self._data_bytes += len(data) + 1
+        """Take in a line of data; what it costs to keep counts too, so that the number of lines is bounded as well."""
+        self._data_bytes += len(data) + _LINE_BYTES
         if self._large is None and self._data_bytes <= EVENT_BYTES_MAX:
             self._data.append(data)
         else:

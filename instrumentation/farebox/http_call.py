@@ -190,7 +190,7 @@ class HttpCall:
         attributes: dict[str, Any] = dict(answer.attributes())
         if answer.unfinished:
             attributes[span_attributes.USAGE_MISSING] = span_attributes.IN_BACKGROUND
-        elif answer.impossible:
+        elif not _tells_usage(attributes) and answer.impossible:
             attributes[span_attributes.USAGE_MISSING] = "impossible_counts"
             report("counts", "farebox: an answer has counts that cannot be true; the call is kept without its usage")
         self._facts = attributes
@@ -291,8 +291,8 @@ def start_call(
     return HttpCall(endpoint, request, tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes), metrics)
 
 
-def note_address(span: Span, endpoint: Endpoint, host: str, port: int | None, body: bytes | None) -> None:
-    """Add to the span of another instrumentation who bills, and the total of a body that is here whole."""
+def note_address(span: Span, endpoint: Endpoint, host: str, port: int | None) -> None:
+    """Add to the span of another instrumentation who bills."""
     present = getattr(span, "attributes", None) or {}
     added: dict[str, Any] = {}
     if endpoint.certain and present.get(span_attributes.PROVIDER_NAME) != endpoint.provider:
@@ -303,7 +303,11 @@ def note_address(span: Span, endpoint: Endpoint, host: str, port: int | None, bo
             added[span_attributes.SERVER_PORT] = port
     if endpoint.billed_region:
         added[span_attributes.USAGE_INFERENCE_REGION] = endpoint.billed_region
-    if body is not None and (total := total_in(body)) is not None:
-        added[span_attributes.USAGE_TOTAL] = total
     if added:
         span.set_attributes(added)
+
+
+def note_total(span: Span, body: bytes) -> None:
+    """Add to the span of another instrumentation the total that a body states."""
+    if (total := total_in(body)) is not None:
+        span.set_attribute(span_attributes.USAGE_TOTAL, total)

@@ -24,7 +24,7 @@ from farebox.endpoints import Endpoint, ModelEndpoints
 from farebox.exposed_calls import ExposedCalls, send_exposed_attempt
 from farebox.exposures import Exposure, reason_of
 from farebox.guard import fault, guarded
-from farebox.http_call import HttpCall, note_address, start_call
+from farebox.http_call import HttpCall, note_address, note_total, start_call
 from farebox.model_request import ModelRequest
 from farebox.one_call import is_first_hand
 from farebox.stream_usage import asking, asks_for_usage
@@ -145,6 +145,7 @@ class HttpxHooks:
             around = _metered_call_around(endpoint)
             if around is not None:
                 self._exposed.sent_again(around)
+                note_address(around, endpoint, url.host, url.port or _PORTS.get(url.scheme))
             asks = self._request_stream_usage and kwargs.get("stream") is True
             if around is not None and not asks:
                 return _Metered(endpoint, around, request, None, None, time.time_ns())
@@ -185,11 +186,11 @@ class HttpxHooks:
         """Add to a span that is there already; most answers have nothing to add."""
         try:
             assert metered.around is not None
-            endpoint, url = metered.endpoint, metered.request.url
-            content = response.content if response.is_stream_consumed else None
-            note_address(metered.around, endpoint, url.host, url.port or _PORTS.get(url.scheme), content)
-            if content is not None and not worth_adding(endpoint, content):
-                return
+            if response.is_stream_consumed:
+                content = response.content
+                note_total(metered.around, content)
+                if not worth_adding(metered.endpoint, content):
+                    return
             watch(self._beside(metered), response, hides=False)
         except Exception as error:
             fault("watching a model's answer", error)

@@ -52,7 +52,7 @@ class ModelRequest:
     def _read(self, body: bytes) -> None:
         try:
             fields: object = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if isinstance(fields, dict):
             self._take(fields)

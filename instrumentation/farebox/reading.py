@@ -90,7 +90,11 @@ class Reading:
         """Take in a whole body, its content encoding already undone."""
         self._decode = self._inflate = None
         self._plain = True
-        self._take(content)
+        if self.events is None and not self._lines and len(content) <= LARGE_BODY_BYTES:
+            if content[:1] and content[0] in _JSON_BEGINNINGS:
+                self._read_small(content)
+        else:
+            self._take(content)
 
     def chunk(self, raw: bytes) -> bool:
         """Take in some bytes as they came over the wire. Returns whether events were read that may say something."""
@@ -121,7 +125,7 @@ class Reading:
         elif self._excerpt is not None:
             self._excerpt.end()
             self._excerpt = None
-        else:
+        elif self._held:
             content, self._held = b"".join(self._held), []
             self._read_small(content)
 
@@ -153,8 +157,6 @@ class Reading:
                 self._excerpt.feed(part)
 
     def _read_small(self, content: bytes) -> None:
-        if not content:
-            return
         try:
             payload = json.loads(content)
         except (ValueError, RecursionError):

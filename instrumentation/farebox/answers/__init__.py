@@ -74,7 +74,7 @@ def worth_adding(endpoint: Endpoint, body: bytes) -> bool:
     """Whether an answer tells what the instrumentations of the clients do not read."""
     if endpoint.operation == "generate_content":  # images, sound, pages: they all are billed by other units
         return True
-    return endpoint.operation != "embeddings" and _ANSWERS[endpoint.shape].worth_adding(body)
+    return endpoint.operation != "embeddings" and _ANSWERS[endpoint.shape].worth_adding(body, endpoint.provider)
 
 
 def read_request(answer: Answer, fields: Mapping[str, Any], model: str | None) -> None:

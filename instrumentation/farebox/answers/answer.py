@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from farebox import span_attributes
@@ -45,7 +45,7 @@ class Answer:
         self._usage: dict[str, Any] = {}
 
     @classmethod
-    def worth_adding(cls, body: bytes) -> bool:
+    def worth_adding(cls, body: bytes, provider: str = "") -> bool:
         """Whether a body tells what the instrumentations of the clients do not read: fees of tools, other tokens."""
         return False
 
@@ -61,7 +61,7 @@ class Answer:
     def read(self, payload: object) -> None:
         """Take in a body, or the payload of one event. Later values of a count replace earlier ones."""
         for part in payload if isinstance(payload, list) else [payload]:
-            if isinstance(part, Mapping):
+            if isinstance(part, dict):
                 self._read_error(part)
                 self._read(part)
 
@@ -74,13 +74,15 @@ class Answer:
     def attributes(self) -> dict[str, AttributeValue]:
         """What is known so far, as span attributes; what the provider did not say is left out."""
         usable = bool(self._usage) and not self.impossible
+        counts = self._counts(self._usage) if usable else {}
+        others = self._lines() if usable or not self._usage else ()
         known: dict[str, AttributeValue | None] = {
             span_attributes.RESPONSE_MODEL: self.model,
             span_attributes.RESPONSE_ID: self.response_id,
             span_attributes.FINISH_REASONS: self._finish_reasons or None,
             **self._tiers,
-            **(self._counts(self._usage) if usable else {}),
-            span_attributes.USAGE_LINES: as_attribute(self._lines()) if usable or not self._usage else None,
+            **counts,
+            span_attributes.USAGE_LINES: as_attribute(others) if others else None,
             span_attributes.COST_STATED: self._stated_cost(),
             **{span_attributes.UNITS + unit: count for unit, count in self._units.items()},
         }
@@ -92,7 +94,7 @@ class Answer:
     def _counts(self, usage: Mapping[str, Any]) -> dict[str, int | None]:
         raise NotImplementedError
 
-    def _lines(self) -> Iterable[Line]:
+    def _lines(self) -> Sequence[Line]:
         """What other models did within this answer."""
         return ()
 
@@ -110,7 +112,7 @@ class Answer:
 
     def _read_error(self, part: Mapping[str, Any]) -> None:
         error = part.get("error")
-        if isinstance(error, Mapping):
+        if isinstance(error, dict):
             code = whole(error.get("code"))
             self.error = (
                 text_in(error.get("code"))
@@ -121,7 +123,7 @@ class Answer:
             )
 
     def _merge_usage(self, usage: object) -> None:
-        if isinstance(usage, Mapping):
+        if isinstance(usage, dict):
             self._usage = merged(self._usage, usage)
 
     def _bill(self, unit: str, count: int | None) -> None:
@@ -131,7 +133,8 @@ class Answer:
 
     def _searched(self, *path: str) -> None:
         """Note the searches that the usage counts."""
-        self._bill("web_searches", count_in(self._usage, *path))
+        if path[0] in self._usage:
+            self._bill("web_searches", count_in(self._usage, *path))
 
     def _finished(self, reason: object) -> None:
         if (text := text_in(reason)) and len(self._finish_reasons) < _REASONS_MAX:

@@ -7,7 +7,7 @@ them, each with its own counts, and with its model where that is another one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from farebox import span_attributes
@@ -22,6 +22,7 @@ _FINISH_REASONS: Final = {
     "tool_use": "tool_calls",
 }
 _NO_REGION: Final = frozenset({"global", "not_available"})
+_CONDITIONS: Final = (b'"speed"', b'"inference_geo"', b'"iterations"')
 _WORTH_ADDING: Final = re.compile(
     rb'"speed"\s*:\s*"(?!standard")|"inference_geo"\s*:\s*"(?!global"|not_available")|"iterations"\s*:\s*\[\s*\{'
 )
@@ -35,15 +36,16 @@ class AnthropicAnswer(Answer):
     telling = re.compile(rb'"(?:message_|error")')  # everything but the content blocks
 
     @classmethod
-    def worth_adding(cls, body: bytes) -> bool:
+    def worth_adding(cls, body: bytes, provider: str = "") -> bool:
         """Searches, how long a cache write is kept, speed, region, and what other models did."""
-        return _WORTH_ADDING.search(body) is not None or any(
-            told(body, key)
-            for key in (b'"web_search_requests"', b'"web_fetch_requests"', b'"ephemeral_1h_input_tokens"')
+        return (
+            told(body, b'"web_search_requests"')
+            or told(body, b'"ephemeral_1h_input_tokens"')
+            or (any(key in body for key in _CONDITIONS) and _WORTH_ADDING.search(body) is not None)
         )
 
     def _read(self, part: Mapping[str, Any]) -> None:
-        if isinstance(part.get("message"), Mapping):  # message_start
+        if isinstance(part.get("message"), dict):  # message_start
             part = part["message"]
         if part.get("type") in ("message", "completion"):
             self.model = text_in(part.get("model")) or self.model
@@ -52,7 +54,7 @@ class AnthropicAnswer(Answer):
         self._searched("server_tool_use", "web_search_requests")
         self._read_conditions()
         delta = part.get("delta")
-        reason = text_in((delta if isinstance(delta, Mapping) else part).get("stop_reason"))
+        reason = text_in((delta if isinstance(delta, dict) else part).get("stop_reason"))
         if reason:
             self._finished(_FINISH_REASONS.get(reason, reason))
 
@@ -85,11 +87,12 @@ class AnthropicAnswer(Answer):
             span_attributes.ANTHROPIC_CACHE_WRITE_1H: count_in(usage, "cache_creation", "ephemeral_1h_input_tokens"),
         }
 
-    def _lines(self) -> Iterable[Line]:
+    def _lines(self) -> Sequence[Line]:
         """What ``iterations`` has beyond the counts of the call; all iterations together are the bill."""
+        return tuple(self._other_iterations()) if self._usage.get("iterations") else ()
+
+    def _other_iterations(self) -> Iterator[Line]:
         iterations = mappings_in(self._usage.get("iterations"))
-        if not iterations:
-            return
         own = [part for part in iterations if self._is_own(part)]
         others = [part for part in iterations if not self._is_own(part)]
         if self._counts_other_models() and not self.alone:

@@ -48,8 +48,13 @@ class BedrockAnswer(Answer):
         self._anthropic.not_alone()
         self._openai.not_alone()
 
+    @property
+    def impossible(self) -> bool:
+        """As of all, in whosever words."""
+        return super().impossible or self._anthropic.impossible or self._openai.impossible
+
     @classmethod
-    def worth_adding(cls, body: bytes) -> bool:
+    def worth_adding(cls, body: bytes, provider: str = "") -> bool:
         """Tiers, how long a cache write is kept, and what Anthropic's models tell."""
         named = (b'"serviceTier"', b'"performanceConfig"', b'"cacheDetails"')
         return any(key in body for key in named) or AnthropicAnswer.worth_adding(body)

@@ -27,7 +27,7 @@ class CohereAnswer(Answer):
     def _read(self, part: Mapping[str, Any]) -> None:
         self.response_id = text_in(part.get("id")) or text_in(part.get("generation_id")) or self.response_id
         end = part.get("delta") if part.get("type") == "message-end" else part.get("response")
-        if isinstance(end, Mapping):
+        if isinstance(end, dict):
             self.response_id = text_in(end.get("generation_id")) or self.response_id
             part = end
         for key in ("usage", "meta"):

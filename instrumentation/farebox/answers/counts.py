@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -21,8 +21,8 @@ def text_in(value: object) -> str | None:
 
 def whole(value: object) -> int | None:
     """The whole number that a value is, or says: 5, 5.0, "5". None for all else, as true, NaN and "many"."""
-    if isinstance(value, int):
-        return None if isinstance(value, bool) else value
+    if type(value) is int:
+        return value
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
     if isinstance(value, str) and (found := _DIGITS.fullmatch(value)):
@@ -34,8 +34,12 @@ def count_in(counts: Mapping[str, Any], *path: str) -> int | None:
     """The count at the end of the path; None where there is none."""
     value: Any = counts
     for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    number = whole(value)
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    if value is None:
+        return None
+    number = value if type(value) is int else whole(value)
     return number if number is not None and 0 <= number <= COUNT_MAX else None
 
 
@@ -52,26 +56,32 @@ def has_impossible_count(usage: object) -> bool:
     pending, walked = [usage], 0
     while pending and walked < _WALKED_MAX:
         part = pending.pop()
-        items: Iterable[tuple[str, Any]] = part.items() if isinstance(part, Mapping) else ()
-        for key, value in items:
-            walked += 1
-            if isinstance(value, Mapping):
+        if not isinstance(part, dict):
+            continue
+        walked += len(part)
+        for key, value in part.items():
+            if type(value) is int:
+                if not 0 <= value <= COUNT_MAX and "oken" in key:
+                    return True
+            elif isinstance(value, dict):
                 pending.append(value)
             elif isinstance(value, list):
                 pending.extend(value[:_WALKED_MAX])
-            elif "oken" in key and (number := whole(value)) is not None and not 0 <= number <= COUNT_MAX:
-                return True
+            elif value is not None and "oken" in key:
+                number = whole(value)
+                if number is not None and not 0 <= number <= COUNT_MAX:
+                    return True
     return False
 
 
 def mappings_in(value: object) -> list[Mapping[str, Any]]:
     """The objects of a list; empty for what is no list."""
-    return [part for part in value if isinstance(part, Mapping)] if isinstance(value, list) else []
+    return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
 
 
 def mapping_in(value: object) -> Mapping[str, Any]:
     """The object, or an empty one."""
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def amount_in(value: object) -> Decimal | None:
@@ -99,7 +109,9 @@ def seconds_in(value: object) -> int | None:
 
 def merged(old: Any, new: Any) -> Any:
     """What a later part of an answer makes of an earlier one: a null and a zero replace nothing."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
+    if isinstance(new, dict):
+        if not isinstance(old, dict) or not old:
+            return {key: value for key, value in new.items() if value is not None}
         return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
     if new is None or (new == 0 and whole(new) == 0 and (whole(old) or 0) > 0):
         return old

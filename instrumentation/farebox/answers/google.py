@@ -49,7 +49,7 @@ class GoogleAnswer(Answer):
         self._read_tier(headers.get(b"x-gemini-service-tier", b"").decode("latin-1"))
 
     def _read(self, part: Mapping[str, Any]) -> None:
-        if isinstance(part.get("response"), Mapping):  # an envelope, as that of Code Assist
+        if isinstance(part.get("response"), dict):  # an envelope, as that of Code Assist
             part = part["response"]
         self.model = text_in(part.get("modelVersion")) or self.model
         self.response_id = text_in(part.get("responseId")) or self.response_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from farebox import span_attributes
@@ -27,6 +27,13 @@ _BILLED_CALLS: Final = {
     "file_search_call": "storage_searches",
     "code_interpreter_call": "code_executions",
 }
+_SEARCHES: Final = (
+    ("num_search_queries",),  # Perplexity
+    ("server_tool_use", "web_search_requests"),  # OpenRouter
+    ("server_tool_use_details", "web_search_requests"),
+    ("connectors", "web_search"),  # Mistral's agents
+)
+"""Where those who write like OpenAI count the searches that they bill."""
 _IMAGE_CALL: Final = "image_generation_call"
 _STATUS_REASONS: Final = {"completed": "stop", "incomplete": "length", "failed": "error"}
 _AT_WORK: Final = frozenset({"queued", "in_progress", "requires_action", "cancelling"})
@@ -36,9 +43,8 @@ _PARTS_OF_A_RUN: Final = ("thread.message", "thread.run.step")
 _IMAGE_MODEL: Final = "gpt-image-1"
 """What the image tool draws with, unless the request or the answer names another model."""
 _CONTAINERS_MAX: Final = 1_000
-_WORTH_ADDING: Final = re.compile(
-    rb'_call"|"image_gen"|"status"\s*:\s*"(?:queued|in_progress)"|"(?:usage_breakdown|server_tool_use\w*|cost)"\s*:'
-)
+_OF_A_RESPONSE: Final = (b'"image_gen"', b'"queued"', b'"in_progress"')
+_OF_OPENROUTER: Final = (b'"cost"', b'"server_tool_use')
 
 
 class OpenAIAnswer(Answer):
@@ -46,9 +52,7 @@ class OpenAIAnswer(Answer):
 
     # Text deltas tell nothing; chat's carry both keys all the same, mostly null. One search for all is faster than
     # one for each key.
-    telling = re.compile(
-        rb'"(?:(?:usage|finish_reason)"\s*:\s*[^n0\s]|error"|response"|thread\.run\.|usage_breakdown")'
-    )
+    telling = re.compile(rb'"(?:(?:usage|finish_reason)"\s*:\s*[^n0\s]|error"|response")')
 
     def __init__(self, provider: str = "") -> None:
         """Start with nothing known."""
@@ -59,11 +63,13 @@ class OpenAIAnswer(Answer):
         self._models: list[Mapping[str, Any]] = []
 
     @classmethod
-    def worth_adding(cls, body: bytes) -> bool:
+    def worth_adding(cls, body: bytes, provider: str = "") -> bool:
         """Calls of tools, tokens that are no text, other models, a response that comes later."""
-        return _WORTH_ADDING.search(body) is not None or any(
-            told(body, key) for key in (b'"audio_tokens"', b'"image_tokens"', b'"num_search_queries"')
-        )
+        if b'_call"' in body or (b'"response' in body and any(key in body for key in _OF_A_RESPONSE)):
+            return True
+        if provider == "openrouter" and any(key in body for key in _OF_OPENROUTER):
+            return True
+        return told(body, b'"audio_tokens"') or told(body, b'"image_tokens"') or told(body, b'"num_search_queries"')
 
     def read_request(self, request: Mapping[str, Any]) -> None:
         """Speech is billed by the characters that are spoken; an image tool may name its model."""
@@ -79,7 +85,7 @@ class OpenAIAnswer(Answer):
         return known
 
     def _read(self, part: Mapping[str, Any]) -> None:
-        if isinstance(part.get("response"), Mapping):  # an event of the Responses API
+        if isinstance(part.get("response"), dict):  # an event of the Responses API
             part = part["response"]
             self._read_error(part)
         kind = part.get("object")
@@ -90,11 +96,14 @@ class OpenAIAnswer(Answer):
         if tier := text_in(part.get("service_tier")):
             self._tiers[span_attributes.OPENAI_SERVICE_TIER] = tier
         self._merge_usage(part.get(self.usage_key))
-        self._merge_usage(mapping_in(part.get("x_groq")).get("usage"))
-        self._read_error(mapping_in(part.get("x_groq")))
+        if "x_groq" in part:
+            groq = mapping_in(part["x_groq"])
+            self._merge_usage(groq.get("usage"))
+            self._read_error(groq)
         for choice in mappings_in(part.get("choices")):
             self._finished(choice.get("finish_reason"))
-            self._merge_usage(choice.get("usage"))  # Moonshot's streams
+            if "usage" in choice:
+                self._merge_usage(choice["usage"])  # Moonshot's streams
         if kind in _RESPONSES:
             self._read_response(part)
         self._read_other_goods(part)
@@ -130,7 +139,7 @@ class OpenAIAnswer(Answer):
             kind = str(item.get("type"))
             action = item.get("action")
             # Opening a page that a search found is not billed as a search.
-            opened = isinstance(action, Mapping) and action.get("type") in ("open_page", "find", "find_in_page")
+            opened = isinstance(action, dict) and action.get("type") in ("open_page", "find", "find_in_page")
             if (unit := _BILLED_CALLS.get(kind)) and not opened:
                 calls[unit] = calls.get(unit, 0) + 1
             if kind == "code_interpreter_call" and len(containers) < _CONTAINERS_MAX:
@@ -149,20 +158,23 @@ class OpenAIAnswer(Answer):
         return self.provider in ("", "openai") or self.provider.startswith("azure")
 
     def _read_other_goods(self, part: Mapping[str, Any]) -> None:
-        images = [item for item in mappings_in(part.get("data")) if "b64_json" in item or "url" in item]
-        self._bill("images", len(images))
-        kind = str(part.get("type", ""))
-        if kind.startswith("image_") and kind.endswith(".completed"):
+        if "data" in part:
+            images = [item for item in mappings_in(part["data"]) if "b64_json" in item or "url" in item]
+            self._bill("images", len(images))
+        kind = part.get("type")
+        if isinstance(kind, str) and kind.startswith("image_") and kind.endswith(".completed"):
             self._bill("images", self._units.get("images", 0) + 1)
-        spoken = self._usage.get("seconds") if self._usage.get("type") == "duration" else part.get("duration")
-        self._bill("audio_seconds", seconds_in(spoken))
-        self._bill("input_document_pages", count_in(part, "usage_info", "pages_processed"))  # Mistral's OCR
-        self._searched("num_search_queries")  # Perplexity
-        self._searched("server_tool_use", "web_search_requests")  # OpenRouter
-        self._searched("server_tool_use_details", "web_search_requests")
-        self._searched("connectors", "web_search")  # Mistral's agents
-        models = mappings_in(mapping_in(part.get("usage_breakdown")).get("models"))
-        self._models = [model for model in models if isinstance(model.get("usage"), Mapping)] or self._models
+        usage = self._usage
+        spoken = usage.get("seconds") if usage.get("type") == "duration" else part.get("duration")
+        if spoken is not None:
+            self._bill("audio_seconds", seconds_in(spoken))
+        if "usage_info" in part:
+            self._bill("input_document_pages", count_in(part, "usage_info", "pages_processed"))  # Mistral's OCR
+        for path in _SEARCHES:
+            self._searched(*path)
+        if "usage_breakdown" in part:
+            models = mappings_in(mapping_in(part["usage_breakdown"]).get("models"))
+            self._models = [model for model in models if isinstance(model.get("usage"), dict)] or self._models
 
     def _counts(self, usage: Mapping[str, Any]) -> dict[str, int | None]:
         if self._models and self.alone:  # Groq's systems: the bill is that of the models at work
@@ -179,8 +191,11 @@ class OpenAIAnswer(Answer):
         output = known[span_attributes.USAGE_OUTPUT]
         return said or (output if "images" in self._units and not split else None) or None
 
-    def _lines(self) -> Iterable[Line]:
+    def _lines(self) -> Sequence[Line]:
         """The images of a tool are another model's work, and so are the further models of one of Groq's systems."""
+        return tuple(self._other_models()) if self._images_drawn or self._image_usage or self._models else ()
+
+    def _other_models(self) -> Iterator[Line]:
         if self._images_drawn or first_count(self._image_usage, "total_tokens", "output_tokens"):
             tokens, units = image_tokens(self._image_usage)
             if not any(tokens.values()):

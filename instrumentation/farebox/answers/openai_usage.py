@@ -79,7 +79,7 @@ def image_tokens(usage: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, in
 
 def _details(usage: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
     for key in keys:
-        if isinstance(details := usage.get(key), Mapping):
+        if isinstance(details := usage.get(key), dict):
             return details
     return {}
 
