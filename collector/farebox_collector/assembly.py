@@ -24,6 +24,7 @@ from farebox_collector.http_ports import STOP_SECONDS, CannotListen, http_port
 from farebox_collector.indexing import Indexing
 from farebox_collector.keyring import KeyRing
 from farebox_collector.ledger.access.refusals import Refusals
+from farebox_collector.ledger.access.sessions import Lifetime
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.keys import any_key, create_key
@@ -31,6 +32,7 @@ from farebox_collector.ledger.prices import BookChange, book_edition, import_pri
 from farebox_collector.ledger.schema import has_table, migrate
 from farebox_collector.ledger.sqlite import SqliteDatabase
 from farebox_collector.ledger.tenants import ensure_default_tenant
+from farebox_collector.login_desk import LoginDesk
 from farebox_collector.metrics import endpoint
 from farebox_collector.metrics.exporter import LedgerCollector
 from farebox_collector.metrics.meters import Meters
@@ -50,6 +52,7 @@ from farebox_collector.settings import CONFIG_FILE, Settings, is_loopback
 from farebox_collector.settling import Settling
 from farebox_collector.surfaces import api
 from farebox_collector.surfaces.callers import Doorkeeper
+from farebox_collector.surfaces.console.routes import rooms
 from farebox_collector.surfaces.context import Context
 from farebox_collector.surfaces.headers import SafeHeaders
 from farebox_collector.tariffs import Tariffs
@@ -225,6 +228,8 @@ async def _running(
             holds,
             payments,
             refusals,
+            LoginDesk(database, refusals, _lifetime(settings), clock),
+            public_url=settings.public_url.rstrip("/"),
             strict=settings.strict_wallets,
             topup_return_url=settings.topup_return_url,
             topup_url=settings.topup_url,
@@ -233,7 +238,9 @@ async def _running(
         )
         courier = Courier(database, settings.webhook_private_hosts, clock)
         api_port = await stack.enter_async_context(
-            http_port(api.application(context), settings.api_address, settings, most, _BODY_SECONDS)
+            http_port(
+                api.application(context, rooms(context, settings)), settings.api_address, settings, most, _BODY_SECONDS
+            )
         )
         stack.push_async_callback(pipeline.close)
         otlp_http_port = await stack.enter_async_context(
@@ -261,6 +268,10 @@ async def _running(
         stack.push_async_callback(pipeline.settle)
         started = True
         yield Listening(grpc_port, otlp_http_port, api_port, metrics_port)
+
+
+def _lifetime(settings: Settings) -> Lifetime:
+    return Lifetime(int(settings.session_idle_minutes * 60 * 10**9), int(settings.session_hours * 3600 * 10**9))
 
 
 def _stripe_account(settings: Settings) -> Account | None:

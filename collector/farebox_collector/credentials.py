@@ -11,6 +11,7 @@ import hmac
 import json
 import re
 import secrets
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -41,6 +42,30 @@ class Scope(StrEnum):
     ADMIN = "admin"
     """People, keys, webhooks, settings, and all that the others may but `ingest`."""
 
+
+class Role(StrEnum):
+    """What a person does here."""
+
+    VIEWER = "viewer"
+    """Looks at everything and changes nothing."""
+    FINANCE = "finance"
+    """Also moves credits: deposits, grants, refunds, links for customers."""
+    PRICING = "pricing"
+    """Also sets prices, rules, budgets, policies and packs."""
+    OPERATOR = "operator"
+    """Also handles alerts and incidents."""
+    ADMIN = "admin"
+    """Everything but reporting usage: people, keys, webhooks, settings too."""
+
+
+SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
+    Role.VIEWER: frozenset({Scope.READ}),
+    Role.FINANCE: frozenset({Scope.READ, Scope.WALLETS}),
+    Role.PRICING: frozenset({Scope.READ, Scope.PRICING}),
+    Role.OPERATOR: frozenset({Scope.READ, Scope.ALERTS, Scope.ROUTES}),
+    Role.ADMIN: frozenset(Scope) - {Scope.INGEST},
+}
+"""The scopes of each role: the one table that the API, the console and the documentation read."""
 
 _INCLUDED = {Scope.ADMIN: frozenset(Scope) - {Scope.INGEST}}
 ALL_SCOPES = frozenset(Scope)

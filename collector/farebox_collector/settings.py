@@ -14,7 +14,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from farebox_collector.credentials import key_id_of
+from farebox_collector.credentials import Role, key_id_of
 
 CONFIG_FILE = "farebox.toml"
 MAX_LINK_DAYS = 366
@@ -169,6 +169,34 @@ class Settings(BaseSettings):
         description="Where customers top up a wallet, such as `https://shop.example/credits?wallet={wallet}`;"
         " overviews show it.",
     )
+    public_url: str = Field(
+        "",
+        pattern=r"^(https?://[!-~]+)?$",
+        description="Where people reach the API's port with their browsers, such as `https://farebox.example`; needed"
+        " for logins where TLS ends in front.",
+    )
+    session_idle_minutes: float = Field(
+        60.0, gt=0, le=60 * 24 * 30, description="A session is over after so long without a request."
+    )
+    session_hours: float = Field(12.0, gt=0, le=24 * 90, description="A session is over after so long in any case.")
+    oidc_issuer: str = Field(
+        "",
+        pattern=r"^(https?://[!-~]+)?$",
+        description="OpenID provider at which people log in; its `/.well-known/openid-configuration` says the rest.",
+    )
+    oidc_client_id: str = Field("", description="What the OpenID provider knows this installation by.")
+    oidc_client_secret: SecretStr | None = Field(None, description="The secret of that client.")
+    oidc_scopes: str = Field("openid profile email", description="Scopes to ask the OpenID provider for.")
+    oidc_groups_claim: str = Field("groups", description="The claim with the groups of a person.")
+    oidc_roles: Annotated[dict[str, Role], NoDecode] = Field(
+        {},
+        description="Roles of groups, such as `farebox-admins=admin,finance=finance`; `*` is every person of the"
+        " provider. A person in no such group is refused.",
+    )
+    oidc_tenant: str = Field("default", description="The tenant of people who log in through the OpenID provider.")
+    audit_log_days: int = Field(
+        0, ge=0, description="Days after which entries of the audit log are let go; 0 keeps them for ever."
+    )
     drain_seconds: float = Field(20.0, gt=0, description="Longest wait for work in hand after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
@@ -176,6 +204,31 @@ class Settings(BaseSettings):
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
         return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("oidc_roles", mode="before")
+    @classmethod
+    def _roles_of_groups(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.rpartition("=") for part in filter(None, (part.strip() for part in value.split(",")))]
+        if not all(group and role in set(Role) for group, _, role in pairs):
+            raise ValueError(f"say group=role, separated by commas; roles are {', '.join(Role)}")
+        return {group.strip(): Role(role) for group, _, role in pairs}
+
+    @model_validator(mode="after")
+    def _whole_oidc(self) -> Self:
+        stated = (bool(self.oidc_issuer), bool(self.oidc_client_id), self.oidc_client_secret is not None)
+        if any(stated) and not all(stated):
+            raise ValueError("oidc_issuer, oidc_client_id and oidc_client_secret belong together")
+        return self
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _issuer_nobody_reads(cls, value: str) -> str:
+        url = urlsplit(value)
+        if url.scheme == "http" and url.hostname not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError("an OpenID provider is reached over https, or on this machine itself")
+        return value
 
     @field_validator("bootstrap_key")
     @classmethod
@@ -186,7 +239,7 @@ class Settings(BaseSettings):
             raise ValueError("not an API key: `farebox keys generate` prints one")
         return value
 
-    @field_validator("stripe_api_key", "stripe_webhook_secret")
+    @field_validator("stripe_api_key", "stripe_webhook_secret", "oidc_client_secret")
     @classmethod
     def _not_empty(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value().strip() else None

@@ -21,6 +21,7 @@ _PLACES = {
     "incidents": "incidents:app",
     "deadletters": "deadletters:app",
     "audit-log": "audit_log:audit_log_command",
+    "people": "people:app",
     "keys": "keys:app",
     "tenants": "tenants:app",
     "webhooks": "webhooks:app",

@@ -1,6 +1,6 @@
 """The HTTP API: one FastAPI application out of the parts beside it, its documentation at `/docs`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
 from fastapi_swagger import patch_fastapi
 from pydantic import BaseModel
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from farebox_collector.credentials import Scope
@@ -23,6 +24,7 @@ from farebox_collector.surfaces import (
     movements,
     overview,
     packs,
+    people,
     policies,
     prices,
     problems,
@@ -80,6 +82,9 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Needs], ...] = (
     (webhooks.messages_router, _ADMIN),
     (webhooks.thresholds_router, _READER),
     (audit_log.router, _ADMIN),
+    (people.me_router, _ASKER),
+    (people.router, _ADMIN),
+    (people.sessions_router, _ADMIN),
     (keys.router, _ADMIN),
     (keys.tenants_router, _ADMIN),
 )
@@ -96,15 +101,18 @@ class Readiness(BaseModel):
     ready: bool
 
 
-def application(context: Context) -> ASGIApp:
-    """The ASGI application of the API port."""
+def application(context: Context, pages: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """The ASGI application of the API port; `pages` are the console's routes."""
+    app = _routes(context)
+    app.router.routes.extend(pages)
     door = Doorkeeper(
-        _routes(context),
+        app,
         context.keyring,
         context.meters,
         "api",
         open_paths=KNOWN_BY_OTHER_MEANS,
         refusals=context.refusals,
+        logins=context.logins,
     )
     return SafeHeaders(EncodedSlashes(door))
 

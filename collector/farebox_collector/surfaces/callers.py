@@ -4,6 +4,7 @@
 `needs` makes, one for each part of the API, says what the caller may do there. A path that nobody thought of is closed.
 """
 
+import hmac
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import AfterValidator
 from sqlalchemy.exc import DBAPIError
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +28,8 @@ from farebox_collector.credentials import Caller, token_in
 from farebox_collector.keyring import Forbidden, KeyRing, TooManyStrangers, Unauthenticated
 from farebox_collector.ledger.access.actors import LOCAL, Actor, set_actor
 from farebox_collector.ledger.access.refusals import Attempt, Refusals
+from farebox_collector.ledger.access.sessions import SessionOver, csrf_token, is_session_token
+from farebox_collector.login_desk import LoginDesk
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.records import DEFAULT_TENANT_ID
 from farebox_collector.surfaces.problems import ApiError, problem
@@ -36,11 +40,14 @@ LINK_PARAMETER = "token"
 """The query parameter in which a signed link carries itself."""
 ONE_WALLET = "x-one-wallet"
 """Where the OpenAPI document says which parameter names the wallet of a route that one-wallet callers may use."""
+SESSION_COOKIE = "__Host-farebox"
+CSRF_HEADER = "x-csrf-token"
 _NOT_YOURS = "this key reads one wallet only, and this is not it"
 
 _logger = logging.getLogger(__name__)
 
 _caller: ContextVar[Caller] = ContextVar("caller")
+_csrf: ContextVar[str] = ContextVar("csrf", default="")
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
@@ -52,6 +59,16 @@ _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API k
 def caller() -> Caller:
     """Who sent the request that is being answered. Raises LookupError outside of one."""
     return _caller.get()
+
+
+def session_csrf_token() -> str:
+    """What the session of this request sends with everything but GET; empty for callers without a session."""
+    return _csrf.get()
+
+
+def set_caller(who: Caller) -> None:
+    """Let a caller be the one that the rest of this request is answered to."""
+    _caller.set(who)
 
 
 ScopeSet = frozenset[credentials.Scope]
@@ -169,11 +186,12 @@ class Doorkeeper:
         open_paths: frozenset[str] = frozenset(),
         scope: credentials.Scope | None = None,
         refusals: Refusals | None = None,
+        logins: LoginDesk | None = None,
     ) -> None:
         """Paths that begin with `prefix` need a key, but for `open_paths`, which know their callers by other means.
 
         With a `scope` the key must have it, and be one of the tenant that runs the installation. `refusals` are told of
-        every answer 401 and 403.
+        every answer 401 and 403. With `logins`, the cookie of a person's session opens the door as well.
         """
         self._app = app
         self._keyring = keyring
@@ -183,6 +201,7 @@ class Doorkeeper:
         self._open_paths = open_paths
         self._scope = scope
         self._refusals = refusals
+        self._logins = logins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401, 403, 413 or 503."""
@@ -201,7 +220,7 @@ class Doorkeeper:
     async def _refusal(self, scope: Scope) -> Response | None:
         """The answer to who may not come in; None, and the caller is known from here on."""
         try:
-            who = await self._keyring.caller(_token(scope), self._scope)
+            who = await self._who(scope)
             if self._scope and (who.tenant_id != DEFAULT_TENANT_ID or who.wallet):
                 raise Forbidden("this is for those who run the installation")
         except Unauthenticated as error:
@@ -226,6 +245,35 @@ class Doorkeeper:
         set_actor(actor_of(who, peer_address(scope)))
         note_key(scope, who)
         return None
+
+    async def _who(self, scope: Scope) -> Caller:
+        """The caller by its key or link, or by the session of a person."""
+        token = _token(scope)
+        session = "" if token is not None or self._logins is None else session_cookie(scope)
+        if session and self._logins is not None:
+            try:
+                found = await self._logins.session(session)
+            except SessionOver:
+                found = None
+            if found is not None:
+                _csrf.set(csrf_token(session))
+                if scope["method"] not in READING:
+                    _require_csrf_token(scope, session)
+                return found.caller
+        return await self._keyring.caller(token, self._scope)
+
+
+def session_cookie(scope: Scope) -> str:
+    """The token of a person's session in the request's cookie; empty without one that has its form."""
+    token = cookie_parser(Headers(scope=scope).get("cookie", "")).get(SESSION_COOKIE, "")
+    return token if is_session_token(token) else ""
+
+
+def _require_csrf_token(scope: Scope, session: str) -> None:
+    """Raise Forbidden unless the request proves that a page of ours sent it: no other origin can read the token."""
+    given = Headers(scope=scope).get(CSRF_HEADER, "")
+    if not hmac.compare_digest(given.encode("latin-1"), csrf_token(session).encode()):
+        raise Forbidden("a request with a session carries its token in X-CSRF-Token: `GET /v1/me` has it")
 
 
 def _watched(scope: Scope, send: Send, refusals: Refusals) -> Send:

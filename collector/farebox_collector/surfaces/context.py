@@ -11,6 +11,7 @@ from farebox_collector.holding import HoldDesk
 from farebox_collector.keyring import KeyRing
 from farebox_collector.ledger.access.refusals import Refusals
 from farebox_collector.ledger.database import Database
+from farebox_collector.login_desk import LoginDesk
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.moments import to_ns
 from farebox_collector.payments.desk import PaymentDesk
@@ -53,6 +54,7 @@ class Context(NamedTuple):
     holds: HoldDesk
     payments: PaymentDesk
     refusals: Refusals
+    logins: LoginDesk
     strict: bool = False
     """Whether wallets come into being by being paid into only."""
     topup_return_url: str = ""
@@ -61,6 +63,8 @@ class Context(NamedTuple):
     """Where wallets are topped up, `{wallet}` for the name; empty if there is no such place."""
     link_max_days: int = 90
     """How long a signed link works at most."""
+    public_url: str = ""
+    """Where people reach this port with their browsers; empty for what they ask for."""
     private_hosts: tuple[str, ...] = ()
     """Hosts of our own network that webhooks may call."""
 

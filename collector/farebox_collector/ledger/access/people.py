@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
+from farebox_collector.credentials import Role
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.access.audit_log import note
-from farebox_collector.ledger.access.roles import Role
 from farebox_collector.ledger.access.sessions import end_sessions_of
 from farebox_collector.ledger.access.tables import people, person_identities
 from farebox_collector.ledger.locks import PEOPLE, wait_in_turn

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from farebox_collector.credentials import MAX_TOKEN, Caller, fingerprint
+from farebox_collector.credentials import MAX_TOKEN, SCOPES_OF, Caller, Role, fingerprint
 from farebox_collector.ledger.access.audit_log import note
-from farebox_collector.ledger.access.roles import SCOPES_OF, Role
 from farebox_collector.ledger.access.tables import people, sessions
 
 MAX_USER_AGENT = 200

@@ -1,0 +1,178 @@
+"""`farebox people`: accounts with which humans log in; also the way back in where a password is forgotten."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Annotated
+
+import typer
+from sqlalchemy import Connection
+
+from farebox_collector.commands.tenants import TenantName, tenant_id_of
+from farebox_collector.commands.terminal import (
+    AsJson,
+    DatabaseUrl,
+    Limit,
+    Stop,
+    err,
+    figure_table,
+    out,
+    print_json,
+    print_table,
+    reading_books,
+    writable_books,
+)
+from farebox_collector.credentials import Role
+from farebox_collector.ledger.access import login_failures, people, sessions
+from farebox_collector.ledger.access.people import BadPerson, Identity, NoSuchPerson, PersonExists
+from farebox_collector.passwords import BadPassword, hash_password, new_password
+from farebox_collector.surfaces.people import show_person
+
+app = typer.Typer(help="Accounts with which humans log in to the console.", no_args_is_help=True)
+
+Login = Annotated[str, typer.Argument(help="The login, such as ada or ada@example.com.")]
+FromStdin = Annotated[
+    bool, typer.Option("--password-stdin", help="Read the password from standard input instead of making one.")
+]
+
+
+@app.command("create")
+def create_command(
+    login: Login,
+    role: Annotated[Role, typer.Option(help="What the person may do.")],
+    name: Annotated[str, typer.Option(help="The name to show.")] = "",
+    no_password: Annotated[bool, typer.Option("--no-password", help="It logs in at the provider only.")] = False,
+    password_stdin: FromStdin = False,
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Make an account, and print its password: the only time that it is shown."""
+    password = "" if no_password else _password(password_stdin)
+    hashed = _hashed(password) if password else ""
+    with _writing(database_url) as connection:
+        tenant_id = tenant_id_of(connection, tenant)
+        people.create_person(connection, tenant_id, login, role, time.time_ns(), name=name, password_hash=hashed)
+    _tell(password, password_stdin)
+
+
+@app.command("list")
+def list_command(
+    limit: Limit = 100, tenant: TenantName = "default", database_url: DatabaseUrl = None, as_json: AsJson = False
+) -> None:
+    """A tenant's accounts: their roles, and when they logged in last."""
+    with reading_books(database_url) as connection:
+        rows = people.people_of(connection, tenant_id_of(connection, tenant), limit=limit)
+    shown = [show_person(row) for row in rows]
+    if as_json:
+        print_json([person.model_dump(mode="json") for person in shown])
+        return
+    table = figure_table("People", "login", "name", "role", "last login", "")
+    for person in shown:
+        state = "disabled" if person.disabled else ""
+        table.add_row(person.login, person.name, person.role, (person.last_login_at or "")[:19], state)
+    print_table(table, len(shown), limit)
+
+
+@app.command("role")
+def role_command(login: Login, role: Role, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
+    """Give an account another role; its sessions have it within a second."""
+    with _writing(database_url) as connection:
+        people.set_role(connection, tenant_id_of(connection, tenant), login, role, time.time_ns())
+    out.print(f"{login} is {role.value} now.")
+
+
+@app.command("password")
+def password_command(
+    login: Login, password_stdin: FromStdin = False, tenant: TenantName = "default", database_url: DatabaseUrl = None
+) -> None:
+    """Give an account another password, print it, end its sessions, and unlock it."""
+    password = _password(password_stdin)
+    hashed = _hashed(password)
+    with _writing(database_url) as connection:
+        tenant_id, now_ns = tenant_id_of(connection, tenant), time.time_ns()
+        people.set_password(connection, tenant_id, login, hashed, now_ns)
+        login_failures.unlock(connection, tenant_id, people.login_of(login), now_ns)
+    _tell(password, password_stdin)
+
+
+@app.command("disable")
+def disable_command(login: Login, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
+    """Let an account log in no more, and end its sessions."""
+    with _writing(database_url) as connection:
+        people.set_disabled(connection, tenant_id_of(connection, tenant), login, time.time_ns(), disabled=True)
+    out.print(f"{login} cannot log in any more.")
+
+
+@app.command("enable")
+def enable_command(login: Login, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
+    """Let a disabled account log in again."""
+    with _writing(database_url) as connection:
+        people.set_disabled(connection, tenant_id_of(connection, tenant), login, time.time_ns(), disabled=False)
+    out.print(f"{login} can log in again.")
+
+
+@app.command("unlock")
+def unlock_command(login: Login, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
+    """Let an account log in again at once after too many failed attempts."""
+    with _writing(database_url) as connection:
+        tenant_id = tenant_id_of(connection, tenant)
+        row = people.require_person(connection, tenant_id, login)
+        login_failures.unlock(connection, tenant_id, row.login, time.time_ns())
+    out.print(f"{login} can try again.")
+
+
+@app.command("identity")
+def identity_command(
+    login: Login,
+    issuer: Annotated[str, typer.Option(help="The OpenID provider, as FAREBOX_OIDC_ISSUER names it.")],
+    subject: Annotated[str, typer.Option(help="The `sub` by which the provider knows the person.")],
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Join an account with a person of the OpenID provider, who logs in to it from then on."""
+    with _writing(database_url) as connection:
+        tenant_id = tenant_id_of(connection, tenant)
+        row = people.require_person(connection, tenant_id, login)
+        people.add_identity(connection, tenant_id, Identity(issuer, subject), row.number, time.time_ns())
+    out.print(f"{login} is {subject} of {issuer} now.", soft_wrap=True)
+
+
+@app.command("end-sessions")
+def end_sessions_command(login: Login, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
+    """End all sessions of an account; collectors that run know within a second."""
+    with _writing(database_url) as connection:
+        tenant_id = tenant_id_of(connection, tenant)
+        row = people.require_person(connection, tenant_id, login)
+        ended = sessions.end_sessions_of(connection, tenant_id, row.number, time.time_ns())
+    out.print(f"{ended} sessions ended.")
+
+
+@contextmanager
+def _writing(database_url: str | None) -> Iterator[Connection]:
+    try:
+        with closing(writable_books(database_url)) as database, database.transaction() as connection:
+            yield connection
+    except (BadPerson, NoSuchPerson) as error:
+        raise Stop(str(error)) from None
+    except PersonExists as error:
+        raise Stop(f"there is an account {error} already") from None
+
+
+def _password(from_stdin: bool) -> str:
+    return sys.stdin.readline().rstrip("\r\n") if from_stdin else new_password()
+
+
+def _hashed(password: str) -> str:
+    try:
+        return hash_password(password)
+    except BadPassword as error:
+        raise Stop(str(error)) from None
+
+
+def _tell(password: str, from_stdin: bool) -> None:
+    """The password alone on stdout, so that a script can take it; what to do with it beside."""
+    if password and not from_stdin:
+        sys.stdout.write(password + "\n")
+        sys.stdout.flush()
+        err.print("Hand it over on a safe way: the books have its hash only, and it is not shown again.")
