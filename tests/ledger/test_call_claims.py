@@ -47,7 +47,7 @@ latencies = st.one_of(st.integers(0, 4 * SLOT_NS), st.integers(0, 2**63 - 1))
 @given(moments, latencies, latencies, latencies)
 def test_spans_that_overlap_share_a_slot(start: int, latency: int, later: int, other_latency: int) -> None:
     other_start = start + min(later, latency)
-    first, second = slots(start, latency), slots(other_start, other_latency)
+    first, second = slots(bytes(16), start, latency), slots(bytes(16), other_start, other_latency)
     assert 1 <= len(first) <= MAX_SLOTS
     if (other_start >> SLOT_BITS) - (start >> SLOT_BITS) < MAX_SLOTS:
         assert set(first) & set(second)

@@ -23,7 +23,7 @@ def claims() -> list[tuple[bytes, int, int]]:
 
 def test_claims_are_looked_up_by_their_key(database: Database) -> None:
     made = claims()
-    rows = [(1, slots(start, latency)[0], key, number) for number, (key, start, latency) in enumerate(made)]
+    rows = [(1, slots(key, start, latency)[0], key, number) for number, (key, start, latency) in enumerate(made)]
     with database.transaction() as connection:
         bulk.load(connection, "call_claims", ("tenant_id", "slot", "call_key", "usage_record_id"), rows)
     asked: list[tuple[str, Any]] = []

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, select, text
 
 from farebox_collector.ledger.access.chain import CHAIN_CHECKS, Verified, compare_chains, not_noted
 from farebox_collector.ledger.account_legs import INDEX_CHECKS
-from farebox_collector.ledger.call_claims import SLOT_BITS
+from farebox_collector.ledger.call_claims import FIRST_SLOT
 from farebox_collector.ledger.checkpoints import CHUNK as _ACCOUNTS
 from farebox_collector.ledger.checkpoints import Standing, accounts_after, standings, touched_accounts
 from farebox_collector.ledger.cost_days import COST_CHECKS, compare_cost_days
@@ -174,7 +174,7 @@ CHECKS = (
         "claims",
         "a record that pays for a call with a response id has claimed it",
         "SELECT 'usage record ' || r.id, 'a claim', 'none' FROM usage_records r LEFT JOIN call_claims c"
-        f" ON c.tenant_id = r.tenant_id AND c.slot = (r.started_at_ns >> {SLOT_BITS}) AND c.call_key = r.call_key"
+        f" ON c.tenant_id = r.tenant_id AND c.slot = {FIRST_SLOT} AND c.call_key = r.call_key"
         " AND c.usage_record_id = r.id WHERE r.call_key IS NOT NULL AND c.slot IS NULL AND [[r.transaction_id]]",
     ),
     Check(

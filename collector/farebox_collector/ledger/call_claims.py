@@ -1,9 +1,12 @@
 """Claims: which record was charged for a call, so that no other span of the same call is charged too.
 
-A call is known by the digest of its response id (`entries.call_key`). Ids are random, and an index over all of them
-would be written to at random places, slower with every record. So claims are kept by slots of time, 69 seconds each: a
-record claims its call in every slot that it reaches into. Two spans that overlap in time share a slot, and the primary
-key lets one of them in. Spans that do not overlap are two calls of a server that repeats its ids.
+A call is known by the key of its response id (`response_ids.call_key`). Most ids are random, and an index over all of
+them would be written to at random places, slower with every record. So claims are kept by slots of time, 69 seconds
+each: a record claims its call in every slot that it reaches into. Two spans that overlap in time share a slot, and the
+primary key lets one of them in. Spans that do not overlap are two calls of a server that repeats its ids.
+
+Ids that are unique for ever are claimed apart from time: in one slot for all, if the key is ordered in time by itself;
+in slots of ten hours, with a look back, if it is random.
 """
 
 from collections.abc import Iterable
@@ -13,6 +16,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, select, text, update
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.lookups import Lookup
+from farebox_collector.ledger.response_ids import FOREVER_BYTES, OVERLAP_BYTES, WINDOW_BYTES
 from farebox_collector.ledger.tables import call_claims, usage_records
 
 SLOT_BITS = 36
@@ -20,8 +24,19 @@ SLOT_BITS = 36
 MAX_SLOTS = 64
 """A record claims this many slots at most: a span that starts more than 73 minutes into another is not its twin."""
 
+FOREVER_SLOT = -1
+"""Where ids are claimed that are unique for ever and ordered in time."""
+WINDOW_BITS, BACK_NS = 45, 2**43
+"""Random ids that are unique for ever are claimed in slots of 2**45 ns, and in the one of 2**43 ns before: two spans
+that start within that time of each other share a slot."""
+
 _FRACTION = 2**SLOT_BITS - 1
-_FIRST = f"(r.started_at_ns >> {SLOT_BITS})"
+FIRST_SLOT = (
+    f"(CASE length(r.call_key) WHEN {FOREVER_BYTES} THEN {FOREVER_SLOT}"
+    f" WHEN {WINDOW_BYTES} THEN r.started_at_ns >> {WINDOW_BITS} ELSE r.started_at_ns >> {SLOT_BITS} END)"
+)
+_FIRST = FIRST_SLOT
+_BEFORE = f"((r.started_at_ns - {BACK_NS}) >> {WINDOW_BITS})"
 # Without the sum of start and latency, which may be out of range for senders that talk nonsense.
 _CARRY = f"(((r.started_at_ns & {_FRACTION}) + (r.latency_ns & {_FRACTION})) >> {SLOT_BITS})"
 _FURTHER = f"((r.latency_ns >> {SLOT_BITS}) + {_CARRY})"
@@ -35,7 +50,12 @@ _CLAIM_FIRST = text(
 _CLAIM_FURTHER = text(
     f"INSERT INTO call_claims ({', '.join(_COLUMNS)}) {_STEPS}"
     f" SELECT r.tenant_id, {_FIRST} + n, r.call_key, r.id FROM usage_records r JOIN steps ON n <= {_FURTHER}"
-    " WHERE r.transaction_id = :made AND r.call_key IS NOT NULL ORDER BY 2, 3 ON CONFLICT DO NOTHING"
+    f" WHERE r.transaction_id = :made AND length(r.call_key) = {OVERLAP_BYTES} ORDER BY 2, 3 ON CONFLICT DO NOTHING"
+)
+_CLAIM_BEFORE = text(
+    f"INSERT INTO call_claims ({', '.join(_COLUMNS)}) SELECT r.tenant_id, {_BEFORE}, r.call_key, r.id"
+    f" FROM usage_records r WHERE r.transaction_id = :made AND length(r.call_key) = {WINDOW_BYTES}"
+    f" AND {_BEFORE} <> r.started_at_ns >> {WINDOW_BITS} ORDER BY {_BEFORE}, r.call_key ON CONFLICT DO NOTHING"
 )
 _CLAIMING = select(
     *(usage_records.c[name] for name in ("id", "tenant_id", "trace_id", "span_id")),
@@ -76,18 +96,27 @@ class Held(NamedTuple):
     """When the call was, if the record is retired; until then it says so itself."""
 
 
-def slots(started_at_ns: int, latency_ns: int) -> range:
-    """The slots that a span reaches into, as far as they are claimed."""
+def slots(call_key: bytes, started_at_ns: int, latency_ns: int) -> range:
+    """The slots in which a span claims its call: those that it reaches into, unless the key holds longer than that."""
+    if len(call_key) == FOREVER_BYTES:
+        return range(FOREVER_SLOT, FOREVER_SLOT + 1)
+    if len(call_key) == WINDOW_BYTES:
+        return range((started_at_ns - BACK_NS) >> WINDOW_BITS, (started_at_ns >> WINDOW_BITS) + 1)
     first = started_at_ns >> SLOT_BITS
     return range(first, min((started_at_ns + latency_ns) >> SLOT_BITS, first + MAX_SLOTS - 1) + 1)
 
 
-def reached(started_at_ns: Iterable[int], latency_ns: Iterable[int]) -> int:
-    """How many slots some spans reach into together."""
-    return sum(
-        min(((start + latency) >> SLOT_BITS) - (start >> SLOT_BITS), MAX_SLOTS - 1) + 1
-        for start, latency in zip(started_at_ns, latency_ns, strict=True)
-    )
+def reached(calls: Iterable[tuple[bytes | None, tuple[int, int]]]) -> int:
+    """How many slots calls claim together: their keys, each with start and latency."""
+    found = 0
+    for key, (start, latency) in calls:
+        if key is None:
+            continue
+        if len(key) == OVERLAP_BYTES:  # spelt out: most are, and this runs for every call
+            found += min(((start + latency) >> SLOT_BITS) - (start >> SLOT_BITS), MAX_SLOTS - 1) + 1
+        else:
+            found += len(slots(key, start, latency))
+    return found
 
 
 def claim_recorded(connection: Connection, transaction_id: int, records: int, claims: int) -> list[tuple[bytes, bytes]]:
@@ -100,7 +129,8 @@ def claim_recorded(connection: Connection, transaction_id: int, records: int, cl
         return []
     claimed = connection.execute(_CLAIM_FIRST, {"made": transaction_id}).rowcount
     if claims > records:
-        claimed += connection.execute(_CLAIM_FURTHER, {"made": transaction_id}).rowcount
+        for further in (_CLAIM_FURTHER, _CLAIM_BEFORE):
+            claimed += connection.execute(further, {"made": transaction_id}).rowcount
     if claimed == claims:
         return []
     claiming = connection.execute(_CLAIMING, {"made": transaction_id}).all()
@@ -118,7 +148,7 @@ def claim(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> No
     rows = [
         (tenant_id, slot, one.call_key, one.record_id)
         for one in claims
-        for slot in slots(one.started_at_ns, one.latency_ns)
+        for slot in slots(one.call_key, one.started_at_ns, one.latency_ns)
     ]
     bulk.insert(connection, call_claims.name, _COLUMNS, sorted(rows))
 
@@ -128,7 +158,7 @@ def release(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> 
     rows = [
         {"tenant": tenant_id, "of_slot": slot, "key": one.call_key, "record": one.record_id}
         for one in claims
-        for slot in slots(one.started_at_ns, one.latency_ns)
+        for slot in slots(one.call_key, one.started_at_ns, one.latency_ns)
     ]
     if rows:
         connection.execute(_RELEASE, rows)
@@ -136,7 +166,7 @@ def release(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> 
 
 def held(connection: Connection, tenant_id: int, calls: Iterable[tuple[bytes, int, int]]) -> set[Held]:
     """Who has claimed any of these calls (key, start, latency) in a slot that they reach into."""
-    keys = sorted({(slot, key) for key, start, latency in calls for slot in slots(start, latency)})
+    keys = sorted({(slot, key) for key, start, latency in calls for slot in slots(key, start, latency)})
     found = _HELD.rows(connection, tenant_id, keys)
     return {Held(record_id, keys[place][1], *times) for place, record_id, *times in found}
 
@@ -147,7 +177,7 @@ def keep_times(connection: Connection, tenant_id: int, claims: Iterable[Claim]) 
         {"tenant": tenant_id, "of_slot": slot, "key": one.call_key, "record": one.record_id}
         | {"start": one.started_at_ns, "latency": one.latency_ns}
         for one in sorted(claims, key=lambda one: (one.started_at_ns, one.call_key))
-        for slot in slots(one.started_at_ns, one.latency_ns)
+        for slot in slots(one.call_key, one.started_at_ns, one.latency_ns)
     ]
     if rows:
         connection.execute(_KEEP_TIMES, rows)
@@ -155,6 +185,10 @@ def keep_times(connection: Connection, tenant_id: int, claims: Iterable[Claim]) 
 
 def _held_by_others(connection: Connection, tenant_id: int, wanted: Iterable[Claim]) -> set[int]:
     """Those of some records whose call another one has claimed, in any slot that they reach into."""
-    keys = [(slot, one.call_key, one.record_id) for one in wanted for slot in slots(one.started_at_ns, one.latency_ns)]
+    keys = [
+        (slot, one.call_key, one.record_id)
+        for one in wanted
+        for slot in slots(one.call_key, one.started_at_ns, one.latency_ns)
+    ]
     found = _HELD.rows(connection, tenant_id, [(slot, key) for slot, key, _ in keys])
     return {keys[place][2] for place, holder, *_ in found if holder != keys[place][2]}

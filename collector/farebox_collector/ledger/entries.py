@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
+from farebox_collector.ledger.response_ids import call_key
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
 from farebox_collector.ledger.unusual import UnusualFacts, read_unusual, stored_column, stored_unusual
 from farebox_collector.records import NO_QUALITY, Buckets, PricedUsage, Quality, UsageRecord
@@ -149,15 +150,6 @@ class Entry:
         """The call as the books will have it: what is not charged comes to nothing."""
         call = self.call._replace(verdict=self.verdict, reason=self.reason, assumptions=self.guessed)
         return call if self.charged else call._replace(**_NO_MONEY)
-
-
-def call_key(response_id: str) -> bytes | None:
-    """The digest that two spans of one call share; None for a call without a response id.
-
-    The provider's name is left out on purpose: two instrumentations of one Azure call name it differently, and
-    response ids are unique without it. Whoever finds an equal key looks at the times as well (`one_charge`).
-    """
-    return blake2b(response_id.encode(), digest_size=16).digest() if response_id else None
 
 
 def call_columns(calls: Sequence[PricedUsage], keys: Sequence[bytes | None]) -> list[Sequence[Any]]:

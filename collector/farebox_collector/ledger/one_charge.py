@@ -13,8 +13,9 @@ from sqlalchemy import ColumnElement, Connection, and_, or_
 
 from farebox_collector.ledger.call_claims import held
 from farebox_collector.ledger.corrections import are_frozen
-from farebox_collector.ledger.entries import Entry, SpanKey, call_key
+from farebox_collector.ledger.entries import Entry, SpanKey
 from farebox_collector.ledger.locks import SPANS_OF_A_TRACE, wait_in_turn
+from farebox_collector.ledger.response_ids import Uniqueness, call_key, uniqueness
 from farebox_collector.ledger.retired import RETIRED_REASON, anything_retired, retired_in_traces
 from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.ledger.tables import usage_records
@@ -41,7 +42,7 @@ def charge_each_response_once(entries: Iterable[Entry]) -> None:
         for entry in group:
             if entry is payer:
                 continue
-            if _same_call(entry.call, payer.call.usage.started_at_ns, payer.call.usage.latency_ns):
+            if _same_call(entry.call, payer.call):
                 entry.cover()
             elif entry.charged:
                 entry.charge_apart()
@@ -143,8 +144,21 @@ def _knows_more(connection: Connection, entry: Entry, stored: StoredCall) -> boo
     return knowledge(entry.call) > knowledge(stored.call) and not are_frozen(connection)
 
 
-def _same_call(call: PricedUsage, other_start_ns: int, other_latency_ns: int) -> bool:
-    """Two spans of one call overlap in time; servers that hand out one id again and again are told apart by that."""
+def _same_call(call: PricedUsage, other: PricedUsage) -> bool:
+    """Whether two spans with one response id show one call: always if the id is unique, else if they overlap in time.
+
+    Servers that hand out one id again and again are told apart by that, or by their counts.
+    """
+    a, b = call.usage, other.usage
+    if _overlap(call, b.started_at_ns, b.latency_ns):
+        return True
+    unique = uniqueness(a.response_id)
+    if unique is Uniqueness.WITH_EQUAL_COUNTS:
+        return a.request_model == b.request_model and (None in (a.buckets, b.buckets) or a.buckets == b.buckets)
+    return unique is Uniqueness.FOREVER
+
+
+def _overlap(call: PricedUsage, other_start_ns: int, other_latency_ns: int) -> bool:
     start = call.usage.started_at_ns
     return start <= other_start_ns + other_latency_ns and other_start_ns <= start + call.usage.latency_ns
 
@@ -203,16 +217,22 @@ class Payers:
 
     def of(self, call: PricedUsage) -> StoredCall | None:
         """The record that has claimed a call; None if nobody has, or one whose detail is retired."""
-        start, latency = call.usage.started_at_ns, call.usage.latency_ns
         if not call.usage.response_id:
             return None
         others = self._by_response.get(call.usage.response_id, ())
-        return next((other for other in others if _same_call(other.call, start, latency)), None)
+        return next((other for other in others if _same_call(other.call, call)), None)
 
     def paid(self, call: PricedUsage) -> bool:
         """Whether a record has claimed a call, retired or not."""
         retired = self._retired.get(call_key(call.usage.response_id) or b"", ())
-        return self.of(call) is not None or any(_same_call(call, *times) for times in retired)
+        if self.of(call) is not None:
+            return True
+        if not retired:
+            return False
+        # Of what is retired no counts are left.
+        return uniqueness(call.usage.response_id) is not Uniqueness.OVERLAPPING or any(
+            _overlap(call, *times) for times in retired
+        )
 
     def repeated(self, call: PricedUsage) -> bool:
         """Whether a record of another call with this response id stands in the way of claiming this one."""

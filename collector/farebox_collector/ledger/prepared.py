@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, overload
 
 from farebox_collector.ledger.call_claims import reached
 from farebox_collector.ledger.call_sums import CallSums, added, sums_of
-from farebox_collector.ledger.entries import CALL_COLUMNS, call_columns, call_key, call_of_row
+from farebox_collector.ledger.entries import CALL_COLUMNS, call_columns, call_of_row
+from farebox_collector.ledger.response_ids import call_key
 from farebox_collector.records import PricedUsage
 from farebox_collector.verdicts import Verdict
 
@@ -126,13 +127,13 @@ def _prepare(calls: Sequence[PricedUsage]) -> Prepared | None:
     """Calls as the books will have them; None unless each is charged, by itself, under a response id of its own."""
     if not calls or not all(map(_is_ordinary, calls)):
         return None
-    columns = [
-        _told_once(values) for values in call_columns(calls, [call_key(call.usage.response_id) for call in calls])
-    ]
+    keys = [call_key(call.usage.response_id) for call in calls]
+    columns = [_told_once(values) for values in call_columns(calls, keys)]
     if not _all_differ(columns, len(calls)):
         return None
     assumptions = _told_once([call.usage.assumptions for call in calls])
-    claims = reached((call.usage.started_at_ns for call in calls), (call.usage.latency_ns for call in calls))
+    times = ((call.usage.started_at_ns, call.usage.latency_ns) for call in calls)
+    claims = reached(zip(keys, times, strict=True))
     return Prepared(len(calls), columns, assumptions, claims, sums_of(calls))
 
 
@@ -170,13 +171,17 @@ def _end_to_end(parts: Sequence[tuple[Any, int]]) -> Any:
 
 
 def _all_differ(columns: Sequence[Any], size: int) -> bool:
-    """Whether each call has a span and a response of its own."""
-    keys, spans, traces = (columns[_PLACE[name]] for name in ("call_key", "span_id", "trace_id"))
+    """Whether each call has a span and a response of its own, and none is within another."""
+    names = ("call_key", "span_id", "trace_id", "parent_span_id")
+    keys, spans, traces, parents = (columns[_PLACE[name]] for name in names)
     if size == 1:
         return True
-    if type(keys) is not list or len(set(keys)) < size:
+    if type(keys) is not list or len(set(keys)) < size or type(spans) is not list:
         return False
-    if type(spans) is list and len(set(spans)) == size:
+    # One within another may be summed up by it (`wrappers`).
+    if not set(spans).isdisjoint(parents if type(parents) is list else (parents,)):
+        return False
+    if len(set(spans)) == size:
         return True
     each = (values if type(values) is list else repeat(values, size) for values in (traces, spans))
     return len(set(zip(*each, strict=True))) == size

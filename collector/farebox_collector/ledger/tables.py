@@ -246,6 +246,14 @@ Index(
     sqlite_where=_WITHOUT_ID,
     postgresql_where=_WITHOUT_ID,
 )
+# Those of a trace are asked for with each call of it: one of them may sum up others (`summed_calls`).
+Index(
+    "ix_usage_records_without_id_trace",
+    usage_records.c.tenant_id,
+    usage_records.c.trace_id,
+    sqlite_where=_WITHOUT_ID,
+    postgresql_where=_WITHOUT_ID,
+)
 
 call_claims = Table(
     "call_claims",

@@ -20,6 +20,7 @@ from farebox_collector.ledger.one_charge import (
 )
 from farebox_collector.ledger.retired import anything_retired, retired_in_traces
 from farebox_collector.ledger.stored_usage import StoredCall, of_verdict, stored_calls, usage_query
+from farebox_collector.ledger.summed_calls import SUMMED_UP, wrappers_in_the_books
 from farebox_collector.ledger.tables import usage_records
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.witnesses import is_outranked, show_one_call
@@ -102,7 +103,8 @@ def settle_unmetered(connection: Connection, tenant_id: int, waiting: Waiting, a
 
 
 def settle_doubles(connection: Connection, tenant_id: int, waiting: Waiting, at_ns: int, labels: TotalLabels) -> Step:
-    """Give back what spans without a response id paid for calls that a later span, with one, paid for again."""
+    """Give back what spans without a response id paid for calls that a later span, with one, paid for again, or that
+    others within it paid for one by one."""
     table = usage_records.c
     stored = _waiting(connection, tenant_id, waiting, table.response_id == "")
     by_key = {(one.call.usage.trace_id, one.call.usage.span_id): one for one in stored}
@@ -118,6 +120,8 @@ def settle_doubles(connection: Connection, tenant_id: int, waiting: Waiting, at_
             if one is not other and show_one_call(one.call, other.call):
                 loser = one if is_outranked(one.call, other.call) else other
                 wanted[loser.record_id] = cover(loser)
+    for wrapper in wrappers_in_the_books(connection, tenant_id, {one.call.usage.trace_id for one in stored}):
+        wanted[wrapper.record_id] = cover(wrapper, SUMMED_UP)
     return _step(stored, correct(connection, tenant_id, Cause.TWIN, wanted.values(), at_ns, labels))
 
 

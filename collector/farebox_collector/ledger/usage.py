@@ -22,6 +22,7 @@ from farebox_collector.ledger.days import WalletSums
 from farebox_collector.ledger.entries import (
     BATCH_COLUMNS,
     CALL_COLUMNS,
+    COVERED_REASON,
     FACT_COLUMNS,
     Entry,
     SpanKey,
@@ -41,6 +42,7 @@ from farebox_collector.ledger.one_charge import (
 from farebox_collector.ledger.prepared import Calls, Prepared
 from farebox_collector.ledger.retired import retired_facts, take_out_retired
 from farebox_collector.ledger.stored_usage import StoredCall, known_facts, stored_calls, usage_query
+from farebox_collector.ledger.summed_calls import SUMMED_UP, beside_a_wrapper, cover_wrappers, take_out
 from farebox_collector.ledger.tables import transactions, usage_records
 from farebox_collector.ledger.totals import TotalLabels, count_new_calls
 from farebox_collector.money import MAX_SUM_NANO
@@ -118,6 +120,9 @@ def _book_prepared(batch: _Batch, prepared: Prepared) -> list[Verdict] | None:
     )
     if take_out_retired(connection, batch.transaction_id):
         return None
+    if inserted and beside_a_wrapper(connection, batch.transaction_id):
+        take_out(connection, batch.transaction_id)
+        return None
     if inserted == prepared.size:
         return [Verdict.CHARGED] * inserted if _claim_and_post(batch, prepared) else None
     known = _known(batch, prepared)
@@ -167,6 +172,8 @@ def _look_at_each(batch: _Batch, calls: Sequence[PricedUsage]) -> list[Verdict]:
     entries: dict[SpanKey, Entry] = {}
     for call in calls:
         entries.setdefault((call.usage.trace_id, call.usage.span_id), Entry(call))
+    summed_up = cover_wrappers(connection, tenant_id, entries)
+    _give_back(batch, summed_up, SUMMED_UP)
     charge_each_response_once(entries.values())
     displaced = charge_related_spans_once(connection, tenant_id, entries)
     _give_back(batch, displaced)
@@ -232,8 +239,12 @@ def _book(batch: _Batch, entries: dict[SpanKey, Entry]) -> None:
     recorded: list[Entry] = []
     while pending:
         new = _insert(batch, pending)
-        claiming = [entry.call.usage for entry in new.values() if entry.call_key is not None]
-        claims = reached((usage.started_at_ns for usage in claiming), (usage.latency_ns for usage in claiming))
+        claiming = [
+            (entry.call_key, (entry.call.usage.started_at_ns, entry.call.usage.latency_ns))
+            for entry in new.values()
+            if entry.call_key is not None
+        ]
+        claims = reached(claiming)
         # Of these another span has claimed the call: they go in without it, or take it over.
         others = claim_recorded(connection, transaction_id, len(claiming), claims)
         kept_out = {key: new.pop(key) for key in others}
@@ -329,12 +340,12 @@ def _keep_conflicts(
     )
 
 
-def _give_back(batch: _Batch, displaced: Sequence[StoredCall]) -> None:
-    """Let records go uncharged whose calls a better witness pays for now."""
+def _give_back(batch: _Batch, displaced: Sequence[StoredCall], reason: str = COVERED_REASON) -> None:
+    """Let records go uncharged whose calls other spans pay for now."""
     connection, tenant_id = batch.connection, batch.tenant_id
     pending = list(displaced)
     while pending:
-        covering = [cover(stored) for stored in pending]
+        covering = [cover(stored, reason) for stored in pending]
         done = correct(connection, tenant_id, Cause.TWIN, covering, batch.received_at_ns, batch.labels)
         settled = {correction.stored.record_id for correction in done}
         # Somebody else corrected the rest at the same moment: look again. They are held by now.
