@@ -206,8 +206,8 @@ class PricedUsage(NamedTuple):
     rule_version_id: int | None
     assumptions: tuple[str, ...]
     action_floor_nanocredits: int | None = None
-    """What the call's action is charged at least, in all; then `charge_nanocredits` is this call's share before the
-    ledger looks at the action. None where the call is charged by itself."""
+    """What the call's rule asks for its action at least, in all, which may be 0; then `charge_nanocredits` is this
+    call's share before the ledger looks at the action. None where the call is charged by itself."""
 
 
 class PriceVersion(NamedTuple):

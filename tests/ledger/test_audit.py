@@ -26,6 +26,9 @@ TAMPERINGS = {
     "spent": "UPDATE accounts SET spent_nano = 0 WHERE name = 'ada'",
     "actions": "INSERT INTO charged_actions (tenant_id, wallet, event, action_id, calls, share_nanocredits,"
     " floor_nanocredits) VALUES (1, 'ada', 'chat', 'run', 1, 0, 5)",
+    "floors": "INSERT INTO charged_actions (tenant_id, wallet, event, action_id, calls, share_nanocredits,"
+    " floor_nanocredits, first_started_ns) SELECT tenant_id, wallet, event, action_id, 1, charge_nanocredits, 5,"
+    " priced_at_ns FROM usage_records WHERE action_id = 'run'",
     "holds": "UPDATE accounts SET held_nano = 1 WHERE name = 'ada'",
     "hold amounts": "UPDATE holds SET open_nano = open_nano + 1",
     "hold charges": "UPDATE holds SET settled_nano = settled_nano - 1, open_nano = open_nano + 1",

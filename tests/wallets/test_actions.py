@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 
 import pytest
 from calls import START_NS, call
@@ -9,10 +10,12 @@ from farebox_collector import assembly
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.corrections import Cause, correct, cover
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.rules import RuleAuthorship, set_rule
 from farebox_collector.ledger.stored_usage import stored_calls, usage_query
 from farebox_collector.ledger.tables import usage_records
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
+from farebox_collector.pricing.rules import FLAT, RuleTerms
 from farebox_collector.records import PricedUsage
 from farebox_collector.settings import Settings
 from farebox_collector.verdicts import Verdict
@@ -21,13 +24,29 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 
 FLOOR = 500
+RULE = 2
+"""The version that asks for the floor: the first after the default."""
+
+
+def ask_for_floor(database: Database) -> Database:
+    terms = RuleTerms(FLAT, flat_credits=Decimal(FLOOR).scaleb(-9))
+    with database.transaction() as connection:
+        assert set_rule(connection, 1, "chat", terms, RuleAuthorship("eve", "a floor"), START_NS) == RULE
+    return database
+
+
+@pytest.fixture
+def database(database: Database) -> Database:
+    """Books with a rule that has a floor."""
+    return ask_for_floor(database)
 
 
 def call_of_action(number: int, action: str, share: int, wallet: str = "ada") -> PricedUsage:
     """A call of an action that is charged 500 nanocredits at least; the share is what the call alone comes to."""
     made = call(number, trace=number, wallet=wallet, cost_nanousd=7)
     usage = made.usage._replace(action_id=action)
-    return made._replace(usage=usage, charge_nanocredits=share, action_floor_nanocredits=FLOOR)
+    floor = {"action_floor_nanocredits": FLOOR, "rule_version_id": RULE}
+    return made._replace(usage=usage, charge_nanocredits=share, **floor)
 
 
 def record(database: Database, calls: Sequence[PricedUsage]) -> list[Verdict]:
@@ -87,7 +106,7 @@ def test_the_same_span_in_another_action_is_a_conflict(database: Database) -> No
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     books = f"sqlite:///{tmp_path_factory.mktemp('actions')}/farebox.db"
-    database = assembly.open_books(Settings(database_url=books), lambda: START_NS)
+    database = ask_for_floor(assembly.open_books(Settings(database_url=books), lambda: START_NS))
     yield database
     database.close()
 

@@ -5,13 +5,22 @@ its ledger transaction. What a transaction once posted is never touched.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from farebox_collector.ledger.actions import Move, SettleActions, action_of, foresee_actions, settle_actions
+from farebox_collector.ledger.actions import (
+    ActionKey,
+    FirstCall,
+    Move,
+    SettleActions,
+    action_of,
+    charges_of_actions,
+    foresee_actions,
+    settle_actions,
+)
 from farebox_collector.ledger.call_claims import Claim, claim, release
 from farebox_collector.ledger.correction_tables import audits, corrections
 from farebox_collector.ledger.correction_totals import count_corrections
@@ -41,6 +50,8 @@ class Cause(StrEnum):
     """Another span of the same call knew more, or had paid already."""
     AGENT = "agent"
     """The calls of an agent did or did not turn up."""
+    ACTION = "action"
+    """A call of the same action came later and had started earlier, so that its rule says what the action costs."""
 
 
 class Correction(NamedTuple):
@@ -83,6 +94,29 @@ def correct(
     if are_frozen(connection):
         raise CorrectionsFrozen
     pending = _with_actions(connection, tenant_id, pending, settle_actions)
+    _book(connection, tenant_id, cause, pending, at_ns, labels)
+    return pending
+
+
+def carry_anew(
+    connection: Connection, tenant_id: int, keys: Sequence[ActionKey], at_ns: int, labels: TotalLabels
+) -> None:
+    """Let the recorded calls of actions whose floor has moved carry what follows from it."""
+    charges = charges_of_actions(connection, tenant_id, keys)
+    if charges:
+        pending = _carrying(connection, tenant_id, charges, held=True)
+        _book(connection, tenant_id, Cause.ACTION, pending, at_ns, labels)
+
+
+def _book(
+    connection: Connection,
+    tenant_id: int,
+    cause: Cause,
+    pending: Sequence[Correction],
+    at_ns: int,
+    labels: TotalLabels,
+) -> None:
+    """Post corrections of records that are held, and write them down."""
     charges = [charge for correction in pending for charge in _difference(correction)]
     legs = legs_of(charges)
     transaction_id = None
@@ -98,7 +132,6 @@ def correct(
     add_to_totals(connection, tenant_id, booked, labels, reversed=False)
     changes = list(map(_change, taken_back, booked))
     count_corrections(connection, tenant_id, cause, changes)
-    return pending
 
 
 def foresee(connection: Connection, tenant_id: int, wanted: Iterable[Correction]) -> list[Correction]:
@@ -142,6 +175,7 @@ def _with_actions(
             c.stored.action_share_nanocredits if c.stored.call.verdict is Verdict.CHARGED else None,
             _share(c.after),
             c.after.arrived.action_floor_nanocredits or 0,
+            FirstCall.of(c.stored.call),
         )
         for c in pending
     ]
@@ -150,19 +184,25 @@ def _with_actions(
         if correction.stored.record_id in charges:
             charge = charges.pop(correction.stored.record_id)
             correction.after.call = correction.after.call._replace(charge_nanocredits=charge)
-    if not charges:
-        return pending
+    if charges:
+        pending += _carrying(connection, tenant_id, charges, held=settle is settle_actions)
+    return pending
+
+
+def _carrying(connection: Connection, tenant_id: int, charges: Mapping[int, int], *, held: bool) -> list[Correction]:
+    """Corrections of records that only carry something else of their action, by their id; held if they are to be."""
     query = usage_query(tenant_id).where(usage_records.c.id.in_(sorted(charges)))
-    if settle is settle_actions:
+    if held:
         query = query.with_for_update()
+    found = []
     for stored in stored_calls(connection, query):
         # Its share stays as it is; only what it carries of the action changes.
         arrived = stored.call._replace(charge_nanocredits=stored.action_share_nanocredits, action_floor_nanocredits=0)
         entry = Entry(arrived)
         entry.call = stored.call._replace(charge_nanocredits=charges[stored.record_id])
         entry.call_key = stored.call_key
-        pending.append(Correction(stored, entry))
-    return pending
+        found.append(Correction(stored, entry))
+    return found
 
 
 def cover(stored: StoredCall, reason: str = COVERED_REASON) -> Correction:

@@ -20,6 +20,23 @@ _ACTIONS = """
         CASE WHEN sum(calls) = 0 THEN 0 WHEN sum(share) > max(floor) THEN sum(share) ELSE max(floor) END
 """
 
+_FLOOR = """CAST(round(CAST(CASE WHEN u.kind = 'flat' THEN u.flat_credits ELSE u.minimum_credits END AS numeric)
+        * 1000000000) AS bigint)"""
+# 0 is for actions from before first calls were kept, and for those that could not be corrected when one came.
+_FLOORS = f"""
+    SELECT 'tenant ' || a.tenant_id || ', action ' || a.action_id,
+           max(CASE WHEN r.priced_at_ns = a.first_started_ns THEN {_FLOOR} END) || ' from ' || min(r.priced_at_ns),
+           a.floor_nanocredits || ' from ' || a.first_started_ns
+    FROM charged_actions a JOIN usage_records r ON r.tenant_id = a.tenant_id AND r.action_id = a.action_id
+        AND r.wallet = a.wallet AND r.event = a.event AND r.action_share_nanocredits IS NOT NULL
+        AND r.verdict = 'charged'
+    JOIN charge_rules u ON u.id = r.rule_version_id
+    WHERE a.calls > 0 AND a.first_started_ns > 0
+    GROUP BY a.id, a.tenant_id, a.action_id, a.floor_nanocredits, a.first_started_ns
+    HAVING min(r.priced_at_ns) <> a.first_started_ns
+        OR max(CASE WHEN r.priced_at_ns = a.first_started_ns THEN {_FLOOR} END) <> a.floor_nanocredits
+"""
+
 _HOLDS = """
     SELECT 'wallet ' || name, sum(open), sum(held)
     FROM (
@@ -112,6 +129,7 @@ _DEFERRED = """
 
 CREDIT_CHECKS = (
     ("actions", "an action with a floor is charged that, or the sum of its calls' shares where it is more", _ACTIONS),
+    ("floors", "the floor of an action is that of the rule of the call that started first", _FLOORS),
     ("holds", "what is held of a wallet is the sum of its open holds", _HOLDS),
     ("hold amounts", "an open hold is its amount less the net charge of its action", _HOLD_AMOUNTS),
     ("hold charges", "what an open hold counts is what the calls of its action are charged", _HOLD_CHARGES),

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, func, insert, or_, select, true, update
 
 from farebox_collector.ledger.access.audit_log import note
+from farebox_collector.ledger.action_joins import join_recorded_calls
 from farebox_collector.ledger.tables import charge_rules, tenants
 from farebox_collector.moments import format_ns
-from farebox_collector.pricing.rules import BadRule, RuleTerms, require_chargeable
+from farebox_collector.pricing.rules import EVERY_OTHER_EVENT, BadRule, RuleTerms, require_chargeable
 from farebox_collector.records import ChargeRule
 
 
@@ -50,6 +51,8 @@ def set_rule(
     ).scalar_one()
     before = _at(connection, tenant_id, event, start_ns)
     _make_room(connection, tenant_id, event, start_ns, valid_to_ns)
+    if (terms.flat_credits or terms.minimum_credits) and not _has_floors(connection, tenant_id, event):
+        join_recorded_calls(connection, tenant_id, event, at_ns)
     key = connection.execute(
         insert(charge_rules).values(
             tenant_id=tenant_id,
@@ -99,6 +102,15 @@ def _make_room(connection: Connection, tenant_id: int, event: str, start_ns: int
                 f"rule version {version.id} of {event} holds from {format_ns(version.valid_from_ns)}{until}"
             )
         connection.execute(update(charge_rules).where(rules.id == version.id).values(valid_to_ns=start_ns))
+
+
+def _has_floors(connection: Connection, tenant_id: int, event: str) -> bool:
+    """Whether calls of an event take part in their actions already: one of its rules ever had a floor."""
+    rules = charge_rules.c
+    versions = select(rules.flat_credits, rules.minimum_credits).where(
+        rules.tenant_id == tenant_id, rules.event.in_((event, EVERY_OTHER_EVENT))
+    )
+    return any(Decimal(flat) or Decimal(minimum) for flat, minimum in connection.execute(versions))
 
 
 def rules_edition(connection: Connection) -> int:

@@ -17,7 +17,7 @@ from farebox_collector.ledger import bulk
 from farebox_collector.ledger.actions import charge_actions_once
 from farebox_collector.ledger.call_claims import claim_recorded, reached
 from farebox_collector.ledger.call_sums import CallSums, sums_of
-from farebox_collector.ledger.corrections import Cause, correct, cover
+from farebox_collector.ledger.corrections import Cause, are_frozen, carry_anew, correct, cover
 from farebox_collector.ledger.days import WalletSums
 from farebox_collector.ledger.entries import (
     BATCH_COLUMNS,
@@ -255,10 +255,12 @@ def _book(batch: _Batch, entries: dict[SpanKey, Entry]) -> None:
     if not recorded:
         _take_transaction_back(batch)
         return
-    charge_actions_once(connection, tenant_id, recorded)
+    moved = charge_actions_once(connection, tenant_id, recorded, lambda: not are_frozen(connection))
     wallets = frozenset([entry.call.usage.wallet for entry in recorded])
     sums = sums_of([entry.as_booked() for entry in recorded])
     _post(batch, sums, wallets, lambda: _charges_of_actions(recorded))
+    if moved:
+        carry_anew(connection, tenant_id, moved, batch.received_at_ns, batch.labels)
 
 
 def _post(

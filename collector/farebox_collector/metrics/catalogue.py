@@ -75,7 +75,7 @@ CORRECTIONS = Metric(
     "farebox_corrections_total",
     Kind.COUNTER,
     ("cause",),
-    "Usage records that were corrected, by cause: `replay`, `late_price`, `twin`, `agent`.",
+    "Usage records that were corrected, by cause: `replay`, `late_price`, `twin`, `agent`, `action`.",
 )
 CORRECTED_COST = Metric(
     "farebox_corrected_cost_usd_total",

@@ -75,10 +75,12 @@ def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -
     if rule is None:
         return _unsettled(usage, Verdict.UNPRICED, "no charge rule at that time", at_ns)
     charge_nanocredits = share(rule.terms, cost_nanousd, buckets)
-    floor_nanocredits = rule.terms.floor_nanocredits
-    if floor_nanocredits and not action_id:
+    floor_nanocredits: int | None = rule.terms.floor_nanocredits
+    if not action_id:
         # Outside any action the call is one of its own.
-        charge_nanocredits, floor_nanocredits = max(charge_nanocredits, floor_nanocredits), 0
+        charge_nanocredits, floor_nanocredits = max(charge_nanocredits, floor_nanocredits or 0), None
+    elif not floor_nanocredits and not rules.has_floors(event):
+        floor_nanocredits = None
     if cost_nanousd > MAX_COST_NANOUSD or charge_nanocredits > MAX_CHARGE_NANOCREDITS:
         return _unsettled(usage, Verdict.UNPRICED, "the amount is out of range", at_ns)
     return _named(
@@ -95,7 +97,7 @@ def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -
             card.version_ids,
             rule.id,
             usage.assumptions + flags + fallbacks,
-            floor_nanocredits or None,
+            floor_nanocredits,
         ),
     )
 

@@ -117,6 +117,16 @@ class RuleBook:
         self._others = by_event.pop(EVERY_OTHER_EVENT, [])
         # The event's own come first.
         self._by_event = {event: [*versions, *self._others] for event, versions in by_event.items()}
+        self._floors = {event: _any_floor(versions) for event, versions in self._by_event.items()}
+        self._other_floors = _any_floor(self._others)
+
+    def has_floors(self, event: str) -> bool:
+        """Whether any version that an event may be charged by asks for a flat charge or a minimum, at any time.
+
+        Then all its calls with an action id take part in their action: its floor is that of the call that started
+        first, whatever the rule of the others says.
+        """
+        return self._floors.get(event, self._other_floors)
 
     def in_force(self, event: str, at_ns: int) -> RuleVersion | None:
         """The rule of an event at a moment, else that of `*`; None if neither has one then."""
@@ -137,6 +147,10 @@ class RuleBook:
     def floor_nanocredits(self, rule: ChargeRule) -> int:
         """What an action is charged at least under a rule; 0 where there is no such thing."""
         return self._terms[rule.id].floor_nanocredits
+
+
+def _any_floor(versions: Iterable[RuleVersion]) -> bool:
+    return any(version.terms.floor_nanocredits for version in versions)
 
 
 def exact_terms(rule: ChargeRule) -> Terms:

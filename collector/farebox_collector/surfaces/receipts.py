@@ -97,7 +97,7 @@ class ReceiptCharge(BaseModel):
 class ReceiptCorrection(BaseModel):
     """What the record said before, and what it said from then on; amounts are null where nothing was charged."""
 
-    cause: str = Field(description="`replay`, `late_price`, `twin` or `agent`.")
+    cause: str = Field(description="`replay`, `late_price`, `twin`, `agent` or `action`.")
     recorded_at: str
     transaction_id: int | None = Field(description="What posted the difference; null where no money moved.")
     verdict_before: str
