@@ -25,10 +25,8 @@ TAMPERINGS = {
     "balances": "UPDATE accounts SET balance_nano = balance_nano + 1 WHERE kind = 'wallet' AND name = 'bob'",
     "spent": "UPDATE accounts SET spent_nano = 0 WHERE name = 'ada'",
     "actions": "INSERT INTO charged_actions (tenant_id, wallet, event, action_id, calls, share_nanocredits,"
-    " floor_nanocredits) VALUES (1, 'ada', 'chat', 'run', 1, 0, 5)",
-    "floors": "INSERT INTO charged_actions (tenant_id, wallet, event, action_id, calls, share_nanocredits,"
-    " floor_nanocredits, first_started_ns) SELECT tenant_id, wallet, event, action_id, 1, charge_nanocredits, 5,"
-    " priced_at_ns FROM usage_records WHERE action_id = 'run'",
+    " floor_nanocredits) VALUES (1, 'ada', 'chat', 'walk', 1, 0, 5)",
+    "floors": "UPDATE charged_actions SET floor_nanocredits = 1",
     "holds": "UPDATE accounts SET held_nano = 1 WHERE name = 'ada'",
     "hold amounts": "UPDATE holds SET open_nano = open_nano + 1",
     "hold charges": "UPDATE holds SET settled_nano = settled_nano - 1, open_nano = open_nano + 1",
@@ -71,7 +69,7 @@ def books(database: Database) -> Database:
         record_usage(connection, DEFAULT_TENANT_ID, calls, START_NS, TotalLabels())
         take_holds(connection, 1, [HoldRequest("ada", 1_000, "k", "chat", "run", 60)], START_NS - 5 * 10**9)
         of_action = call(4, trace=4)
-        of_action = of_action._replace(usage=of_action.usage._replace(action_id="run"))
+        of_action = of_action._replace(usage=of_action.usage._replace(action_id="run"), action_floor_nanocredits=0)
         record_usage(connection, DEFAULT_TENANT_ID, [of_action], START_NS, TotalLabels())
     return database
 

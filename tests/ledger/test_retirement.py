@@ -100,7 +100,7 @@ def test_what_may_still_change_keeps_its_detail(database: Database) -> None:
     open_one, beside = call(1, trace=1, verdict=Verdict.UNPRICED), call(2, trace=1)
     agent = call(3, trace=3)
     agent = agent._replace(usage=agent.usage._replace(summary=True))
-    action = call(4, trace=4)._replace(action_floor_nanocredits=7)
+    action = call(4, trace=4)._replace(action_floor_nanocredits=0)
     nobody, better = call(5, trace=5, response_id="r", wallet="unattributed"), call(6, trace=6, response_id="r")
     failed = call(7, trace=7, verdict=Verdict.FAILED)
     record(database, open_one, beside, agent, action, nobody, failed)
