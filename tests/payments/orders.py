@@ -73,7 +73,10 @@ class Shop:
         """A name that no other shop uses."""
         return f"{thing}-{self.number}"
 
-    def order(self, name: str = "t") -> None:
+    def order(self, name: str = "t", expires_days: int | None = None) -> None:
+        if expires_days is not None:
+            terms = PackTerms(self.pack, 10 * CREDIT, "USD", 800, expires_days)
+            self.run(set_pack, terms=terms, author="t", reason="r")
         pack = self.read(pack_in_force, self.pack)
         wanted = Order(self.name(name), self.name(name), self.wallet, pack, livemode=False)
         self.run(order, wanted=wanted)

@@ -69,7 +69,9 @@ def move_command(
     credits: Annotated[
         str, typer.Option(help="Credits; of an adjustment also negative; of a refund all by default.")
     ] = "0",
-    price_usd: Annotated[str, typer.Option(help="Of a deposit: what was paid.")] = "0",
+    price_usd: Annotated[
+        str, typer.Option(help="Of a deposit: what was paid (default: what its credits sell for).")
+    ] = "",
     lot: Annotated[int, typer.Option(help="Of a refund: the lot whose credits go back.")] = 0,
     to_wallet: Annotated[str, typer.Option("--to", help="Of a transfer: where the credits go.")] = "",
     expires: Annotated[datetime | None, typer.Option(help="When credits that come in expire, in UTC.")] = None,
@@ -86,13 +88,14 @@ def move_command(
         kind,
         _wallet(wallet),
         _amount(kind, credits),
-        _nano("--price-usd", price_usd),
+        _nano("--price-usd", price_usd or "0"),
         lot,
         _wallet(to_wallet) if to_wallet else "",
         priority,
         expires_ns,
         memo,
         _metadata(metadata),
+        at_list=kind is Kind.DEPOSIT and not price_usd,
     )
     _require_sense(movement, now_ns)
     strict = settings_from(database_url=database_url).strict_wallets

@@ -5,6 +5,7 @@ its idempotency key, and keeps what the business says about it.
 import json
 from collections.abc import Sequence
 from enum import StrEnum
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, func, select, update
@@ -25,8 +26,9 @@ from farebox_collector.ledger.journal import (
 from farebox_collector.ledger.lot import Lot, NewLot
 from farebox_collector.ledger.lots import DEFERRED_ACCOUNT, WalletLots
 from farebox_collector.ledger.tables import accounts, postings, transactions
+from farebox_collector.ledger.tenants import usd_per_credit_of
 from farebox_collector.ledger.totals import add_credits
-from farebox_collector.money import MAX_SUM_NANO, AmountError, Commodity
+from farebox_collector.money import MAX_NANO, MAX_SUM_NANO, AmountError, Commodity, round_half_even
 
 RECEIPTS_ACCOUNT = Account("receipts", "", Commodity.USD)
 """What customers paid for credits, less what they got back."""
@@ -38,7 +40,7 @@ class Kind(StrEnum):
     """What a movement is."""
 
     DEPOSIT = "deposit"
-    """Credits that were paid for, or just put in."""
+    """Credits that were paid for by a rail of one's own; given ones are a grant."""
     TOPUP = "topup"
     """Credits of a pack that a payment provider says was paid; see `topups`."""
     GRANT = "grant"
@@ -78,14 +80,16 @@ class Movement(NamedTuple):
     memo: str = ""
     metadata: str = ""
     """JSON of what the business says about it; empty for nothing."""
+    at_list: bool = False
+    """Whether a deposit's price is not said: it is worth what its credits sell for at that moment."""
 
     def request(self) -> str:
         """What is compared with an earlier request under the same key."""
-        if self == Movement(Kind.DEPOSIT, self.wallet, self.amount_nanocredits, memo=self.memo):
+        if self._replace(at_list=False) == Movement(Kind.DEPOSIT, self.wallet, self.amount_nanocredits, memo=self.memo):
             # As it was written before there were other kinds.
             words = {"deposit": self.wallet, "amount_nanocredits": self.amount_nanocredits, "memo": self.memo}
             return json.dumps(words)
-        return json.dumps(self._asdict())
+        return json.dumps({name: value for name, value in self._asdict().items() if name != "at_list"})
 
 
 class Moved(NamedTuple):
@@ -147,7 +151,17 @@ def move(
         return _earlier(connection, tenant_id, idempotency_key, movement)
     if strict and movement.kind not in INCOMING:
         _require_wallets(connection, tenant_id, sorted({movement.wallet, movement.to_wallet} - {""}))
+    if movement.at_list:
+        movement = movement._replace(price_nanousd=_list_price(connection, tenant_id, amount), at_list=False)
     return carry_out(connection, tenant_id, movement, transaction_id, at_ns)
+
+
+def _list_price(connection: Connection, tenant_id: int, amount_nanocredits: int) -> int:
+    rate = Fraction(usd_per_credit_of(connection, tenant_id))
+    price = round_half_even(amount_nanocredits * rate.numerator, rate.denominator)
+    if price > MAX_NANO:
+        raise AmountError("too large: what these credits sell for is out of range; say price_usd")
+    return price
 
 
 def carry_out(connection: Connection, tenant_id: int, movement: Movement, transaction_id: int, at_ns: int) -> Moved:

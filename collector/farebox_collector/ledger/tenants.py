@@ -21,6 +21,12 @@ class TenantExists(Exception):
     """There is a tenant of this name already."""
 
 
+def usd_per_credit_of(connection: Connection, tenant_id: int) -> str:
+    """What a credit of a tenant sells for, in US dollars."""
+    query = select(tenants.c.usd_per_credit).where(tenants.c.id == tenant_id)
+    return str(connection.execute(query).scalar_one())
+
+
 def ensure_default_tenant(connection: Connection, at_ns: int) -> None:
     """Create the tenant `default`, whose wallets pay what a call costs (1 credit = $1), unless it is there."""
     if connection.execute(select(tenants.c.id).where(tenants.c.id == DEFAULT_TENANT_ID)).first():

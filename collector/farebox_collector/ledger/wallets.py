@@ -28,9 +28,9 @@ def deposit(
     at_ns: int,
     memo: str = "",
 ) -> Deposited:
-    """Put credits into a wallet, without saying what was paid for them. Raises what `movements.move` raises."""
+    """Put credits into a wallet that were paid for at list. Raises what `movements.move` raises."""
     if amount_nanocredits <= 0:
         raise ValueError("a deposit is positive")
-    movement = Movement(Kind.DEPOSIT, wallet, amount_nanocredits, memo=memo)
+    movement = Movement(Kind.DEPOSIT, wallet, amount_nanocredits, memo=memo, at_list=True)
     made = move(connection, tenant_id, movement, idempotency_key, at_ns)
     return Deposited(made.transaction_id, made.balance_nanocredits, made.repeated)

@@ -38,7 +38,10 @@ class MovementWanted(BaseModel):
         "",
         description="Decimal; of an adjustment also negative, of a refund empty for all that is left.",
     )
-    price_usd: str = Field("0", description="What was paid for a deposit.")
+    price_usd: str = Field(
+        "",
+        description="What was paid for a deposit; empty for what its credits sell for.",
+    )
     lot_id: int = Field(0, ge=0, lt=2**63, description="The lot whose credits a refund takes.")
     to_wallet: str = Field("", description="Where a transfer goes.")
     priority: int = Field(100, ge=0, le=1_000, description="Lots with a lower one are drawn first.")
@@ -139,7 +142,7 @@ def _movement(wallet: str, wanted: MovementWanted, now_ns: int) -> Movement:
     if expires_at_ns is not None and expires_at_ns <= now_ns:
         raise ApiError(422, "expires_at: credits expire in the future")
     try:
-        price, metadata = parse_nano(wanted.price_usd), metadata_text(wanted.metadata)
+        price, metadata = parse_nano(wanted.price_usd or "0"), metadata_text(wanted.metadata)
     except AmountError as error:
         raise ApiError(422, f"price_usd: {error}") from None
     except ValueError as error:
@@ -162,6 +165,7 @@ def _movement(wallet: str, wanted: MovementWanted, now_ns: int) -> Movement:
         expires_at_ns,
         wanted.memo,
         metadata,
+        at_list=kind is Kind.DEPOSIT and not wanted.price_usd,
     )
 
 
