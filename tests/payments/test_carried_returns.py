@@ -70,11 +70,12 @@ def test_a_debt_that_another_lot_paid_comes_back_to_that_lot(database: Database)
     shop.draw()
     shop.book(shop.refund(800))
 
+    first = {"lot": shop.lot().id}
+
     def old(connection: Connection) -> None:
         """There the debt of 8 was drawn on the second lot like usage, and the first stayed used."""
         as_before(connection, shop.name("re"), lot_nano=2 * CREDIT, debt_nano=8 * CREDIT, back_nanousd=8 * USD)
         connection.execute(text("UPDATE payment_returns SET deferred_nanousd = 1600000000"))
-        first = {"lot": shop.lot().id}
         used = "taken_nano = 2000000000, recognised_nanousd = 6400000000, returned_nanousd = 1600000000"
         connection.execute(text(f"UPDATE lots SET {used} WHERE id = :lot"), first)
         moves = "INSERT INTO lot_moves (tenant_id, lot_id, transaction_id, kind, amount_nano, recognised_nanousd,"
