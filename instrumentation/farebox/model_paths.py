@@ -78,6 +78,16 @@ _CANCELLED: Final = re.compile(r"/responses/resp_[^/]+/cancel$")
 _LATER: Final = re.compile(r"/responses/resp_[^/]+$|/threads/[^/]+/runs/run_[^/]+$")
 # OpenAI's Assistants keep their messages under /threads/…/messages; that makes no tokens.
 _NO_MODEL_CALL: Final = re.compile(r"/threads/")
+_LAST: Final = frozenset(end.rpartition("/")[2] for end, _, _, _ in _ENDS) | {
+    "cancel",
+    "converse",
+    "converse-stream",
+    "invoke",
+    "invoke-with-response-stream",
+    "runs",
+    "submit_tool_outputs",
+}
+"""How all paths of models end that name neither the model nor a conversation at their end."""
 FETCH: Final = "fetch_response"
 """The operation of a request for an answer that was made earlier: it makes no tokens itself."""
 
@@ -88,8 +98,11 @@ def operations(method: str, path: str) -> list[Operation]:
     A request for an answer that a provider made in the background is one: it may tell the usage.
     """
     if method == "GET":
-        return [Operation(FETCH, Shape.OPENAI)] if _LATER.search(path) else []
-    if method != "POST":
+        later = ("/resp_" in path or "/run_" in path) and _LATER.search(path) is not None
+        return [Operation(FETCH, Shape.OPENAI)] if later else []
+    last = path.rpartition("/")[2]
+    # Most requests of an application are none of a model, and cost this much.
+    if method != "POST" or (last not in _LAST and ":" not in last and "/conversations/" not in path):
         return []
     if "/threads" in path and _RUN.search(path):
         return [Operation("chat", Shape.OPENAI)]

@@ -46,6 +46,8 @@ def shape_of(payload: object) -> Shape | None:
     if isinstance(payload, list):
         payload = payload[0] if payload else None
     part = mapping_in(payload)
+    if "choices" in part:
+        return Shape.OPENAI
     usage = mapping_in(part.get("usage"))
     if part.get("type") in _ANTHROPIC_TYPES:
         return Shape.ANTHROPIC
@@ -58,7 +60,7 @@ def shape_of(payload: object) -> Shape | None:
         return Shape.COHERE
     if "prompt_eval_count" in part or "eval_count" in part:
         return Shape.OLLAMA
-    if "choices" in part or "prompt_tokens" in usage or part.get("object") in ("response", "chat.completion"):
+    if "prompt_tokens" in usage or part.get("object") in ("response", "chat.completion"):
         return Shape.OPENAI
     return None
 
