@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from farebox_collector.ledger import dead_letters
-from farebox_collector.ledger.access.chain import Head, move_anchor
+from farebox_collector.ledger.access import approvals
+from farebox_collector.ledger.access.audit_log import retire_entries
+from farebox_collector.ledger.access.chain import Head, heads, move_anchor
 from farebox_collector.ledger.audit import audit_all, audit_recent, last_transaction
 from farebox_collector.ledger.audit_runs import FULL, RECENT, Audited, last_audit, note_audit
 from farebox_collector.ledger.checkpoints import Standing, move_checkpoints
@@ -51,6 +53,7 @@ class Upkeep:
         self._full_ns = int(settings.full_audit_hours * _HOUR_NS)
         self._full_share = settings.full_audit_share
         self._retention_ns = settings.retention_days * 24 * _HOUR_NS
+        self._audit_log_ns = settings.audit_log_days * 24 * _HOUR_NS
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -60,6 +63,8 @@ class Upkeep:
     def round(self) -> None:
         """One round: what is due of the purge, the retirement of old records, the recent audit and the full one."""
         self._database.transact(lambda connection: dead_letters.purge(connection, self._clock()))
+        self._database.transact(lambda connection: approvals.expire(connection, self._clock()))
+        self._retire_audit_log()
         self._let_holds_expire()
         self._draw_lots_up()
         self._tell_of_limits()
@@ -78,6 +83,18 @@ class Upkeep:
             pace = Pace(_RETIRING_SHARE, self._stop)
             with contextlib.suppress(Stopped, UnderSuspicion):
                 retire_some(self._database, self._clock() - self._retention_ns, _STRETCHES, pace.breathe)
+
+    def _retire_audit_log(self) -> None:
+        """Let go of some of the oldest entries of the audit log, if there is a time for that."""
+        if not self._audit_log_ns:
+            return
+        now_ns = self._clock()
+        with self._database.reading() as connection:
+            tenants = [head.tenant_id for head in heads(connection)]
+        for tenant_id in tenants:
+            self._database.transact(
+                partial(retire_entries, tenant_id=tenant_id, before_ns=now_ns - self._audit_log_ns, at_ns=now_ns)
+            )
 
     def _let_holds_expire(self) -> None:
         now_ns = self._clock()

@@ -309,7 +309,7 @@ def test_pages_are_accessible_in_light_and_dark_and_on_a_phone(
     page.goto(url + "/login")
     look("login")
     log_in(page, house, "admin")
-    for name in ("", "account", "people"):
+    for name in ("", "account", "people", "approvals"):
         page.goto(f"{url}/console/{name}")
         look(name or "home")
     assert errors == []

@@ -15,7 +15,7 @@ import sdk_tables
 import typer
 import yaml
 from api_page import anchor, api_page, endpoints, models
-from farebox_collector import verdicts
+from farebox_collector import credentials, verdicts
 from farebox_collector.cli import app
 from farebox_collector.dialects.assumptions import ASSUMPTIONS
 from farebox_collector.ledger.audit import CHECKS
@@ -45,6 +45,20 @@ def metrics_table() -> str:
         for metric in CATALOGUE
     ]
     return _table(("metric", "type", "labels", "meaning"), rows)
+
+
+def roles_table() -> str:
+    """Every role with its scopes, and what it is for, which is the docstring under it."""
+    tree = ast.parse(Path(credentials.__file__).read_text(encoding="utf-8"))
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Role").body
+    rows = []
+    for assignment, docstring in itertools.pairwise(body):
+        if isinstance(assignment, ast.Assign) and isinstance(assignment.value, ast.Constant):
+            role = credentials.Role(assignment.value.value)
+            scopes = [f"`{scope}`" for scope in credentials.Scope if scope in credentials.SCOPES_OF[role]]
+            meaning = docstring.value.value  # type: ignore[attr-defined]
+            rows.append((f"`{role}`", ", ".join(scopes), " ".join(meaning.split())))
+    return _table(("role", "scopes", "what it is for"), rows)
 
 
 def verdicts_table() -> str:
@@ -132,6 +146,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("README.md", settings_table),
     "commands": ("README.md", commands_table),
     "metrics": ("docs/metrics.md", metrics_table),
+    "roles": ("docs/security.md", roles_table),
     "verdicts": ("docs/verdicts.md", verdicts_table),
     "assumptions": ("docs/dialects.md", assumptions_table),
     "audit": ("docs/reliability.md", audit_table),

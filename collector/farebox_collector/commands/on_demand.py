@@ -22,6 +22,7 @@ _PLACES = {
     "deadletters": "deadletters:app",
     "audit-log": "audit_log:audit_log_command",
     "people": "people:app",
+    "approvals": "approvals:app",
     "keys": "keys:app",
     "tenants": "tenants:app",
     "webhooks": "webhooks:app",

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from farebox_collector.credentials import Scope
 from farebox_collector.surfaces import (
     alerts,
+    approvals,
     audit_log,
     budgets,
     costs,
@@ -81,6 +82,8 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Needs], ...] = (
     (webhooks.endpoints_router, _ADMIN),
     (webhooks.messages_router, _ADMIN),
     (webhooks.thresholds_router, _READER),
+    (approvals.router, _ASKER),
+    (approvals.policy_router, _ADMIN),
     (audit_log.router, _ADMIN),
     (people.me_router, _ASKER),
     (people.router, _ADMIN),
@@ -145,6 +148,7 @@ def _routes(context: Context) -> FastAPI:
         description="Wallets, usage, receipts, ledger, prices. Amounts are decimal strings, their unit in the name.",
     )
     problems.install(app)
+    approvals.install(app, context)
     patch_fastapi(app, redirect_from_root_to_docs=True)
     for part, needed in _PARTS:
         routes = part(context)

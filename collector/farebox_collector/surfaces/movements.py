@@ -4,7 +4,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from sqlalchemy import Connection
 
+from farebox_collector.ledger.access.approvals import require_approval
+from farebox_collector.ledger.approved_changes import movement_proposal
 from farebox_collector.ledger.lots import draw_up, lots_of
 from farebox_collector.ledger.movements import (
     IdempotencyConflict,
@@ -20,6 +23,7 @@ from farebox_collector.ledger.movements import (
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
 from farebox_collector.surfaces.amounts import positive_nanocredits
+from farebox_collector.surfaces.approvals import WAITS
 from farebox_collector.surfaces.callers import OwnWallet
 from farebox_collector.surfaces.context import Amount, Context, Name, moment_ns, wallet_name
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
@@ -81,7 +85,7 @@ def router(context: Context) -> APIRouter:
     """The endpoints under /v1/wallets for movements and lots."""
     routes = APIRouter(prefix="/v1/wallets", tags=["wallets"], responses=RESPONSES)
 
-    @routes.post("/{wallet:name}/movements", status_code=201)
+    @routes.post("/{wallet:name}/movements", status_code=201, responses=WAITS)
     def make_movement(
         wallet: str,
         wanted: MovementWanted,
@@ -119,12 +123,14 @@ def router(context: Context) -> APIRouter:
 
 
 def _move(context: Context, movement: Movement, key: str) -> Moved:
+    def put(connection: Connection) -> Moved:
+        made = move(connection, context.tenant_id, movement, key, context.clock(), strict=context.strict)
+        if not made.repeated:
+            require_approval(connection, context.tenant_id, movement_proposal(movement, made.amount_nanocredits, key))
+        return made
+
     try:
-        return context.database.transact(
-            lambda connection: move(
-                connection, context.tenant_id, movement, key, context.clock(), strict=context.strict
-            )
-        )
+        return context.database.transact(put)
     except IdempotencyConflict:
         raise ApiError(409, "this Idempotency-Key was used before, for another movement") from None
     except NotEnough as error:

@@ -5,15 +5,19 @@ from typing import Any
 
 from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from sqlalchemy import Connection
 
 from farebox_collector.ledger import statements
 from farebox_collector.ledger.access.actors import acting
-from farebox_collector.ledger.prices import MANUAL, OverlappingHours, state_price
+from farebox_collector.ledger.access.approvals import require_approval
+from farebox_collector.ledger.approved_changes import StatedPrice, price_proposal
+from farebox_collector.ledger.prices import MANUAL, BookChange, OverlappingHours, state_price
 from farebox_collector.moments import format_ns
 from farebox_collector.pricing.conditions import canonical
 from farebox_collector.pricing.price_csv import hours_of_day
 from farebox_collector.pricing.weekdays import weekday_names, weekdays_of
 from farebox_collector.records import DEFAULT_TENANT_ID, STANDARD, CatalogueRow
+from farebox_collector.surfaces.approvals import WAITS
 from farebox_collector.surfaces.context import STATED_AUTHOR, Context, Name, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
@@ -91,7 +95,7 @@ def router(context: Context) -> APIRouter:
             rows = statements.price_versions_at(connection, context.tenant_id, at_ns, provider, model, after, limit + 1)
         return page(rows, limit, show_price, lambda row: (row.id,))
 
-    @routes.post("", status_code=201)
+    @routes.post("", status_code=201, responses=WAITS)
     def create_price(request: PriceRequest) -> PriceChange:
         """Set one price from a moment on. What was charged before stays as it was; imports leave it alone."""
         if not request.negotiated and context.tenant_id != DEFAULT_TENANT_ID:
@@ -99,17 +103,14 @@ def router(context: Context) -> APIRouter:
         now_ns = context.clock()
         from_ns = now_ns if request.valid_from is None else moment_ns(request.valid_from)
         name = request.provider, request.model, request.unit, request.over_input_tokens
-        tenant_id = context.tenant_id if request.negotiated else None
         price = Decimal(request.price_per_1k)
         try:
             hours = hours_of_day(request.hours)
             condition, weekdays = canonical(request.condition), weekdays_of(request.weekdays)
             row = CatalogueRow(*name, *hours, Decimal(0), from_ns, None, condition, weekdays=weekdays)
-            change = context.database.transact(
-                lambda connection: state_price(
-                    connection, row, price, request.currency, acting().author, now_ns, tenant_id, request.free
-                )
-            )
+            from_now = request.valid_from is None
+            stated = StatedPrice(row, price, request.currency, request.negotiated, request.free, from_now)
+            change = context.database.transact(lambda connection: _set(context, connection, stated, now_ns))
         except OverlappingHours as error:
             raise ApiError(409, str(error)) from None
         except ValueError as error:
@@ -117,6 +118,22 @@ def router(context: Context) -> APIRouter:
         return PriceChange(added=change.added, closed=change.closed, source=f"{MANUAL} {acting().author}")
 
     return routes
+
+
+def _set(context: Context, connection: Connection, stated: StatedPrice, now_ns: int) -> BookChange:
+    tenant_id = context.tenant_id if stated.negotiated else None
+    change = state_price(
+        connection,
+        stated.row,
+        stated.price_per_1k,
+        stated.currency,
+        acting().author,
+        now_ns,
+        tenant_id,
+        stated.free,
+    )
+    require_approval(connection, context.tenant_id, price_proposal(stated))
+    return change
 
 
 def show_price(row: Any) -> Price:

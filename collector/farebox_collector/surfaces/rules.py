@@ -11,11 +11,14 @@ from sqlalchemy import Connection
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger import simulation, statements
 from farebox_collector.ledger.access.actors import acting
+from farebox_collector.ledger.access.approvals import require_approval
+from farebox_collector.ledger.approved_changes import StatedRule, rule_proposal
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.rules import RuleAuthorship, RuleOverlap, set_rule
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
 from farebox_collector.pricing.rules import COST_PLUS, PER_1K_TOKENS, BadRule, RuleTerms, describe, rule_terms
+from farebox_collector.surfaces.approvals import WAITS
 from farebox_collector.surfaces.context import STATED_AUTHOR, Amount, Context, Name, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
@@ -118,7 +121,7 @@ def router(context: Context) -> APIRouter:
         """Every version of every rule, or of one event's, with who set it and why."""
         return _rules(context, cursor, limit, event=event)
 
-    @routes.post("", status_code=201)
+    @routes.post("", status_code=201, responses=WAITS)
     def create_rule(request: RuleRequest) -> Rule:
         """Charge an event by other terms from now or a later moment on. The version before stays in the books."""
         if not is_clean(request.event):
@@ -131,6 +134,8 @@ def router(context: Context) -> APIRouter:
             version = set_rule(
                 connection, context.tenant_id, request.event, terms, authorship, context.clock(), start_ns, end_ns
             )
+            stated = StatedRule(request.event, terms, request.reason, start_ns, end_ns)
+            require_approval(connection, context.tenant_id, rule_proposal(stated))
             return show_rule(statements.charge_rule(connection, version))
 
         try:

@@ -4,11 +4,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection
 
 from farebox_collector.ledger import statements
-from farebox_collector.ledger.wallets import IdempotencyConflict, deposit
+from farebox_collector.ledger.access.approvals import require_approval
+from farebox_collector.ledger.approved_changes import movement_proposal
+from farebox_collector.ledger.movements import Kind, Movement
+from farebox_collector.ledger.wallets import Deposited, IdempotencyConflict, deposit
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
+from farebox_collector.surfaces.approvals import WAITS
 from farebox_collector.surfaces.callers import OwnWallet
 from farebox_collector.surfaces.context import Amount, Context, Name, wallet_name
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
@@ -55,7 +60,7 @@ def router(context: Context) -> APIRouter:
             rows = statements.wallets(connection, context.tenant_id, after, limit + 1)
         return page(rows, limit, _show, lambda row: (row.name,))
 
-    @routes.post("/{wallet:name}/deposits", status_code=201)
+    @routes.post("/{wallet:name}/deposits", status_code=201, responses=WAITS)
     def make_deposit(
         wallet: str,
         request: DepositRequest,
@@ -65,12 +70,17 @@ def router(context: Context) -> APIRouter:
         """Put credits into a wallet, once for each Idempotency-Key; a wallet that is new is created."""
         name = wallet_name(wallet)
         amount = _positive(str(request.amount_credits))
+
+        def put(connection: Connection) -> Deposited:
+            made = deposit(connection, context.tenant_id, name, amount, idempotency_key, context.clock(), request.memo)
+            if not made.repeated:
+                movement = Movement(Kind.DEPOSIT, name, amount, memo=request.memo)
+                proposal = movement_proposal(movement, amount, idempotency_key)
+                require_approval(connection, context.tenant_id, proposal)
+            return made
+
         try:
-            made = context.database.transact(
-                lambda connection: deposit(
-                    connection, context.tenant_id, name, amount, idempotency_key, context.clock(), request.memo
-                )
-            )
+            made = context.database.transact(put)
         except IdempotencyConflict:
             raise ApiError(409, "this Idempotency-Key was used before, for another deposit") from None
         except AmountError as error:

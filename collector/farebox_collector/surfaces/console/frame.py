@@ -25,6 +25,7 @@ class Room(NamedTuple):
 
 
 ROOMS = (
+    Room(APPROVALS, "Approvals", "Changes that wait for a second person.", Scope.READ),
     Room(PEOPLE, "People", "Accounts, roles, and their sessions.", Scope.ADMIN),
     Room(ACCOUNT, "Account", "Your role, your sessions, your password.", None),
 )

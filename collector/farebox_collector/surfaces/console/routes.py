@@ -11,8 +11,8 @@ from farebox_collector.ledger.access.refusals import Attempt
 from farebox_collector.records import DEFAULT_TENANT_ID
 from farebox_collector.settings import Settings
 from farebox_collector.surfaces.callers import actor_of, peer_address
-from farebox_collector.surfaces.console import account, people_page, render
-from farebox_collector.surfaces.console.frame import ACCOUNT, PEOPLE, error_page, framed, rooms_of
+from farebox_collector.surfaces.console import account, approvals_page, people_page, render
+from farebox_collector.surfaces.console.frame import ACCOUNT, APPROVALS, PEOPLE, error_page, framed, rooms_of
 from farebox_collector.surfaces.console.login import Login
 from farebox_collector.surfaces.console.visit import (
     CSRF_FIELD,
@@ -65,6 +65,8 @@ def rooms(context: Context, settings: Settings) -> Sequence[BaseRoute]:
         get(ACCOUNT, account.show),
         post(ACCOUNT + "/sessions/{session_id}/end", account.end_one),
         post(ACCOUNT + "/password", account.change_password),
+        get(APPROVALS, approvals_page.show, Scope.READ),
+        post(APPROVALS + "/{number:int}", approvals_page.decide, Scope.READ),
         get(PEOPLE, people_page.show, Scope.ADMIN),
         post(PEOPLE, people_page.create, Scope.ADMIN),
         post(PEOPLE + "/{login}/change", people_page.change, Scope.ADMIN),
