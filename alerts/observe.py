@@ -154,7 +154,7 @@ def main() -> int:
     parser.add_argument("--api", default="127.0.0.1:8080", help="where its API is, for incidents")
     parser.add_argument("--prometheus", default="127.0.0.1:9090", help="where Prometheus shall listen")
     parser.add_argument("--alertmanager", default="127.0.0.1:9093", help="where Alertmanager shall listen")
-    parser.add_argument("--key", default="", help="an API key with the scope ingest, where keys are needed")
+    parser.add_argument("--key", default="", help="an API key with the scope alerts, where keys are needed")
     parser.add_argument("--directory", type=Path, default=Path(".farebox/observe"))
     chosen = parser.parse_args()
     directory = chosen.directory.resolve()

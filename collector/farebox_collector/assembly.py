@@ -40,6 +40,7 @@ from farebox_collector.payments.automatic import AutomaticTopups
 from farebox_collector.payments.desk import Account, PaymentDesk
 from farebox_collector.pipeline import Pipeline
 from farebox_collector.pricing.catalogue import bundled_catalogues
+from farebox_collector.rates import Rates
 from farebox_collector.reading import RequestReader
 from farebox_collector.reading_aside import ReadingAside
 from farebox_collector.receivers import grpc as grpc_receiver
@@ -190,7 +191,8 @@ async def _running(
     aside = ReadingAside(settings) if settings.reading_process and clock is time.time_ns else None
     pipeline = Pipeline(settings, database, RequestReader(settings, tariffs), meters, clock, aside)
     keyring = KeyRing(database, clock)
-    intake = Intake(pipeline, keyring, meters)
+    rates = Rates(settings)
+    intake = Intake(pipeline, keyring, meters, rates)
     started = False
 
     def ready() -> bool:
@@ -234,6 +236,7 @@ async def _running(
             topup_return_url=settings.topup_return_url,
             topup_url=settings.topup_url,
             link_max_days=settings.link_max_days,
+            rates=rates,
             private_hosts=settings.webhook_private_hosts,
         )
         courier = Courier(database, settings.webhook_private_hosts, clock)

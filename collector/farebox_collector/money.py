@@ -10,6 +10,8 @@ NANO = 10**9
 # What a signed 64-bit column holds, halved, so that a sum of two bounded amounts still fits.
 MAX_NANO = 2**62
 MAX_SUM_NANO = 2**63 - 1
+MAX_MOVEMENT_NANO = MAX_NANO
+"""Most credits that one movement may have, and most dollars that may be paid for them: some 4.6 billion."""
 _PLAIN_DECIMAL = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?")
 
 

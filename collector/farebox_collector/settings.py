@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
+from limits import parse as parse_rate
 from pydantic import AfterValidator, Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -49,6 +50,19 @@ def is_loopback(address: str) -> bool:
 
 
 Address = Annotated[str, AfterValidator(check_address)]
+
+
+def check_rate(value: str) -> str:
+    """Check a limit in a time, empty for none. Raises ValueError for what does not read like `100/second`."""
+    try:
+        if value and parse_rate(value).amount < 1:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"{value!r} is not a limit: write 100/second, 6000/minute or 1000000/hour") from None
+    return value
+
+
+RateLimit = Annotated[str, AfterValidator(check_rate)]
 
 
 class Settings(BaseSettings):
@@ -122,6 +136,14 @@ class Settings(BaseSettings):
     max_connections_per_peer: int = Field(
         200, ge=1, description="Most connections to each port from one address without a good key."
     )
+    limit_tenant_requests: RateLimit = Field(
+        "", description="Most requests of a tenant, OTLP and API together, such as `100/second` or `6000/minute`."
+    )
+    limit_tenant_spans: RateLimit = Field("", description="Most spans of a tenant, such as `1000000/minute`.")
+    limit_tenant_bytes: RateLimit = Field("", description="Most bytes of OTLP requests of a tenant, unfolded.")
+    limit_key_requests: RateLimit = Field("", description="As `limit_tenant_requests`, for each key.")
+    limit_key_spans: RateLimit = Field("", description="As `limit_tenant_spans`, for each key.")
+    limit_key_bytes: RateLimit = Field("", description="As `limit_tenant_bytes`, for each key.")
     commit_max_spans: int = Field(4_000, ge=1, le=10_000, description="Most usage records in one database transaction.")
     reading_process: bool = Field(
         True, description="Read requests in a second process once they wait for each other, so as to use two cores."

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -130,6 +131,17 @@ def test_the_top_up_link_leads_to_one_open_checkout(shop: Collector, double: Str
     assert double.pay(first.headers["location"]).headers["location"] == "https://shop.example/wallet"
     assert shop.wallet("gus")["balance_credits"] == "10.000000000"
     assert shop.api.get(link).headers["location"] != first.headers["location"]
+
+
+def test_twenty_who_follow_a_top_up_link_at_once_get_one_checkout(shop: Collector) -> None:
+    for wallet in ("ina", "ivo"):
+        link = f"/v1/wallets/{wallet}/topup?pack=starter"
+        with ThreadPoolExecutor(20) as pool:
+            answers = list(pool.map(lambda _: shop.api.get(link), range(20)))  # noqa: B023
+        assert {answer.status_code for answer in answers} == {303}
+        assert len({answer.headers["location"] for answer in answers}) == 1
+        made = shop.pages(f"/v1/wallets/{wallet}/topups")
+        assert [topup["state"] for topup in made] == ["open"]
 
 
 def test_what_stripe_refuses_is_a_clear_problem_and_a_failed_top_up(shop: Collector, double: StripeDouble) -> None:

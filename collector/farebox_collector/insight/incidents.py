@@ -1,13 +1,14 @@
 """What the books say when an alert fires: frozen, so that an incident can be understood after prices have moved on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
 
 from farebox_collector.ledger import statements
-from farebox_collector.ledger.incidents import NARROWING, Window, dearest_calls, sums_by
+from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.incidents import NARROWING, Incident, Window, dearest_calls, is_known, sums_by
 from farebox_collector.ledger.prices import book_edition
 from farebox_collector.ledger.rules import rules_edition
 from farebox_collector.moments import format_ns
@@ -17,6 +18,8 @@ BEFORE_NS = 3600 * 10**9
 """How long before an alert fired its window begins: as far as most rules look back."""
 CONTRIBUTORS = 10
 CALLS = 20
+MOST_PICTURES = 10
+"""Most sets of labels of one notification that get a picture of their own."""
 _MAX_RULES = 200
 
 
@@ -47,6 +50,41 @@ def snapshot(connection: Connection, tenant_id: int, labels: Mapping[str, str], 
             "calls": [_call(row) for row in dearest_calls(connection, tenant_id, window, CALLS)],
         }
     )
+
+
+def with_pictures(database: Database, tenant_id: int, found: Sequence[Incident], now_ns: int) -> list[Incident]:
+    """The same incidents, with a picture for each that is new.
+
+    Alerts about the same labels share a picture, which begins before the first of them. Beyond `MOST_PICTURES` sets of
+    labels the rest share one of everything. Each picture is a snapshot of its own, so that none is held for long.
+    """
+    with database.reading() as connection:
+        new = [one for one in found if not is_known(connection, tenant_id, one.fingerprint, one.started_at_ns)]
+    begin_ns: dict[tuple[tuple[str, str], ...], int] = {}
+    for one in new:
+        key = _narrowing(one)
+        begin_ns[key] = min(begin_ns.get(key, one.started_at_ns), one.started_at_ns)
+    apart = dict(list(begin_ns.items())[:MOST_PICTURES])
+    pictures = {key: _picture(database, tenant_id, dict(key), at_ns, now_ns) for key, at_ns in apart.items()}
+    others = [at_ns for key, at_ns in begin_ns.items() if key not in apart]
+    rest = _picture(database, tenant_id, {}, min(others), now_ns) if others else "{}"
+    is_new = {(one.fingerprint, one.started_at_ns) for one in new}
+    return [
+        one._replace(snapshot=pictures.get(_narrowing(one), rest))
+        if (one.fingerprint, one.started_at_ns) in is_new
+        else one
+        for one in found
+    ]
+
+
+def _narrowing(incident: Incident) -> tuple[tuple[str, str], ...]:
+    labels: dict[str, str] = json.loads(incident.labels)
+    return tuple(sorted((name, value) for name, value in labels.items() if name in NARROWING))
+
+
+def _picture(database: Database, tenant_id: int, labels: Mapping[str, str], started_at_ns: int, now_ns: int) -> str:
+    with database.reading() as connection:
+        return snapshot(connection, tenant_id, labels, started_at_ns, now_ns)
 
 
 def _sums(connection: Connection, tenant_id: int, window: Window, columns: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from farebox_collector.ledger.lots import DEFERRED_ACCOUNT, WalletLots
 from farebox_collector.ledger.tables import accounts, postings, transactions
 from farebox_collector.ledger.tenants import usd_per_credit_of
 from farebox_collector.ledger.totals import add_credits
-from farebox_collector.money import MAX_NANO, MAX_SUM_NANO, AmountError, Commodity, round_half_even
+from farebox_collector.money import MAX_MOVEMENT_NANO, MAX_NANO, MAX_SUM_NANO, AmountError, Commodity, round_half_even
 
 RECEIPTS_ACCOUNT = Account("receipts", "", Commodity.USD)
 """What customers paid for credits, less what they got back."""
@@ -140,6 +140,10 @@ def move(
     amount = movement.amount_nanocredits
     if (amount < 0 and movement.kind is not Kind.ADJUSTMENT) or (not amount and movement.kind is not Kind.REFUND):
         raise ValueError("the amount of a movement is positive")
+    if max(abs(amount), movement.price_nanousd) > MAX_MOVEMENT_NANO:
+        raise AmountError("too large: a movement has at most 4,611,686,018 credits, for at most as many dollars")
+    if balance(connection, tenant_id, RECEIPTS_ACCOUNT) + movement.price_nanousd > MAX_SUM_NANO:
+        raise AmountError("too large: all that was paid together would be out of range")
     if balance(connection, tenant_id, ISSUED_ACCOUNT) - amount < -MAX_SUM_NANO:
         raise AmountError("too large: all deposits together would be out of range")
     transaction_id = open_transaction(connection, tenant_id, movement.kind, at_ns, movement.memo)

@@ -1,9 +1,11 @@
 """Readings: the only code that reads the books for metrics. Sums over all tenants; nothing here names a wallet."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, and_, case, cast, func, or_, select, tuple_
+from sqlalchemy import Connection, Row, Select, and_, case, func, or_, select, tuple_
 
 from farebox_collector.ledger.control_tables import credit_totals, incidents, service_totals
 from farebox_collector.ledger.correction_tables import correction_totals
@@ -39,29 +41,24 @@ def usage_rows(connection: Connection) -> Sequence[Row[Any]]:
     return connection.execute(select(usage_totals)).all()
 
 
-def service_rows(connection: Connection) -> Sequence[Row[Any]]:
+def service_rows(connection: Connection) -> Sequence[Any]:
     """The service totals, summed over tenants."""
-    labels = [service_totals.c[name] for name in SERVICE_LABELS]
-    sums = [
-        cast(func.sum(column), column.type).label(column.name)
-        for column in service_totals.c
-        if column.name not in ("id", "tenant_id", *SERVICE_LABELS)
-    ]
-    return connection.execute(select(*labels, *sums).group_by(*labels)).all()
+    figures = [name for column in service_totals.c if (name := column.name) not in ("id", "tenant_id", *SERVICE_LABELS)]
+    return _over_tenants(connection.execute(select(service_totals)), SERVICE_LABELS, figures)
 
 
 def credits_in(connection: Connection) -> dict[str, int]:
     """Nanocredits put into wallets, by source."""
     table = credit_totals.c
-    found = connection.execute(select(table.source, func.sum(table.amount_nanocredits)).group_by(table.source))
-    return {source: int(amount) for source, amount in found}
+    found: Counter[str] = Counter()
+    for source, amount in connection.execute(select(table.source, table.amount_nanocredits)):
+        found[source] += amount
+    return dict(found)
 
 
-def correction_rows(connection: Connection) -> Sequence[Row[Any]]:
+def correction_rows(connection: Connection) -> Sequence[Any]:
     """How much was corrected for each cause, by all tenants: the cause, and the figures of `correction_totals`."""
-    sums = [func.sum(correction_totals.c[name]).label(name) for name in CORRECTION_SUMS]
-    table = correction_totals.c
-    return connection.execute(select(table.cause, *sums).group_by(table.cause)).all()
+    return _over_tenants(connection.execute(select(correction_totals)), ("cause",), CORRECTION_SUMS)
 
 
 def incidents_by_severity(connection: Connection) -> dict[str, int]:
@@ -74,14 +71,21 @@ def wallets(connection: Connection) -> WalletReading:
     """How all wallets stand: one look at each."""
     table = accounts.c
     below = [_count(table.balance_nano < bound * NANO) for bound in BALANCE_BOUNDS_CREDITS]
-    signs = [
-        func.coalesce(func.sum(case((table.balance_nano > 0, table.balance_nano), else_=0)), 0),
-        func.coalesce(func.sum(case((table.balance_nano < 0, table.balance_nano), else_=0)), 0),
+    balance = table.balance_nano
+    # Whole credits and the rest apart: SQLite's sum of all balances of all tenants may not fit 64 bits.
+    parts = [
+        func.coalesce(func.sum(case((sign, part), else_=0)), 0)
+        for sign in (balance > 0, balance < 0)
+        for part in (balance.op("/")(NANO), balance.op("%")(NANO))
     ]
-    row = connection.execute(select(func.count(), *below, *signs).where(*_A_WALLET)).one()
+    row = connection.execute(select(func.count(), *below, *parts).where(*_A_WALLET)).one()
     figures = [int(figure) for figure in row]
+    whole, rest, owed_whole, owed_rest = figures[-len(parts) :]
     return WalletReading(
-        figures[0], dict(zip(BALANCE_BOUNDS_CREDITS, figures[1:-2], strict=True)), figures[-2], figures[-1]
+        figures[0],
+        dict(zip(BALANCE_BOUNDS_CREDITS, figures[1 : -len(parts)], strict=True)),
+        whole * NANO + rest,
+        owed_whole * NANO + owed_rest,
     )
 
 
@@ -98,7 +102,9 @@ def wallets_running_dry(connection: Connection, now_ns: int) -> dict[str, int]:
             days.tenant_id,
             days.wallet,
             *(
-                func.sum(case((days.day > today - length, days.charge_nanocredits), else_=0)).label(f"spent_{length}d")
+                func.sum(case((days.day > today - length, days.charge_nanocredits), else_=0) * 1.0).label(
+                    f"spent_{length}d"
+                )
                 for length in _PACES_DAYS
             ),
         )
@@ -120,6 +126,19 @@ def wallets_running_dry(connection: Connection, now_ns: int) -> dict[str, int]:
     of_wallet = and_(table.tenant_id == spent.c.tenant_id, table.name == spent.c.wallet, *_A_WALLET)
     row = connection.execute(select(*dry).select_from(spent.join(accounts, of_wallet))).one()
     return dict(zip(RUNWAYS_NS, map(int, row), strict=True))
+
+
+def _over_tenants(rows: Iterable[Row[Any]], labels: Sequence[str], figures: Sequence[str]) -> Sequence[Any]:
+    """Rows of all tenants, added up by their labels. Python's integers have no bound; a column's have one."""
+    sums: dict[tuple[str, ...], Counter[str]] = {}
+    for row in rows:
+        of_labels = sums.setdefault(tuple(getattr(row, name) for name in labels), Counter())
+        for name in figures:
+            of_labels[name] += int(getattr(row, name))
+    return [
+        SimpleNamespace(**dict(zip(labels, key, strict=True)), **{name: found[name] for name in figures})
+        for key, found in sums.items()
+    ]
 
 
 def list_prices(connection: Connection, models: Sequence[tuple[str, str]], at_ns: int) -> Sequence[Row[Any]]:

@@ -24,7 +24,8 @@ MINIMUM_SQLITE = (3, 37, 0)
 """STRICT tables came with 3.37."""
 PRIVATE = 0o600
 """Permissions of every file that we make: only its owner may read what people paid."""
-_READERS = 8
+_READERS = 16
+"""More than one tenant gets at once over the API. They are made when they are needed, and the last is used first."""
 _BUSY_TIMEOUT_MS = 10_000
 _CACHE_KIB = 16_384
 """Of the writing connection. What it does not hold is in the system's cache: with four times as much it was no faster,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from farebox_collector.ledger.control_tables import card_totals
 from farebox_collector.ledger.costs import versions_by_id
@@ -65,8 +65,9 @@ class Cards:
     def token_costs(self, connection: Connection) -> TokenCosts:
         """The tokens of all tenants and what they cost, by provider, model, tier and kind."""
         names = (card_totals.c.provider, card_totals.c.model, card_totals.c.price_version_ids)
-        sums = [func.sum(card_totals.c[name]) for name in TOKEN_COLUMNS]
-        rows = connection.execute(select(*names, *sums).where(card_totals.c.reversed == 0).group_by(*names)).all()
+        counts_of = [card_totals.c[name] for name in TOKEN_COLUMNS]
+        # Of each tenant apart: the database's sum over all of them need not fit its integers.
+        rows = connection.execute(select(*names, *counts_of).where(card_totals.c.reversed == 0)).all()
         self._learn(connection, {row.price_version_ids for row in rows})
         tokens: Counter[Label] = Counter()
         exact: defaultdict[Label, Counter[int]] = defaultdict(Counter)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, insert, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.access.audit_log import note
@@ -19,7 +19,7 @@ from farebox_collector.ledger.movements import IdempotencyConflict, Kind, Moveme
 from farebox_collector.ledger.packs import price_nanousd
 from farebox_collector.ledger.payment_tables import payment_methods, topups
 from farebox_collector.ledger.tables import transactions
-from farebox_collector.money import MAX_SUM_NANO, AmountError
+from farebox_collector.money import MAX_MOVEMENT_NANO, MAX_SUM_NANO, AmountError
 
 _MAX_URL = 2_000
 _OPEN_DAYS = 15
@@ -80,6 +80,8 @@ def order(connection: Connection, tenant_id: int, wanted: Order, at_ns: int) -> 
     earlier = _by(connection, tenant_id, topups.c.idempotency_key == wanted.idempotency_key)
     if earlier is None:
         pack = wanted.pack
+        if pack.credits_nano > MAX_MOVEMENT_NANO:
+            raise AmountError("too large: a top-up has at most 4,611,686,018 credits")
         if balance(connection, tenant_id, ISSUED_ACCOUNT) - pack.credits_nano < -MAX_SUM_NANO:
             raise AmountError("too large: all deposits together would be out of range")
         values = {
@@ -240,6 +242,22 @@ def open_checkout(connection: Connection, tenant_id: int, wallet: str, pack_id: 
         columns.checkout_until_ns > at_ns,
     )
     return connection.execute(query.order_by(columns.id.desc()).limit(1)).first()
+
+
+def checkouts_over(connection: Connection, tenant_id: int, wallet: str, pack_id: int, at_ns: int) -> int:
+    """The newest of a wallet's checkouts for this pack version that cannot be paid any more; 0 for none.
+
+    Until another one is over, everyone who asks for a checkout is to get the same.
+    """
+    columns = topups.c
+    over = or_(columns.state != TopupState.OPEN, columns.checkout_until_ns <= at_ns)
+    mine = (
+        columns.tenant_id == tenant_id,
+        columns.wallet == wallet,
+        columns.pack_id == pack_id,
+        columns.automatic == 0,
+    )
+    return int(connection.execute(select(func.max(columns.id)).where(*mine, over)).scalar() or 0)
 
 
 def paid_between(connection: Connection, tenant_id: int, start_ns: int, end_ns: int) -> Sequence[Row[Any]]:

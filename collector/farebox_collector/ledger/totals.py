@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from operator import add
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.call_sums import (
@@ -29,6 +29,7 @@ from farebox_collector.ledger.days import DayKey, add_usage_days, add_wallet_day
 from farebox_collector.ledger.labels import TableLabels, folded, place
 from farebox_collector.ledger.spending import add_spending
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_totals
+from farebox_collector.money import MAX_SUM_NANO, AmountError
 from farebox_collector.records import PricedUsage, Quality
 from farebox_collector.verdicts import ONE_CALL, Verdict
 
@@ -104,9 +105,16 @@ def add_quality(
 
 
 def add_credits(connection: Connection, tenant_id: int, source: str, amount_nanocredits: int) -> None:
-    """Count credits that came into (positive) wallets from a source, such as `deposit`. Only ever adds."""
+    """Count credits that came into (positive) wallets from a source, such as `deposit`. Only ever adds.
+
+    Raises AmountError where the sum would be out of range.
+    """
     if amount_nanocredits <= 0:
         raise ValueError("totals only grow")
+    table = credit_totals.c
+    known = select(table.amount_nanocredits).where(table.tenant_id == tenant_id, table.source == source)
+    if int(connection.execute(known).scalar() or 0) + amount_nanocredits > MAX_SUM_NANO:
+        raise AmountError("too large: all that ever came in this way would be out of range")
     key, sums = ("tenant_id", "source"), ("movements", "amount_nanocredits")
     bulk.insert_adding(connection, credit_totals.name, key, sums, [(tenant_id, source, 1, amount_nanocredits)])
 

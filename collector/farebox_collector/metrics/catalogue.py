@@ -170,7 +170,7 @@ EXPORTS = Metric(
     "farebox_export_requests_total",
     Kind.COUNTER,
     ("transport", "outcome"),
-    "OTLP requests that this process has answered: accepted, invalid, unauthenticated, overloaded, or failed.",
+    "OTLP requests that this process has answered: accepted, invalid, unauthenticated, overloaded, limited, or failed.",
 )
 TURNED_AWAY = Metric(
     "farebox_turned_away_requests_total",

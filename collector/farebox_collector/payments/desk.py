@@ -3,7 +3,11 @@
 One installation has one Stripe account: that of the tenant `default`. Other tenants pay in by deposits.
 """
 
+import hashlib
+import json
 import secrets
+import threading
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,6 +26,8 @@ from farebox_collector.money import format_nano
 from farebox_collector.payments.events import read_event, verify
 from farebox_collector.payments.gateway import Charge, GatewayRefused, StripeGateway
 from farebox_collector.records import DEFAULT_TENANT_ID
+
+_STRIPES = 32
 
 
 class NoStripe(Exception):
@@ -66,6 +72,7 @@ class PaymentDesk:
         self.clock = clock
         self._account = account
         self._gateway: StripeGateway | None = None
+        self._turns = tuple(threading.Lock() for _ in range(_STRIPES))
 
     @property
     def is_open(self) -> bool:
@@ -119,13 +126,25 @@ class PaymentDesk:
 
     def open_checkout(self, tenant_id: int, wanted: CheckoutWanted) -> CheckoutMade:
         """A page where the customer pays: one that is open for this pack already, or a new one. Raises as above."""
+        self._of(tenant_id)
         with self.database.reading() as connection:
             pack = pack_in_force(connection, tenant_id, wanted.pack)
             now_ns = self.clock()
             known = pack and topups.open_checkout(connection, tenant_id, wanted.wallet, pack.id, now_ns)
+            over = topups.checkouts_over(connection, tenant_id, wanted.wallet, pack.id, now_ns) if pack else 0
         if known:
             return CheckoutMade(known, True)
-        return self.checkout(tenant_id, wanted, f"link {secrets.token_hex(16)}")
+        if pack is None:
+            raise NoSuchPack(wanted.pack)
+        # All who ask at the same moment have the same key, at every replica, and so get the same checkout.
+        asked = json.dumps([wanted, pack.id, over])
+        key = f"link {hashlib.sha256(asked.encode()).hexdigest()}"
+        with self._turn_of(key):
+            return self.checkout(tenant_id, wanted, key)
+
+    def _turn_of(self, key: str) -> threading.Lock:
+        """Held while a checkout is made, so that Stripe is not asked for the same one by many at once."""
+        return self._turns[zlib.crc32(key.encode()) % _STRIPES]
 
     def set_auto_topup(self, tenant_id: int, terms: AutoTerms, author: str, reason: str) -> None:
         """Top a wallet up on these terms from now on. Raises NoStripe, BadAutoTopup."""

@@ -121,4 +121,4 @@ def _trailers(failure: Failure) -> tuple[tuple[str, bytes], ...]:
     details = (("grpc-status-details-bin", status_message(failure).SerializeToString()),)
     if not failure.retryable:
         return details
-    return (*details, ("google.rpc.retryinfo-bin", retry_info().SerializeToString()))
+    return (*details, ("google.rpc.retryinfo-bin", retry_info(failure.delay_ms).SerializeToString()))

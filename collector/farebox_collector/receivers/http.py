@@ -20,7 +20,6 @@ from farebox_collector.decoding.errors import MalformedRequest, RequestTooLarge
 from farebox_collector.reading import Encoding
 from farebox_collector.receivers.intake import Intake, Refused
 from farebox_collector.receivers.status import (
-    RETRY_DELAY_MS,
     Failure,
     TooSlow,
     UnsupportedEncoding,
@@ -127,7 +126,7 @@ def _failure(failure: Failure, content_type: str) -> Response:
     if failure.http_status == HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = "Bearer"
     if failure.retryable:
-        response.headers["Retry-After"] = str(math.ceil(RETRY_DELAY_MS / 1000))
+        response.headers["Retry-After"] = str(math.ceil(failure.delay_ms / 1000))
     return response
 
 

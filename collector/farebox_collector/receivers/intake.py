@@ -13,6 +13,7 @@ from farebox_collector.credentials import Caller, Scope
 from farebox_collector.keyring import Forbidden, KeyRing, Unauthenticated
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.pipeline import ExportRequest, Pipeline
+from farebox_collector.rates import Rates
 from farebox_collector.reading import Encoding
 from farebox_collector.receivers.status import Failure, failure_of
 from farebox_collector.verdicts import Verdict
@@ -33,10 +34,11 @@ class Refused(Exception):
 class Intake:
     """The receivers' way into the pipeline."""
 
-    def __init__(self, pipeline: Pipeline, keyring: KeyRing, meters: Meters) -> None:
+    def __init__(self, pipeline: Pipeline, keyring: KeyRing, meters: Meters, rates: Rates) -> None:
         self._pipeline = pipeline
         self._keyring = keyring
         self._meters = meters
+        self._rates = rates
 
     async def take(
         self,
@@ -54,14 +56,21 @@ class Intake:
         started = time.perf_counter()
         try:
             caller = await self._keyring.caller(token, Scope.INGEST)
+            limited = self._rates.are_set
+            if limited:
+                await self._rates.admit(caller, brings_usage=True)
             with self._pipeline.admission.hold() as hold:
                 body = await read(caller, hold)
+                if limited:
+                    await self._rates.count(caller, size_bytes=len(body))
                 started = time.perf_counter()
                 outcome = await self._pipeline.accept(ExportRequest(caller.tenant_id, encoding, body))
         except ClientDisconnect:
             raise
         except Exception as error:
             raise self._refusal(transport, error, time.perf_counter() - started) from error
+        if limited:
+            await self._rates.count(caller, spans=outcome.verdicts.total())
         self._meters.answered(transport, "accepted", time.perf_counter() - started)
         response = ExportTraceServiceResponse()
         rejected = outcome.verdicts[Verdict.REJECTED]

@@ -5,6 +5,7 @@ where they look for the delay: some read the standard `grpc-status-details-bin`,
 `google.rpc.retryinfo-bin`, HTTP clients read `Retry-After`. All get it.
 """
 
+import math
 from typing import NamedTuple
 
 import grpc
@@ -16,6 +17,7 @@ from google.rpc.status_pb2 import Status
 from farebox_collector.admission import Overloaded, ShuttingDown
 from farebox_collector.decoding.errors import MalformedRequest, RequestTooLarge
 from farebox_collector.keyring import Forbidden, TooManyStrangers, Unauthenticated
+from farebox_collector.rates import TooMuch
 
 RETRY_DELAY_MS = 1_700
 """Between 1.5 and 1.9 s the Python SDK makes the most attempts (six) before it gives a batch up."""
@@ -38,6 +40,8 @@ class Failure(NamedTuple):
     message: str
     outcome: str
     """How the metric of answered requests calls it."""
+    delay_ms: int = RETRY_DELAY_MS
+    """When to try again, where that can help."""
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -53,6 +57,9 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(grpc.StatusCode.INVALID_ARGUMENT, 415, False, str(error), "invalid")
         case RequestTooLarge():
             return Failure(grpc.StatusCode.INVALID_ARGUMENT, 413, False, str(error), "invalid")
+        case TooMuch():
+            delay_ms = math.ceil(error.delay_s * 1000)
+            return Failure(grpc.StatusCode.UNAVAILABLE, 429, True, str(error), "limited", delay_ms)
         case Overloaded() | ShuttingDown() | TooSlow() | TooManyStrangers():
             return Failure(grpc.StatusCode.UNAVAILABLE, 503, True, str(error), "overloaded")
         case _:
@@ -64,10 +71,10 @@ def status_message(failure: Failure) -> Status:
     """The google.rpc.Status that OTLP/HTTP wants as a body and gRPC as a trailer."""
     status = Status(code=getattr(Code, failure.grpc_code.name), message=failure.message)
     if failure.retryable:
-        status.details.add().Pack(retry_info())
+        status.details.add().Pack(retry_info(failure.delay_ms))
     return status
 
 
-def retry_info() -> RetryInfo:
-    """The delay that is asked of every client that is told to try again."""
-    return RetryInfo(retry_delay=Duration(seconds=RETRY_DELAY_MS // 1000, nanos=RETRY_DELAY_MS % 1000 * 1_000_000))
+def retry_info(delay_ms: int) -> RetryInfo:
+    """The delay that is asked of a client that is told to try again."""
+    return RetryInfo(retry_delay=Duration(seconds=delay_ms // 1000, nanos=delay_ms % 1000 * 1_000_000))

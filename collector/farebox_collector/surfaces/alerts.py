@@ -6,17 +6,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection
 
 from farebox_collector.dialects.text import MAX_TEXT, clean
-from farebox_collector.insight.incidents import snapshot
-from farebox_collector.ledger.incidents import Incident, incident, incidents_of, is_known, record_incident
+from farebox_collector.insight.incidents import with_pictures
+from farebox_collector.ledger.incidents import Incident, incident, incidents_of, record_incident
 from farebox_collector.moments import format_ns
 from farebox_collector.surfaces.context import Context, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
 Labels = Annotated[dict[str, str], Field(max_length=50)]
+MOST_ALERTS = 50
+"""Most alerts of one notification; Alertmanager's `max_alerts` is set to it."""
 _MAX_ANNOTATION = 2_000
 
 
@@ -37,7 +38,7 @@ class Notification(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     version: str = "4"
-    alerts: list[Alert] = Field(max_length=1_000)
+    alerts: list[Alert] = Field(max_length=MOST_ALERTS)
 
 
 class Noted(BaseModel):
@@ -75,8 +76,12 @@ def webhook_router(context: Context) -> APIRouter:
     @routes.post("/alertmanager")
     def notify(notification: Notification) -> Noted:
         """Record the alerts of a notification as incidents, each once by its fingerprint and start."""
+        now_ns = context.clock()
+        found = [_incident(alert, now_ns) for alert in notification.alerts]
+        # Pictures read a lot, and are taken before anything is written: they hold no one up.
+        found = with_pictures(context.database, context.tenant_id, found, now_ns)
         recorded = context.database.transact(
-            lambda connection: sum(_record(connection, context, alert) for alert in notification.alerts)
+            lambda connection: sum(record_incident(connection, context.tenant_id, incident) for incident in found)
         )
         return Noted(recorded=recorded, known=len(notification.alerts) - recorded)
 
@@ -111,13 +116,12 @@ def router(context: Context) -> APIRouter:
     return routes
 
 
-def _record(connection: Connection, context: Context, alert: Alert) -> bool:
-    """Record one alert; its picture is taken only when it is new."""
-    started_at_ns, now_ns = moment_ns(alert.startsAt), context.clock()
+def _incident(alert: Alert, now_ns: int) -> Incident:
+    """An alert as the books have it, without its picture."""
+    started_at_ns = moment_ns(alert.startsAt)
     ended_at_ns = moment_ns(alert.endsAt) if alert.status == "resolved" and alert.endsAt else None
     labels = {clean(name): clean(value) for name, value in alert.labels.items()}
-    known = is_known(connection, context.tenant_id, alert.fingerprint, started_at_ns)
-    made = Incident(
+    return Incident(
         fingerprint=alert.fingerprint,
         started_at_ns=started_at_ns,
         recorded_at_ns=now_ns,
@@ -127,9 +131,8 @@ def _record(connection: Connection, context: Context, alert: Alert) -> bool:
         team=labels.get("team", ""),
         labels=json.dumps(labels),
         annotations=json.dumps({clean(name): _long(value) for name, value in alert.annotations.items()}),
-        snapshot="{}" if known else snapshot(connection, context.tenant_id, labels, started_at_ns, now_ns),
+        snapshot="{}",
     )
-    return record_incident(connection, context.tenant_id, made)
 
 
 def _long(text: str) -> str:

@@ -47,12 +47,14 @@ KNOWN_BY_OTHER_MEANS: frozenset[str] = frozenset({stripe_webhook.PATH})
 """Paths under /v1/ that need no API key, since what is sent there proves by itself where it comes from."""
 
 _READER = needs(Scope.READ, Scope.ADMIN)
+_REPORTS = needs(Scope.READ, Scope.ADMIN, slow=True)
+_REPLAYS = needs(Scope.ADMIN, Scope.ADMIN, slow=True)
 _PRICER = needs(Scope.READ, Scope.PRICING)
 _WALLETS = needs(Scope.READ, Scope.WALLETS)
 # A link lets its holder read, so who may read can give it away; who may not, cannot.
 _LINKS = needs(Scope.ADMIN, frozenset({Scope.READ, Scope.WALLETS}), or_write=Scope.ADMIN)
-_ALERTS = needs(Scope.READ, Scope.ALERTS)
-_ASKER = needs(Scope.READ, Scope.READ)
+_ALERTS = needs(Scope.READ, Scope.ALERTS, slow=True)
+_ASKER = needs(Scope.READ, Scope.READ, slow=True)
 # Who reports usage charges wallets as it is: an application needs no second key to ask beforehand.
 _HOLDS = needs(Scope.READ, Scope.WALLETS, or_write=Scope.INGEST)
 _ADMIN = needs(Scope.ADMIN, Scope.ADMIN)
@@ -75,8 +77,8 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Needs], ...] = (
     (policies.router, _PRICER),
     (alerts.router, _READER),
     (alerts.webhook_router, _ALERTS),
-    (reports.router, _READER),
-    (replays.router, _ADMIN),
+    (reports.router, _REPORTS),
+    (replays.router, _REPLAYS),
     (packs.router, _PRICER),
     (topups.tenant_router, _READER),
     (webhooks.endpoints_router, _ADMIN),
@@ -116,6 +118,7 @@ def application(context: Context, pages: Sequence[BaseRoute] = ()) -> ASGIApp:
         open_paths=KNOWN_BY_OTHER_MEANS,
         refusals=context.refusals,
         logins=context.logins,
+        rates=context.rates,
     )
     return SafeHeaders(EncodedSlashes(door))
 

@@ -7,6 +7,7 @@
 import hmac
 import inspect
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Annotated, Literal, NamedTuple
@@ -31,8 +32,10 @@ from farebox_collector.ledger.access.refusals import Attempt, Refusals
 from farebox_collector.ledger.access.sessions import SessionOver, csrf_token, is_session_token
 from farebox_collector.login_desk import LoginDesk
 from farebox_collector.metrics.meters import Meters
+from farebox_collector.rates import Rates, TooMuch
 from farebox_collector.records import DEFAULT_TENANT_ID
 from farebox_collector.surfaces.problems import ApiError, problem
+from farebox_collector.surfaces.turns import TURN, Turn, Turns
 
 MAX_BODY_BYTES = 2**20
 """Largest body of a request to the API."""
@@ -91,12 +94,16 @@ class Needs(NamedTuple):
 
 
 def needs(
-    read: credentials.Scope, write: credentials.Scope | ScopeSet, *, or_write: credentials.Scope | None = None
+    read: credentials.Scope,
+    write: credentials.Scope | ScopeSet,
+    *,
+    or_write: credentials.Scope | None = None,
+    slow: bool = False,
 ) -> Needs:
     """Let a caller pass who has the scope: `read` for GET, `write` or `or_write` for all else.
 
     A set stands for scopes that are needed together. A caller for one wallet passes only where the handler declares a
-    parameter with `OWN_WALLET`, and only for its own wallet.
+    parameter with `OWN_WALLET`, and only for its own wallet. Where `slow`, few are answered at once.
     """
 
     async def check(
@@ -110,6 +117,9 @@ def needs(
             raise ApiError(403, f"this key has not got the scope {scope_names(wanted[0])}")
         if who.wallet and not _names_own_wallet(request, who.wallet):
             raise ApiError(403, _NOT_YOURS)
+        if slow or request.method in READING:
+            turn: Turn = request.scope[TURN]
+            await turn.take(who.tenant_id, slow=slow)
 
     written = [write if isinstance(write, frozenset) else frozenset({write})]
     written += [] if or_write is None else [frozenset({or_write})]
@@ -185,6 +195,7 @@ class Doorkeeper:
         prefix: str = "/v1/",
         open_paths: frozenset[str] = frozenset(),
         scope: credentials.Scope | None = None,
+        rates: Rates | None = None,
         refusals: Refusals | None = None,
         logins: LoginDesk | None = None,
     ) -> None:
@@ -200,11 +211,13 @@ class Doorkeeper:
         self._prefix = prefix
         self._open_paths = open_paths
         self._scope = scope
+        self._rates = rates
+        self._turns = Turns()
         self._refusals = refusals
         self._logins = logins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer 401, 403, 413 or 503."""
+        """Pass a request on, or answer 401, 403, 413, 429 or 503."""
         if scope["type"] != "http" or not scope["path"].startswith(self._prefix):
             await self._app(scope, receive, send)
             return
@@ -215,7 +228,11 @@ class Doorkeeper:
             if refusal is not None:
                 await refusal(scope, receive, send)
                 return
-        await self._app(scope, _bounded(receive), send)
+        turn = scope[TURN] = Turn(self._turns)
+        try:
+            await self._app(scope, _bounded(receive), turn.watched(send))
+        finally:
+            turn.end()
 
     async def _refusal(self, scope: Scope) -> Response | None:
         """The answer to who may not come in; None, and the caller is known from here on."""
@@ -223,6 +240,8 @@ class Doorkeeper:
             who = await self._who(scope)
             if self._scope and (who.tenant_id != DEFAULT_TENANT_ID or who.wallet):
                 raise Forbidden("this is for those who run the installation")
+            if self._rates is not None and self._rates.are_set:
+                await self._rates.admit(who, brings_usage=False)
         except Unauthenticated as error:
             self._meters.turned_away(self._port, error.reason)
             answer = problem(401, str(error))
@@ -231,6 +250,10 @@ class Doorkeeper:
         except Forbidden as error:
             self._meters.turned_away(self._port, error.reason)
             return problem(403, str(error))
+        except TooMuch as error:
+            answer = problem(429, str(error))
+            answer.headers["Retry-After"] = str(math.ceil(error.delay_s))
+            return answer
         except TooManyStrangers as error:
             answer = problem(503, str(error))
             answer.headers["Retry-After"] = "2"

@@ -15,6 +15,7 @@ from farebox_collector.login_desk import LoginDesk
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.moments import to_ns
 from farebox_collector.payments.desk import PaymentDesk
+from farebox_collector.rates import Rates
 from farebox_collector.surfaces.callers import caller
 from farebox_collector.surfaces.problems import ApiError
 
@@ -61,6 +62,8 @@ class Context(NamedTuple):
     """Where customers come back to from a checkout, unless a request says."""
     topup_url: str = ""
     """Where wallets are topped up, `{wallet}` for the name; empty if there is no such place."""
+    rates: Rates | None = None
+    """Limits on what callers may send in a time."""
     link_max_days: int = 90
     """How long a signed link works at most."""
     public_url: str = ""

@@ -29,8 +29,14 @@ class Problem(BaseModel):
 class ApiError(HTTPException):
     """An error that the caller can do something about; `facts` are members of its problem document."""
 
-    def __init__(self, status_code: int, detail: str, facts: dict[str, str] | None = None) -> None:
-        super().__init__(status_code, detail)
+    def __init__(
+        self,
+        status_code: int,
+        detail: str,
+        facts: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(status_code, detail, headers)
         self.facts = facts or {}
 
 
@@ -72,7 +78,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(_request: Request, error: HTTPException) -> JSONResponse:
         facts = error.facts if isinstance(error, ApiError) else {}
-        return problem(error.status_code, str(error.detail), facts=facts)
+        answer = problem(error.status_code, str(error.detail), facts=facts)
+        answer.headers.update(error.headers or {})
+        return answer
 
     @app.exception_handler(DetailRetired)
     async def _retired(_request: Request, error: DetailRetired) -> JSONResponse:
