@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from farebox_collector.records import DeadLetter, PricedUsage
 from farebox_collector.verdicts import Verdict
 
-_NOTABLE = (Verdict.CONFLICT, Verdict.UNPRICED, Verdict.UNMETERED)
+_NOTABLE = (Verdict.CONFLICT, Verdict.UNPRICED, Verdict.UNMETERED, Verdict.EXPOSED)
 
 _logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from farebox_collector.ledger.call_sums import CallSums, Figures, GroupKey
 from farebox_collector.ledger.prepared import Calls, Prepared
-from farebox_collector.ledger.unusual import read_unusual, stored_unusual
+from farebox_collector.ledger.unusual import particulars_of, read_unusual, stored_particulars, stored_unusual
 from farebox_collector.reading import Encoding, ReadRequest
 from farebox_collector.records import (
     NO_QUALITY,
@@ -75,13 +75,13 @@ def unpacked(data: bytes | bytearray | memoryview) -> ReadRequest:
 def _plain_columns(prepared: Prepared) -> tuple[Any, ...]:
     sums = prepared.sums
     groups = [((key.day, key.verdict.value, *key[2:]), list(figures)) for key, figures in sums.groups.items()]
-    return *prepared[:-1], (groups, sums.wallets, sums.spending)
+    return *prepared[:-1], (groups, sums.wallets, sums.spending, sums.stakes)
 
 
 def _columns(size: int, columns: list[Any], assumptions: Any, claims: int, sums: Any) -> Prepared:
-    groups, wallets, spending = sums
+    groups, wallets, spending, stakes = sums
     named = {GroupKey(day, _VERDICTS[verdict], *rest): Figures(figures) for (day, verdict, *rest), figures in groups}
-    return Prepared(size, columns, assumptions, claims, CallSums(named, wallets, spending))
+    return Prepared(size, columns, assumptions, claims, CallSums(named, wallets, spending, stakes))
 
 
 def _plain_call(call: PricedUsage) -> tuple[Any, ...]:
@@ -90,14 +90,17 @@ def _plain_call(call: PricedUsage) -> tuple[Any, ...]:
         fields[_BUCKETS] = tuple(call.usage.buckets)
     fields[_QUALITY] = None if call.usage.quality is NO_QUALITY else tuple(call.usage.quality)
     fields[_UNUSUAL:] = [stored_unusual(call.usage[_UNUSUAL:])]
-    return fields, call.verdict.value, *call[2:]
+    priced = None if call.particulars is None else stored_particulars(call.particulars)
+    return fields, call.verdict.value, *call[2:-1], priced
 
 
-def _call(fields: list[Any], verdict: str, *rest: Any) -> PricedUsage:
+def _call(fields: list[Any], verdict: str, *others: Any) -> PricedUsage:
+    rest = list(others)
     buckets, quality = fields[_BUCKETS], fields[_QUALITY]
     if buckets is not None:
         fields[_BUCKETS] = _named(Buckets, buckets)
     # The one that says nothing is known by its identity.
     fields[_QUALITY] = NO_QUALITY if quality is None else _named(Quality, quality)
     fields[_UNUSUAL:] = read_unusual(fields[_UNUSUAL])
-    return _named(PricedUsage, (_named(UsageRecord, fields), _VERDICTS[verdict], *rest))
+    usage, priced = _named(UsageRecord, fields), particulars_of(rest.pop())
+    return _named(PricedUsage, (usage, _VERDICTS[verdict], *rest, priced))

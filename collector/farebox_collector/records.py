@@ -187,6 +187,39 @@ class DeadLetter(NamedTuple):
     reason: str
 
 
+class LinePrice(NamedTuple):
+    """What prices one of the other lines of a call; empty where it has no price."""
+
+    provider: str = ""
+    """Provider and model in the price book."""
+    model: str = ""
+    price_version_ids: str = ""
+    """JSON list."""
+
+
+class UnpricedUnit(NamedTuple):
+    """What a call used and has no price for."""
+
+    part: int
+    """0 is the call itself, 1 is the first of its other lines."""
+    unit: str
+    quantity: int
+
+
+class Particulars(NamedTuple):
+    """What pricing made of a call that has unusual facts, or of which something has no price."""
+
+    lines: tuple[LinePrice, ...] = ()
+    """The prices of `UsageRecord.other_lines`."""
+    unpriced: tuple[UnpricedUnit, ...] = ()
+    list_cost_nanousd: int | None = None
+    """What the call costs by the price book, where the provider states a cost of its own; None if unknown."""
+    at_stake_nanousd: int | None = None
+    """By how much the cost would differ by the other reading of its counts; None where they are clear."""
+    estimate_nanousd: int | None = None
+    """What a call may cost whose end was not seen; None where it cannot be priced."""
+
+
 class PricedUsage(NamedTuple):
     """A usage record with what it costs and what it is charged, or why it is neither."""
 
@@ -208,6 +241,8 @@ class PricedUsage(NamedTuple):
     action_floor_nanocredits: int | None = None
     """What the call's rule asks for its action at least, in all, which may be 0; then `charge_nanocredits` is this
     call's share before the ledger looks at the action. None where the call is charged by itself."""
+    particulars: Particulars | None = None
+    """None for an ordinary call."""
 
 
 class PriceVersion(NamedTuple):

@@ -10,11 +10,13 @@ from sqlalchemy import Connection
 from farebox_collector.ledger import unsettled
 from farebox_collector.ledger.corrections import CorrectionsFrozen
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.entries import SpanKey
 from farebox_collector.ledger.locks import SETTLING, take_turn
 from farebox_collector.ledger.stored_usage import StoredCall
 from farebox_collector.ledger.tenants import tenant_ids
 from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.unsettled import PaidAgents, Step, Waiting
+from farebox_collector.ledger.unsettled import PaidAgents, Pricing, Step, Waiting
+from farebox_collector.ledger.unsettled_parts import FIRST, PartStep, settle_parts
 from farebox_collector.ledger.watermarks import set_watermark, watermark
 from farebox_collector.money import AmountError
 from farebox_collector.records import PricedUsage
@@ -42,6 +44,8 @@ class Settling:
         self._quiet_ns = int(settings.agent_quiet_seconds * 10**9)
         self._late_ns = settings.max_span_age_hours * _HOUR_NS
         self._labels = TotalLabels()
+        self._exposed_hour: dict[int, int] = {}
+        self._parts_done: dict[int, tuple[tuple[int, int], int]] = {}
 
     def round(self) -> int:
         """Settle what can be settled; returns how many records were. Does nothing while corrections are frozen."""
@@ -74,9 +78,39 @@ class Settling:
         # A new edition of the tariffs begins at the first record again.
         settled = self._pass(f"unpriced {tenant_id} {edition}", Verdict.UNPRICED, before_ns, tenant_id, settle)
         settled += self._pass(f"unmetered {tenant_id}", Verdict.UNMETERED, before_ns, tenant_id, unmetered)
+        settled += self._exposed(tenant_id, now_ns, before_ns, unmetered)
+        settled += self._parts(tenant_id, now_ns, price)
         settled += self._pass(f"doubles {tenant_id}", Verdict.CHARGED, before_ns, tenant_id, doubles)
         settled += self._pass(f"agents {tenant_id}", Verdict.DEFERRED, quiet_ns, tenant_id, settle)
         return settled + self._give_back_agents(tenant_id, now_ns)
+
+    def _exposed(self, tenant_id: int, now_ns: int, before_ns: int, work: _Work) -> int:
+        """Cover calls whose end was not seen where another span of them turned up: from the first on, once an hour."""
+        name, hour = f"exposed {tenant_id}", now_ns // _HOUR_NS
+        if self._exposed_hour.get(tenant_id) != hour:
+            self._exposed_hour[tenant_id] = hour
+            self._database.transact(lambda connection: set_watermark(connection, name, 0))
+        return self._pass(name, Verdict.EXPOSED, before_ns, tenant_id, work)
+
+    def _parts(self, tenant_id: int, now_ns: int, price: Pricing) -> int:
+        """Charge what was left out of charged calls for want of a price: with new prices, and once an hour."""
+        done = self._tariffs.edition, now_ns // _HOUR_NS
+        if self._parts_done.get(tenant_id) == done:
+            return 0
+        settled, after = 0, FIRST
+        while True:
+
+            def work(connection: Connection, after: SpanKey = after) -> PartStep:
+                if not take_turn(connection, SETTLING, tenant_id):
+                    return PartStep(None, 0)
+                return settle_parts(connection, tenant_id, after, _CHUNK, price, now_ns, self._labels)
+
+            step = self._database.transact(work)
+            settled += step.corrected
+            if step.last is None:
+                self._parts_done[tenant_id] = done
+                return settled
+            after = step.last
 
     def _give_back_agents(self, tenant_id: int, now_ns: int) -> int:
         """Give back what agents paid beside their calls, a few agents at a time."""

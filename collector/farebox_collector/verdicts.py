@@ -20,6 +20,8 @@ class Verdict(StrEnum):
     """Usage is known, its price is not: kept, and charged nothing yet."""
     UNMETERED = "unmetered"
     """A model call that reported no usage: kept, and charged nothing yet."""
+    EXPOSED = "exposed"
+    """A call whose end was not seen: the provider may bill it. Kept with an estimate, and charged nothing yet."""
     FAILED = "failed"
     """A model call that ended in an error before it used anything: kept, costs nothing."""
     NOT_BILLABLE = "not_billable"
@@ -31,7 +33,15 @@ class Verdict(StrEnum):
 
 
 STORED = frozenset(
-    {Verdict.CHARGED, Verdict.COVERED, Verdict.DEFERRED, Verdict.UNPRICED, Verdict.UNMETERED, Verdict.FAILED}
+    {
+        Verdict.CHARGED,
+        Verdict.COVERED,
+        Verdict.DEFERRED,
+        Verdict.UNPRICED,
+        Verdict.UNMETERED,
+        Verdict.EXPOSED,
+        Verdict.FAILED,
+    }
 )
 ONE_CALL = STORED - {Verdict.COVERED, Verdict.DEFERRED}
 """Verdicts that stand for a call of their own, rather than for another view of one."""

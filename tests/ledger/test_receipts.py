@@ -20,7 +20,8 @@ from farebox_collector.pricing.currencies import ExchangeRate, in_usd
 from farebox_collector.records import DEFAULT_TENANT_ID, Buckets, CatalogueRow, UsageRecord
 from farebox_collector.settings import Settings
 from farebox_collector.surfaces.receipt_check import mismatches
-from farebox_collector.surfaces.receipts import Receipt, receipt
+from farebox_collector.surfaces.receipt_models import Receipt
+from farebox_collector.surfaces.receipts import receipt
 from farebox_collector.verdicts import Verdict
 from sqlalchemy import text
 

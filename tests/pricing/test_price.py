@@ -129,9 +129,14 @@ def test_searches_and_images_have_their_lines() -> None:
     assert call.assumptions == ("output_image_at_output_price",)
 
 
-def test_a_unit_without_a_price_is_named_and_never_free() -> None:
-    call = priced(units=(("parrots", 1), ("web_searches", 1)))
-    assert (call.verdict, call.reason, call.cost_nanousd) == (Verdict.UNPRICED, "no price for parrots", None)
+def test_a_unit_without_a_price_is_named_and_leaves_the_rest_charged() -> None:
+    call = priced(units=(("parrots", 3), ("web_searches", 1)))
+    assert (call.verdict, call.cost_nanousd) == (Verdict.CHARGED, 5_000_000 + 10_000_000)
+    assert call.assumptions == ("parts_without_price",)
+    assert call.particulars is not None
+    assert call.particulars.unpriced == ((0, "parrots", 3),)
+    alone = priced(buckets=Buckets(), units=(("parrots", 1),))
+    assert (alone.verdict, alone.reason, alone.cost_nanousd) == (Verdict.UNPRICED, "no price for parrots", None)
 
 
 def test_a_call_that_stands_for_several_requests_pays_the_fee_for_each() -> None:
@@ -174,7 +179,8 @@ def test_a_clock_a_little_ahead_is_believed() -> None:
         ({"provider": "q"}, Verdict.UNPRICED),
         (call_of("unheard-of", input=1), Verdict.UNPRICED),
         (call_of("cliff", input_audio=1, output_audio=1), Verdict.CHARGED),
-        (call_of("fee", input=1), Verdict.UNPRICED),
+        (call_of("fee", input=1), Verdict.CHARGED),  # the fee; what has no price is named
+        (call_of("spoken", input=1), Verdict.UNPRICED),
     ],
 )
 def test_what_cannot_be_priced_is_named_and_never_zero(changes: dict[str, object], verdict: Verdict) -> None:

@@ -10,7 +10,8 @@ from farebox_collector.commands.terminal import AsJson, DatabaseUrl, Stop, figur
 from farebox_collector.pricing.rules import COST_PLUS, describe, rule_terms
 from farebox_collector.records import STANDARD
 from farebox_collector.surfaces.receipt_check import mismatches
-from farebox_collector.surfaces.receipts import Receipt, ReceiptCharge, ReceiptCorrection, ReceiptLine, receipt
+from farebox_collector.surfaces.receipt_models import Receipt, ReceiptCharge, ReceiptCorrection, ReceiptLine
+from farebox_collector.surfaces.receipts import receipt
 
 
 def receipt_command(
@@ -57,7 +58,7 @@ def _show(found: Receipt) -> None:
     for name, value in (
         ("call", f"{found.trace_id} {found.span_id}"),
         ("wallet", f"{found.wallet}, event {found.event}"),
-        ("model", f"{found.provider}/{found.model}" + (f", {found.service_tier}" if found.service_tier else "")),
+        ("model", ", ".join(filter(None, (f"{found.provider}/{found.model}", *_processing(found))))),
         ("priced at", found.priced_at),
         ("verdict", f"{found.verdict}: {found.reason}" if found.reason else found.verdict),
         ("read as", ", ".join([found.dialect, *found.assumptions])),
@@ -67,18 +68,41 @@ def _show(found: Receipt) -> None:
     for correction in found.corrections:
         out.print(_correction(correction))
     if found.cost_usd is None or found.charge is None:
+        if found.estimated_cost_usd is not None:
+            _show_lines(found)
+            out.print(f"estimate {found.estimated_cost_usd} USD: the end of the call was not seen; it is no cost.")
         out.print("Nothing was charged.")
         return
-    table = figure_table("", "unit", "credits count", "USD per 1k", "USD", "price")
-    table.columns[1].header = "count"
-    for line in found.lines:
-        per = "" if line.divisor == 1000 else " ÷ 3,600"
-        exact = line.exact_usd if line.divisor == 1000 else f"{float(line.exact_usd):.12f}…"
-        table.add_row(line.unit, f"{line.count:,}", line.price.usd_per_1k + per, exact, _origin(line))
-    out.print(table)
+    _show_lines(found)
     charge = found.charge
     out.print(f"cost    {found.cost_usd} USD: {found.rounding}")
     out.print(f"charge  {charge.charge_credits} credits: {_rule(charge)}")
+
+
+def _processing(found: Receipt) -> tuple[str, ...]:
+    """How the provider processed the call, where it said so."""
+    region = f"in {found.inference_region}" if found.inference_region else ""
+    return found.service_tier, found.speed, region
+
+
+def _show_lines(found: Receipt) -> None:
+    """What was billed, line by line, and what stands beside the cost."""
+    table = figure_table("", "unit", "credits count", "USD per 1k", "USD", "price")
+    table.columns[1].header = "count"
+    labels = {part.part: f"{part.label} " for part in found.other_parts}
+    for line in found.lines:
+        per = "" if line.divisor == 1000 else " ÷ 3,600"
+        exact = line.exact_usd if line.divisor == 1000 else f"{float(line.exact_usd):.12f}…"
+        unit = labels.get(line.part, "") + line.unit
+        table.add_row(unit, f"{line.count:,}", line.price.usd_per_1k + per, exact, _origin(line))
+    for without in found.unpriced:
+        table.add_row(labels.get(without.part, "") + without.unit, f"{without.count:,}", "", "", "no price yet")
+    out.print(table)
+    if found.stated_cost_usd is not None:
+        listed = found.list_cost_usd or "unknown"
+        out.print(f"stated  {found.stated_cost_usd} USD by the provider itself; by the price book {listed} USD")
+    if found.at_stake_usd is not None:
+        out.print(f"at stake {found.at_stake_usd} USD: the counts contradict each other")
 
 
 def _correction(made: ReceiptCorrection) -> str:
@@ -105,6 +129,8 @@ def _origin(line: ReceiptLine) -> str:
         parts.append(f"over {price.over_input_tokens:,}")
     if price.daily_from and price.daily_to:
         parts.append(f"{price.daily_from[:5]}-{price.daily_to[:5]}")
+    if price.weekdays:
+        parts.append(price.weekdays)
     if price.scope != "list":
         parts.append(price.scope)
     if price.original_per_1k is not None:

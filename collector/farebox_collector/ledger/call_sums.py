@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 
 from farebox_collector.ledger.control_tables import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
 from farebox_collector.ledger.days import DAY_NS, WalletKey
+from farebox_collector.ledger.stakes import Stake, stakes_of
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
 from farebox_collector.records import NO_QUALITY, Buckets, PricedUsage, Quality, UsageRecord
 from farebox_collector.verdicts import Verdict
@@ -130,12 +131,14 @@ class CallSums(NamedTuple):
     """Of charged calls, `days.DAY_SUMS`. Legs are made of these too."""
     spending: dict[SpendingKey, int]
     """What charged calls took, in nanocredits, by whom a limit can be for beside the wallet itself."""
+    stakes: list[Stake]
+    """What is at stake with some of them."""
 
 
 def sums_of(calls: Sequence[PricedUsage]) -> CallSums:
     """The sums of some calls, as the books have them."""
     if not calls:
-        return CallSums({}, {}, {})
+        return CallSums({}, {}, {}, [])
     columns = _Columns.of(calls)
     groups: defaultdict[tuple[Any, ...], list[PricedUsage]] = defaultdict(list)
     for key, call in zip(columns.group_keys(), calls, strict=True):
@@ -144,6 +147,7 @@ def sums_of(calls: Sequence[PricedUsage]) -> CallSums:
         {GroupKey._make(key): _figures(key[1], group) for key, group in groups.items()},
         _by_wallet(columns),
         _by_spender(columns),
+        _at_stake(columns, calls),
     )
 
 
@@ -207,6 +211,13 @@ def _by_spender(columns: _Columns) -> dict[SpendingKey, int]:
     return dict(sums)
 
 
+def _at_stake(columns: _Columns, calls: Sequence[PricedUsage]) -> list[Stake]:
+    particulars = columns.call["particulars"]
+    if particulars.count(None) == len(calls):
+        return []
+    return [stake for call in calls for stake in stakes_of(call)]
+
+
 def added(sums: Sequence[CallSums]) -> CallSums:
     """The sums of several groups of calls together."""
     if len(sums) == 1:
@@ -223,7 +234,7 @@ def added(sums: Sequence[CallSums]) -> CallSums:
             wallets[wallet] = row if of_wallet is None else list(map(add, of_wallet, row))
         for spender, charge in part.spending.items():
             spending[spender] += charge
-    return CallSums(groups, wallets, dict(spending))
+    return CallSums(groups, wallets, dict(spending), [stake for part in sums for stake in part.stakes])
 
 
 def quality_sums(told: Iterable[Quality], lookups: int = 0, hits: int = 0) -> list[int]:

@@ -31,6 +31,7 @@ from farebox_collector.ledger.legs import Charge, legs_of
 from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.ledger.tables import usage_records
 from farebox_collector.ledger.totals import TotalLabels, add_to_totals
+from farebox_collector.ledger.unusual import stored_unusual, unusual_facts
 from farebox_collector.money import MAX_SUM_NANO, AmountError
 from farebox_collector.records import PricedUsage
 from farebox_collector.verdicts import Verdict
@@ -216,7 +217,8 @@ def outcome_of(call: PricedUsage) -> tuple[Any, ...]:
     """What of a record a correction may change and somebody would notice."""
     if call.verdict is not Verdict.CHARGED:
         return (call.verdict, call.reason)
-    return (call.verdict, call.cost_nanousd, call.charge_nanocredits, call.provider, call.model)
+    named = call.provider, call.model, call.particulars
+    return (call.verdict, call.cost_nanousd, call.charge_nanocredits, *named)
 
 
 def _outcome(after: Entry) -> tuple[Any, ...]:
@@ -327,6 +329,7 @@ def _write(
                 "new_call_key": correction.after.call_key,
                 "new_action_share_nanocredits": _share(correction.after),
                 "new_assumptions": ",".join(after.assumptions),
+                "new_unusual": stored_unusual(unusual_facts(after.usage), after.particulars),
                 **{f"new_{name}": getattr(after, name) for name in _OUTCOME_COLUMNS},
             }
         )
@@ -358,7 +361,7 @@ _OUTCOME_COLUMNS = (
     "price_version_ids",
     "rule_version_id",
 )
-_CHANGED_COLUMNS = (*_OUTCOME_COLUMNS, "corrections", "call_key", "assumptions", "action_share_nanocredits")
+_CHANGED_COLUMNS = (*_OUTCOME_COLUMNS, "corrections", "call_key", "assumptions", "unusual", "action_share_nanocredits")
 _UPDATE = (
     update(usage_records)
     .where(usage_records.c.id == bindparam("record"))

@@ -7,7 +7,13 @@ from typing import Any
 
 from farebox_collector.ledger.response_ids import call_key
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
-from farebox_collector.ledger.unusual import UnusualFacts, read_unusual, stored_column, stored_unusual
+from farebox_collector.ledger.unusual import (
+    UnusualFacts,
+    read_particulars,
+    read_unusual,
+    stored_column,
+    stored_unusual,
+)
 from farebox_collector.records import NO_QUALITY, Buckets, PricedUsage, Quality, UsageRecord
 from farebox_collector.units import read_units, stored_units
 from farebox_collector.verdicts import Verdict
@@ -83,6 +89,7 @@ _NO_MONEY: dict[str, Any] = {
     "price_version_ids": "",
     "rule_version_id": None,
     "action_floor_nanocredits": None,
+    "particulars": None,
 }
 COVERED_REASON = "another span of the same call stands for it"
 
@@ -149,13 +156,14 @@ class Entry:
     def as_booked(self) -> PricedUsage:
         """The call as the books will have it: what is not charged comes to nothing."""
         call = self.call._replace(verdict=self.verdict, reason=self.reason, assumptions=self.guessed)
-        return call if self.charged else call._replace(**_NO_MONEY)
+        # An estimate stays with the call that it is of, apart from all money.
+        return call if self.charged or self.verdict is Verdict.EXPOSED else call._replace(**_NO_MONEY)
 
 
 def call_columns(calls: Sequence[PricedUsage], keys: Sequence[bytes | None]) -> list[Sequence[Any]]:
     """The values of `CALL_COLUMNS`, each for all of some calls, as the books will have them; `keys` are those that they
     claim. By columns, since to name fifty values of each call takes longer than to store them."""
-    usages, verdicts, reasons, *priced, assumptions, floors = zip(*calls, strict=True)
+    usages, verdicts, reasons, *priced, assumptions, floors, particulars = zip(*calls, strict=True)
     of_usage = list(zip(*usages, strict=True))
     charges = priced[4]
     return [
@@ -166,7 +174,7 @@ def call_columns(calls: Sequence[PricedUsage], keys: Sequence[bytes | None]) -> 
         [stored_units(units) if units else "" for units in of_usage[25]],
         *zip(*of_usage[26], strict=True),
         *of_usage[27:_UNUSUAL],
-        stored_column(of_usage[_UNUSUAL:]),
+        stored_column(of_usage[_UNUSUAL:], particulars),
         [",".join(assumed) for assumed in assumptions],
         [verdict.value for verdict in verdicts],
         reasons,
@@ -195,7 +203,7 @@ def call_of_row(row: Sequence[Any]) -> PricedUsage:
             *read_unusual(unusual),
         )
     )
-    return PricedUsage._make((usage, Verdict(verdict), reason, *priced, assumed, None))
+    return PricedUsage._make((usage, Verdict(verdict), reason, *priced, assumed, None, read_particulars(unusual)))
 
 
 def facts_of(call: PricedUsage) -> tuple[Any, ...]:

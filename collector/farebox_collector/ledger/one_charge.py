@@ -168,7 +168,7 @@ def cover_the_unsettled(connection: Connection, tenant_id: int, entries: Iterabl
     waiting = [
         entry
         for entry in entries
-        if entry.verdict in (Verdict.UNPRICED, Verdict.UNMETERED) and entry.call.usage.response_id
+        if entry.verdict in (Verdict.UNPRICED, Verdict.UNMETERED, Verdict.EXPOSED) and entry.call.usage.response_id
     ]
     if not waiting:
         return

@@ -78,12 +78,12 @@ def decide(connection: Connection, tenant_id: int, stored: Sequence[StoredCall],
     charged = [one for one in stored if one.call.verdict is Verdict.CHARGED]
     unpriced = [one for one in stored if one.call.verdict is Verdict.UNPRICED]
     closing = closing_corrections(connection, tenant_id, unpriced, price)
-    anew = [Correction(one, _charged_anew(one, price)) for one in charged]
+    anew = [Correction(one, charged_anew(one, price)) for one in charged]
     priced = [correction for correction in anew if correction.after.charged]
     return Decided([*priced, *closing], len(anew) - len(priced), len(unpriced) - len(closing))
 
 
-def _charged_anew(stored: StoredCall, price: Pricing) -> Entry:
+def charged_anew(stored: StoredCall, price: Pricing) -> Entry:
     """A charged record at other prices. It is the same call, and keeps what was decided about its response id."""
     entry = Entry(price(stored))
     entry.call_key = stored.call_key if entry.charged else None

@@ -22,8 +22,10 @@ from farebox_collector.ledger.journal import PROVIDER, WALLET
 from farebox_collector.ledger.retired import likeness_digest
 from farebox_collector.ledger.retired_tables import RETIRED_SUMS
 from farebox_collector.ledger.spending import subjects_of
+from farebox_collector.ledger.stakes import remove_stakes, stakes_of
 from farebox_collector.ledger.stored_usage import StoredCall, stored_call
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, accounts, usage_records
+from farebox_collector.pricing.parts import WITHOUT_PRICE
 from farebox_collector.verdicts import Verdict
 
 _FINAL = (Verdict.CHARGED, Verdict.COVERED, Verdict.FAILED)
@@ -113,6 +115,7 @@ def retire(connection: Connection, after_id: int, before_ns: int, limit: int) ->
         _keep_days(connection, tenant_id, stored)
         claiming = [one for one in stored if one.call_key is not None]
         keep_times(connection, tenant_id, [_claim(one) for one in claiming])
+        remove_stakes(connection, tenant_id, [stake for one in stored for stake in stakes_of(one.call)])
     _keep_totals(connection, rows)
     _keep_legs(connection, rows)
     ids = [row.id for row in rows]
@@ -152,7 +155,7 @@ def _look(connection: Connection, after_id: int, before_ns: int, limit: int, *, 
 
 def _kept(row: Row[Any], newest: int | None) -> Kept | None:
     """Why a record by itself keeps its detail."""
-    if row.verdict not in _FINAL:
+    if row.verdict not in _FINAL or WITHOUT_PRICE in row.assumptions:
         return Kept.OPEN
     if row.corrections:
         return Kept.CORRECTED

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, select
 from farebox_collector.ledger.entries import CALL_COLUMNS, FACT_COLUMNS, SpanKey, call_of_row
 from farebox_collector.ledger.lookups import Lookup
 from farebox_collector.ledger.tables import UNSETTLED, UNSETTLED_VERDICTS, usage_records
+from farebox_collector.ledger.unusual import facts_in
 from farebox_collector.records import PricedUsage
 
 _FACTS = Lookup(
@@ -39,7 +40,7 @@ def known_facts(
 ) -> dict[SpanKey, tuple[int, tuple[Any, ...]]]:
     """(trace id, span id) → (transaction, values of `FACT_COLUMNS`) of those of some spans that are in the books."""
     found = _FACTS.rows(connection, tenant_id, keys)
-    return {keys[place]: (made_by, tuple(facts)) for place, made_by, *facts in found}
+    return {keys[place]: (made_by, (*facts[:-1], facts_in(facts[-1]))) for place, made_by, *facts in found}
 
 
 def usage_query(tenant_id: int) -> Select[Any]:

@@ -15,7 +15,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-from farebox_collector.ledger import credit_tables, link_tables, payment_tables, price_tables
+from farebox_collector.ledger import credit_tables, link_tables, payment_tables, price_tables, stake_tables
 from farebox_collector.ledger.access import tables as access_tables
 from farebox_collector.ledger.columns import Int64, metadata, only_on
 from farebox_collector.ledger.columns import identity as _identity
@@ -23,7 +23,15 @@ from farebox_collector.ledger.columns import number as _number
 from farebox_collector.ledger.columns import table as _table
 from farebox_collector.ledger.columns import words as _text
 
-__all__ = ["access_tables", "credit_tables", "link_tables", "metadata", "payment_tables", "price_tables"]
+__all__ = [
+    "access_tables",
+    "credit_tables",
+    "link_tables",
+    "metadata",
+    "payment_tables",
+    "price_tables",
+    "stake_tables",
+]
 
 tenants = _table(
     "tenants",
@@ -228,7 +236,7 @@ Index(
 )
 Index("ix_usage_records_priced_at_ns", usage_records.c.tenant_id, usage_records.c.priced_at_ns)
 # In words, not in parameters: SQLite takes a partial index only where a query has the very same condition.
-UNSETTLED_VERDICTS = ("unpriced", "unmetered", "deferred")
+UNSETTLED_VERDICTS = ("unpriced", "unmetered", "deferred", "exposed")
 UNSETTLED = usage_records.c.verdict.in_([literal_column(f"'{verdict}'") for verdict in UNSETTLED_VERDICTS])
 Index(
     "ix_usage_records_unsettled",

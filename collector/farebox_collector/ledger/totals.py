@@ -28,6 +28,7 @@ from farebox_collector.ledger.cost_days import CostKey, add_cost_days, known_tie
 from farebox_collector.ledger.days import DayKey, add_usage_days, add_wallet_days
 from farebox_collector.ledger.labels import TableLabels, folded, place
 from farebox_collector.ledger.spending import add_spending
+from farebox_collector.ledger.stakes import add_stakes, remove_stakes
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_totals
 from farebox_collector.money import MAX_SUM_NANO, AmountError
 from farebox_collector.records import PricedUsage, Quality
@@ -77,6 +78,7 @@ def count_new_calls(connection: Connection, tenant_id: int, sums: CallSums, labe
     _add_service(connection, tenant_id, rows, labels)
     add_wallet_days(connection, tenant_id, sums.wallets)
     add_spending(connection, tenant_id, sums.spending)
+    add_stakes(connection, tenant_id, sums.stakes)
 
 
 def add_to_totals(
@@ -90,6 +92,10 @@ def add_to_totals(
     _add_usage(connection, tenant_id, sums.groups, labels, reversed=reversed)
     add_wallet_days(connection, tenant_id, sums.wallets, sign)
     add_spending(connection, tenant_id, sums.spending, sign)
+    if reversed:
+        remove_stakes(connection, tenant_id, sums.stakes)
+    else:
+        add_stakes(connection, tenant_id, sums.stakes)
 
 
 def add_quality(

@@ -45,6 +45,7 @@ from farebox_collector.ledger.stored_usage import StoredCall, known_facts, store
 from farebox_collector.ledger.summed_calls import SUMMED_UP, beside_a_wrapper, cover_wrappers, take_out
 from farebox_collector.ledger.tables import transactions, usage_records
 from farebox_collector.ledger.totals import TotalLabels, count_new_calls
+from farebox_collector.ledger.unusual import facts_in
 from farebox_collector.money import MAX_SUM_NANO
 from farebox_collector.records import PricedUsage
 from farebox_collector.verdicts import Verdict
@@ -155,7 +156,7 @@ def _known(batch: _Batch, prepared: Prepared) -> frozenset[int] | None:
     for place, (key, facts) in enumerate(zip(keys, prepared.columns_of(*FACT_COLUMNS), strict=True)):
         made_by, booked = stored.get(key, (None, None))
         if made_by != batch.transaction_id:
-            if booked != facts:
+            if booked != (*facts[:-1], facts_in(facts[-1])):
                 return None
             known.add(place)
     return frozenset(known)

@@ -36,7 +36,8 @@ def show_one_call(one: PricedUsage, other: PricedUsage) -> bool:
     a, b = one.usage, other.usage
     if (a.response_id and b.response_id) or a.request_model != b.request_model:
         return False
-    unmetered = Verdict.UNMETERED in (one.verdict, other.verdict)
+    # Their counts are none, or an estimate.
+    unmetered = not {Verdict.UNMETERED, Verdict.EXPOSED}.isdisjoint((one.verdict, other.verdict))
     if b.parent_span_id == a.span_id:
         return (unmetered or _output(a) == _output(b)) and _is_around(a, b)
     if a.parent_span_id == b.span_id:

@@ -98,6 +98,19 @@ UNSETTLED = Metric(
     ("verdict", "provider", "model"),
     "Usage records that wait for a price or for usage: kept, and charged nothing yet.",
 )
+STAKE_RECORDS = Metric(
+    "farebox_at_stake_records",
+    Kind.GAUGE,
+    ("flag",),
+    "Usage records that may still change, by what is in doubt: `counts_disagree`, `parts_without_price`, `exposed`,"
+    " `stated_cost_implausible`, `stated_cost_zero`, `charged_by_estimate`.",
+)
+AT_STAKE = Metric(
+    "farebox_at_stake_usd",
+    Kind.GAUGE,
+    ("flag",),
+    "By how much the cost of those records may be wrong, in US dollars; of `exposed` ones the estimate.",
+)
 UNATTRIBUTED = Metric("farebox_unattributed_requests_total", Kind.COUNTER, (), "Charged calls that named no wallet.")
 
 CALL_SECONDS = Metric(

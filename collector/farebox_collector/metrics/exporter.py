@@ -18,6 +18,7 @@ from farebox_collector.ledger.corrections import Cause, are_frozen
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import book_edition
 from farebox_collector.ledger.rules import rules_edition
+from farebox_collector.ledger.stakes import stake_sums
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
 from farebox_collector.ledger.token_costs import Cards
 from farebox_collector.ledger.totals import SERVICE_LABELS, USAGE_LABELS
@@ -32,7 +33,7 @@ from farebox_collector.units import FALLBACK_UNITS
 from farebox_collector.verdicts import ONE_CALL, STORED, Verdict
 
 _ALWAYS_SHOWN = frozenset({"input", "output"})
-_WAITING = (Verdict.UNPRICED, Verdict.UNMETERED)
+_WAITING = (Verdict.UNPRICED, Verdict.UNMETERED, Verdict.EXPOSED)
 _SEVERITIES = ("critical", "warning", "info")
 _MOST_PRICED_MODELS = 500
 _COUNT_AGAIN_NS = 60 * 10**9
@@ -124,6 +125,9 @@ class LedgerCollector(Collector):
         messages = dict.fromkeys(MessageState, 0) | messages_by_state(connection)
         yield family(catalogue.WEBHOOK_MESSAGES, {(state,): float(n) for state, n in messages.items()})
         incidents = dict.fromkeys(_SEVERITIES, 0) | readings.incidents_by_severity(connection)
+        stakes = stake_sums(connection)
+        yield family(catalogue.STAKE_RECORDS, {(flag,): float(records) for flag, (records, _) in stakes.items()})
+        yield family(catalogue.AT_STAKE, {(flag,): amount / NANO for flag, (_, amount) in stakes.items()})
         yield family(catalogue.INCIDENTS, {(severity,): float(n) for severity, n in incidents.items()})
 
     def _dry(self, connection: Connection) -> Mapping[str, int]:

@@ -50,6 +50,11 @@ class RateCard:
     """For each call, over the denominator."""
     fee_flags: tuple[str, ...]
 
+    @property
+    def is_free(self) -> bool:
+        """Whether the model costs nothing, on purpose."""
+        return bool(self.rates) and not any(self.rates.values())
+
 
 def rate_card(versions: Sequence[PriceVersion], condition: str = STANDARD) -> RateCard:
     """The card that price versions make up, at most one a unit."""

@@ -108,7 +108,9 @@ class RuleVersion:
 class RuleBook:
     """The charge rules of one tenant. Read-only; safe to share between threads."""
 
-    def __init__(self, rules: Iterable[ChargeRule]) -> None:
+    def __init__(self, rules: Iterable[ChargeRule], charges_exposed: bool = False) -> None:
+        self.charges_exposed = charges_exposed
+        """Whether calls whose end was not seen are charged by their estimate."""
         by_event: defaultdict[str, list[RuleVersion]] = defaultdict(list)
         for rule in sorted(rules, key=lambda rule: rule.valid_from_ns, reverse=True):
             version = RuleVersion(rule.id, rule.valid_from_ns, rule.valid_to_ns, exact_terms(rule), rule)

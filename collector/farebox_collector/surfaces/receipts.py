@@ -1,11 +1,12 @@
 """Receipts: the arithmetic behind one charge, from the facts that are in the books."""
 
 import json
+from collections.abc import Sequence
 from decimal import Context as DecimalContext
 from decimal import Decimal
-from typing import Any
+from fractions import Fraction
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, Field
 from sqlalchemy import Connection
 
 from farebox_collector.ledger import statements
@@ -13,127 +14,29 @@ from farebox_collector.ledger.actions import action_before
 from farebox_collector.ledger.prices import version_of
 from farebox_collector.ledger.retired import DetailRetired, is_retired
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
-from farebox_collector.ledger.unusual import read_unusual
+from farebox_collector.ledger.unusual import UnusualFacts, read_particulars, read_unusual
 from farebox_collector.moments import format_ns
-from farebox_collector.money import format_nano
+from farebox_collector.money import NANO, format_nano, round_half_even
+from farebox_collector.pricing.bills import bill_in_part, inclusive_input
 from farebox_collector.pricing.cards import rate_card
-from farebox_collector.pricing.price import bill, inclusive_input
 from farebox_collector.pricing.weekdays import weekday_names
-from farebox_collector.records import Buckets, PriceVersion
-from farebox_collector.surfaces.context import Amount
+from farebox_collector.records import Buckets, LinePrice, ModelLine, Particulars, PriceVersion
 from farebox_collector.surfaces.prices import time_of_day
+from farebox_collector.surfaces.receipt_models import (
+    Receipt,
+    ReceiptAction,
+    ReceiptCharge,
+    ReceiptCorrection,
+    ReceiptLine,
+    ReceiptPart,
+    ReceiptPrice,
+    ReceiptUnpriced,
+)
 from farebox_collector.units import PER_HOUR, Units, read_units
 
 _EXACT = DecimalContext(prec=60)
 _HOUR_S = 3600
 _ROUNDING = "the sum is rounded once, half to even, to 0.000000001"
-
-
-class ReceiptPrice(BaseModel):
-    """The price version that a line uses."""
-
-    version_id: int
-    provider: str
-    model: str
-    unit: str
-    usd_per_1k: str
-    condition: str = Field(description="`standard`, or what it is for: a service tier, a speed, `standard@us`, …")
-    over_input_tokens: int
-    daily_from: str | None = Field(description="UTC time of day between which it holds; null for all day.")
-    daily_to: str | None
-    weekdays: str = Field("", description="UTC days of the week on which it holds; empty is every day.")
-    valid_from: str
-    valid_to: str | None
-    scope: str = Field(description="`list`, or `negotiated` for a price of this tenant alone.")
-    currency: str
-    original_per_1k: str | None = Field(description="The price in its own currency; null if that is USD.")
-    usd_per_currency: str | None = Field(description="usd_per_1k is original_per_1k times this.")
-    source: str
-    source_version: str
-
-
-class ReceiptLine(BaseModel):
-    """count × usd_per_1k ÷ divisor."""
-
-    unit: str
-    count: int
-    price: ReceiptPrice
-    divisor: int = Field(description="1,000, or 3,600,000 for seconds that are priced by the hour.")
-    exact_usd: str = Field(description="Exact, but for seconds priced by the hour: those have 60 digits.")
-
-
-class ReceiptAction(BaseModel):
-    """An action is charged max(floor, sum of its calls' shares); a call is charged what it added to that."""
-
-    action_id: str
-    share_credits: Amount = Field(description="What the call would be charged without a floor.")
-    floor_credits: Amount = Field(description="What the action is charged at least.")
-    calls_before: int = Field(description="Calls of the action that were recorded before this one.")
-    shares_before_credits: Amount = Field(description="The sum of their shares.")
-
-
-class ReceiptCharge(BaseModel):
-    """How the rule made a charge of the call; figures that its kind has no use for are "0".
-
-    `cost_plus`: cost × multiplier ÷ usd_per_credit. `per_1k_tokens`: tokens in, cached and out × their credits ÷ 1,000.
-    `flat` and a minimum are asked for once an action: `action` says how that came out.
-    """
-
-    rule_version_id: int
-    rule_event: str
-    kind: str
-    multiplier: str
-    minimum_credits: str
-    flat_credits: str
-    input_credits_per_1k: str
-    cached_credits_per_1k: str
-    output_credits_per_1k: str
-    usd_per_credit: str
-    rounding: str
-    action: ReceiptAction | None = Field(description="Where calls of an action are charged as one.")
-    charge_credits: Amount
-
-
-class ReceiptCorrection(BaseModel):
-    """What the record said before, and what it said from then on; amounts are null where nothing was charged."""
-
-    cause: str = Field(description="`replay`, `late_price`, `twin`, `agent` or `action`.")
-    recorded_at: str
-    transaction_id: int | None = Field(description="What posted the difference; null where no money moved.")
-    verdict_before: str
-    verdict_after: str
-    cost_before_usd: Amount | None
-    cost_after_usd: Amount | None
-    charge_before_credits: Amount | None
-    charge_after_credits: Amount | None
-
-
-class Receipt(BaseModel):
-    """Everything that the charge of one call was worked out from."""
-
-    trace_id: str
-    span_id: str
-    wallet: str
-    event: str
-    verdict: str
-    reason: str
-    dialect: str
-    provider: str
-    model: str
-    service_tier: str
-    speed: str
-    inference_region: str
-    inclusive_input_tokens: int | None = Field(description="All tokens that went in: what decides about long context.")
-    started_at: str
-    priced_at: str = Field(description="The moment whose prices and rule apply.")
-    buckets: dict[str, int] | None = Field(description="Disjoint token counts; reasoning is part of output.")
-    units: dict[str, int] = Field(description="What else the call is billed by.")
-    assumptions: list[str]
-    lines: list[ReceiptLine]
-    rounding: str
-    cost_usd: Amount | None
-    charge: ReceiptCharge | None
-    corrections: list[ReceiptCorrection] = Field(description="How the record came to say this, oldest first.")
 
 
 def receipt(connection: Connection, tenant_id: int, trace_id: bytes, span_id: bytes) -> Receipt | None:
@@ -166,12 +69,36 @@ def receipt(connection: Connection, tenant_id: int, trace_id: bytes, span_id: by
         buckets=buckets._asdict() if buckets else None,
         assumptions=row.assumptions.split(",") if row.assumptions else [],
         units=dict(units),
-        lines=_lines(connection, row.price_version_ids, buckets, units) if buckets and charged else [],
+        **_bill(connection, row, buckets, units, unusual),
         rounding=_ROUNDING,
         cost_usd=format_nano(row.cost_nanousd) if charged else None,
         charge=_charge(connection, row) if charged else None,
         corrections=[_correction(one) for one in statements.corrections_of(connection, tenant_id, row.id)],
     )
+
+
+def _bill(
+    connection: Connection, row: Any, buckets: Buckets | None, units: Units, unusual: UnusualFacts
+) -> dict[str, Any]:
+    """The fields of a receipt that tell what was billed, and what stands beside the cost."""
+    particulars = read_particulars(row.unusual) or Particulars()
+    priced = row.cost_nanousd is not None or particulars.estimate_nanousd is not None
+    prices = [*particulars.lines, *[LinePrice()] * (len(unusual.other_lines) - len(particulars.lines))]
+    others = list(zip(unusual.other_lines, prices, strict=True))
+    parts = [Bought(row.price_version_ids, buckets or Buckets(), units)]
+    parts += [Bought(price.price_version_ids, line.buckets, line.units) for line, price in others]
+    lines = _lines(connection, parts) if buckets and priced else []
+    listed, stated = _list_cost(lines) if lines else None, unusual.stated_cost_nanousd
+    return {
+        "lines": lines,
+        "other_parts": [_part(number, *other) for number, other in enumerate(others, start=1)],
+        "unpriced": [ReceiptUnpriced(part=part, unit=unit, count=count) for part, unit, count in particulars.unpriced],
+        "list_cost_usd": _amount(listed),
+        "stated_cost_usd": _amount(stated),
+        "stated_difference_usd": None if stated is None or listed is None else format_nano(stated - listed),
+        "at_stake_usd": _amount(particulars.at_stake_nanousd),
+        "estimated_cost_usd": _amount(particulars.estimate_nanousd),
+    }
 
 
 def _correction(row: Any) -> ReceiptCorrection:
@@ -192,25 +119,58 @@ def _amount(nano: int | None) -> str | None:
     return None if nano is None else format_nano(nano)
 
 
-def _lines(connection: Connection, version_ids: str, buckets: Buckets, units: Units) -> list[ReceiptLine]:
-    versions = [version_of(row) for row in statements.price_versions_by_id(connection, json.loads(version_ids))]
-    by_unit = {version.unit: version for version in versions}
+class Bought(NamedTuple):
+    """What a part of a call used, and the price versions that it was billed by."""
+
+    version_ids: str
+    buckets: Buckets
+    units: Units
+
+
+def _lines(connection: Connection, parts: Sequence[Bought]) -> list[ReceiptLine]:
     lines = []
-    for line in bill(rate_card(versions), buckets, units):
-        own = line.priced_as in by_unit
-        version = by_unit[line.priced_as if own else PER_HOUR[line.priced_as]]
-        divisor = 1000 if own else 1000 * _HOUR_S
-        exact = _EXACT.divide(_EXACT.multiply(Decimal(line.quantity), version.usd_per_1k), Decimal(divisor))
-        lines.append(
-            ReceiptLine(
-                unit=line.unit,
-                count=line.quantity,
-                price=_price(version),
-                divisor=divisor,
-                exact_usd=format(exact, "f"),
+    for part, (version_ids, buckets, units) in enumerate(parts):
+        if not version_ids:
+            continue
+        versions = [version_of(row) for row in statements.price_versions_by_id(connection, json.loads(version_ids))]
+        by_unit = {version.unit: version for version in versions}
+        for line in bill_in_part(rate_card(versions).rates, buckets, units)[0]:
+            own = line.priced_as in by_unit
+            version = by_unit[line.priced_as if own else PER_HOUR[line.priced_as]]
+            divisor = 1000 if own else 1000 * _HOUR_S
+            exact = _EXACT.divide(_EXACT.multiply(Decimal(line.quantity), version.usd_per_1k), Decimal(divisor))
+            lines.append(
+                ReceiptLine(
+                    part=part,
+                    unit=line.unit,
+                    count=line.quantity,
+                    price=_price(version),
+                    divisor=divisor,
+                    exact_usd=format(exact, "f"),
+                )
             )
-        )
     return lines
+
+
+def _list_cost(lines: Sequence[ReceiptLine]) -> int:
+    """Nano-USD that lines come to."""
+    exact = sum((line.count * Fraction(line.price.usd_per_1k) / line.divisor for line in lines), Fraction(0)) * NANO
+    return round_half_even(exact.numerator, exact.denominator)
+
+
+def _part(number: int, line: ModelLine, prices: LinePrice) -> ReceiptPart:
+    return ReceiptPart(
+        part=number,
+        label=line.label,
+        provider=prices.provider or line.provider,
+        model=prices.model or line.model,
+        service_tier=line.service_tier,
+        speed=line.speed,
+        inference_region=line.inference_region,
+        inclusive_input_tokens=inclusive_input(line.buckets, line.units),
+        buckets=line.buckets._asdict(),
+        units=dict(line.units),
+    )
 
 
 def _price(version: PriceVersion) -> ReceiptPrice:

@@ -15,7 +15,8 @@ from farebox_collector.records import ModelLine
 from farebox_collector.surfaces.context import Amount, Context, Name, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
-from farebox_collector.surfaces.receipts import Receipt, receipt
+from farebox_collector.surfaces.receipt_models import Receipt
+from farebox_collector.surfaces.receipts import receipt
 from farebox_collector.units import read_units
 from farebox_collector.verdicts import STORED, Verdict
 
