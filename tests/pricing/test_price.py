@@ -179,7 +179,7 @@ def test_a_clock_a_little_ahead_is_believed() -> None:
         ({"provider": "q"}, Verdict.UNPRICED),
         (call_of("unheard-of", input=1), Verdict.UNPRICED),
         (call_of("cliff", input_audio=1, output_audio=1), Verdict.CHARGED),
-        (call_of("fee", input=1), Verdict.CHARGED),  # the fee; what has no price is named
+        (call_of("fee", input=1), Verdict.UNPRICED),
         (call_of("spoken", input=1), Verdict.UNPRICED),
     ],
 )

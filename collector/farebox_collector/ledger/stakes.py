@@ -18,7 +18,19 @@ from farebox_collector.verdicts import Verdict
 
 EXPOSED = "exposed"
 COUNTS_DISAGREE = "counts_disagree"
-FLAGS = (COUNTS_DISAGREE, WITHOUT_PRICE, EXPOSED, STATED_IMPLAUSIBLE, STATED_ZERO, BY_ESTIMATE)
+COUNT_FLAGS = (
+    "counts_ambiguous",
+    "total_does_not_add_up",
+    "reasoning_over_output",
+    "reasoning_added_to_output",
+    "output_from_total",
+    "cache_over_input",
+    "cache_outside_input",
+    "cache_assumed_inside_input",
+    COUNTS_DISAGREE,
+)
+"""What the reading of contradictory counts may have said of them; the last where it said nothing of these."""
+FLAGS = (*COUNT_FLAGS, WITHOUT_PRICE, EXPOSED, STATED_IMPLAUSIBLE, STATED_ZERO, BY_ESTIMATE)
 """What can be at stake, in the order in which it is shown."""
 
 Stake = tuple[str, bytes, bytes, int, str, str, str, int]
@@ -45,7 +57,8 @@ def stakes_of(call: PricedUsage) -> list[Stake]:
         priced.append((EXPOSED, found.estimate_nanousd or 0))
     elif call.verdict is Verdict.CHARGED:
         if found.at_stake_nanousd:
-            priced.append((COUNTS_DISAGREE, found.at_stake_nanousd))
+            said = next((flag for flag in COUNT_FLAGS if flag in call.assumptions), COUNTS_DISAGREE)
+            priced.append((said, found.at_stake_nanousd))
         if WITHOUT_PRICE in call.assumptions:
             priced.append((WITHOUT_PRICE, 0))
         # An absurd statement is no measure of what is at stake.

@@ -102,8 +102,8 @@ STAKE_RECORDS = Metric(
     "farebox_at_stake_records",
     Kind.GAUGE,
     ("flag",),
-    "Usage records that may still change, by what is in doubt: `counts_disagree`, `parts_without_price`, `exposed`,"
-    " `stated_cost_implausible`, `stated_cost_zero`, `charged_by_estimate`.",
+    "Usage records that may still change, by what is in doubt: a flag of contradictory counts, `parts_without_price`,"
+    " `exposed`, `stated_cost_implausible`, `stated_cost_zero` or `charged_by_estimate`.",
 )
 AT_STAKE = Metric(
     "farebox_at_stake_usd",
