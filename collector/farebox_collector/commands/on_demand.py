@@ -28,6 +28,7 @@ _PLACES = {
     "webhooks": "webhooks:app",
     "receipt": "receipts:receipt_command",
     "costs": "costs:costs_command",
+    "stakes": "stakes:stakes_command",
     "report": "report:report_command",
     "replay": "replays:replay_command",
     "maintain": "maintain:maintain_command",

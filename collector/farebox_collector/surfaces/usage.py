@@ -8,10 +8,10 @@ from pydantic import AwareDatetime, BaseModel, Field
 from farebox_collector.ledger import statements
 from farebox_collector.ledger.statements import UsageFilter
 from farebox_collector.ledger.tables import TOKEN_COLUMNS
-from farebox_collector.ledger.unusual import read_unusual
+from farebox_collector.ledger.unusual import read_particulars, read_unusual
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano, round_half_even
-from farebox_collector.records import ModelLine
+from farebox_collector.records import ModelLine, Particulars
 from farebox_collector.surfaces.context import Amount, Context, Name, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
@@ -44,6 +44,14 @@ class UsageLine(BaseModel):
     inference_region: str
     tokens: dict[str, int]
     units: dict[str, int]
+
+
+class UnpricedPart(BaseModel):
+    """Something that the call used and that has no price yet; the rest is charged."""
+
+    part: int = Field(description="0 is the call itself, 1 the first of `other_lines`.")
+    unit: str
+    count: int
 
 
 class Usage(BaseModel):
@@ -86,6 +94,10 @@ class Usage(BaseModel):
     exposure: str = Field(
         description="Why the end of the call was not seen, such as timeout: its tokens are an estimate."
     )
+    list_cost_usd: Amount | None = Field(description="By the price book, where the provider states a cost of its own.")
+    at_stake_usd: Amount | None = Field(description="By how much the other reading of its counts would change it.")
+    estimated_cost_usd: Amount | None = Field(description="Of a call whose end was not seen; it is no cost.")
+    unpriced: list[UnpricedPart]
     cost_usd: Amount | None = Field(description="What the provider charges us; null while it is not known.")
     charge_credits: Amount | None = Field(description="What the wallet paid; null if it was not charged.")
     cost_per_1k_usd: Amount | None = Field(description="Cost for each 1,000 tokens of this call.")
@@ -147,7 +159,7 @@ def show_usage(row: Any) -> Usage:
     """A row of `usage_records` as the API shows it."""
     tokens = {name: getattr(row, name) for name in TOKEN_COLUMNS}
     total = sum(count or 0 for name, count in tokens.items() if name != _NOT_TOTALLED)
-    unusual = read_unusual(row.unusual)
+    unusual, particulars = read_unusual(row.unusual), read_particulars(row.unusual) or Particulars()
     return Usage(
         trace_id=row.trace_id.hex(),
         span_id=row.span_id.hex(),
@@ -173,6 +185,10 @@ def show_usage(row: Any) -> Usage:
         other_lines=[show_line(line) for line in unusual.other_lines],
         stated_cost_usd=None if unusual.stated_cost_nanousd is None else format_nano(unusual.stated_cost_nanousd),
         exposure=unusual.exposure,
+        list_cost_usd=_amount(particulars.list_cost_nanousd),
+        at_stake_usd=_amount(particulars.at_stake_nanousd),
+        estimated_cost_usd=_amount(particulars.estimate_nanousd),
+        unpriced=[UnpricedPart(part=part, unit=unit, count=count) for part, unit, count in particulars.unpriced],
         cost_usd=None if row.cost_nanousd is None else format_nano(row.cost_nanousd),
         charge_credits=None if row.charge_nanocredits is None else format_nano(row.charge_nanocredits),
         cost_per_1k_usd=(
@@ -194,6 +210,10 @@ def show_usage(row: Any) -> Usage:
         dialect=row.dialect,
         assumptions=row.assumptions.split(",") if row.assumptions else [],
     )
+
+
+def _amount(nano: int | None) -> str | None:
+    return None if nano is None else format_nano(nano)
 
 
 def show_line(line: ModelLine) -> UsageLine:
