@@ -8,6 +8,7 @@ from booked import book_calls, used
 from calls import START_NS
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.price_lacks import lacks
 from farebox_collector.ledger.prices import set_price
 from farebox_collector.ledger.stakes import StakeFilter, stake_rows, stake_sums
 from farebox_collector.ledger.statements import corrections_of, usage_record
@@ -158,3 +159,31 @@ def test_what_comes_again_is_not_at_stake_twice(database: Database, count: int) 
     _, verdicts = book_calls(database, usages)
     assert verdicts == [Verdict.DUPLICATE] * count
     assert sums(database) == {"counts_disagree": (count, count * 600_000)}
+
+
+def test_what_the_book_lacks_for_models_in_use_is_named_with_the_remedy(database: Database) -> None:
+    """Audio, tiers, speed, region and tools; nothing of models that nobody calls."""
+    line = ModelLine("image_generation", "", "painter", buckets=Buckets(output_image=9))
+    usages = [
+        used(1, buckets=Buckets(input=5, input_audio=7)),
+        used(2, buckets=PLAIN, service_tier="reserved"),
+        used(3, "claude-opus-5", "anthropic", buckets=PLAIN, inference_region="eu"),
+        used(4, "claude-haiku-4-5", "anthropic", buckets=PLAIN, speed="fast"),
+        used(5, buckets=PLAIN, units=(("x_pictures", 1),), other_lines=(line,)),
+        used(6, "gpt-4o", buckets=PLAIN),
+    ]
+    _, verdicts = book_calls(database, usages)
+    assert verdicts == [Verdict.CHARGED] * 6
+    with database.reading() as connection:
+        found = {(lack.provider, lack.model, lack.unit, lack.condition): lack for lack in lacks(connection)}
+    assert set(found) == {
+        ("openai", "gpt-4o-mini", "input_audio", "standard"),
+        ("openai", "gpt-4o-mini", "input", "reserved"),
+        ("anthropic", "claude-opus-5", "input", "standard@eu"),
+        ("anthropic", "claude-haiku-4-5", "input", "fast"),
+        ("openai", "gpt-4o-mini", "x_pictures", "standard"),
+        ("openai", "painter", "output_image", "standard"),
+    }
+    fast = found["anthropic", "claude-haiku-4-5", "input", "fast"]
+    assert fast.remedy == "farebox prices set anthropic claude-haiku-4-5 input USD_PER_1000 --condition fast"
+    assert all(lack.calls == 1 for lack in found.values())

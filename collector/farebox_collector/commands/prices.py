@@ -1,9 +1,11 @@
 """`farebox prices`: the price book."""
 
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -24,7 +26,8 @@ from farebox_collector.commands.terminal import (
     reading_books,
     writable_books,
 )
-from farebox_collector.ledger import price_gaps, statements
+from farebox_collector.ledger import price_gaps, price_lacks, statements
+from farebox_collector.ledger.price_lacks import Lack
 from farebox_collector.ledger.prices import MANUAL, state_price
 from farebox_collector.moments import format_ns
 from farebox_collector.pricing.conditions import canonical
@@ -122,16 +125,33 @@ def check_command(limit: Limit = 100, database_url: DatabaseUrl = None, as_json:
     """Find gaps in the price book, and models in use that it has no price for. Status 1 if there is any."""
     with reading_books(database_url) as connection:
         gaps = list(price_gaps.gaps(connection, time.time_ns(), limit))
+        lacking = list(islice(price_lacks.lacks(connection), limit))
     if as_json:
-        print_json([gap._asdict() for gap in gaps])
-    elif gaps:
+        print_json([*(gap._asdict() for gap in gaps), *(lack._asdict() for lack in lacking)])
+        _end(gaps, lacking)
+    if gaps:
         table = figure_table("Gaps in the price book", "what", "model", "unit", "from", "to")
         for gap in gaps:
             start = "" if gap.from_ns is None else format_ns(gap.from_ns)[:19]
             end = "" if gap.to_ns is None else format_ns(gap.to_ns)[:19]
             table.add_row(gap.what, f"{gap.provider}/{gap.model}", gap.unit, start, end)
         print_table(table, len(gaps), limit)
-    else:
+    if lacking:
+        _show_lacking(lacking, limit)
+    if not gaps and not lacking:
         out.print("No gaps.")
-    if gaps:
-        raise typer.Exit(1)
+    _end(gaps, lacking)
+
+
+def _show_lacking(lacking: Sequence[Lack], limit: int) -> None:
+    """What models in use have no price of their own for, and what to type."""
+    table = figure_table("What the book lacks for models in use", "what", "model", "unit", "calls", "remedy")
+    for lack in lacking:
+        model = f"{lack.provider}/{lack.model}" if lack.model else ""
+        unit = lack.unit if lack.condition in ("", STANDARD) else f"{lack.unit}, {lack.condition}"
+        table.add_row(lack.what, model, unit, f"{lack.calls:,}" if lack.calls else "", lack.remedy)
+    print_table(table, len(lacking), limit)
+
+
+def _end(*found: Sequence[object]) -> None:
+    raise typer.Exit(1 if any(found) else 0)
