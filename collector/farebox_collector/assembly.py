@@ -186,7 +186,7 @@ async def _running(
     registry = CollectorRegistry()
     meters = Meters(registry, settings.queue_max_bytes)
     registry.register(LedgerCollector(database, meters.exemplars, clock))
-    tariffs = Tariffs(database, clock)
+    tariffs = Tariffs(database, clock, settings.charge_exposed)
     # Another process has the time of day and no other clock.
     aside = ReadingAside(settings) if settings.reading_process and clock is time.time_ns else None
     pipeline = Pipeline(settings, database, RequestReader(settings, tariffs), meters, clock, aside)

@@ -152,6 +152,11 @@ class Settings(BaseSettings):
         ("user.id", "enduser.id"),
         description="Span attributes that name the wallet where `farebox.wallet` is absent; comma-separated, in order.",
     )
+    charge_exposed: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Tenants whose wallets are charged the estimate of calls whose end was not seen (`default`, …);"
+        " comma-separated. The others' wallets are not.",
+    )
     webhook_private_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Host names that webhooks may call although they are on a private network, also without TLS;"
@@ -222,7 +227,7 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(20.0, gt=0, description="Longest wait for work in hand after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
-    @field_validator("wallet_attributes", "allowed_hosts", "webhook_private_hosts", mode="before")
+    @field_validator("wallet_attributes", "allowed_hosts", "charge_exposed", "webhook_private_hosts", mode="before")
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
         return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value

@@ -1,13 +1,14 @@
 """The price books and the charge rules in force, in memory; reloaded when the books on disk change."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import book_edition, load_prices, load_versions
 from farebox_collector.ledger.rules import load_rules, rules_edition
 from farebox_collector.ledger.stored_usage import StoredCall
+from farebox_collector.ledger.tenants import tenant_of
 from farebox_collector.pricing.book import PriceBook
 from farebox_collector.pricing.price import of_pricing, price_at
 from farebox_collector.pricing.rules import RuleBook
@@ -30,7 +31,9 @@ class Tariffs:
     negotiated prices share one price book.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], int]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], int], charge_exposed: Collection[str] = ()) -> None:
+        """`charge_exposed` names the tenants that are charged the estimate of calls whose end was not seen."""
+        self._charge_exposed = frozenset(charge_exposed)
         self._database = database
         self._clock = clock
         self.edition = (-1, -1)
@@ -66,7 +69,10 @@ class Tariffs:
             return self._tariffs[tenant_id]
         except KeyError:
             with self._database.reading() as connection:
-                rules = RuleBook(load_rules(connection, tenant_id))
+                charges_exposed = bool(self._charge_exposed) and tenant_id in {
+                    tenant_of(connection, name) for name in self._charge_exposed
+                }
+                rules = RuleBook(load_rules(connection, tenant_id), charges_exposed)
             own = self._negotiated.get(tenant_id)
             book = self._list_book.with_own_prices(own) if own else self._list_book
             tariff = self._tariffs[tenant_id] = Tariff(book, rules)

@@ -12,6 +12,9 @@ from farebox_collector.ledger.price_lacks import lacks
 from farebox_collector.ledger.prices import set_price
 from farebox_collector.ledger.stakes import StakeFilter, stake_rows, stake_sums
 from farebox_collector.ledger.statements import corrections_of, usage_record
+from farebox_collector.ledger.totals import TotalLabels
+from farebox_collector.ledger.usage import record_usage
+from farebox_collector.pricing.price import price_at
 from farebox_collector.records import DEFAULT_TENANT_ID, Buckets, CatalogueRow, ModelLine, UsageRecord
 from farebox_collector.settings import Settings
 from farebox_collector.settling import Settling
@@ -187,3 +190,15 @@ def test_what_the_book_lacks_for_models_in_use_is_named_with_the_remedy(database
     fast = found["anthropic", "claude-haiku-4-5", "input", "fast"]
     assert fast.remedy == "farebox prices set anthropic claude-haiku-4-5 input USD_PER_1000 --condition fast"
     assert all(lack.calls == 1 for lack in found.values())
+
+
+def test_a_tenant_may_have_its_wallets_charged_the_estimate(database: Database) -> None:
+    usage = used(1, buckets=PLAIN, exposure="timeout")
+    for names, verdict in (((), Verdict.EXPOSED), (("acme",), Verdict.EXPOSED), (("default", "x"), Verdict.CHARGED)):
+        tariff = Tariffs(database, lambda: START_NS, names).of(DEFAULT_TENANT_ID)
+        priced = price_at(usage, usage.started_at_ns, tariff.book, tariff.rules)
+        assert priced.verdict is verdict
+    with database.transaction() as connection:
+        record_usage(connection, DEFAULT_TENANT_ID, [priced], START_NS, TotalLabels())
+    assert receipt_of(database, usage).cost_usd == "0.000210000"
+    assert sums(database) == {"charged_by_estimate": (1, 210_000)}

@@ -66,7 +66,7 @@ def retry_command(
     """Read, price and book dead letters again, as of when they were received; those that are booked now are gone."""
     settings = settings_from(database_url=database_url)
     with closing(writable_books(database_url)) as database:
-        reader = SpanReader(settings, Tariffs(database, time.time_ns))
+        reader = SpanReader(settings, Tariffs(database, time.time_ns, settings.charge_exposed))
         after, tried, open_still = (letter_id or 1) - 1, 0, 0
         while True:
             with database.reading() as connection:

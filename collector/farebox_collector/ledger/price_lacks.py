@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, Select, func, select
 
 from farebox_collector.ledger.price_tables import price_imports
 from farebox_collector.ledger.tables import usage_records
@@ -96,4 +96,5 @@ def _newest(connection: Connection) -> Sequence[Row[Any]]:
         .subquery()
     )
     columns = list(newest.c)
-    return connection.execute(select(*columns, func.count().label("calls")).group_by(*columns)).all()
+    query: Select[Any] = select(*columns, func.count().label("calls")).group_by(*columns)
+    return connection.execute(query).all()

@@ -1,5 +1,6 @@
 """Spans as witnesses of calls: whether two of them show the same call, and which of the two knows more. Pure."""
 
+from farebox_collector.pricing.parts import BY_ESTIMATE
 from farebox_collector.records import UNATTRIBUTED, PricedUsage, UsageRecord
 from farebox_collector.verdicts import Verdict
 
@@ -9,7 +10,8 @@ Knowledge = tuple[bool, bool, bool, int, int, int, bool, bool]
 def knowledge(call: PricedUsage) -> Knowledge:
     """What makes one of two spans of a call the better witness, the weightiest first.
 
-    That it can be charged; names the wallet; is not known to miscount; tells of searches and the like; counts more (one
+    That it can be charged; names the wallet; is no estimate, and not known to miscount; tells of searches, of other
+    models' parts and of the provider's own statement; counts more (one
     of them may miss the output of a stream that broke off); tells what the cache did, and how long it keeps it; and
     that it has the response id.
     """
@@ -18,8 +20,8 @@ def knowledge(call: PricedUsage) -> Knowledge:
     return (
         call.verdict is Verdict.CHARGED,
         usage.wallet != UNATTRIBUTED,
-        "output_counts_the_start_twice" not in call.assumptions,
-        len(usage.units),
+        BY_ESTIMATE not in call.assumptions and "output_counts_the_start_twice" not in call.assumptions,
+        len(usage.units) + len(usage.other_lines) + (usage.stated_cost_nanousd is not None),
         buckets.total if buckets else 0,
         buckets.cache_read + buckets.cache_write + buckets.cache_write_1h if buckets else 0,
         "cache_write_lifetime_unknown" not in call.assumptions,
@@ -36,8 +38,7 @@ def show_one_call(one: PricedUsage, other: PricedUsage) -> bool:
     a, b = one.usage, other.usage
     if (a.response_id and b.response_id) or a.request_model != b.request_model:
         return False
-    # Their counts are none, or an estimate.
-    unmetered = not {Verdict.UNMETERED, Verdict.EXPOSED}.isdisjoint((one.verdict, other.verdict))
+    unmetered = _counts_nothing(one) or _counts_nothing(other)
     if b.parent_span_id == a.span_id:
         return (unmetered or _output(a) == _output(b)) and _is_around(a, b)
     if a.parent_span_id == b.span_id:
@@ -49,6 +50,11 @@ def show_one_call(one: PricedUsage, other: PricedUsage) -> bool:
         and _output(a) == _output(b)
         and _overlap(a, b)
     )
+
+
+def _counts_nothing(call: PricedUsage) -> bool:
+    """Whether the counts of a call are none, or an estimate."""
+    return call.verdict in (Verdict.UNMETERED, Verdict.EXPOSED) or BY_ESTIMATE in call.assumptions
 
 
 def is_outranked(one: PricedUsage, other: PricedUsage) -> bool:
