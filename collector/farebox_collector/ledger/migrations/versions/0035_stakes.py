@@ -6,8 +6,8 @@ Replicas of the version before must be stopped: they would leave out what is at 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0034"
-down_revision = "0033"
+revision = "0035"
+down_revision = "0034"
 
 INT64 = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 STRICT = {"sqlite_strict": True, "sqlite_with_rowid": False}
