@@ -10,7 +10,7 @@ Knowledge = tuple[bool, bool, bool, int, int, int, bool, bool]
 def knowledge(call: PricedUsage) -> Knowledge:
     """What makes one of two spans of a call the better witness, the weightiest first.
 
-    That it can be charged; names the wallet; is no estimate, and not known to miscount; tells of searches, of parts that
+    That it can be charged; names the wallet; is no estimate, not known to miscount; tells of searches, of parts that
     other models made and of the provider's own statement; counts more (one of them may miss the output of a stream that
     broke off); tells what the cache did, and how long it keeps it; and that it has the response id.
     """
