@@ -20,7 +20,7 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 _NOT_BESIDE_OLDER = frozenset(
-    {"0013", "0015", "0016", "0017", "0018", "0020", "0022", "0023", "0024", "0025", "0030", "0032", "0034"}
+    {"0013", "0015", "0016", "0017", "0018", "0020", "0022", "0023", "0024", "0025", "0030", "0032", "0034", "0035"}
 )
 """Revisions that begin sums, claims on calls or keys of retired spans, which an older collector would leave out."""
 _REVISION = text("SELECT version_num FROM alembic_version")
