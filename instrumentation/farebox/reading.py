@@ -23,6 +23,7 @@ COLLECTED_BYTES_MAX: Final = 4 * 1024 * 1024
 _PIECE_BYTES: Final = 64 * 1024
 _HEADER_BYTES: Final = 2
 _JSON_BEGINNINGS: Final = frozenset(b"{[ \n\r\t\xef")
+_EVENT_BEGINNINGS: Final = (b"data:", b"event:")
 _LINES: Final = (b"application/stream+json", b"application/x-ndjson", b"application/jsonl", b"application/x-jsonlines")
 _GZIP: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
 _SHAPES_TRIED_MAX: Final = 8
@@ -93,6 +94,8 @@ class Reading:
         if self.events is None and not self._lines and len(content) <= LARGE_BODY_BYTES:
             if content[:1] and content[0] in _JSON_BEGINNINGS:
                 self._read_small(content)
+            elif content.startswith(_EVENT_BEGINNINGS):
+                self._take(content)
         else:
             self._take(content)
 
@@ -144,6 +147,10 @@ class Reading:
     def _hold(self, content: bytes) -> None:
         """Hold a body that is small yet; pick from one that is not, or whose lines are answers of their own."""
         if not self._held and content:
+            if content.startswith(_EVENT_BEGINNINGS):  # a gateway that does not say that it streams
+                self.events = EventStream(self.tells, WANTED)
+                self._take(content)
+                return
             # A body that is not JSON, as a proxy's error page or a sound, says nothing about usage.
             self._no_json = content[0] not in _JSON_BEGINNINGS
             if self._no_json:

@@ -10,6 +10,7 @@ import gzip
 import itertools
 import json
 import socketserver
+import struct
 import threading
 import tracemalloc
 import zlib
@@ -147,6 +148,7 @@ BODIES: dict[str, tuple[str, list[bytes]]] = {
     "carriage returns": (EVENTS, [(FIRST_EVENT + LAST_EVENT).replace(b"\n", b"\r")]),
     "events of nonsense": (EVENTS, [FIRST_EVENT, b"data: {]\n\ndata: \xff\n\ndata\n\n: c\n\nid\n\n", LAST_EVENT]),
     "a nested event": (EVENTS, [FIRST_EVENT, b"data: " + deep(20_000) + b"\n\n", LAST_EVENT]),
+    "events that are not called so": ("text/plain", [FIRST_EVENT, LAST_EVENT]),
     "no blank line at the end": (EVENTS, [FIRST_EVENT, LAST_EVENT.rstrip()]),
 }
 
@@ -334,6 +336,73 @@ def test_memory_is_bounded_whatever_comes(content_type: str, noise: bytes) -> No
         tracemalloc.stop()
     reading.end()
     assert peak < 250_000
+
+
+def amazons(payload: bytes, headers: bytes = b"\x0b:event-type\x07\x00\x08metadata") -> bytes:
+    return struct.pack(">III", 16 + len(headers) + len(payload), len(headers), 0) + headers + payload + b"\0\0\0\0"
+
+
+CONVERSE = json.dumps({"usage": {"inputTokens": 70, "outputTokens": 30}, "serviceTier": {"type": "flex"}}).encode()
+LARGE_CONVERSE = b'{"trace":"' + b"t" * 200_000 + b'",' + CONVERSE[1:]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.booleans(), st.lists(st.integers(0, 2**20), max_size=12))
+def test_amazons_messages_of_any_size_are_read_however_they_are_cut(large: bool, cuts: list[int]) -> None:
+    wire = amazons(b'{"delta":{"text":"Hi"}}') + amazons(LARGE_CONVERSE if large else CONVERSE) + amazons(b"{]")
+    ends = [0, *sorted(cut % (len(wire) + 1) for cut in cuts), len(wire)]
+    pieces = [wire[start:end] for start, end in itertools.pairwise(ends)]
+    attributes = read(Shape.BEDROCK, "application/vnd.amazon.eventstream", pieces)
+    assert (attributes[INPUT], attributes[OUTPUT], attributes["farebox.usage.service_tier"]) == (70, 30, "flex")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200), st.integers(0, 200))
+def test_no_bytes_of_amazons_make_it_fail(noise: bytes, cut: int) -> None:
+    wire = amazons(CONVERSE) + noise
+    pieces = [wire[: cut % len(wire)], wire[cut % len(wire) :]]
+    assert read(Shape.BEDROCK, "application/vnd.amazon.eventstream", pieces)[OUTPUT] in range(2**63)
+
+
+def test_a_large_response_keeps_all_that_has_a_price() -> None:
+    calls = [
+        {"type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "q" * 5_000}},
+        {"type": "file_search_call", "results": [{"text": "x" * 100_000}]},
+        {"type": "code_interpreter_call", "container_id": "cntr_1", "code": "y" * 100_000},
+        {"type": "image_generation_call", "status": "completed", "result": "A" * 300_000},
+        {"type": "message", "content": [{"type": "output_text", "text": "z" * 100_000}]},
+    ]
+    body = {
+        "id": "resp_1",
+        "object": "response",
+        "status": "completed",
+        "model": "gpt-5",
+        "service_tier": "priority",
+        "tools": [{"type": "image_generation", "model": "gpt-image-2"}],
+        "output": calls,
+        "tool_usage": {"image_gen": {"input_tokens": 5, "output_tokens": 6, "total_tokens": 11}},
+        "usage": {"input_tokens": 70, "output_tokens": 30, "total_tokens": 100},
+    }
+    text = json.dumps(body).encode()
+    assert len(text) > 2 * LARGE_BODY_BYTES
+    large = read(Shape.OPENAI, JSON, [text])
+    small = {**body, "output": [{key: part for key, part in call.items() if key != "result"} for call in calls]}
+    for call in small["output"]:  # type: ignore[attr-defined]
+        for key in ("results", "code", "content"):
+            call.pop(key, None)
+    assert large == read(Shape.OPENAI, JSON, [json.dumps(small).encode()])
+    assert large["farebox.units.web_searches"] == large["farebox.units.storage_searches"] == 1
+    assert large["farebox.units.container_sessions"] == 1
+    assert large["gen_ai.response.finish_reasons"] == ["stop"]
+    assert "gpt-image-2" in large["farebox.usage.lines"]
+    events = b"".join(
+        b"data: " + json.dumps({"type": f"response.{kind}", "response": part}).encode() + b"\n\n"
+        for kind, part in (
+            ("created", {**body, "output": [], "usage": None, "status": "in_progress"}),
+            ("completed", body),
+        )
+    )
+    assert read(Shape.OPENAI, EVENTS, [events[at : at + 7_000] for at in range(0, len(events), 7_000)]) == large
 
 
 def test_a_bomb_is_unpacked_in_pieces() -> None:

@@ -342,11 +342,15 @@ def test_the_code_interpreter_is_billed_by_its_containers() -> None:
             {INPUT: 9, OUTPUT: 4, CACHE_READ: 5},
         ),
         ({"usage": {"total_tokens": 8}}, {INPUT: 8, TOTAL: 8}),
+        (
+            {"usage": {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 20, "connector_tokens": 7}},
+            {INPUT: 16, OUTPUT: 4, TOTAL: 20},
+        ),
         ({"usage": {"prompt_tokens": "9", "completion_tokens": "4"}}, {INPUT: 9, OUTPUT: 4}),
         ({"usage": {"prompt_tokens": 9.0, "completion_tokens": float("nan")}}, {INPUT: 9}),
         ({"usage": {"prompt_tokens": "nan", "completion_tokens": 4}}, {OUTPUT: 4}),
     ],
-    ids=["groq", "moonshot", "mistral", "voyage", "texts", "nan", "nan as text"],
+    ids=["groq", "moonshot", "mistral", "voyage", "mistral's tools", "texts", "nan", "nan as text"],
 )
 def test_usage_in_odd_places(usage: dict[str, Any], expected: dict[str, Any]) -> None:
     attributes = read(Shape.OPENAI, {"id": "x", "object": "chat.completion", **usage})

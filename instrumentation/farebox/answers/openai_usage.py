@@ -29,6 +29,9 @@ def counts_of(usage: Mapping[str, Any], *, thinks_beside: bool = False) -> dict[
     if total_input is None and total is not None and total >= (output or 0):
         total_input = total - (output or 0)  # Voyage's embeddings, and others' that have no output
     beyond = None if total is None or output is None else total - (total_input or 0) - output
+    if beyond and beyond == count_in(usage, "connector_tokens"):
+        total_input = (total_input or 0) + beyond  # what Mistral's tools gave the model to read
+        beyond = 0
     # xAI leaves the reasoning out of the completion tokens; the total gives it away.
     if output is not None and beyond and ((reasoning and beyond == reasoning) or (thinks_beside and beyond > 0)):
         output += beyond
