@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # What is compiled once is kept: without that, a third of each start of a collector is compiling it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test bench bench-peers bench-growth bench-prices bench-replay bench-audit bench-wallets bench-reports bench-scrape bench-sdk leaks-sdk torture mutate observe preview backtest dashboards lint types docs record-dialects format lock clean
+.PHONY: help demo test bench bench-peers bench-growth bench-prices bench-replay bench-audit bench-wallets bench-reports bench-scrape bench-sdk leaks-sdk torture mutate observe preview backtest dashboards lint types docs record-dialects replayed format lock clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
@@ -32,6 +32,7 @@ help:
 	@echo "make leaks-sdk    100,000 calls through the SDK, whose memory has to stay flat"
 	@echo "make docs         write the tables of the documentation from the code"
 	@echo "make record-dialects  record golden spans from the real emitters again (needs the network, npm and Node 20)"
+	@echo "make replayed     record conversations of real clients, replay them, and write the table of what came out right"
 	@echo "make format       format the code"
 	@echo "make lock         resolve the dependencies again (needs the network)"
 
@@ -107,6 +108,9 @@ docs: $(INSTALLED)
 record-dialects: $(INSTALLED)
 	$(VENV_PYTHON) -m pip install --quiet uv
 	$(VENV_PYTHON) tests/dialects/recording/record.py $(ARGS)
+
+replayed: $(INSTALLED)
+	$(VENV_PYTHON) tests/recordings/replayed.py
 
 format: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check --fix .

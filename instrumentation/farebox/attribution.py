@@ -5,6 +5,8 @@ A context is inherited by the tasks of asyncio and by ``asyncio.to_thread``; ``t
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -12,6 +14,15 @@ from typing import NamedTuple
 
 from farebox import span_attributes
 from farebox.holds import Hold
+
+_ids = random.Random()  # noqa: S311, an id has to be unique, not secret
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ids.seed)
+
+
+def new_action_id() -> str:
+    """32 hex digits that no other action has. Asking the system for each costs up to a millisecond where it is slow."""
+    return f"{_ids.getrandbits(128):032x}"
 
 
 class MeteringState:

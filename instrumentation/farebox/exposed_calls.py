@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, Tracer
 
 from farebox import span_attributes
 from farebox.endpoints import Endpoint
@@ -94,7 +95,11 @@ class ExposedCalls:
 def send_exposed_attempt(
     tracer: Tracer, endpoint: Endpoint, around: Span, exposure: Mapping[str, Any], began_ns: int
 ) -> None:
-    """Make the span of one attempt, below that of the call; it began at ``began_ns``, nanoseconds since the epoch."""
+    """Make the span of one attempt, which began at ``began_ns``, nanoseconds since the epoch.
+
+    It stands beside the span of the call and links to it. Below it, it would be another account of the same call, of
+    which the collector charges one.
+    """
     known: Mapping[str, Any] = getattr(around, "attributes", None) or {}
     attributes: dict[str, Any] = {
         span_attributes.OPERATION_NAME: endpoint.operation,
@@ -105,8 +110,14 @@ def send_exposed_attempt(
     }
     model = known.get(span_attributes.REQUEST_MODEL) or endpoint.model
     name = f"{endpoint.operation} {model}" if model else endpoint.operation
+    parent: SpanContext | None = getattr(around, "parent", None)
     span = tracer.start_span(
-        name, trace.set_span_in_context(around), SpanKind.CLIENT, attributes=attributes, start_time=began_ns
+        name,
+        Context() if parent is None else trace.set_span_in_context(NonRecordingSpan(parent), Context()),
+        SpanKind.CLIENT,
+        attributes=attributes,
+        links=[Link(around.get_span_context())],
+        start_time=began_ns,
     )
     span.set_status(Status(StatusCode.ERROR))
     span.end()

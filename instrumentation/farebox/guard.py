@@ -34,6 +34,13 @@ def report(topic: str, message: str, error: BaseException | None = None) -> None
     _logger.warning("farebox: %s%s", message, more, exc_info=error)
 
 
+def forget() -> None:
+    """Forget what was logged, so that it is logged again: each recording that is replayed speaks for itself."""
+    with _lock:
+        _last_logged.clear()
+        _left_out.clear()
+
+
 def report_once(topic: str, message: str) -> None:
     """Log a warning, once in the process: what is said of a setting stays true."""
     with _lock:

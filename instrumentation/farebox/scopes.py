@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
@@ -13,7 +12,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from farebox import span_attributes, tag_sources
-from farebox.attribution import Activity, Attribution, Frame, MeteringState, current_frame
+from farebox.attribution import Activity, Attribution, Frame, MeteringState, current_frame, new_action_id
 from farebox.guard import guarded, report_once
 from farebox.holds import HoldTerms, Unreachable
 
@@ -55,7 +54,7 @@ class Scope:
         activity = outer.attribution.activity if outer else Activity()
         attributes = {**inherited, **self._labels}
         if span_attributes.EVENT in self._labels and not self._goes_on(inherited, attributes):
-            attributes[span_attributes.ACTION_ID] = os.urandom(16).hex()
+            attributes[span_attributes.ACTION_ID] = new_action_id()
             activity = Activity()
         return Frame(Attribution(MappingProxyType(attributes), activity), self, outer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from farebox.attribution import new_action_id
 from sdk_support import OtlpReceiver
 
 ENVIRONMENTS = Path(__file__).parent / "environments"
@@ -131,3 +133,19 @@ def test_opentelemetry_instrument_turns_it_on_without_code(
     assert sorted(span["scope"] for span in spans) == ["farebox", "opentelemetry.instrumentation.genai.openai"]
     assert wallets(receiver) == Counter({"ada": 2})
     assert {span["service"] for span in spans} == {"shop"}
+
+
+def test_a_forked_process_makes_action_ids_of_its_own() -> None:
+    """Ids come from a generator that a fork would otherwise copy."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write_end, new_action_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write_end)
+    theirs = os.read(read_end, 100).decode()
+    os.close(read_end)
+    ours = new_action_id()
+    assert len(theirs) == len(ours) == 32
+    assert theirs != ours

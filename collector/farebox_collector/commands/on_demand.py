@@ -34,6 +34,7 @@ _PLACES = {
     "maintain": "maintain:maintain_command",
     "stripe-double": "stripe_double:stripe_double",
     "charges": "charges:charges",
+    "check-recordings": "check_recordings:check_recordings",
 }
 """Each command or group, its module beside this one, and its name there."""
 

@@ -1,0 +1,185 @@
+"""What became of one recorded exchange: read, priced, assumed and why, or not recognised."""
+
+import json
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from farebox_collector.dialects.assumptions import ASSUMPTIONS
+from farebox_collector.money import NANO
+from farebox_collector.reading import Encoding, RequestReader, SpanReader
+from farebox_collector.recordings.exchanges import Exchange
+from farebox_collector.recordings.sdk_process import Replayed
+from farebox_collector.records import DEFAULT_TENANT_ID, NotBillable, PricedUsage, QualityReport, Rejected, UsageRecord
+from farebox_collector.verdicts import Verdict
+
+
+class Outcome(StrEnum):
+    """What became of an exchange."""
+
+    RIGHT = "right"
+    """Read and priced, with nothing to object."""
+    FLAGGED = "flagged"
+    """Read and priced, with something that had to be assumed."""
+    UNPRICED = "unpriced"
+    """Read; there is no price for it."""
+    NOT_METERED = "not metered"
+    """Known for a call of a model, without usage that can be charged."""
+    FAILED = "failed"
+    """A call that the provider refused: it costs nothing."""
+    EXPOSED = "exposed"
+    """A call whose end was not recorded: what the provider may bill is estimated."""
+    NOT_RECOGNISED = "not recognised"
+    """Looks like a call of a model, at an address that is not known for one."""
+    OTHER = "no call"
+    """No call of a model."""
+    UNUSABLE = "unusable"
+    """The recording has not what is needed to replay it."""
+
+
+MISSED = frozenset({Outcome.NOT_METERED, Outcome.UNPRICED, Outcome.NOT_RECOGNISED})
+"""What a bill would lack."""
+_RANK = (Outcome.NOT_METERED, Outcome.UNPRICED, Outcome.EXPOSED, Outcome.FLAGGED, Outcome.RIGHT, Outcome.FAILED)
+"""Of several calls within one exchange the first of these speaks for it."""
+_ORDINARY = frozenset({"wallet_missing"})
+
+
+class Call(NamedTuple):
+    """One call that was read."""
+
+    outcome: Outcome
+    why: str
+    provider: str
+    model: str
+    operation: str
+    tokens: dict[str, int]
+    units: dict[str, int]
+    conditions: dict[str, str]
+    """Service tier, speed and region, as far as they differ from the standard."""
+    other_lines: tuple[str, ...]
+    """What other models did within the same answer."""
+    cost_nanousd: int | None
+    stated_cost_nanousd: int | None
+    assumed: dict[str, str]
+    """Each assumption, with its meaning."""
+
+
+class Finding(NamedTuple):
+    """What there is to say of one exchange."""
+
+    exchange: Exchange
+    outcome: Outcome
+    why: str
+    calls: tuple[Call, ...]
+
+    @property
+    def cost_nanousd(self) -> int:
+        """What all of its calls cost."""
+        return sum(call.cost_nanousd or 0 for call in self.calls)
+
+
+class Judge:
+    """Reads what the SDK sent as the collector does, and prices it as of the time of the recording."""
+
+    def __init__(self, requests: RequestReader, spans: SpanReader) -> None:
+        self._requests = requests
+        self._spans = spans
+
+    def unusable(self, exchange: Exchange) -> Finding:
+        """The finding of an exchange that cannot be replayed."""
+        return Finding(exchange, Outcome.UNUSABLE, exchange.unusable, ())
+
+    def judge(self, exchange: Exchange, replayed: Replayed) -> Finding:
+        """The finding of an exchange that was replayed."""
+        said = "; ".join(replayed.said)
+        if replayed.otlp is None:
+            outcome = Outcome.NOT_RECOGNISED if said else Outcome.OTHER
+            return Finding(exchange, outcome, said or "no call of a model that the SDK knows", ())
+        calls = self._calls(replayed.otlp)
+        if not calls:
+            return Finding(exchange, Outcome.OTHER, said or "asks for no work of a model", ())
+        outcome = min((call.outcome for call in calls), key=_RANK.index)
+        why = "; ".join(filter(None, (next(call.why for call in calls if call.outcome is outcome), said)))
+        return Finding(exchange, outcome, why, tuple(calls))
+
+    def _calls(self, otlp: bytes) -> list[Call]:
+        calls: list[Call] = []
+        for span in self._requests.spans(Encoding.JSON, otlp):
+            read = self._spans.read(span, DEFAULT_TENANT_ID, max(span.start_ns, span.end_ns))
+            if isinstance(read, PricedUsage):
+                calls.append(_call(read))
+            elif isinstance(read, Rejected):
+                nothing: Any = ("", "", "", {}, {}, {}, (), None, None, {})
+                calls.append(Call(Outcome.NOT_METERED, read.reason, *nothing))
+            else:
+                assert isinstance(read, NotBillable | QualityReport)
+        return calls
+
+
+def _call(priced: PricedUsage) -> Call:
+    usage = priced.usage
+    assumed = {name: ASSUMPTIONS.get(name, name.replace("_", " ")) for name in priced.assumptions}
+    tokens = {} if usage.buckets is None else {name: n for name, n in usage.buckets._asdict().items() if n}
+    conditions = {
+        "service_tier": usage.service_tier,
+        "speed": usage.speed,
+        "inference_region": usage.inference_region,
+    }
+    outcome, why = _outcome(priced, assumed)
+    return Call(
+        outcome,
+        why,
+        priced.provider or usage.provider,
+        priced.model or usage.response_model or usage.request_model,
+        usage.operation,
+        tokens,
+        dict(usage.units),
+        {name: value for name, value in conditions.items() if value},
+        tuple(f"{line.label}: {line.provider or usage.provider} {line.model}" for line in usage.other_lines),
+        priced.cost_nanousd,
+        usage.stated_cost_nanousd,
+        assumed,
+    )
+
+
+def _outcome(priced: PricedUsage, assumed: dict[str, str]) -> tuple[Outcome, str]:
+    usage: UsageRecord = priced.usage
+    if usage.exposure:
+        return Outcome.EXPOSED, usage.exposure
+    if priced.verdict is Verdict.CHARGED:
+        flags = [meaning for name, meaning in assumed.items() if name not in _ORDINARY]
+        return (Outcome.FLAGGED, "; ".join(flags)) if flags else (Outcome.RIGHT, "")
+    outcomes = {Verdict.UNPRICED: Outcome.UNPRICED, Verdict.FAILED: Outcome.FAILED}
+    return outcomes.get(priced.verdict, Outcome.NOT_METERED), priced.reason
+
+
+def usd(nanousd: int | None) -> str | None:
+    """Nano-USD as a decimal number of US dollars; None stays None."""
+    return None if nanousd is None else f"{(Decimal(nanousd) / NANO):f}"
+
+
+def as_json(finding: Finding) -> dict[str, Any]:
+    """A finding for scripts; it holds no bodies, and no query string."""
+    exchange = finding.exchange
+    return {
+        "entry": exchange.entry,
+        "method": exchange.method,
+        "url": exchange.place if exchange.url else "",
+        "status": exchange.status,
+        "outcome": finding.outcome.value,
+        "why": finding.why,
+        "calls": [
+            {
+                **call._asdict(),
+                "outcome": call.outcome.value,
+                "cost_usd": usd(call.cost_nanousd),
+                "stated_cost_usd": usd(call.stated_cost_nanousd),
+            }
+            for call in finding.calls
+        ],
+    }
+
+
+def to_text(finding: Finding) -> str:
+    """The same as one line of JSON."""
+    return json.dumps(as_json(finding))

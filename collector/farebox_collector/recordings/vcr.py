@@ -1,0 +1,156 @@
+"""Interactions of a cassette, as VCR.py, pytest-recording, betamax and Ruby's VCR write them, in YAML or JSON."""
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+import yaml
+
+from farebox_collector.recordings.exchanges import (
+    ENTRY_BYTES_MAX,
+    Exchange,
+    answer_headers,
+    bytes_of,
+    header,
+    moment_in,
+    pairs_of,
+)
+
+_NAMES = ("interactions", "http_interactions")
+LISTS = tuple(f"{quote}{name}{quote}:".encode() for name in _NAMES for quote in ("", '"', "'"))
+"""The lines that begin the list of interactions."""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Plain values only. What old cassettes mark as Python's is text."""
+
+
+def _plain_text(loader: Any, _suffix: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        return loader.construct_scalar(node)
+    raise yaml.constructor.ConstructorError(None, None, f"{node.tag} is not read", node.start_mark)
+
+
+_Loader.add_multi_constructor("tag:yaml.org,2002:python/", _plain_text)
+
+
+def interactions(file: BinaryIO) -> Iterator[Any]:
+    """The interactions of a YAML cassette, one at a time. Raises ValueError for what is none, or too long.
+
+    Each item of the list is parsed by itself, so that a file of any size is read in bounded memory.
+    """
+    begin = file.tell()
+    for number, text in enumerate(_items(file)):
+        try:
+            loaded = _loaded(text)
+        except _AliasToOutside:
+            # What several interactions share is written once: then only the whole file can be read.
+            file.seek(begin)
+            yield from _whole(file, number)
+            return
+        yield loaded[0] if isinstance(loaded, list) and loaded else loaded
+
+
+class _AliasToOutside(Exception):
+    """An item refers to what stands in another one."""
+
+
+def _loaded(text: bytes) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506, a safe loader
+    except (yaml.YAMLError, RecursionError) as error:
+        if "undefined alias" in str(getattr(error, "problem", "")):
+            raise _AliasToOutside from None
+        raise ValueError(f"it is no YAML that can be read: {_brief(error)}") from None
+
+
+def _whole(file: BinaryIO, begin: int) -> Iterator[Any]:
+    text = file.read(ENTRY_BYTES_MAX + 1)
+    if len(text) > ENTRY_BYTES_MAX:
+        raise ValueError(f"it shares parts with others, and the file is longer than {ENTRY_BYTES_MAX >> 20} MiB")
+    try:
+        loaded = _loaded(text)
+    except _AliasToOutside:
+        raise ValueError("it refers to a part that is nowhere in the file") from None
+    found: Any = next((loaded[name] for name in _NAMES if name in loaded), []) if isinstance(loaded, Mapping) else []
+    yield from (found if isinstance(found, list) else [])[begin:]
+
+
+def _items(file: BinaryIO) -> Iterator[bytes]:
+    """The text of each item of the list of interactions."""
+    marker: bytes | None = None
+    inside = False
+    lines: list[bytes] = []
+    size = 0
+    for line in iter(lambda: file.readline(ENTRY_BYTES_MAX + 1), b""):
+        if not inside:
+            inside = line.rstrip() in LISTS
+            continue
+        if marker is None:
+            stripped = line.lstrip(b" ")
+            if not stripped.startswith(b"- ") and stripped.strip() != b"-":
+                continue
+            marker = line[: len(line) - len(stripped)] + b"-"
+        if line.startswith((marker + b" ", marker + b"\n", marker + b"\r")) and lines:
+            yield b"".join(lines)
+            lines, size = [], 0
+        elif lines and _indent(line) < len(marker):
+            break  # the next key of the file
+        lines.append(line)
+        size += len(line)
+        if size > ENTRY_BYTES_MAX:
+            raise ValueError(f"it is longer than {ENTRY_BYTES_MAX >> 20} MiB")
+    if lines:
+        yield b"".join(lines)
+
+
+def _indent(line: bytes) -> int:
+    """How far a line is indented; what says nothing is as far as can be."""
+    said = line.strip()
+    return ENTRY_BYTES_MAX if not said or said.startswith(b"#") else len(line) - len(line.lstrip(b" "))
+
+
+def exchange_of(entry: int, recorded: Any) -> Exchange:
+    """One interaction. Raises ValueError for one that is none."""
+    if not isinstance(recorded, Mapping):
+        raise ValueError("it is no interaction")
+    request, response = recorded.get("request"), recorded.get("response")
+    if not isinstance(request, Mapping) or not isinstance(response, Mapping):
+        raise ValueError("it has no request and response")
+    url = request.get("uri") or request.get("url")
+    status = response.get("status", response.get("status_code"))
+    code = status.get("code") if isinstance(status, Mapping) else status
+    if not isinstance(url, str) or not isinstance(code, int):
+        raise ValueError("its request has no uri, or its response no status")
+    headers = answer_headers(pairs_of(response.get("headers")))
+    content = response.get("body", response.get("content"))
+    return Exchange(
+        entry,
+        str(request.get("method", "GET")).upper(),
+        url,
+        header(pairs_of(request.get("headers")), "content-type"),
+        _body(request.get("body")),
+        code,
+        headers,
+        _body(content),
+        moment_in(recorded.get("recorded_at")) or moment_in(header(headers, "date")),
+    )
+
+
+def _body(body: Any) -> bytes:
+    if isinstance(body, Mapping):
+        if body.get("base64_string") is not None:
+            try:
+                return base64.b64decode(bytes_of(body["base64_string"]))
+            except binascii.Error as error:
+                raise ValueError(f"a body is not the base64 that it says it is: {error}") from None
+        return bytes_of(body.get("string"))
+    return bytes_of(body)
+
+
+def _brief(error: BaseException) -> str:
+    problem = getattr(error, "problem", None)
+    mark = getattr(error, "problem_mark", None)
+    where = f" in its line {mark.line + 1}" if mark is not None else ""
+    return f"{problem or type(error).__name__}{where}"
