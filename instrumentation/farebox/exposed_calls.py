@@ -23,7 +23,9 @@ from farebox.exposures import Exposure
 from farebox.one_call import Account, OpenCall
 
 REMEMBERED_MAX: Final = 1_000
-"""How many calls are remembered that are open, and how many that ended with an error or with a stream."""
+"""How many open calls are remembered."""
+ENDED_MAX: Final = 64
+"""How many calls are remembered that ended with an error or with a stream: such a stream is closed right afterwards."""
 
 _TAKEN_OVER: Final = (
     span_attributes.REQUEST_MODEL,
@@ -69,7 +71,7 @@ class ExposedCalls:
             attributes = span.attributes or {}
             if span_attributes.REQUEST_STREAM in attributes or span_attributes.ERROR_TYPE in attributes:
                 self._ended[context.span_id] = call.account
-                if len(self._ended) > REMEMBERED_MAX:
+                if len(self._ended) > ENDED_MAX:
                     self._ended.popitem(last=False)
 
     def expose(self, around: Span, exposure: Exposure) -> None:
