@@ -68,6 +68,8 @@ class SpanReader:
         reading = self._dialects.read(span)
         if not isinstance(reading, UsageRecord):
             return reading
+        if reading.started_at_ns >= self._tariffs.known_until_ns:
+            self._tariffs.refresh_for(reading.started_at_ns)
         book, rules = self._tariffs.of(tenant_id)
         return price(reading, received_at_ns, self._max_age_ns, book, rules)
 

@@ -15,6 +15,10 @@ from farebox_collector.pricing.rules import RuleBook
 from farebox_collector.records import PricedUsage, PriceVersion
 
 _LOOK_EVERY_NS = 10**9
+_COMMITTED_NS = 250 * 10**6
+"""How long after the moment that a rule or a price states its transaction may still be committed."""
+_LOOK_AGAIN_NS = 10**6
+"""However far ahead senders' clocks are, nobody looks more often than that."""
 
 
 class Tariff(NamedTuple):
@@ -27,8 +31,10 @@ class Tariff(NamedTuple):
 class Tariffs:
     """The tariff of every tenant, as `price` needs it.
 
-    `refresh` looks at most once a second whether there is a newer edition, whoever recorded it. Tenants without
-    negotiated prices share one price book.
+    `refresh` looks at most once a second whether there is a newer edition, by whichever collector it was recorded, and
+    before it prices a call that started since it looked: rules and prices begin when they are recorded or later, so an
+    edition says all there is to know of the time before it was looked at. Tenants without negotiated prices share one
+    price book.
     """
 
     def __init__(self, database: Database, clock: Callable[[], int], charge_exposed: Collection[str] = ()) -> None:
@@ -39,6 +45,8 @@ class Tariffs:
         self.edition = (-1, -1)
         """Of the price book and of the rules; grows with every change."""
         self._looked_at_ns = 0
+        self.known_until_ns = 0
+        """Calls that started before are priced by this edition as by any later one."""
         self._list_book = PriceBook((), ())
         self._negotiated: dict[int, list[PriceVersion]] = {}
         self._tariffs: dict[int, Tariff] = {}
@@ -46,13 +54,21 @@ class Tariffs:
 
     def refresh(self) -> None:
         """Load the newest edition, if it is time to look and there is one."""
+        if abs(self._clock() - self._looked_at_ns) >= _LOOK_EVERY_NS:
+            self._look()
+
+    def refresh_for(self, started_at_ns: int) -> None:
+        """Load the newest edition, if a call started since somebody looked and there is one."""
+        if started_at_ns >= self.known_until_ns and abs(self._clock() - self._looked_at_ns) >= _LOOK_AGAIN_NS:
+            self._look()
+
+    def _look(self) -> None:
         now_ns = self._clock()
-        if abs(now_ns - self._looked_at_ns) < _LOOK_EVERY_NS:
-            return
         self._looked_at_ns = now_ns
         with self._database.reading() as connection:
             edition = (book_edition(connection), rules_edition(connection))
             if edition == self.edition:
+                self.known_until_ns = now_ns - _COMMITTED_NS
                 return
             if edition[0] != self.edition[0]:
                 self._list_book = PriceBook(*load_prices(connection))
@@ -62,6 +78,7 @@ class Tariffs:
                 self._negotiated = dict(negotiated)
             self._tariffs = {}
             self.edition = edition
+            self.known_until_ns = now_ns - _COMMITTED_NS
 
     def of(self, tenant_id: int) -> Tariff:
         """The tariff of one tenant."""

@@ -73,9 +73,20 @@ UNITS: Mapping[str, str] = {
     "video_seconds": "seconds of video that were made",
 }
 """What can have a price. Calls report token buckets and, of the rest, what is counted in whole ones."""
-INPUT_TOKENS = frozenset(
-    {"cache_audio_read_tokens", "cache_image_read_tokens", "cache_video_read_tokens", "input_video_tokens"}
-)
+IN, CACHED, OUT = "in", "cached", "out"
+TOKENS: Mapping[str, str] = {
+    "input_video_tokens": IN,
+    "cache_audio_read_tokens": CACHED,
+    "cache_image_read_tokens": CACHED,
+    "cache_video_read_tokens": CACHED,
+    "output_video_tokens": OUT,
+    "output_citation_tokens": OUT,
+}
+"""Units that are tokens, and whether they went in, were read from a cache (and so went in), or came out.
+
+Rules that charge by tokens and long-context thresholds count them as they count those in buckets.
+"""
+INPUT_TOKENS = frozenset(unit for unit, way in TOKENS.items() if way != OUT)
 """Units that are tokens which went in: they count for long-context thresholds."""
 OWN_UNIT = "x_"
 """How the name of a unit begins that somebody made up."""

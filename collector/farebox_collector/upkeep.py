@@ -14,7 +14,7 @@ from farebox_collector.ledger.audit import audit_all, audit_recent, last_transac
 from farebox_collector.ledger.audit_runs import FULL, RECENT, Audited, last_audit, note_audit
 from farebox_collector.ledger.checkpoints import Standing, move_checkpoints
 from farebox_collector.ledger.corrections import are_frozen
-from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.database import Database, is_storage_outage
 from farebox_collector.ledger.hold_ends import MOST_EXPIRED_AT_ONCE, expire_holds
 from farebox_collector.ledger.limit_watch import passed_limits, tell_of_limits, tenants_with_policies
 from farebox_collector.ledger.locks import AUDITING
@@ -35,7 +35,8 @@ _SOONER = 0.9
 """How much of its time must be gone for an audit to be due: rounds come a little early or late."""
 _SHOWN = 20
 _DRAWINGS = 100
-"""Most groups of wallets whose lots one round brings up to date."""
+"""Most groups of wallets whose lots one round brings up to date; the next round goes on where it ended."""
+_FIRST_WALLET = (0, "")
 _STRETCHES = 80
 """Most stretches of old records that one round retires: 28 million records a day, and no round is long."""
 _RETIRING_SHARE = 0.25
@@ -54,6 +55,7 @@ class Upkeep:
         self._full_share = settings.full_audit_share
         self._retention_ns = settings.retention_days * 24 * _HOUR_NS
         self._audit_log_ns = settings.audit_log_days * 24 * _HOUR_NS
+        self._drawn_upto = _FIRST_WALLET
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -106,10 +108,18 @@ class Upkeep:
         now_ns = self._clock()
         for _ in range(_DRAWINGS):
             with self._database.reading() as connection:
-                behind = wallets_to_draw(connection, now_ns)
+                behind = wallets_to_draw(connection, now_ns, after=self._drawn_upto)
             for tenant_id, wallet in behind:
-                self._database.transact(partial(draw_up, tenant_id=tenant_id, wallet=wallet, at_ns=now_ns))
+                self._drawn_upto = (tenant_id, wallet)
+                try:
+                    self._database.transact(partial(draw_up, tenant_id=tenant_id, wallet=wallet, at_ns=now_ns))
+                except Exception as error:
+                    if is_storage_outage(error):
+                        raise
+                    # The others must not wait for it; it comes again with the next turn.
+                    _logger.exception("a wallet's lots cannot be drawn up", extra={"tenant_id": tenant_id})
             if len(behind) < WALLETS_AT_ONCE:
+                self._drawn_upto = _FIRST_WALLET
                 return
 
     def _tell_of_limits(self) -> None:

@@ -68,7 +68,7 @@ class Books:
 
     def use(self, amount: int, wallet: str = "ada", *, action: str = "", user: str = "") -> int:
         self.number += 1
-        made = call(self.number, trace=self.number, wallet=wallet)
+        made = call(self.number, trace=self.number, wallet=wallet, start_ns=self.now_ns)
         usage = made.usage._replace(action_id=action, user_id=user)
         with self.database.transaction() as connection:
             calls = [made._replace(usage=usage, charge_nanocredits=amount)]

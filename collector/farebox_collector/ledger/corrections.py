@@ -123,7 +123,8 @@ def _book(
     transaction_id = None
     if legs:
         _require_room(connection, tenant_id, charges)
-        transaction_id = open_transaction(connection, tenant_id, CORRECTION, at_ns, cause)
+        moments = [correction.stored.call.priced_at_ns for correction in pending]
+        transaction_id = open_transaction(connection, tenant_id, CORRECTION, at_ns, cause, (min(moments), max(moments)))
         post(connection, tenant_id, transaction_id, at_ns, legs, spending=True)
     _settle_holds(connection, tenant_id, pending, at_ns)
     _write(connection, tenant_id, cause, pending, transaction_id, at_ns)

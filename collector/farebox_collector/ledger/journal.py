@@ -91,9 +91,20 @@ def balance(connection: Connection, tenant_id: int, account: Account) -> int:
     return int(connection.execute(_BALANCE, {"tenant": tenant_id, **account._asdict()}).scalar() or 0)
 
 
-def open_transaction(connection: Connection, tenant_id: int, kind: str, at_ns: int, memo: str = "") -> int:
-    """Begin a ledger transaction and return its id; `post` gives it its legs."""
+def open_transaction(
+    connection: Connection,
+    tenant_id: int,
+    kind: str,
+    at_ns: int,
+    memo: str = "",
+    calls_ns: tuple[int | None, int | None] = (None, None),
+) -> int:
+    """Begin a ledger transaction and return its id; `post` gives it its legs.
+
+    `calls_ns` are the first and the last moment whose prices its calls have.
+    """
     row = {"tenant_id": tenant_id, "kind": kind, "recorded_at_ns": at_ns, "memo": memo}
+    row |= {"calls_from_ns": calls_ns[0], "calls_to_ns": calls_ns[1]}
     key = connection.execute(_OPEN, row).inserted_primary_key
     assert key is not None
     return int(key[0])

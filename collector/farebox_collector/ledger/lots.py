@@ -5,16 +5,16 @@ what the lots have more than the balance says was used since they were last draw
 order: priority, earliest expiry, promotional before paid, oldest. What no lot is left for is overdraft, and the next
 lot pays it first. Hence balance = remaining of all lots − overdraft, whenever a wallet is drawn up.
 
-As credits that were paid for are used, their price becomes revenue. Usage after a lot's expiry never draws on it.
+As credits that were paid for are used, their price becomes revenue. Usage from before a lot's expiry draws on it,
+however late it is reported, also when the rest of the lot has expired; usage after it never does.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, tuple_, update
 
-from farebox_collector.ledger.account_legs import legs_of
 from farebox_collector.ledger.credit_tables import lot_moves, lots
 from farebox_collector.ledger.journal import (
     ISSUED_ACCOUNT,
@@ -26,9 +26,10 @@ from farebox_collector.ledger.journal import (
     wallet_account,
 )
 from farebox_collector.ledger.lot import COLUMNS, Lot, NewLot
+from farebox_collector.ledger.lot_usage import Unseen, Used
 from farebox_collector.ledger.returned_credits import ReturnedCredits, concerns
 from farebox_collector.ledger.spending import LimitScope, Subject, held_in_vain
-from farebox_collector.ledger.tables import accounts, postings, transactions
+from farebox_collector.ledger.tables import accounts, postings
 from farebox_collector.money import Commodity
 
 DEFERRED_ACCOUNT = Account("deferred", "", Commodity.USD)
@@ -93,50 +94,51 @@ class WalletLots:
     def _query(self) -> Select[Any]:
         return select(lots).where(lots.c.tenant_id == self.tenant_id, lots.c.wallet == self.wallet)
 
-    def _load_used_up(self) -> None:
+    def _load_used_up(self, moment_ns: int) -> None:
         """Lots that returned credits may go back to, besides those with something left."""
         known = {lot.row.id for lot in self.lots}
         table = lots.c
         rows = self._connection.execute(
             self._query()
-            .where(table.remaining_nano == 0, or_(table.expires_at_ns.is_(None), table.expires_at_ns > self._at_ns))
+            .where(table.remaining_nano == 0, or_(table.expires_at_ns.is_(None), table.expires_at_ns >= moment_ns))
             .order_by(table.id.desc())
             .limit(_USED_UP_LOTS)
         )
         self.lots = sorted([*self.lots, *(Lot(row) for row in rows if row.id not in known)], key=Lot.order)
 
     def _draw_up(self) -> None:
-        """Draw what was used since the last time, letting lots expire on the way."""
+        """Draw what was used since the last time on the lots that lived then, and let lots expire."""
         used = sum(lot.remaining for lot in self.lots) - self.overdraft - self.balance
-        live = (lot for lot in self.lots if lot.remaining or lot.out)
-        ends = {lot.row.expires_at_ns for lot in live if lot.row.expires_at_ns is not None}
-        drawn = 0
-        for end_ns in sorted(end for end in ends if end <= self._at_ns):
-            before = used - self._used_since(end_ns)
-            self._draw(before - drawn, end_ns)
-            drawn = before
-            self._expire(end_ns)
-        self._draw(used - drawn, self._at_ns)
+        unseen = Unseen(self._connection, self._account)
+        if unseen.first_ns is not None and unseen.last_ns is not None:
+            ends = self._ends_between(unseen.first_ns, max(unseen.last_ns, self._at_ns))
+            parts = unseen.parts(ends) if ends or unseen.gives_back else [Used(used, unseen.first_ns)]
+            for amount, at_ns in parts:
+                self._draw(amount, at_ns)
+                used -= amount
+        # Books from before there were lots have deposits that nobody drew on.
+        self._draw(used, self._at_ns)
+        self._expire(self._at_ns)
 
-    def _used_since(self, moment_ns: int) -> int:
-        made = transactions.c
-        used = 0
-        for part in legs_of(self._connection, [self._account.id]):
-            leg = part.c
-            amount = (
-                select(func.coalesce(func.sum(leg.amount_nano), 0))
-                .join(transactions, made.id == leg.transaction_id)
-                .where(leg.id > self._account.drawn_posting_id, made.recorded_at_ns >= moment_ns)
-            )
-            used -= int(self._connection.execute(amount).scalar_one())
-        return used
+    def _ends_between(self, first_ns: int, last_ns: int) -> list[int]:
+        """The ends of lots in a time, in order; what has expired of these is as if it had not, until it does again."""
+        table = lots.c
+        ending = self._query().where(table.expires_at_ns >= first_ns, table.expires_at_ns <= last_ns)
+        rows = self._connection.execute(ending).all()
+        known = {lot.row.id for lot in self.lots}
+        self.lots = sorted([*self.lots, *(Lot(row) for row in rows if row.id not in known)], key=Lot.order)
+        for lot in self.lots:
+            expiry = lot.row.expires_at_ns
+            if expiry is not None and first_ns <= expiry <= self._at_ns and not lot.out:
+                self._let_expire(lot, -self.expired_of(lot.row.id))
+        return sorted({int(row.expires_at_ns) for row in rows})
 
     def _draw(self, amount: int, at_ns: int) -> None:
         """Draw on the lots that live at a moment, in order; or give back, to the overdraft and those drawn last."""
         if not amount:
             return
         with self._nothing_returned(at_ns):
-            revenue = self._give_back(-amount) if amount < 0 else 0
+            revenue = self._give_back(-amount, at_ns) if amount < 0 else 0
             for lot in self.lots:
                 part = min(lot.remaining, amount)
                 if part > 0 and lot.lives_at(at_ns):
@@ -165,18 +167,21 @@ class WalletLots:
         # What came back to a lot whose time is up.
         self._expire(moment_ns - 1)
 
-    def _give_back(self, amount: int) -> int:
-        """Credits that a correction returned: they pay the overdraft, then go back where they were drawn last."""
+    def _give_back(self, amount: int, moment_ns: int) -> int:
+        """Credits of calls of a moment that a correction returned.
+
+        They pay the overdraft, then go back where they were drawn last, of the lots that lived at that moment.
+        """
         back = min(self.overdraft, amount)
         self.overdraft -= back
         amount -= back
         if not amount:
             return 0
-        self._load_used_up()
+        self._load_used_up(moment_ns)
         revenue = 0
         for lot in reversed(self.lots):
             part = min(lot.used, amount)
-            if part > 0 and (lot.row.expires_at_ns is None or lot.row.expires_at_ns > self._at_ns):
+            if part > 0 and lot.lives_at(moment_ns):
                 revenue += lot.draw(-part, "return", self._at_ns)
                 amount -= part
         if amount:
@@ -185,11 +190,15 @@ class WalletLots:
 
     def _expire(self, end_ns: int) -> None:
         for lot in self.lots:
-            if lot.row.expires_at_ns is not None and lot.row.expires_at_ns <= end_ns and lot.remaining:
-                amount = lot.remaining
-                self._recognise(lot.draw(amount, "expire", self._at_ns), BREAKAGE_ACCOUNT)
-                self.balance -= amount
-                self._legs += [Leg(wallet_account(self.wallet), -amount), Leg(EXPIRED_ACCOUNT, amount)]
+            if lot.row.expires_at_ns is not None and lot.row.expires_at_ns <= end_ns:
+                self._let_expire(lot, lot.remaining)
+
+    def _let_expire(self, lot: Lot, amount: int) -> None:
+        """Let credits of a lot expire, or with a negative amount be as if they had not."""
+        if amount:
+            self._recognise(lot.draw(amount, "expire", self._at_ns), BREAKAGE_ACCOUNT)
+            self.balance -= amount
+            self._legs += [Leg(wallet_account(self.wallet), -amount), Leg(EXPIRED_ACCOUNT, amount)]
 
     def _recognise(self, nanousd: int, account: Account) -> None:
         if nanousd:
@@ -324,8 +333,13 @@ def wallets_with_expired_lots(connection: Connection, tenant_id: int, names: Ite
     return sorted(found.scalars())
 
 
-def wallets_to_draw(connection: Connection, at_ns: int, limit: int = WALLETS_AT_ONCE) -> Sequence[tuple[int, str]]:
-    """(tenant_id, name) of wallets whose lots are behind their balance, or have one whose time is up."""
+def wallets_to_draw(
+    connection: Connection, at_ns: int, limit: int = WALLETS_AT_ONCE, after: tuple[int, str] = (0, "")
+) -> Sequence[tuple[int, str]]:
+    """(tenant_id, name) of wallets whose lots are behind their balance, or have one whose time is up.
+
+    In the order of both, those that come after a wallet.
+    """
     columns, table = accounts.c, lots.c
     due = select(table.id).where(
         table.tenant_id == columns.tenant_id,
@@ -334,7 +348,8 @@ def wallets_to_draw(connection: Connection, at_ns: int, limit: int = WALLETS_AT_
         table.expires_at_ns <= at_ns,
     )
     behind = or_(columns.balance_nano != columns.drawn_balance_nano, due.exists())
-    query = select(columns.tenant_id, columns.name).where(columns.kind == WALLET, behind)
+    later = tuple_(columns.tenant_id, columns.name) > tuple_(*after)
+    query = select(columns.tenant_id, columns.name).where(columns.kind == WALLET, behind, later)
     found = connection.execute(query.order_by(columns.tenant_id, columns.name).limit(limit))
     return [(tenant_id, name) for tenant_id, name in found]
 

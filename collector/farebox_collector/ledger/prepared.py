@@ -118,6 +118,16 @@ class Calls(Sequence[PricedUsage]):
             return [call.usage.latency_ns for call in self._calls]
         return list(self.prepared.column("latency_ns"))
 
+    @property
+    def priced_ns(self) -> tuple[int | None, int | None]:
+        """The first and the last moment whose prices they have; None without any."""
+        if self.prepared is None:
+            moments = [call.priced_at_ns for call in self._calls]
+        else:
+            values = self.prepared.columns[_PLACE["priced_at_ns"]]
+            moments = values if type(values) is list else [values]
+        return (min(moments), max(moments)) if moments else (None, None)
+
     @cached_property
     def _whole(self) -> Sequence[PricedUsage]:
         return self[:]

@@ -16,6 +16,7 @@ from farebox_collector.ledger.tables import TOKEN_COLUMNS, charge_rules, tenants
 from farebox_collector.money import round_half_even
 from farebox_collector.pricing.rules import EVERY_OTHER_EVENT, RuleTerms, exact_terms, require_chargeable, share
 from farebox_collector.records import Buckets, ChargeRule
+from farebox_collector.units import read_units
 from farebox_collector.verdicts import Verdict
 
 _ROWS_AT_ONCE = 5_000
@@ -91,16 +92,16 @@ def simulate(
         table.priced_at_ns < to_ns,
     )
     total = int(connection.execute(select(func.count()).select_from(usage_records).where(*chosen)).scalar_one())
-    columns = (table.wallet, table.event, table.action_id, table.cost_nanousd, table.charge_nanocredits)
+    columns = (table.wallet, table.event, table.action_id, table.cost_nanousd, table.charge_nanocredits, table.units)
     query = select(*columns, *(usage_records.c[name] for name in TOKEN_COLUMNS)).where(*chosen).order_by(table.id)
     rows = connection.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE})
     for number, row in enumerate(rows):
         if number % _ROWS_AT_ONCE == 0:
             progress(number, total)
-        wallet, name, action_id, cost, charged, *counts = row
+        wallet, name, action_id, cost, charged, units, *counts = row
         proposed = charged
         if name == event or (event == EVERY_OTHER_EVENT and name not in own_rules):
-            proposed = share(exact, cost, Buckets(*counts))
+            proposed = share(exact, cost, Buckets(*counts), read_units(units))
             if exact.floor_nanocredits:
                 # Outside any action a call is one of its own.
                 before = actions[wallet, name, action_id] if action_id else untouched

@@ -81,7 +81,7 @@ def record_calls(
     labels: TotalLabels,
 ) -> list[Verdict]:
     """Record one tenant's calls; who calls this counts them. Returns a verdict for each, in order."""
-    transaction_id = open_transaction(connection, tenant_id, "usage", received_at_ns)
+    transaction_id = open_transaction(connection, tenant_id, "usage", received_at_ns, calls_ns=calls.priced_ns)
     batch = _Batch(connection, tenant_id, transaction_id, received_at_ns, labels)
     verdicts = _book_prepared(batch, calls.prepared) if calls.prepared is not None else None
     return _look_at_each(batch, calls) if verdicts is None else verdicts

@@ -30,7 +30,7 @@ def charged(
     rule = rules.in_force(usage.event, at_ns)
     if rule is None:
         return unsettled(usage, Verdict.UNPRICED, "no charge rule at that time", at_ns)
-    charge_nanocredits = share(rule.terms, cost_nanousd, buckets)
+    charge_nanocredits = share(rule.terms, cost_nanousd, buckets, usage.units)
     floor_nanocredits: int | None = rule.terms.floor_nanocredits
     if not usage.action_id:
         # Outside any action the call is one of its own.

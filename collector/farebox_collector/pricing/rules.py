@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from farebox_collector.money import NANO, round_half_even
 from farebox_collector.records import Buckets, ChargeRule
+from farebox_collector.units import CACHED, IN, OUT, TOKENS, Units
 
 EVERY_OTHER_EVENT = "*"
 
@@ -142,9 +143,9 @@ class RuleBook:
         version = self.in_force(event, at_ns)
         return None if version is None else version.rule
 
-    def share_nanocredits(self, rule: ChargeRule, cost_nanousd: int, buckets: Buckets) -> int:
+    def share_nanocredits(self, rule: ChargeRule, cost_nanousd: int, buckets: Buckets, units: Units = ()) -> int:
         """What a call adds to the charge of its action, rounded once, half to even."""
-        return share(self._terms[rule.id], cost_nanousd, buckets)
+        return share(self._terms[rule.id], cost_nanousd, buckets, units)
 
     def floor_nanocredits(self, rule: ChargeRule) -> int:
         """What an action is charged at least under a rule; 0 where there is no such thing."""
@@ -170,14 +171,20 @@ def exact_terms(rule: ChargeRule) -> Terms:
     return Terms(cost, fresh, cached, output, denominator, int(Fraction(floor) * NANO))
 
 
-def share(terms: Terms, cost_nanousd: int, buckets: Buckets) -> int:
-    """Nanocredits that a call adds to the charge of its action, rounded once, half to even."""
+def share(terms: Terms, cost_nanousd: int, buckets: Buckets, units: Units = ()) -> int:
+    """Nanocredits that a call adds to the charge of its action, rounded once, half to even.
+
+    Tokens count wherever they travel: in buckets, or as units (`units.TOKENS`).
+    """
     per_nanousd, per_input_token, per_cached_token, per_output_token, denominator, _ = terms
     exact = cost_nanousd * per_nanousd
     if per_input_token or per_cached_token or per_output_token:
         inclusive_input, cached = buckets.inclusive_input, buckets.cache_read
         exact += (inclusive_input - cached) * per_input_token + cached * per_cached_token
         exact += (buckets.total - inclusive_input) * per_output_token
+        if units:
+            rates = {IN: per_input_token, CACHED: per_cached_token, OUT: per_output_token}
+            exact += sum(count * rates[TOKENS[unit]] for unit, count in units if unit in TOKENS)
     return round_half_even(exact, denominator)
 
 

@@ -1,0 +1,68 @@
+"""A rule and a price hold from the moment they state, for every collector."""
+
+import time
+from contextlib import closing
+from decimal import Decimal
+
+import pytest
+from calls import START_NS
+from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.rules import RuleAuthorship, set_rule
+from farebox_collector.pricing.rules import FLAT, RuleTerms
+from farebox_collector.tariffs import Tariffs
+from harness import Collector
+from spans import llm_span, protobuf_body
+
+MILLISECOND_NS = 10**6
+
+
+def test_a_call_that_starts_after_the_last_look_is_priced_by_what_was_recorded_since(database: Database) -> None:
+    """Two replicas that looked a moment before: each looks again for the first call from after that."""
+    now = [START_NS]
+    replicas = [Tariffs(database, lambda: now[0]) for _ in range(2)]
+    for tariffs in replicas:
+        tariffs.of(1)
+    now[0] += 10 * MILLISECOND_NS
+    with database.transaction() as connection:
+        rule = set_rule(
+            connection, 1, "run", RuleTerms(FLAT, flat_credits=Decimal(5)), RuleAuthorship("e", "r"), now[0]
+        )
+    started_ns, now[0] = now[0] + MILLISECOND_NS, now[0] + 5 * MILLISECOND_NS
+    for tariffs in replicas:
+        tariffs.refresh()
+        before = tariffs.of(1).rules.rule_for("run", started_ns)
+        assert before is not None
+        assert before.event == "*", "it is not time yet to look for older calls"
+        tariffs.refresh_for(started_ns)
+        after = tariffs.of(1).rules.rule_for("run", started_ns)
+        assert after is not None
+        assert after.id == rule
+
+
+def test_older_calls_and_clocks_that_are_ahead_cause_no_look(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, looks = [START_NS], []
+    tariffs = Tariffs(database, lambda: now[0])
+    monkeypatch.setattr(tariffs, "_look", lambda: looks.append(now[0]))
+    now[0] += 100 * MILLISECOND_NS
+    tariffs.refresh_for(START_NS - 1000 * MILLISECOND_NS)
+    assert looks == []
+    tariffs._looked_at_ns = now[0]
+    tariffs.refresh_for(START_NS + 300 * 1000 * MILLISECOND_NS)
+    assert looks == [], "not twice in a millisecond"
+    now[0] += MILLISECOND_NS
+    tariffs.refresh_for(START_NS + 300 * 1000 * MILLISECOND_NS)
+    assert looks == [now[0]]
+
+
+def test_a_rule_holds_for_the_next_call_over_http(collector: Collector) -> None:
+    with closing(collector):
+        collector.export_http(protobuf_body([llm_span(wallet="warm")]))
+        for number in range(1, 4):
+            body = {"event": "run", "kind": "flat", "flat_credits": str(number), "reason": "x"}
+            assert collector.api.post("/v1/rules", json=body).status_code == 201
+            span = llm_span(wallet=f"ada{number}", event="run", start_ns=time.time_ns(), latency_ns=1000)
+            collector.export_http(protobuf_body([span]))
+            (call,) = collector.usage(wallet=f"ada{number}")
+            assert call["charge_credits"] == f"{number}.000000000"

@@ -1,0 +1,213 @@
+"""Usage draws on the lots that lived when it happened, however late it is reported and however often anybody looks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from calls import START_NS
+from farebox_collector import upkeep
+from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.lots import BREAKAGE_ACCOUNT, DEFERRED_ACCOUNT, REVENUE_ACCOUNT, wallets_to_draw
+from farebox_collector.ledger.movements import Kind
+from farebox_collector.settings import Settings
+from farebox_collector.upkeep import Upkeep
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from living_books import LivingBooks
+
+
+@pytest.fixture
+def books(database: Database) -> LivingBooks:
+    return LivingBooks(database)
+
+
+def money(books: LivingBooks, wallet: str = "ada") -> tuple[int, int, int]:
+    """Balance, revenue and breakage, drawn up."""
+    books.draw_up(wallet)
+    books.check()
+    return books.balance(wallet), -books.balance(REVENUE_ACCOUNT), -books.balance(BREAKAGE_ACCOUNT)
+
+
+@pytest.mark.parametrize("looked", [False, True])
+def test_a_call_from_before_the_expiry_that_is_reported_after_it(books: LivingBooks, looked: bool) -> None:
+    """The example of docs/credits.md: the credits had expired already where somebody looked in between."""
+    books.move(Kind.DEPOSIT, 10, price_nanousd=10, expires_at_ns=books.at(60))
+    books.wait(65)
+    if looked:
+        assert money(books) == (0, 0, 10)
+    books.use(4, at_ns=books.at(50))
+    assert money(books) == (0, 4, 6)
+    assert books.balance(DEFERRED_ACCOUNT) == 0
+
+
+def test_a_call_from_after_the_expiry_never_draws_on_the_lot(books: LivingBooks) -> None:
+    books.move(Kind.DEPOSIT, 10, price_nanousd=10, expires_at_ns=books.at(60))
+    books.wait(65)
+    books.use(4, at_ns=books.at(61))
+    assert money(books) == (-4, 0, 10)
+
+
+@pytest.mark.parametrize("looked", [False, True])
+def test_one_batch_with_calls_from_both_sides_of_an_expiry(books: LivingBooks, looked: bool) -> None:
+    books.move(Kind.DEPOSIT, 10, price_nanousd=10, expires_at_ns=books.at(60))
+    books.move(Kind.GRANT, 10)
+    books.wait(65)
+    if looked:
+        money(books)
+    books.record(
+        books.priced(3, at_ns=books.at(61)), books.priced(4, at_ns=books.at(50)), books.priced(5, "ben", at_ns=START_NS)
+    )
+    assert money(books) == (7, 4, 6)
+    assert books.left() == [0, 7]
+
+
+@pytest.mark.parametrize("looked", [False, True])
+def test_what_a_correction_gives_back_of_a_call_from_before_the_expiry_expires(
+    books: LivingBooks, looked: bool
+) -> None:
+    """As if the call had never been charged: another call of the same moment may use it instead."""
+    books.move(Kind.DEPOSIT, 10, price_nanousd=10, expires_at_ns=books.at(60))
+    first = books.use(4, at_ns=books.at(50))
+    books.wait(65)
+    if looked:
+        assert money(books) == (0, 4, 6)
+    books.correct(first, None)
+    if looked:
+        assert money(books) == (0, 0, 10)
+    books.use(4, at_ns=books.at(50))
+    assert money(books) == (0, 4, 6)
+
+
+def test_a_late_price_draws_on_the_lot_that_lived_when_the_call_was_made(books: LivingBooks) -> None:
+    from farebox_collector.ledger.corrections import Cause
+    from farebox_collector.verdicts import Verdict
+
+    books.move(Kind.DEPOSIT, 10, price_nanousd=10, expires_at_ns=books.at(60))
+    waiting = books.priced(0, at_ns=books.at(50))
+    books.record(
+        waiting._replace(verdict=Verdict.UNPRICED, reason="no price", cost_nanousd=None, charge_nanocredits=None)
+    )
+    books.wait(100)
+    assert money(books) == (0, 0, 10)
+    books.correct(int.from_bytes(waiting.usage.span_id, "big"), 4, Cause.LATE_PRICE)
+    assert money(books) == (0, 4, 6)
+
+
+STEP = st.one_of(
+    st.tuples(st.just("use"), st.integers(1, 9), st.integers(0, 30)),
+    st.tuples(st.just("take back"), st.integers(0, 9), st.just(0)),
+    st.tuples(st.just("wait"), st.integers(1, 20), st.just(0)),
+    st.tuples(st.just("deposit"), st.integers(1, 12), st.integers(0, 25)),
+    st.tuples(st.just("grant"), st.integers(1, 12), st.integers(0, 25)),
+    st.tuples(st.just("withdraw"), st.integers(1, 5), st.just(0)),
+)
+WALLETS = [0]
+
+
+def live(books: LivingBooks, wallet: str, steps: list[tuple[str, int, int]], look: Callable[[], Any]) -> Any:
+    """What becomes of a wallet with these steps, where somebody looks after each of them."""
+    from contextlib import suppress
+
+    from farebox_collector.ledger.movements import NotEnough
+
+    revenue, breakage = books.balance(REVENUE_ACCOUNT), books.balance(BREAKAGE_ACCOUNT)
+    calls: list[int] = []
+    for what, amount, more in steps:
+        if what == "use":
+            calls.append(books.use(amount, wallet, at_ns=books.now_ns - more * 10**9))
+        elif what == "take back" and calls:
+            books.correct(calls.pop(amount % len(calls)), None)
+        elif what == "wait":
+            books.wait(amount)
+        elif what in ("deposit", "grant"):
+            facts: dict[str, int] = {"price_nanousd": 7 * amount} if what == "deposit" else {}
+            facts |= {"expires_at_ns": books.now_ns + more * 10**9} if more else {}
+            books.move(Kind(what), amount, wallet, **facts)
+        elif what == "withdraw":
+            with suppress(NotEnough):
+                books.move(Kind.WITHDRAWAL, amount, wallet)
+        look()
+    books.draw_up(wallet)
+    return (
+        books.balance(wallet),
+        books.balance(REVENUE_ACCOUNT) - revenue,
+        books.balance(BREAKAGE_ACCOUNT) - breakage,
+        books.left(wallet),
+    )
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(STEP, min_size=2, max_size=14))
+@example([("deposit", 9, 10), ("use", 5, 0), ("wait", 11, 0), ("use", 3, 5), ("take back", 0, 0), ("use", 2, 0)])
+@example([("deposit", 9, 10), ("grant", 5, 0), ("wait", 12, 0), ("use", 4, 8), ("use", 4, 0), ("take back", 0, 0)])
+def test_it_makes_no_difference_how_often_anybody_looks(database: Database, steps: list[tuple[str, int, int]]) -> None:
+    books = LivingBooks(database)
+    found = []
+    for often in (True, False):
+        WALLETS[0] += 1
+        books.number = WALLETS[0] * 1_000
+        wallet, books.now_ns = f"wallet{WALLETS[0]}", START_NS
+        found.append(live(books, wallet, steps, lambda: books.draw_up(wallet) if often else None))  # noqa: B023
+    assert found[0] == found[1]
+    books.check()
+
+
+def rounds(books: LivingBooks) -> Upkeep:
+    return Upkeep(Settings(database_url="sqlite:///unused"), books.database, lambda: books.now_ns)
+
+
+def test_many_busy_wallets_keep_no_other_from_being_drawn_up(
+    books: LivingBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More wallets are behind than a round draws up, every time: the next round goes on where the last one ended."""
+    monkeypatch.setattr(upkeep, "_DRAWINGS", 1)
+    monkeypatch.setattr(upkeep, "WALLETS_AT_ONCE", 3)
+    real = wallets_to_draw
+    monkeypatch.setattr(upkeep, "wallets_to_draw", lambda c, now, after: real(c, now, 3, after=after))
+    books.move(Kind.DEPOSIT, 10, "zoe", price_nanousd=10, expires_at_ns=books.at(60))
+    work = rounds(books)
+    for _ in range(4):
+        books.wait(60)
+        books.record(*(books.priced(1, f"busy{number}") for number in range(7)))
+        work._draw_lots_up()
+    assert (books.balance("zoe"), -books.balance(BREAKAGE_ACCOUNT)) == (0, 10)
+    books.check()
+
+
+def test_a_wallet_that_cannot_be_drawn_up_keeps_no_other_waiting(
+    books: LivingBooks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = upkeep.draw_up
+
+    def broken(connection: Any, tenant_id: int, wallet: str, at_ns: int) -> None:
+        if wallet == "ada":
+            raise ValueError("broken")
+        real(connection, tenant_id, wallet, at_ns)
+
+    monkeypatch.setattr(upkeep, "draw_up", broken)
+    books.record(books.priced(1, "ada"), books.priced(1, "ben"))
+    rounds(books)._draw_lots_up()
+    with books.database.reading() as connection:
+        assert [name for _, name in wallets_to_draw(connection, books.now_ns)] == ["ada"]
+    assert "cannot be drawn up" in caplog.text
+
+
+def test_wallets_to_draw_of_two_tenants_with_the_same_names(books: LivingBooks) -> None:
+    from decimal import Decimal
+
+    from farebox_collector.ledger.tenants import create_tenant
+
+    with books.database.transaction() as connection:
+        tenant = create_tenant(connection, "other", Decimal(1), START_NS)
+    other = LivingBooks(books.database, tenant)
+    books.move(Kind.DEPOSIT, 10, price_nanousd=10, expires_at_ns=books.at(5))
+    other.number = 100
+    other.move(Kind.DEPOSIT, 20, price_nanousd=20, expires_at_ns=other.at(50))
+    books.wait(10)
+    books.draw_up()
+    assert (books.left(), other.left(), books.balance(), other.balance()) == ([0], [20], 0, 20)
+    with books.database.reading() as connection:
+        assert list(wallets_to_draw(connection, books.now_ns)) == []
+        assert list(wallets_to_draw(connection, books.at(60))) == [(tenant, "ada")]
+        assert list(wallets_to_draw(connection, books.at(60), after=(tenant, "ada"))) == []
+    books.check()
