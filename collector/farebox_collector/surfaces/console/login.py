@@ -52,7 +52,8 @@ class Login:
         """The login page; a person who is logged in goes on at once."""
         require_safe_transport(request, self._context.public_url)
         after = safe_next(request.query_params.get("next", ""))
-        if await visit_of(request, self._context) is not None:
+        visit = await visit_of(request, self._context)
+        if visit is not None and not visit.is_local:
             return RedirectResponse(after, 303)
         return await self._page(request, after, tenant=request.query_params.get("tenant", DEFAULT_TENANT)[:200])
 
