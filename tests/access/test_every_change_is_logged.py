@@ -147,9 +147,6 @@ def operations(shop: Shop) -> dict[str, tuple[str, Callable[[], Any]]]:
     alert = {"status": "firing", "labels": {"alertname": "A"}, "fingerprint": "f", "startsAt": "2026-01-02T00:00:00Z"}
     key = {"Idempotency-Key": "k"}
     link = "/v1/wallets/ada/links"
-    grant = {"type": "grant", "amount_credits": "1"}
-    policy = {"scope": "wallet", "name": "ada", "day_credits": "5", "reason": "r"}
-    warn = {"wallet": "ada", "below_credits": ["1"], "reason": "r"}
     pack = {"credits": "20", "price": {"value": "9.00"}, "reason": "r"}
     topup = {"pack": "starter", "month_cap": {"value": "8.00"}, "reason": "r"}
     hooks = "/v1/webhook-endpoints"
