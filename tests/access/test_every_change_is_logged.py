@@ -29,6 +29,8 @@ CHANGES_NOTHING = {
 }
 READING_COMMANDS = {
     "serve",
+    "stakes",
+    "check-recordings",
     "audit",
     "audit-log",
     "backup",
