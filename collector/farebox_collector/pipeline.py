@@ -149,6 +149,7 @@ class Pipeline:
         verdicts[Verdict.REJECTED] = len(read.dead)
         self._meters.judged(verdicts)
         self._meters.recorded(read.calls, batch.received_at_ns)
+        self._meters.booked(read.calls, recorded)
         log_findings(read.calls, recorded, read.dead)
         return Outcome(verdicts, tuple(dict.fromkeys(letter.reason for letter in read.dead)))
 

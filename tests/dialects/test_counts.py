@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from farebox_collector import dialects
-from farebox_collector.dialects.assumptions import ASSUMPTIONS
+from farebox_collector.dialects.assumptions import ASSUMPTIONS, DOUBTFUL
 from farebox_collector.dialects.counts import Counts, reported_in
 from farebox_collector.dialects.emitters import Keys, slots_of
 from farebox_collector.dialects.named_buckets import named_buckets
@@ -205,6 +205,7 @@ def test_every_flag_in_the_code_is_documented() -> None:
             found.update(re.findall(r'\("([a-z]+(?:_[a-z]+){2,})",\)', module.read_text(encoding="utf-8")))
     assert len(found) > 8
     assert found <= ASSUMPTIONS.keys()
+    assert ASSUMPTIONS.keys() > DOUBTFUL
 
 
 def test_a_stream_whose_usage_is_missing_is_a_call_of_unknown_usage() -> None:

@@ -281,6 +281,19 @@ def test_more_than_a_billion_tokens_are_kept_and_not_charged(
     assert "1,000,000,000" in record["reason"]
 
 
+def test_counts_that_contradict_each_other_are_charged_counted_and_said(shared_collector: Collector) -> None:
+    sample = 'farebox_doubtful_calls_total{flag="total_does_not_add_up"}'
+    before = shared_collector.metrics()[sample]
+    wallet = new_wallet()
+    span = llm_span(wallet=wallet, gen_ai__usage__total_tokens=1100)
+    assert send_beside_good_ones(shared_collector, SENDERS["json"], span).rejected == 0
+    assert balance(shared_collector, wallet) == -GOOD_USD
+    assert "total_does_not_add_up" in only_record(shared_collector, span)["assumptions"]
+    assert shared_collector.metrics()[sample] == before + 1
+    over_grpc(shared_collector, protobuf_body([span]))
+    assert shared_collector.metrics()[sample] == before + 1, "the same span again is nothing new"
+
+
 def test_rejected_spans_are_all_counted_and_each_reason_is_told_once(shared_collector: Collector) -> None:
     bad = [llm_span(**fields) for fields, _ in REJECTED.values()] * 2
     before = shared_collector.metrics()

@@ -35,3 +35,34 @@ ASSUMPTIONS: dict[str, str] = {
     "provider_from_model": "The span names no provider, or not that of the model; it was told from the model's name.",
     "usage_json_unusable": "A usage attribute in JSON was too long or malformed and was left out.",
 }
+
+DOUBTFUL = frozenset(
+    {
+        "cache_assumed_inside_input",
+        "cache_inside_input",
+        "cache_not_reported",
+        "cache_outside_input",
+        "cache_over_input",
+        "count_over_a_billion",
+        "count_unreadable",
+        "counts_ambiguous",
+        "input_from_total",
+        "input_tokens_missing",
+        "line_unusable",
+        "billing_fact_unusable",
+        "modalities_beside_text",
+        "modalities_over_cache",
+        "modalities_over_text",
+        "modalities_overlap_cache",
+        "operation_unknown",
+        "output_counts_the_start_twice",
+        "output_from_total",
+        "provider_from_model",
+        "provider_not_openai",
+        "reasoning_inside_output",
+        "reasoning_over_output",
+        "total_does_not_add_up",
+        "usage_json_unusable",
+    }
+)
+"""Those that mean that the cost of a call may be wrong."""

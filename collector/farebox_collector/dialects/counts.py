@@ -10,6 +10,7 @@ _NOTHING: tuple[int | bool | None, ...] = Reported()
 _INPUT, _OUTPUT, _TOTAL = (Reported._fields.index(name) for name in ("input", "output", "total"))
 _UNREADABLE = Reported._fields.index("unreadable")
 _NONE = Reading(None)
+_named = tuple.__new__
 
 
 Places = tuple[tuple[int, str], ...]
@@ -98,8 +99,7 @@ class Counts:
             value = attributes[key]
             if type(value) is not int or value:
                 return None
-        buckets = tuple.__new__(Buckets, (went_in, 0, 0, 0, 0, 0, came_out, 0, 0, 0))
-        return tuple.__new__(Reading, (buckets, (), (), None))
+        return _named(Reading, (_named(Buckets, (went_in, 0, 0, 0, 0, 0, came_out, 0, 0, 0)), (), (), None))
 
     def _of_anything(self, attributes: Attributes) -> Reading:
         reported = reported_in(attributes, self._places, self._spare)

@@ -128,6 +128,7 @@ def understand(said: Said) -> "_Call | NotBillable | None":
     emitter = emitter_of(said.scope, provider, payee.provider)
     summary = operation in SUMMARIES or names.get(_SPAN_KIND) in _SUMMARY_KINDS
     started_twice = emitter.dialect == "traceloop" and names.get(_STREAMING) is True and provider in _START_COUNTS_TWICE
+    assumptions = payee.assumptions + (("output_counts_the_start_twice",) if started_twice else ())
     units = unit_keys(said.keys)
     return _Call(
         named=Named(
@@ -146,8 +147,9 @@ def understand(said: Said) -> "_Call | NotBillable | None":
         counts=Counts.of(emitter.slots, said.keys, emitter.habits._replace(embeds=operation in _EMBEDS)),
         units=units,
         tells_units=bool(units or emitter.usage_json or emitter.searches),
+        plain=not (units or emitter.usage_json or emitter.searches or emitter.flags or assumptions),
         first_chunk=next((key for key in _FIRST_CHUNK if key in said.keys), None),
-        assumptions=payee.assumptions + (("output_counts_the_start_twice",) if started_twice else ()),
+        assumptions=assumptions,
         known=operation in MODEL_CALLS or summary,
         usage_missing=_MISSING in said.keys,
         without_usage=_without_usage(said, emitter, operation, summary),
@@ -183,6 +185,8 @@ class _Call:
     units: tuple[str, ...]
     tells_units: bool
     """Whether there is any place for units other than tokens."""
+    plain: bool
+    """Whether nothing but counts has to be read."""
     first_chunk: str | None
     """The attribute with the time that it took."""
     assumptions: tuple[str, ...]
@@ -202,23 +206,29 @@ class _Call:
         attributes = span.attributes
         lines: tuple[ModelLine, ...] = ()
         try:
-            raw = parsed(attributes.get(RAW_USAGE)) if self.emitter.usage_json else None
-            reading = self._reading(attributes, raw)
-            units = self._units(attributes, raw) if self.tells_units else ()
-            if raw is not None:
-                lines = other_lines(raw, self.named.response_model or self.named.request_model)
+            if self.plain:
+                reading = self.counts.reading(attributes)
+                units: Units = ()
+            else:
+                raw = parsed(attributes.get(RAW_USAGE)) if self.emitter.usage_json else None
+                reading = self._reading(attributes, raw)
+                units = self._units(attributes, raw) if self.tells_units else ()
+                if raw is not None:
+                    lines = other_lines(raw, self.named.response_model or self.named.request_model)
         except (InvalidCount, InvalidUnit) as error:
             return Rejected(str(error))
-        if reading.buckets is None and not self.usage_missing and IMPLAUSIBLE not in reading.assumptions:
+        buckets = reading[0]
+        if buckets is None and not self.usage_missing and IMPLAUSIBLE not in reading.assumptions:
             if units:
-                reading = reading._replace(buckets=Buckets())  # billed by those units alone
+                buckets = Buckets()
+                reading = reading._replace(buckets=buckets)  # billed by those units alone
             elif self.named.facts.exposure:
                 pass  # a call whose end was not seen
             elif self.without_usage is not None:
                 return self.without_usage
             elif self.opens and not span.failed:
                 return _OPENED_STREAM
-        if not self.known and (reading.buckets is not None or self.usage_missing):
+        if not self.known and (buckets is not None or self.usage_missing):
             reading = reading._replace(assumptions=(*reading.assumptions, "operation_unknown"))
         return usage_record(
             _whole(span) if self.ends else span,

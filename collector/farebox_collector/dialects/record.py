@@ -11,6 +11,7 @@ from farebox_collector.records import (
     IMPLAUSIBLE,
     NO_QUALITY,
     AttributeValue,
+    Buckets,
     ModelLine,
     NotBillable,
     QualityReport,
@@ -67,16 +68,19 @@ def usage_record(
         start_ns, latency_ns = (min(max(0, moment), _MAX_TIME_NS) for moment in (start_ns, latency_ns))
     wallet, event, dept, project, task, route, region, about_origin, user_id, has_action, tells_quality = origin
     dialect, scope, operation, provider, asked, answered, service_tier, error_type, summary, facts = named
+    speed, inference_region, exposure, more, about_facts = facts
     stated = None
-    if facts is not ORDINARY and facts.more:
+    if more:
         told = told_in(attributes)
         lines, stated = lines + told.lines, told.stated_cost_nanousd
-        reading = reading._replace(assumptions=reading.assumptions + told.assumptions)
-        if facts.exposure:
+        about_facts += told.assumptions
+        if exposure:
             reading = estimated(reading, attributes)
-    if units or reading.units:
-        units, reading = _all_units(units, reading)
-    buckets, assumptions, _, other = reading
+    buckets, assumptions, cached, other = reading
+    if units or cached:
+        units, buckets, assumptions = _all_units(dict(units), reading)
+    if about_facts:
+        assumptions += about_facts
     # As a plain tuple in the order of the fields: naming thirty of them takes as long as all the rest of this function.
     return _named(
         UsageRecord,
@@ -105,30 +109,29 @@ def usage_record(
             route,
             region,
             dialect,
-            about_origin + assumptions + facts.assumptions,
+            about_origin + assumptions,
             units,
             quality_of(attributes) if tells_quality else NO_QUALITY,
             scope,
             user_id,
-            facts.speed,
-            facts.inference_region,
+            speed,
+            inference_region,
             lines,
             stated,
             other,
-            facts.exposure,
+            exposure,
         ),
     )
 
 
-def _all_units(units: Units, reading: Reading) -> tuple[Units, Reading]:
+def _all_units(together: dict[str, int], reading: Reading) -> tuple[Units, Buckets | None, tuple[str, ...]]:
     """All units of a call. One with more of one than a call can have used is kept without any, and without counts."""
-    together = dict(units)
     for name, count in reading.units:
         together[name] = together.get(name, 0) + count
     units = tuple(sorted(together.items()))
     if plausible(units) and IMPLAUSIBLE not in reading.assumptions:
-        return units, reading
-    return (), Reading(None, tuple(dict.fromkeys((*reading.assumptions, IMPLAUSIBLE))))
+        return units, reading.buckets, reading.assumptions
+    return (), None, tuple(dict.fromkeys((*reading.assumptions, IMPLAUSIBLE)))
 
 
 def scope_of(name: str) -> str:

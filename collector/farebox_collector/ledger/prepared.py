@@ -111,6 +111,13 @@ class Calls(Sequence[PricedUsage]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    @property
+    def assumptions(self) -> Iterable[str]:
+        """What had to be assumed of each, as the books keep it: flags with commas between them."""
+        if self.prepared is None:
+            return [",".join(call.assumptions) for call in self._calls]
+        return self.prepared.column("assumptions")
+
     @cached_property
     def latencies_ns(self) -> Sequence[int]:
         """How long each took."""

@@ -111,6 +111,13 @@ AT_STAKE = Metric(
     ("flag",),
     "By how much the cost of those records may be wrong, in US dollars; of `exposed` ones the estimate.",
 )
+DOUBTFUL_CALLS = Metric(
+    "farebox_doubtful_calls_total",
+    Kind.COUNTER,
+    ("flag",),
+    "Calls that were booked on an assumption on which their cost depends, by its flag; `another_price` is for all"
+    " prices that stand in for one that the book lacks. A call with two flags counts under both.",
+)
 UNATTRIBUTED = Metric("farebox_unattributed_requests_total", Kind.COUNTER, (), "Charged calls that named no wallet.")
 
 CALL_SECONDS = Metric(
@@ -282,6 +289,7 @@ CATALOGUE: tuple[Metric, ...] = (
     UNSETTLED,
     STAKE_RECORDS,
     AT_STAKE,
+    DOUBTFUL_CALLS,
     UNATTRIBUTED,
     CALL_SECONDS,
     FIRST_CHUNK_SECONDS,

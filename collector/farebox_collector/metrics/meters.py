@@ -1,16 +1,22 @@
 """What this process counts itself: intake, commits, latencies."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections import Counter as Counts
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from farebox_collector.dialects.assumptions import DOUBTFUL
 from farebox_collector.ledger.prepared import Calls
 from farebox_collector.metrics import catalogue
 from farebox_collector.metrics.catalogue import Metric
 from farebox_collector.metrics.exemplars import Exemplars
-from farebox_collector.verdicts import Verdict
+from farebox_collector.verdicts import STORED, Verdict
+
+ANOTHER_PRICE = "another_price"
+"""Stands for all flags of pricing that say which price was used in place of a missing one."""
+_AT_ANOTHER_PRICE = "_price"
 
 
 class Meters:
@@ -27,6 +33,7 @@ class Meters:
         self._commit_records = self._histogram(catalogue.COMMIT_RECORDS)
         self.exemplars = Exemplars()
         self._queue_bytes = self._gauge(catalogue.QUEUE_BYTES)
+        self._doubtful = self._counter(catalogue.DOUBTFUL_CALLS)
         self._labels_folded = self._counter(catalogue.LABELS_FOLDED)
         self._gauge(catalogue.QUEUE_LIMIT_BYTES).set(queue_limit_bytes)
         self._gauge(catalogue.BUILD_INFO).labels(
@@ -35,6 +42,8 @@ class Meters:
         for verdict in Verdict:
             # A series must exist at 0, or its first increase goes unseen.
             self._spans.labels(verdict=verdict)
+        for flag in (*DOUBTFUL, ANOTHER_PRICE):
+            self._doubtful.labels(flag=flag)
         for outcome in ("booked", "repeated", "refused", "forged"):
             self._payment_events.labels(outcome=outcome)
         for port in ("grpc", "http", "api"):
@@ -67,6 +76,20 @@ class Meters:
     def recorded(self, calls: Calls, at_ns: int) -> None:
         """These calls of one request are in the books now; some become exemplars."""
         self.exemplars.see(calls, at_ns)
+
+    def booked(self, calls: Calls, verdicts: Sequence[Verdict]) -> None:
+        """These calls of one request got these verdicts: count what was assumed of those that are new."""
+        found: Counts[str] = Counts()
+        for assumed, verdict in zip(calls.assumptions, verdicts, strict=False):
+            if assumed and verdict in STORED:
+                found[assumed] += 1
+        for assumed, count in found.items():
+            flags = assumed.split(",")
+            doubts = DOUBTFUL.intersection(flags)
+            if any(flag.endswith(_AT_ANOTHER_PRICE) for flag in flags):
+                doubts |= {ANOTHER_PRICE}
+            for flag in doubts:
+                self._doubtful.labels(flag=flag).inc(count)
 
     def queued(self, size_bytes: int) -> None:
         """This many bytes of requests are being worked on now."""
