@@ -10,6 +10,7 @@ from farebox_collector.assembly import open_books
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.statements import UsageFilter, usage
+from farebox_collector.ledger.summed_calls import Found
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.unsettled import Waiting, settle_doubles
 from farebox_collector.ledger.usage import record_usage
@@ -84,6 +85,17 @@ def test_a_span_in_between_that_is_not_in_the_books(database: Database, batches:
     assert charged(database) == [2, 3]
 
 
+@pytest.mark.parametrize("batches", [[[1, 2]], [[1], [2]], [[2], [1]]])
+@pytest.mark.parametrize("response_id", ["", "chatcmpl-a"])
+def test_a_span_around_one_call_is_its_twin_at_once(
+    database: Database, batches: list[list[int]], response_id: str
+) -> None:
+    spans = {1: one(1, 100, 10, took=5), 2: one(2, 100, 10, parent=1, at=1, response_id=response_id)}
+    for batch in batches:
+        record(database, *(spans[number] for number in batch))
+    assert len(charged(database)) == 1
+
+
 @pytest.mark.parametrize("response_ids", [("", ""), ("chatcmpl-a", "chatcmpl-b")])
 def test_two_equal_siblings_in_one_batch_are_both_charged(database: Database, response_ids: tuple[str, str]) -> None:
     first, second = (one(n, 100, 10, parent=9, response_id=i) for n, i in zip((1, 2), response_ids, strict=True))
@@ -114,7 +126,7 @@ def test_what_two_replicas_brought_at_one_moment_is_settled_later(
 ) -> None:
     with monkeypatch.context() as blind:
         # Neither saw what the other was about to commit.
-        blind.setattr("farebox_collector.ledger.usage.cover_wrappers", lambda *_: [])
+        blind.setattr("farebox_collector.ledger.usage.cover_wrappers", lambda *_: Found([], frozenset()))
         blind.setattr("farebox_collector.ledger.usage.beside_a_wrapper", lambda *_: False)
         record(database, WRAPPER)
         record(database, FIRST, SECOND)

@@ -49,16 +49,19 @@ def charge_each_response_once(entries: Iterable[Entry]) -> None:
 
 
 def charge_related_spans_once(
-    connection: Connection, tenant_id: int, entries: Mapping[SpanKey, Entry]
+    connection: Connection, tenant_id: int, entries: Mapping[SpanKey, Entry], unnamed: frozenset[bytes] = frozenset()
 ) -> list[StoredCall]:
     """Where there is no response id: of the spans that show one call the one that knows more pays; between equals the
-    inner one of a batch, or the one that is in the books. Returns the records that are not to pay any more."""
+    inner one of a batch, or the one that is in the books. Returns the records that are not to pay any more.
+
+    `unnamed` are traces in which the books have a charge without a response id.
+    """
     without_id = [key for key, entry in entries.items() if not entry.call.usage.response_id]
-    if not without_id:
+    if not (without_id or unnamed):
         return []
     # No key of the database stands between two replicas that bring the two spans at the same moment.
     wait_in_turn(connection, SPANS_OF_A_TRACE, (trace_id[-1] for trace_id, _ in without_id))
-    relations = _Relations(entries, {trace_id for trace_id, _ in without_id})
+    relations = _Relations(entries, {trace_id for trace_id, _ in without_id} | unnamed)
     for key in without_id:
         entry = entries[key]
         for other in relations.of(entry.call):

@@ -51,15 +51,21 @@ def take_out(connection: Connection, transaction_id: int) -> None:
     connection.execute(delete(usage_records).where(usage_records.c.transaction_id == transaction_id))
 
 
-def cover_wrappers(connection: Connection, tenant_id: int, entries: Mapping[SpanKey, Entry]) -> list[StoredCall]:
-    """Cover the entries that sum up calls of their trace, in this batch or in the books.
+class Found(NamedTuple):
+    """What a look at the traces of a batch came to."""
 
-    Returns the records that are found to do so now: they are not to pay any more.
-    """
+    displaced: list[StoredCall]
+    """Records that sum up calls, and are not to pay any more."""
+    unnamed: frozenset[bytes]
+    """Traces in which a record without a response id is charged: it may show a call of the batch."""
+
+
+def cover_wrappers(connection: Connection, tenant_id: int, entries: Mapping[SpanKey, Entry]) -> Found:
+    """Cover the entries that sum up calls of their trace, in this batch or in the books."""
     counting = {key: entry for key, entry in entries.items() if entry.call.usage.buckets is not None}
     traces = {trace_id for trace_id, _ in counting}
     if not traces:
-        return []
+        return Found([], frozenset())
     # No key of the database stands between two replicas that bring a wrapper and its calls at the same moment.
     wait_in_turn(connection, SPANS_OF_A_TRACE, (trace_id[-1] for trace_id in traces))
     kept = _kept(connection, tenant_id, traces)
@@ -72,7 +78,8 @@ def cover_wrappers(connection: Connection, tenant_id: int, entries: Mapping[Span
                 found.add(kept[trace_id, span_id].record_id)
             else:
                 counting[trace_id, span_id].cover(SUMMED_UP)
-    return _records(connection, tenant_id, found)
+    unnamed = frozenset(key[0] for key, one in kept.items() if one.place.counts and not one.place.response_id)
+    return Found(_records(connection, tenant_id, found), unnamed)
 
 
 def wrappers_in_the_books(connection: Connection, tenant_id: int, trace_ids: Iterable[bytes]) -> list[StoredCall]:

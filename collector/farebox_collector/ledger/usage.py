@@ -173,10 +173,10 @@ def _look_at_each(batch: _Batch, calls: Sequence[PricedUsage]) -> list[Verdict]:
     entries: dict[SpanKey, Entry] = {}
     for call in calls:
         entries.setdefault((call.usage.trace_id, call.usage.span_id), Entry(call))
-    summed_up = cover_wrappers(connection, tenant_id, entries)
+    summed_up, unnamed = cover_wrappers(connection, tenant_id, entries)
     _give_back(batch, summed_up, SUMMED_UP)
     charge_each_response_once(entries.values())
-    displaced = charge_related_spans_once(connection, tenant_id, entries)
+    displaced = charge_related_spans_once(connection, tenant_id, entries, unnamed)
     _give_back(batch, displaced)
     cover_the_unsettled(connection, tenant_id, entries.values())
     _leave_out_what_does_not_fit(batch, entries.values())

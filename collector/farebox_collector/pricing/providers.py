@@ -37,6 +37,7 @@ PROVIDER_ALIASES: Mapping[str, str] = {
     "google_genai": "google",
     "google_generativeai": "google",
     "google_vertexai": "google",
+    "googlevertex": "google",
     "vertex": "google",
     "vertex-ai": "google",
     "vertex_ai": "google",
