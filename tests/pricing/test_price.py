@@ -330,6 +330,9 @@ CALLS = st.fixed_dictionaries(
 @given(st.lists(st.tuples(CALLS, st.booleans()), max_size=8))
 def test_what_was_asked_of_a_book_before_makes_no_difference(sequence: list[tuple[dict[str, object], bool]]) -> None:
     """Books remember what calls name: not the moment, nor the length of the context, nor another tenant's prices."""
+    plain = price(RECORD, NOW_NS + DAY_NS, WEEK_NS, BOOK, RULES)
+    assert (plain.verdict, plain.cost_nanousd) == (Verdict.CHARGED, priced().cost_nanousd)
+    assert plain.cost_nanousd
     for changes, own in (*sequence, *reversed(sequence)):
         anew = PriceBook([*VERSIONS, *TIERED], MODELS)
         usage = RECORD._replace(**changes)
@@ -348,4 +351,7 @@ def test_a_remembered_price_ends_with_its_validity() -> None:
 def test_names_that_never_repeat_are_forgotten_again() -> None:
     book = PriceBook([*VERSIONS, *TIERED], MODELS)
     offers = weakref.WeakSet(book.offer("p", f"model-{number}", "", "") for number in range(11_000))
-    assert len(offers) <= 10_000
+    assert 0 < len(offers) <= 10_000
+    newest = book.offer("p", "model-10999", "", "")
+    assert newest in offers, "what came last is remembered"
+    assert book.offer("p", "model-10999", "", "") is newest

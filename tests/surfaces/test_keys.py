@@ -450,7 +450,14 @@ def test_the_commands_make_list_rotate_and_revoke_keys(tmp_path: Path) -> None:
 
     run("tenants", "create", "acme", "--usd-per-credit", "0.01")
     token = run("keys", "create", "gateway", "--scope", "ingest", "--scope", "read", "--tenant", "acme").strip()
+    (made,) = json.loads(run("keys", "list", "--tenant", "acme", "--json"))
+    assert (made["name"], sorted(made["scopes"]), made["revoked_at"]) == ("gateway", ["ingest", "read"], None)
     successor = run("keys", "rotate", key_id(token), "--tenant", "acme").strip()
+    old, new = json.loads(run("keys", "list", "--tenant", "acme", "--json"))
+    assert key_id(successor) != key_id(token)
+    assert (new["name"], sorted(new["scopes"])) == (made["name"], sorted(made["scopes"])), "what the old one may do"
+    assert (made["expires_at"], new["expires_at"]) == (None, None)
+    assert old["expires_at"] is not None, "the old one ends by itself"
     run("keys", "revoke", key_id(token), "--tenant", "acme")
     listed = json.loads(run("keys", "list", "--tenant", "acme", "--json"))
     assert [key["key_id"] for key in listed] == [key_id(token), key_id(successor)]

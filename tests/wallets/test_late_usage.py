@@ -211,3 +211,45 @@ def test_wallets_to_draw_of_two_tenants_with_the_same_names(books: LivingBooks) 
         assert list(wallets_to_draw(connection, books.at(60))) == [(tenant, "ada")]
         assert list(wallets_to_draw(connection, books.at(60), after=(tenant, "ada"))) == []
     books.check()
+
+
+def test_strict_movements_of_wallets_that_are_known_succeed(books: LivingBooks) -> None:
+    from farebox_collector.ledger.movements import Movement, NoSuchWallet, move
+
+    books.move(Kind.DEPOSIT, 10)
+    books.move(Kind.GRANT, 10)
+
+    def strictly(movement: Movement, key: str) -> int:
+        moved = books.run(move, movement=movement, idempotency_key=key, strict=True)
+        return int(moved.balance_nanocredits)
+
+    assert strictly(Movement(Kind.WITHDRAWAL, "ada", 3), "a") == 17
+    with pytest.raises(NoSuchWallet, match="wallet ben"):
+        strictly(Movement(Kind.TRANSFER, "ada", 3, to_wallet="ben"), "b")
+    assert strictly(Movement(Kind.GRANT, "ben", 1), "c") == 1, "what comes in makes a wallet"
+    assert strictly(Movement(Kind.TRANSFER, "ada", 3, to_wallet="ben"), "d") == 14
+    assert books.left() == [4, 10], "lots have the same priority unless somebody says: the oldest is drawn first"
+    assert Movement(Kind.GRANT, "ada", 1).priority == 100
+
+
+def test_a_call_that_was_corrected_at_the_same_moment_is_given_back_all_the_same(
+    books: LivingBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A better witness takes the place of a record, which `correct` leaves alone the first time."""
+    from farebox_collector.ledger import usage
+
+    tries = []
+
+    def late(connection: Any, *rest: Any) -> Any:
+        tries.append(1)
+        return [] if len(tries) == 1 else real(connection, *rest)
+
+    real = usage.correct
+    monkeypatch.setattr(usage, "correct", late)
+    first = books.priced(5, "unattributed", response_id="r")
+    better = books.priced(7, response_id="r", parent_span_id=b"", at_ns=books.now_ns)
+    books.record(first)
+    books.record(better)
+    assert len(tries) == 2
+    assert (books.balance("unattributed"), books.balance()) == (0, -7)
+    books.check()
