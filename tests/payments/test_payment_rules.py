@@ -1,18 +1,19 @@
 """What the pages on payments and credits say of refunds, disputes and bad input, each by an example."""
 
+import json
 from typing import Any
 
 import pytest
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.journal import balance, wallet_account
 from farebox_collector.ledger.lots import draw_up
-from farebox_collector.ledger.movements import Kind, NotEnough
+from farebox_collector.ledger.movements import Kind, Movement, NotEnough, move
 from farebox_collector.ledger.packs import pack_in_force
-from farebox_collector.ledger.topups import Order, TopupState, open_checkout, order, topup_by_key
+from farebox_collector.ledger.topups import Order, TopupState, note_receipt, open_checkout, order, topup_by_key
 from farebox_collector.ledger.topups import note_checkout as keep_checkout
 from farebox_collector.ledger.unmatched import count_unmatched, unmatched_between
 from farebox_collector.ledger.wallet_reports import paid_lots
-from farebox_collector.money import MAX_SUM_NANO, AmountError
+from farebox_collector.money import MAX_NANO, MAX_SUM_NANO, AmountError
 from farebox_collector.payments.gateway import Listed
 from farebox_collector.payments.reconciliation import Side, differences
 from orders import CREDIT, DAY_NS, NOW_NS, USD, Shop
@@ -333,3 +334,32 @@ def test_a_lot_that_is_out_by_other_figures_than_its_returns_turns_the_audit_red
     (mismatch,) = [line for line in shop.clean() if line.startswith("returns")]
     assert shop.name("t") in mismatch
     database.transact(lambda connection: draw_up(connection, 1, shop.wallet, shop.now_ns))
+
+
+@pytest.mark.parametrize(("length", "kept"), [(2_000, True), (2_001, False), (0, False)])
+def test_a_receipts_address_is_kept_up_to_2000_characters(database: Database, length: int, kept: bool) -> None:
+    shop = Shop(database)
+    shop.buy()
+    topup = shop.read(topup_by_key, shop.name("t"))
+    address = ("https://r.example/" + "x" * length)[:length]
+    database.transact(lambda connection: note_receipt(connection, topup, address))
+    (row,) = shop.read(paid_lots, shop.wallet, 1)
+    metadata = json.loads(row.metadata)
+    assert metadata["topup"] == topup.key
+    assert metadata.get("receipt_url") == (address if kept else None)
+
+
+def test_a_deposit_without_a_price_is_worth_its_credits_at_list(database: Database) -> None:
+    """By the API and the command line; the same key again is the same deposit, whatever a credit sells for then."""
+    shop = Shop(database)
+    wanted = Movement(Kind.DEPOSIT, shop.wallet, 5 * CREDIT, at_list=True)
+    for price in ("0.8", "2"):
+        with database.transaction() as connection:
+            connection.exec_driver_sql(f"UPDATE tenants SET usd_per_credit = '{price}' WHERE id = 1")
+        made = shop.run(move, movement=wanted, idempotency_key=shop.name("d"))
+    assert made.repeated
+    assert money(shop, "receipts", "deferred") == (4.0, 4.0)
+    with database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE tenants SET usd_per_credit = '1000000000' WHERE id = 1")
+    with pytest.raises(AmountError, match="say price_usd"):
+        shop.run(move, movement=wanted._replace(amount_nanocredits=MAX_NANO // 2), idempotency_key=shop.name("e"))

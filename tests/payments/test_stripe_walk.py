@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
-from harness import Collector
+from harness import Collector, farebox
 from stripe_double import StripeDouble
 
 
@@ -199,3 +199,24 @@ def test_the_business_sees_fees_and_the_overview_links_receipt_and_top_up(
     overview = shop.api.get("/v1/wallets/joe/overview").json()
     assert "8.00 USD" in double.client.get(overview["topups"][0]["receipt_url"]).text
     assert shop.api.get(overview["topup_url"]).status_code == 303
+
+
+def test_a_refund_pauses_the_automatic_top_up_until_it_is_resumed(shop: Collector, double: StripeDouble) -> None:
+    paid = buy(shop, double, "pia", save_payment_method=True)
+    terms = {"pack": "starter", "below_credits": "2", "month_cap": {"value": "50.00"}}
+    path = "/v1/wallets/pia/auto-topup"
+    assert shop.api.put(path, json=terms).raise_for_status().json()["paused"] is False
+    double.post("/v1/refunds", payment_intent=paid["intent"])
+    paused = shop.api.get(path).json()
+    assert (paused["enabled"], paused["paused"], paused["author"]) == (False, True, "farebox")
+    assert paid["topup_id"] in paused["reason"]
+    metrics = shop.metrics()
+    assert metrics['farebox_auto_topups{state="paused"}'] == 1
+    assert metrics['farebox_payments_unmatched{kind="refund"}'] == 0
+    shown = farebox("wallets", "auto-topup", "pia", "--database-url", shop.database_url)
+    assert (shown.returncode, "pia: paused since" in shown.stdout) == (0, True), shown.stderr
+    assert len(shop.api.get("/v1/wallets/pia/topups").json()["items"]) == 1
+    resumed = shop.api.put(path, json={"enabled": True}).raise_for_status().json()
+    kept = (resumed["pack"], resumed["below_credits"], resumed["month_cap"]["value"])
+    assert (resumed["enabled"], resumed["paused"], kept) == (True, False, ("starter", "2.000000000", "50.00"))
+    wait_for(lambda: shop.wallet("pia")["balance_credits"] == "10.000000000")
