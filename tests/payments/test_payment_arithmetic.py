@@ -96,7 +96,7 @@ class Undo(Exception):
     """Takes an example back."""
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(AMOUNT, min_size=3, max_size=3), st.lists(FACT, min_size=2, max_size=9))
 def test_what_is_told_of_a_payment_adds_up_in_any_order(
     database: OneTransaction, amounts: list[int], facts: list[tuple[str, int, int, bool]]
