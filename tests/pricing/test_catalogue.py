@@ -229,6 +229,20 @@ def test_models_without_a_price_are_left_out() -> None:
             "arn:aws:bedrock:us-east-1:1:inference-profile/us.amazon.nova-pro-v1:0",
             "amazon.nova-pro-v1:0",
         ),
+        (
+            "aws.bedrock",
+            f"arn:aws:bedrock:us-east-1::foundation-model/{SONNET}",
+            f"regional.{SONNET}",
+        ),
+        (
+            "aws.bedrock",
+            f"arn:aws:bedrock:ap-south-1:1:inference-profile/in.{SONNET}",
+            f"regional.{SONNET}",
+        ),
+        ("aws.bedrock", f"in.{SONNET}", f"regional.{SONNET}"),
+        ("aws.bedrock", f"us-gov.{SONNET}", f"regional.{SONNET}"),
+        ("aws.bedrock", f"mx.{SONNET}", f"regional.{SONNET}"),
+        ("aws.bedrock", "global.amazon.nova-pro-v1:0", "amazon.nova-pro-v1:0"),
         # OpenRouter, with a wish for a route
         ("openrouter", "openai/gpt-4o-mini", "openai/gpt-4o-mini"),
         ("openrouter", "openrouter/openai/gpt-4o-mini", "openai/gpt-4o-mini"),

@@ -6,11 +6,11 @@ from fractions import Fraction
 
 import pytest
 from calls import call
-from farebox_collector.pricing.book import PriceBook
+from farebox_collector.pricing.book import Offer, PriceBook
 from farebox_collector.pricing.cards import price_flags, rate_card
 from farebox_collector.pricing.price import UnknownPrice, bill, cost, price
 from farebox_collector.pricing.rules import RuleBook
-from farebox_collector.records import Buckets, ChargeRule, PricedModel, PricedUsage, PriceVersion
+from farebox_collector.records import Buckets, ChargeRule, PricedModel, PricedUsage, PriceVersion, UsageRecord
 from farebox_collector.units import UNITS
 from farebox_collector.verdicts import Verdict
 from hypothesis import given
@@ -321,7 +321,9 @@ CALLS = st.fixed_dictionaries(
         "response_model": NAMES,
         "service_tier": st.sampled_from(("", "default", "batch", "BATCH", "flex")),
         "buckets": st.builds(
-            Buckets, input=st.sampled_from((0, 1, 999, 1000, 1001)), cache_read=st.integers(0, 2), output=st.just(0)
+            lambda fresh, cached: Buckets(input=fresh, cache_read=cached),
+            st.sampled_from((0, 1, 999, 1000, 1001)),
+            st.integers(0, 2),
         ),
     }
 )
@@ -339,6 +341,16 @@ def test_what_was_asked_of_a_book_before_makes_no_difference(sequence: list[tupl
         known = price(usage, NOW_NS + DAY_NS, WEEK_NS, OWN if own else BOOK, RULES)
         fresh = anew.with_own_prices(NEGOTIATED) if own else anew
         assert known == price(usage, NOW_NS + DAY_NS, WEEK_NS, fresh, RuleBook(STATED_RULES))
+        assert known.verdict is (Verdict.CHARGED if is_sold(usage) else Verdict.UNPRICED)
+
+
+def is_sold(usage: UsageRecord) -> bool:
+    """Whether the versions above have a price for a call; `fee` has none for what goes in."""
+    names = [name for name in (usage.response_model, usage.request_model) if name not in ("", "unheard-of")]
+    if usage.provider not in ("p", "P") or not names:
+        return False
+    assert usage.buckets is not None
+    return names[0] != "fee" or not (usage.buckets.input or usage.buckets.cache_read)
 
 
 def test_a_remembered_price_ends_with_its_validity() -> None:
@@ -350,8 +362,47 @@ def test_a_remembered_price_ends_with_its_validity() -> None:
 
 def test_names_that_never_repeat_are_forgotten_again() -> None:
     book = PriceBook([*VERSIONS, *TIERED], MODELS)
-    offers = weakref.WeakSet(book.offer("p", f"model-{number}", "", "") for number in range(11_000))
+    offers = weakref.WeakSet[Offer]()
+    for number in range(11_000):
+        offers.add(book.offer("p", f"model-{number}", "", ""))
+        assert 0 < book.remembered <= 10_000
+        assert book.offer("p", f"model-{number}", "", "") in offers, "what was just asked for is remembered"
     assert 0 < len(offers) <= 10_000
-    newest = book.offer("p", "model-10999", "", "")
-    assert newest in offers, "what came last is remembered"
-    assert book.offer("p", "model-10999", "", "") is newest
+
+
+@pytest.mark.parametrize(
+    ("used", "nanousd"),
+    [
+        # Output at 1,000 nano-dollars a token, reasoning at 4,000, a fee of 5,000,000.
+        ({"output": 10, "reasoning": 4}, 5_000_000 + 6 * 1_000 + 4 * 4_000),
+        ({"output": 10, "reasoning": 10}, 5_000_000 + 10 * 4_000),
+        ({"output": 10, "reasoning": 4, "output_image": 1}, 5_000_000 + 6 * 1_000 + 4 * 4_000 + 1_000),
+        ({"output": 10}, 5_000_000 + 10 * 1_000),
+    ],
+)
+def test_reasoning_with_a_price_of_its_own_is_taken_out_of_the_output(used: dict[str, int], nanousd: int) -> None:
+    buckets = Buckets(**used)
+    card = BOOK.rate_for("p", "fee", NOW_NS)
+    assert card is not None
+    assert cost(card, buckets)[0] == nanousd
+    lines = {line.unit: line.quantity for line in bill(card, buckets)}
+    assert lines.get("output_reasoning", 0) == buckets.reasoning
+    assert lines["output"] == buckets.output - buckets.reasoning
+    assert sum(line.quantity * line.rate for line in bill(card, buckets)) == nanousd * card.denominator
+
+
+@pytest.mark.parametrize(
+    ("minimum", "action_id", "charge", "floor"),
+    [
+        ("0.002", "", 5_000_000, None),  # the cost is more than the minimum
+        ("0.02", "", 20_000_000, None),
+        ("0.02", "a", 5_000_000, 20_000_000),  # the ledger looks at the whole action
+        ("0", "", 5_000_000, None),
+    ],
+)
+def test_a_minimum_is_the_least_of_a_call_outside_any_action(
+    minimum: str, action_id: str, charge: int, floor: int | None
+) -> None:
+    rule = ChargeRule(1, "*", "cost_plus", Decimal(1), Decimal(1), 0, None, minimum_credits=Decimal(minimum))
+    call = price(RECORD._replace(action_id=action_id), NOW_NS + HOUR_NS, WEEK_NS, BOOK, RuleBook([rule]))
+    assert (call.charge_nanocredits, call.action_floor_nanocredits) == (charge, floor)

@@ -34,8 +34,9 @@ MAX_STATED_TIMES = 1_000
 MIN_DOUBTED_NANOUSD = NANO
 """A statement over so many times the list price, and over a dollar, is not believed."""
 _NO_CARD_IDS = "[]"
-_TEXT = frozenset({"input", "output"})
-"""A model sells both: where the book has one of them only it is incomplete, and the call waits for the other."""
+_TOKENS = frozenset(Buckets._fields)
+"""A model sells what goes in and what comes out, and all other tokens are billed as one of these if need be: where the
+book has only one of the two it is incomplete, and the call waits for the other."""
 
 
 class _Part(NamedTuple):
@@ -67,7 +68,7 @@ def price_in_parts(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleB
         if main.card is None:
             reason = "no price for this model at that time" if usage.provider else "the span names no provider"
             return unsettled(usage, Verdict.UNPRICED, reason, at_ns)
-        lacking = [unit for unit, _ in main.missing if unit in _TEXT]
+        lacking = [unit for unit, _ in main.missing if unit in _TOKENS]
         if not any(part.lines for part in parts):
             lacking += [unit for part in parts for unit, _ in part.missing]
         if lacking:
