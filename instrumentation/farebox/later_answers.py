@@ -16,7 +16,7 @@ KEPT_MAX: Final = 1_000
 """How many calls whose answers are made in the background are kept back at most; then the oldest is sent."""
 KEPT_S: Final = 3_600.0
 """How many seconds such a call is kept back; then it is sent as one without usage."""
-COUNTED_MAX: Final = 10_000
+COUNTED_MAX: Final = 1_000
 """How many of the latest answers are remembered by their ids, so that asking again for one is no call."""
 
 
