@@ -25,6 +25,7 @@ from farebox_collector.indexing import Indexing
 from farebox_collector.keyring import KeyRing
 from farebox_collector.ledger.access.refusals import Refusals
 from farebox_collector.ledger.access.sessions import Lifetime
+from farebox_collector.ledger.access.stored_secrets import seal_everything
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.keys import any_key, create_key
@@ -91,9 +92,10 @@ def no_progress(done: int, total: int) -> None:
 def open_books(settings: Settings, clock: Clock = time.time_ns, progress: Progress = no_progress) -> Database:
     """Open the books for writing: migrated, with a tenant, and with prices at the first start.
 
-    Raises DatabaseInUse when another process writes them.
+    With a key, secrets that were stored in plain text are encrypted. Raises DatabaseInUse when another process writes
+    the books, WrongSecretsKey when a secret in them cannot be decrypted.
     """
-    database = open_database(settings.database_url)
+    database = open_database(settings.database_url, box=settings.secret_box())
     try:
         with database.alone():
             migrate(database)
@@ -102,6 +104,7 @@ def open_books(settings: Settings, clock: Clock = time.time_ns, progress: Progre
                 if settings.bootstrap_key is not None and not any_key(connection):
                     token = settings.bootstrap_key.get_secret_value()
                     create_key(connection, DEFAULT_TENANT_ID, "bootstrap", ALL_SCOPES, clock(), token=token)
+                seal_everything(connection, clock())
                 empty = not book_edition(connection)
             if empty:
                 change = import_catalogue(database, clock, progress)
@@ -133,6 +136,11 @@ async def serve(settings: Settings, on_ready: Callable[[Listening], None], clock
     await asyncio.to_thread(_require_keys, settings)
     with contextlib.closing(await asyncio.to_thread(open_books, settings, clock)) as database:
         warn_of_open_files(settings, database)
+        if not settings.secret_box().has_key:
+            _logger.warning(
+                "secrets of links and webhooks are stored in plain text; set FAREBOX_SECRETS_KEY to a key from"
+                " `farebox secrets generate`"
+            )
         _logger.info("the books are open", extra={"kind": type(database).__name__, "sqlite": sqlite3.sqlite_version})
         async with _running(settings, database, clock, stop) as listening:
             look_for_garbage_seldom()
@@ -163,7 +171,8 @@ def _require_keys(settings: Settings) -> None:
 def warn_of_open_files(settings: Settings, database: Database) -> None:
     """Warn of files with secrets or books in them that other users of this machine can read."""
     files = database.files() if isinstance(database, SqliteDatabase) else []
-    files += [path for path in (settings.tls_key, Path(CONFIG_FILE)) if path is not None and path.exists()]
+    with_secrets = (settings.tls_key, settings.secrets_key_file, Path(CONFIG_FILE))
+    files += [path for path in with_secrets if path is not None and path.exists()]
     for path in files:
         if path.stat().st_mode & 0o077:
             _logger.warning("other users of this machine may read %s; run: chmod 600 %s", path, path)

@@ -33,6 +33,7 @@ from farebox_collector.ledger.pace import Pace
 from farebox_collector.ledger.retired import DetailRetired
 from farebox_collector.ledger.schema import OldCollectors, SchemaMissing
 from farebox_collector.ledger.sqlite import SqliteDatabase
+from farebox_collector.secret_box import WrongSecretsKey
 
 app = typer.Typer(
     cls=OnDemand,
@@ -61,6 +62,7 @@ def main() -> None:
         NotADatabase,
         SchemaMissing,
         OldCollectors,
+        WrongSecretsKey,
         FileNotFoundError,
     ) as error:
         err.print(f"farebox: {error}", style="bold red")

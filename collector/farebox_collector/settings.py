@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from farebox_collector.credentials import Role, key_id_of
+from farebox_collector.secret_box import SecretBox, secrets_keys
 
 CONFIG_FILE = "farebox.toml"
 MAX_LINK_DAYS = 366
@@ -97,6 +98,12 @@ class Settings(BaseSettings):
         None,
         description="Signing secret (`whsec_…`) of the webhook endpoint in Stripe that sends to `/v1/webhooks/stripe`.",
     )
+    secrets_key: SecretStr | None = Field(
+        None,
+        description="Keys under which the secrets in the books (of links and webhooks) are encrypted: the first"
+        " encrypts, each decrypts. `farebox secrets generate` prints one. Without a key they are stored in plain text.",
+    )
+    secrets_key_file: FilePath | None = Field(None, description="A file with those keys, one a line, instead.")
     stripe_api_base: str = Field(
         "https://api.stripe.com",
         description="Where Stripe's API is; `farebox stripe-double` prints what to set for the bundled double.",
@@ -266,10 +273,27 @@ class Settings(BaseSettings):
             raise ValueError("not an API key: `farebox keys generate` prints one")
         return value
 
-    @field_validator("stripe_api_key", "stripe_webhook_secret", "oidc_client_secret")
+    @field_validator("stripe_api_key", "stripe_webhook_secret", "oidc_client_secret", "secrets_key")
     @classmethod
     def _not_empty(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value().strip() else None
+
+    @model_validator(mode="after")
+    def _readable_secrets_keys(self) -> Self:
+        if self.secrets_key is not None and self.secrets_key_file is not None:
+            raise ValueError("secrets_key and secrets_key_file are two ways to say the same: set one of them")
+        self.secret_box()
+        return self
+
+    def secret_box(self) -> SecretBox:
+        """What encrypts the secrets in the books. Raises ValueError for what is no key."""
+        if self.secrets_key_file is not None:
+            keys = secrets_keys(self.secrets_key_file.read_text(encoding="utf-8"))
+            if not keys:
+                raise ValueError(f"there is no key in {self.secrets_key_file}: `farebox secrets generate` prints one")
+        else:
+            keys = secrets_keys(self.secrets_key.get_secret_value()) if self.secrets_key is not None else []
+        return SecretBox(keys)
 
     @field_validator("stripe_api_base")
     @classmethod

@@ -21,6 +21,7 @@ _PLACES = {
     "incidents": "incidents:app",
     "deadletters": "deadletters:app",
     "audit-log": "audit_log:audit_log_command",
+    "secrets": "stored_secrets:app",
     "people": "people:app",
     "approvals": "approvals:app",
     "keys": "keys:app",

@@ -3,10 +3,14 @@
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.postgresql import PostgresqlDatabase
 from farebox_collector.ledger.sqlite import SqliteDatabase
+from farebox_collector.secret_box import SecretBox
 
 
-def open_database(url: str, *, writable: bool = True) -> Database:
-    """Open the database behind a SQLAlchemy URL. Raises DatabaseInUse, FileNotFoundError, ValueError."""
+def open_database(url: str, *, writable: bool = True, box: SecretBox | None = None) -> Database:
+    """Open the database behind a SQLAlchemy URL; `box` seals and opens the secrets in it.
+
+    Raises DatabaseInUse, FileNotFoundError, ValueError.
+    """
     if url.startswith("postgresql+psycopg://"):
-        return PostgresqlDatabase(url, writable=writable)
-    return SqliteDatabase(url, writable=writable)
+        return PostgresqlDatabase(url, writable=writable, box=box)
+    return SqliteDatabase(url, writable=writable, box=box)

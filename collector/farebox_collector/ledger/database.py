@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+
+from farebox_collector.secret_box import SecretBox
 
 Result = TypeVar("Result")
 
@@ -22,6 +24,8 @@ _FIRST_PAUSE_S = 0.02
 _logger = logging.getLogger(__name__)
 
 _BEFORE_COMMIT = "farebox.before_commit"
+_SECRET_BOX = "farebox.secret_box"  # noqa: S105  (a name, and no secret)
+_NO_KEY = SecretBox()
 
 LastWork = Callable[[Connection, list[Any]], None]
 """Is given what was collected during a transaction, just before it commits."""
@@ -47,6 +51,21 @@ def before_commit(connection: Connection, work: LastWork, item: Any) -> None:
     Raises KeyError on a connection that no `Database.transaction` opened: the work would never be done.
     """
     connection.info[_BEFORE_COMMIT].setdefault(work, []).append(item)
+
+
+def secret_box_of(connection: Connection) -> SecretBox:
+    """What seals and opens the secrets of these books."""
+    box = connection.info.get(_SECRET_BOX, _NO_KEY)
+    assert isinstance(box, SecretBox)
+    return box
+
+
+def hand_box_to(engine: Engine, box: SecretBox) -> None:
+    """Let every connection of an engine that is made from now on have the box."""
+
+    @event.listens_for(engine, "connect")
+    def _give(_connection: Any, record: Any) -> None:
+        record.info[_SECRET_BOX] = box
 
 
 class DatabaseInUse(Exception):

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, and_, delete, insert, select, update
 
 from farebox_collector.credentials import Caller, Link, Scope, is_signed, sign_link
 from farebox_collector.ledger.access.audit_log import note
+from farebox_collector.ledger.access.stored_secrets import LINK, open_sealed, seal
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.link_tables import wallet_links
 from farebox_collector.ledger.tables import api_keys, link_secrets
@@ -79,7 +80,7 @@ def verify_link(connection: Connection, token: str, link: Link, at_ns: int) -> V
     secret = connection.execute(
         select(known.secret, known.retired_at_ns).where(known.tenant_id == link.tenant_id, known.id == link.secret_id)
     ).first()
-    if secret is None or not is_signed(token, secret.secret):
+    if secret is None or not is_signed(token, open_sealed(connection, LINK, link.tenant_id, secret.secret)):
         raise Unverified("unknown")
     expires_at_ns = link.expires_at_s * 10**9
     if secret.retired_at_ns is not None:
@@ -175,10 +176,12 @@ def _secret(connection: Connection, tenant_id: int, at_ns: int) -> tuple[int, by
         .limit(1)
     ).first()
     if row is not None:
-        return row.id, row.secret
+        return row.id, open_sealed(connection, LINK, tenant_id, row.secret)
     secret = secrets.token_bytes(_SECRET_BYTES)
     key = connection.execute(
-        insert(link_secrets).values(tenant_id=tenant_id, secret=secret, created_at_ns=at_ns)
+        insert(link_secrets).values(
+            tenant_id=tenant_id, secret=seal(connection, LINK, tenant_id, secret), created_at_ns=at_ns
+        )
     ).inserted_primary_key
     assert key is not None
     return int(key[0]), secret

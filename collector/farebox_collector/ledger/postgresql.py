@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from farebox_collector.ledger.database import Database, Result, collecting
+from farebox_collector.ledger.database import Database, Result, collecting, hand_box_to
 from farebox_collector.ledger.schema import APPLICATION, newest_revision
+from farebox_collector.secret_box import SecretBox
 
 _CONNECTIONS = 8
 _CONNECT_TIMEOUT_S = 5
@@ -36,7 +37,7 @@ class PostgresqlDatabase(Database):
     shared = True
     changes_with = True
 
-    def __init__(self, url: str, *, writable: bool = True) -> None:
+    def __init__(self, url: str, *, writable: bool = True, box: SecretBox | None = None) -> None:
         self._writable = writable
         self._engine = create_engine(
             url,
@@ -76,6 +77,8 @@ class PostgresqlDatabase(Database):
                 # Whatever the server's default: a commit that returned is on its disk.
                 cursor.execute("SET synchronous_commit TO on")
             connection.commit()
+
+        hand_box_to(self._engine, box or SecretBox())
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

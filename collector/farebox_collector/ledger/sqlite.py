@@ -18,7 +18,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from farebox_collector.ledger.database import Database, DatabaseInUse, NotADatabase, collecting
+from farebox_collector.ledger.database import Database, DatabaseInUse, NotADatabase, collecting, hand_box_to
+from farebox_collector.secret_box import SecretBox
 
 MINIMUM_SQLITE = (3, 37, 0)
 """STRICT tables came with 3.37."""
@@ -38,7 +39,7 @@ would save little, and make the one who waits for it wait longer."""
 class SqliteDatabase(Database):
     """Books in a file. Raises DatabaseInUse when `writable` and another process already writes them."""
 
-    def __init__(self, url: str, *, writable: bool = True) -> None:
+    def __init__(self, url: str, *, writable: bool = True, box: SecretBox | None = None) -> None:
         if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
             raise RuntimeError(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or later is needed")
         path = make_url(url).database
@@ -59,6 +60,8 @@ class SqliteDatabase(Database):
         self._writing = threading.Lock()
         self._writer = _engine(url, "writer") if writable else None
         self._readers = _engine(url, "reader")
+        for engine in filter(None, (self._writer, self._readers)):
+            hand_box_to(engine, box or SecretBox())
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, Select, delete, func, insert, select, up
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.access.audit_log import note
+from farebox_collector.ledger.access.stored_secrets import WEBHOOK, open_sealed, seal
 from farebox_collector.ledger.webhook_tables import webhook_endpoints, webhook_messages
 from farebox_collector.moments import format_ns
 
@@ -117,13 +118,13 @@ def take_due(connection: Connection, at_ns: int, limit: int) -> list[Taken]:
     if due:
         taken = message.c.id.in_([row.id for row in due])
         connection.execute(update(message).where(taken).values(next_attempt_ns=at_ns + _LEASE_NS))
-    return [_taken(row, at_ns) for row in due]
+    return [_taken(connection, row, at_ns) for row in due]
 
 
-def _taken(row: Row[Any], at_ns: int) -> Taken:
-    keys = [bytes(row.secret)]
+def _taken(connection: Connection, row: Row[Any], at_ns: int) -> Taken:
+    keys = [open_sealed(connection, WEBHOOK, row.tenant_id, row.secret)]
     if row.former_secret is not None and (row.former_until_ns or 0) > at_ns:
-        keys.append(bytes(row.former_secret))
+        keys.append(open_sealed(connection, WEBHOOK, row.tenant_id, row.former_secret))
     return Taken(row.id, row.message_id, row.body, row.attempts, row.endpoint_id, row.url, tuple(keys))
 
 
@@ -207,7 +208,8 @@ def add_endpoint(connection: Connection, tenant_id: int, url: str, at_ns: int) -
     if len(endpoints_of(connection, tenant_id)) >= MOST_ENDPOINTS:
         raise TooManyEndpoints(f"a tenant has at most {MOST_ENDPOINTS} endpoints; remove one first")
     secret = secrets.token_bytes(_SECRET_BYTES)
-    row = insert(webhook_endpoints).values(tenant_id=tenant_id, url=url, secret=secret, created_at_ns=at_ns)
+    sealed = seal(connection, WEBHOOK, tenant_id, secret)
+    row = insert(webhook_endpoints).values(tenant_id=tenant_id, url=url, secret=sealed, created_at_ns=at_ns)
     key = connection.execute(row).inserted_primary_key
     assert key is not None
     note(connection, tenant_id, "webhook.add", key[0], at_ns, after={"url": url})
@@ -233,7 +235,11 @@ def rotate_secret(
     connection.execute(
         update(webhook_endpoints)
         .where(table.id == endpoint_id)
-        .values(former_secret=table.secret, former_until_ns=at_ns + overlap_ns, secret=secret)
+        .values(
+            former_secret=table.secret,
+            former_until_ns=at_ns + overlap_ns,
+            secret=seal(connection, WEBHOOK, tenant_id, secret),
+        )
     )
     note(connection, tenant_id, "webhook.rotate", endpoint_id, at_ns, after={"former_until_ns": at_ns + overlap_ns})
     return secret
