@@ -43,6 +43,7 @@ FAULTS = (
     Fault("one call, nested spans", faults_content.nested_twins),
     Fault("deposits among charges", faults_content.deposits_among_charges),
     Fault("any history", faults_history.any_history),
+    Fault("any payments", faults_history.any_payments),
     Fault("price change, late spans", faults_senders.price_change),
     Fault("clocks a year off", faults_senders.clock_off),
     Fault("hostile bodies", faults_load.hostile_bodies),

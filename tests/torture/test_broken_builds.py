@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +11,7 @@ from typing import NamedTuple
 import farebox_collector
 import faults_content
 import faults_process
+import pytest
 from postgres import PostgresServer
 from world import Result, World
 
@@ -57,6 +60,32 @@ READ_AND_WRITE_BACK = (
     ),
 )
 
+# The newest return alone says what is out, so that refunds and disputes depend on their order.
+LAST_RETURN_DECIDES = (
+    Patch(
+        "ledger/returned_credits.py",
+        "    returned_minor = min(sum(row.amount_minor for row in standing), topup.amount_minor)\n",
+        "    returned_minor = min(sum(row.amount_minor for row in standing[-1:]), topup.amount_minor)\n",
+    ),
+)
+HOLDS_IGNORE_CORRECTIONS = (
+    Patch("ledger/corrections.py", "    _settle_holds(connection, tenant_id, pending, at_ns)\n", ""),
+)
+LATE_USAGE_FINDS_NO_LOT = (
+    Patch("ledger/lot.py", "moment_ns <= expiry", "moment_ns <= expiry and not self.row.expires_at_ns"),
+)
+
+
+def patched(patches: tuple[Patch, ...], directory: Path) -> dict[str, str]:
+    """Make a build with these patches; the environment in which Python finds it."""
+    package = directory / "build/farebox_collector"
+    shutil.copytree(PRODUCT, package, ignore=shutil.ignore_patterns("__pycache__"))
+    for module, text, instead in patches:
+        source = (package / module).read_text(encoding="utf-8")
+        assert source.count(text) == 1, f"{module} has changed: break it another way"
+        (package / module).write_text(source.replace(text, instead), encoding="utf-8")
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(package.parent), os.environ.get("PYTHONPATH"))))}
+
 
 def red(
     fault: Callable[[World], Result],
@@ -66,14 +95,7 @@ def red(
     postgres: PostgresServer | None = None,
 ) -> Result:
     """How a build with these patches fares."""
-    package = directory / "build/farebox_collector"
-    shutil.copytree(PRODUCT, package, ignore=shutil.ignore_patterns("__pycache__"))
-    for module, text, instead in patches:
-        source = (package / module).read_text(encoding="utf-8")
-        assert source.count(text) == 1, f"{module} has changed: break it another way"
-        (package / module).write_text(source.replace(text, instead), encoding="utf-8")
-    path = os.pathsep.join(filter(None, (str(package.parent), os.environ.get("PYTHONPATH"))))
-    world = World(kind, directory, 1, short=True, postgres=postgres, environment={"PYTHONPATH": path})
+    world = World(kind, directory, 1, short=True, postgres=postgres, environment=patched(patches, directory))
     try:
         return fault(world)
     finally:
@@ -100,3 +122,33 @@ def test_a_balance_that_is_read_and_written_back_loses_money(tmp_path: Path, pos
     result = red(faults_content.deposits_among_charges, "postgresql", READ_AND_WRITE_BACK, tmp_path, postgres)
     assert result.off_nano
     assert result.audit_mismatches
+
+
+TRY_MONEY = """
+import sys
+sys.path[:0] = [{torture!r}, {tests!r}]
+import farebox_collector
+assert farebox_collector.__file__.startswith({build!r}), farebox_collector.__file__
+from blank import blank_sqlite
+from shop_machine import try_money
+try_money(blank_sqlite, {chosen_by}, examples=60, steps=40, shrink=False)
+"""
+
+
+@pytest.mark.parametrize(
+    ("patches", "chosen_by"),
+    [(LAST_RETURN_DECIDES, 1), (HOLDS_IGNORE_CORRECTIONS, 1), (LATE_USAGE_FINDS_NO_LOT, 1)],
+    ids=["order-dependent refunds", "holds ignore corrections", "late usage finds no lot"],
+)
+def test_the_machine_of_money_finds(patches: tuple[Patch, ...], chosen_by: int, tmp_path: Path) -> None:
+    """Broken rules of money turn random histories red, by an assertion of the machine and by nothing else."""
+    environment = os.environ | patched(patches, tmp_path)
+    torture = Path(__file__).parent
+    facts = {"torture": str(torture), "tests": str(torture.parent), "build": str(tmp_path), "chosen_by": chosen_by}
+    found = subprocess.run(
+        [sys.executable, "-c", TRY_MONEY.format(**facts)],
+        **{"env": environment, "capture_output": True, "text": True, "timeout": 240, "check": False},
+    )
+    assert found.returncode, "the machine noticed nothing"
+    assert "AssertionError" in found.stderr, found.stderr
+    assert "shop_machine.py" in found.stderr, found.stderr
