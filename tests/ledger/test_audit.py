@@ -1,22 +1,24 @@
 """The audit finds whatever was tampered with, and says what it is."""
 
-import sqlite3
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from calls import START_NS, call
+from farebox_collector import assembly
 from farebox_collector.ledger.access.actors import Actor, acting_as
 from farebox_collector.ledger.audit import CHECKS, audit
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.holds import HoldRequest, take_holds
-from farebox_collector.ledger.sqlite import SqliteDatabase
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.ledger.wallets import deposit
 from farebox_collector.records import DEFAULT_TENANT_ID
+from farebox_collector.settings import Settings
 from farebox_collector.verdicts import Verdict
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 TAMPERINGS = {
     "legs": "UPDATE postings SET amount_nano = amount_nano + 1 WHERE id = 1",
@@ -36,7 +38,12 @@ TAMPERINGS = {
     "top-ups": "UPDATE lots SET origin = 'topup'",
     "payments": "INSERT INTO payment_fees (tenant_id, fee_id, topup_id, currency, fee_minor, fee_nanousd,"
     " transaction_id, recorded_at_ns) VALUES (1, 'txn_1', 1, 'USD', 1, 5, 1, 1)",
-    "audit log": "UPDATE audit_log SET actor = 'system' WHERE number = 2",
+    "displaced": "UPDATE lots SET out_nano = 1, displaced_nano = 1",
+    "returns": "INSERT INTO topups (tenant_id, key, idempotency_key, request, wallet, automatic, pack_id, amount_nano,"
+    " currency, amount_minor, price_nanousd, expires_days, livemode, state, reason, checkout_id, checkout_url,"
+    " payment_intent, lot_id, created_at_ns, returned_minor, back_nanousd) VALUES (1, 'k', 'k', '', 'ada', 0, 0, 5,"
+    " 'USD', 5, 5, 0, 0, 'paid', '', '', '', 'pi_1', 1, 1, 5, 5)",
+    "audit log": "UPDATE audit_log SET actor = 'cli:eve' WHERE number = 2",
     "calls": "UPDATE accounts SET charged_calls = 2 WHERE name = 'bob'",
     "claims": "UPDATE usage_records SET call_key = trace_id WHERE verdict = 'charged'",
     "charges": "UPDATE usage_records SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",
@@ -60,9 +67,13 @@ TAMPERINGS = {
 }
 
 
-@pytest.fixture
-def books(database: Database) -> Database:
-    """Books with a deposit, a hold, three charges and an unpriced call."""
+@pytest.fixture(scope="module", params=("sqlite", "postgresql"))
+def books(
+    request: pytest.FixtureRequest, new_books: Callable[[str, Path], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Database]:
+    """Books with a deposit, a hold, three charges and an unpriced call. All tests share them and undo what they do."""
+    url = new_books(request.param, tmp_path_factory.mktemp("audited"))
+    database = assembly.open_books(Settings(database_url=url))
     with database.transaction() as connection, acting_as(Actor("cli:ada")):
         deposit(connection, DEFAULT_TENANT_ID, "ada", 10_000, "k", START_NS)
         calls = [call(1), call(2, trace=2, wallet="bob"), call(3, trace=3, verdict=Verdict.UNPRICED)]
@@ -71,18 +82,24 @@ def books(database: Database) -> Database:
         of_action = call(4, trace=4)
         of_action = of_action._replace(usage=of_action.usage._replace(action_id="run"), action_floor_nanocredits=0)
         record_usage(connection, DEFAULT_TENANT_ID, [of_action], START_NS, TotalLabels())
-    return database
+    yield database
+    database.close()
 
 
-def tamper(books: Database, statement: str) -> None:
-    """Change the books behind the collector's back."""
-    if isinstance(books, SqliteDatabase):
-        # SQLite's own shell does not look at foreign keys.
-        with closing(sqlite3.connect(books.path)) as connection, connection:
-            assert connection.execute(statement).rowcount > 0
-    else:
-        with books.transaction() as connection:
-            assert connection.execute(text(statement)).rowcount > 0
+class _UndoneError(Exception):
+    """Ends a transaction without a commit."""
+
+
+@contextmanager
+def tampered(books: Database, statement: str) -> Iterator[Connection]:
+    """The books as they are once a statement has changed them behind the collector's back; undone at the end."""
+    with suppress(_UndoneError), books.transaction() as connection:
+        if connection.dialect.name == "sqlite":
+            # SQLite's own shell does not look at foreign keys.
+            connection.execute(text("PRAGMA defer_foreign_keys = ON"))
+        assert connection.execute(text(statement)).rowcount > 0
+        yield connection
+        raise _UndoneError
 
 
 def test_untouched_books_are_clean(books: Database) -> None:
@@ -96,8 +113,7 @@ def test_there_is_a_tampering_for_every_check() -> None:
 
 @pytest.mark.parametrize("check", TAMPERINGS)
 def test_each_check_finds_what_it_is_for(books: Database, check: str) -> None:
-    tamper(books, TAMPERINGS[check])
-    with books.reading() as connection:
+    with tampered(books, TAMPERINGS[check]) as connection:
         found = [mismatch for mismatch in audit(connection) if mismatch.check == check]
     assert found
     assert all(str(mismatch).startswith(check) for mismatch in found)
@@ -131,6 +147,5 @@ def test_each_check_finds_what_it_is_for(books: Database, check: str) -> None:
     ],
 )
 def test_what_is_missing_is_found_too(books: Database, deletion: str, check: str) -> None:
-    tamper(books, deletion)
-    with books.reading() as connection:
+    with tampered(books, deletion) as connection:
         assert check in {mismatch.check for mismatch in audit(connection)}

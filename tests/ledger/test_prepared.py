@@ -26,6 +26,8 @@ from farebox_collector.verdicts import Verdict
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+_SAID = "tenant_id, number, at_ns, actor, address, action, outcome, subject, details"
+
 names = st.sampled_from(("", "a", "b"))
 counts = st.integers(0, 3)
 amounts = st.integers(0, 5)
@@ -191,7 +193,12 @@ def _record(database: Database, batch: list[list[PricedUsage]], *, prepare: bool
 def _everything(path: Path) -> dict[str, list[Any]]:
     with closing(sqlite3.connect(path)) as connection:
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in sorted(tables)}
+        # A chain is salted anew in each of two books; what its entries say is compared.
+        wanted = {"audit_log": _SAID, "audit_log_heads": "tenant_id, last_number, retired_number"}
+        return {
+            table: connection.execute(f"SELECT {wanted.get(table, '*')} FROM {table}").fetchall()
+            for table in sorted(tables)
+        }
 
 
 def test_what_somebody_must_look_at_is_not_prepared() -> None:
