@@ -16,7 +16,7 @@ from farebox_collector.ledger.checkpoints import Standing, move_checkpoints
 from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import Database, is_storage_outage
 from farebox_collector.ledger.hold_ends import MOST_EXPIRED_AT_ONCE, expire_holds
-from farebox_collector.ledger.limit_watch import passed_limits, tell_of_limits, tenants_with_policies
+from farebox_collector.ledger.limit_watch import START, Place, passed_limits, tell_of_limits, tenants_with_policies
 from farebox_collector.ledger.locks import AUDITING
 from farebox_collector.ledger.lots import WALLETS_AT_ONCE, draw_up, wallets_to_draw
 from farebox_collector.ledger.mismatches import Mismatch
@@ -37,6 +37,8 @@ _SHOWN = 20
 _DRAWINGS = 100
 """Most groups of wallets whose lots one round brings up to date; the next round goes on where it ended."""
 _FIRST_WALLET = (0, "")
+_WATCHINGS = 5
+"""Most steps of a tenant's walk over its limits in one round; the next round goes on where it ended."""
 _STRETCHES = 80
 """Most stretches of old records that one round retires: 28 million records a day, and no round is long."""
 _RETIRING_SHARE = 0.25
@@ -47,7 +49,14 @@ _logger = logging.getLogger(__name__)
 class Upkeep:
     """One collector's rounds. Several collectors take turns: what is due is decided by the log of audits."""
 
-    def __init__(self, settings: Settings, database: Database, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        clock: Callable[[], int],
+        set_aside: Callable[[int], None] = lambda wallets: None,
+    ) -> None:
+        """`set_aside` is told how many wallets have lots that cannot be drawn up, when all had their turn."""
         self._database = database
         self._clock = clock
         self._recent_ns = int(settings.audit_seconds * 10**9)
@@ -56,6 +65,9 @@ class Upkeep:
         self._retention_ns = settings.retention_days * 24 * _HOUR_NS
         self._audit_log_ns = settings.audit_log_days * 24 * _HOUR_NS
         self._drawn_upto = _FIRST_WALLET
+        self._aside = 0
+        self._set_aside = set_aside
+        self._watched_upto: dict[int, Place] = {}
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -117,22 +129,28 @@ class Upkeep:
                     if is_storage_outage(error):
                         raise
                     # The others must not wait for it; it comes again with the next turn.
+                    self._aside += 1
                     _logger.exception("a wallet's lots cannot be drawn up", extra={"tenant_id": tenant_id})
             if len(behind) < WALLETS_AT_ONCE:
-                self._drawn_upto = _FIRST_WALLET
+                # All had their turn.
+                self._set_aside(self._aside)
+                self._drawn_upto, self._aside = _FIRST_WALLET, 0
                 return
 
     def _tell_of_limits(self) -> None:
         """Tell of limits that usage went past; holds tell of theirs at once."""
         now_ns = self._clock()
         with self._database.reading() as connection:
-            passed = [
-                (tenant_id, passed_limits(connection, tenant_id, now_ns))
-                for tenant_id in tenants_with_policies(connection)
-            ]
-        for tenant_id, limits in passed:
-            if limits:
-                self._database.transact(partial(tell_of_limits, tenant_id=tenant_id, passed=limits, at_ns=now_ns))
+            tenants = tenants_with_policies(connection)
+        for tenant_id in tenants:
+            for _ in range(_WATCHINGS):
+                with self._database.reading() as connection:
+                    after = self._watched_upto.get(tenant_id, START)
+                    passed, self._watched_upto[tenant_id] = passed_limits(connection, tenant_id, now_ns, after)
+                if passed:
+                    self._database.transact(partial(tell_of_limits, tenant_id=tenant_id, passed=passed, at_ns=now_ns))
+                if self._watched_upto[tenant_id] == START:
+                    break
 
     def _audit_what_is_due(self) -> None:
         with self._database.reading() as connection:

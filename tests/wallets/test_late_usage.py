@@ -14,6 +14,7 @@ from farebox_collector.upkeep import Upkeep
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from living_books import LivingBooks
+from sqlalchemy import Connection
 
 
 @pytest.fixture
@@ -253,3 +254,26 @@ def test_a_call_that_was_corrected_at_the_same_moment_is_given_back_all_the_same
     assert len(tries) == 2
     assert (books.balance("unattributed"), books.balance()) == (0, -7)
     books.check()
+
+
+def test_a_wallet_that_cannot_be_drawn_up_is_counted_and_keeps_no_other_waiting(
+    books: LivingBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for wallet in ("ada", "bob", "cid"):
+        books.move(Kind.DEPOSIT, 10, wallet, price_nanousd=10)
+        books.record(books.priced(4, wallet))
+    real, broken = upkeep.draw_up, {"bob"}
+
+    def draw(connection: Connection, tenant_id: int, wallet: str, at_ns: int) -> None:
+        if wallet in broken:
+            raise ValueError("torn")
+        real(connection, tenant_id, wallet, at_ns)
+
+    monkeypatch.setattr(upkeep, "draw_up", draw)
+    told: list[int] = []
+    work = Upkeep(Settings(database_url="sqlite:///unused"), books.database, lambda: books.now_ns, told.append)
+    work._draw_lots_up()
+    assert (told, books.balance(REVENUE_ACCOUNT)) == ([1], -8)
+    broken.clear()
+    work._draw_lots_up()
+    assert (told, books.balance(REVENUE_ACCOUNT)) == ([1, 0], -12)

@@ -24,6 +24,7 @@ from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.hold_ends import expire_holds, void_hold
 from farebox_collector.ledger.holds import Held, HoldRequest, Insufficient, take_holds
+from farebox_collector.ledger.limit_watch import START, passed_limits
 from farebox_collector.ledger.limits import LimitReached
 from farebox_collector.ledger.policies import Authorship, BadPolicy, Terms, Validity, policies_in_force, set_policy
 from farebox_collector.ledger.schema import alembic_config
@@ -449,3 +450,43 @@ def test_in_strict_mode_only_paying_in_makes_a_wallet(tmp_path: Path) -> None:
     assert "sales" in run("policies", "list")
     assert "scope user" in run("policies", "set", "user", "ada", "--reason", "x")
     assert json.loads(run("policies", "history", "dept", "sales", "--json"))[0]["month_credits"] == "100.000000000"
+
+
+def walked(books: Books, most: int) -> list[list[tuple[str, str, str]]]:
+    """Who is past a limit, by the steps of a whole walk."""
+    steps, place = [], START
+    while True:
+        with books.database.reading() as connection:
+            watched = passed_limits(connection, 1, books.now_ns, place, most)
+        steps.append([(one.subject.scope.value, one.subject.name, one.subject.user_id) for one in watched.passed])
+        assert len(steps) < 50
+        if (place := watched.upto) == START:
+            return steps
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 100])
+def test_a_walk_over_limits_comes_to_everybody_in_bounded_steps(books: Books, most: int) -> None:
+    """However few are looked at together, and however many are past their limit all the time."""
+    for name in ("a", "c", "e", "g"):
+        books.allow(Subject(LimitScope.WALLET, name), Terms(day_limit_nano=5))
+    for subject in (
+        Subject(LimitScope.WALLET, "*"),
+        Subject(LimitScope.USER, "*", "*"),
+        Subject(LimitScope.USER, "h", "*"),
+        Subject(LimitScope.DEPT, "*"),
+    ):
+        books.allow(subject, Terms(month_limit_nano=2))
+    for number, wallet in enumerate("abcdefgh"):
+        made = call(number + 1, trace=number + 1, wallet=wallet, cost_nanousd=1 if wallet == "c" else 2)
+        facts = {"user_id": f"u{number}", "dept": f"d{number}", "project": "p"}
+        made = made._replace(usage=made.usage._replace(**facts))
+        with books.database.transaction() as connection:
+            record_usage(connection, 1, [made], books.now_ns, TotalLabels())
+    steps = walked(books, most)
+    found = [one for step in steps for one in step]
+    wallets = [name for scope, name, _ in found if scope == "wallet"]
+    # The policy of its own holds for c, however the policy of `*` is looked at; the others may come up twice.
+    assert set(wallets) == set("abdefgh")
+    assert sorted(user for scope, _, user in found if scope == "user") == [f"u{number}" for number in range(8)]
+    assert sorted(name for scope, name, _ in found if scope == "dept") == [f"d{number}" for number in range(8)]
+    assert all(len(step) <= most for step in steps)

@@ -1,15 +1,14 @@
 """Telling who passed a limit, once for each limit and period: by a hold at once, by usage within a minute."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, func, literal, select, true
+from sqlalchemy import Connection, Select, func, literal, or_, select, tuple_
 
 from farebox_collector.ledger.day_tables import wallet_days
 from farebox_collector.ledger.limit_tables import spending_days, spending_policies
 from farebox_collector.ledger.limits import LimitReached, Period
-from farebox_collector.ledger.policies import EACH, Policy, policies_in_force, policies_of, terms_of
+from farebox_collector.ledger.policies import EACH, Policy, policies_holding, policies_in_force, policies_of, terms_of
 from farebox_collector.ledger.spending import LimitScope, Spent, Subject, days_of_month, spent_of
 from farebox_collector.ledger.webhooks import Message, enqueue
 from farebox_collector.moments import format_ns
@@ -17,7 +16,8 @@ from farebox_collector.money import format_nano
 
 LIMIT_PASSED = "limit.passed"
 _MOST_WATCHED = 2_000
-"""Most who are looked at together, of those for whom a policy of `*` may hold: who spent most."""
+"""Most policies, or spenders, that are looked at together."""
+_SCOPES = tuple(LimitScope)
 _MONTH, _DAY = len("2026-01"), len("2026-01-01")
 
 
@@ -50,11 +50,56 @@ def tenants_with_policies(connection: Connection) -> Sequence[int]:
     return connection.execute(select(spending_policies.c.tenant_id).distinct()).scalars().all()
 
 
-def passed_limits(connection: Connection, tenant_id: int, at_ns: int) -> list[LimitReached]:
-    """Every limit of a tenant that what was spent is past."""
-    rows = policies_in_force(connection, tenant_id, at_ns, limit=_MOST_WATCHED)
-    watched = set(_watched(connection, tenant_id, rows, at_ns))
-    policies = policies_of(connection, tenant_id, watched, at_ns)
+class Place(NamedTuple):
+    """Where a walk over everybody who may be past a limit has come to: all who were before are looked at."""
+
+    scope: int = -1
+    """A place in `_SCOPES`, of those for whom a policy of `*` may hold; -1 while policies that name someone go on."""
+    policy_id: int = 0
+    name: str = ""
+    user_id: str = ""
+
+
+START = Place()
+"""The beginning of a walk."""
+
+
+class Watched(NamedTuple):
+    """What a step of a walk found, and where the next one begins: at the START when the walk is over."""
+
+    passed: list[LimitReached]
+    upto: Place
+
+
+def passed_limits(
+    connection: Connection, tenant_id: int, at_ns: int, after: Place = START, most: int = _MOST_WATCHED
+) -> Watched:
+    """The limits of a tenant that what was spent is past: one step of a walk, over so many policies or spenders."""
+    if after.scope < 0:
+        rows = policies_in_force(connection, tenant_id, at_ns, after.policy_id, most)
+        subjects = [
+            Subject(LimitScope(row.scope), row.name, row.user_id)
+            for row in rows
+            if EACH not in (row.name, row.user_id) and any(limit is not None for limit in terms_of(row)[1:])
+        ]
+        upto = Place(-1, rows[-1].id) if len(rows) == most else Place(0)
+        return Watched(_passed(connection, tenant_id, subjects, at_ns), upto)
+    scope = _SCOPES[after.scope]
+    least = _least_of_each(connection, tenant_id, scope, at_ns)
+    if least is not None:
+        found = connection.execute(_big_spenders(tenant_id, scope, least, at_ns, after).limit(most)).all()
+        subjects = [Subject(scope, name, user_id) for name, user_id in found]
+        passed = _passed(connection, tenant_id, subjects, at_ns)
+        if len(found) == most:
+            return Watched(passed, after._replace(name=found[-1][0], user_id=found[-1][1]))
+    else:
+        passed = []
+    following = after.scope + 1
+    return Watched(passed, Place(following) if following < len(_SCOPES) else START)
+
+
+def _passed(connection: Connection, tenant_id: int, subjects: Iterable[Subject], at_ns: int) -> list[LimitReached]:
+    policies = policies_of(connection, tenant_id, subjects, at_ns)
     spent = spent_of(connection, tenant_id, sorted(policies), at_ns)
     return [one for subject, policy in policies.items() for one in _past(subject, policy, spent[subject])]
 
@@ -72,37 +117,31 @@ def _past(subject: Subject, policy: Policy, spent: Spent) -> Iterator[LimitReach
             yield LimitReached(policy.id, subject, period, limit, limit - gone, soft)
 
 
-def _watched(connection: Connection, tenant_id: int, rows: Sequence[Any], at_ns: int) -> Iterator[Subject]:
-    """Who may be past a limit: those who are named, and of those who are not whoever spent enough."""
-    least: defaultdict[LimitScope, list[int]] = defaultdict(list)
-    for row in rows:
-        limits = [limit for limit in terms_of(row)[1:] if limit is not None]
-        if not limits:
-            continue
-        if EACH in (row.name, row.user_id):
-            least[LimitScope(row.scope)] += limits
-        else:
-            yield Subject(LimitScope(row.scope), row.name, row.user_id)
-    for scope, limits in least.items():
-        for name, user_id in connection.execute(_big_spenders(tenant_id, scope, min(limits), at_ns)):
-            yield Subject(scope, name, user_id)
-
-
-def _big_spenders(tenant_id: int, scope: LimitScope, more_than: int, at_ns: int) -> Select[Any]:
-    """(name, user) of a scope who spent more than that in the month, most first."""
-    names: tuple[Any, Any]
-    chosen: ColumnElement[bool]
-    if scope is LimitScope.WALLET:
-        table, names, chosen = wallet_days.c, (wallet_days.c.wallet, literal("")), true()
-    else:
-        table, names = spending_days.c, (spending_days.c.name, spending_days.c.user_id)
-        chosen = spending_days.c.scope == scope
-    spent = func.sum(table.charge_nanocredits)
-    return (
-        select(*names)
-        .where(table.tenant_id == tenant_id, table.day.in_(days_of_month(at_ns)), chosen)
-        .group_by(names[0], *names[1:] if scope is not LimitScope.WALLET else ())
-        .having(spent > more_than)
-        .order_by(spent.desc())
-        .limit(_MOST_WATCHED)
+def _least_of_each(connection: Connection, tenant_id: int, scope: LimitScope, at_ns: int) -> int | None:
+    """The least limit of the policies of `*` that hold in a scope; None where there is none."""
+    holding = policies_holding(tenant_id, at_ns).subquery().c
+    limits = (
+        holding.day_limit_nano,
+        holding.month_limit_nano,
+        holding.soft_day_limit_nano,
+        holding.soft_month_limit_nano,
     )
+    of_each = (holding.scope == scope, or_(holding.name == EACH, holding.user_id == EACH))
+    row = connection.execute(select(*map(func.min, limits)).where(*of_each)).one()
+    return min((int(limit) for limit in row if limit is not None), default=None)
+
+
+def _big_spenders(tenant_id: int, scope: LimitScope, more_than: int, at_ns: int, after: Place) -> Select[Any]:
+    """(name, user) of a scope who spent more than that in the month, by name, those that come after a place."""
+    if scope is LimitScope.WALLET:
+        wallet = wallet_days.c
+        query = select(wallet.wallet, literal("")).where(wallet.wallet > after.name).group_by(wallet.wallet)
+        of_month = (wallet.tenant_id == tenant_id, wallet.day.in_(days_of_month(at_ns)))
+        spent = func.sum(wallet.charge_nanocredits)
+        return query.where(*of_month).having(spent > more_than).order_by(wallet.wallet)
+    table = spending_days.c
+    names = (table.name, table.user_id)
+    query = select(*names).where(tuple_(*names) > tuple_(after.name, after.user_id)).group_by(*names)
+    of_month = (table.tenant_id == tenant_id, table.day.in_(days_of_month(at_ns)))
+    spent = func.sum(table.charge_nanocredits)
+    return query.where(*of_month, table.scope == scope).having(spent > more_than).order_by(*names)

@@ -137,7 +137,7 @@ def policies_in_force(
     connection: Connection, tenant_id: int, at_ns: int, after_id: int = 0, limit: int = 1_000
 ) -> Sequence[Row[Any]]:
     """The versions that hold at a moment, in the order in which they were set."""
-    query = _holding(tenant_id, at_ns).where(spending_policies.c.id > after_id)
+    query = policies_holding(tenant_id, at_ns).where(spending_policies.c.id > after_id)
     return connection.execute(query.order_by(spending_policies.c.id).limit(limit)).all()
 
 
@@ -195,7 +195,7 @@ def _valid(at_ns: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return table.valid_from_ns <= at_ns, or_(table.valid_to_ns.is_(None), table.valid_to_ns > at_ns)
 
 
-def _holding(tenant_id: int, at_ns: int) -> Select[Any]:
+def policies_holding(tenant_id: int, at_ns: int) -> Select[Any]:
     """Of each subject the newest version that is valid at a moment."""
     table = spending_policies.c
     newest = (

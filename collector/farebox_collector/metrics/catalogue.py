@@ -216,6 +216,12 @@ PAYMENTS_SET_ASIDE = Metric(
     ("reason",),
     "Waiting: fees (no_exchange_rate, payment_unknown, not_told) and automatic top-ups (month_cap, processing).",
 )
+LOTS_SET_ASIDE = Metric(
+    "farebox_lots_set_aside",
+    Kind.GAUGE,
+    (),
+    "Wallets whose lots this process could not draw up when they had their turn; its log says why.",
+)
 PAYMENT_EVENTS = Metric(
     "farebox_payment_events_total",
     Kind.COUNTER,
@@ -317,9 +323,8 @@ CATALOGUE: tuple[Metric, ...] = (
     PAYMENT_EVENTS,
     PAYMENTS_UNMATCHED,
     PAYMENTS_SET_ASIDE,
+    LOTS_SET_ASIDE,
     AUTO_TOPUPS,
-    PAYMENTS_UNMATCHED,
-    PAYMENTS_SET_ASIDE,
     INGEST_SECONDS,
     COMMIT_SECONDS,
     COMMIT_RECORDS,

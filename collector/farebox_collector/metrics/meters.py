@@ -35,6 +35,7 @@ class Meters:
         self._queue_bytes = self._gauge(catalogue.QUEUE_BYTES)
         self._doubtful = self._counter(catalogue.DOUBTFUL_CALLS)
         self._labels_folded = self._counter(catalogue.LABELS_FOLDED)
+        self._lots_set_aside = self._gauge(catalogue.LOTS_SET_ASIDE)
         self._gauge(catalogue.QUEUE_LIMIT_BYTES).set(queue_limit_bytes)
         self._gauge(catalogue.BUILD_INFO).labels(
             version=version("farebox-collector"), sqlite=sqlite3.sqlite_version
@@ -94,6 +95,10 @@ class Meters:
     def queued(self, size_bytes: int) -> None:
         """This many bytes of requests are being worked on now."""
         self._queue_bytes.set(size_bytes)
+
+    def lots_set_aside(self, wallets: int) -> None:
+        """So many wallets have lots that could not be drawn up when they had their turn."""
+        self._lots_set_aside.set(wallets)
 
     def folded(self, calls: int) -> None:
         """This many more calls were counted under `other`."""
