@@ -31,6 +31,6 @@ def any_payments(world: World) -> Result:
     def new_books(directory: Path) -> str:
         return blank_sqlite(directory) if world.postgres is None else blank_postgresql(world.postgres)
 
-    histories = world.tries(full=120, short=2)
+    histories = world.tries(full=60, short=2)
     try_money(new_books, world.chosen.randrange(2**32), histories, steps=world.tries(full=50, short=10))
     return Result(histories, 0, 0, 0, None)
