@@ -260,7 +260,8 @@ async def _running(
             http_port(otlp_http, settings.otlp_http_address, settings, most, settings.request_seconds + 5)
         )
         await grpc_server.start()
-        upkeep, indexing = Upkeep(settings, database, clock, meters.lots_set_aside), Indexing(database, clock)
+        upkeep = Upkeep(settings, database, clock, meters.lots_set_aside, meters.long_actions)
+        indexing = Indexing(database, clock)
         for round_ in (
             Round("upkeep", settings.audit_seconds, upkeep.round),
             Round("indexing", _INDEXING_SECONDS, indexing.round),

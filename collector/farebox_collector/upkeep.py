@@ -18,6 +18,7 @@ from farebox_collector.ledger.database import Database, is_storage_outage
 from farebox_collector.ledger.hold_ends import MOST_EXPIRED_AT_ONCE, expire_holds
 from farebox_collector.ledger.limit_watch import START, Place, passed_limits, tell_of_limits, tenants_with_policies
 from farebox_collector.ledger.locks import AUDITING
+from farebox_collector.ledger.long_actions import count_long_actions
 from farebox_collector.ledger.lots import WALLETS_AT_ONCE, draw_up, wallets_to_draw
 from farebox_collector.ledger.mismatches import Mismatch
 from farebox_collector.ledger.pace import Pace, Stopped
@@ -39,6 +40,8 @@ _DRAWINGS = 100
 _FIRST_WALLET = (0, "")
 _WATCHINGS = 5
 """Most steps of a tenant's walk over its limits in one round; the next round goes on where it ended."""
+_ACTION_STEPS = 10
+"""Most steps of the walk over all actions in one round; the next round goes on where it ended."""
 _STRETCHES = 80
 """Most stretches of old records that one round retires: 28 million records a day, and no round is long."""
 _RETIRING_SHARE = 0.25
@@ -55,8 +58,12 @@ class Upkeep:
         database: Database,
         clock: Callable[[], int],
         set_aside: Callable[[int], None] = lambda wallets: None,
+        long_actions: Callable[[int], None] = lambda actions: None,
     ) -> None:
-        """`set_aside` is told how many wallets have lots that cannot be drawn up, when all had their turn."""
+        """`set_aside` is told how many wallets have lots that cannot be drawn up, when all had their turn.
+
+        `long_actions` is told how many actions are too long, when all were looked at.
+        """
         self._database = database
         self._clock = clock
         self._recent_ns = int(settings.audit_seconds * 10**9)
@@ -67,6 +74,8 @@ class Upkeep:
         self._drawn_upto = _FIRST_WALLET
         self._aside = 0
         self._set_aside = set_aside
+        self._tell_long_actions = long_actions
+        self._actions_upto = self._long_actions = 0
         self._watched_upto: dict[int, Place] = {}
         self._stop = threading.Event()
 
@@ -82,6 +91,7 @@ class Upkeep:
         self._let_holds_expire()
         self._draw_lots_up()
         self._tell_of_limits()
+        self._count_long_actions()
         self._retire()
         self.audit()
 
@@ -151,6 +161,18 @@ class Upkeep:
                     self._database.transact(partial(tell_of_limits, tenant_id=tenant_id, passed=passed, at_ns=now_ns))
                 if self._watched_upto[tenant_id] == START:
                     break
+
+    def _count_long_actions(self) -> None:
+        """Go on with the walk over all actions that counts those that are too long."""
+        for _ in range(_ACTION_STEPS):
+            with self._database.reading() as connection:
+                found = count_long_actions(connection, self._clock(), self._actions_upto)
+            self._long_actions += found.count
+            if found.last_id is None:
+                self._tell_long_actions(self._long_actions)
+                self._actions_upto = self._long_actions = 0
+                return
+            self._actions_upto = found.last_id
 
     def _audit_what_is_due(self) -> None:
         with self._database.reading() as connection:

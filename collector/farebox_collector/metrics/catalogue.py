@@ -222,6 +222,12 @@ LOTS_SET_ASIDE = Metric(
     (),
     "Wallets whose lots this process could not draw up when they had their turn; its log says why.",
 )
+LONG_ACTIONS = Metric(
+    "farebox_long_actions",
+    Kind.GAUGE,
+    (),
+    "Actions with a flat charge or a minimum that take calls for over 24 hours, or over 10,000, in the last 7 days.",
+)
 PAYMENT_EVENTS = Metric(
     "farebox_payment_events_total",
     Kind.COUNTER,
@@ -324,6 +330,7 @@ CATALOGUE: tuple[Metric, ...] = (
     PAYMENTS_UNMATCHED,
     PAYMENTS_SET_ASIDE,
     LOTS_SET_ASIDE,
+    LONG_ACTIONS,
     AUTO_TOPUPS,
     INGEST_SECONDS,
     COMMIT_SECONDS,

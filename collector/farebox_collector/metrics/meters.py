@@ -35,6 +35,7 @@ class Meters:
         self._queue_bytes = self._gauge(catalogue.QUEUE_BYTES)
         self._doubtful = self._counter(catalogue.DOUBTFUL_CALLS)
         self._labels_folded = self._counter(catalogue.LABELS_FOLDED)
+        self._long_actions = self._gauge(catalogue.LONG_ACTIONS)
         self._lots_set_aside = self._gauge(catalogue.LOTS_SET_ASIDE)
         self._gauge(catalogue.QUEUE_LIMIT_BYTES).set(queue_limit_bytes)
         self._gauge(catalogue.BUILD_INFO).labels(
@@ -99,6 +100,10 @@ class Meters:
     def lots_set_aside(self, wallets: int) -> None:
         """So many wallets have lots that could not be drawn up when they had their turn."""
         self._lots_set_aside.set(wallets)
+
+    def long_actions(self, actions: int) -> None:
+        """So many actions are too long."""
+        self._long_actions.set(actions)
 
     def folded(self, calls: int) -> None:
         """This many more calls were counted under `other`."""
