@@ -167,7 +167,7 @@ class Upkeep:
         for _ in range(_ACTION_STEPS):
             with self._database.reading() as connection:
                 found = count_long_actions(connection, self._clock(), self._actions_upto)
-            self._long_actions += found.count
+            self._long_actions += found.long
             if found.last_id is None:
                 self._tell_long_actions(self._long_actions)
                 self._actions_upto = self._long_actions = 0

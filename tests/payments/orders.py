@@ -106,12 +106,13 @@ class Shop:
         movement = Movement(kind, self.wallet, amount, **more)
         return self.run(move, movement=movement, idempotency_key=self.name(f"move-{next(self.steps)}"))
 
-    def use(self, nano: int) -> None:
-        """A call that is charged so many nanocredits."""
+    def use(self, nano: int, started_at_ns: int | None = None) -> None:
+        """A call that is charged so many nanocredits; it started now, or at another moment."""
+        at_ns = self.now_ns if started_at_ns is None else started_at_ns
         number = self.number * 1_000 + next(self.steps)
         made = call(number, trace=number, wallet=self.wallet)
-        usage = made.usage._replace(started_at_ns=self.now_ns)
-        made = made._replace(usage=usage, charge_nanocredits=nano, priced_at_ns=self.now_ns)
+        usage = made.usage._replace(started_at_ns=at_ns)
+        made = made._replace(usage=usage, charge_nanocredits=nano, priced_at_ns=at_ns)
         with self.database.transaction() as connection:
             record_usage(connection, 1, [made], self.now_ns, TotalLabels())
 

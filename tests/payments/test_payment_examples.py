@@ -49,6 +49,7 @@ class Reader:
         return {
             rf"buy {amount} credits for {money}( for (?P<days>\d+) days)?( as (?P<name>\w+))?": self.buy,
             rf"use {amount}": lambda amount: shop.use(nano(amount)),
+            rf"use {amount} of (?P<days>\d+) days ago": self.use_late,
             rf"refund {money}": lambda money: shop.book(shop.refund(minor(money))),
             rf"refund of {money} fails": lambda money: shop.book(shop.refund(minor(money), failed=True)),
             rf"dispute {money}": lambda money: shop.book(shop.dispute(minor(money))),
@@ -66,6 +67,9 @@ class Reader:
         self.shop.order(name or "t", expires_days=int(days or 0))
         fact: Paid = self.shop.paid(name or "t")
         self.shop.book(fact)
+
+    def use_late(self, amount: str, days: str) -> None:
+        self.shop.use(nano(amount), self.shop.now_ns - int(days) * DAY_NS)
 
     def deposit(self, amount: str, money: str | None) -> None:
         price = int(Decimal(money or 0) * USD)

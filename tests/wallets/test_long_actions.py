@@ -26,7 +26,7 @@ def counted(database: Database, at_ns: int, limit: int) -> int:
     while True:
         with database.reading() as connection:
             step = count_long_actions(connection, at_ns, after, limit)
-        found += step.count
+        found += step.long
         if step.last_id is None:
             return found
         after = step.last_id

@@ -21,7 +21,7 @@ ACTIONS_AT_ONCE = 20_000
 class LongActions(NamedTuple):
     """How many actions are too long of those that a step looked at, and the last of these; None at the end."""
 
-    count: int
+    long: int
     last_id: int | None
 
 

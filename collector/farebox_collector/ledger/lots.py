@@ -129,9 +129,21 @@ class WalletLots:
         self.lots = sorted([*self.lots, *(Lot(row) for row in rows if row.id not in known)], key=Lot.order)
         for lot in self.lots:
             expiry = lot.row.expires_at_ns
-            if expiry is not None and first_ns <= expiry <= self._at_ns and not lot.out:
-                self._let_expire(lot, -self.expired_of(lot.row.id))
+            if expiry is not None and first_ns <= expiry <= self._at_ns:
+                self._reopen(lot)
+        with self._nothing_returned(first_ns):
+            pass  # What is out of reopened lots is what usage has left of them.
         return sorted({int(row.expires_at_ns) for row in rows})
+
+    def _reopen(self, lot: Lot) -> None:
+        """Let what has expired of a lot be as if it had not, and what of that went back as if it were used."""
+        self._let_expire(lot, -self.expired_of(lot.row.id))
+        if lot.out_expired:
+            lot.displaced += lot.out_expired
+            self.overdraft += lot.out_expired
+            self.balance -= lot.out_expired
+            self._legs += [Leg(wallet_account(self.wallet), -lot.out_expired), Leg(ISSUED_ACCOUNT, lot.out_expired)]
+            lot.out_expired = 0
 
     def _draw(self, amount: int, at_ns: int) -> None:
         """Draw on the lots that live at a moment, in order; or give back, to the overdraft and those drawn last."""

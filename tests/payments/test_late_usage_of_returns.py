@@ -1,0 +1,49 @@
+"""Usage that is reported after the end of its lot, and a payment that goes back: the order makes no difference."""
+
+from itertools import permutations
+
+import pytest
+from farebox_collector.ledger.database import Database
+from orders import CREDIT, DAY_NS, NOW_NS, USD, Shop
+
+
+def live(database: Database, steps: tuple[str, ...], minor: int, *, look: bool) -> tuple[float, float, float]:
+    """Balance, receipts and profit of a wallet with these steps; all its usage is of the first day."""
+    shop = Shop(database)
+    shop.order(expires_days=30)
+    shop.book(shop.paid())
+    for step in steps:
+        if step in ("use", "use more"):
+            shop.use((3 if step == "use" else 4) * CREDIT, NOW_NS)
+        elif step == "refund":
+            shop.book(shop.refund(minor))
+        elif step == "fail":
+            shop.book(shop.refund(minor, failed=True))
+        else:
+            shop.now_ns += 31 * DAY_NS
+        if look:
+            shop.draw()
+    shop.draw()
+    assert shop.clean() == [], steps
+    moved = shop.moved()
+    assert moved["deferred"] == 0
+    profit = -moved["revenue"] - moved["breakage"] - moved["refunded"]
+    return shop.left / CREDIT, moved["receipts"] / USD, profit / USD
+
+
+@pytest.mark.parametrize(
+    ("minor", "expected"),
+    # 7 of 10 credits are used, for 8.00: what goes back beyond the other three is overdraft.
+    [(200, (0, 6, 6)), (400, (-2, 4, 4)), (800, (-7, 0, 0))],
+)
+def test_late_usage_of_a_returned_lot_in_any_order(
+    database: Database, minor: int, expected: tuple[float, float, float]
+) -> None:
+    for steps in permutations(("use", "use more", "refund", "wait")):
+        for look in (True, False):
+            assert live(database, steps, minor, look=look) == expected, (steps, look)
+
+
+def test_a_refund_that_failed_leaves_no_trace_in_late_usage(database: Database) -> None:
+    for steps in permutations(("use", "refund", "fail", "wait")):
+        assert live(database, steps, 400, look=True) == (0, 8, 8), steps
