@@ -323,7 +323,7 @@ class MoneyMachine(RuleBasedStateMachine):
     def put_in(self, tenant: int, wallet: str, amount: int, each: int, kind: Kind, priority: int, lasts: int) -> None:
         model = self.models[tenant].wallets[wallet]
         if wallet == SHOP:
-            kind, priority, lasts = Kind.GRANT if kind is Kind.PROMOTION else kind, 100, 0
+            lasts = 0
         each = each if kind is Kind.DEPOSIT else 0
         expires_ns = self.now_ns + lasts if lasts else None
         self._move(tenant, Movement(kind, wallet, amount, amount * each, priority=priority, expires_at_ns=expires_ns))
