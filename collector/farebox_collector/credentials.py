@@ -84,6 +84,8 @@ class Caller(NamedTuple):
     login: str = ""
     """The login of a person with a session; empty for a key."""
     session_id: str = ""
+    link_id: int = 0
+    """The number of the signed link; 0 for none, and for links from before they were numbered."""
 
     def may(self, scope: Scope) -> bool:
         """Whether a scope is among what this caller may do."""

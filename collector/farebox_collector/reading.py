@@ -70,7 +70,9 @@ class SpanReader:
             return reading
         if reading.started_at_ns >= self._tariffs.known_until_ns:
             self._tariffs.refresh_for(reading.started_at_ns)
-        book, rules = self._tariffs.of(tenant_id)
+        book, rules, erased = self._tariffs.of(tenant_id)
+        if erased is not None:
+            reading = erased.in_usage(reading)
         return price(reading, received_at_ns, self._max_age_ns, book, rules)
 
 
@@ -113,7 +115,9 @@ class RequestReader:
             elif isinstance(reading, QualityReport):
                 reports.append(reading)
             else:
-                dead.append(DeadLetter(span, reading.reason))
+                erased = self._tariffs.of(tenant_id).erased
+                letter = DeadLetter(span, reading.reason)
+                dead.append(letter if erased is None else erased.in_letter(letter))
         return ReadRequest(Calls.of(calls), places, reports, dead, not_billable, number)
 
     def spans(self, encoding: Encoding, body: bytes) -> list[Span]:

@@ -28,7 +28,7 @@ READY, READ, REFUSED, FAILED = b"y", b"r", b"n", b"f"
 def serve(connection: socket.socket) -> None:
     """Read what comes over a socket until it is closed."""
     settings: Settings = pickle.loads(receive(connection))  # noqa: S301  (from our own process)
-    with closing(open_database(settings.database_url, writable=False)) as database:
+    with closing(open_database(settings.database_url, writable=False, box=settings.secret_box())) as database:
         reader = RequestReader(settings, Tariffs(database, time.time_ns, settings.charge_exposed))
         look_for_garbage_seldom()
         send(connection, READY)

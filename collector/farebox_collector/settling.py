@@ -45,7 +45,7 @@ class Settling:
         self._late_ns = settings.max_span_age_hours * _HOUR_NS
         self._labels = TotalLabels()
         self._exposed_hour: dict[int, int] = {}
-        self._parts_done: dict[int, tuple[tuple[int, int], int]] = {}
+        self._parts_done: dict[int, tuple[tuple[int, ...], int]] = {}
 
     def round(self) -> int:
         """Settle what can be settled; returns how many records were. Does nothing while corrections are frozen."""

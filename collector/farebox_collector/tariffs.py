@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
+from farebox_collector.ledger.access.erased import ErasedNames, erased_edition, erased_names_of
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.prices import book_edition, load_prices, load_versions
 from farebox_collector.ledger.rules import load_rules, rules_edition
@@ -26,6 +27,8 @@ class Tariff(NamedTuple):
 
     book: PriceBook
     rules: RuleBook
+    erased: ErasedNames | None = None
+    """The names that may not come into the books again; None if there are none."""
 
 
 class Tariffs:
@@ -42,8 +45,8 @@ class Tariffs:
         self._charge_exposed = frozenset(charge_exposed)
         self._database = database
         self._clock = clock
-        self.edition = (-1, -1)
-        """Of the price book and of the rules; grows with every change."""
+        self.edition: tuple[int, ...] = (-1, -1, -1)
+        """Of the price book, of the rules and of erased names; grows with every change."""
         self._looked_at_ns = 0
         self.known_until_ns = 0
         """Calls that started before are priced by this edition as by any later one."""
@@ -66,7 +69,7 @@ class Tariffs:
         now_ns = self._clock()
         self._looked_at_ns = now_ns
         with self._database.reading() as connection:
-            edition = (book_edition(connection), rules_edition(connection))
+            edition = (book_edition(connection), rules_edition(connection), erased_edition(connection))
             if edition == self.edition:
                 self.known_until_ns = now_ns - _COMMITTED_NS
                 return
@@ -90,9 +93,10 @@ class Tariffs:
                     tenant_of(connection, name) for name in self._charge_exposed
                 }
                 rules = RuleBook(load_rules(connection, tenant_id), charges_exposed)
+                erased = erased_names_of(connection, tenant_id)
             own = self._negotiated.get(tenant_id)
             book = self._list_book.with_own_prices(own) if own else self._list_book
-            tariff = self._tariffs[tenant_id] = Tariff(book, rules)
+            tariff = self._tariffs[tenant_id] = Tariff(book, rules, erased)
             return tariff
 
 

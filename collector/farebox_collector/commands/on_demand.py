@@ -22,6 +22,7 @@ _PLACES = {
     "deadletters": "deadletters:app",
     "audit-log": "audit_log:audit_log_command",
     "secrets": "stored_secrets:app",
+    "privacy": "privacy:app",
     "people": "people:app",
     "approvals": "approvals:app",
     "keys": "keys:app",

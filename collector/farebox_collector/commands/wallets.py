@@ -23,6 +23,7 @@ from farebox_collector.commands.terminal import (
 )
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger import statements
+from farebox_collector.ledger.movements import NoSuchWallet
 from farebox_collector.ledger.wallets import IdempotencyConflict, deposit
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
@@ -97,6 +98,8 @@ def deposit_command(
             )
         except IdempotencyConflict:
             raise Stop(f"the key {key!r} was used before, for another deposit") from None
+        except NoSuchWallet as error:
+            raise Stop(str(error)) from None
         except AmountError as error:
             raise Stop(f"{amount_credits}: {error}") from None
     done = "were already paid in" if made.repeated else "paid in"

@@ -89,7 +89,8 @@ def verify_link(connection: Connection, token: str, link: Link, at_ns: int) -> V
         raise Unverified("expired")
     if link.link_id:
         _require_standing(connection, link, at_ns)
-    return Verified(Caller(link.tenant_id, frozenset({Scope.READ}), link.wallet), expires_at_ns)
+    caller = Caller(link.tenant_id, frozenset({Scope.READ}), link.wallet, link_id=link.link_id)
+    return Verified(caller, expires_at_ns)
 
 
 def links_of(

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.access.audit_log import note
+from farebox_collector.ledger.access.erased import erased_names_of
 from farebox_collector.ledger.credit_tables import idempotency_keys, lots
 from farebox_collector.ledger.journal import (
     ISSUED_ACCOUNT,
@@ -133,9 +134,9 @@ def move(
 ) -> Moved:
     """Move credits, once for each key; where `strict`, wallets come into being by being paid into only.
 
-    Raises IdempotencyConflict, NotEnough, NoSuchLot, NoSuchWallet, and AmountError where the tenant's sums would no
-    longer fit the books. The key is claimed before anything is posted, so that of two at once one waits and then finds
-    it taken.
+    Raises IdempotencyConflict, NotEnough, NoSuchLot, NoSuchWallet (for an erased name too), and AmountError where the
+    tenant's sums would no longer fit the books. The key is claimed before anything is posted, so that of two at once
+    one waits and then finds it taken.
     """
     amount = movement.amount_nanocredits
     if (amount < 0 and movement.kind is not Kind.ADJUSTMENT) or (not amount and movement.kind is not Kind.REFUND):
@@ -153,6 +154,9 @@ def move(
     ):
         connection.execute(delete(transactions).where(transactions.c.id == transaction_id))
         return _earlier(connection, tenant_id, idempotency_key, movement)
+    erased = erased_names_of(connection, tenant_id)
+    if erased is not None and any(map(erased.pseudonym_of, (movement.wallet, movement.to_wallet))):
+        raise NoSuchWallet("the name of this wallet was erased: use another name")
     if strict and movement.kind not in INCOMING:
         _require_wallets(connection, tenant_id, sorted({movement.wallet, movement.to_wallet} - {""}))
     if movement.at_list:

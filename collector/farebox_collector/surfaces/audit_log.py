@@ -38,7 +38,7 @@ class LogEntry(BaseModel):
     number: int = Field(description="1, 2, 3, … without a gap.")
     at: str
     actor: str = Field(
-        description="`person:<number>`, `key:<id>`, `link:<wallet>`, `cli:<OS user>`, `local`, `system`."
+        description="`person:<number>`, `key:<id>`, `link:<link id>`, `cli:<OS user>`, `local`, `system`."
     )
     actor_name: str = Field(description="The login of a person; empty for others.")
     address: str = Field(description="Where the request came from; empty for commands and background work.")

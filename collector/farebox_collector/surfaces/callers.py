@@ -329,7 +329,7 @@ def actor_of(who: Caller, address: str) -> Actor:
         return Actor(f"person:{who.person}", address, who.person, who.login)
     if who.key_id:
         return Actor(f"key:{who.key_id}", address, who.person)
-    return Actor(f"link:{who.wallet}" if who.wallet else LOCAL, address)
+    return Actor(f"link:{who.link_id}" if who.wallet else LOCAL, address)
 
 
 def _bounded(receive: Receive) -> Receive:

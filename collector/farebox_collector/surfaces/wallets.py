@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from farebox_collector.ledger import statements
 from farebox_collector.ledger.access.approvals import require_approval
 from farebox_collector.ledger.approved_changes import movement_proposal
-from farebox_collector.ledger.movements import Kind, Movement
+from farebox_collector.ledger.movements import Kind, Movement, NoSuchWallet
 from farebox_collector.ledger.wallets import Deposited, IdempotencyConflict, deposit
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
@@ -83,6 +83,8 @@ def router(context: Context) -> APIRouter:
             made = context.database.transact(put)
         except IdempotencyConflict:
             raise ApiError(409, "this Idempotency-Key was used before, for another deposit") from None
+        except NoSuchWallet as error:
+            raise ApiError(404, str(error)) from None
         except AmountError as error:
             raise ApiError(422, f"amount_credits: {error}") from None
         if made.repeated:

@@ -19,7 +19,7 @@ class Actor(NamedTuple):
     """Who does something."""
 
     name: str
-    """`person:<number>`, `key:<id>`, `link:<id of its secret>`, `cli:<OS user>`, `local` or `system`."""
+    """`person:<number>`, `key:<id>`, `link:<its id>`, `cli:<OS user>`, `local` or `system`."""
     address: str = ""
     """The address of the peer; empty for what came from no network."""
     person: int = 0

@@ -1,4 +1,4 @@
-"""The secrets in the books, which have to be read again: what signs links, and what signs webhooks.
+"""The secrets in the books, which have to be read again: what signs links and webhooks, what hashes erased names.
 
 They are sealed under the keys that the database was opened with (`Database.keep_secrets`), if there are any. Every
 other secret in the books is a hash.
@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Table, select, update
 
 from farebox_collector.ledger.access.audit_log import note
+from farebox_collector.ledger.access.personal_tables import name_secrets
 from farebox_collector.ledger.database import secret_box_of
 from farebox_collector.ledger.tables import link_secrets
 from farebox_collector.ledger.webhook_tables import webhook_endpoints
@@ -16,10 +17,12 @@ from farebox_collector.secret_box import is_sealed
 
 LINK = "link"
 WEBHOOK = "webhook"
+NAMES = "names"
 _PLACES: tuple[tuple[str, Table, str], ...] = (
     (LINK, link_secrets, "secret"),
     (WEBHOOK, webhook_endpoints, "secret"),
     (WEBHOOK, webhook_endpoints, "former_secret"),
+    (NAMES, name_secrets, "secret"),
 )
 
 

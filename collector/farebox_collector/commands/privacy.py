@@ -1,0 +1,114 @@
+"""`farebox privacy`: export what is known of a person, and erase a person."""
+
+import json
+import os
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from farebox_collector.commands.tenants import TenantName, tenant_id_of
+from farebox_collector.commands.terminal import DatabaseUrl, Stop, out, reading_books, writable_books
+from farebox_collector.ledger.access import erasure
+from farebox_collector.ledger.access.erasure import Erasure, NoSuchPerson
+from farebox_collector.ledger.access.personal_export import sections
+from farebox_collector.ledger.database import Database
+from farebox_collector.moments import format_ns
+
+app = typer.Typer(help="Personal data: export what is known of a person, and erase a person.", no_args_is_help=True)
+
+Wallet = Annotated[str, typer.Argument(help="The wallet of the person.")]
+_ROUNDS = 5
+
+
+@app.command("export")
+def export_command(
+    wallet: Wallet,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; it must not exist yet.")] = None,
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Write everything that the books know of a wallet to a JSON file that only you can read (0600)."""
+    path = output or Path(f"privacy-export-{time.time_ns() // 10**9}.json")
+    with reading_books(database_url) as connection:
+        tenant_id = tenant_id_of(connection, tenant)
+        try:
+            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        except FileExistsError:
+            raise Stop(f"{path} exists already: name another file with --output") from None
+        listed: list[dict[str, Any]] = []
+        with open(file, "w", encoding="utf-8") as written:
+            head = {"wallet": wallet, "tenant": tenant, "exported_at": format_ns(time.time_ns())}
+            written.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "data": {')
+            for number, (name, rows) in enumerate(sections(connection, tenant_id, wallet)):
+                written.write(f"{',' if number else ''}\n{json.dumps(name)}: [")
+                count = 0
+                for count, row in enumerate(rows, start=1):
+                    written.write(("," if count > 1 else "") + "\n" + json.dumps(row, ensure_ascii=False))
+                written.write("]")
+                listed.append({"section": name, "rows": count})
+            written.write('},\n"sections": ' + json.dumps(listed) + "}\n")
+    if not any(section["rows"] for section in listed):
+        path.unlink()
+        raise Stop(f"the books know nothing of a wallet {wallet!r}")
+    for section in listed:
+        if section["rows"]:
+            out.print(f"{section['rows']:>8} {section['section']}")
+    out.print(f"Written to {path}.", style="green", soft_wrap=True)
+
+
+@app.command("erase")
+def erase_command(
+    wallet: Wallet,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: an erased name cannot be brought back.")] = False,
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Replace the names of a wallet and of its users by pseudonyms everywhere in the books; they stay balanced."""
+    if not yes:
+        typer.confirm("The name cannot be brought back. Erase it?", abort=True)
+    with closing(writable_books(database_url)) as database:
+        with database.reading() as connection:
+            tenant_id = tenant_id_of(connection, tenant)
+        try:
+            pseudonym = _erase(database, tenant_id, wallet)
+        except NoSuchPerson as error:
+            raise Stop(str(error)) from None
+    out.print(f"The wallet is {pseudonym} from now on.", style="green", soft_wrap=True)
+
+
+def _erase(database: Database, tenant_id: int, wallet: str) -> str:
+    """Take all steps of an erasure; the pseudonym. Raises NoSuchPerson and Stop."""
+    first = database.transact(lambda connection: erasure.begin(connection, tenant_id, wallet, time.time_ns()))
+    _sweep(database, first)
+    erased = first
+    for _ in range(_ROUNDS):
+        database.transact(lambda connection: erasure.rename(connection, erased, time.time_ns()))  # noqa: B023
+        if database.shared:
+            # Until every collector replaces the name in what comes in.
+            time.sleep(erasure.KNOWN_AFTER_S)
+        with database.reading() as connection:
+            again = erasure.is_written_again(connection, erased)
+        if not again:
+            break
+        erased = database.transact(lambda connection: erasure.begin(connection, tenant_id, wallet, time.time_ns()))
+    else:
+        raise Stop(f"{wallet!r} is written again and again: stop what sends it, and erase it once more")
+    every_user = {**erased.users, **first.users}
+    erased = erased._replace(users=every_user)
+    _sweep(database, erased)
+    database.transact(lambda connection: erasure.forget_entries(connection, erased, time.time_ns()))
+    database.transact(lambda connection: erasure.end(connection, erased, time.time_ns()))
+    return first.pseudonym
+
+
+def _sweep(database: Database, erased: Erasure) -> None:
+    for place in erasure.places():
+        after: erasure.Place | None = None
+        while True:
+            from_here = after
+            after = database.transact(lambda connection: erasure.sweep(connection, erased, place, from_here))  # noqa: B023
+            if after is None:
+                break
