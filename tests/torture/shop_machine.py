@@ -37,7 +37,7 @@ class ShopMachine(MoneyMachine):
 
     # Orders and payments
 
-    @rule(tenant=tenants, at_once=st.booleans())
+    @rule(tenant=tenants, at_once=st.sampled_from((True, True, False)))
     def buy(self, tenant: int, at_once: bool) -> None:
         number = self._number()
         topup = Topup(f"top-{self.ids[tenant]}-{number}", f"pi-{number}", SHOP)
@@ -222,13 +222,11 @@ class ShopMachine(MoneyMachine):
                     left = [row.remaining_nano for row in lots_of(connection, tenant_id, name, 0, 10_000)]
                     assert left == expected.left, (tenant, name)
                     assert balance(connection, tenant_id, wallet_account(name)) == expected.balance, (tenant, name)
-                for kind, sign in (
-                    ("receipts", 1),
-                    *((k, -1) for k in ("revenue", "deferred", "breakage", "refunded")),
-                ):
-                    field = operator.attrgetter("received" if kind == "receipts" else kind)
+                for kind in ("receipts", "revenue", "deferred", "breakage", "refunded"):
+                    field = "received" if kind == "receipts" else kind
+                    sign = 1 if kind in ("receipts", "refunded") else -1
                     found = sign * balance(connection, tenant_id, Account(kind, "", Commodity.USD))
-                    assert found == sum(map(field, figures.values())), (tenant, kind)
+                    assert found == sum(map(operator.attrgetter(field), figures.values())), (tenant, kind)
                 fees = balance(connection, tenant_id, Account("fees", "stripe", Commodity.USD))
                 assert fees == model.booked_fees() * CENT
                 rows = {row.id: row for row in connection.execute(select(holds).where(holds.c.tenant_id == tenant_id))}
