@@ -1,6 +1,9 @@
 """What an instrumentation costs a call, in microseconds, Farebox and its peers; prints a table in Markdown.
 
 python benchmarks/sdk/run.py [--rounds 60] [--write]
+python benchmarks/sdk/run.py --only farebox --against TREE
+
+``--against`` measures the SDK of another checkout of this repository beside the one of this tree, in the same run.
 
 Each instrumentation, and none, has a process of its own with the same client, in an environment apart from ours. They
 take turns, some calls each, against one server on loopback, which takes their spans as well; so whatever else the
@@ -31,10 +34,12 @@ import making  # noqa: E402, the tests make the same environment
 CHUNKS = 1_000
 NAMES = {
     "farebox": "Farebox",
+    "before": "Farebox, the other tree",
     "opentelemetry": "OpenTelemetry, official",
     "openllmetry": "OpenLLMetry",
     "openinference": "OpenInference",
 }
+PEERS = tuple(name for name in NAMES if name != "before")
 KINDS = ("openai", "openai stream", "httpx", "httpx stream")
 DOCUMENT = REPOSITORY / "docs" / "performance.md"
 SECTION = re.compile(r"(<!-- sdk -->\n).*?(<!-- /sdk -->)", re.DOTALL)
@@ -57,11 +62,14 @@ class Taken:
 class Caller:
     """One process that calls."""
 
-    def __init__(self, name: str, url: str, stack: ExitStack) -> None:
-        command = [str(making.python_of("beside")), str(HERE / "calls.py"), "--instrument", name, "--url", url]
+    def __init__(self, name: str, url: str, stack: ExitStack, other_tree: Path | None) -> None:
+        instrument, variables = name, making.variables()
+        if name == "before":
+            instrument, variables["PYTHONPATH"] = "farebox", f"{other_tree}/instrumentation"
+        command = [str(making.python_of("beside")), str(HERE / "calls.py"), "--instrument", instrument, "--url", url]
         process = stack.enter_context(
             subprocess.Popen(
-                command, env=making.variables(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+                command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
             )
         )
         assert process.stdin is not None
@@ -97,17 +105,19 @@ def loopback() -> Iterator[str]:
             server.terminate()
 
 
-def measured(names: Sequence[str], rounds: int, plain: int, streams: int) -> dict[str, dict[str, Taken]]:
+def measured(
+    names: Sequence[str], rounds: int, plain: int, streams: int, other_tree: Path | None = None
+) -> dict[str, dict[str, Taken]]:
     """What the calls took, by instrumentation and by kind."""
     with loopback() as url, ExitStack() as stack:
-        callers = {name: Caller(name, url, stack) for name in ("none", *names)}
+        callers = {name: Caller(name, url, stack, other_tree) for name in ("none", *names)}
         for number in range(rounds + 1):
             # Who goes first changes, too; the first round only warms up.
             order = list(callers)[number % len(callers) :] + list(callers)[: number % len(callers)]
             for kind in KINDS:
                 streamed = kind.endswith("stream")
                 for name in order:
-                    if kind.startswith("httpx") and name not in ("none", "farebox"):
+                    if kind.startswith("httpx") and name not in ("none", "farebox", "before"):
                         continue  # the others meter clients only
                     times, warm = (streams, 1) if streamed else (plain, 5)
                     callers[name].turn(kind, times, warm, counts=number > 0)
@@ -157,6 +167,19 @@ def rows(taken: dict[str, dict[str, Taken]]) -> Iterator[str]:
             yield f"| {kind} | {NAMES[name]} | {len(one.calls)} | {cells} | {chunk} |"
 
 
+def compared(taken: dict[str, dict[str, Taken]]) -> Iterator[str]:
+    """The table of both trees: processor time added to a call, of its thread and of the process, and the ratio."""
+    yield "| call | thread, before | thread, now | ratio | process, before | process, now | ratio |"
+    yield f"|{' --- |' * 7}"
+    for kind in KINDS:
+        without = taken["none"][kind]
+        cells = []
+        for of_turn in (lambda one: medians(one.thread), lambda one: one.process):
+            before, now = (added(of_turn(taken[name][kind]), of_turn(without)) for name in ("before", "farebox"))
+            cells += [microseconds(before), microseconds(now), f"{now / before:.2f}"]
+        yield f"| {kind} | {' | '.join(cells)} |"
+
+
 def microseconds(seconds: float) -> str:
     """With the unit, and thousands apart."""
     return f"{seconds * 1e6:,.0f} µs"
@@ -168,15 +191,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--plain", type=int, default=25, help="calls in a turn")
     parser.add_argument("--streams", type=int, default=1, help="streams in a turn")
-    parser.add_argument("--only", action="append", choices=NAMES, help="measure these instrumentations")
+    parser.add_argument("--only", action="append", choices=PEERS, help="measure these instrumentations")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    parser.add_argument("--against", type=Path, metavar="TREE", help="measure the SDK of this checkout, too")
     arguments = parser.parse_args()
+    names = arguments.only or list(PEERS)
+    if arguments.against is not None:
+        if not (arguments.against / "instrumentation" / "farebox").is_dir():
+            parser.error(f"--against {arguments.against}: no checkout of this repository; name its top folder")
+        names = [*dict.fromkeys(["farebox", *names]), "before"]
     load = os.getloadavg()[0]
-    table = "".join(
-        f"{row}\n"
-        for row in rows(measured(arguments.only or list(NAMES), arguments.rounds, arguments.plain, arguments.streams))
-    )
+    taken = measured(names, arguments.rounds, arguments.plain, arguments.streams, arguments.against)
+    both = list(compared(taken)) if arguments.against is not None else []
+    taken.pop("before", None)
+    table = "".join(f"{row}\n" for row in rows(taken))
     print(f"load of the machine before: {load:.1f}, after: {os.getloadavg()[0]:.1f}\n{table}")
+    if both:
+        print("\n".join(both))
     if arguments.write:
         text = DOCUMENT.read_text(encoding="utf-8")
         DOCUMENT.write_text(SECTION.sub(lambda found: found[1] + table + found[2], text), encoding="utf-8")
