@@ -19,6 +19,11 @@ _SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 1
 _TOKENS: Final = tuple(4**power for power in range(14))
 
 
+def goes_nowhere(instrument: object) -> bool:
+    """Whether an instrument stands in for one of the global meter provider, and the application has set none."""
+    return getattr(instrument, "_real_instrument", instrument) is None
+
+
 class CallMetrics:
     """Three histograms: tokens used, duration, and time to the first chunk."""
 
@@ -64,7 +69,7 @@ class CallMetrics:
             duration_s, first_chunk_s: seconds since the request was sent; None where there was no stream.
             error_type: as on the span; None for a call that worked.
         """
-        if self._idle:
+        if self._idle or goes_nowhere(self._duration):
             return
         labels: dict[str, Any] = {
             span_attributes.OPERATION_NAME: endpoint.operation,

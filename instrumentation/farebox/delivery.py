@@ -117,7 +117,8 @@ class Delivery:
             os.register_at_fork(after_in_child=lambda: (method := begin()) and method())
 
     def _begin(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._waiting: deque[_Waiting] = deque()
         self._batches: deque[_Batch] = deque()
         self._in_flight: _Batch | None = None
@@ -134,7 +135,7 @@ class Delivery:
 
     def put(self, prepare: Prepare) -> None:
         """Hold one span for delivery; ``prepare`` makes it. Never waits for the collector."""
-        with self._changed:
+        with self._lock:  # the condition itself would take longer
             accepted = not self._closing and self._held < self._max_spans
             if accepted:
                 self._held += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -22,8 +22,6 @@ from farebox.endpoints import Endpoint
 from farebox.exposures import Exposure
 from farebox.one_call import Account, OpenCall
 
-REMEMBERED_MAX: Final = 1_000
-"""How many open calls are remembered."""
 ENDED_MAX: Final = 64
 """How many calls are remembered that ended with an error or with a stream: such a stream is closed right afterwards."""
 
@@ -44,33 +42,26 @@ _TAKEN_OVER: Final = (
 class ExposedCalls:
     """The calls that an exposure may have to be noted on, by the ids of their spans."""
 
-    def __init__(self) -> None:
-        """None yet."""
+    def __init__(self, open_call: Callable[[int], OpenCall | None] = lambda _span_id: None) -> None:
+        """None has ended yet. ``open_call`` finds the call of a span that is open, by the id of the span."""
         self._lock = threading.Lock()
-        self._open: OrderedDict[int, OpenCall] = OrderedDict()
+        self._open_call = open_call
         self._ended: OrderedDict[int, Account] = OrderedDict()
 
-    def open(self, span_id: int, call: OpenCall) -> None:
-        """A span of a call begins."""
+    def ended(self, span: ReadableSpan, attributes: Mapping[str, Any], call: OpenCall) -> None:
+        """A call ends. A stream may still be closed afterwards, by a client that ends its span first."""
         with self._lock:
-            self._open[span_id] = call
-            if len(self._open) > REMEMBERED_MAX:
-                self._open.popitem(last=False)
-
-    def ended(self, span: ReadableSpan, call: OpenCall) -> None:
-        """It ends. A stream may still be closed afterwards, by a client that ends its span first."""
-        context = span.get_span_context()
-        if context is None:
-            return
-        with self._lock:
-            self._open.pop(context.span_id, None)
-            if call.account is None:
+            call.over = True
+            account = call.account
+            if account is None:
                 return
             if call.exposure is not None:
-                call.account.exposure = call.exposure.attributes
-            attributes = span.attributes or {}
-            if span_attributes.REQUEST_STREAM in attributes or span_attributes.ERROR_TYPE in attributes:
-                self._ended[context.span_id] = call.account
+                account.exposure = call.exposure.attributes
+            if span_attributes.REQUEST_STREAM not in attributes and span_attributes.ERROR_TYPE not in attributes:
+                return
+            context = span.get_span_context()
+            if context is not None:
+                self._ended[context.span_id] = account
                 if len(self._ended) > ENDED_MAX:
                     self._ended.popitem(last=False)
 
@@ -78,8 +69,8 @@ class ExposedCalls:
         """An attempt within this span may be billed."""
         span_id = around.get_span_context().span_id
         with self._lock:
-            call = self._open.get(span_id)
-            if call is not None:
+            call = self._open_call(span_id)
+            if call is not None and not call.over:
                 call.exposure = exposure
                 return
             account = self._ended.pop(span_id, None)
@@ -88,7 +79,7 @@ class ExposedCalls:
 
     def sent_again(self, around: Span) -> None:
         """A further request goes out within this span: what the one before it may cost is a matter of its own."""
-        call = self._open.get(around.get_span_context().span_id)
+        call = self._open_call(around.get_span_context().span_id)
         if call is not None and call.exposure is not None:
             exposure, call.exposure = call.exposure, None
             exposure.send_apart()

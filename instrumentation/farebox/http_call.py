@@ -18,7 +18,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from farebox import span_attributes
 from farebox.answers import total_in
 from farebox.call_metrics import CallMetrics
-from farebox.endpoints import DEFAULT_PROVIDERS, Endpoint, Shape
+from farebox.endpoints import DEFAULT_PROVIDERS, Endpoint, Shape, Url
 from farebox.event_stream import Tells
 from farebox.exposures import CLIENT_CLOSED, Arrived, ended, estimate, reason_of
 from farebox.guard import fault, guarded, report
@@ -29,6 +29,7 @@ from farebox.reading import Decode, Reading
 
 _ADDED: Final = ("farebox.", "anthropic.", "gen_ai.usage.audio.", span_attributes.USAGE_TOTAL)
 """Beginnings of the attributes that are added to the span of another instrumentation."""
+_PORTS: Final = {"http": 80, "https": 443}
 _CALLED_LATER: Final = "resp_", "run_"
 """Beginnings of the ids of answers that may be asked for again."""
 
@@ -57,7 +58,7 @@ class HttpCall:
         self._facts: dict[str, Any] = {}
         self.sent: Any = None
         """The request of the HTTP library, to be looked at again if the end of the call is not seen."""
-        self.expose_around: Callable[[Mapping[str, Any]], None] = lambda _exposure: None
+        self.expose_around: Callable[[Mapping[str, Any]], None] = _expose_nothing
         """Notes an exposure for a span that is not ended here."""
 
     def current(self) -> AbstractContextManager[object]:
@@ -246,6 +247,10 @@ class HttpCall:
         self.span.set_status(Status(StatusCode.ERROR))
 
 
+def _expose_nothing(_exposure: Mapping[str, Any]) -> None:
+    """A span that is ended here takes its exposure itself."""
+
+
 _OF_A_FETCH: Final = (span_attributes.RESPONSE_ID, span_attributes.RESPONSE_MODEL)
 
 
@@ -268,15 +273,14 @@ class _Current:
         context.detach(self._token)
 
 
-def start_call(
-    tracer: Tracer, metrics: CallMetrics, endpoint: Endpoint, host: str, port: int | None, request: ModelRequest
-) -> HttpCall:
+def start_call(tracer: Tracer, metrics: CallMetrics, endpoint: Endpoint, url: Url, request: ModelRequest) -> HttpCall:
     """Open the span of a call that no other instrumentation meters."""
+    port = url.port or _PORTS.get(url.scheme)
     model = endpoint.model or request.model
     attributes: dict[str, Any] = {
         span_attributes.OPERATION_NAME: endpoint.operation,
         span_attributes.PROVIDER_NAME: endpoint.provider,
-        span_attributes.SERVER_ADDRESS: host,
+        span_attributes.SERVER_ADDRESS: url.host,
         **request.attributes(),
     }
     if port is not None:
@@ -291,14 +295,14 @@ def start_call(
     return HttpCall(endpoint, request, tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes), metrics)
 
 
-def note_address(span: Span, endpoint: Endpoint, host: str, port: int | None) -> None:
-    """Add to the span of another instrumentation who bills."""
-    present = getattr(span, "attributes", None) or {}
+def note_address(span: Span, present: Mapping[str, Any], endpoint: Endpoint, url: Url) -> None:
+    """Add to the span of another instrumentation, which has the ``present`` attributes, who bills."""
     added: dict[str, Any] = {}
     if endpoint.certain and present.get(span_attributes.PROVIDER_NAME) != endpoint.provider:
         added[span_attributes.PROVIDER_BY_ADDRESS] = endpoint.provider
     if span_attributes.SERVER_ADDRESS not in present:
-        added[span_attributes.SERVER_ADDRESS] = host
+        added[span_attributes.SERVER_ADDRESS] = url.host
+        port = url.port or _PORTS.get(url.scheme)
         if port is not None:
             added[span_attributes.SERVER_PORT] = port
     if endpoint.billed_region:

@@ -12,7 +12,9 @@ The official hooks show neither the body of an answer nor a stream; for those th
 
 from __future__ import annotations
 
+import functools
 import importlib
+import operator
 import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -22,16 +24,18 @@ from typing import Any, Final, cast
 
 import wrapt
 from opentelemetry import baggage, context, propagate, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
-from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import Span, SpanKind, Tracer, TracerProvider
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, Span, SpanContext, SpanKind, Tracer, TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.http import get_excluded_urls
 
 from farebox import span_attributes
 from farebox.guard import fault
 from farebox.own_hosts import OwnHosts
-from farebox.propagation import FOREIGN_HOST
+from farebox.propagation import FOREIGN_HOST, TagPropagator
 from farebox.span_processor import HTTP_SCOPE
 from farebox.span_secrets import secret_headers, without_secrets
 
@@ -40,6 +44,16 @@ RESEND_COUNT: Final = "http.request.resend_count"
 COUNTED_CALLS_MAX: Final = 1_000
 """Of how many open calls the requests are counted."""
 
+_PLAIN: Final = {TraceContextTextMapPropagator, W3CBaggagePropagator, TagPropagator}
+"""The propagators that write W3C trace context, and baggage where there is any; in OpenTelemetry, the default."""
+_SUPPRESSED: Final = (
+    context._SUPPRESS_INSTRUMENTATION_KEY,
+    context._SUPPRESS_HTTP_INSTRUMENTATION_KEY,
+    "suppress_instrumentation",
+)
+"""What ``is_http_instrumentation_enabled`` looks up, here with one look at the context; a test compares them."""
+_TRACEPARENT: Final = b"traceparent"
+_NAME_OF_ENTRY: Final = operator.itemgetter(1)
 _WROTE_BAGGAGE: Final = "farebox.baggage"
 _TRANSPORTS: Final = (("HTTPTransport", "handle_request"), ("AsyncHTTPTransport", "handle_async_request"))
 _OFFICIAL: Final = {
@@ -80,6 +94,9 @@ class HttpSpans:
         self._meter_provider = meter_provider
         self._always = always
         self._excluded = get_excluded_urls("HTTPX")
+        self._excludes = bool(getattr(self._excluded, "_excluded_urls", True))
+        self._textmap: object = None
+        self._plain = self._tags_travel = False
         self._installed: dict[str, list[tuple[Any, str, Any]]] = {}
         self._official: dict[str, tuple[Any, Any]] = {}
 
@@ -120,18 +137,21 @@ class HttpSpans:
 
     def _way(self, library: str, args: tuple[Any, ...]) -> _Way:
         try:
+            now = context.get_current()
             if (
                 library not in self._installed
                 or not args
-                or not is_http_instrumentation_enabled()
-                or _turned_on_by_the_application(library)
-                or _is_http_span(trace.get_current_span())
+                or any(map(now.get, _SUPPRESSED))
+                or (HTTP_SCOPE in sys.modules and _turned_on_by_the_application(library))
             ):
+                return _Way.PASS
+            span = trace.get_current_span(now)
+            if _is_http_span(span):
                 return _Way.PASS
             if self._always or _others_read(self._provider):
                 self._traced(library)
                 return _Way.SPAN
-            self._write_headers(args[0])
+            self._write_headers(args[0], span)
             return _Way.HEADERS
         except Exception as error:
             fault("tracing an HTTP request", error)
@@ -151,9 +171,26 @@ class HttpSpans:
             self._official[library] = traced
         return traced
 
-    def _write_headers(self, request: Any) -> None:
-        if not self._excluded.url_disabled(str(request.url)):
+    def _write_headers(self, request: Any, span: Span) -> None:
+        if self._excludes and self._excluded.url_disabled(str(request.url)):
+            return
+        own = self._own_hosts.includes(request.url.host)
+        if self._writes_trace_context_only(own):
+            if not own:
+                _take_baggage_back(request)
+            _write_trace_context(request.headers, span.get_span_context())
+        else:
             propagate.inject(request.headers, self._context(request))
+
+    def _writes_trace_context_only(self, own: bool) -> bool:
+        """Whether the propagators of the process write nothing but W3C trace context into a request to such a host."""
+        textmap = propagate.get_global_textmap()
+        if textmap is not self._textmap:
+            kinds = {type(part) for part in _propagators(textmap)}
+            self._plain = kinds <= _PLAIN and TraceContextTextMapPropagator in kinds
+            self._tags_travel = TagPropagator in kinds
+            self._textmap = textmap
+        return self._plain and not (own and (self._tags_travel or baggage.get_all()))
 
     @contextmanager
     def _reach(self, request: Any) -> Iterator[None]:
@@ -168,10 +205,47 @@ class HttpSpans:
         if self._own_hosts.includes(request.url.host):
             request.extensions[_WROTE_BAGGAGE] = True
             return None
-        # A redirect to a stranger takes the headers of the first request along.
-        if request.extensions.pop(_WROTE_BAGGAGE, None):
-            request.headers.pop("baggage", None)
+        _take_baggage_back(request)
         return context.set_value(FOREIGN_HOST, True, baggage.clear())
+
+
+def _take_baggage_back(request: Any) -> None:
+    """A redirect to a stranger takes the headers of the first request along."""
+    if request.extensions.pop(_WROTE_BAGGAGE, None):
+        request.headers.pop("baggage", None)
+
+
+def _write_trace_context(headers: Any, sent: SpanContext) -> None:
+    """What OpenTelemetry's propagator of W3C trace context writes; a test compares them."""
+    if sent == INVALID_SPAN_CONTEXT:
+        return
+    traceparent = f"00-{sent.trace_id:032x}-{sent.span_id:016x}-{sent.trace_flags:02x}"
+    entries: list[tuple[bytes, bytes, bytes]] = getattr(headers, "_list", [])
+    if not _takes_entries(type(headers)) or _TRACEPARENT in map(_NAME_OF_ENTRY, entries):
+        headers["traceparent"] = traceparent
+    else:  # setting a header takes the libraries longer than all the rest here
+        entries.append((_TRACEPARENT, _TRACEPARENT, traceparent.encode()))
+    if sent.trace_state:
+        headers["tracestate"] = sent.trace_state.to_header()
+
+
+@functools.cache
+def _takes_entries(headers: Any) -> bool:
+    """Whether headers of this class are a list of entries, each the name, the name in lower case and the value."""
+    try:
+        entries: object = headers({"Traceparent": "00"})._list
+        return entries == [(b"Traceparent", _TRACEPARENT, b"00")]
+    except Exception:
+        return False
+
+
+def _propagators(textmap: object) -> Iterator[object]:
+    """Those that a composite one is made of."""
+    if type(textmap) is CompositePropagator:
+        for part in textmap._propagators:
+            yield from _propagators(part)
+    else:
+        yield textmap
 
 
 class _Passing:

@@ -31,8 +31,6 @@ from farebox.stream_usage import asking, asks_for_usage
 from farebox.unknown_hosts import UnknownHosts
 from farebox.watched_response import Response, watch
 
-_PORTS: Final = {"http": 80, "https": 443}
-
 
 class HttpxHooks:
     """Meters the calls that a library sends between ``install`` and ``remove``."""
@@ -142,10 +140,10 @@ class HttpxHooks:
                 endpoint = self._unlisted(request)
             if endpoint is None or not is_instrumentation_enabled():
                 return None
-            around = _metered_call_around(endpoint)
+            around, present = _metered_call_around(endpoint)
             if around is not None:
                 self._exposed.sent_again(around)
-                note_address(around, endpoint, url.host, url.port or _PORTS.get(url.scheme))
+                note_address(around, present, endpoint, url)
             asks = self._request_stream_usage and kwargs.get("stream") is True
             if around is not None and not asks:
                 return _Metered(endpoint, around, request, None, None, time.time_ns())
@@ -154,8 +152,7 @@ class HttpxHooks:
                 call = HttpCall(endpoint, fields, around, None)
                 call.expose_around = self._exposing(endpoint, around, time.time_ns())
             else:
-                port = url.port or _PORTS.get(url.scheme)
-                call = start_call(self._tracer, self._metrics, endpoint, url.host, port, fields)
+                call = start_call(self._tracer, self._metrics, endpoint, url, fields)
                 # A span that a sampler turned down records nothing; there is no use in reading along.
                 if not call.span.is_recording():
                     return None
@@ -177,7 +174,7 @@ class HttpxHooks:
         if not self._unknown.looks_like_a_call(url, request.content):
             return None
         endpoint = self._endpoints.below_named(url)
-        if endpoint is None and is_instrumentation_enabled() and _span_of_a_call() is None:
+        if endpoint is None and is_instrumentation_enabled() and _span_of_a_call()[0] is None:
             self._unknown.tell(url)
             self._metrics.not_metered(url.host)
         return endpoint
@@ -244,21 +241,27 @@ def _with_request(
     return ((request, *args[1:]), kwargs) if args else (args, {**kwargs, "request": request})
 
 
-def _span_of_a_call() -> Span | None:
-    """The current span, if it stands for a call of a model."""
+_NO_CALL: Final[tuple[None, Mapping[str, Any]]] = (None, {})
+
+
+def _span_of_a_call() -> tuple[Span | None, Mapping[str, Any]]:
+    """The current span with a copy of its attributes, if it stands for a call of a model."""
     span = trace.get_current_span()
-    if span.is_recording() and span_attributes.is_inference(getattr(span, "attributes", None)):
-        return span
-    return None
+    if span.is_recording():
+        attributes = span_attributes.copied(getattr(span, "attributes", None))
+        if span_attributes.is_inference(attributes):
+            return span, attributes
+    return _NO_CALL
 
 
-def _metered_call_around(endpoint: Endpoint) -> Span | None:
+def _metered_call_around(endpoint: Endpoint) -> tuple[Span | None, Mapping[str, Any]]:
     """The span of the client's own instrumentation, within which this request is only its transport."""
-    span = _span_of_a_call()
+    found = _span_of_a_call()
+    span, _ = found
     if span is None:
-        return None
+        return found
     # OpenLLMetry and OpenInference open spans for images and sound, too, and read nothing of what these are billed by.
     # Then ours inside is the better account, and of the two one is sent.
     if endpoint.operation == "generate_content" and not is_first_hand(span):
-        return None
-    return span
+        return _NO_CALL
+    return found

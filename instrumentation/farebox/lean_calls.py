@@ -9,7 +9,10 @@ that these classes were not held against.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import timeit
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Final
 
@@ -26,6 +29,7 @@ from opentelemetry.util.genai._inference_invocation import (
 from opentelemetry.util.genai.handler import TelemetryHandler
 
 from farebox import span_attributes
+from farebox.call_metrics import goes_nowhere
 
 KNOWN_VERSIONS: Final = frozenset({"1.3b0"})
 
@@ -105,19 +109,60 @@ class LeanInvocation(InferenceInvocation):
         self._stream_last_chunk_at = None
         self._finished = False
 
+    def _get_attributes(self) -> dict[str, Any]:
+        names, with_empty, others = _names()
+        known: dict[str, Any] = {}
+        for name, value in vars(self.data).items():
+            if value is None:
+                continue
+            if name in names:
+                if value or name in with_empty:
+                    known[names[name]] = value
+            elif value and name in others:
+                return super()._get_attributes()
+        return known
+
     def _apply_finish(self, error: Any = None) -> None:
         if self._inside.told:
             super()._apply_finish(error)
             return
         if error is not None:
             self._apply_error_attributes(error)
-        data = self.data
         if self._request_stream is not None:
-            data.request_stream = self._request_stream
-        start = self._start_attributes
+            self.data.request_stream = self._request_stream
         known = {**self._get_attributes(), **self.attributes}  # an instrumentation may have set others
-        self.span.set_attributes({key: value for key, value in known.items() if key not in start})
-        self._record_client_metrics()
+        for key in self._start_attributes:
+            known.pop(key, None)
+        self.span.set_attributes(known)
+        if not goes_nowhere(self._instruments.operation_duration):
+            self._record_client_metrics()
+
+
+@functools.cache
+def _names() -> tuple[Mapping[str, str], frozenset[str], frozenset[str]]:
+    """What the official class makes attributes of, found by asking it about each field.
+
+    Returns the attributes by the names of the fields, the fields that become attributes also where they are empty,
+    and those that become something else than what they hold.
+    """
+    names: dict[str, str] = {}
+    with_empty: set[str] = set()
+    others = {"output_messages", "conversation_id"}  # one is of objects, the other is kept in two places
+    for name in (field.name for field in dataclasses.fields(InferenceData) if field.name not in others):
+        asked: dict[bool, dict[str, Any]] = {}
+        for empty in (True, False):
+            invocation: Any = InferenceInvocation.__new__(InferenceInvocation)
+            invocation.conversation_id = invocation._request_stream = None
+            invocation.data = InferenceData()
+            setattr(invocation.data, name, [] if empty else [name])
+            asked[empty] = InferenceInvocation._get_attributes(invocation)
+        if list(asked[False].values()) == [[name]]:
+            (names[name],) = asked[False]
+            if asked[True]:
+                with_empty.add(name)
+        elif asked[False]:
+            others.add(name)
+    return names, frozenset(with_empty), frozenset(others)
 
 
 class LeanHandler(TelemetryHandler):

@@ -76,10 +76,11 @@ class ModelRequest:
     def attributes(self) -> dict[str, Any]:
         """The parameters that were asked for, as span attributes; no content."""
         known: dict[str, Any] = {}
-        for name, attribute in _PARAMETERS.items():
-            value = self.fields.get(name)
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                known[attribute] = value
+        if not _PARAMETERS.keys().isdisjoint(self.fields):
+            for name, attribute in _PARAMETERS.items():
+                value = self.fields.get(name)
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    known[attribute] = value
         if self.streams:
             known[span_attributes.REQUEST_STREAM] = True
         return known

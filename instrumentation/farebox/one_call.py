@@ -60,7 +60,7 @@ _lock = threading.Lock()
 class OpenCall:
     """A span of a call of a model, from its start on, and the one that it is inside of."""
 
-    __slots__ = ("account", "around", "exposure", "family", "inside")
+    __slots__ = ("account", "around", "exposure", "family", "inside", "over")
 
     def __init__(self, around: OpenCall | None, family: str) -> None:
         """``family`` tells kinds of calls apart; a call of another kind inside is another call."""
@@ -70,6 +70,8 @@ class OpenCall:
         self.inside: list[Account] = []
         self.exposure: Exposure | None = None
         """What the provider may bill for the latest attempt, if its end was not seen."""
+        self.over = False
+        """Whether the span has ended, and the account has the exposure."""
 
     def ended(self, span: ReadableSpan) -> Account | None:
         """Note what the span says. Returns an account that is to be sent, unless this one is part of another."""
@@ -156,12 +158,11 @@ class Answers:
         """None yet."""
         self._accounts: OrderedDict[str, Account] = OrderedDict()
 
-    def part_of_another(self, span: ReadableSpan, account: Account) -> bool:
+    def part_of_another(self, span: ReadableSpan, response_id: object, account: Account) -> bool:
         """Whether the span went into the account of a call that is known; else remember its own.
 
         Some servers answer with the same id for ever, so the id alone decides nothing.
         """
-        response_id = (span.attributes or {}).get(span_attributes.RESPONSE_ID)
         if not isinstance(response_id, str) or not response_id:
             return False
         with _lock:

@@ -36,10 +36,12 @@ class Scope:
         self._terms = terms
         with guarded("reading the labels of an action"):
             for key, value in labels.items():
+                if value is None:
+                    continue
                 # A wallet is often the key of a row: numbers and UUIDs become text. Empty is as good as none.
                 if key == span_attributes.CACHE_HIT and isinstance(value, bool):
                     self._labels[key] = value
-                elif value is not None and (text := str(value)):
+                elif text := str(value):
                     self._labels[key] = text
 
     def _frame(self) -> Frame:

@@ -66,7 +66,7 @@ class MeterProcessor(SpanProcessor):
         self.metering: Metering | None = None
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._answers = Answers()
-        self.exposed = ExposedCalls()
+        self.exposed = ExposedCalls(self._call)
         self._later = LaterAnswers()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -93,7 +93,6 @@ class MeterProcessor(SpanProcessor):
                 span.set_attributes(missing)
             if (family := family_of(attributes)) is not None:
                 call = OpenCall(around, family)
-                self.exposed.open(span.get_span_context().span_id, call)
                 if now is not None:
                     activity = now.activity
                     activity.calls += 1
@@ -105,7 +104,10 @@ class MeterProcessor(SpanProcessor):
 
     def _call_around(self, span: Span) -> OpenCall | None:
         parent = span.parent
-        open_ = self._open.get(parent.span_id) if parent is not None else None
+        return self._call(parent.span_id) if parent is not None else None
+
+    def _call(self, span_id: int) -> OpenCall | None:
+        open_ = self._open.get(span_id)
         return open_.call if open_ is not None else None
 
     def on_end(self, span: ReadableSpan) -> None:
@@ -117,10 +119,13 @@ class MeterProcessor(SpanProcessor):
 
     def _ended(self, span: ReadableSpan) -> None:
         context = span.get_span_context()
-        open_ = self._open.pop(context.span_id, None) if context is not None else None
+        open_ = self._open.get(context.span_id) if context is not None else None
         try:
             self._take(span, open_)
         finally:
+            # Only now: until its account has taken the exposure, a call has to be found.
+            if context is not None:
+                self._open.pop(context.span_id, None)
             if open_ is not None and open_.activity is not None:
                 open_.activity.ended += 1
 
@@ -128,38 +133,38 @@ class MeterProcessor(SpanProcessor):
         metering = self.metering
         if metering is None:
             return
-        if not span_attributes.is_genai(span.attributes):
+        # A span that has ended changes no more, and a plain dictionary is faster to look things up in.
+        attributes = span_attributes.copied(span.attributes)
+        if not span_attributes.is_genai(attributes):
             scope = span.instrumentation_scope
             if metering.sends_http_spans and open_ and open_.around and scope and scope.name == HTTP_SCOPE:
                 metering.delivery.put(functools.partial(metering.outgoing.span, Account(span), {}))
             return
-        if (span.attributes or {}).get(span_attributes.OPERATION_NAME) == FETCH and _is_ours(span):
+        if attributes.get(span_attributes.OPERATION_NAME) == FETCH and _is_ours(span):
             return  # it told nothing new
         _, call, late, around = open_ if open_ is not None else (None, None, {}, None)
-        if call is None and around is not None and span_attributes.RESPONSE_ID in (span.attributes or {}):
+        if call is None and around is not None and span_attributes.RESPONSE_ID in attributes:
             call = OpenCall(around, around.family)  # it says only now what it is
         account = call.ended(span) if call is not None else Account(span)
         if call is not None:
-            self.exposed.ended(span, call)
+            self.exposed.ended(span, attributes, call)
         if account is None:
             if call is not None and call.account is not None:
-                self._answers.part_of_another(span, call.account)
+                self._answers.part_of_another(span, attributes.get(span_attributes.RESPONSE_ID), call.account)
             return
-        if self._answers.part_of_another(span, account):
+        if self._answers.part_of_another(span, attributes.get(span_attributes.RESPONSE_ID), account):
             return
         if self._later:
-            late = self._with_tags_of_the_call(span, late)
-        put = functools.partial(metering.delivery.put, functools.partial(metering.outgoing.span, account, late))
-        attributes = span.attributes or {}
+            late = self._with_tags_of_the_call(attributes, late)
+        send = functools.partial(metering.outgoing.span, account, late)
         in_background = attributes.get(span_attributes.USAGE_MISSING) == span_attributes.IN_BACKGROUND
         if in_background and span_attributes.USAGE_INPUT not in attributes:
-            self._keep(span, put)
+            self._keep(attributes, functools.partial(metering.delivery.put, send))
         else:
-            put()
+            metering.delivery.put(send)
 
-    def _keep(self, span: ReadableSpan, send: Callable[[], None]) -> None:
+    def _keep(self, attributes: Mapping[str, Any], send: Callable[[], None]) -> None:
         """Keep a call back whose answer is made in the background; asking for it is no call of its own."""
-        attributes = span.attributes or {}
         response_id = attributes.get(span_attributes.RESPONSE_ID)
         if not isinstance(response_id, str):
             send()
@@ -167,9 +172,8 @@ class MeterProcessor(SpanProcessor):
         tags = {key: attributes[key] for key in _TAGS if key in attributes}
         self._later.keep(response_id, send, tags, time.monotonic())
 
-    def _with_tags_of_the_call(self, span: ReadableSpan, late: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _with_tags_of_the_call(self, attributes: Mapping[str, Any], late: Mapping[str, Any]) -> Mapping[str, Any]:
         """The tags of a call that was kept back, for the answer that tells its usage."""
-        attributes = span.attributes or {}
         self._later.send_old(time.monotonic())
         if span_attributes.USAGE_INPUT in attributes or span_attributes.ERROR_TYPE in attributes:
             late = {**self._later.answered(attributes.get(span_attributes.RESPONSE_ID)), **late}

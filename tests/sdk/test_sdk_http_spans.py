@@ -14,17 +14,22 @@ import httpx
 import httpx2
 import openai
 import pytest
+from farebox.http_spans import HttpSpans
 from farebox.own_hosts import OwnHosts
 from farebox.span_secrets import REDACTED, without_secrets
-from opentelemetry import baggage, context, trace
+from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.instrumentation.httpx import (
     HTTPX2ClientInstrumentor,
     HTTPXClientInstrumentor,
     SyncOpenTelemetryTransport,
 )
+from opentelemetry.instrumentation.utils import suppress_http_instrumentation, suppress_instrumentation
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import TextMapPropagator, default_setter
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from sdk_support import scope
 
 HTTP = "opentelemetry.instrumentation.httpx"
@@ -384,3 +389,90 @@ def test_secrets_of_urls() -> None:
         "url.full": f"https://h/p?api-version=1&API_Key={REDACTED}&x-amz-signature={REDACTED}#c",
         "url.query": f"key={REDACTED}",
     }
+
+
+class Seen:
+    """A request of which only the headers matter."""
+
+    def __init__(self, library: Any, url: str, headers: dict[str, str] | None = None) -> None:
+        self.url, self.headers, self.extensions = library.URL(url), library.Headers(headers), {}
+
+
+class Marking(TextMapPropagator):
+    """A propagator of an application's own."""
+
+    def extract(self, carrier: Any, context: Any = None, getter: Any = None) -> Any:
+        return context
+
+    def inject(self, carrier: Any, context: Any = None, setter: Any = default_setter) -> None:
+        setter.set(carrier, "x-mark", "1")
+
+    @property
+    def fields(self) -> set[str]:
+        return {"x-mark"}
+
+
+STATES = [trace.TraceState(), trace.TraceState([("vendor", "1"), ("other", "2")])]
+BEFORE = [None, {"x-first": "1", "traceparent": "00-old", "x-last": "2"}, {"Traceparent": "00-old"}]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("url", ["https://api.openai.com/v1", "http://127.0.0.1:1/v1"])
+@pytest.mark.parametrize("state", STATES, ids=["no state", "state"])
+@pytest.mark.parametrize("flags", [0, 1])
+@pytest.mark.parametrize("before", BEFORE, ids=["no header", "headers", "upper case"])
+def test_trace_context_is_written_as_the_official_propagator_writes_it(
+    library: Any, url: str, state: trace.TraceState, flags: int, before: dict[str, str] | None
+) -> None:
+    span_context = trace.SpanContext(0x1234, 0x56, False, trace.TraceFlags(flags), state)
+    span = trace.NonRecordingSpan(span_context)
+    ours, official = Seen(library, url, before), Seen(library, url, before)
+    spans = HttpSpans(TracerProvider(shutdown_on_exit=False), OwnHosts())
+    token = context.attach(trace.set_span_in_context(span))
+    try:
+        spans._write_headers(ours, span)
+        TraceContextTextMapPropagator().inject(official.headers)
+    finally:
+        context.detach(token)
+    assert ours.headers.multi_items() == official.headers.multi_items()
+    assert [value for name, value in ours.headers.raw] == [value for name, value in official.headers.raw]
+
+
+def test_without_a_span_no_trace_context_is_written() -> None:
+    request = Seen(httpx, "https://api.openai.com/v1")
+    HttpSpans(TracerProvider(shutdown_on_exit=False), OwnHosts())._write_headers(request, trace.INVALID_SPAN)
+    assert not request.headers
+
+
+@pytest.mark.parametrize("propagators", [[], [Marking()], [CompositePropagator([Marking()])]])
+def test_propagators_of_the_application_are_asked(propagators: list[Any]) -> None:
+    spans = HttpSpans(TracerProvider(shutdown_on_exit=False), OwnHosts())
+    span = trace.NonRecordingSpan(trace.SpanContext(1, 2, False, trace.TraceFlags(1)))
+    first = Seen(httpx, "https://api.openai.com/v1")
+    spans._write_headers(first, span)
+    assert "traceparent" in first.headers
+    before = propagate.get_global_textmap()
+    propagate.set_global_textmap(CompositePropagator(propagators))
+    try:
+        second = Seen(httpx, "https://api.openai.com/v1")
+        spans._write_headers(second, span)
+    finally:
+        propagate.set_global_textmap(before)
+    assert dict(second.headers) == ({"x-mark": "1"} if propagators else {})
+
+
+@pytest.mark.parametrize("suppress", [suppress_instrumentation, suppress_http_instrumentation])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_nothing_is_written_where_instrumentation_is_suppressed(server: Server, library: Any, suppress: Any) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    farebox.instrument(model_urls=[f"{server.url}/v1"], tracer_provider=provider, exporter=InMemorySpanExporter())
+    try:
+        with trace.get_tracer("app", tracer_provider=provider).start_as_current_span("request"):
+            post(library, server.url)
+            with suppress():
+                post(library, server.url)
+    finally:
+        farebox.uninstrument()
+    written, suppressed = server.seen
+    assert "traceparent" in written
+    assert "traceparent" not in suppressed

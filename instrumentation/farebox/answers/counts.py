@@ -37,6 +37,11 @@ def count_in(counts: Mapping[str, Any], *path: str) -> int | None:
         if not isinstance(value, dict):
             return None
         value = value.get(key)
+    return count_of(value)
+
+
+def count_of(value: object) -> int | None:
+    """The count that a value is, or says."""
     if value is None:
         return None
     number = value if type(value) is int else whole(value)
@@ -46,13 +51,15 @@ def count_in(counts: Mapping[str, Any], *path: str) -> int | None:
 def first_count(counts: Mapping[str, Any], *keys: str) -> int | None:
     """The first of some keys that has a count."""
     for key in keys:
-        if (count := count_in(counts, key)) is not None:
+        if key in counts and (count := count_of(counts[key])) is not None:
             return count
     return None
 
 
 def has_impossible_count(usage: object) -> bool:
     """Whether a count of tokens is below zero, or above all that can be written down."""
+    if isinstance(usage, dict) and _is_plain(usage):
+        return False
     pending, walked = [usage], 0
     while pending and walked < _WALKED_MAX:
         part = pending.pop()
@@ -72,6 +79,21 @@ def has_impossible_count(usage: object) -> bool:
                 if number is not None and not 0 <= number <= COUNT_MAX:
                     return True
     return False
+
+
+def _is_plain(usage: Mapping[str, Any]) -> bool:
+    """Whether it is nothing but possible counts, and one level of objects with such: nearly all usage."""
+    for value in usage.values():
+        if type(value) is int:
+            if not 0 <= value <= COUNT_MAX:
+                return False
+        elif type(value) is dict:
+            for count in value.values():
+                if count is not None and (type(count) is not int or not 0 <= count <= COUNT_MAX):
+                    return False
+        elif value is not None:
+            return False
+    return True
 
 
 def mappings_in(value: object) -> list[Mapping[str, Any]]:

@@ -34,6 +34,7 @@ _SEARCHES: Final = (
     ("connectors", "web_search"),  # Mistral's agents
 )
 """Where those who write like OpenAI count the searches that they bill."""
+_COUNTS_SEARCHES: Final = frozenset(path[0] for path in _SEARCHES)
 _IMAGE_CALL: Final = "image_generation_call"
 _STATUS_REASONS: Final = {"completed": "stop", "incomplete": "length", "failed": "error"}
 _AT_WORK: Final = frozenset({"queued", "in_progress", "requires_action", "cancelling"})
@@ -52,7 +53,8 @@ class OpenAIAnswer(Answer):
 
     # Text deltas tell nothing; chat's carry both keys all the same, mostly null. One search for all is faster than
     # one for each key.
-    telling = re.compile(rb'"(?:(?:usage|finish_reason)"\s*:\s*[^n0\s]|error"|response")')
+    # Each alternative has a first letter of its own: the search passes over all other keys in one step.
+    telling = re.compile(rb'"(?:usage"\s*:\s*[^n0\s]|finish_reason"\s*:\s*[^n0\s]|error"|response")')
 
     def __init__(self, provider: str = "") -> None:
         """Start with nothing known."""
@@ -170,8 +172,9 @@ class OpenAIAnswer(Answer):
             self._bill("audio_seconds", seconds_in(spoken))
         if "usage_info" in part:
             self._bill("input_document_pages", count_in(part, "usage_info", "pages_processed"))  # Mistral's OCR
-        for path in _SEARCHES:
-            self._searched(*path)
+        if not _COUNTS_SEARCHES.isdisjoint(usage):
+            for path in _SEARCHES:
+                self._searched(*path)
         if "usage_breakdown" in part:
             models = mappings_in(mapping_in(part["usage_breakdown"]).get("models"))
             self._models = [model for model in models if isinstance(model.get("usage"), dict)] or self._models

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from farebox import span_attributes
-from farebox.answers.counts import count_in, first_count, mapping_in
+from farebox.answers.counts import count_in, count_of, first_count, mapping_in
 
 
 def counts_of(usage: Mapping[str, Any], *, thinks_beside: bool = False) -> dict[str, int | None]:
@@ -22,14 +22,14 @@ def counts_of(usage: Mapping[str, Any], *, thinks_beside: bool = False) -> dict[
     output = first_count(usage, "completion_tokens", "output_tokens")
     inside = _details(usage, "prompt_tokens_details", "input_tokens_details", "input_token_details")
     outside = _details(usage, "completion_tokens_details", "output_tokens_details", "output_token_details")
-    reasoning = count_in(outside, "reasoning_tokens")
+    reasoning = count_of(outside.get("reasoning_tokens"))
     if reasoning is None:
-        reasoning = count_in(usage, "reasoning_tokens")
-    total = count_in(usage, "total_tokens")
+        reasoning = count_of(usage.get("reasoning_tokens"))
+    total = count_of(usage.get("total_tokens"))
     if total_input is None and total is not None and total >= (output or 0):
         total_input = total - (output or 0)  # Voyage's embeddings, and others' that have no output
     beyond = None if total is None or output is None else total - (total_input or 0) - output
-    if beyond and beyond == count_in(usage, "connector_tokens"):
+    if beyond and beyond == count_of(usage.get("connector_tokens")):
         total_input = (total_input or 0) + beyond  # what Mistral's tools gave the model to read
         beyond = 0
     # xAI leaves the reasoning out of the completion tokens; the total gives it away.
@@ -42,15 +42,27 @@ def counts_of(usage: Mapping[str, Any], *, thinks_beside: bool = False) -> dict[
         span_attributes.USAGE_OUTPUT: output,
         span_attributes.USAGE_TOTAL: total,
         span_attributes.USAGE_CACHE_READ: _cached(usage, inside),
-        span_attributes.USAGE_CACHE_WRITE: count_in(inside, "cache_write_tokens"),
-        span_attributes.USAGE_CACHE_READ_AUDIO: count_in(cached_apart, "audio_tokens") or None,
-        span_attributes.USAGE_CACHE_READ_IMAGE: count_in(cached_apart, "image_tokens") or None,
+        span_attributes.USAGE_CACHE_WRITE: count_of(inside.get("cache_write_tokens")),
+        span_attributes.USAGE_CACHE_READ_AUDIO: (
+            cached_apart.get("audio_tokens") and count_of(cached_apart["audio_tokens"])
+        )
+        or None,
+        span_attributes.USAGE_CACHE_READ_IMAGE: (
+            cached_apart.get("image_tokens") and count_of(cached_apart["image_tokens"])
+        )
+        or None,
         span_attributes.USAGE_REASONING: reasoning,
-        span_attributes.USAGE_INPUT_AUDIO: count_in(inside, "audio_tokens") or None,
-        span_attributes.USAGE_OUTPUT_AUDIO: count_in(outside, "audio_tokens") or None,
-        span_attributes.USAGE_INPUT_IMAGE: count_in(inside, "image_tokens") or None,
-        span_attributes.USAGE_OUTPUT_IMAGE: count_in(outside, "image_tokens") or None,
+        span_attributes.USAGE_INPUT_AUDIO: _some(inside, "audio_tokens"),
+        span_attributes.USAGE_OUTPUT_AUDIO: _some(outside, "audio_tokens"),
+        span_attributes.USAGE_INPUT_IMAGE: _some(inside, "image_tokens"),
+        span_attributes.USAGE_OUTPUT_IMAGE: _some(outside, "image_tokens"),
     }
+
+
+def _some(details: Mapping[str, Any], key: str) -> int | None:
+    """The count, where it is not zero."""
+    value = details.get(key)
+    return (count_of(value) or None) if value else None
 
 
 def image_tokens(usage: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
@@ -88,7 +100,7 @@ def _details(usage: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
 
 
 def _cached(usage: Mapping[str, Any], inside: Mapping[str, Any]) -> int | None:
-    cached = count_in(inside, "cached_tokens")
+    cached = count_of(inside.get("cached_tokens"))
     if cached is not None:
         return cached
     # DeepSeek, Moonshot, Mistral.
