@@ -221,7 +221,7 @@ def _write_trace_context(headers: Any, sent: SpanContext) -> None:
         return
     traceparent = f"00-{sent.trace_id:032x}-{sent.span_id:016x}-{sent.trace_flags:02x}"
     entries: list[tuple[bytes, bytes, bytes]] = getattr(headers, "_list", [])
-    if not _takes_entries(type(headers)) or _TRACEPARENT in map(_NAME_OF_ENTRY, entries):
+    if not _takes_entries(cast(Any, type(headers))) or _TRACEPARENT in map(_NAME_OF_ENTRY, entries):
         headers["traceparent"] = traceparent
     else:  # setting a header takes the libraries longer than all the rest here
         entries.append((_TRACEPARENT, _TRACEPARENT, traceparent.encode()))
