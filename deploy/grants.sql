@@ -1,0 +1,11 @@
+-- To be run as farebox_migrate (or a superuser) after the first start and after each upgrade:
+--     psql -d farebox -v ON_ERROR_STOP=1 -f deploy/grants.sql
+-- Who writes usage and money may add postings and never change or remove one. Who reads sees no secret.
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO farebox_write;
+GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO farebox_write;
+REVOKE UPDATE, DELETE, TRUNCATE ON postings FROM farebox_write;
+REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON alembic_version FROM farebox_write;
+
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO farebox_read;
+REVOKE ALL ON api_keys, link_secrets, webhook_endpoints, name_secrets, erased_names, people, sessions FROM farebox_read;
