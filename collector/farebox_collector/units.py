@@ -53,6 +53,7 @@ UNITS: Mapping[str, str] = {
     "output_citation_tokens": "tokens of citations that came out",
     REQUESTS: "a fee a call",
     "web_searches": "searches of the web",
+    "map_searches": "searches of maps",
     "social_searches": "searches of a social network",
     "storage_searches": "searches of stored files",
     "rerank_searches": "rerank requests",

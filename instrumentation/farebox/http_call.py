@@ -208,6 +208,8 @@ class HttpCall:
             attributes[span_attributes.REQUEST_STREAM] = True
         if self._status is not None:
             attributes[span_attributes.HTTP_STATUS_CODE] = self._status
+            if self._status >= _REFUSED:  # its id is that of the refusal: nothing was made under it
+                attributes.pop(span_attributes.RESPONSE_ID, None)
         if not self._endpoint.certain and self._reading.shape is not self._endpoint.shape:
             attributes[span_attributes.PROVIDER_NAME] = DEFAULT_PROVIDERS[self._reading.shape]
         self.span.set_attributes(attributes)
@@ -238,7 +240,7 @@ class HttpCall:
     def _error(self) -> str | None:
         """As the provider names it, else the status."""
         error = self._reading.answer.error
-        if error is None and self._status is not None and self._status >= 400:
+        if error is None and self._status is not None and self._status >= _REFUSED:
             return str(self._status)
         return error
 
@@ -251,6 +253,8 @@ def _expose_nothing(_exposure: Mapping[str, Any]) -> None:
     """A span that is ended here takes its exposure itself."""
 
 
+_REFUSED: Final = 400
+"""The lowest HTTP status of a call that the provider refused."""
 _OF_A_FETCH: Final = (span_attributes.RESPONSE_ID, span_attributes.RESPONSE_MODEL)
 
 

@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Final, TextIO
-from urllib.parse import urlsplit
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -119,13 +118,21 @@ class Replay:
 
     def _tell_again(self, recorded: dict[str, Any], otlp: dict[str, Any] | None) -> None:
         """Of an address that is not known the SDK tells once in a process; here it is told of each call to it."""
-        origin = "{0.scheme}://{0.netloc}".format(urlsplit(recorded.get("url", "")))
+        origin = self._origin(recorded.get("url", ""))
         if otlp is None and self._said.lines:
             self._unknown.setdefault(origin, self._said.lines[0])
         elif otlp is None and origin in self._unknown and recorded.get("method") == "POST":
             url = self._client.build_request("POST", recorded["url"]).url
             if UnknownHosts().looks_like_a_call(url, base64.b64decode(recorded["request"])):
                 self._said.lines.append(self._unknown[origin])
+
+    def _origin(self, url: str) -> str:
+        """Scheme, host and port of an address as the SDK tells them: without the port that the scheme has anyway."""
+        try:
+            parsed = self._client.build_request("GET", url).url
+            return f"{parsed.scheme}://{parsed.host}:{parsed.port}"
+        except Exception:
+            return url
 
     def _send(self, recorded: dict[str, Any]) -> None:
         answer = self._answer

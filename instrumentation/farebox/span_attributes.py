@@ -37,6 +37,7 @@ UNITS_WRITTEN: Final = {
     "images": "images that were made",
     "input_characters": "characters that were spoken",
     "input_document_pages": "pages that were read",
+    "map_searches": "searches of maps",
     "rerank_searches": "searches whose results were ranked",
     "storage_searches": "searches of files",
     "web_searches": "searches of the web",

@@ -17,6 +17,8 @@ SEARCHED_BYTES: Final = 64 * 1024
 _MODEL: Final = re.compile(rb'"model"\s*:\s*"')
 _QUESTION: Final = re.compile(rb'"(?:messages|input|prompt|contents|inputs|query|documents|texts)"\s*:')
 _MODEL_AND_TURNS: Final = (b'"model"', b'"messages"')
+_COUNTS_ONLY: Final = ("/count_tokens", "/count-tokens", ":countTokens", "/input_tokens", "/tokenize")
+"""How paths end that count the tokens of a request and let no model work: they cost nothing."""
 _logger = logging.getLogger("farebox")
 
 
@@ -30,6 +32,8 @@ class UnknownHosts:
 
     def looks_like_a_call(self, url: Url, body: bytes) -> bool:
         """Whether a POST of this body looks like a call of a model."""
+        if url.path.rstrip("/").endswith(_COUNTS_ONLY):
+            return False
         ends = body if len(body) <= 2 * SEARCHED_BYTES else body[:SEARCHED_BYTES] + body[-SEARCHED_BYTES:]
         if all(key in ends for key in _MODEL_AND_TURNS):
             return _MODEL.search(ends) is not None
@@ -41,14 +45,13 @@ class UnknownHosts:
 
     def tell(self, url: Any) -> None:
         """Say once for each address that its calls are not metered, and what to do."""
-        host = str(url.host)
-        with self._lock:
-            known = host in self._told
-            if known or len(self._told) >= HOSTS_MAX:
-                return
-            self._told.add(host)
+        # Two servers on one host are two addresses; httpx leaves out the port that the scheme has anyway.
         port = f":{url.port}" if url.port else ""
-        address = f"{url.scheme}://{host}{port}"
+        address = f"{url.scheme}://{url.host}{port}"
+        with self._lock:
+            if address in self._told or len(self._told) >= HOSTS_MAX:
+                return
+            self._told.add(address)
         _logger.warning(
             "farebox: a request to %s looks like a call of a model, and is not metered: the address is not known. "
             "Name it and its provider: farebox.instrument(model_urls={%r: 'openai'}), or FAREBOX_MODEL_URLS=%s=openai",

@@ -8,8 +8,11 @@ from booked import book_calls, used
 from calls import START_NS
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.days import DAY_NS
+from farebox_collector.ledger.money_reports import summaries
 from farebox_collector.ledger.price_lacks import lacks
 from farebox_collector.ledger.prices import set_price
+from farebox_collector.ledger.reports import Days
 from farebox_collector.ledger.stakes import StakeFilter, stake_rows, stake_sums
 from farebox_collector.ledger.statements import corrections_of, usage_record
 from farebox_collector.ledger.totals import TotalLabels
@@ -202,3 +205,19 @@ def test_a_tenant_may_have_its_wallets_charged_the_estimate(database: Database) 
         record_usage(connection, DEFAULT_TENANT_ID, [priced], START_NS, TotalLabels())
     assert receipt_of(database, usage).cost_usd == "0.000210000"
     assert sums(database) == {"charged_by_estimate": (1, 210_000)}
+
+
+def test_a_summary_has_the_exposure_apart_from_cost_and_profit(database: Database) -> None:
+    day = START_NS // DAY_NS
+    used_up = used(1, buckets=PLAIN)
+    exposed = used(2, buckets=PLAIN, exposure="timeout")
+    later = used(3, buckets=PLAIN, exposure="client_closed", started_at_ns=START_NS + DAY_NS)
+    book_calls(database, [used_up, exposed, later])
+    with database.reading() as connection:
+        first, second = summaries(connection, DEFAULT_TENANT_ID, Days(day, day + 2), by_day=True)
+        (both,) = summaries(connection, DEFAULT_TENANT_ID, Days(day, day + 2), by_day=False)
+        (before,) = summaries(connection, DEFAULT_TENANT_ID, Days(day - 2, day), by_day=False)
+    assert (first.cost_nanousd, first.exposure_nanousd, first.profit_nanousd) == (210_000, 210_000, -210_000)
+    assert (second.cost_nanousd, second.exposure_nanousd) == (0, 210_000)
+    assert (both.cost_nanousd, both.exposure_nanousd, both.profit_nanousd) == (210_000, 420_000, -210_000)
+    assert before.exposure_nanousd == 0

@@ -101,6 +101,10 @@ SATURDAY, HOLIDAY = datetime(2026, 11, 28, 2, tzinfo=UTC), datetime(2026, 10, 5,
         # Fees, and what is free on purpose.
         ("openai", "gpt-5.4-mini", NOW, "", {"container_sessions": 2}, "0.06"),
         ("azure", "gpt-4o-mini", NOW, "", {"container_sessions": 1}, "0.03"),
+        ("openai", "gpt-4o-search-preview", NOW, "", {"input": 1, "requests": 1}, "2.525"),
+        ("openai", "gpt-5-search-api", NOW, "", {"input": 1, "requests": 1}, "1.26"),
+        ("google", "gemini-2.5-pro", NOW, "", {"map_searches": 2}, "0.05"),
+        ("google", "gemini-3.6-flash", NOW, "", {"map_searches": 2}, "0.028"),
         ("openrouter", "nobody/heard-of-it:free", NOW, "", {"input": 1, "output": 1}, "0"),
     ],
 )

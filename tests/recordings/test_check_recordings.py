@@ -188,6 +188,13 @@ def test_recorders_write_the_same_thing_in_their_own_ways(tmp_path: Path) -> Non
     assert (found.request, found.body) == (body, body)
     indented = "interactions:\n" + "".join(f"  {line}\n" for line in YAML.splitlines()[1:-1]) + "version: 1\n"
     assert len(read(tmp_path / "indented.yaml", indented)) == 3
+    parsed = {
+        "request": {"uri": URL, "method": "POST", "parsed_body": {"day": "2026-11-02"}},
+        "response": {"status": {"code": 200}, "headers": {}, "parsed_body": {"a": [1, None, True]}},
+    }
+    text = yaml.safe_dump({"interactions": [parsed]}).replace("'", "")  # so that YAML takes the text for a date
+    (found,) = read(tmp_path / "parsed.yaml", text)
+    assert (json.loads(found.request), json.loads(found.body)) == ({"day": "2026-11-02"}, {"a": [1, None, True]})
     shared = YAML.replace("    method: POST", "    method: &m POST", 1).replace("    method: POST", "    method: *m")
     assert [exchange.method for exchange in read(tmp_path / "shared.yaml", shared)] == ["POST"] * 3
     assert len(read(tmp_path / "bom.har", b"\xef\xbb\xbf" + GOOD.encode())) == 3

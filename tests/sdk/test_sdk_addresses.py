@@ -14,6 +14,7 @@ import httpx
 import httpx2
 import openai
 import pytest
+from farebox.unknown_hosts import UnknownHosts
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -356,3 +357,16 @@ def test_a_call_that_a_clients_instrumentation_meters_is_not_suspected(
     openai_call("http://unsaid.test/v1", CHAT)
     assert metered.attributes()[INPUT] == 70
     assert "looks like a call" not in caplog.text
+
+
+def test_unknown_addresses_are_told_with_their_ports_and_not_for_counting(caplog: pytest.LogCaptureFixture) -> None:
+    hosts, body = UnknownHosts(), b'{"model": "m", "messages": []}'
+    for port in (8000, 8001, 8000):
+        hosts.tell(httpx2.URL(f"http://gateway.example:{port}/v1/chat/completions"))
+    assert [record.getMessage().split()[4] for record in caplog.records] == [
+        "http://gateway.example:8000",
+        "http://gateway.example:8001",
+    ]
+    assert hosts.looks_like_a_call(httpx2.URL("https://gateway.example/v1/messages"), body)
+    for path in ("/v1/messages/count_tokens", "/model/m/count-tokens", "/v1beta/models/m:countTokens", "/v1/tokenize"):
+        assert not hosts.looks_like_a_call(httpx2.URL(f"https://gateway.example{path}"), body)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from farebox.answers import answer_in, read_request
+from farebox.answers import answer_in, read_request, sessions
 from farebox.answers.lines import LINES_BYTES_MAX, LINES_MAX, Line, as_attribute
 from farebox.model_paths import Shape
 
@@ -323,6 +323,73 @@ def test_the_code_interpreter_is_billed_by_its_containers() -> None:
     assert read(Shape.OPENAI, response(output=calls), provider="x_ai")["farebox.units.code_executions"] == 3
     nameless = response(output=[{"type": "code_interpreter_call"}] * 3)
     assert read(Shape.OPENAI, nameless)["farebox.units.container_sessions"] == 1
+
+
+def test_a_container_that_several_answers_use_is_one_session() -> None:
+    def counted(answer_id: str, *containers: str) -> int | None:
+        calls = [{"type": "code_interpreter_call", "container_id": name} for name in containers]
+        attributes = read(Shape.OPENAI, response(id=answer_id, output=calls))
+        found: int | None = attributes.get("farebox.units.container_sessions")
+        return found
+
+    assert [counted("resp_a", "shared-1"), counted("resp_b", "shared-1")] == [1, None]
+    assert counted("resp_a", "shared-1") == 1, "an answer that is read again says what it said"
+    assert counted("resp_c", "shared-1", "shared-2") == 1
+
+
+def test_a_session_of_a_container_ends_and_few_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [0.0]
+    known = sessions.Sessions(lambda: now_s[0])
+    assert [known.begun(["c"], name) for name in ("a", "b")] == [1, 0]
+    now_s[0] = sessions.SESSION_S
+    assert [known.begun(["c"], name) for name in ("d", "e")] == [1, 0]
+    monkeypatch.setattr(sessions, "SESSIONS_MAX", 2)
+    assert known.begun(["c1", "c2"], "f") == 2
+    assert known.begun(["c"], "g") == 1, "the oldest is forgotten"
+    assert [known.begun([""], name) for name in ("h", "i")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("model", "grounding", "expected"),
+    [
+        ("gemini-2.5-flash", {"groundingChunks": [{"maps": {"title": "a"}}, {"maps": {"title": "b"}}]}, 1),
+        ("gemini-3-flash", {"groundingChunks": [{"maps": {"title": "a"}}]}, 1),
+        (
+            "gemini-3-flash",
+            {"groundingChunks": [{"maps": {}}], "retrievalQueries": ["cafes", " cafes", "bars", ""]},
+            2,
+        ),
+        ("gemini-3-flash", {"groundingChunks": [{"web": {"uri": "https://a.example"}}]}, None),
+        ("gemini-2.5-flash", {"groundingChunks": [], "retrievalQueries": ["cafes"]}, None),
+    ],
+)
+def test_places_on_maps_are_billed_by_prompt_or_query(
+    model: str, grounding: dict[str, Any], expected: int | None
+) -> None:
+    body = {"modelVersion": model, "candidates": [{"groundingMetadata": grounding}]}
+    assert read(Shape.GOOGLE, body).get("farebox.units.map_searches") == expected
+    assert "farebox.units.web_searches" not in read(Shape.GOOGLE, body)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "output"),
+    [
+        # The last one says all, and leaves out what it does not count.
+        ([(9, 15, 70, 94), (90, None, 70, 160)], 70),
+        ([(9, 15, 70, 94), (9, 20, 70, 99)], 90),
+        # Less than before is a part, and no total of all.
+        ([(9, 15, 70, 94), (9, None, None, 9)], 85),
+        # What does not add up says nothing of what it leaves out.
+        ([(9, 15, 70, 94), (9, None, 70, 99)], 85),
+    ],
+)
+def test_a_chunk_that_adds_up_replaces_those_before(
+    chunks: list[tuple[int, int | None, int | None, int]], output: int
+) -> None:
+    names = ("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "totalTokenCount")
+    told = [{name: n for name, n in zip(names, chunk, strict=True) if n is not None} for chunk in chunks]
+    attributes = read(Shape.GOOGLE, *({"usageMetadata": usage} for usage in told))
+    assert (attributes[INPUT], attributes[OUTPUT]) == (chunks[-1][0], output)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,9 @@ def test_an_overview_and_reports_say_what_the_records_say(books: Collector) -> N
     assert [row["wallet"] for row in rich["items"]] == ["ada"]
     (summary,) = get(books, "/v1/reports/summary").json()["items"]
     assert (summary["active_wallets"], summary["payers"], summary["new_wallets"]) == (2, 1, 2)
+    assert summary["exposure_usd"] == "0.000000000"
+    told = run(books, "report", "summary", "--format", "csv").stdout.splitlines()
+    assert "exposure_usd" in told[0].split(",")
     moved = get(books, "/v1/reports/credits", group_by="day").json()
     assert [row["source"] for row in moved["items"]] == ["usage", "deposit", "usage"]
     spread = get(books, "/v1/reports/balances").json()["items"]

@@ -19,6 +19,8 @@ from farebox_collector.ledger.lots import BREAKAGE_ACCOUNT, REFUNDED_ACCOUNT, RE
 from farebox_collector.ledger.movements import RECEIPTS_ACCOUNT, Kind
 from farebox_collector.ledger.payment_fees import FEES_ACCOUNT
 from farebox_collector.ledger.reports import Days, within
+from farebox_collector.ledger.stake_tables import stakes
+from farebox_collector.ledger.stakes import EXPOSED
 from farebox_collector.ledger.tables import accounts, tenants
 from farebox_collector.money import NANO, Commodity
 from farebox_collector.verdicts import ONE_CALL, Verdict
@@ -58,6 +60,8 @@ class Summary(NamedTuple):
     """What went back of the price of credits that were used or had expired."""
     fees_nanousd: int = 0
     """What payment providers kept."""
+    exposure_nanousd: int = 0
+    """What calls may cost whose end was not seen: an estimate, and no part of the cost."""
     active_wallets: int = 0
     """Wallets that were charged."""
     new_wallets: int = 0
@@ -132,6 +136,10 @@ def _parts(tenant_id: int, days: Days, *, by_day: bool) -> Iterator[Select[Any]]
             for name, (kind, sign) in _MONEY.items()
         ),
     ).where(moved.tenant_id == tenant_id, within(moved.day, days))
+    exposed = stakes.c
+    yield summed(exposed.priced_at_ns // DAY_NS, func.sum(exposed.amount_nanousd).label("exposure_nanousd")).where(
+        exposed.tenant_id == tenant_id, _during(exposed.priced_at_ns, days), exposed.flag == EXPOSED
+    )
     served = wallet_days.c
     yield summed(served.day, func.count(distinct(served.wallet)).label("active_wallets")).where(
         served.tenant_id == tenant_id, within(served.day, days), served.requests > 0

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -124,18 +125,26 @@ def exchange_of(entry: int, recorded: Any) -> Exchange:
     if not isinstance(url, str) or not isinstance(code, int):
         raise ValueError("its request has no uri, or its response no status")
     headers = answer_headers(pairs_of(response.get("headers")))
-    content = response.get("body", response.get("content"))
     return Exchange(
         entry,
         str(request.get("method", "GET")).upper(),
         url,
         header(pairs_of(request.get("headers")), "content-type"),
-        _body(request.get("body")),
+        _body_of(request),
         code,
         headers,
-        _body(content),
+        _body_of(response),
         moment_in(recorded.get("recorded_at")) or moment_in(header(headers, "date")),
     )
+
+
+def _body_of(message: Mapping[Any, Any]) -> bytes:
+    """The body of a request or an answer. Serializers that show JSON as YAML write it as `parsed_body`."""
+    parsed = message.get("parsed_body")
+    if parsed is not None:
+        # Dates that YAML made of texts are texts again.
+        return json.dumps(parsed, default=str).encode()
+    return _body(message.get("body", message.get("content")))
 
 
 def _body(body: Any) -> bytes:

@@ -59,6 +59,9 @@ class SummaryRow(BaseModel):
     revenue_usd: Amount = Field(description="What was paid for the credits that usage used up, as they were drawn.")
     breakage_usd: Amount = Field(description="What was paid for credits that expired.")
     cost_usd: Amount = Field(description="What providers charge.")
+    exposure_usd: Amount = Field(
+        description="What calls may cost whose end was not seen: an estimate, in neither cost nor profit."
+    )
     refunded_usd: Amount = Field(description="What went back of the price of credits that were used or had expired.")
     fees_usd: Amount = Field(description="What payment providers keep of what customers pay.")
     profit_usd: Amount = Field(description="Revenue with breakage, less what was refunded of it, cost and fees.")
@@ -144,6 +147,7 @@ class Prices:
             revenue_usd=format_nano(revenue),
             breakage_usd=format_nano(summary.breakage_nanousd),
             cost_usd=format_nano(summary.cost_nanousd),
+            exposure_usd=format_nano(summary.exposure_nanousd),
             refunded_usd=format_nano(summary.refunded_nanousd),
             fees_usd=format_nano(summary.fees_nanousd),
             profit_usd=format_nano(summary.profit_nanousd),

@@ -23,6 +23,8 @@ _TIERS: Final = {
 }
 _NUMBERED_TIERS: Final = {2: "PROVISIONED_THROUGHPUT", 3: "ON_DEMAND_PRIORITY", 4: "ON_DEMAND_FLEX"}
 _STANDARD: Final = frozenset({"", "standard", "default", "unspecified", "service_tier_unspecified"})
+_COUNTED: Final = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
+"""The counts that make up the total: the cache is a part of the prompt."""
 _GENERATION: Final = re.compile(r"gemini-(\d+)")
 _A_PROMPT_A_FEE: Final = 2
 """The last generation that is billed once for a prompt that was grounded; later ones are billed by the query."""
@@ -38,6 +40,7 @@ class GoogleAnswer(Answer):
         """Start with nothing known."""
         super().__init__(provider)
         self._queries: set[str] = set()
+        self._map_queries: set[str] = set()
         self._asked_model: str | None = None
 
     def asked(self, model: str | None) -> None:
@@ -53,16 +56,31 @@ class GoogleAnswer(Answer):
             part = part["response"]
         self.model = text_in(part.get("modelVersion")) or self.model
         self.response_id = text_in(part.get("responseId")) or self.response_id
-        self._merge_usage(part.get(self.usage_key))
+        self._take_usage(mapping_in(part.get(self.usage_key)))
         self._read_tier(part.get("serviceTier"))
         self._read_tier(self._usage.get("serviceTier"))
         self._read_traffic(self._usage.get("trafficType"))
         for candidate in mappings_in(part.get("candidates")):
             reason = candidate.get("finishReason")
             self._finished(_FINISH_REASONS.get(reason) if isinstance(reason, int) else str(reason or "").lower())
-            self._read_queries(mapping_in(candidate.get("groundingMetadata")))
+            if isinstance(grounding := candidate.get("groundingMetadata"), dict):
+                self._read_queries(grounding)
+                self._read_maps(grounding)
         if isinstance(predictions := part.get("predictions"), list):
             self._read_predictions(mappings_in(predictions))
+
+    def _take_usage(self, usage: Mapping[str, Any]) -> None:
+        """Take in the counts of a chunk, which are those of the whole so far.
+
+        A chunk leaves out counts of zero, and some leave out what an earlier one said. One whose counts add up to its
+        total, and to no less than before, says all: what came before it is void.
+        """
+        total = count_in(usage, "totalTokenCount")
+        if total and self._usage and total >= (count_in(self._usage, "totalTokenCount") or 0):
+            stated = sum(count_in(usage, key) or 0 for key in _COUNTED)
+            if stated == total:
+                self._usage = {key: value for key, value in self._usage.items() if "oken" not in key}
+        self._merge_usage(usage)
 
     def _read_tier(self, tier: object) -> None:
         name = str(tier or "").lower().removeprefix("service_tier_")
@@ -81,9 +99,21 @@ class GoogleAnswer(Answer):
                 if isinstance(query, str) and query.strip() and len(self._queries) < _QUERIES_MAX:
                     self._queries.add(query.strip())
         if self._queries:
-            found = _GENERATION.search(self.model or self._asked_model or "")
-            by_prompt = found is not None and int(found[1]) <= _A_PROMPT_A_FEE
-            self._bill("web_searches", 1 if by_prompt else len(self._queries))
+            self._bill("web_searches", 1 if self._billed_by_prompt() else len(self._queries))
+
+    def _read_maps(self, grounding: Mapping[str, Any]) -> None:
+        """Answers with a place of Google Maps are billed by the prompt, later generations by the query."""
+        queries = grounding.get("retrievalQueries")
+        for query in queries if isinstance(queries, list) else ():
+            if isinstance(query, str) and query.strip() and len(self._map_queries) < _QUERIES_MAX:
+                self._map_queries.add(query.strip())
+        if any(isinstance(chunk.get("maps"), dict) for chunk in mappings_in(grounding.get("groundingChunks"))):
+            # The answer does not always tell the queries; there was at least one.
+            self._bill("map_searches", 1 if self._billed_by_prompt() else max(1, len(self._map_queries)))
+
+    def _billed_by_prompt(self) -> bool:
+        found = _GENERATION.search(self.model or self._asked_model or "")
+        return found is not None and int(found[1]) <= _A_PROMPT_A_FEE
 
     def _read_predictions(self, predictions: list[Mapping[str, Any]]) -> None:
         """What ``predict`` of Vertex answers: embeddings that say their tokens, or images."""

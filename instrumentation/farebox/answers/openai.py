@@ -20,6 +20,7 @@ from farebox.answers.counts import (
 )
 from farebox.answers.lines import Line
 from farebox.answers.openai_usage import counts_of, image_tokens
+from farebox.answers.sessions import SESSIONS
 
 # Calls of tools that are billed by the call, by the type of the item in a response.
 _BILLED_CALLS: Final = {
@@ -152,7 +153,7 @@ class OpenAIAnswer(Answer):
         self._images_drawn = drawn
         if "code_executions" in calls and self._bills_by_container():
             del calls["code_executions"]
-            calls["container_sessions"] = len(containers)
+            calls["container_sessions"] = SESSIONS.begun(containers, self.response_id or "")
         for unit, count in calls.items():
             self._bill(unit, count)
 

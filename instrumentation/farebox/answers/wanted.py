@@ -42,7 +42,12 @@ WANTED: Final[dict[str, Any]] = _keys(
     "usage_breakdown",
     "usage_info",
     "amazon-bedrock-invocationMetrics",
-    candidates=_keys("finishReason", groundingMetadata=_keys("imageSearchQueries", "webSearchQueries")),
+    candidates=_keys(
+        "finishReason",
+        groundingMetadata=_keys(
+            "imageSearchQueries", "retrievalQueries", "webSearchQueries", groundingChunks=_keys("maps")
+        ),
+    ),
     choices=_keys("finish_reason", "usage"),
     data=_keys("b64_json", "url"),
     delta=_keys("finish_reason", "stop_reason", "type", "usage"),
