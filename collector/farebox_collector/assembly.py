@@ -241,6 +241,7 @@ async def _running(
             refusals,
             LoginDesk(database, refusals, _lifetime(settings), clock),
             public_url=settings.public_url.rstrip("/"),
+            charge_exposed=settings.charge_exposed,
             strict=settings.strict_wallets,
             topup_return_url=settings.topup_return_url,
             topup_url=settings.topup_url,

@@ -6,7 +6,7 @@ Whoever breaks off goes on from there, and whoever replays twice posts nothing t
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import NamedTuple
 
@@ -74,15 +74,22 @@ class Replay:
     """A replay of some records of one tenant, by the tariffs that are known when it is made."""
 
     def __init__(
-        self, database: Database, tenant_id: int, scope: ReplayScope, clock: Callable[[], int], chunk: int = CHUNK
+        self,
+        database: Database,
+        tenant_id: int,
+        scope: ReplayScope,
+        clock: Callable[[], int],
+        chunk: int = CHUNK,
+        charge_exposed: Collection[str] = (),
     ) -> None:
+        """`charge_exposed` names the tenants that are charged the estimate of calls whose end was not seen."""
         self._database = database
         self._tenant_id = tenant_id
         self._scope = scope
         self._clock = clock
         self._chunk = chunk
         self._labels = TotalLabels()
-        tariffs = Tariffs(database, clock)
+        tariffs = Tariffs(database, clock, charge_exposed)
         self._tariff = tariffs.of(tenant_id)
         self._about = f"replay {tenant_id} {scope.digest} "
         # Other tariffs, other differences: what was looked at by these need not be looked at again.

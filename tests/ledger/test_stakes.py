@@ -12,6 +12,7 @@ from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.money_reports import summaries
 from farebox_collector.ledger.price_lacks import lacks
 from farebox_collector.ledger.prices import set_price
+from farebox_collector.ledger.replayed_usage import ReplayScope
 from farebox_collector.ledger.reports import Days
 from farebox_collector.ledger.stakes import StakeFilter, stake_rows, stake_sums
 from farebox_collector.ledger.statements import corrections_of, usage_record
@@ -19,6 +20,7 @@ from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.pricing.price import price_at
 from farebox_collector.records import DEFAULT_TENANT_ID, Buckets, CatalogueRow, ModelLine, UsageRecord
+from farebox_collector.replay import Replay
 from farebox_collector.settings import Settings
 from farebox_collector.settling import Settling
 from farebox_collector.surfaces.receipt_check import mismatches
@@ -221,3 +223,15 @@ def test_a_summary_has_the_exposure_apart_from_cost_and_profit(database: Databas
     assert (second.cost_nanousd, second.exposure_nanousd) == (0, 210_000)
     assert (both.cost_nanousd, both.exposure_nanousd, both.profit_nanousd) == (210_000, 420_000, -210_000)
     assert before.exposure_nanousd == 0
+
+
+def test_a_replay_prices_what_was_charged_by_estimate_for_tenants_that_want_it(database: Database) -> None:
+    usage = used(1, buckets=PLAIN, exposure="timeout")
+    tariff = Tariffs(database, lambda: START_NS, ("default",)).of(DEFAULT_TENANT_ID)
+    with database.transaction() as connection:
+        priced = price_at(usage, usage.started_at_ns, tariff.book, tariff.rules)
+        record_usage(connection, DEFAULT_TENANT_ID, [priced], START_NS, TotalLabels())
+    scope = ReplayScope(0, LATER_NS)
+    for names, without_price in ((("default",), 0), ((), 1)):
+        report = Replay(database, DEFAULT_TENANT_ID, scope, lambda: LATER_NS, charge_exposed=names).compare()
+        assert (report.looked_at, report.total.records, report.without_price) == (1, 0, without_price)

@@ -123,6 +123,7 @@ def test_every_entry_names_its_source_its_date_and_its_reason() -> None:
         assert origin.source.startswith("https://"), origin
         assert datetime(2026, 1, 1, tzinfo=UTC).date() <= origin.date <= NOW.date()
         assert origin.reason
+        assert type(origin.confirmed) is bool
     assert all(can_have_price(row.unit) for correction in own.corrections for row in correction.rows)
 
 

@@ -56,7 +56,8 @@ def replay_command(
     with closing(_books(database_url, writable=yes or ask)) as database:
         with database.reading() as connection:
             tenant_id = tenant_id_of(connection, tenant)
-        replay = Replay(database, tenant_id, scope, time.time_ns)
+        wanted = settings_from(database_url=database_url).charge_exposed
+        replay = Replay(database, tenant_id, scope, time.time_ns, charge_exposed=wanted)
         with progress_bar("comparing") as progress:
             report = replay.compare(progress)
         if not as_json:

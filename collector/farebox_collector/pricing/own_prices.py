@@ -44,6 +44,9 @@ class Origin(NamedTuple):
 
     source: str
     date: date
+    """When the entry was made."""
+    confirmed: bool
+    """Whether the figures were read on the source itself, and not in others' words about it."""
     reason: str
 
 
@@ -183,7 +186,7 @@ def _free_name(entry: Mapping[str, Any]) -> str:
 
 
 def _origin(entry: Mapping[str, Any]) -> Origin:
-    return Origin(entry["source"], entry["date"], entry["reason"])
+    return Origin(entry["source"], entry["date"], entry["confirmed"], entry["reason"])
 
 
 def _usd_per_1k(price: Mapping[str, Any]) -> Decimal:

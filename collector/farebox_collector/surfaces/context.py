@@ -56,6 +56,8 @@ class Context(NamedTuple):
     payments: PaymentDesk
     refusals: Refusals
     logins: LoginDesk
+    charge_exposed: tuple[str, ...] = ()
+    """Tenants that are charged the estimate of calls whose end was not seen."""
     strict: bool = False
     """Whether wallets come into being by being paid into only."""
     topup_return_url: str = ""

@@ -75,7 +75,7 @@ def router(context: Context) -> APIRouter:
             raise ApiError(422, "from is before to")
         at = decode_cursor(request.cursor, int, int)
         after = None if at is None else max(Position(*at), Position(scope.from_ns, 0))
-        made = Replay(context.database, context.tenant_id, scope, context.clock)
+        made = Replay(context.database, context.tenant_id, scope, context.clock, charge_exposed=context.charge_exposed)
         try:
             step = made.compare_some if request.dry_run else made.post_some
             return show_report(step(after, request.limit))
