@@ -102,6 +102,9 @@ SATURDAY, HOLIDAY = datetime(2026, 11, 28, 2, tzinfo=UTC), datetime(2026, 10, 5,
         ("openai", "gpt-5.4-mini", NOW, "", {"container_sessions": 2}, "0.06"),
         ("azure", "gpt-4o-mini", NOW, "", {"container_sessions": 1}, "0.03"),
         ("openai", "gpt-4o-search-preview", NOW, "", {"input": 1, "requests": 1}, "2.525"),
+        ("openai", "gpt-4o-mini-search-preview", NOW, "", {"input": 1, "output": 1}, "0.775"),
+        ("openai", "gpt-4o-mini-search-preview-2025-03-11", NOW, "", {"input": 1, "output": 1}, "0.775"),
+        ("openai", "gpt-4o-mini", NOW, "", {"input": 1, "output": 1}, "0.75"),
         ("openai", "gpt-5-search-api", NOW, "", {"input": 1, "requests": 1}, "1.26"),
         ("google", "gemini-2.5-pro", NOW, "", {"map_searches": 2}, "0.05"),
         ("google", "gemini-3.6-flash", NOW, "", {"map_searches": 2}, "0.028"),
@@ -118,7 +121,7 @@ def test_prices_are_those_of_the_provider_s_page(
 
 def test_every_entry_names_its_source_its_date_and_its_reason() -> None:
     own = own_prices()
-    entries = [entry["origin"] for entry in (*own.multipliers, *own.fees, *own.free)]
+    entries = [entry["origin"] for entry in (*own.multipliers, *own.fees, *own.free, *own.models)]
     for origin in (*entries, *(correction.origin for correction in own.corrections)):
         assert origin.source.startswith("https://"), origin
         assert datetime(2026, 1, 1, tzinfo=UTC).date() <= origin.date <= NOW.date()

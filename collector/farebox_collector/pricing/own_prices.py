@@ -30,6 +30,8 @@ CORRECTIONS, CONDITIONS = "farebox-corrections", "farebox-conditions"
 FILE = "own_prices.toml"
 _TOKENS = TOKEN_BUCKETS | INPUT_TOKENS | {"output_video_tokens", "output_citation_tokens"}
 _FREE_UNITS = ("input", "output", "requests")
+_FIRST = -1
+"""Before every model of the catalogue: models that it takes for others."""
 _LAST = 10**6
 """After every model of the catalogue: clauses that catch what no entry names."""
 _SINCE_EVER_NS = 0
@@ -65,6 +67,7 @@ class OwnPrices(NamedTuple):
     multipliers: tuple[Mapping[str, Any], ...]
     fees: tuple[Mapping[str, Any], ...]
     free: tuple[Mapping[str, Any], ...]
+    models: tuple[Mapping[str, Any], ...] = ()
 
 
 @cache
@@ -74,7 +77,10 @@ def own_prices() -> OwnPrices:
     return OwnPrices(
         told["version"],
         tuple(Correction(_origin(entry), tuple(_corrected(entry))) for entry in told["correction"]),
-        *(tuple({**entry, "origin": _origin(entry)} for entry in told[kind]) for kind in ("multiplier", "fee", "free")),
+        *(
+            tuple({**entry, "origin": _origin(entry)} for entry in told[kind])
+            for kind in ("multiplier", "fee", "free", "model")
+        ),
     )
 
 
@@ -85,11 +91,16 @@ def corrected(catalogue: Catalogue, own: OwnPrices | None = None) -> list[Catalo
     rows = [row for row in catalogue.prices.rows if slot_of(row) not in replaced]
     named = {(model.provider, model.model) for model in catalogue.models}
     mine = [row for correction in own.corrections for row in correction.rows if (row.provider, row.model) in named]
+    mine += [row for entry in own.models for row in _corrected({**entry, "models": [entry["model"]]})]
     free = [row for entry in own.free for row in _free_rows(entry)]
     conditions = list(_conditions([*rows, *mine], own))
     models = [
         PricedModel(row["provider"], _free_name(row), _LAST, json.dumps({"ends_with": row["ends_with"]}))
         for row in own.free
+    ]
+    models += [
+        PricedModel(row["provider"], row["model"], _FIRST, json.dumps({"or": [{"equals": n} for n in row["names"]]}))
+        for row in own.models
     ]
     # How all of them are recognised is said once, with the first list.
     return [
