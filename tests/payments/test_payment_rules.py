@@ -13,7 +13,7 @@ from farebox_collector.ledger.topups import Order, TopupState, note_receipt, ope
 from farebox_collector.ledger.topups import note_checkout as keep_checkout
 from farebox_collector.ledger.unmatched import count_unmatched, unmatched_between
 from farebox_collector.ledger.wallet_reports import paid_lots
-from farebox_collector.money import MAX_NANO, MAX_SUM_NANO, AmountError
+from farebox_collector.money import MAX_MOVEMENT_NANO, MAX_NANO, MAX_SUM_NANO, AmountError
 from farebox_collector.payments.gateway import Listed
 from farebox_collector.payments.reconciliation import Side, differences
 from orders import CREDIT, DAY_NS, NOW_NS, USD, Shop
@@ -287,7 +287,8 @@ def test_an_open_checkout_is_the_wallets_own(database: Database) -> None:
 def test_a_pack_that_would_not_fit_the_books_is_refused_before_it_is_paid(database: Database) -> None:
     shop = Shop(database, credits=CREDIT)
     room = MAX_SUM_NANO - CREDIT
-    shop.move(Kind.DEPOSIT, room)
+    shop.move(Kind.DEPOSIT, MAX_MOVEMENT_NANO)
+    shop.move(Kind.DEPOSIT, room - MAX_MOVEMENT_NANO)
     shop.order()
     shop.move(Kind.DEPOSIT, 1)
     pack = shop.read(pack_in_force, shop.pack)
