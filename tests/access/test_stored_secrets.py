@@ -122,7 +122,7 @@ def test_rotation_leaves_only_the_first_key_needed(kind: str, new_books: Urls, t
         open_with(url, OLD)
 
 
-@pytest.mark.parametrize("keys", ["", NEW])
+@pytest.mark.parametrize("keys", ["", NEW], ids=["none", "another"])
 def test_a_wrong_or_missing_key_is_an_error_that_changes_nothing(keys: str, tmp_path: Path) -> None:
     url = blank_sqlite(tmp_path)
     with closing(open_with(url, OLD)) as database:
@@ -170,7 +170,11 @@ def test_a_key_comes_from_a_file_and_a_running_collector_signs_with_what_it_decr
         assert all(map(is_sealed, stored(database)))
 
 
-@pytest.mark.parametrize("key", ["short", "=" * 44, new_secrets_key()[:-2], f"{OLD},x", "ключ"])
+@pytest.mark.parametrize(
+    "key",
+    ["short", "=" * 44, new_secrets_key()[:-2], f"{OLD},x", "ключ"],
+    ids=["short", "no bytes", "cut", "one of two", "letters"],
+)
 def test_what_is_no_key_is_refused_with_what_to_type(key: str) -> None:
     with pytest.raises(BadSecretsKey, match="farebox secrets generate"):
         secrets_keys(key)

@@ -7,7 +7,6 @@ from decimal import Decimal
 import pytest
 from alembic import command
 from blank import JANUARY_NS
-from conftest import BOTH
 from farebox_collector import assembly
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.database import Database
@@ -18,6 +17,8 @@ from farebox_collector.settings import Settings
 from harness import farebox
 from sqlalchemy import insert, inspect, select, text
 from sqlalchemy.exc import IntegrityError
+
+BOTH = ("sqlite", "postgresql")
 
 
 @pytest.mark.parametrize("kind", BOTH)
