@@ -65,6 +65,14 @@ KINDS: Mapping[str, Kind] = {
     "payments are not those of the orders": _kind(30, "PaymentsRefused"),
     "cards are refused": _kind(60, "AutoTopupsFailed"),
     "an endpoint is gone": _kind(30, "WebhooksGivenUp"),
+    "counts contradict each other": _kind(90, "CallsDoubtful"),
+    "readings differ by much money": _kind(120, "MoneyAtStake"),
+    "calls time out": _kind(120, "Exposure"),
+    "a part of a call has no price": _kind(120, "PartsWithoutPrice"),
+    "payments match no order": _kind(60, "PaymentsUnmatched"),
+    "a fee has no exchange rate": _kind(180, "FeesSetAside"),
+    "lots cannot be drawn up": _kind(60, "LotsSetAside"),
+    "an action id never changes": _kind(120, "LongActions"),
     "an event costs three times as much for good": _kind(6 * 1440, "EventDoubled", grace_min=1440),
 }
 _FOR_GOOD = "an event costs three times as much for good"
@@ -194,6 +202,8 @@ class World:
         refused = 1.0 if "payments are not those of the orders" in now and instance == "b" else 0.0
         self._grow(f'farebox_payment_events_total{{{own},outcome="refused"}}', refused)
         self._grow(f'farebox_payment_events_total{{{own},outcome="booked"}}', calls / 1000)
+        doubtful = 2.0 if "counts contradict each other" in now else 0.01
+        self._grow(f'farebox_doubtful_calls_total{{{own},flag="total_does_not_add_up"}}', doubtful)
         self._grow(f"farebox_labels_folded_total{{{own}}}", 3.0 if "a tag is different each time" in now else 0.0)
 
     def _gauges(self, step: int, now: Mapping[str, Fault]) -> dict[str, float]:
@@ -219,11 +229,27 @@ class World:
             'farebox_budget_usd{instance="a",dept="support"}': 8_000.0,
             'farebox_budget_usd{instance="a",dept="research"}': 20_000.0,
         }
+        gauges |= self._set_aside(step, now)
         for instance in INSTANCES:
             gauges[f'farebox_queue_bytes{{instance="{instance}"}}'] = full * 128e6
             gauges[f'farebox_queue_limit_bytes{{instance="{instance}"}}'] = 128e6
             gauges[f'up{{job="farebox",instance="{instance}"}}'] = 1.0
         return gauges
+
+    def _set_aside(self, step: int, now: Mapping[str, Fault]) -> dict[str, float]:
+        """What waits for a decision, in US dollars or in number; a little of it is there on every day."""
+        return {
+            'farebox_at_stake_usd{instance="a",flag="exposed"}': 0.5 * self._since(step, "calls time out"),
+            'farebox_at_stake_usd{instance="a",flag="total_does_not_add_up"}': 0.5
+            * self._since(step, "readings differ by much money"),
+            'farebox_at_stake_records{instance="a",flag="parts_without_price"}': 5.0
+            * ("a part of a call has no price" in now),
+            'farebox_payments_unmatched{instance="a",kind="refund"}': self._since(step, "payments match no order"),
+            'farebox_payments_set_aside{instance="a",reason="no_exchange_rate"}': 1.0
+            * ("a fee has no exchange rate" in now),
+            'farebox_lots_set_aside{instance="a"}': 1.0 * ("lots cannot be drawn up" in now),
+            'farebox_long_actions{instance="a"}': 1.0 * ("an action id never changes" in now),
+        }
 
     def _since(self, step: int, kind: str) -> float:
         """How many steps there were of a kind of fault so far."""
@@ -238,6 +264,7 @@ def _is_of_the_process(series: str) -> bool:
             "farebox_commit",
             "farebox_turned_away",
             "farebox_labels_folded",
-            "farebox_payment",
+            "farebox_payment_events",
+            "farebox_doubtful_calls",
         )
     )

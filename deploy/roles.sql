@@ -1,7 +1,7 @@
 -- PostgreSQL roles for Farebox: one that migrates, one that writes, one that only reads. Run it once as a superuser, in
 -- the database of the books and before the first collector starts:
 --     psql -d farebox -v ON_ERROR_STOP=1 -f deploy/roles.sql
--- Then give each a password: ALTER ROLE farebox_write PASSWORD '…'. It can be run again: that changes nothing.
+-- Then ALTER ROLE farebox_write PASSWORD '…', and so for each. It can be run again: that changes nothing.
 
 DO $$
 BEGIN
