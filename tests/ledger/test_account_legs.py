@@ -55,8 +55,9 @@ class Books:
             self.use(names, amount, Verdict.CHARGED if kind == "use" else Verdict.UNPRICED)
 
     def use(self, names: Sequence[str], amount: int, verdict: Verdict = Verdict.CHARGED) -> None:
+        facts: Any = {"verdict": verdict, "cost_nanousd": amount, "start_ns": self.now_ns}
         made = [
-            call(n, trace=n, wallet=name, verdict=verdict, cost_nanousd=amount, event=f"event-{n % 3}")
+            call(n, trace=n, wallet=name, event=f"event-{n % 3}", **facts)
             for n, name in zip(NUMBERS, names, strict=False)
         ]
         with self.database.transaction() as connection:
