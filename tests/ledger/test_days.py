@@ -109,6 +109,7 @@ def test_books_from_before_get_their_days(database: Database) -> None:
             moved = Movement(kind, "wallet-1", amount, 5 if kind is Kind.DEPOSIT else 0)
             move(connection, 1, moved, f"key-{number}", START_NS + number % 2 * DAY_NS)
         expected = [sorted(tuple(row)[1:] for row in connection.execute(text(f"SELECT * FROM {t}"))) for t in TABLES]
+    with database.transaction() as connection:
         command.downgrade(alembic_config(connection), "0012")
     with database.transaction() as connection:
         command.upgrade(alembic_config(connection), "head")

@@ -35,13 +35,15 @@ LastWork = Callable[[Connection, list[Any]], None]
 def collecting(connection: Connection) -> Iterator[None]:
     """Let `before_commit` be used while the block runs, and do its work at the end of a block that succeeds."""
     collected: dict[LastWork, list[Any]] = {}
-    connection.info[_BEFORE_COMMIT] = collected
+    # Kept, since a connection that is lost on the way has no such place any more, and would say that instead.
+    info = connection.info
+    info[_BEFORE_COMMIT] = collected
     try:
         yield
         for work, items in collected.items():
             work(connection, items)
     finally:
-        connection.info.pop(_BEFORE_COMMIT, None)
+        info.pop(_BEFORE_COMMIT, None)
 
 
 def before_commit(connection: Connection, work: LastWork, item: Any) -> None:

@@ -64,7 +64,7 @@ def _people() -> None:
         _number("disabled_at_ns", nullable=True),
         _number("last_login_at_ns", nullable=True),
         sa.PrimaryKeyConstraint("tenant_id", "number", name=op.f("pk_people")),
-        sa.UniqueConstraint("tenant_id", "login", name=op.f("uq_people_tenant_id")),
+        sa.UniqueConstraint("tenant_id", "login", name=op.f("uq_people_tenant_id_login")),
         sqlite_strict=True,
     )
     _table("person_identities", *_words("issuer", "subject"), _number("person"), key=("issuer", "subject"))
