@@ -30,7 +30,8 @@ def test_a_snapshot_names_who_contributed_and_where_to_look(database: Database) 
     assert len(everything["calls"]) == CALLS
     assert len(everything["contributors"]) <= CONTRIBUTORS
     assert {call["trace_id"] for call in everything["calls"][:3]} == {priced.usage.trace_id.hex() for priced in dear}
-    assert everything["price_book_edition"] == 1
+    # The catalogue, what corrects it and what completes it.
+    assert everything["price_book_edition"] == 3
     assert everything["charge_rules"] == [{"event": "*", "version_id": 1}]
     assert {line["event"] for line in chat["contributors"]} == {"chat"}
     assert sum(line["errors"] for line in chat["contributors"]) == 1
