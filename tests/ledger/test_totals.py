@@ -192,6 +192,7 @@ def test_books_from_before_keep_their_totals(database: Database) -> None:
         record_usage(connection, DEFAULT_TENANT_ID, made, START_NS, TotalLabels())
         deposit(connection, DEFAULT_TENANT_ID, "ada", 5_000, "k", START_NS)
         expected = [tuple(row)[1:] for row in rows_of(connection, service_totals)]
+    with database.transaction() as connection:
         command.downgrade(alembic_config(connection), "0004")
     with database.transaction() as connection:
         command.upgrade(alembic_config(connection), "head")
