@@ -262,7 +262,7 @@ class BooksMachine(RuleBasedStateMachine):
         for span in spans:
             usage = dialects.read(span, ("user.id",))
             assert isinstance(usage, UsageRecord), usage.reason if isinstance(usage, Rejected) else usage
-            priced.append(price(usage, self._now_ns, WEEK_NS, *self._tariffs.of(1)))
+            priced.append(price(usage, self._now_ns, WEEK_NS, *self._tariffs.of(1)[:2]))
         with self._database.transaction() as connection:
             return record_usage(connection, DEFAULT_TENANT_ID, priced, self._now_ns, self._labels)
 

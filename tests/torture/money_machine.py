@@ -293,7 +293,7 @@ class MoneyMachine(RuleBasedStateMachine):
             usage = dialects.read(span, ("user.id",))
             assert isinstance(usage, UsageRecord), usage
             self.tariffs.refresh_for(usage.started_at_ns)
-            priced.append(price(usage, self.now_ns, WEEK_NS, *self.tariffs.of(self.ids[tenant])))
+            priced.append(price(usage, self.now_ns, WEEK_NS, *self.tariffs.of(self.ids[tenant])[:2]))
         with self.database.transaction() as connection:
             return record_usage(connection, self.ids[tenant], priced, self.now_ns, self.labels)
 
