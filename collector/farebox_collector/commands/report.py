@@ -51,7 +51,7 @@ _ASKED: dict[str, type[Shape]] = {
 _LAST_DAYS = {"today": 1, "7d": 7, "30d": 30, "90d": 90}
 _FORMS = "today, 7d, 30d, 90d, a month (2026-04), a day, or two days (2026-04-01..2026-04-15)"
 _IN_A_TABLE = {
-    "summary": ("requests", "charge_credits", "revenue_usd", "cost_usd", "exposure_usd", "profit_usd", "payers"),
+    "summary": ("requests", "charge_credits", "revenue_usd", "cost_usd", "profit_usd", "active_wallets", "payers"),
     "usage": ("requests", "charge_credits", "charge_usd", "cost_usd", "margin_usd", "margin_percent"),
     "credits": ("source", "movements", "credits_in", "credits_out", "received_usd"),
     "balances": ("from_credits", "to_credits", "wallets", "balance_credits"),
