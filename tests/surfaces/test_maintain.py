@@ -32,7 +32,8 @@ def test_old_calls_are_let_go_of_and_known_when_they_come_again(tmp_path: Path) 
             read(Span(*one[:2], b"", one.start_ns, one.end_ns, False, dict(one.attributes), {}, "", ""), ())
             for one in sent
         ]
-        calls = [price(usage, now_ns - 60 * DAY_NS, DAY_NS, *tariff[:2]) for usage in usages if type(usage) is UsageRecord]
+        prices_and_rules, then_ns = tariff[:2], now_ns - 60 * DAY_NS
+        calls = [price(usage, then_ns, DAY_NS, *prices_and_rules) for usage in usages if type(usage) is UsageRecord]
         record_usage(connection, 1, calls, now_ns - 60 * DAY_NS, TotalLabels())
         kept = calls[0]._replace(usage=calls[0].usage._replace(trace_id=b"\1" * 16, response_id=""))
         record_usage(connection, 1, [kept], now_ns, TotalLabels())
