@@ -1,5 +1,6 @@
 """A guarded collector with people, and a browser."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import pytest
 from blank import blank_sqlite
 from farebox_collector.credentials import new_token
 from harness import Collector
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 PASSWORD = "correct horse battery"
 ADMIN_KEY = new_token()
@@ -31,6 +32,16 @@ class House(NamedTuple):
         """The audit log, newest first."""
         return list(self.ask("GET", "/v1/audit-log", params=query)["items"])
 
+    def refused(self, why: str) -> dict[str, Any]:
+        """The entry of a refused attempt, which is written within a second."""
+        ends = time.monotonic() + 20
+        while time.monotonic() < ends:
+            for entry in self.log(action="access", outcome="refused"):
+                if why in str(entry["after"]):
+                    return entry
+            time.sleep(0.05)
+        raise AssertionError(f"no refused attempt is logged that says {why!r}")
+
 
 def new_house(directory: Path, **settings: object) -> House:
     house = House(Collector(blank_sqlite(directory), bootstrap_key=ADMIN_KEY, audit_seconds=3600, **settings))
@@ -48,8 +59,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     house.collector.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """Chromium for the tests of one module: while Playwright runs, no other test can call `asyncio.run`."""
+    expect.set_options(timeout=15_000)  # A busy machine takes more than the five seconds of the default.
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]

@@ -43,8 +43,7 @@ def test_a_password_opens_the_console_and_logging_out_closes_it(house: House, br
     # The cookie that somebody kept opens nothing any more.
     kept = httpx2.get(house.collector.api_url + "/v1/wallets", headers={"Cookie": f"{SESSION}={cookie['value']}"})
     assert kept.status_code == 401
-    refused = house.log(action="access", outcome="refused")
-    assert any("wrong login or password" in str(entry["after"]) for entry in refused)
+    assert house.refused("wrong login or password")["address"] == "127.0.0.1"
 
 
 def test_roles_show_and_allow_what_they_are_for(house: House, chromium: Browser) -> None:

@@ -92,6 +92,7 @@ class UnreliableServer:
         if what == "error":
             handler.send_response(500)
             handler.send_header("content-length", "0")
+            handler.send_header("connection", "close")
             return handler.end_headers()
         stream = asked.get("stream") is True
         if stream:
@@ -103,6 +104,7 @@ class UnreliableServer:
         handler.send_response(200)
         handler.send_header("content-type", "text/event-stream" if stream else "application/json")
         handler.send_header("transfer-encoding", "chunked")
+        handler.send_header("connection", "close")
         handler.end_headers()
         if what in ("half", "cut"):
             parts = parts[: len(parts) // 2]
