@@ -57,6 +57,8 @@ class Endpoint:
     """Whether the provider is known, by its address or by the user's word, and not only guessed from the path."""
     named: bool = False
     """Whether the user named the URL; then the answer may have any shape."""
+    fetched: str | None = None
+    """The id of an earlier answer that is asked for, where the answer does not say it itself."""
 
 
 # genai-prices' ids where OpenTelemetry has a name of its own for the provider; the others are the same.
@@ -148,16 +150,17 @@ class ModelEndpoints:
             fitting = owned or [one for one in found if one.own is None or one.own in _ANYWHERE]
             if not fitting:
                 return None
-            name, shape, model, _ = fitting[0]
+            operation = fitting[0]
             return Endpoint(
-                name,
-                base.provider or DEFAULT_PROVIDERS[shape],
-                shape,
-                model,
+                operation.name,
+                base.provider or DEFAULT_PROVIDERS[operation.shape],
+                operation.shape,
+                operation.model,
                 region_of(host),
                 billed_region_of(host),
                 certain=base.provider is not None,
                 named=True,
+                fetched=operation.fetched,
             )
         address = host if port == _PORTS.get(scheme) else f"{host}:{port}"
         url = f"{scheme}://{address}{path}"
@@ -166,9 +169,16 @@ class ModelEndpoints:
                 fitting = [one for one in found if one.own is None or one.own in host]
                 if not fitting:
                     return None
-                name, shape, model, _ = next((one for one in fitting if one.own), fitting[0])
-                otel_name = _provider_name(provider, host)
-                return Endpoint(name, otel_name, shape, model, region_of(host), billed_region_of(host))
+                operation = next((one for one in fitting if one.own), fitting[0])
+                return Endpoint(
+                    operation.name,
+                    _provider_name(provider, host),
+                    operation.shape,
+                    operation.model,
+                    region_of(host),
+                    billed_region_of(host),
+                    fetched=operation.fetched,
+                )
         return None
 
 

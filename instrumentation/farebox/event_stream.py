@@ -11,6 +11,7 @@ from farebox.json_excerpt import JsonExcerpt, Wanted, excerpt
 EVENT_BYTES_MAX: Final = 64 * 1024
 """A larger event is not held: what has a price is picked out of it while it passes."""
 _LINE_BYTES: Final = 64
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 Tells = Callable[[bytes], object | None]
@@ -37,6 +38,7 @@ class EventStream:
         """In a line too long to hold: whether it is data."""
         self._after_return = False
         self._begun = False
+        self._at_start = True
 
     @property
     def between(self) -> bool:
@@ -52,6 +54,9 @@ class EventStream:
 
     def feed(self, chunk: bytes) -> Iterator[Any]:
         """The payloads of the events that this chunk completes."""
+        if self._at_start and chunk:
+            self._at_start = False
+            chunk = chunk.removeprefix(_BYTE_ORDER_MARK)
         if self._after_return or b"\r" in chunk:
             chunk = self._with_line_feeds(chunk)
         start = 0

@@ -188,6 +188,8 @@ class HttpCall:
 
     def _answer_to_span(self) -> None:
         answer = self._reading.answer
+        if self._endpoint.fetched is not None:
+            answer.response_id = self._endpoint.fetched
         attributes: dict[str, Any] = dict(answer.attributes())
         if answer.unfinished:
             attributes[span_attributes.USAGE_MISSING] = span_attributes.IN_BACKGROUND

@@ -27,6 +27,8 @@ class Operation(NamedTuple):
     model: str | None = None
     own: str | None = None
     """A part of the hosts at which alone the path is a model's; None where it is one anywhere."""
+    fetched: str | None = None
+    """The id of the answer that is asked for, where the answer does not say it itself."""
 
 
 # The end of the path, the operation, the shape, and at whose addresses alone. More specific ends come first.
@@ -51,6 +53,7 @@ _ENDS: Final = (
     ("/v1/chat", "chat", Shape.COHERE, "cohere"),
     ("/v2/chat", "chat", Shape.COHERE, "cohere"),
     ("/v1/generate", "text_completion", Shape.COHERE, "cohere"),
+    ("/v1/summarize", "text_completion", Shape.COHERE, "cohere"),
     ("/v1/embed", "embeddings", Shape.COHERE, "cohere"),
     ("/v2/embed", "embeddings", Shape.COHERE, "cohere"),
     ("/v1/rerank", "generate_content", Shape.COHERE, "cohere"),
@@ -76,6 +79,8 @@ _RUN: Final = re.compile(r"/threads(?:/[^/]+)?/runs(?:/run_[^/]+/submit_tool_out
 _CONVERSATION: Final = re.compile(r"/v1/conversations/[^/]+(?:/restart)?$")
 _CANCELLED: Final = re.compile(r"/responses/resp_[^/]+/cancel$")
 _LATER: Final = re.compile(r"/responses/resp_[^/]+$|/threads/[^/]+/runs/run_[^/]+$")
+# xAI's deferred completions and Perplexity's asynchronous ones. What is asked for has an id of its own in its body.
+_PROMISED: Final = re.compile(r"/chat/deferred-completion/([^/]{1,200})$|/async/chat/completions/([^/]{1,200})$")
 # OpenAI's Assistants keep their messages under /threads/…/messages; that makes no tokens.
 _NO_MODEL_CALL: Final = re.compile(r"/threads/")
 _LAST: Final = frozenset(end.rpartition("/")[2] for end, _, _, _ in _ENDS) | {
@@ -99,7 +104,10 @@ def operations(method: str, path: str) -> list[Operation]:
     """
     if method == "GET":
         later = ("/resp_" in path or "/run_" in path) and _LATER.search(path) is not None
-        return [Operation(FETCH, Shape.OPENAI)] if later else []
+        if later:
+            return [Operation(FETCH, Shape.OPENAI)]
+        promised = _PROMISED.search(path) if "/chat/" in path else None
+        return [Operation(FETCH, Shape.OPENAI, fetched=promised[1] or promised[2])] if promised else []
     last = path.rpartition("/")[2]
     # Most requests of an application are none of a model, and cost this much.
     if method != "POST" or (last not in _LAST and ":" not in last and "/conversations/" not in path):

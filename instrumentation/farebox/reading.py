@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from farebox.answers import WANTED, Answer, answer_in, read_request, shape_of
 from farebox.aws_event_stream import AwsEventStream
+from farebox.content_codings import Unpacking, unpacking
 from farebox.endpoints import Endpoint
 from farebox.event_stream import EventStream, Tells
 from farebox.guard import report
@@ -19,13 +19,11 @@ from farebox.model_request import ModelRequest
 LARGE_BODY_BYTES: Final = 256 * 1024
 """A larger body is not taken apart whole: what has a price is picked out of it."""
 COLLECTED_BYTES_MAX: Final = 4 * 1024 * 1024
-"""How much of a streamed body is held in an encoding other than gzip and deflate, which can be read at the end only."""
-_PIECE_BYTES: Final = 64 * 1024
-_HEADER_BYTES: Final = 2
+"""How much of a streamed body is held in an encoding that nothing here undoes, which can be read at the end only."""
 _JSON_BEGINNINGS: Final = frozenset(b"{[ \n\r\t\xef")
 _EVENT_BEGINNINGS: Final = (b"data:", b"event:")
 _LINES: Final = (b"application/stream+json", b"application/x-ndjson", b"application/jsonl", b"application/x-jsonlines")
-_GZIP: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
+_PLAIN: Final = (b"identity", b"")
 _SHAPES_TRIED_MAX: Final = 8
 """How many events may pass until the shape of an answer is clear."""
 
@@ -48,7 +46,7 @@ class Reading:
         self._excerpt: JsonExcerpt | None = None
         self._no_json = False
         self._decode: Decode | None = None
-        self._inflate: _Inflate | None = None
+        self._unpacking: Unpacking | None = None
         self._plain = True
         """Whether no content encoding is to be undone."""
         self.shape = endpoint.shape
@@ -75,11 +73,10 @@ class Reading:
         read_request(self.answer, self._request.fields, self._endpoint.model or self._request.model)
         self.answer.read_headers(headers)
         encoding = headers.get(b"content-encoding", b"identity").strip().lower()
-        if encoding in _GZIP:
-            self._inflate = _Inflate()
-        elif encoding not in (b"identity", b""):
-            self._decode = decode
-        self._plain = self._inflate is None and self._decode is None
+        self._plain = encoding in _PLAIN
+        if not self._plain:
+            self._unpacking = unpacking(encoding)
+            self._decode = decode if self._unpacking is None else None
         content_type = headers.get(b"content-type", b"").strip().lower()
         if content_type.startswith(b"text/event-stream"):
             self.events = EventStream(self.tells, WANTED)
@@ -89,7 +86,7 @@ class Reading:
 
     def whole(self, content: bytes) -> None:
         """Take in a whole body, its content encoding already undone."""
-        self._decode = self._inflate = None
+        self._decode = self._unpacking = None
         self._plain = True
         if self.events is None and not self._lines and len(content) <= LARGE_BODY_BYTES:
             if content[:1] and content[0] in _JSON_BEGINNINGS:
@@ -106,10 +103,10 @@ class Reading:
                 self._held.append(raw)
                 self._held_bytes += len(raw)
             return False
-        if self._inflate is None:
+        if self._unpacking is None:
             return self._take(raw)
         told = False
-        for piece in self._inflate.pieces(raw):
+        for piece in self._unpacking.pieces(raw):
             told = self._take(piece) or told
         return told
 
@@ -199,37 +196,3 @@ class Reading:
         read_request(self.answer, self._request.fields, self._endpoint.model or self._request.model)
         if isinstance(self.events, EventStream):
             self.events.tells = self.tells
-
-
-class _Inflate:
-    """Undoes gzip and deflate as the bytes come, a bounded piece at a time."""
-
-    def __init__(self) -> None:
-        self._inflate: Any = None
-        self._first = b""
-        self._broken = False
-
-    def pieces(self, raw: bytes) -> Iterator[bytes]:
-        """What these bytes add. Of bytes that are not compressed after all, nothing."""
-        if self._inflate is None:
-            self._first += raw
-            if len(self._first) < _HEADER_BYTES:
-                return
-            raw = self._first
-            zipped = raw[:2] == b"\x1f\x8b" or (raw[0] & 15 == 8 and int.from_bytes(raw[:2], "big") % 31 == 0)
-            self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32 if zipped else -zlib.MAX_WBITS)
-        while not self._broken:
-            try:
-                piece = self._inflate.decompress(raw, _PIECE_BYTES)
-            except zlib.error:
-                self._broken = True
-                return
-            if piece:
-                yield piece
-            if self._inflate.eof:
-                raw = self._inflate.unused_data
-                self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
-            else:
-                raw = self._inflate.unconsumed_tail
-            if not raw and len(piece) < _PIECE_BYTES:
-                return

@@ -9,10 +9,13 @@ import asyncio
 import gzip
 import itertools
 import json
+import random
 import socketserver
 import struct
+import sys
 import threading
 import tracemalloc
+import types
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -198,6 +201,43 @@ def test_compressed_bodies_are_read_as_they_come(
     url = server.answer(content_type, *pieces, encoding=encoding.removeprefix("raw "))
     assert got(url, awaited=False, streamed=True) == wire
     assert at_server.attributes()[OUTPUT] == 30
+
+
+class _Unpacker:
+    """Stands for a package of an encoding, which an application may have or not."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj()
+        self.process = self._zlib.decompress
+        self.decompress = self._zlib.decompress
+
+    eof = property(lambda self: self._zlib.eof)
+    unused_data = property(lambda self: self._zlib.unused_data)
+
+    def decompressobj(self) -> Any:
+        return self
+
+
+@pytest.mark.parametrize(("coding", "module"), [(b"br", "brotli"), (b"zstd", "zstandard"), (b"zstd", "backports.zstd")])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_what_a_package_unpacks_is_read_as_it_comes(
+    monkeypatch: pytest.MonkeyPatch, coding: bytes, module: str, frames: int
+) -> None:
+    stands_for = types.ModuleType(module)
+    stands_for.Decompressor = stands_for.ZstdDecompressor = _Unpacker  # type: ignore[attr-defined]
+    for name in ("brotli", "brotlicffi", "zstandard", "backports.zstd", "compression.zstd"):
+        monkeypatch.setitem(sys.modules, name, stands_for if name == module else None)
+    monkeypatch.setattr("farebox.reading.COLLECTED_BYTES_MAX", 1_000)
+    noise = random.Random(5).randbytes(LARGE_BODY_BYTES).hex()
+    plain = json.dumps({"data": noise, **CHAT}).encode()
+    half = len(plain) // 2 if coding == b"zstd" and frames > 1 else len(plain)
+    wire = b"".join(zlib.compress(part) for part in (plain[:half], plain[half:]) if part)
+    reading = Reading(Endpoint("chat", "openai", Shape.OPENAI), ModelRequest())
+    reading.head({b"content-encoding": coding, b"content-type": b"application/json"}, bytes)
+    for start in range(0, len(wire), 10_007):
+        reading.chunk(wire[start : start + 10_007])
+    reading.end()
+    assert reading.answer.attributes()[OUTPUT] == 30
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])

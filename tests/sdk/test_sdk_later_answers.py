@@ -149,6 +149,43 @@ def test_a_run_of_an_assistant(metered: Metered) -> None:
     assert (attributes[INPUT], attributes[OUTPUT], attributes["farebox.wallet"]) == (70, 30, "ada")
 
 
+DONE = {"id": "cmpl-1", "object": "chat.completion", "choices": [{"finish_reason": "stop"}], "usage": USAGE}
+
+
+@pytest.mark.parametrize(
+    ("begun_at", "begun", "fetched_at", "answers"),
+    [
+        (
+            "https://api.x.ai/v1/chat/completions",
+            {"request_id": "7f0a"},
+            "https://api.x.ai/v1/chat/deferred-completion/7f0a",
+            [{}, {**DONE, "model": "grok-4"}],
+        ),
+        (
+            "https://api.perplexity.ai/async/chat/completions",
+            {"id": "7f0b", "model": "sonar", "status": "CREATED", "response": None},
+            "https://api.perplexity.ai/async/chat/completions/7f0b",
+            [
+                {"id": "7f0b", "status": "IN_PROGRESS", "response": None},
+                *2 * [{"id": "7f0b", "status": "COMPLETED", "response": {**DONE, "model": "sonar"}}],
+            ],
+        ),
+    ],
+    ids=["deferred", "asynchronous"],
+)
+def test_a_completion_that_is_promised_under_an_id_of_its_own(
+    metered: Metered, begun_at: str, begun: Any, fetched_at: str, answers: list[Any]
+) -> None:
+    with client(begun, *answers) as http:
+        with farebox.tags(wallet="ada"):
+            http.post(begun_at, json={"model": "m", "messages": []})
+        for _ in answers:
+            http.get(fetched_at)
+    attributes = metered.attributes()
+    assert (attributes[INPUT], attributes[OUTPUT], attributes["farebox.wallet"]) == (70, 30, "ada")
+    assert attributes["gen_ai.response.id"] == fetched_at.rpartition("/")[2]
+
+
 @pytest.mark.parametrize("path", ["/responses", "/responses/resp_8/input_items", "/threads/thread_1/runs", "/models"])
 def test_other_questions_are_left_alone(metered: Metered, path: str) -> None:
     with client({"object": "list", "data": [response("resp_8", "completed", USAGE)]}) as http:

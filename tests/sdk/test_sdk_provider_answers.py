@@ -58,6 +58,39 @@ def test_deepseek_names_the_cache_hits_in_its_own_way() -> None:
     assert read(Shape.OPENAI, {"usage": usage}) == {INPUT: 100, OUTPUT: 5, CACHE_READ: 64}
 
 
+def test_runs_tell_their_cache_in_the_singular() -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_token_details": {"cached_tokens": 64}}
+    assert read(Shape.OPENAI, {"usage": usage}) == {INPUT: 100, OUTPUT: 5, CACHE_READ: 64}
+
+
+def test_mistral_bills_sound_by_the_second_and_not_by_what_the_total_has_beyond_the_text() -> None:
+    usage = {"prompt_audio_seconds": 203, "prompt_tokens": 4, "completion_tokens": 635, "total_tokens": 3264}
+    assert read(Shape.OPENAI, {"usage": usage}) == {INPUT: 4, OUTPUT: 635, "farebox.units.audio_seconds": 203}
+
+
+@pytest.mark.parametrize(
+    ("count", "attribute"),
+    [("70", 70), (" 70.0 ", 70), ("0" * 50 + "70", 70), ("9" * 100_000, None), ("-" + "9" * 50, None), ("NaN", None)],
+    ids=["digits", "with a fraction of zero", "padded", "endless", "endless below zero", "NaN"],
+)
+def test_counts_that_are_texts(count: str, attribute: int | None) -> None:
+    answer = answer_in(Shape.OPENAI)
+    answer.read({"usage": {"prompt_tokens": count}})
+    assert answer.attributes().get(INPUT) == attribute
+    assert answer.impossible is ("9" in count)
+
+
+def test_an_error_that_is_a_text_is_an_error() -> None:
+    answer = answer_in(Shape.OPENAI)
+    answer.read({"error": "the model is overloaded, your prompt was: secret"})
+    assert answer.error == "error"
+
+
+def test_a_stream_may_begin_with_a_byte_order_mark() -> None:
+    events = EventStream()
+    assert list(events.feed(b"\xef\xbb\xbfdata: 1\n\n")) == [1]
+
+
 def test_anthropic_counts_exclude_the_cache_and_ours_include_it() -> None:
     usage = {"input_tokens": 10, "cache_read_input_tokens": 20, "cache_creation_input_tokens": 30, "output_tokens": 5}
     message = {"type": "message", "id": "msg_1", "model": "claude", "stop_reason": "max_tokens", "usage": usage}

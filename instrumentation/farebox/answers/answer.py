@@ -121,6 +121,8 @@ class Answer:
                 or (None if code is None else str(code))
                 or self.error
             )
+        elif isinstance(error, str) and error:
+            self.error = self.error or "error"  # the text may quote the request
 
     def _merge_usage(self, usage: object) -> None:
         if isinstance(usage, dict):

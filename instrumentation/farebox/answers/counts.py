@@ -10,7 +10,8 @@ from typing import Any, Final
 
 COUNT_MAX: Final = 2**63 - 1
 """No count is larger: an attribute of a span cannot hold it."""
-_DIGITS: Final = re.compile(r"\s*(-?\d{1,40})(?:\.0*)?\s*", re.ASCII)
+_DIGITS: Final = re.compile(r"\s*+(-?)(\d++)(?:\.0*+)?\s*+", re.ASCII)
+_DIGITS_MAX: Final = 40
 _WALKED_MAX: Final = 1_000
 
 
@@ -26,7 +27,9 @@ def whole(value: object) -> int | None:
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
     if isinstance(value, str) and (found := _DIGITS.fullmatch(value)):
-        return int(found[1])
+        digits = found[2].lstrip("0") or "0"
+        # More digits than any count has are not worth converting: the number is impossible in any case.
+        return int(found[1] + (digits if len(digits) <= _DIGITS_MAX else "9" * _DIGITS_MAX))
     return None
 
 

@@ -20,7 +20,6 @@ class OllamaAnswer(Answer):
         self.model = text_in(part.get("model")) or self.model
         self._merge_usage({key: part[key] for key in ("prompt_eval_count", "eval_count") if key in part})
         self._finished(part.get("done_reason"))
-        self.error = (text_in(part.get("error")) and "error") or self.error
 
     def _counts(self, usage: Mapping[str, Any]) -> dict[str, int | None]:
         return {

@@ -39,6 +39,7 @@ _COUNTS_SEARCHES: Final = frozenset(path[0] for path in _SEARCHES)
 _IMAGE_CALL: Final = "image_generation_call"
 _STATUS_REASONS: Final = {"completed": "stop", "incomplete": "length", "failed": "error"}
 _AT_WORK: Final = frozenset({"queued", "in_progress", "requires_action", "cancelling"})
+_PROMISED: Final = frozenset({"created", "in_progress"})
 _GIVEN_UP: Final = frozenset({"failed", "cancelled", "expired"})
 _RESPONSES: Final = frozenset({"response", "response.compaction", "thread.run"})
 _PARTS_OF_A_RUN: Final = ("thread.message", "thread.run.step")
@@ -109,6 +110,8 @@ class OpenAIAnswer(Answer):
                 self._merge_usage(choice["usage"])  # Moonshot's streams
         if kind in _RESPONSES:
             self._read_response(part)
+        elif "choices" not in part:
+            self._read_promise(part)
         self._read_other_goods(part)
 
     def _read_response(self, response: Mapping[str, Any]) -> None:
@@ -128,6 +131,16 @@ class OpenAIAnswer(Answer):
         if searches is not None:  # what is billed: no repeats, no pages that were only opened
             self._units.pop("web_searches", None)
             self._bill("web_searches", searches)
+
+    def _read_promise(self, part: Mapping[str, Any]) -> None:
+        """What stands for a completion that comes later: xAI's deferred, Perplexity's asynchronous one."""
+        if self.provider == "x_ai" and "request_id" in part and not self._usage:
+            self.response_id = text_in(part["request_id"]) or self.response_id
+            self.unfinished = True
+        elif self.provider == "perplexity" and "response" in part:
+            status = str(part.get("status")).lower()
+            self.unfinished = status in _PROMISED and not self._usage
+            self.gave_up = status if status in _GIVEN_UP else None
 
     def _read_image_model(self, part: Mapping[str, Any]) -> None:
         for tool in mappings_in(part.get("tools")):
@@ -169,6 +182,8 @@ class OpenAIAnswer(Answer):
             self._bill("images", self._units.get("images", 0) + 1)
         usage = self._usage
         spoken = usage.get("seconds") if usage.get("type") == "duration" else part.get("duration")
+        if "prompt_audio_seconds" in usage:  # Mistral
+            spoken = usage["prompt_audio_seconds"]
         if spoken is not None:
             self._bill("audio_seconds", seconds_in(spoken))
         if "usage_info" in part:

@@ -6,10 +6,14 @@ The prompt includes the cache, the completion the reasoning; who leaves the reas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from farebox import span_attributes
 from farebox.answers.counts import count_in, count_of, first_count, mapping_in
+
+_INSIDE: Final = ("prompt_tokens_details", "input_tokens_details", "input_token_details", "prompt_token_details")
+_OUTSIDE: Final = ("completion_tokens_details", "output_tokens_details", "output_token_details")
+"""What the parts of a prompt and of an answer are called: by chats, responses, images and transcriptions, runs."""
 
 
 def counts_of(usage: Mapping[str, Any], *, thinks_beside: bool = False) -> dict[str, int | None]:
@@ -20,8 +24,8 @@ def counts_of(usage: Mapping[str, Any], *, thinks_beside: bool = False) -> dict[
     """
     total_input = first_count(usage, "prompt_tokens", "input_tokens")
     output = first_count(usage, "completion_tokens", "output_tokens")
-    inside = _details(usage, "prompt_tokens_details", "input_tokens_details", "input_token_details")
-    outside = _details(usage, "completion_tokens_details", "output_tokens_details", "output_token_details")
+    inside = _details(usage, *_INSIDE)
+    outside = _details(usage, *_OUTSIDE)
     reasoning = count_of(outside.get("reasoning_tokens"))
     if reasoning is None:
         reasoning = count_of(usage.get("reasoning_tokens"))
@@ -29,6 +33,8 @@ def counts_of(usage: Mapping[str, Any], *, thinks_beside: bool = False) -> dict[
     if total_input is None and total is not None and total >= (output or 0):
         total_input = total - (output or 0)  # Voyage's embeddings, and others' that have no output
     beyond = None if total is None or output is None else total - (total_input or 0) - output
+    if beyond and "prompt_audio_seconds" in usage:
+        total, beyond = None, 0  # the rest of the total is sound, which Mistral bills by the second
     if beyond and beyond == count_of(usage.get("connector_tokens")):
         total_input = (total_input or 0) + beyond  # what Mistral's tools gave the model to read
         beyond = 0
