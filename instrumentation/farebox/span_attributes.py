@@ -35,7 +35,7 @@ UNITS_WRITTEN: Final = {
     "code_executions": "runs of the provider's code interpreter",
     "container_sessions": "containers that a code interpreter ran in",
     "images": "images that were made",
-    "input_characters": "characters that were spoken",
+    "input_characters": "characters that were spoken, or embedded",
     "input_document_pages": "pages that were read",
     "map_searches": "searches of maps",
     "rerank_searches": "searches whose results were ranked",

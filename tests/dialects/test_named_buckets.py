@@ -46,6 +46,13 @@ XAI = {"prompt_tokens": 10_120, "completion_tokens": 1_499, "completion_tokens_d
             Buckets(input=10, cache_write=70, cache_write_1h=30, output=5),
             (),
         ),
+        # Amazon's names and others' in camel case.
+        (
+            {"inputTokens": 10, "outputTokens": 5, "cacheReadInputTokens": 40, "cacheWriteInputTokens": 30},
+            Buckets(input=10, cache_read=40, cache_write=30, output=5),
+            (),
+        ),
+        ({"inputTokenCount": 10, "outputTokenCount": 5, "totalTokenCount": 15}, Buckets(input=10, output=5), ()),
         # Two names of one count.
         (
             {"input": 10, "output": 5, "cache_read_input_tokens": 40, "input_cached_tokens": 40},

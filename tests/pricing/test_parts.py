@@ -163,6 +163,13 @@ def test_the_provider_s_own_statement_is_booked_if_it_can_be_believed(
     assert (call.particulars and call.particulars.list_cost_nanousd) == listed
 
 
+def test_a_statement_of_zero_is_believed_where_the_model_made_nothing() -> None:
+    call = priced(buckets=Buckets(input=1000), stated_cost_nanousd=0)
+    assert (call.cost_nanousd, set(call.assumptions)) == (0, {"cost_as_stated"})
+    embedding = priced(buckets=Buckets(input=1000), stated_cost_nanousd=0, operation="embeddings")
+    assert "stated_cost_zero" in embedding.assumptions
+
+
 def test_an_unknown_model_without_a_believable_statement_stays_unpriced() -> None:
     call = priced(request_model="unheard-of", response_model="", stated_cost_nanousd=-5)
     assert (call.verdict, call.cost_nanousd) == (Verdict.UNPRICED, None)

@@ -69,6 +69,8 @@ _BUCKETS: Mapping[str, str] = {
 """Key → its bucket; keys of one bucket are names of one count, of which the largest is taken."""
 _LIFETIME = re.compile(r"(?:input_)?(?:(?:cache_creation_)?ephemeral|cache_creation)_(5m|1h)(?:_input)?(?:_tokens)?")
 _MODALITY = re.compile(r"(input|output|cached)_modality_(?:[A-Za-z]*Modality\.)?([A-Za-z]+|[0-9])")
+_CAMEL_CASE = re.compile(r"[a-z]+(?:[A-Z][a-z0-9]*)+")
+_LETTER_WITHIN = re.compile(r"([A-Z])")
 _MODALITIES = {"AUDIO": "audio", "4": "audio", "IMAGE": "image", "2": "image", "VIDEO": "video", "3": "video"}
 
 
@@ -98,6 +100,8 @@ def _bucket_of(key: str) -> str:
     known = _BUCKETS.get(key)
     if known is not None:
         return known
+    if _CAMEL_CASE.fullmatch(key):
+        return _bucket_of(_LETTER_WITHIN.sub(r"_\1", key).lower())
     lifetime = _LIFETIME.fullmatch(key)
     if lifetime is not None:
         return f"cache_write_{lifetime.group(1)}"

@@ -95,6 +95,11 @@ def count_of(key: str, value: object) -> int | None:
 
 
 def _number_in(text: str) -> int | float | None:
-    if len(text) > _LONGEST_NUMBER or _NUMBER.fullmatch(text) is None:
+    if len(text) > _LONGEST_NUMBER:
+        digits = text.strip()
+        endless = digits.isascii() and digits.removeprefix("-").isdigit()
+        # More digits than any count has are not worth converting.
+        return ((-1 if digits[0] == "-" else MAX_COUNT + 1) if digits.strip("-0") else 0) if endless else None
+    if _NUMBER.fullmatch(text) is None:
         return None
     return float(text) if "." in text or "e" in text.lower() else int(text)

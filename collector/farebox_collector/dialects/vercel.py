@@ -20,7 +20,7 @@ from farebox_collector.dialects.record import Named, nanoseconds, scope_of, usag
 from farebox_collector.dialects.remembered import Said
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_identity, first_text
 from farebox_collector.dialects.unusual import SERVICE_TIER, facts_of
-from farebox_collector.dialects.usage_json import numbers_in, parsed, provider_usage
+from farebox_collector.dialects.usage_json import count_in, numbers_in, object_in, parsed, provider_usage
 from farebox_collector.records import IMPLAUSIBLE, Attributes, NotBillable, Rejected, Span, UsageRecord
 from farebox_collector.units import InvalidUnit
 
@@ -49,6 +49,8 @@ _PARTS = frozenset(
 )
 """What only version 6 and later write."""
 _ALIASES = {"googleVertex": "google-vertex"}
+_HOSTS_OF_CLAUDE = frozenset({"anthropic", "aws", "google", "azure", "gateway", "vercel"})
+"""Whose packages speak Anthropic's own interface with Claude; all others, such as OpenRouter's, speak OpenAI's."""
 _SLOTS = slots_of(
     Keys(
         input=("ai.usage.inputTokens", "ai.usage.promptTokens", "ai.usage.tokens", "gen_ai.usage.input_tokens"),
@@ -100,23 +102,24 @@ def understand(said: Said) -> "_Call | NotBillable | None":
         ),
         counts=_SLOTS.among(said.keys),
         spare=_SLOTS.spare(said.keys),
-        habits=_habits(not _PARTS.isdisjoint(said.keys), provider, payee.provider, is_claude)._replace(
-            embeds=operation == "embeddings"
-        ),
+        habits=_habits(
+            not _PARTS.isdisjoint(said.keys), interface.lower(), provider, payee.provider, is_claude
+        )._replace(embeds=operation == "embeddings"),
         assumptions=("cache_not_reported",) if "ai.usage.promptTokens" in said.keys else (),
         about_payee=payee.assumptions,
         units=unit_keys(said.keys),
     )
 
 
-def _habits(version_6: bool, provider: str, payee: str, is_claude: bool) -> Habits:
+def _habits(version_6: bool, interface: str, provider: str, payee: str, is_claude: bool) -> Habits:
     """How a version counts what a provider reports."""
     who = family(payee)
     hides_reasoning = who == "x-ai" or (who == "google" and not is_claude)
     rest_is_output = True if hides_reasoning else False if is_claude else None
     if version_6:
         return Habits(cache_inside=True, rest_is_output=rest_is_output)
-    outside = is_claude or "aws" in (who, family(provider))
+    speaks_anthropic = is_claude and ("anthropic" in interface or {who, family(provider)} & _HOSTS_OF_CLAUDE)
+    outside = bool(speaks_anthropic) or "aws" in (who, family(provider))
     return Habits(not outside, None if hides_reasoning else True, rest_is_output)
 
 
@@ -159,7 +162,7 @@ class _Call:
         reported = reported_in(attributes, self.counts, self.spare)
         if reported is None:
             return Reading(None, self.about_payee)
-        told = _told_by_the_provider(attributes, self.named.provider)
+        told = _told_by_the_provider(attributes)
         if told is not None:
             reported = reported._replace(
                 cache_read=reported.cache_read or told.cache_read,
@@ -173,9 +176,27 @@ class _Call:
         return reading._replace(assumptions=reading.assumptions + flags) if flags else reading
 
 
-def _told_by_the_provider(attributes: Attributes, provider: str) -> Reported | None:
-    """The cache as Anthropic's own usage object has it; None where the metadata has none."""
+def _told_by_the_provider(attributes: Attributes) -> Reported | None:
+    """The cache as the provider's own metadata has it, whoever hosts the model; None where there is none.
+
+    Anthropic's package writes under its name for Vertex and Bedrock's interface of Anthropic too, version 4 without
+    the usage object. Bedrock's own has the counts of Converse.
+    """
     metadata = parsed(attributes.get(_METADATA))
-    own = metadata.get(provider) if metadata else None
-    usage = own.get("usage") if isinstance(own, dict) else None
-    return provider_usage(usage)[0] if isinstance(usage, dict) and provider == "anthropic" else None
+    if not metadata:
+        return None
+    anthropic, bedrock = object_in(metadata, "anthropic"), object_in(metadata, "bedrock")
+    if usage := object_in(anthropic, "usage"):
+        return provider_usage(usage)[0]
+    if anthropic:
+        return Reported(
+            cache_read=count_in(anthropic, "cacheReadInputTokens") or 0,
+            cache_write=count_in(anthropic, "cacheCreationInputTokens") or 0,
+        )
+    usage = object_in(bedrock, "usage")
+    if not usage:
+        return None
+    return Reported(
+        cache_read=count_in(usage, "cacheReadInputTokens") or 0,
+        cache_write=count_in(usage, "cacheWriteInputTokens", "cacheCreationInputTokens") or 0,
+    )

@@ -30,6 +30,9 @@ _OPEN_WEIGHTS = ("gpt-oss",)
 """Models that many sell, each at a price of its own: the maker in the name is not the seller."""
 _ROUTING_SUFFIXES = (":nitro", ":floor", ":exacto")
 """OpenRouter's wishes for a route, which has the model's own price."""
+_FREE_VARIANT = ":free"
+"""OpenRouter's alone, so it names the seller."""
+_DATE_AND_VERSION = re.compile(r"(-20\d{6})?(-v?\d+:\d+)?$")
 _PROFILE = re.compile(r"(?:[a-z]{2}(?:-[a-z]{2,8})?|apac|amer|emea|latam|global)\.(?=[a-z0-9-]{3,}\.)")
 """How Bedrock's inference profiles begin: the region, before the maker and the model. Some, such as `global.`, have
 prices of their own, and are found by their whole name before."""
@@ -57,15 +60,30 @@ class Recogniser:
         provider, model = book_provider(reported_provider), reported_model.lower()
         if provider not in self._models:
             head, slash, rest = model.partition("/")
-            if not slash or rest.startswith(_OPEN_WEIGHTS):
+            if slash and model.endswith(_FREE_VARIANT):
+                provider = "openrouter"
+            elif not slash or rest.startswith(_OPEN_WEIGHTS):
                 return None
-            provider, model = book_provider(head), rest
-        for name in names_of(model):
+            else:
+                provider, model = book_provider(head), rest
+        names = names_of(model)
+        for name in names:
             for seller in (provider, *FALLBACK_PROVIDERS.get(provider, ())):
                 for candidate, matches in self._matchers_of(seller):
                     if (seller, candidate) in priced and matches(name):
                         return seller, candidate
-        return None
+        return self._on_mantle(names, priced) if provider == "aws" else None
+
+    def _on_mantle(self, names: tuple[str, ...], priced: Container[Key]) -> Key | None:
+        """Bedrock's Mantle endpoint leaves date and version out of a model's id, and has no profiles but regions."""
+        found = [
+            candidate
+            for candidate, _ in self._matchers_of("aws")
+            if ("aws", candidate) in priced
+            and not candidate.startswith("global.")
+            and _DATE_AND_VERSION.sub("", candidate.removeprefix("regional.")) in names
+        ]
+        return ("aws", found[0]) if found else None
 
     def _matchers_of(self, provider: str) -> list[tuple[str, Matcher]]:
         if provider not in self._matchers:

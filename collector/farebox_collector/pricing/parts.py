@@ -63,7 +63,7 @@ def price_in_parts(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleB
     if usage.exposure:
         return _exposed(usage, at_ns, parts, rules)
     list_cost = None if main.card is None else _rounded(parts)
-    stated, flags = _believed(usage.stated_cost_nanousd, list_cost)
+    stated, flags = _believed(usage.stated_cost_nanousd, list_cost, answered=_answered(usage))
     if stated is None:
         if main.card is None:
             reason = "no price for this model at that time" if usage.provider else "the span names no provider"
@@ -147,18 +147,24 @@ def _line_price(part: _Part) -> LinePrice:
     return LinePrice(part.card.provider, part.card.model, part.card.version_ids)
 
 
-def _believed(stated: int | None, list_cost: int | None) -> tuple[int | None, tuple[str, ...]]:
+def _answered(usage: UsageRecord) -> bool:
+    """Whether the model made what it was asked for; an embedding has no tokens of its own."""
+    tokens = all_tokens(usage)
+    return bool(tokens.output or tokens.output_audio or tokens.output_image) or usage.operation == "embeddings"
+
+
+def _believed(stated: int | None, list_cost: int | None, *, answered: bool) -> tuple[int | None, tuple[str, ...]]:
     """The cost that a provider states, if it can be believed, and what is to be said of it.
 
-    Zero is believed only where the list price is none or zero too: some gateways state it for calls that another
-    account is billed for.
+    Zero is believed only where the list price is none or zero too, or where the model made nothing, which OpenRouter
+    does not bill: some gateways state it for calls that another account is billed for.
     """
     if stated is None:
         return None, ()
     doubtful = list_cost is not None and stated > max(MIN_DOUBTED_NANOUSD, MAX_STATED_TIMES * list_cost)
     if not 0 <= stated <= MAX_COST_NANOUSD or doubtful:
         return None, (STATED_IMPLAUSIBLE,)
-    if stated == 0 and list_cost != 0:
+    if stated == 0 and list_cost != 0 and answered:
         return (0, (STATED, STATED_ZERO)) if list_cost is None else (None, (STATED_ZERO,))
     return stated, (STATED,)
 

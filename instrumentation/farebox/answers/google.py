@@ -68,6 +68,7 @@ class GoogleAnswer(Answer):
                 self._read_maps(grounding)
         if isinstance(predictions := part.get("predictions"), list):
             self._read_predictions(mappings_in(predictions))
+            self._read_characters(mapping_in(part.get("metadata")))
 
     def _take_usage(self, usage: Mapping[str, Any]) -> None:
         """Take in the counts of a chunk, which are those of the whole so far.
@@ -125,6 +126,11 @@ class GoogleAnswer(Answer):
             self._merge_usage({"promptTokenCount": sum(tokens)})
         images = [part for part in predictions if "bytesBase64Encoded" in part or "gcsUri" in part]
         self._bill("images", len(images))
+
+    def _read_characters(self, metadata: Mapping[str, Any]) -> None:
+        """Vertex bills its own embeddings by the character, and those of Gemini by the token."""
+        if not (self.model or self._asked_model or "").startswith("gemini"):
+            self._bill("input_characters", count_in(metadata, "billableCharacterCount"))
 
     def _counts(self, usage: Mapping[str, Any]) -> dict[str, int | None]:
         prompt = count_in(usage, "promptTokenCount")
