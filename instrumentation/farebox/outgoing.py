@@ -5,8 +5,9 @@ All of it runs in the delivery thread, on copies: the application's own exporter
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.sdk.trace import ReadableSpan
 
@@ -16,6 +17,8 @@ from farebox.guard import guarded, report, report_once
 from farebox.one_call import Account
 from farebox.privacy import Privacy
 from farebox.request_log import RequestLog
+
+_CACHE_WRITES: Final = (span_attributes.USAGE_CACHE_WRITE, span_attributes.USAGE_CACHE_WRITE_BEFORE_1_42)
 
 
 class Outgoing:
@@ -32,6 +35,8 @@ class Outgoing:
             span, lacking = account.best()
             present = span.attributes or {}
             attributes: dict[str, Any] = {**late, **lacking, **present, **account.exposure}
+            if span_attributes.USAGE_OWN in attributes:
+                _correct(attributes)
             _note_usage(attributes)
             with guarded("estimating the cost of a call"):
                 attributes.update(cost_attributes(attributes, started_at(span.start_time)))
@@ -56,6 +61,17 @@ class Outgoing:
                 instrumentation_scope=span.instrumentation_scope,
             )
         return None
+
+
+def _correct(attributes: dict[str, Any]) -> None:
+    """Put the counts of the model that is named in the place of those of two models."""
+    counts: dict[str, int] = json.loads(attributes.pop(span_attributes.USAGE_OWN))
+    attributes.pop(span_attributes.USAGE_TOTAL, None)
+    written = counts.pop(span_attributes.USAGE_CACHE_WRITE)
+    named = [name for name in _CACHE_WRITES if name in attributes]
+    for name in named or [span_attributes.USAGE_CACHE_WRITE]:
+        attributes[name] = written
+    attributes.update(counts)
 
 
 def _say_that_no_wallet_pays(attributes: Mapping[str, Any]) -> None:

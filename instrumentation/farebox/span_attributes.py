@@ -57,6 +57,9 @@ IN_BACKGROUND: Final = "background"
 USAGE_OUTPUT_IMAGE: Final = "farebox.usage.output_image_tokens"
 USAGE_SERVICE_TIER: Final = "farebox.usage.service_tier"
 """The tier that answered, of providers whose tier has no attribute of its own."""
+USAGE_OWN: Final = "farebox.usage.own"
+"""Text, a JSON object: the counts of the model that is named, where another instrumentation has those of two together.
+They take their place on what is sent; the attribute itself is not sent."""
 USAGE_SPEED: Final = "farebox.usage.speed"
 WALLET: Final = "farebox.wallet"
 

@@ -306,6 +306,36 @@ def test_speed_and_region_are_on_the_official_span_of_anthropics_client(metered:
     assert (attributes[INPUT], attributes[OUTPUT]) == (70, 30)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_after_a_fallback_anthropics_client_is_charged_for_each_model(metered: Metered, streamed: bool) -> None:
+    """Its instrumentation has the counts of both models together, which would be charged at the price of the second."""
+    iterations = [
+        {"type": "message", "model": "claude-sonnet-5", "input_tokens": 30, "output_tokens": 5},
+        {"type": "fallback_message", "model": "claude-opus-5", "input_tokens": 40, "output_tokens": 25},
+    ]
+    usage = {"input_tokens": 70, "output_tokens": 30, "iterations": iterations}
+    begun = {**MESSAGE, "content": [], "stop_reason": None, "usage": {"input_tokens": 70, "output_tokens": 0}}
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": usage}
+    events = [{"type": "message_start", "message": begun}, end, {"type": "message_stop"}]
+    wire = b"".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events)
+    answer = {"json": {**MESSAGE, "usage": usage}}
+    if streamed:
+        answer = {"headers": {"content-type": "text/event-stream"}, "content": wire}
+    http = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, **answer)))
+    with anthropic.Anthropic(api_key="none", max_retries=0, http_client=http) as client:
+        asked: Any = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+        if streamed:
+            with client.messages.create(**asked, stream=True) as stream:
+                assert len(list(stream)) == 3
+        else:
+            client.messages.create(**asked)
+    attributes = metered.attributes()
+    assert (attributes[INPUT], attributes[OUTPUT]) == (40, 25)
+    (line,) = json.loads(attributes["farebox.usage.lines"])
+    assert (line["model"], line["tokens"]) == ("claude-sonnet-5", {"input": 30, "output": 5})
+    assert "farebox.usage.own" not in attributes
+
+
 # Unknown hosts
 
 

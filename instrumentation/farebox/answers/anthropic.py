@@ -6,12 +6,13 @@ them, each with its own counts, and with its model where that is another one.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from farebox import span_attributes
-from farebox.answers.answer import Answer
+from farebox.answers.answer import Answer, AttributeValue
 from farebox.answers.counts import count_in, mapping_in, mappings_in, text_in, told
 from farebox.answers.lines import Line
 
@@ -27,6 +28,14 @@ _WORTH_ADDING: Final = re.compile(
     rb'"speed"\s*:\s*"(?!standard")|"inference_geo"\s*:\s*"(?!global"|not_available")|"iterations"\s*:\s*\[\s*\{'
 )
 _MESSAGES: Final = ("message", "fallback_message")
+_CORRECTED: Final = (
+    span_attributes.USAGE_INPUT,
+    span_attributes.USAGE_OUTPUT,
+    span_attributes.USAGE_CACHE_READ,
+    span_attributes.USAGE_CACHE_WRITE,
+    span_attributes.ANTHROPIC_CACHE_WRITE_5M,
+    span_attributes.ANTHROPIC_CACHE_WRITE_1H,
+)
 _BUCKETS: Final = ("input", "cache_read", "cache_write", "cache_write_1h", "output")
 
 
@@ -87,6 +96,14 @@ class AnthropicAnswer(Answer):
             span_attributes.ANTHROPIC_CACHE_WRITE_1H: count_in(usage, "cache_creation", "ephemeral_1h_input_tokens"),
         }
 
+    def attributes(self) -> dict[str, AttributeValue]:
+        """What is known so far; of two models also the counts of one, for a span that has them together."""
+        known = super().attributes()
+        if "iterations" in self._usage and not self.impossible and self._counts_other_models():
+            counts = {name: count or 0 for name, count in self._counts(self._usage).items() if name in _CORRECTED}
+            known[span_attributes.USAGE_OWN] = json.dumps(counts)
+        return known
+
     def _lines(self) -> Sequence[Line]:
         """What ``iterations`` has beyond the counts of the call; all iterations together are the bill."""
         return tuple(self._other_iterations()) if self._usage.get("iterations") else ()
@@ -95,10 +112,6 @@ class AnthropicAnswer(Answer):
         iterations = mappings_in(self._usage.get("iterations"))
         own = [part for part in iterations if self._is_own(part)]
         others = [part for part in iterations if not self._is_own(part)]
-        if self._counts_other_models() and not self.alone:
-            # The span around has the counts already; they are charged at the price of the model that is named on it.
-            own += [part for part in others if part.get("type") in _MESSAGES]
-            others = [part for part in others if part.get("type") not in _MESSAGES]
         counted, everything = _buckets(self._own_usage(self._usage)), _sum(own)
         left_out = {name: everything[name] - counted[name] for name in _BUCKETS}
         if any(left_out.values()) and all(count >= 0 for count in left_out.values()):
@@ -119,8 +132,8 @@ class AnthropicAnswer(Answer):
         return len(own) < len(messages) and _buckets(self._usage) == _sum(messages) != _sum(own)
 
     def _own_usage(self, usage: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The counts of the model that is named on top, where the call is not on another span yet."""
-        if not self.alone or not self._counts_other_models():
+        """The counts of the model that is named on top."""
+        if not self._counts_other_models():
             return usage
         messages = mappings_in(usage.get("iterations"))
         own = _sum(part for part in messages if part.get("type") in _MESSAGES and self._is_own(part))
