@@ -86,14 +86,20 @@ class ExposedCalls:
 
 
 def send_exposed_attempt(
-    tracer: Tracer, endpoint: Endpoint, around: Span, exposure: Mapping[str, Any], began_ns: int
+    tracer: Tracer,
+    endpoint: Endpoint,
+    around: Span,
+    known: Mapping[str, Any],
+    exposure: Mapping[str, Any],
+    began_ns: int,
 ) -> None:
     """Make the span of one attempt, which began at ``began_ns``, nanoseconds since the epoch.
+
+    ``known`` are the attributes of the span around it.
 
     It stands beside the span of the call and links to it. Below it, it would be another account of the same call, of
     which the collector charges one.
     """
-    known: Mapping[str, Any] = getattr(around, "attributes", None) or {}
     attributes: dict[str, Any] = {
         span_attributes.OPERATION_NAME: endpoint.operation,
         span_attributes.PROVIDER_NAME: endpoint.provider,

@@ -26,6 +26,7 @@ from farebox.later_answers import is_first
 from farebox.model_paths import FETCH
 from farebox.model_request import ModelRequest
 from farebox.reading import Decode, Reading
+from farebox.span_notes import note
 
 _ADDED: Final = ("farebox.", "anthropic.", "gen_ai.usage.audio.", span_attributes.USAGE_TOTAL)
 """Beginnings of the attributes that are added to the span of another instrumentation."""
@@ -214,7 +215,7 @@ class HttpCall:
                 attributes.pop(span_attributes.RESPONSE_ID, None)
         if not self._endpoint.certain and self._reading.shape is not self._endpoint.shape:
             attributes[span_attributes.PROVIDER_NAME] = DEFAULT_PROVIDERS[self._reading.shape]
-        self.span.set_attributes(attributes)
+        note(self.span, attributes)
         if (error := self._error()) is not None:
             self._mark_failed(error)
 
@@ -225,7 +226,7 @@ class HttpCall:
         added = (*_ADDED, "gen_ai.usage.") if usage else _ADDED
         attributes = {key: value for key, value in attributes.items() if key.startswith(added)}
         if attributes and self.span.is_recording():
-            self.span.set_attributes(attributes)
+            note(self.span, attributes)
 
     def _fetched(self, attributes: dict[str, Any]) -> dict[str, Any]:
         """An answer that was asked for again is a call when it tells its usage for the first time, and no call else."""
@@ -314,10 +315,10 @@ def note_address(span: Span, present: Mapping[str, Any], endpoint: Endpoint, url
     if endpoint.billed_region:
         added[span_attributes.USAGE_INFERENCE_REGION] = endpoint.billed_region
     if added:
-        span.set_attributes(added)
+        note(span, added)
 
 
 def note_total(span: Span, body: bytes) -> None:
     """Add to the span of another instrumentation the total that a body states."""
     if (total := total_in(body)) is not None:
-        span.set_attribute(span_attributes.USAGE_TOTAL, total)
+        note(span, {span_attributes.USAGE_TOTAL: total})

@@ -27,6 +27,7 @@ from farebox.guard import fault, guarded
 from farebox.http_call import HttpCall, note_address, note_total, start_call
 from farebox.model_request import ModelRequest
 from farebox.one_call import is_first_hand
+from farebox.span_notes import attributes_of
 from farebox.stream_usage import asking, asks_for_usage
 from farebox.unknown_hosts import UnknownHosts
 from farebox.watched_response import Response, watch
@@ -212,9 +213,11 @@ class HttpxHooks:
     def _exposing(self, endpoint: Endpoint, around: Span, began_ns: int) -> Callable[[Mapping[str, Any]], None]:
         """What notes an exposure of an attempt within the span of an instrumented client."""
 
+        known = attributes_of(around)
+
         def expose(attributes: Mapping[str, Any]) -> None:
             def send_apart() -> None:
-                send_exposed_attempt(self._tracer, endpoint, around, attributes, began_ns)
+                send_exposed_attempt(self._tracer, endpoint, around, known, attributes, began_ns)
 
             self._exposed.expose(around, Exposure(attributes, send_apart))
 

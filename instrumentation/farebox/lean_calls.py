@@ -30,6 +30,7 @@ from opentelemetry.util.genai.handler import TelemetryHandler
 
 from farebox import span_attributes
 from farebox.call_metrics import goes_nowhere
+from farebox.span_notes import note
 
 KNOWN_VERSIONS: Final = frozenset({"1.3b0"})
 
@@ -133,7 +134,7 @@ class LeanInvocation(InferenceInvocation):
         known = {**self._get_attributes(), **self.attributes}  # an instrumentation may have set others
         for key in self._start_attributes:
             known.pop(key, None)
-        self.span.set_attributes(known)
+        note(self.span, known)
         if not goes_nowhere(self._instruments.operation_duration):
             self._record_client_metrics()
 

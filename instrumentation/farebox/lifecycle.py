@@ -130,63 +130,84 @@ def instrument(
             loopback and private addresses, names without a dot, ``.local`` and ``.internal`` get it anyway, all
             others none. ``FAREBOX_BAGGAGE_HOSTS`` adds to these.
     """
-    global _meter, _waiting_for_imports
     given = dict(locals())
     with _lock, guarded("turning the metering on"):
-        MeteringState.begun = True
-        if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
-            return
-        if _meter is not None:
-            _say_what_is_ignored(_meter.given, given)
-            return
-        provider = _provider(tracer_provider)
-        processor = _processors.get(provider)
-        if processor is None:
-            processor = _processors[provider] = MeterProcessor()
-            cast(_Provider, provider).add_span_processor(processor)
-        lines = RequestLog(request_log)
-        spans_wanted = _http_spans(http_spans)
-        delivery = Delivery(
-            (lambda: exporter) if exporter is not None else exporter_maker(),
-            max_spans=_positive(_QUEUE_SIZE, 10_000),
-            max_batch_spans=_positive(_BATCH_SIZE, 512),
-            delay_s=_positive(_DELAY_MS, 1_000) / 1000,
-        )
-        processor.metering = Metering(
-            delivery,
-            Outgoing(Privacy(redact), lines),
-            TagSources(trust_baggage=flag(TRUST_BAGGAGE, trust_baggage)),
-            spans_wanted == "send",
-        )
-        libraries = ClientLibraries(
-            provider,
-            named_urls(model_urls, os.environ.get(MODEL_URLS, "")),
-            meter_provider=meter_provider,
-            request_stream_usage=flag(REQUEST_STREAM_USAGE, request_stream_usage),
-            http_spans=HttpSpans(
-                provider,
-                OwnHosts(named_hosts(baggage_hosts, os.environ.get(BAGGAGE_HOSTS, ""))),
-                meter_provider=meter_provider,
-                always=spans_wanted == "send",
-            )
-            if spans_wanted
-            else None,
-            exposed=processor.exposed,
-        )
-        _meter = _Meter(processor, delivery, libraries, lines, ThreadCarrier(), TagPropagation(), given)
-        use_provider(provider)
-        use_delivery(_deliver)
-        _meter.threads.install()
-        if flag(PROPAGATE_TAGS, propagate_tags):
-            _meter.propagation.start()
-        atexit.register(_at_exit)
-        if not _waiting_for_imports:
-            _waiting_for_imports = True
-            when_imported(_turn_on)
-        for library in imported():
-            _turn_on(library)
-        if exporter is None and sends_otlp():
-            check_at_start()
+        _instrument(given)
+
+
+def _instrument(given: Mapping[str, Any]) -> None:
+    """As :func:`instrument`, whose arguments are ``given``; the lock is held."""
+    global _meter
+    MeteringState.begun = True
+    if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
+        return
+    if _meter is not None:
+        _say_what_is_ignored(_meter.given, given)
+        return
+    provider = _provider(given["tracer_provider"])
+    _meter = _meter_of(provider, given)
+    use_provider(provider)
+    use_delivery(_deliver)
+    _meter.threads.install()
+    if flag(PROPAGATE_TAGS, given["propagate_tags"]):
+        _meter.propagation.start()
+    atexit.register(_at_exit)
+    _turn_on_libraries()
+    if given["exporter"] is None and sends_otlp():
+        check_at_start()
+
+
+def _meter_of(provider: trace.TracerProvider, given: Mapping[str, Any]) -> _Meter:
+    """The parts of the meter, wired together; ``given`` are the arguments of :func:`instrument`."""
+    processor = _processor_of(provider)
+    lines = RequestLog(given["request_log"])
+    spans_wanted = _http_spans(given["http_spans"])
+    exporter = given["exporter"]
+    delivery = Delivery(
+        (lambda: exporter) if exporter is not None else exporter_maker(),
+        max_spans=_positive(_QUEUE_SIZE, 10_000),
+        max_batch_spans=_positive(_BATCH_SIZE, 512),
+        delay_s=_positive(_DELAY_MS, 1_000) / 1000,
+    )
+    processor.metering = Metering(
+        delivery,
+        Outgoing(Privacy(given["redact"]), lines),
+        TagSources(trust_baggage=flag(TRUST_BAGGAGE, given["trust_baggage"])),
+        spans_wanted == "send",
+    )
+    libraries = ClientLibraries(
+        provider,
+        named_urls(given["model_urls"], os.environ.get(MODEL_URLS, "")),
+        meter_provider=given["meter_provider"],
+        request_stream_usage=flag(REQUEST_STREAM_USAGE, given["request_stream_usage"]),
+        http_spans=_http_spans_of(provider, spans_wanted, given) if spans_wanted else None,
+        exposed=processor.exposed,
+    )
+    return _Meter(processor, delivery, libraries, lines, ThreadCarrier(), TagPropagation(), given)
+
+
+def _processor_of(provider: trace.TracerProvider) -> MeterProcessor:
+    """The provider's processor, which is added to it the first time."""
+    processor = _processors.get(provider)
+    if processor is None:
+        processor = _processors[provider] = MeterProcessor()
+        cast(_Provider, provider).add_span_processor(processor)
+    return processor
+
+
+def _http_spans_of(provider: trace.TracerProvider, wanted: bool | str, given: Mapping[str, Any]) -> HttpSpans:
+    own_hosts = OwnHosts(named_hosts(given["baggage_hosts"], os.environ.get(BAGGAGE_HOSTS, "")))
+    return HttpSpans(provider, own_hosts, meter_provider=given["meter_provider"], always=wanted == "send")
+
+
+def _turn_on_libraries() -> None:
+    """Meter the client libraries that are imported, and the others once they are."""
+    global _waiting_for_imports
+    if not _waiting_for_imports:
+        _waiting_for_imports = True
+        when_imported(_turn_on)
+    for library in imported():
+        _turn_on(library)
 
 
 def uninstrument(timeout_s: float = EXIT_FLUSH_S) -> None:

@@ -56,6 +56,9 @@ ANSWERS_MAX: Final = 1_000
 
 _lock = threading.Lock()
 
+Ended = tuple[ReadableSpan, Mapping[str, Any]]
+"""A span that has ended, and its attributes with those that were kept beside it."""
+
 
 class OpenCall:
     """A span of a call of a model, from its start on, and the one that it is inside of."""
@@ -73,26 +76,28 @@ class OpenCall:
         self.over = False
         """Whether the span has ended, and the account has the exposure."""
 
-    def ended(self, span: ReadableSpan) -> Account | None:
+    def ended(self, ended: Ended) -> Account | None:
         """Note what the span says. Returns an account that is to be sent, unless this one is part of another."""
         with _lock:
             if len(self.inside) > 1:
                 return None  # a summary
-            if self.inside and self.inside[0].add(span):
+            if self.inside and self.inside[0].add(ended):
                 self.account = self.inside[0]
                 return None
             around = self.around
             while around is not None:
-                if around.account is not None and around.account.add(span):
+                if around.account is not None and around.account.add(ended):
                     self.account = around.account
                     return None
                 around = around.around
             # Two instrumentations side by side within a third; two calls would be of one and the same.
-            beside = next((other for other in self.around.inside if other.covers(span)), None) if self.around else None
-            if beside is not None and beside.add(span):
+            beside = (
+                next((other for other in self.around.inside if other.covers(ended[0])), None) if self.around else None
+            )
+            if beside is not None and beside.add(ended):
                 self.account = beside
                 return None
-            self.account = account = Account(span)
+            self.account = account = Account(ended)
             around = self.around
             while around is not None:
                 around.inside.append(account)
@@ -105,9 +110,9 @@ class Account:
 
     __slots__ = ("_sent", "_spans", "exposure")
 
-    def __init__(self, span: ReadableSpan) -> None:
+    def __init__(self, ended: Ended) -> None:
         """Begin with the first one that ended."""
-        self._spans = [span]
+        self._spans = [ended]
         self._sent: bool | None = None
         self.exposure: Mapping[str, Any] = {}
         """Attributes of what the provider may bill, if the end of the call was not seen."""
@@ -120,10 +125,10 @@ class Account:
             self.exposure = exposure
             return True
 
-    def add(self, span: ReadableSpan) -> bool:
+    def add(self, ended: Ended) -> bool:
         """Take a further span in. False once an account without usage was sent, and this span may have it."""
         if self._sent is None:
-            self._spans.append(span)
+            self._spans.append(ended)
             return True
         return self._sent
 
@@ -134,21 +139,23 @@ class Account:
             _scope(other) != scope
             and (other.start_time or 0) <= (span.end_time or 0)
             and (span.start_time or 0) <= (other.end_time or 0)
-            for other in self._spans
+            for other, _ in self._spans
         )
 
-    def best(self) -> tuple[ReadableSpan, dict[str, Any]]:
-        """The best account of the call, and what it lacks and others have. After this, nothing is added."""
+    def best(self) -> tuple[ReadableSpan, Mapping[str, Any], dict[str, Any]]:
+        """The best account of the call, its attributes, and what they lack and others have.
+
+        After this, nothing is added.
+        """
         with _lock:
-            first, *others = sorted(self._spans, key=_rank)
-            self._sent = _has_usage(first)
-        present = first.attributes or {}
+            (first, present), *others = sorted(self._spans, key=_rank)
+            self._sent = _has_usage(present)
         lacking: dict[str, Any] = {}
-        for other in others:
-            for key, value in (other.attributes or {}).items():
+        for _, attributes in others:
+            for key, value in attributes.items():
                 if (key in _SHARED or key.startswith("farebox.")) and key not in present:
                     lacking.setdefault(key, value)
-        return first, lacking
+        return first, present, lacking
 
 
 class Answers:
@@ -158,7 +165,7 @@ class Answers:
         """None yet."""
         self._accounts: OrderedDict[str, Account] = OrderedDict()
 
-    def part_of_another(self, span: ReadableSpan, response_id: object, account: Account) -> bool:
+    def part_of_another(self, ended: Ended, response_id: object, account: Account) -> bool:
         """Whether the span went into the account of a call that is known; else remember its own.
 
         Some servers answer with the same id for ever, so the id alone decides nothing.
@@ -167,7 +174,7 @@ class Answers:
             return False
         with _lock:
             known = self._accounts.get(response_id)
-            if known is not None and known is not account and known.covers(span) and known.add(span):
+            if known is not None and known is not account and known.covers(ended[0]) and known.add(ended):
                 return True
             self._accounts[response_id] = account
             if len(self._accounts) > ANSWERS_MAX:
@@ -195,7 +202,8 @@ def is_first_hand(span: Any) -> bool:
     return scope is not None and scope.name.startswith((*_OFFICIAL_SCOPES, *_CLIENT_SCOPES))
 
 
-def _rank(span: ReadableSpan) -> tuple[bool, int, int]:
+def _rank(ended: Ended) -> tuple[bool, int, int]:
+    span, attributes = ended
     scope = _scope(span)
     if scope.startswith(_OFFICIAL_SCOPES):
         standing = 0
@@ -203,15 +211,14 @@ def _rank(span: ReadableSpan) -> tuple[bool, int, int]:
         standing = 1
     else:
         standing = 2
-    return not _has_usage(span), standing, span.start_time or 0
+    return not _has_usage(attributes), standing, span.start_time or 0
 
 
 def _scope(span: ReadableSpan) -> str:
     return span.instrumentation_scope.name if span.instrumentation_scope else ""
 
 
-def _has_usage(span: ReadableSpan) -> bool:
-    attributes = span.attributes or {}
+def _has_usage(attributes: Mapping[str, Any]) -> bool:
     return any(key in attributes for key in _USAGE_KEYS) or any(
         key.startswith(span_attributes.UNITS) for key in attributes
     )

@@ -32,9 +32,11 @@ class Outgoing:
     def span(self, account: Account, late: Mapping[str, Any]) -> ReadableSpan | None:
         """The span to send, with the tags that came too ``late`` for it; None if it cannot be made."""
         with guarded("completing a span"):
-            span, lacking = account.best()
-            present = span.attributes or {}
-            attributes: dict[str, Any] = {**late, **lacking, **present, **account.exposure}
+            span, present, lacking = account.best()
+            known = {**late, **lacking, **present, **account.exposure}
+            attributes: dict[str, Any] = {
+                key: tuple(value) if type(value) is list else value for key, value in known.items()
+            }
             if span_attributes.USAGE_OWN in attributes:
                 _correct(attributes)
             _note_usage(attributes)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
-from farebox import attribution, span_attributes
+from farebox import attribution, span_attributes, span_notes
 from farebox.attribution import Activity
 from farebox.delivery import Delivery
 from farebox.exposed_calls import ExposedCalls
@@ -81,6 +81,7 @@ class MeterProcessor(SpanProcessor):
 
     def _started(self, span: Span, parent_context: Context | None, metering: Metering) -> None:
         attributes = span_attributes.copied(span.attributes)
+        span_id = span.get_span_context().span_id
         now = attribution.current()
         tags = metering.tag_sources.tags(now, parent_context)
         call: OpenCall | None = None
@@ -89,18 +90,27 @@ class MeterProcessor(SpanProcessor):
         late = tags
         if span_attributes.is_genai(attributes):
             late = {}
-            if missing := {key: value for key, value in tags.items() if key not in attributes}:
-                span.set_attributes(missing)
-            if (family := family_of(attributes)) is not None:
+            family = family_of(attributes)
+            if family is not None:
                 call = OpenCall(around, family)
                 if now is not None:
                     activity = now.activity
                     activity.calls += 1
+            if family is not None and self._reads_alone(span):
+                span_notes.keep(span_id, span, tags)
+            elif missing := {key: value for key, value in tags.items() if key not in attributes}:
+                span.set_attributes(missing)
         elif not tags and around is None:
             return
-        self._open[span.get_span_context().span_id] = _Open(activity, call, late, around)
+        self._open[span_id] = _Open(activity, call, late, around)
         if len(self._open) > OPEN_MAX:
-            self._open.popitem(last=False)
+            oldest, _ = self._open.popitem(last=False)
+            span_notes.forget(oldest)
+
+    def _reads_alone(self, span: Span) -> bool:
+        """Whether no processor but this one sees the span; where that cannot be told, it is assumed that one does."""
+        processors: Sequence[object] = getattr(getattr(span, "_span_processor", None), "_span_processors", ())
+        return len(processors) == 1 and processors[0] is self
 
     def _call_around(self, span: Span) -> OpenCall | None:
         parent = span.parent
@@ -119,40 +129,42 @@ class MeterProcessor(SpanProcessor):
 
     def _ended(self, span: ReadableSpan) -> None:
         context = span.get_span_context()
-        open_ = self._open.get(context.span_id) if context is not None else None
+        span_id = context.span_id if context is not None else 0
+        open_ = self._open.get(span_id)
+        # A span that has ended changes no more, and a plain dictionary is faster to look things up in.
+        attributes = span_notes.taken(span_id, span_attributes.copied(span.attributes))
         try:
-            self._take(span, open_)
+            self._take(span, attributes, open_)
         finally:
             # Only now: until its account has taken the exposure, a call has to be found.
-            if context is not None:
-                self._open.pop(context.span_id, None)
+            self._open.pop(span_id, None)
             if open_ is not None and open_.activity is not None:
                 open_.activity.ended += 1
 
-    def _take(self, span: ReadableSpan, open_: _Open | None) -> None:
+    def _take(self, span: ReadableSpan, attributes: Mapping[str, Any], open_: _Open | None) -> None:
         metering = self.metering
         if metering is None:
             return
-        # A span that has ended changes no more, and a plain dictionary is faster to look things up in.
-        attributes = span_attributes.copied(span.attributes)
         if not span_attributes.is_genai(attributes):
             scope = span.instrumentation_scope
             if metering.sends_http_spans and open_ and open_.around and scope and scope.name == HTTP_SCOPE:
-                metering.delivery.put(functools.partial(metering.outgoing.span, Account(span), {}))
+                metering.delivery.put(functools.partial(metering.outgoing.span, Account((span, attributes)), {}))
             return
         if attributes.get(span_attributes.OPERATION_NAME) == FETCH and _is_ours(span):
             return  # it told nothing new
         _, call, late, around = open_ if open_ is not None else (None, None, {}, None)
         if call is None and around is not None and span_attributes.RESPONSE_ID in attributes:
             call = OpenCall(around, around.family)  # it says only now what it is
-        account = call.ended(span) if call is not None else Account(span)
+        ended = span, attributes
+        response_id = attributes.get(span_attributes.RESPONSE_ID)
+        account = call.ended(ended) if call is not None else Account(ended)
         if call is not None:
             self.exposed.ended(span, attributes, call)
         if account is None:
             if call is not None and call.account is not None:
-                self._answers.part_of_another(span, attributes.get(span_attributes.RESPONSE_ID), call.account)
+                self._answers.part_of_another(ended, response_id, call.account)
             return
-        if self._answers.part_of_another(span, attributes.get(span_attributes.RESPONSE_ID), account):
+        if self._answers.part_of_another(ended, response_id, account):
             return
         if self._later:
             late = self._with_tags_of_the_call(attributes, late)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import wrapt
 
+from farebox.alike_events import AlikeEvents
+from farebox.event_stream import Tells
 from farebox.exposures import Arrived
 from farebox.guard import guarded
 from farebox.http_call import HttpCall
@@ -59,13 +61,23 @@ class _WatchedStream(_Proxy):
         self._self_call = call
         self._self_filter = usage_filter
         self._self_arrived = Arrived()
+        self._self_alike = AlikeEvents()
+
+    def _look(self, chunk: bytes, tells: Tells | None) -> Tells | None:
+        """Read a chunk, unless it is one event in which ``tells`` finds nothing. Returns as ``HttpCall.chunk``."""
+        if tells is None or chunk[-2:] != b"\n\n" or tells(chunk) is not None:
+            call: HttpCall = self._self_call
+            return call.chunk(chunk)
+        alike: AlikeEvents = self._self_alike
+        alike.learn(chunk)
+        return tells
 
     def __iter__(self) -> Iterator[bytes]:
         call: HttpCall = self._self_call
         stream: Iterable[bytes] = self.__wrapped__
         seen = call.chunk
         arrived: Arrived = self._self_arrived
-        note, count = arrived.sample.append, arrived.count.__next__
+        note, count, alike = arrived.sample.append, arrived.count.__next__, self._self_alike.fits
         try:
             if self._self_filter is None:
                 # Nearly all chunks of a stream have nothing to tell, and this is what they cost.
@@ -73,8 +85,8 @@ class _WatchedStream(_Proxy):
                 for chunk in stream:
                     note(chunk)
                     count()
-                    if tells is None or chunk[-2:] != b"\n\n" or tells(chunk) is not None:
-                        tells = seen(chunk)
+                    if tells is None or not alike(chunk):
+                        tells = self._look(chunk, tells)
                     yield chunk
             else:
                 for chunk in stream:
@@ -99,13 +111,13 @@ class _WatchedStream(_Proxy):
         chunks = aiter(stream)
         tells = None
         arrived: Arrived = self._self_arrived
-        note, count = arrived.sample.append, arrived.count.__next__
+        note, count, alike = arrived.sample.append, arrived.count.__next__, self._self_alike.fits
         try:
             async for chunk in chunks:
                 note(chunk)
                 count()
-                if tells is None or chunk[-2:] != b"\n\n" or tells(chunk) is not None:
-                    tells = call.chunk(chunk)
+                if tells is None or not alike(chunk):
+                    tells = self._look(chunk, tells)
                 if usage_filter is None:
                     yield chunk
                 elif passed := usage_filter.feed(chunk):
