@@ -70,7 +70,8 @@ _MODEL_PATHS: Final = (
     (re.compile(r"/models/([^/:]+):(?:embedContent|batchEmbedContents)$"), "embeddings", Shape.GOOGLE),
     (re.compile(r"/models/([^/:]*embed[^/:]*):predict$"), "embeddings", Shape.GOOGLE),
     (re.compile(r"/models/([^/:]+):predict$"), "generate_content", Shape.GOOGLE),
-    (re.compile(r"/models/([^/:]+):(?:rawPredict|streamRawPredict)$"), "chat", Shape.ANTHROPIC),
+    # Vertex counts tokens under the name of a model.
+    (re.compile(r"/models/(?!count-tokens:)([^/:]+):(?:rawPredict|streamRawPredict)$"), "chat", Shape.ANTHROPIC),
     (re.compile(r"/endpoints/([^/:]+):(?:generateContent|streamGenerateContent)$"), "generate_content", Shape.GOOGLE),
     (re.compile(r"/model/(.+)/converse(?:-stream)?$"), "chat", Shape.BEDROCK),
     (re.compile(r"/model/(.+)/invoke(?:-with-response-stream)?$"), "chat", Shape.BEDROCK),

@@ -178,6 +178,7 @@ def test_what_bills_other_than_a_chat(metered: Metered, url: str, body: Any, exp
         "https://api.openai.com/v1/rerank",
         "https://bedrock-mantle.us-east-1.api.aws.example.com/v1/chat/completions",
         "https://codestral.mistral.ai.example.com/v1/fim/completions",
+        "https://aiplatform.googleapis.com/v1/projects/p/locations/global/publishers/anthropic/models/count-tokens:rawPredict",
     ],
 )
 def test_hosts_and_paths_that_only_look_alike(metered: Metered, url: str) -> None:
