@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # What is compiled once is kept: without that, a third of each start of a collector is compiling it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test bench bench-peers bench-growth bench-prices bench-replay bench-audit bench-wallets bench-reports bench-scrape bench-sdk leaks-sdk torture mutate observe preview backtest dashboards lint types docs record-dialects replayed format lock clean
+.PHONY: help demo test bench bench-peers bench-growth bench-prices bench-replay bench-audit bench-wallets bench-reports bench-scrape bench-sdk leaks-sdk torture mutate observe preview backtest dashboards lint types docs record-dialects replayed format lock sbom scan clean
 
 help:
 	@echo "make demo         run collector, model server and example application; Ctrl-C ends it"
@@ -35,6 +35,8 @@ help:
 	@echo "make replayed     record conversations of real clients, replay them, and write the table of what came out right"
 	@echo "make format       format the code"
 	@echo "make lock         resolve the dependencies again (needs the network)"
+	@echo "make sbom         write dist/sbom.json (CycloneDX) from the image's lock (needs the network once)"
+	@echo "make scan         ask which vulnerabilities of the image's lock are known (needs the network)"
 
 demo: $(INSTALLED)
 	@$(VENV_PYTHON) instrumentation/demo/run.py $(if $(ONCE),--once)
@@ -125,6 +127,12 @@ $(INSTALLED): requirements.lock pyproject.toml instrumentation/pyproject.toml
 	    --no-deps --no-build-isolation --editable . --editable ./instrumentation
 	@touch $@
 
+sbom: $(INSTALLED)
+	$(VENV_PYTHON) deploy/supply/supply_chain.py sbom
+
+scan: $(INSTALLED)
+	$(VENV_PYTHON) deploy/supply/supply_chain.py scan
+
 lock: $(INSTALLED)
 	$(PYTHON) -m venv .venv/lock
 	.venv/lock/bin/python -m pip install --quiet uv
@@ -132,6 +140,8 @@ lock: $(INSTALLED)
 	    --no-header --quiet pyproject.toml instrumentation/pyproject.toml --group dev --group demo -o requirements.lock
 	.venv/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-header --quiet pyproject.toml --extra parquet --constraint requirements.lock -o deploy/requirements.lock
+	.venv/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-header --quiet deploy/supply/requirements.in -o deploy/supply/requirements.lock
 
 clean:
 	rm -rf .venv .farebox .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

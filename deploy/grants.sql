@@ -3,7 +3,8 @@
 -- Who writes usage and money may add postings and never change or remove one. Who reads sees no secret.
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO farebox_write;
-GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO farebox_write;
+-- UPDATE is for the first tenant, whose id the sequence has to skip.
+GRANT USAGE, SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA public TO farebox_write;
 REVOKE UPDATE, DELETE, TRUNCATE ON postings FROM farebox_write;
 REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON alembic_version FROM farebox_write;
 

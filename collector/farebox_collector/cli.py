@@ -31,7 +31,7 @@ from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import DatabaseInUse, NotADatabase
 from farebox_collector.ledger.pace import Pace
 from farebox_collector.ledger.retired import DetailRetired
-from farebox_collector.ledger.schema import OldCollectors, SchemaMissing
+from farebox_collector.ledger.schema import OldCollectors, SchemaMissing, migrate, newest_revision
 from farebox_collector.ledger.sqlite import SqliteDatabase
 from farebox_collector.secret_box import WrongSecretsKey
 
@@ -106,6 +106,14 @@ def serve(
         _event_loop_runner()(assembly.serve(settings, announce))
     except CannotListen as error:
         raise Stop(str(error)) from None
+
+
+@app.command("migrate")
+def migrate_command(database_url: DatabaseUrl = None) -> None:
+    """Create or upgrade the schema of the books, and do nothing else; for a database role that owns the tables."""
+    with closing(open_database(settings_from(database_url=database_url).database_url)) as database, database.alone():
+        migrate(database)
+    out.print(f"The schema is at {newest_revision()}.")
 
 
 @app.command()

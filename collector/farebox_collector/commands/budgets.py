@@ -1,7 +1,6 @@
 """`farebox budgets`: what departments may spend a month."""
 
 import time
-from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +13,7 @@ from farebox_collector.commands.terminal import (
     out,
     print_json,
     reading_books,
-    writable_books,
+    writing,
 )
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger.budgets import budgets_in_force, set_budget
@@ -54,7 +53,7 @@ def set_command(
         amount = parse_nano(usd_per_month)
     except AmountError as error:
         raise Stop(f"{usd_per_month!r}: {error}") from None
-    with closing(writable_books(database_url)) as database, database.transaction() as connection:
+    with writing(database_url) as connection:
         try:
             set_budget(connection, DEFAULT_TENANT_ID, dept, amount, author, reason, time.time_ns())
         except ValueError as error:

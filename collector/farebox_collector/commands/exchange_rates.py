@@ -1,7 +1,6 @@
 """`farebox prices rate`: what other currencies are worth in US dollars."""
 
 import time
-from contextlib import closing
 from datetime import datetime
 from typing import Annotated
 
@@ -17,7 +16,7 @@ from farebox_collector.commands.terminal import (
     positive_decimal,
     print_json,
     reading_books,
-    writable_books,
+    writing,
 )
 from farebox_collector.ledger import exchange_rates
 from farebox_collector.moments import format_ns
@@ -37,7 +36,7 @@ def set_command(
     """Record what a currency is worth from a moment on. Recorded prices stay; the next ones use it."""
     rate = ExchangeRate(currency.upper(), positive_decimal(usd), moment_ns(valid_from))
     try:
-        with closing(writable_books(database_url)) as database, database.transaction() as connection:
+        with writing(database_url) as connection:
             exchange_rates.set_rate(connection, rate, author, time.time_ns())
     except ValueError as error:
         raise Stop(str(error)) from None

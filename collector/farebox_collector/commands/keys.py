@@ -2,12 +2,10 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy import Connection
 
 from farebox_collector.commands.tenants import TenantName, tenant_id_of
 from farebox_collector.commands.terminal import (
@@ -15,13 +13,13 @@ from farebox_collector.commands.terminal import (
     DatabaseUrl,
     Limit,
     Stop,
-    err,
     figure_table,
     out,
     print_json,
+    print_once,
     print_table,
     reading_books,
-    writable_books,
+    writing,
 )
 from farebox_collector.credentials import Scope, new_token
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
@@ -42,6 +40,15 @@ def create_command(
     scope: Annotated[list[Scope], typer.Option(help="What it may do; may be given several times.")],
     wallet: Annotated[str, typer.Option(help="Let it read this wallet only.")] = "",
     days: Annotated[int | None, typer.Option(min=1, max=36_500, help="How long it works (default: for good).")] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Take the key from this file, where `farebox keys generate` wrote it; nothing is printed, and a key"
+            " that is in the books already stays as it is.",
+        ),
+    ] = None,
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -50,16 +57,23 @@ def create_command(
         if not is_clean(text):
             raise Stop(f"a name has 1 to {MAX_TEXT} printable characters")
     now_ns = time.time_ns()
-    with _writing(database_url) as connection:
+    with writing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         expires_at_ns = None if days is None else now_ns + days * 24 * _HOUR_NS
         try:
-            issued = keys.create_key(
-                connection, tenant_id, name, scope, now_ns, wallet=wallet, expires_at_ns=expires_at_ns
-            )
+            if key_file is not None:
+                token = key_file.read_text(encoding="utf-8").strip()
+                made = keys.provide_key(connection, tenant_id, name, scope, now_ns, token, wallet, expires_at_ns)
+            else:
+                issued = keys.create_key(
+                    connection, tenant_id, name, scope, now_ns, wallet=wallet, expires_at_ns=expires_at_ns
+                )
         except ValueError as error:
             raise Stop(str(error)) from None
-    _print_key(issued)
+    if key_file is None:
+        _print_key(issued)
+    else:
+        out.print(f"{name}: {'made' if made else 'there already'}.")
 
 
 @app.command("list")
@@ -88,7 +102,7 @@ def rotate_command(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Make a key that may do the same, and print it; the old one works until the overlap is over."""
-    with _writing(database_url) as connection:
+    with writing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         try:
             issued = keys.rotate_key(connection, tenant_id, key_id, time.time_ns(), overlap_hours * _HOUR_NS)
@@ -100,7 +114,7 @@ def rotate_command(
 @app.command("revoke")
 def revoke_command(key_id: KeyId, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
     """Let a key work no more; collectors that run know within a second."""
-    with _writing(database_url) as connection:
+    with writing(database_url) as connection:
         try:
             changed = keys.revoke_key(connection, tenant_id_of(connection, tenant), key_id, time.time_ns())
         except KeyGone:
@@ -114,14 +128,5 @@ def generate_command() -> None:
     sys.stdout.write(new_token() + "\n")
 
 
-@contextmanager
-def _writing(database_url: str | None) -> Iterator[Connection]:
-    with closing(writable_books(database_url)) as database, database.transaction() as connection:
-        yield connection
-
-
 def _print_key(issued: Issued) -> None:
-    """The key alone on stdout, so that a script can take it; what to do with it beside."""
-    sys.stdout.write(issued.token + "\n")
-    sys.stdout.flush()
-    err.print("Keep it now: the books have its hash only, and it is not shown again.")
+    print_once(issued.token, "Keep it now: the books have its hash only, and it is not shown again.")

@@ -1,7 +1,6 @@
 """`farebox packs`: credits with a price."""
 
 import time
-from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +13,7 @@ from farebox_collector.commands.terminal import (
     out,
     print_json,
     reading_books,
-    writable_books,
+    writing,
 )
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger.packs import (
@@ -79,7 +78,7 @@ def set_command(
         terms = PackTerms(pack, parse_nano(credits), currency, parse_minor(price, currency), expires_days)
     except AmountError as error:
         raise Stop(f"{credits} for {price}: {error}") from None
-    with closing(writable_books(database_url)) as database, database.transaction() as connection:
+    with writing(database_url) as connection:
         try:
             set_pack(connection, DEFAULT_TENANT_ID, terms, author, reason, time.time_ns())
         except (BadPack, NoExchangeRate) as error:
@@ -95,7 +94,7 @@ def withdraw_command(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Sell a pack no more; its versions stay in the books."""
-    with closing(writable_books(database_url)) as database, database.transaction() as connection:
+    with writing(database_url) as connection:
         if not withdraw_pack(connection, DEFAULT_TENANT_ID, pack, author, reason, time.time_ns()):
             raise Stop(f"there is no pack {pack!r}")
     out.print(f"{pack} is no longer sold.")

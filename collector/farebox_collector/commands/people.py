@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -15,13 +15,13 @@ from farebox_collector.commands.terminal import (
     DatabaseUrl,
     Limit,
     Stop,
-    err,
     figure_table,
     out,
     print_json,
+    print_once,
     print_table,
     reading_books,
-    writable_books,
+    writing,
 )
 from farebox_collector.credentials import Role
 from farebox_collector.ledger.access import login_failures, people, sessions
@@ -50,7 +50,7 @@ def create_command(
     """Make an account, and print its password: the only time that it is shown."""
     password = "" if no_password else _password(password_stdin)
     hashed = _hashed(password) if password else ""
-    with _writing(database_url) as connection:
+    with _changing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         people.create_person(connection, tenant_id, login, role, time.time_ns(), name=name, password_hash=hashed)
     _tell(password, password_stdin)
@@ -77,7 +77,7 @@ def list_command(
 @app.command("role")
 def role_command(login: Login, role: Role, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
     """Give an account another role; its sessions have it within a second."""
-    with _writing(database_url) as connection:
+    with _changing(database_url) as connection:
         people.set_role(connection, tenant_id_of(connection, tenant), login, role, time.time_ns())
     out.print(f"{login} is {role.value} now.")
 
@@ -89,7 +89,7 @@ def password_command(
     """Give an account another password, print it, end its sessions, and unlock it."""
     password = _password(password_stdin)
     hashed = _hashed(password)
-    with _writing(database_url) as connection:
+    with _changing(database_url) as connection:
         tenant_id, now_ns = tenant_id_of(connection, tenant), time.time_ns()
         people.set_password(connection, tenant_id, login, hashed, now_ns)
         login_failures.unlock(connection, tenant_id, people.login_of(login), now_ns)
@@ -99,7 +99,7 @@ def password_command(
 @app.command("disable")
 def disable_command(login: Login, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
     """Let an account log in no more, and end its sessions."""
-    with _writing(database_url) as connection:
+    with _changing(database_url) as connection:
         people.set_disabled(connection, tenant_id_of(connection, tenant), login, time.time_ns(), disabled=True)
     out.print(f"{login} cannot log in any more.")
 
@@ -107,7 +107,7 @@ def disable_command(login: Login, tenant: TenantName = "default", database_url: 
 @app.command("enable")
 def enable_command(login: Login, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
     """Let a disabled account log in again."""
-    with _writing(database_url) as connection:
+    with _changing(database_url) as connection:
         people.set_disabled(connection, tenant_id_of(connection, tenant), login, time.time_ns(), disabled=False)
     out.print(f"{login} can log in again.")
 
@@ -115,7 +115,7 @@ def enable_command(login: Login, tenant: TenantName = "default", database_url: D
 @app.command("unlock")
 def unlock_command(login: Login, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
     """Let an account log in again at once after too many failed attempts."""
-    with _writing(database_url) as connection:
+    with _changing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         row = people.require_person(connection, tenant_id, login)
         login_failures.unlock(connection, tenant_id, row.login, time.time_ns())
@@ -131,7 +131,7 @@ def identity_command(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Join an account with a person of the OpenID provider, who logs in to it from then on."""
-    with _writing(database_url) as connection:
+    with _changing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         row = people.require_person(connection, tenant_id, login)
         people.add_identity(connection, tenant_id, Identity(issuer, subject), row.number, time.time_ns())
@@ -141,7 +141,7 @@ def identity_command(
 @app.command("end-sessions")
 def end_sessions_command(login: Login, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
     """End all sessions of an account; collectors that run know within a second."""
-    with _writing(database_url) as connection:
+    with _changing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         row = people.require_person(connection, tenant_id, login)
         ended = sessions.end_sessions_of(connection, tenant_id, row.number, time.time_ns())
@@ -149,9 +149,9 @@ def end_sessions_command(login: Login, tenant: TenantName = "default", database_
 
 
 @contextmanager
-def _writing(database_url: str | None) -> Iterator[Connection]:
+def _changing(database_url: str | None) -> Iterator[Connection]:
     try:
-        with closing(writable_books(database_url)) as database, database.transaction() as connection:
+        with writing(database_url) as connection:
             yield connection
     except (BadPerson, NoSuchPerson) as error:
         raise Stop(str(error)) from None
@@ -171,8 +171,5 @@ def _hashed(password: str) -> str:
 
 
 def _tell(password: str, from_stdin: bool) -> None:
-    """The password alone on stdout, so that a script can take it; what to do with it beside."""
     if password and not from_stdin:
-        sys.stdout.write(password + "\n")
-        sys.stdout.flush()
-        err.print("Hand it over on a safe way: the books have its hash only, and it is not shown again.")
+        print_once(password, "Hand it over on a safe way: the books have its hash only, and it is not shown again.")

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
@@ -24,7 +23,7 @@ from farebox_collector.commands.terminal import (
     print_json,
     print_table,
     reading_books,
-    writable_books,
+    writing,
 )
 from farebox_collector.ledger import price_gaps, price_lacks, statements
 from farebox_collector.ledger.price_lacks import Lack
@@ -112,7 +111,7 @@ def set_command(
         daily = hours_of_day(hours)
         name, from_ns, days = (provider, model, unit, over_input_tokens), moment_ns(valid_from), weekdays_of(weekdays)
         bare = CatalogueRow(*name, *daily, Decimal(0), from_ns, None, canonical(condition), weekdays=days)
-        with closing(writable_books(database_url)) as database, database.transaction() as connection:
+        with writing(database_url) as connection:
             tenant_id = tenant_id_of(connection, tenant) if tenant else None
             change = state_price(connection, bare, price, currency.upper(), author, time.time_ns(), tenant_id, free)
     except ValueError as error:

@@ -58,6 +58,13 @@ def writable_books(database_url: str | None) -> Database:
 
 
 @contextmanager
+def writing(database_url: str | None) -> Iterator[Connection]:
+    """One transaction of a command in the books: created, migrated; committed at the end of the block."""
+    with closing(writable_books(database_url)) as database, database.transaction() as connection:
+        yield connection
+
+
+@contextmanager
 def reading_books(database_url: str | None) -> Iterator[Connection]:
     """A snapshot of books that exist."""
     with (
@@ -66,6 +73,13 @@ def reading_books(database_url: str | None) -> Iterator[Connection]:
     ):
         require_current(connection)
         yield connection
+
+
+def print_once(secret: str, what_to_do: str) -> None:
+    """A secret alone on stdout, so that a script can take it; what to do with it beside, on stderr."""
+    sys.stdout.write(secret + "\n")
+    sys.stdout.flush()
+    err.print(what_to_do)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """`farebox webhooks`: where messages go, which there are, and below which balances one is sent."""
 
 import time
-from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +17,7 @@ from farebox_collector.commands.terminal import (
     print_table,
     reading_books,
     settings_from,
-    writable_books,
+    writing,
 )
 from farebox_collector.courier import shown_secret
 from farebox_collector.destinations import BadDestination, read_url
@@ -58,7 +57,7 @@ def list_command(
 @app.command("retry")
 def retry_command(message_id: str, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
     """Send a message that was given up once more. While a collector runs on SQLite, use its HTTP API."""
-    with closing(writable_books(database_url)) as database, database.transaction() as connection:
+    with writing(database_url) as connection:
         count = webhooks.retry(connection, tenant_id_of(connection, tenant), message_id, time.time_ns())
     if not count:
         raise Stop(f"there is no message {message_id!r} that has not arrived")
@@ -93,7 +92,7 @@ def add_command(
         read_url(url, settings.webhook_private_hosts)
     except BadDestination as error:
         raise Stop(f"{url}: {error}") from None
-    with closing(writable_books(database_url)) as database, database.transaction() as connection:
+    with writing(database_url) as connection:
         try:
             tenant_id = tenant_id_of(connection, tenant)
             endpoint_id, secret = webhooks.add_endpoint(connection, tenant_id, url, time.time_ns())
@@ -110,7 +109,7 @@ def rotate_command(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Give an endpoint a new secret, and print it; the old one signs as well until the overlap is over."""
-    with closing(writable_books(database_url)) as database, database.transaction() as connection:
+    with writing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         overlap_ns = overlap_hours * _HOUR_NS
         secret = webhooks.rotate_secret(connection, tenant_id, endpoint_id, time.time_ns(), overlap_ns)
@@ -122,7 +121,7 @@ def rotate_command(
 @app.command("remove")
 def remove_command(endpoint_id: int, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
     """Send nothing to an endpoint any more."""
-    with closing(writable_books(database_url)) as database, database.transaction() as connection:
+    with writing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         if not webhooks.remove_endpoint(connection, tenant_id, endpoint_id, time.time_ns()):
             raise Stop(f"there is no endpoint {endpoint_id}")
@@ -160,7 +159,7 @@ def warn_command(
         raise Stop(f"a wallet's name has 1 to {MAX_TEXT} printable characters")
     try:
         bounds = [parse_nano(text) for text in below or ()]
-        with closing(writable_books(database_url)) as database, database.transaction() as connection:
+        with writing(database_url) as connection:
             low_balances.set_thresholds(
                 connection, tenant_id_of(connection, tenant), wallet, bounds, author, reason, time.time_ns()
             )

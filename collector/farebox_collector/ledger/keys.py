@@ -73,6 +73,36 @@ def create_key(
     return Issued(made, key_id)
 
 
+def provide_key(
+    connection: Connection,
+    tenant_id: int,
+    name: str,
+    scopes: Iterable[Scope],
+    at_ns: int,
+    token: str,
+    wallet: str = "",
+    expires_at_ns: int | None = None,
+) -> bool:
+    """Make a key from a token that was made elsewhere, unless it is in the books already; whether it was made.
+
+    Raises ValueError for what is no key, and for a key in the books that has another secret, may do something else, or
+    works no more.
+    """
+    wanted = sorted(set(scopes))
+    keys = api_keys.c
+    found = connection.execute(select(api_keys).where(keys.key_id == (key_id_of(token) or ""))).first()
+    if found is None:
+        create_key(connection, tenant_id, name, wanted, at_ns, wallet=wallet, expires_at_ns=expires_at_ns, token=token)
+        return True
+    if not hmac.compare_digest(found.secret_sha256, fingerprint(token)):
+        raise ValueError(f"key {found.key_id} is in the books with another secret: generate a new key")
+    if (found.tenant_id, found.scopes, found.wallet) != (tenant_id, " ".join(wanted), wallet):
+        raise ValueError(f"key {found.key_id} is in the books with other scopes, wallet or tenant: generate a new key")
+    if found.revoked_at_ns is not None or (found.expires_at_ns is not None and found.expires_at_ns <= at_ns):
+        raise ValueError(f"key {found.key_id} is revoked or has expired: generate a new key")
+    return False
+
+
 def rotate_key(connection: Connection, tenant_id: int, key_id: str, at_ns: int, overlap_ns: int) -> Issued:
     """Make a key that may do the same; the old one goes on working for `overlap_ns`. Raises KeyGone.
 
