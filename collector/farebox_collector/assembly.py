@@ -23,6 +23,7 @@ from farebox_collector.holding import HoldDesk
 from farebox_collector.http_ports import STOP_SECONDS, CannotListen, http_port
 from farebox_collector.indexing import Indexing
 from farebox_collector.keyring import KeyRing
+from farebox_collector.ledger.access.pseudonym_key import require_pseudonym_key
 from farebox_collector.ledger.access.refusals import Refusals
 from farebox_collector.ledger.access.sessions import Lifetime
 from farebox_collector.ledger.access.stored_secrets import seal_everything
@@ -41,6 +42,7 @@ from farebox_collector.payments.automatic import AutomaticTopups
 from farebox_collector.payments.desk import Account, PaymentDesk
 from farebox_collector.pipeline import Pipeline
 from farebox_collector.pricing.catalogue import bundled_catalogues
+from farebox_collector.pseudonyms import use_pseudonyms
 from farebox_collector.rates import Rates
 from farebox_collector.reading import RequestReader
 from farebox_collector.reading_aside import ReadingAside
@@ -93,13 +95,16 @@ def open_books(settings: Settings, clock: Clock = time.time_ns, progress: Progre
     """Open the books for writing: migrated, with a tenant, and with prices at the first start.
 
     With a key, secrets that were stored in plain text are encrypted. Raises DatabaseInUse when another process writes
-    the books, WrongSecretsKey when a secret in them cannot be decrypted.
+    the books, WrongSecretsKey when a secret in them cannot be decrypted, WrongPseudonymKey when they hold other names.
     """
+    pseudonyms = settings.pseudonyms()
     database = open_database(settings.database_url, box=settings.secret_box())
     try:
         with database.alone():
             migrate(database)
             with database.transaction() as connection:
+                require_pseudonym_key(connection, pseudonyms, writable=True)
+                use_pseudonyms(pseudonyms)
                 ensure_default_tenant(connection, clock())
                 if settings.bootstrap_key is not None and not any_key(connection):
                     token = settings.bootstrap_key.get_secret_value()

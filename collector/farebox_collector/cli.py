@@ -26,6 +26,7 @@ from farebox_collector.commands.terminal import (
 )
 from farebox_collector.ledger import audit as ledger_audit
 from farebox_collector.ledger.access.actors import SYSTEM, set_actor
+from farebox_collector.ledger.access.pseudonym_key import WrongPseudonymKey
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.corrections import are_frozen
 from farebox_collector.ledger.database import DatabaseInUse, NotADatabase
@@ -62,6 +63,7 @@ def main() -> None:
         NotADatabase,
         SchemaMissing,
         OldCollectors,
+        WrongPseudonymKey,
         WrongSecretsKey,
         FileNotFoundError,
     ) as error:

@@ -10,6 +10,7 @@ from farebox_collector.decoding.errors import RequestTooLarge
 from farebox_collector.decoding.otlp_json import JsonDecoder
 from farebox_collector.decoding.protobuf import ProtobufDecoder
 from farebox_collector.giving_way import Pause, no_pause
+from farebox_collector.ledger.access.erased import pseudonymous_letter, pseudonymous_usage
 from farebox_collector.ledger.prepared import Calls
 from farebox_collector.pricing.price import price
 from farebox_collector.records import (
@@ -60,6 +61,7 @@ class SpanReader:
         self._dialects = dialects.reader(settings.wallet_attributes)
         self._max_age_ns = settings.max_span_age_hours * _HOUR_NS
         self._tariffs = tariffs
+        self._pseudonyms = settings.pseudonyms()
 
     def read(
         self, span: Span, tenant_id: int, received_at_ns: int
@@ -70,6 +72,8 @@ class SpanReader:
             return reading
         if reading.started_at_ns >= self._tariffs.known_until_ns:
             self._tariffs.refresh_for(reading.started_at_ns)
+        if self._pseudonyms is not None:
+            reading = pseudonymous_usage(reading, self._pseudonyms)
         book, rules, erased = self._tariffs.of(tenant_id)
         if erased is not None:
             reading = erased.in_usage(reading)
@@ -90,6 +94,8 @@ class RequestReader:
         self._max_spans = settings.max_request_spans
         self._tariffs = tariffs
         self._reader = SpanReader(settings, tariffs)
+        self._pseudonyms = settings.pseudonyms()
+        self._wallet_attributes = settings.wallet_attributes
 
     def read(
         self, encoding: Encoding, body: bytes, tenant_id: int, received_at_ns: int, pause: Pause = no_pause
@@ -115,10 +121,15 @@ class RequestReader:
             elif isinstance(reading, QualityReport):
                 reports.append(reading)
             else:
-                erased = self._tariffs.of(tenant_id).erased
-                letter = DeadLetter(span, reading.reason)
-                dead.append(letter if erased is None else erased.in_letter(letter))
+                dead.append(self._letter(DeadLetter(span, reading.reason), tenant_id))
         return ReadRequest(Calls.of(calls), places, reports, dead, not_billable, number)
+
+    def _letter(self, letter: DeadLetter, tenant_id: int) -> DeadLetter:
+        """A dead letter with no name that may not be in the books."""
+        if self._pseudonyms is not None:
+            letter = pseudonymous_letter(letter, self._pseudonyms, self._wallet_attributes)
+        erased = self._tariffs.of(tenant_id).erased
+        return letter if erased is None else erased.in_letter(letter)
 
     def spans(self, encoding: Encoding, body: bytes) -> list[Span]:
         """The spans of a request that was read before, as they came."""

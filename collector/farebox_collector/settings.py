@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from farebox_collector.credentials import Role, key_id_of
+from farebox_collector.pseudonyms import Pseudonyms
 from farebox_collector.secret_box import SecretBox, secrets_keys
 
 CONFIG_FILE = "farebox.toml"
@@ -104,6 +105,12 @@ class Settings(BaseSettings):
         " encrypts, each decrypts. `farebox secrets generate` prints one. Without a key they are stored in plain text.",
     )
     secrets_key_file: FilePath | None = Field(None, description="A file with those keys, one a line, instead.")
+    pseudonym_key: SecretStr | None = Field(
+        None,
+        description="A key from `farebox secrets generate`: names of wallets and users are pseudonyms under it in the"
+        " books. Begins with new books and is never changed.",
+    )
+    pseudonym_key_file: FilePath | None = Field(None, description="A file with that key instead.")
     stripe_api_base: str = Field(
         "https://api.stripe.com",
         description="Where Stripe's API is; `farebox stripe-double` prints what to set for the bundled double.",
@@ -273,7 +280,7 @@ class Settings(BaseSettings):
             raise ValueError("not an API key: `farebox keys generate` prints one")
         return value
 
-    @field_validator("stripe_api_key", "stripe_webhook_secret", "oidc_client_secret", "secrets_key")
+    @field_validator("stripe_api_key", "stripe_webhook_secret", "oidc_client_secret", "secrets_key", "pseudonym_key")
     @classmethod
     def _not_empty(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value().strip() else None
@@ -284,6 +291,26 @@ class Settings(BaseSettings):
             raise ValueError("secrets_key and secrets_key_file are two ways to say the same: set one of them")
         self.secret_box()
         return self
+
+    @model_validator(mode="after")
+    def _usable_pseudonyms(self) -> Self:
+        if self.pseudonym_key is not None and self.pseudonym_key_file is not None:
+            raise ValueError("pseudonym_key and pseudonym_key_file are two ways to say the same: set one of them")
+        if self.pseudonyms() is not None and "{wallet}" in self.topup_url:
+            raise ValueError("topup_url: with pseudonyms {wallet} would not be a name; leave it out")
+        return self
+
+    def pseudonyms(self) -> Pseudonyms | None:
+        """What stands for names in the books; None if the names themselves do. Raises ValueError for what is no key."""
+        text = self.pseudonym_key.get_secret_value() if self.pseudonym_key is not None else ""
+        if self.pseudonym_key_file is not None:
+            text = self.pseudonym_key_file.read_text(encoding="utf-8")
+        elif not text:
+            return None
+        keys = secrets_keys(text)
+        if len(keys) != 1:
+            raise ValueError(f"pseudonyms have one key, not {len(keys)}: `farebox secrets generate` prints one")
+        return Pseudonyms(keys[0])
 
     def secret_box(self) -> SecretBox:
         """What encrypts the secrets in the books. Raises ValueError for what is no key."""

@@ -21,6 +21,7 @@ from farebox_collector.ledger.auto_topups import BadAutoTopup, auto_topup, resum
 from farebox_collector.minor_units import format_minor
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
+from farebox_collector.pseudonyms import name_in_books
 
 
 def auto_topup_command(
@@ -38,7 +39,7 @@ def auto_topup_command(
     if again:
         _resume(database_url, tenant, wallet, author, reason)
     with reading_books(database_url) as connection:
-        row = auto_topup(connection, tenant_id_of(connection, tenant), wallet)
+        row = auto_topup(connection, tenant_id_of(connection, tenant), name_in_books(wallet))
     if row is None:
         raise Stop(f"wallet {wallet!r} has no automatic top-up: set one with PUT /v1/wallets/{wallet}/auto-topup")
     shown = _shown(row)
@@ -52,7 +53,7 @@ def auto_topup_command(
 
 def _resume(database_url: str | None, tenant: str, wallet: str, author: str, reason: str) -> None:
     def work(connection: Connection) -> None:
-        resume(connection, tenant_id_of(connection, tenant), wallet, author, reason, time.time_ns())
+        resume(connection, tenant_id_of(connection, tenant), name_in_books(wallet), author, reason, time.time_ns())
 
     with closing(writable_books(database_url)) as database:
         try:

@@ -25,6 +25,7 @@ from farebox_collector.ledger.hold_ends import HoldState, standing_of, void_hold
 from farebox_collector.ledger.holds import holds_of
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
+from farebox_collector.pseudonyms import name_in_books
 
 app = typer.Typer(help="Holds: credits that are set aside before an action.", no_args_is_help=True)
 
@@ -41,7 +42,9 @@ def list_command(
     """Holds and what has become of them, newest first."""
     now_ns = time.time_ns()
     with reading_books(database_url) as connection:
-        rows = holds_of(connection, tenant_id_of(connection, tenant), wallet, state or "", None, limit, now_ns)
+        rows = holds_of(
+            connection, tenant_id_of(connection, tenant), name_in_books(wallet), state or "", None, limit, now_ns
+        )
     if as_json:
         print_json([_hold(row, now_ns) for row in rows])
         return

@@ -25,6 +25,7 @@ from farebox_collector.credentials import Scope, new_token
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger import keys
 from farebox_collector.ledger.keys import Issued, KeyGone
+from farebox_collector.pseudonyms import name_in_books
 from farebox_collector.surfaces.keys import show_key
 
 app = typer.Typer(help="API keys: who may report usage, read, move credits, administer.", no_args_is_help=True)
@@ -58,7 +59,7 @@ def create_command(
             raise Stop(f"a name has 1 to {MAX_TEXT} printable characters")
     now_ns = time.time_ns()
     with writing(database_url) as connection:
-        tenant_id = tenant_id_of(connection, tenant)
+        tenant_id, wallet = tenant_id_of(connection, tenant), name_in_books(wallet)
         expires_at_ns = None if days is None else now_ns + days * 24 * _HOUR_NS
         try:
             if key_file is not None:

@@ -39,6 +39,7 @@ from farebox_collector.ledger.movements import (
 )
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
+from farebox_collector.pseudonyms import name_in_books
 
 
 def lots_command(
@@ -50,7 +51,7 @@ def lots_command(
 ) -> None:
     """Where a wallet's credits come from and what is left of each, oldest first."""
     with reading_books(database_url) as connection:
-        rows = lots_of(connection, tenant_id_of(connection, tenant), wallet, 0, limit)
+        rows = lots_of(connection, tenant_id_of(connection, tenant), name_in_books(wallet), 0, limit)
     if as_json:
         print_json([_lot(row) for row in rows])
         return
@@ -101,7 +102,8 @@ def move_command(
     strict = settings_from(database_url=database_url).strict_wallets
 
     def work(connection: Connection) -> Moved:
-        return move(connection, tenant_id_of(connection, tenant), movement, key, now_ns, strict=strict)
+        named = movement._replace(wallet=name_in_books(movement.wallet), to_wallet=name_in_books(movement.to_wallet))
+        return move(connection, tenant_id_of(connection, tenant), named, key, now_ns, strict=strict)
 
     with closing(writable_books(database_url)) as database:
         try:

@@ -32,7 +32,7 @@ from farebox_collector.ledger.policies import (
     set_policy,
     terms_of,
 )
-from farebox_collector.ledger.spending import LimitScope, Subject
+from farebox_collector.ledger.spending import LimitScope, Subject, in_books
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
 
@@ -68,7 +68,9 @@ def history_command(
 ) -> None:
     """Every version of one policy, newest first, with who set it and why."""
     with reading_books(database_url) as connection:
-        rows = policy_history(connection, tenant_id_of(connection, tenant), Subject(scope, name, user), limit=limit)
+        rows = policy_history(
+            connection, tenant_id_of(connection, tenant), in_books(Subject(scope, name, user)), limit=limit
+        )
     _print(f"Policy of {scope} {name}", rows, limit, as_json)
 
 
@@ -100,7 +102,7 @@ def set_command(
     if not is_clean(name) or not is_clean(user):
         raise Stop(f"a name has 1 to {MAX_TEXT} printable characters")
     validity = Validity(*(None if moment is None else moment_ns(moment) for moment in (valid_from, valid_to)))
-    subject = Subject(scope, name, user)
+    subject = in_books(Subject(scope, name, user))
     with closing(writable_books(database_url)) as database:
         try:
             version = database.transact(

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from farebox_collector.commands.tenants import TenantName, tenant_id_of
-from farebox_collector.commands.terminal import DatabaseUrl, Stop, out, reading_books, writable_books
+from farebox_collector.commands.terminal import DatabaseUrl, Stop, out, reading_books, settings_from, writable_books
 from farebox_collector.ledger.access import erasure
 from farebox_collector.ledger.access.erasure import Erasure, NoSuchPerson
 from farebox_collector.ledger.access.personal_export import sections
 from farebox_collector.ledger.database import Database
 from farebox_collector.moments import format_ns
+from farebox_collector.pseudonyms import name_in_books
 
 app = typer.Typer(help="Personal data: export what is known of a person, and erase a person.", no_args_is_help=True)
 
@@ -42,7 +43,7 @@ def export_command(
         with open(file, "w", encoding="utf-8") as written:
             head = {"wallet": wallet, "tenant": tenant, "exported_at": format_ns(time.time_ns())}
             written.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "data": {')
-            for number, (name, rows) in enumerate(sections(connection, tenant_id, wallet)):
+            for number, (name, rows) in enumerate(sections(connection, tenant_id, name_in_books(wallet))):
                 written.write(f"{',' if number else ''}\n{json.dumps(name)}: [")
                 count = 0
                 for count, row in enumerate(rows, start=1):
@@ -59,6 +60,15 @@ def export_command(
     out.print(f"Written to {path}.", style="green", soft_wrap=True)
 
 
+@app.command("pseudonym")
+def pseudonym_command(name: Annotated[str, typer.Argument(help="The name of a wallet or a user.")]) -> None:
+    """Print what stands for a name in the books under FAREBOX_PSEUDONYM_KEY, to find it in reports and messages."""
+    pseudonyms = settings_from().pseudonyms()
+    if pseudonyms is None:
+        raise Stop("there are no pseudonyms: neither FAREBOX_PSEUDONYM_KEY nor FAREBOX_PSEUDONYM_KEY_FILE is set")
+    out.print(pseudonyms.of(name))
+
+
 @app.command("erase")
 def erase_command(
     wallet: Wallet,
@@ -73,7 +83,7 @@ def erase_command(
         with database.reading() as connection:
             tenant_id = tenant_id_of(connection, tenant)
         try:
-            pseudonym = _erase(database, tenant_id, wallet)
+            pseudonym = _erase(database, tenant_id, name_in_books(wallet))
         except NoSuchPerson as error:
             raise Stop(str(error)) from None
     out.print(f"The wallet is {pseudonym} from now on.", style="green", soft_wrap=True)

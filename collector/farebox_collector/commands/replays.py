@@ -17,6 +17,7 @@ from farebox_collector.commands.terminal import (
     out,
     print_json,
     progress_bar,
+    require_readable,
     settings_from,
     writable_books,
 )
@@ -25,8 +26,8 @@ from farebox_collector.ledger.corrections import CorrectionsFrozen
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.difference_sums import Difference, Largest
 from farebox_collector.ledger.replayed_usage import ReplayScope
-from farebox_collector.ledger.schema import require_current
 from farebox_collector.money import AmountError, format_nano
+from farebox_collector.pseudonyms import name_in_books
 from farebox_collector.replay import Replay, ReplayReport
 from farebox_collector.surfaces.replays import show_report
 
@@ -56,6 +57,7 @@ def replay_command(
     with closing(_books(database_url, writable=yes or ask)) as database:
         with database.reading() as connection:
             tenant_id = tenant_id_of(connection, tenant)
+        scope = scope._replace(wallet=name_in_books(wallet))
         wanted = settings_from(database_url=database_url).charge_exposed
         replay = Replay(database, tenant_id, scope, time.time_ns, charge_exposed=wanted)
         with progress_bar("comparing") as progress:
@@ -82,9 +84,10 @@ def replay_command(
 def _books(database_url: str | None, *, writable: bool) -> Database:
     if writable:
         return writable_books(database_url)
-    database = open_database(settings_from(database_url=database_url).database_url, writable=False)
+    settings = settings_from(database_url=database_url)
+    database = open_database(settings.database_url, writable=False)
     with database.reading() as connection:
-        require_current(connection)
+        require_readable(connection, settings)
     return database
 
 

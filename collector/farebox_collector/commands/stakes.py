@@ -17,6 +17,7 @@ from farebox_collector.commands.terminal import (
     reading_books,
 )
 from farebox_collector.ledger.stakes import FLAGS, StakeFilter, stake_rows, stake_sums
+from farebox_collector.pseudonyms import name_in_books
 from farebox_collector.surfaces.stakes import show_stake, show_sums
 
 
@@ -34,7 +35,7 @@ def stakes_command(
     with reading_books(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         sums = show_sums(stake_sums(connection, tenant_id)).items
-        rows = stake_rows(connection, tenant_id, StakeFilter(flag, wallet), None, limit)
+        rows = stake_rows(connection, tenant_id, StakeFilter(flag, name_in_books(wallet)), None, limit)
         shown = [show_stake(row) for row in rows]
     if as_json:
         print_json({"sums": [one.model_dump() for one in sums], "items": [one.model_dump() for one in shown]})

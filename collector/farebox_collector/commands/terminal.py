@@ -17,10 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sqlalchemy import Connection
 
+from farebox_collector.ledger.access.pseudonym_key import require_pseudonym_key
 from farebox_collector.ledger.connect import open_database
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.schema import require_current
 from farebox_collector.moments import to_ns
+from farebox_collector.pseudonyms import use_pseudonyms
 from farebox_collector.settings import Settings
 
 # Names come from outside: none of them is markup.
@@ -67,11 +69,12 @@ def writing(database_url: str | None) -> Iterator[Connection]:
 @contextmanager
 def reading_books(database_url: str | None) -> Iterator[Connection]:
     """A snapshot of books that exist."""
+    settings = settings_from(database_url=database_url)
     with (
-        closing(open_database(settings_from(database_url=database_url).database_url, writable=False)) as database,
+        closing(open_database(settings.database_url, writable=False)) as database,
         database.reading() as connection,
     ):
-        require_current(connection)
+        require_readable(connection, settings)
         yield connection
 
 
@@ -80,6 +83,17 @@ def print_once(secret: str, what_to_do: str) -> None:
     sys.stdout.write(secret + "\n")
     sys.stdout.flush()
     err.print(what_to_do)
+
+
+def require_readable(connection: Connection, settings: Settings) -> None:
+    """Check that this version and these settings read these books, and use their pseudonyms from now on.
+
+    Raises SchemaMissing and WrongPseudonymKey.
+    """
+    pseudonyms = settings.pseudonyms()
+    require_current(connection)
+    require_pseudonym_key(connection, pseudonyms, writable=False)
+    use_pseudonyms(pseudonyms)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from farebox_collector.ledger.movements import NoSuchWallet
 from farebox_collector.ledger.wallets import IdempotencyConflict, deposit
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
+from farebox_collector.pseudonyms import name_in_books
 
 app = typer.Typer(help="Wallets: what customers pay from.", no_args_is_help=True)
 app.command("lots")(lots_command)
@@ -58,8 +59,8 @@ def show_command(
     """One wallet, and what moved it last."""
     with reading_books(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
-        row = statements.wallet(connection, tenant_id, wallet)
-        moves = statements.ledger(connection, tenant_id, wallet, limit=10)
+        row = statements.wallet(connection, tenant_id, name_in_books(wallet))
+        moves = statements.ledger(connection, tenant_id, name_in_books(wallet), limit=10)
     if row is None:
         raise Stop(f"there is no wallet {wallet!r}")
     if as_json:
@@ -93,7 +94,13 @@ def deposit_command(
         try:
             made = database.transact(
                 lambda connection: deposit(
-                    connection, tenant_id_of(connection, tenant), wallet, amount, key, time.time_ns(), memo
+                    connection,
+                    tenant_id_of(connection, tenant),
+                    name_in_books(wallet),
+                    amount,
+                    key,
+                    time.time_ns(),
+                    memo,
                 )
             )
         except IdempotencyConflict:

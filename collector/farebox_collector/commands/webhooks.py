@@ -26,6 +26,7 @@ from farebox_collector.ledger import low_balances, webhooks
 from farebox_collector.ledger.webhooks import MessageState
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
+from farebox_collector.pseudonyms import name_in_books
 
 app = typer.Typer(help="Webhooks: where messages go, and what sends one.", no_args_is_help=True)
 
@@ -161,7 +162,13 @@ def warn_command(
         bounds = [parse_nano(text) for text in below or ()]
         with writing(database_url) as connection:
             low_balances.set_thresholds(
-                connection, tenant_id_of(connection, tenant), wallet, bounds, author, reason, time.time_ns()
+                connection,
+                tenant_id_of(connection, tenant),
+                name_in_books(wallet),
+                bounds,
+                author,
+                reason,
+                time.time_ns(),
             )
     except (AmountError, low_balances.BadThreshold) as error:
         raise Stop(str(error)) from None

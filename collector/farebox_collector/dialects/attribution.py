@@ -10,9 +10,9 @@ from farebox_collector.records import NO_EVENT, UNATTRIBUTED, AttributeValue
 
 ACTION_ID = "farebox.action.id"
 REGION = "cloud.region"
-_WALLET = "farebox.wallet"
+WALLET = "farebox.wallet"
 _TAGS = ("farebox.event", "farebox.dept", "farebox.project", "farebox.task", "farebox.route")
-ORIGIN_NAMES = (_WALLET, *_TAGS, REGION)
+ORIGIN_NAMES = (WALLET, *_TAGS, REGION)
 """What is read here, beside the wallet attributes that are configured."""
 MEASURED = QUALITY_KEYS | {ACTION_ID}
 """What is read from each span, since it differs from call to call."""
@@ -42,7 +42,7 @@ class Origin(NamedTuple):
 def origin_of(said: Said, wallet_attributes: tuple[str, ...]) -> Origin:
     """Read the origin of a span: `farebox.*` first, then the configured wallet attributes, else `unattributed`."""
     get = said.names.get
-    wallets = (get(_WALLET), *map(get, wallet_attributes))
+    wallets = (get(WALLET), *map(get, wallet_attributes))
     wallet, assumptions = _wallet(wallets)
     event, dept, project, task, route = [first_text(said.names, tag) for tag in _TAGS]
     region = first_text({REGION: get(REGION) or said.region}, REGION)

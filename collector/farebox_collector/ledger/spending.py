@@ -20,6 +20,7 @@ from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.journal import WALLET
 from farebox_collector.ledger.limit_tables import spenders, spending_days
 from farebox_collector.ledger.tables import accounts
+from farebox_collector.pseudonyms import name_in_books
 
 # In words, not in a parameter: SQLite takes a partial index only where a query has the very same condition.
 IS_OPEN = holds.c.state == literal_column("'open'")
@@ -50,6 +51,13 @@ class Subject(NamedTuple):
     name: str
     """Of the wallet, department or project."""
     user_id: str = ""
+
+
+def in_books(subject: Subject) -> Subject:
+    """A subject as the books name it: wallets and users may be pseudonyms there, departments and projects are not."""
+    if subject.scope not in (LimitScope.WALLET, LimitScope.USER):
+        return subject
+    return subject._replace(name=name_in_books(subject.name), user_id=name_in_books(subject.user_id))
 
 
 class Spent(NamedTuple):

@@ -32,6 +32,7 @@ from farebox_collector.ledger.access.refusals import Attempt, Refusals
 from farebox_collector.ledger.access.sessions import SessionOver, csrf_token, is_session_token
 from farebox_collector.login_desk import LoginDesk
 from farebox_collector.metrics.meters import Meters
+from farebox_collector.pseudonyms import name_in_books
 from farebox_collector.rates import Rates, TooMuch
 from farebox_collector.records import DEFAULT_TENANT_ID
 from farebox_collector.surfaces.problems import ApiError, problem
@@ -133,8 +134,8 @@ def scope_names(together: ScopeSet) -> str:
 
 
 def _own(wallet: str) -> str:
-    """Pass the name of a wallet on. Raises ApiError 403 where the caller is for another wallet."""
-    who = caller()
+    """Pass on the name of a wallet, as the books have it. Raises ApiError 403 where the caller is for another one."""
+    who, wallet = caller(), name_in_books(wallet)
     if who.wallet and wallet != who.wallet:
         raise ApiError(403, _NOT_YOURS)
     return wallet
@@ -179,8 +180,8 @@ def _names_own_wallet(request: Request, wallet: str) -> bool:
     if found is None:
         return False
     if found["in"] == "path":
-        return bool(request.path_params.get(found["name"]) == wallet)
-    return request.query_params.getlist(found["name"]) == [wallet]
+        return name_in_books(request.path_params.get(found["name"]) or "") == wallet
+    return [name_in_books(name) for name in request.query_params.getlist(found["name"])] == [wallet]
 
 
 class Doorkeeper:

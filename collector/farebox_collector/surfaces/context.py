@@ -15,6 +15,7 @@ from farebox_collector.login_desk import LoginDesk
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.moments import to_ns
 from farebox_collector.payments.desk import PaymentDesk
+from farebox_collector.pseudonyms import name_in_books
 from farebox_collector.rates import Rates
 from farebox_collector.surfaces.callers import caller
 from farebox_collector.surfaces.problems import ApiError
@@ -31,6 +32,8 @@ def _printable(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_printable)]
 """A text to compare names with: one line of printable characters, as all names in the books are."""
+NameInBooks = Annotated[Name, AfterValidator(name_in_books)]
+"""The name of a wallet or a user, as the books have it."""
 
 
 STATED_AUTHOR: str = Field(
@@ -80,10 +83,13 @@ class Context(NamedTuple):
 
 
 def wallet_name(name: str) -> str:
-    """A wallet's name from a path or a body. Raises ApiError 400 for one that no span could have."""
+    """A wallet's name from a path or a body, as the books have it.
+
+    Raises ApiError 400 for one that no span could have.
+    """
     if not name or not is_clean(name):
         raise ApiError(400, f"a wallet's name has 1 to {MAX_TEXT} printable characters")
-    return name
+    return name_in_books(name)
 
 
 def moment_ns(moment: datetime) -> int:

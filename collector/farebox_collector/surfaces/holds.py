@@ -15,7 +15,7 @@ from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
 from farebox_collector.records import NO_EVENT
 from farebox_collector.surfaces.amounts import positive_nanocredits
-from farebox_collector.surfaces.context import Amount, Context, Name, wallet_name
+from farebox_collector.surfaces.context import Amount, Context, Name, NameInBooks, wallet_name
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
@@ -33,7 +33,9 @@ class HoldWanted(BaseModel):
     event: Name = Field("", max_length=256, description="What the action is.")
     action_id: Name = Field("", max_length=256, description="The action whose charges settle the hold.")
     expires_in_seconds: int = Field(_DEFAULT_SECONDS, ge=1, le=MOST_SECONDS)
-    user: Name = Field("", max_length=MAX_TEXT, description="Who spends, of a wallet of several; its limit is kept.")
+    user: NameInBooks = Field(
+        "", max_length=MAX_TEXT, description="Who spends, of a wallet of several; its limit is kept."
+    )
     dept: Name = Field("", max_length=MAX_TEXT, description="The department whose limit is kept.")
     project: Name = Field("", max_length=MAX_TEXT, description="The project whose limit is kept.")
 
@@ -137,7 +139,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("")
     def list_holds(
-        wallet: Name = "", state: HoldState | None = None, cursor: Cursor = None, limit: Limit = 100
+        wallet: NameInBooks = "", state: HoldState | None = None, cursor: Cursor = None, limit: Limit = 100
     ) -> Page[Hold]:
         """Holds, newest first."""
         (before,) = decode_cursor(cursor, int) or (None,)

@@ -19,10 +19,10 @@ from farebox_collector.ledger.policies import (
     set_policy,
 )
 from farebox_collector.ledger.policies import Policy as InForce
-from farebox_collector.ledger.spending import LimitScope, Spent, Subject, held_of, spent_of, subjects_of
+from farebox_collector.ledger.spending import LimitScope, Spent, Subject, held_of, in_books, spent_of, subjects_of
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
-from farebox_collector.surfaces.context import STATED_AUTHOR, Amount, Context, Name, moment_ns
+from farebox_collector.surfaces.context import STATED_AUTHOR, Amount, Context, Name, NameInBooks, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
@@ -133,13 +133,15 @@ def router(context: Context) -> APIRouter:
     ) -> Page[Policy]:
         """Every version of one policy, newest first."""
         (before,) = decode_cursor(cursor, int) or (None,)
-        subject = Subject(scope, name, user)
+        subject = in_books(Subject(scope, name, user))
         with context.database.reading() as connection:
             rows = policy_history(connection, context.tenant_id, subject, before, limit + 1)
         return page(rows, limit, _show, lambda row: (row.id,))
 
     @routes.get("/standing")
-    def get_standing(wallet: Name = "", user: Name = "", dept: Name = "", project: Name = "") -> Standings:
+    def get_standing(
+        wallet: NameInBooks = "", user: NameInBooks = "", dept: Name = "", project: Name = ""
+    ) -> Standings:
         """What a wallet, its user, a department and a project may still spend, by the policies that hold now."""
         subjects = [Subject(LimitScope.WALLET, wallet)] if wallet else []
         subjects += subjects_of(wallet, user if wallet else "", dept, project)
@@ -172,7 +174,7 @@ def _standing(subject: Subject, policy: InForce | None, spent: Spent, held: int)
 
 
 def _subject(request: PolicyRequest) -> Subject:
-    return Subject(request.scope, request.name, request.user)
+    return in_books(Subject(request.scope, request.name, request.user))
 
 
 def _terms(request: PolicyRequest) -> Terms:

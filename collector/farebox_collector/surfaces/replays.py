@@ -12,7 +12,7 @@ from farebox_collector.ledger.difference_sums import Difference
 from farebox_collector.ledger.replayed_usage import Position, ReplayScope
 from farebox_collector.money import AmountError, format_nano
 from farebox_collector.replay import Replay, ReplayReport
-from farebox_collector.surfaces.context import Amount, Context, Name, moment_ns
+from farebox_collector.surfaces.context import Amount, Context, Name, NameInBooks, moment_ns
 from farebox_collector.surfaces.pages import decode_cursor, encode_cursor
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
@@ -27,7 +27,7 @@ class ReplayRequest(BaseModel):
 
     since: AwareDatetime = Field(alias="from")
     until: AwareDatetime = Field(alias="to")
-    wallet: Name = Field("", max_length=500)
+    wallet: NameInBooks = Field("", max_length=500)
     provider: Name = Field("", max_length=500)
     model: Name = Field("", max_length=500, description="As reported, or as the price book names it.")
     event: Name = Field("", max_length=500)

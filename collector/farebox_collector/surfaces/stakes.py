@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from farebox_collector.ledger.stakes import FLAGS, StakeFilter, stake_rows, stake_sums
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
-from farebox_collector.surfaces.context import Amount, Context, Name
+from farebox_collector.surfaces.context import Amount, Context, Name, NameInBooks
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
@@ -50,7 +50,7 @@ def router(context: Context) -> APIRouter:
     @routes.get("")
     def list_stakes(
         flag: Annotated[Name, Query(description=f"One of {_FLAGS}.")] = "",
-        wallet: Name = "",
+        wallet: NameInBooks = "",
         cursor: Cursor = None,
         limit: Limit = 100,
     ) -> Page[Stake]:

@@ -12,7 +12,7 @@ from farebox_collector.ledger.unusual import read_particulars, read_unusual
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano, round_half_even
 from farebox_collector.records import ModelLine, Particulars
-from farebox_collector.surfaces.context import Amount, Context, Name, moment_ns
+from farebox_collector.surfaces.context import Amount, Context, Name, NameInBooks, moment_ns
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 from farebox_collector.surfaces.receipt_models import Receipt
@@ -117,7 +117,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("")
     def list_usage(
-        wallet: Name = "",
+        wallet: NameInBooks = "",
         event: Name = "",
         model: Name = "",
         verdict: Annotated[Verdict | None, Query(description=f"One of {_VERDICTS}.")] = None,

@@ -14,7 +14,7 @@ from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.webhooks import MessageState
 from farebox_collector.moments import format_ns
 from farebox_collector.money import AmountError, format_nano, parse_nano
-from farebox_collector.surfaces.context import STATED_AUTHOR, Amount, Context, Name
+from farebox_collector.surfaces.context import STATED_AUTHOR, Amount, Context, Name, NameInBooks
 from farebox_collector.surfaces.pages import Cursor, Limit, Page, decode_cursor, page
 from farebox_collector.surfaces.problems import RESPONSES, ApiError
 
@@ -88,7 +88,7 @@ class ThresholdsRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    wallet: Name = Field(min_length=1, max_length=MAX_TEXT, description="`*` is each wallet without its own.")
+    wallet: NameInBooks = Field(min_length=1, max_length=MAX_TEXT, description="`*` is each wallet without its own.")
     below_credits: list[str] = Field(max_length=low_balances.MOST_BOUNDS, description="Decimals; none ends it.")
     author: Name = STATED_AUTHOR
     reason: Name = Field("", max_length=500, description="Why; kept with it.")

@@ -8,13 +8,15 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
+from farebox_collector.dialects.attribution import WALLET
 from farebox_collector.ledger.access.personal_tables import erased_names, name_secrets
 from farebox_collector.ledger.access.stored_secrets import NAMES, open_sealed, seal
+from farebox_collector.pseudonyms import Pseudonyms
 from farebox_collector.records import DeadLetter, UsageRecord
 
 MIN_WORD = 3
@@ -23,6 +25,26 @@ _SECRET_BYTES = 32
 _HASH_BYTES = 16
 _OF_PERSONS = re.compile(r"(?i)user|customer")
 """Attributes whose value is a person's name."""
+
+
+def pseudonymous_usage(usage: UsageRecord, pseudonyms: Pseudonyms) -> UsageRecord:
+    """A usage record with pseudonyms in the place of the names of wallet and user."""
+    return usage._replace(wallet=pseudonyms.of(usage.wallet), user_id=pseudonyms.of(usage.user_id))
+
+
+def pseudonymous_letter(letter: DeadLetter, pseudonyms: Pseudonyms, wallet_attributes: Sequence[str]) -> DeadLetter:
+    """A dead letter with pseudonyms in the place of names: the values of attributes that name a wallet or a person."""
+    naming = {WALLET, *wallet_attributes}
+
+    def told(key: str, value: Any) -> Any:
+        of_person = isinstance(value, str) and (key in naming or _OF_PERSONS.search(key))
+        return pseudonyms.of(value) if of_person else value
+
+    span = letter.span
+    attributes, resource = (
+        {key: told(key, value) for key, value in of.items()} for of in (span.attributes, span.resource)
+    )
+    return letter._replace(span=span._replace(attributes=attributes, resource=resource))
 
 
 class ErasedNames(NamedTuple):
