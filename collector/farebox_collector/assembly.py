@@ -192,10 +192,20 @@ def _has_keys(database_url: str) -> bool:
         return has_table(connection, "api_keys") and any_key(connection)
 
 
-@asynccontextmanager
-async def _running(
-    settings: Settings, database: Database, clock: Clock, stop: asyncio.Event
-) -> AsyncIterator[Listening]:
+class _Parts(NamedTuple):
+    """What the ports of one collector share."""
+
+    registry: CollectorRegistry
+    meters: Meters
+    tariffs: Tariffs
+    pipeline: Pipeline
+    keyring: KeyRing
+    rates: Rates
+    refusals: Refusals
+    intake: Intake
+
+
+def _parts(settings: Settings, database: Database, clock: Clock) -> _Parts:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     meters = Meters(registry, settings.queue_max_bytes)
@@ -204,89 +214,119 @@ async def _running(
     # Another process has the time of day and no other clock.
     aside = ReadingAside(settings) if settings.reading_process and clock is time.time_ns else None
     pipeline = Pipeline(settings, database, RequestReader(settings, tariffs), meters, clock, aside)
-    keyring = KeyRing(database, clock)
-    rates = Rates(settings)
-    intake = Intake(pipeline, keyring, meters, rates)
+    keyring, rates, refusals = KeyRing(database, clock), Rates(settings), Refusals(database, clock)
+    intake = Intake(pipeline, keyring, meters, rates, refusals)
+    return _Parts(registry, meters, tariffs, pipeline, keyring, rates, refusals, intake)
+
+
+@asynccontextmanager
+async def _running(
+    settings: Settings, database: Database, clock: Clock, stop: asyncio.Event
+) -> AsyncIterator[Listening]:
+    """Listen on all ports and work in the background; everything is stopped in reverse, so that a drain can be seen."""
+    parts = _parts(settings, database, clock)
     started = False
 
     def ready() -> bool:
         return started and not stop.is_set()
 
-    otlp_http = http_receiver.application(intake, settings.max_request_bytes, settings.request_seconds)
     async with contextlib.AsyncExitStack() as stack:
         most = connections_of_port(settings.max_connections, _PORTS)
         doorman = Doorman(most, min(settings.max_connections_per_peer, most))
-        grpc_server = grpc_receiver.server(
-            grpc_receiver.TraceService(intake, doorman, settings), settings.max_request_bytes, most
-        )
-        try:
-            grpc_port = _open_grpc(grpc_server, settings)
-            doorman.port = grpc_port
-        except RuntimeError as error:
-            raise CannotListen(f"cannot listen on {settings.grpc_address}: is something else there?") from error
-        # Stopped in reverse: intake first, API and metrics last, so that a drain can be watched.
-        metrics_port = await stack.enter_async_context(
-            http_port(
-                _metrics(registry, keyring, meters, settings), settings.metrics_address, settings, most, _BODY_SECONDS
-            )
-        )
+        grpc_server = _bound_grpc(parts.intake, doorman, settings, most)
+
+        async def port(application: Any, address: str, body_seconds: float = _BODY_SECONDS) -> int:
+            return await stack.enter_async_context(http_port(application, address, settings, most, body_seconds))
+
+        metrics = _metrics(parts.registry, parts.keyring, parts.meters, settings)
+        metrics_port = await port(metrics, settings.metrics_address)
         holds = HoldDesk(database, clock, strict=settings.strict_wallets)
         stack.push_async_callback(asyncio.to_thread, holds.close)
         payments = PaymentDesk(database, clock, _stripe_account(settings))
-        refusals = Refusals(database, clock)
-        stack.push_async_callback(asyncio.to_thread, refusals.write, everything=True)
-        context = Context(
-            database,
-            clock,
-            ready,
-            keyring,
-            meters,
-            holds,
-            payments,
-            refusals,
-            LoginDesk(database, refusals, _lifetime(settings), clock),
-            public_url=settings.public_url.rstrip("/"),
-            charge_exposed=settings.charge_exposed,
-            strict=settings.strict_wallets,
-            topup_return_url=settings.topup_return_url,
-            topup_url=settings.topup_url,
-            link_max_days=settings.link_max_days,
-            rates=rates,
-            private_hosts=settings.webhook_private_hosts,
-        )
-        courier = Courier(database, settings.webhook_private_hosts, clock)
-        api_port = await stack.enter_async_context(
-            http_port(
-                api.application(context, rooms(context, settings)), settings.api_address, settings, most, _BODY_SECONDS
-            )
-        )
-        stack.push_async_callback(pipeline.close)
-        otlp_http_port = await stack.enter_async_context(
-            # The receiver itself cuts slow requests off, with an answer that asks for another try.
-            http_port(otlp_http, settings.otlp_http_address, settings, most, settings.request_seconds + 5)
-        )
+        stack.push_async_callback(asyncio.to_thread, parts.refusals.write, everything=True)
+        context = _context(settings, database, clock, parts, ready, holds, payments)
+        api_port = await port(api.application(context, rooms(context, settings)), settings.api_address)
+        stack.push_async_callback(parts.pipeline.close)
+        otlp_http = http_receiver.application(parts.intake, settings.max_request_bytes, settings.request_seconds)
+        # The receiver itself cuts slow requests off, with an answer that asks for another try.
+        otlp_http_port = await port(otlp_http, settings.otlp_http_address, settings.request_seconds + 5)
         await grpc_server.start()
-        upkeep = Upkeep(settings, database, clock, meters.lots_set_aside, meters.long_actions)
-        indexing = Indexing(database, clock)
-        for round_ in (
-            Round("upkeep", settings.audit_seconds, upkeep.round),
-            Round("indexing", _INDEXING_SECONDS, indexing.round),
-            Round("keys", settings.audit_seconds, keyring.note_use),
-            Round("topups", settings.topup_seconds, AutomaticTopups(payments).round),
-            Round("settling", settings.settle_seconds, Settling(settings, database, tariffs, clock).round),
-            Round("refusals", _REFUSALS_SECONDS, refusals.write),
-            Round("webhooks", _COURIER_SECONDS, courier.round),
-            Round("doors", _DOORMAN_SECONDS, doorman.round),
-        ):
-            stack.push_async_callback(_cancelled, asyncio.create_task(repeat(round_)))
-        stack.callback(courier.stop)
-        stack.callback(upkeep.stop)
-        stack.callback(indexing.stop)
+        _work_in_background(stack, settings, database, clock, parts, payments, doorman)
         # What was taken is answered by then: what is still open has not begun, or its client is gone.
         stack.push_async_callback(grpc_server.stop, STOP_SECONDS)
-        stack.push_async_callback(pipeline.settle)
+        stack.push_async_callback(parts.pipeline.settle)
         started = True
-        yield Listening(grpc_port, otlp_http_port, api_port, metrics_port)
+        yield Listening(doorman.port, otlp_http_port, api_port, metrics_port)
+
+
+def _bound_grpc(intake: Intake, doorman: Doorman, settings: Settings, most: int) -> grpc.aio.Server:
+    """A gRPC server that has its port and does not answer yet. Raises CannotListen."""
+    service = grpc_receiver.TraceService(intake, doorman, settings)
+    grpc_server = grpc_receiver.server(service, settings.max_request_bytes, most)
+    try:
+        doorman.port = _open_grpc(grpc_server, settings)
+    except RuntimeError as error:
+        raise CannotListen(f"cannot listen on {settings.grpc_address}: is something else there?") from error
+    return grpc_server
+
+
+def _context(
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    parts: _Parts,
+    ready: Callable[[], bool],
+    holds: HoldDesk,
+    payments: PaymentDesk,
+) -> Context:
+    return Context(
+        database,
+        clock,
+        ready,
+        parts.keyring,
+        parts.meters,
+        holds,
+        payments,
+        parts.refusals,
+        LoginDesk(database, parts.refusals, _lifetime(settings), clock),
+        public_url=settings.public_url.rstrip("/"),
+        charge_exposed=settings.charge_exposed,
+        strict=settings.strict_wallets,
+        topup_return_url=settings.topup_return_url,
+        topup_url=settings.topup_url,
+        link_max_days=settings.link_max_days,
+        rates=parts.rates,
+        private_hosts=settings.webhook_private_hosts,
+    )
+
+
+def _work_in_background(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    parts: _Parts,
+    payments: PaymentDesk,
+    doorman: Doorman,
+) -> None:
+    """Begin every round; the stack ends them."""
+    upkeep = Upkeep(settings, database, clock, parts.meters.lots_set_aside, parts.meters.long_actions)
+    indexing = Indexing(database, clock)
+    courier = Courier(database, settings.webhook_private_hosts, clock)
+    for round_ in (
+        Round("upkeep", settings.audit_seconds, upkeep.round),
+        Round("indexing", _INDEXING_SECONDS, indexing.round),
+        Round("keys", settings.audit_seconds, parts.keyring.note_use),
+        Round("topups", settings.topup_seconds, AutomaticTopups(payments).round),
+        Round("settling", settings.settle_seconds, Settling(settings, database, parts.tariffs, clock).round),
+        Round("refusals", _REFUSALS_SECONDS, parts.refusals.write),
+        Round("webhooks", _COURIER_SECONDS, courier.round),
+        Round("doors", _DOORMAN_SECONDS, doorman.round),
+    ):
+        stack.push_async_callback(_cancelled, asyncio.create_task(repeat(round_)))
+    stack.callback(courier.stop)
+    stack.callback(upkeep.stop)
+    stack.callback(indexing.stop)
 
 
 def _lifetime(settings: Settings) -> Lifetime:

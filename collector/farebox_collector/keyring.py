@@ -33,6 +33,10 @@ class Forbidden(Exception):
 
     reason = "scope"
 
+    def __init__(self, message: str, caller: Caller | None = None) -> None:
+        super().__init__(message)
+        self.caller = caller
+
 
 class TooManyStrangers(Exception):
     """Nothing is known about the key yet; the same request may come again."""
@@ -71,7 +75,7 @@ class KeyRing:
         if found is None:
             found = await self._looked_up(token)
         if scope is not None and not found.may(scope):
-            raise Forbidden(f"this key has not got the scope {scope.value}")
+            raise Forbidden(f"this key has not got the scope {scope.value}", found)
         if found.key_id:
             self._used[found.key_id] = self._clock()
         return found

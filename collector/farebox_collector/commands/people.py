@@ -25,6 +25,7 @@ from farebox_collector.commands.terminal import (
 )
 from farebox_collector.credentials import Role
 from farebox_collector.ledger.access import login_failures, people, sessions
+from farebox_collector.ledger.access.belongings import belongings_of, revoke_belongings
 from farebox_collector.ledger.access.people import BadPerson, Identity, NoSuchPerson, PersonExists
 from farebox_collector.passwords import BadPassword, hash_password, new_password
 from farebox_collector.surfaces.people import show_person
@@ -97,11 +98,23 @@ def password_command(
 
 
 @app.command("disable")
-def disable_command(login: Login, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
-    """Let an account log in no more, and end its sessions."""
+def disable_command(
+    login: Login,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Also revoke the person's keys and links.")] = False,
+    tenant: TenantName = "default",
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Let an account log in no more, end its sessions, and say which of its keys and links still work."""
     with _changing(database_url) as connection:
-        people.set_disabled(connection, tenant_id_of(connection, tenant), login, time.time_ns(), disabled=True)
+        tenant_id, now_ns = tenant_id_of(connection, tenant), time.time_ns()
+        row = people.require_person(connection, tenant_id, login)
+        people.set_disabled(connection, tenant_id, login, now_ns, disabled=True)
+        listed = revoke_belongings if revoke else belongings_of
+        found = listed(connection, tenant_id, row.number, now_ns)
     out.print(f"{login} cannot log in any more.")
+    if any(found):
+        told = f"keys {' '.join(found.keys) or 'none'}; links: {found.links}"
+        out.print(f"Revoked: {told}." if revoke else f"Still working, --revoke ends them: {told}.", soft_wrap=True)
 
 
 @app.command("enable")

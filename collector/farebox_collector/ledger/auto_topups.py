@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.access.audit_log import note
+from farebox_collector.ledger.access.erased import ERASED, is_erased
 from farebox_collector.ledger.journal import WALLET
 from farebox_collector.ledger.packs import pack_in_force
 from farebox_collector.ledger.payment_tables import auto_topup_turns, auto_topups, topups
@@ -59,6 +60,8 @@ def set_auto_topup(
     connection: Connection, tenant_id: int, terms: AutoTerms, author: str, reason: str, at_ns: int
 ) -> int:
     """Top a wallet up on these terms from now on; returns the version. Raises BadAutoTopup."""
+    if is_erased(connection, tenant_id, terms.wallet):
+        raise BadAutoTopup(ERASED)
     if terms.enabled:
         pack = pack_in_force(connection, tenant_id, terms.pack)
         if pack is None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, and_, bindparam, case, or_, update
 
 from farebox_collector.ledger import bulk
+from farebox_collector.ledger.access.erased import is_erased
 from farebox_collector.ledger.credit_tables import holds
 from farebox_collector.ledger.hold_ends import (
     HoldState,
@@ -125,7 +126,12 @@ class HoldEnded(NamedTuple):
     ended_at_ns: int
 
 
-HoldAnswer = Held | Insufficient | LimitReached | AlreadyHeld | KeyReused | HoldEnded
+class WalletErased(NamedTuple):
+    """The name of the wallet was erased, and may not come into the books again."""
+
+
+Refusal = Insufficient | LimitReached | AlreadyHeld | KeyReused | HoldEnded | WalletErased
+HoldAnswer = Held | Refusal
 
 
 class _Wallet:
@@ -178,7 +184,8 @@ def take_holds(
                 later.append((place, known.place))
             continue
         if wallet is None:
-            answers.append(Insufficient(0, False))
+            erased = is_erased(connection, tenant_id, request.wallet)
+            answers.append(WalletErased() if erased else Insufficient(0, False))
             continue
         refusal = _why_not(request, wallet, limits)
         if refusal is not None:
@@ -271,7 +278,11 @@ def _wallets_and_limits(
         return {name: _Wallet(wallet) for name, wallet in locked.items()}, Limits.none()
     held = {name: wallet.held_nano for name, wallet in locked.items()}
     limits = Limits.of(connection, tenant_id, [request.counted for request in wanted], held, at_ns, let_go)
-    new = frozenset(name for name in unknown if not strict and not limits.stops_at_the_balance(name))
+    new = frozenset(
+        name
+        for name in unknown
+        if not strict and not limits.stops_at_the_balance(name) and not is_erased(connection, tenant_id, name)
+    )
     if new:
         post(connection, tenant_id, 0, at_ns, [], active=new)
         locked |= locked_wallets(connection, tenant_id, set(new))

@@ -10,6 +10,7 @@ from farebox_collector.credentials import Caller, Scope, fingerprint, key_id_of,
 from farebox_collector.ledger import links
 from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.access.audit_log import note
+from farebox_collector.ledger.access.erased import ERASED, is_erased
 from farebox_collector.ledger.links import Unverified, Verified
 from farebox_collector.ledger.tables import api_keys
 
@@ -41,14 +42,16 @@ def create_key(
 
     It belongs to a person, by number; by default to the one who acts. 0 is no person.
 
-    Raises ValueError for a key that is for nothing, for a wallet key that may do more than read, and for a token that
-    is none.
+    Raises ValueError for a key that is for nothing, for a wallet key that may do more than read, for an erased wallet,
+    and for a token that is none.
     """
     wanted = sorted(set(scopes))
     if not wanted:
         raise ValueError("a key has at least one scope")
     if wallet and wanted != [Scope.READ]:
         raise ValueError("a key for one wallet may only read")
+    if wallet and is_erased(connection, tenant_id, wallet):
+        raise ValueError(ERASED)
     made = token or new_token()
     key_id = key_id_of(made)
     if key_id is None:

@@ -12,9 +12,11 @@ from sqlalchemy import Connection, Row, and_, delete, insert, select, update
 
 from farebox_collector.credentials import Caller, Link, Scope, is_signed, sign_link
 from farebox_collector.ledger.access.audit_log import note
+from farebox_collector.ledger.access.erased import ERASED, NameErased, is_erased
 from farebox_collector.ledger.access.stored_secrets import LINK, open_sealed, seal
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.link_tables import wallet_links
+from farebox_collector.ledger.lists import newest_first
 from farebox_collector.ledger.tables import api_keys, link_secrets
 
 _SECRET_BYTES = 32
@@ -48,8 +50,10 @@ class LinkGone(Exception):
 def mint(connection: Connection, tenant_id: int, wallet: str, minted_by: str, until_ns: int, at_ns: int) -> Minted:
     """Make a link that reads one wallet until `until_ns`, or until the key `minted_by` expires if that is sooner.
 
-    `minted_by` is a key id; empty while there are no keys.
+    `minted_by` is a key id; empty while there are no keys. Raises NameErased.
     """
+    if is_erased(connection, tenant_id, wallet):
+        raise NameErased(ERASED)
     keys, rows = api_keys.c, wallet_links.c
     ends = select(keys.expires_at_ns).where(keys.tenant_id == tenant_id, keys.key_id == minted_by)
     key_ends_at_ns = connection.execute(ends).scalar()
@@ -98,12 +102,8 @@ def links_of(
 ) -> Sequence[Row[Any]]:
     """A tenant's links, last minted first; only those of one key if `minted_by` names it."""
     rows = wallet_links.c
-    chosen = select(wallet_links).where(rows.tenant_id == tenant_id)
-    if minted_by:
-        chosen = chosen.where(rows.minted_by == minted_by)
-    if before_id is not None:
-        chosen = chosen.where(rows.id < before_id)
-    return connection.execute(chosen.order_by(rows.id.desc()).limit(limit)).all()
+    chosen = [rows.tenant_id == tenant_id, *([rows.minted_by == minted_by] if minted_by else [])]
+    return newest_first(connection, wallet_links, rows.id, *chosen, before=before_id, limit=limit)
 
 
 def revoke_link(connection: Connection, tenant_id: int, link_id: int, at_ns: int) -> None:

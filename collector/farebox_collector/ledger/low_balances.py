@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, func, insert, select
 
 from farebox_collector.ledger.access.audit_log import note
+from farebox_collector.ledger.access.erased import ERASED, is_erased
 from farebox_collector.ledger.webhook_tables import balance_thresholds
 from farebox_collector.ledger.webhooks import Message, enqueue
 from farebox_collector.money import MAX_SUM_NANO, format_nano
@@ -52,6 +53,8 @@ def set_thresholds(
         raise BadThreshold(f"a wallet has at most {MOST_BOUNDS} thresholds")
     if not wallet or any(not -MAX_SUM_NANO <= bound <= MAX_SUM_NANO for bound in bounds):
         raise BadThreshold("a threshold is a balance of a wallet, and fits the books")
+    if is_erased(connection, tenant_id, wallet):
+        raise BadThreshold(ERASED)
     earlier = thresholds_history(connection, tenant_id, wallet, 1)
     row = insert(balance_thresholds).values(
         tenant_id=tenant_id,

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from farebox_collector.ledger import bulk
 from farebox_collector.ledger.access.audit_log import note
-from farebox_collector.ledger.access.erased import erased_names_of
+from farebox_collector.ledger.access.erased import ERASED, is_erased
 from farebox_collector.ledger.credit_tables import idempotency_keys, lots
 from farebox_collector.ledger.journal import (
     ISSUED_ACCOUNT,
@@ -154,9 +154,8 @@ def move(
     ):
         connection.execute(delete(transactions).where(transactions.c.id == transaction_id))
         return _earlier(connection, tenant_id, idempotency_key, movement)
-    erased = erased_names_of(connection, tenant_id)
-    if erased is not None and any(map(erased.pseudonym_of, (movement.wallet, movement.to_wallet))):
-        raise NoSuchWallet("the name of this wallet was erased: use another name")
+    if is_erased(connection, tenant_id, movement.wallet, movement.to_wallet):
+        raise NoSuchWallet(ERASED)
     if strict and movement.kind not in INCOMING:
         _require_wallets(connection, tenant_id, sorted({movement.wallet, movement.to_wallet} - {""}))
     if movement.at_list:

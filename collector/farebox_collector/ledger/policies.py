@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select
 
 from farebox_collector.ledger.access.audit_log import note
+from farebox_collector.ledger.access.erased import ERASED, is_erased
 from farebox_collector.ledger.limit_tables import spending_policies
 from farebox_collector.ledger.spending import LimitScope, Subject
 from farebox_collector.money import MAX_SUM_NANO
@@ -76,6 +77,8 @@ def set_policy(
         raise BadPolicy("a policy begins now or later: what was granted stays granted")
     if validity.to_ns is not None and validity.to_ns <= from_ns:
         raise BadPolicy("a policy ends after it begins")
+    if subject.scope in (LimitScope.WALLET, LimitScope.USER) and is_erased(connection, tenant_id, subject.name):
+        raise BadPolicy(ERASED)
     earlier = policies_of(connection, tenant_id, [subject], at_ns).get(subject)
     row = insert(spending_policies).values(
         tenant_id=tenant_id,

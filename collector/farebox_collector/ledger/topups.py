@@ -15,6 +15,7 @@ from farebox_collector.ledger import bulk
 from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.journal import ISSUED_ACCOUNT, balance, open_transaction
+from farebox_collector.ledger.lists import newest_first
 from farebox_collector.ledger.movements import IdempotencyConflict, Kind, Movement, carry_out
 from farebox_collector.ledger.packs import price_nanousd
 from farebox_collector.ledger.payment_tables import payment_methods, topups
@@ -211,10 +212,8 @@ def topups_of(
 ) -> Sequence[Row[Any]]:
     """A wallet's top-ups, newest first."""
     columns = topups.c
-    query = select(topups).where(columns.tenant_id == tenant_id, columns.wallet == wallet)
-    if before_id is not None:
-        query = query.where(columns.id < before_id)
-    return connection.execute(query.order_by(columns.id.desc()).limit(limit)).all()
+    mine = (columns.tenant_id == tenant_id, columns.wallet == wallet)
+    return newest_first(connection, topups, columns.id, *mine, before=before_id, limit=limit)
 
 
 def all_topups(
@@ -222,12 +221,8 @@ def all_topups(
 ) -> Sequence[Row[Any]]:
     """Top-ups of every wallet of a tenant, newest first."""
     columns = topups.c
-    query = select(topups).where(columns.tenant_id == tenant_id)
-    if state:
-        query = query.where(columns.state == state)
-    if before_id is not None:
-        query = query.where(columns.id < before_id)
-    return connection.execute(query.order_by(columns.id.desc()).limit(limit)).all()
+    chosen = [columns.tenant_id == tenant_id, *([columns.state == state] if state else [])]
+    return newest_first(connection, topups, columns.id, *chosen, before=before_id, limit=limit)
 
 
 def open_checkout(connection: Connection, tenant_id: int, wallet: str, pack_id: int, at_ns: int) -> Row[Any] | None:

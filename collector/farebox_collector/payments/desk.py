@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Row
 
 from farebox_collector.ledger import auto_topups, topups
+from farebox_collector.ledger.access.erased import ERASED, NameErased, is_erased
 from farebox_collector.ledger.auto_topups import AutoTerms
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.packs import pack_in_force
@@ -180,6 +181,8 @@ class PaymentDesk:
         pack = pack_in_force(connection, tenant_id, wanted.pack)
         if pack is None:
             raise NoSuchPack(wanted.pack)
+        if is_erased(connection, tenant_id, wanted.wallet):
+            raise NameErased(ERASED)
         terms = f"{wanted.success_url} {wanted.cancel_url} {wanted.keep_method}"
         order = Order(new_key(), idempotency_key, wanted.wallet, pack, livemode, terms=terms)
         return topups.order(connection, tenant_id, order, self.clock())

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -53,7 +54,9 @@ class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
             return body
 
         try:
-            response = await self._intake.take("grpc", _token(context), arriving, Encoding.PROTOBUF)
+            response = await self._intake.take(
+                "grpc", _token(context), arriving, Encoding.PROTOBUF, _address(context.peer())
+            )
             return response.SerializeToString()
         except Refused as refused:
             failure = refused.failure
@@ -74,6 +77,12 @@ class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
         if not isinstance(message, bytes):
             raise MalformedRequest("the call has no message")
         return message
+
+
+def _address(peer: str) -> str:
+    """The IP address of a peer as gRPC names it: `ipv4:192.0.2.1:50000`, `ipv6:%5B2001:db8::1%5D:50000`."""
+    host = unquote(peer).partition(":")[2].rpartition(":")[0]
+    return host.strip("[]")
 
 
 def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:

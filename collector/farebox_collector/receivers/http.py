@@ -57,8 +57,9 @@ def application(
 
         try:
             token = token_in(request.headers.get("authorization"), request.headers.get("x-api-key"))
+            address = request.client.host if request.client else ""
             encoding = _ENCODINGS.get(content_type, Encoding.PROTOBUF)
-            response = await intake.take(_TRANSPORT, token, arriving, encoding)
+            response = await intake.take(_TRANSPORT, token, arriving, encoding, address)
         except ClientDisconnect:
             return Response(status_code=400)
         except Refused as refused:

@@ -11,11 +11,14 @@ from starlette.requests import ClientDisconnect
 from farebox_collector.admission import Hold
 from farebox_collector.credentials import Caller, Scope
 from farebox_collector.keyring import Forbidden, KeyRing, Unauthenticated
+from farebox_collector.ledger.access.actors import actor_of
+from farebox_collector.ledger.access.refusals import Attempt, Refusals
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.pipeline import ExportRequest, Pipeline
 from farebox_collector.rates import Rates
 from farebox_collector.reading import Encoding
 from farebox_collector.receivers.status import Failure, failure_of
+from farebox_collector.records import DEFAULT_TENANT_ID
 from farebox_collector.verdicts import Verdict
 
 _MAX_REASONS = 5
@@ -34,11 +37,12 @@ class Refused(Exception):
 class Intake:
     """The receivers' way into the pipeline."""
 
-    def __init__(self, pipeline: Pipeline, keyring: KeyRing, meters: Meters, rates: Rates) -> None:
+    def __init__(self, pipeline: Pipeline, keyring: KeyRing, meters: Meters, rates: Rates, refusals: Refusals) -> None:
         self._pipeline = pipeline
         self._keyring = keyring
         self._meters = meters
         self._rates = rates
+        self._refusals = refusals
 
     async def take(
         self,
@@ -46,10 +50,12 @@ class Intake:
         token: str | None,
         read: Callable[[Caller, Hold], Awaitable[bytes]],
         encoding: Encoding,
+        address: str = "",
     ) -> ExportTraceServiceResponse:
         """Take one export; returns once it is durable. Its tenant is the token's, whatever its spans say.
 
         `read` brings the body, growing its hold as it comes in; nothing is read for a caller without a good key.
+        `address` is the peer's, for the audit log.
 
         Raises Refused for whatever goes wrong, and lets ClientDisconnect through.
         """
@@ -68,7 +74,7 @@ class Intake:
         except ClientDisconnect:
             raise
         except Exception as error:
-            raise self._refusal(transport, error, time.perf_counter() - started) from error
+            raise self._refusal(transport, error, time.perf_counter() - started, address) from error
         if limited:
             await self._rates.count(caller, spans=outcome.verdicts.total())
         self._meters.answered(transport, "accepted", time.perf_counter() - started)
@@ -79,16 +85,26 @@ class Intake:
             response.partial_success.error_message = "; ".join(outcome.rejections[:_MAX_REASONS])
         return response
 
-    def _refusal(self, transport: str, error: Exception, seconds: float) -> Refused:
+    def _refusal(self, transport: str, error: Exception, seconds: float, address: str) -> Refused:
         """Count a request that is not taken, and log what nobody foresaw."""
         failure = failure_of(error)
         if isinstance(error, Unauthenticated | Forbidden):
             self._meters.turned_away(transport, error.reason)
+            self._refusals.count(_attempt(transport, error), address)
         if failure.outcome == "failed":
             _logger.error("an export could not be taken", exc_info=error)
         self._meters.answered(transport, failure.outcome, seconds)
         _let_go(error)
         return Refused(failure)
+
+
+def _attempt(transport: str, error: Unauthenticated | Forbidden) -> Attempt:
+    """A refused export as the audit log has it: in the log of the tenant whose key it was, if it was one's."""
+    what = f"report usage over {transport}"
+    who = error.caller if isinstance(error, Forbidden) else None
+    if who is None:
+        return Attempt(DEFAULT_TENANT_ID, "unknown", what, "no valid key")
+    return Attempt(who.tenant_id, actor_of(who, "").name, what, "not allowed")
 
 
 def _let_go(error: BaseException | None) -> None:

@@ -27,7 +27,7 @@ from farebox_collector import credentials
 from farebox_collector.connections import note_key
 from farebox_collector.credentials import Caller, token_in
 from farebox_collector.keyring import Forbidden, KeyRing, TooManyStrangers, Unauthenticated
-from farebox_collector.ledger.access.actors import LOCAL, Actor, set_actor
+from farebox_collector.ledger.access.actors import actor_of, set_actor
 from farebox_collector.ledger.access.refusals import Attempt, Refusals
 from farebox_collector.ledger.access.sessions import SessionOver, csrf_token, is_session_token
 from farebox_collector.login_desk import LoginDesk
@@ -322,15 +322,6 @@ def peer_address(scope: Scope) -> str:
     """The address that a request came from; empty where the server does not know."""
     client = scope.get("client")
     return str(client[0]) if client else ""
-
-
-def actor_of(who: Caller, address: str) -> Actor:
-    """A caller as the audit log names it."""
-    if who.session_id:
-        return Actor(f"person:{who.person}", address, who.person, who.login)
-    if who.key_id:
-        return Actor(f"key:{who.key_id}", address, who.person)
-    return Actor(f"link:{who.link_id}" if who.wallet else LOCAL, address)
 
 
 def _bounded(receive: Receive) -> Receive:

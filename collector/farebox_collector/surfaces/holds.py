@@ -7,9 +7,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from farebox_collector.dialects.text import MAX_TEXT
 from farebox_collector.ledger import holds as ledger_holds
+from farebox_collector.ledger.access.erased import ERASED
 from farebox_collector.ledger.hold_ends import HoldState, standing_of
 from farebox_collector.ledger.hold_ends import void_hold as end_by_voiding
-from farebox_collector.ledger.holds import AlreadyHeld, HoldEnded, HoldRequest, Insufficient, KeyReused
+from farebox_collector.ledger.holds import (
+    AlreadyHeld,
+    Held,
+    HoldEnded,
+    HoldRequest,
+    Insufficient,
+    KeyReused,
+    Refusal,
+    WalletErased,
+)
 from farebox_collector.ledger.limits import LimitReached
 from farebox_collector.moments import format_ns
 from farebox_collector.money import format_nano
@@ -85,45 +95,20 @@ def router(context: Context) -> APIRouter:
     ) -> HoldTaken:
         """Set credits aside, once for each Idempotency-Key.
 
-        402 where the wallet has less than that available, or a policy's limit is reached. 409 where the hold of this
+        402 where the wallet has less than that available, or a policy's limit is reached. 404 where the name of the
+        wallet was erased. 409 where the hold of this
         key has ended since; `state` of the problem says how.
         """
-        name = wallet_name(wanted.wallet)
-        amount = positive_nanocredits(str(wanted.amount_credits), "a hold")
-        request = HoldRequest(
-            name,
-            amount,
-            idempotency_key,
-            wanted.event or NO_EVENT,
-            wanted.action_id,
-            wanted.expires_in_seconds,
-            wanted.user,
-            wanted.dept,
-            wanted.project,
-        )
+        request = _request(wanted, idempotency_key)
         answer = await context.holds.take(context.tenant_id, request)
-        if isinstance(answer, Insufficient):
-            raise ApiError(402, _shortage(name, amount, answer))
-        if isinstance(answer, LimitReached):
-            raise ApiError(402, f"{limit_sentence(answer)}; {format_nano(amount)} were asked for")
-        if isinstance(answer, AlreadyHeld):
-            raise ApiError(409, f"this action has a hold already: {answer.hold_id}; an action has one at most")
-        if isinstance(answer, KeyReused):
-            raise ApiError(409, "this Idempotency-Key was used before, for another hold")
-        if isinstance(answer, HoldEnded):
-            facts = {
-                "hold_id": str(answer.hold_id),
-                "state": answer.state.value,
-                "ended_at": format_ns(answer.ended_at_ns),
-            }
-            why = f"hold {answer.hold_id} of this Idempotency-Key is {answer.state} since {facts['ended_at']}"
-            raise ApiError(409, f"{why}: nothing is set aside; ask again with a new key and a new action_id", facts)
+        if not isinstance(answer, Held):
+            raise _refusal(request, answer)
         if answer.repeated:
             response.headers["Idempotent-Replayed"] = "true"
         return HoldTaken(
             hold_id=str(answer.hold_id),
-            wallet=name,
-            amount_credits=format_nano(amount),
+            wallet=request.wallet,
+            amount_credits=format_nano(request.amount_nanocredits),
             available_credits=format_nano(answer.available_nanocredits),
             expires_at=format_ns(answer.expires_at_ns),
             passed_limits=[limit_sentence(passed) for passed in answer.passed],
@@ -156,6 +141,41 @@ def router(context: Context) -> APIRouter:
         return _show(_there(found), context.clock())
 
     return routes
+
+
+def _request(wanted: HoldWanted, idempotency_key: str) -> HoldRequest:
+    return HoldRequest(
+        wallet_name(wanted.wallet),
+        positive_nanocredits(str(wanted.amount_credits), "a hold"),
+        idempotency_key,
+        wanted.event or NO_EVENT,
+        wanted.action_id,
+        wanted.expires_in_seconds,
+        wanted.user,
+        wanted.dept,
+        wanted.project,
+    )
+
+
+def _refusal(request: HoldRequest, answer: Refusal) -> ApiError:
+    """How a hold that is not taken is answered."""
+    amount = request.amount_nanocredits
+    match answer:
+        case Insufficient():
+            return ApiError(402, _shortage(request.wallet, amount, answer))
+        case LimitReached():
+            return ApiError(402, f"{limit_sentence(answer)}; {format_nano(amount)} were asked for")
+        case AlreadyHeld():
+            return ApiError(409, f"this action has a hold already: {answer.hold_id}; an action has one at most")
+        case KeyReused():
+            return ApiError(409, "this Idempotency-Key was used before, for another hold")
+        case WalletErased():
+            return ApiError(404, ERASED)
+        case HoldEnded():
+            ended_at = format_ns(answer.ended_at_ns)
+            facts = {"hold_id": str(answer.hold_id), "state": answer.state.value, "ended_at": ended_at}
+            why = f"hold {answer.hold_id} of this Idempotency-Key is {answer.state} since {ended_at}"
+            return ApiError(409, f"{why}: nothing is set aside; ask again with a new key and a new action_id", facts)
 
 
 def _shortage(wallet: str, amount: int, answer: Insufficient) -> str:

@@ -29,6 +29,7 @@ class Key(BaseModel):
     name: str
     scopes: list[Scope]
     wallet: str = Field(description="The one wallet that it reads; empty for all.")
+    person: int = Field(description="The number of the person whose key it is; 0 for none.")
     created_at: str
     expires_at: str | None
     revoked_at: str | None
@@ -188,6 +189,7 @@ def show_key(row: Any) -> Key:
         name=row.name,
         scopes=row.scopes.split(),
         wallet=row.wallet,
+        person=row.person,
         created_at=format_ns(row.created_at_ns),
         expires_at=_moment(row.expires_at_ns),
         revoked_at=_moment(row.revoked_at_ns),

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from farebox_collector.ledger import links
+from farebox_collector.ledger.access.erased import NameErased
 from farebox_collector.ledger.links import LinkGone
 from farebox_collector.moments import format_ns
 from farebox_collector.settings import MAX_LINK_DAYS
@@ -60,9 +61,12 @@ def router(context: Context) -> APIRouter:
         now_ns, who = context.clock(), caller()
         minted_by = f"person:{who.person}" if who.session_id else who.key_id
         until_ns = now_ns + days * _DAY_NS
-        made = context.database.transact(
-            lambda connection: links.mint(connection, context.tenant_id, name, minted_by, until_ns, now_ns)
-        )
+        try:
+            made = context.database.transact(
+                lambda connection: links.mint(connection, context.tenant_id, name, minted_by, until_ns, now_ns)
+            )
+        except NameErased as error:
+            raise ApiError(404, str(error)) from None
         path = f"/v1/wallets/{quote(name, safe='')}/overview?{LINK_PARAMETER}={made.token}"
         return WalletLink(link_id=made.link_id, token=made.token, path=path, expires_at=format_ns(made.expires_at_ns))
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from farebox_collector.credentials import Role, Scope
 from farebox_collector.ledger.access import login_failures, people, sessions
+from farebox_collector.ledger.access.belongings import belongings_of, revoke_belongings
 from farebox_collector.ledger.access.people import MAX_LOGIN, BadPerson, NoSuchPerson, PersonExists
 from farebox_collector.moments import format_ns
 from farebox_collector.passwords import MAX_PASSWORD, MIN_PASSWORD, BadPassword, TooBusy, hash_password, new_password
@@ -35,6 +36,13 @@ class Person(BaseModel):
     last_login_at: str | None
 
 
+class ChangedPerson(Person):
+    """An account, and what belongs to it."""
+
+    working_keys: list[str] = Field(description="Keys of the person that still work; `revoke` ends them.")
+    working_links: int = Field(description="Links that the person minted with a session and that still work.")
+
+
 class PersonRequest(BaseModel):
     """An account to make."""
 
@@ -59,6 +67,7 @@ class PersonChange(BaseModel):
     name: Name | None = Field(None, max_length=200)
     role: Role | None = None
     disabled: bool | None = Field(None, description="A disabled account cannot log in; its sessions end.")
+    revoke: bool = Field(False, description="Also revoke the keys and links of an account that is disabled.")
     unlock: bool = Field(False, description="Let it log in again at once after too many failed attempts.")
 
 
@@ -151,10 +160,13 @@ def router(context: Context) -> APIRouter:
         return NewPassword(login=login, password="" if request.password else password)
 
     @routes.patch("/{login}")
-    def change_person(login: str, request: PersonChange) -> Person:
-        """Change the name or the role of an account, disable or enable it, unlock it. Its sessions follow at once."""
+    def change_person(login: str, request: PersonChange) -> ChangedPerson:
+        """Change the name or the role of an account, disable or enable it, unlock it. Its sessions follow at once.
 
-        def change(connection: Connection) -> Person:
+        Keys of a disabled person, and links that the person minted, go on working unless `revoke` is true.
+        """
+
+        def change(connection: Connection) -> ChangedPerson:
             tenant_id, now_ns = context.tenant_id, context.clock()
             row = people.require_person(connection, tenant_id, login)
             if request.name is not None:
@@ -165,7 +177,12 @@ def router(context: Context) -> APIRouter:
                 people.set_disabled(connection, tenant_id, login, now_ns, disabled=request.disabled)
             if request.unlock:
                 login_failures.unlock(connection, tenant_id, row.login, now_ns)
-            return show_person(people.require_person(connection, tenant_id, login))
+            if request.revoke:
+                _require_disabled(people.require_person(connection, tenant_id, login))
+                revoke_belongings(connection, tenant_id, row.number, now_ns)
+            left = belongings_of(connection, tenant_id, row.number, now_ns)
+            shown = show_person(people.require_person(connection, tenant_id, login))
+            return ChangedPerson(**shown.model_dump(), working_keys=list(left.keys), working_links=left.links)
 
         return _changed(context, change)
 
@@ -212,6 +229,11 @@ def sessions_router(context: Context) -> APIRouter:
         _changed(context, end)
 
     return routes
+
+
+def _require_disabled(row: Any) -> None:
+    if row.disabled_at_ns is None:
+        raise ApiError(422, "revoke: the account is not disabled; send disabled: true with it")
 
 
 def show_person(row: Any) -> Person:

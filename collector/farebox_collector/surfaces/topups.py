@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
 from farebox_collector.ledger.access.actors import acting
+from farebox_collector.ledger.access.erased import NameErased
 from farebox_collector.ledger.auto_topups import AutoTerms, BadAutoTopup, auto_topup, spent_this_month
 from farebox_collector.ledger.movements import IdempotencyConflict
 from farebox_collector.ledger.packs import packs_in_force
@@ -224,6 +225,8 @@ def _asking(ask: Callable[[], Answer]) -> Answer:
         return ask()
     except NoSuchPack:
         raise ApiError(404, "there is no such pack") from None
+    except NameErased as error:
+        raise ApiError(404, str(error)) from None
     except IdempotencyConflict:
         raise ApiError(409, "this Idempotency-Key was used before, for another top-up") from None
     except (NoStripe, NoExchangeRate) as error:

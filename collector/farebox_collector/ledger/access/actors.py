@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
+from farebox_collector.credentials import Caller
+
 MAX_ADDRESS = 64
 """Longest address that is kept, in characters."""
 
@@ -36,6 +38,16 @@ class Actor(NamedTuple):
 SYSTEM = Actor("system")
 LOCAL = "local"
 """Every caller on loopback, as long as there is no key."""
+
+
+def actor_of(who: Caller, address: str) -> Actor:
+    """A caller as the audit log names it."""
+    if who.session_id:
+        return Actor(f"person:{who.person}", address, who.person, who.login)
+    if who.key_id:
+        return Actor(f"key:{who.key_id}", address, who.person)
+    return Actor(f"link:{who.link_id}" if who.wallet else LOCAL, address)
+
 
 _acting: ContextVar[Actor] = ContextVar("acting", default=SYSTEM)
 

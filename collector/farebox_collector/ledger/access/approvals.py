@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from farebox_collector.ledger.access.actors import Actor, acting
 from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.access.tables import approval_policies, approval_votes, approvals
+from farebox_collector.ledger.lists import newest_first
 from farebox_collector.ledger.locks import PEOPLE, wait_in_turn
 from farebox_collector.money import MAX_SUM_NANO
 
@@ -266,12 +267,8 @@ def approvals_of(
 ) -> Sequence[Row[Any]]:
     """A tenant's proposals, newest first."""
     table = approvals.c
-    query = select(approvals).where(table.tenant_id == tenant_id)
-    if state:
-        query = query.where(table.state == state)
-    if before_number is not None:
-        query = query.where(table.number < before_number)
-    return connection.execute(query.order_by(table.number.desc()).limit(limit)).all()
+    chosen = [table.tenant_id == tenant_id, *([table.state == state] if state else [])]
+    return newest_first(connection, approvals, table.number, *chosen, before=before_number, limit=limit)
 
 
 def votes_of(connection: Connection, tenant_id: int, numbers: Sequence[int]) -> dict[int, list[str]]:

@@ -21,6 +21,8 @@ from farebox_collector.records import DeadLetter, UsageRecord
 
 MIN_WORD = 3
 """A shorter name is looked for as a whole value only, never within a text: `1` is in every second one."""
+ERASED = "the name of this wallet was erased: use another name"
+"""Why a name may not come into the books again."""
 _SECRET_BYTES = 32
 _HASH_BYTES = 16
 _OF_PERSONS = re.compile(r"(?i)user|customer")
@@ -45,6 +47,10 @@ def pseudonymous_letter(letter: DeadLetter, pseudonyms: Pseudonyms, wallet_attri
         {key: told(key, value) for key, value in of.items()} for of in (span.attributes, span.resource)
     )
     return letter._replace(span=span._replace(attributes=attributes, resource=resource))
+
+
+class NameErased(Exception):
+    """The name of a wallet was erased and may not come into the books again; the message says so."""
 
 
 class ErasedNames(NamedTuple):
@@ -161,6 +167,12 @@ def erased_names_of(connection: Connection, tenant_id: int) -> ErasedNames | Non
         return None
     secret = _secret_of(connection, tenant_id)
     return None if secret is None else ErasedNames(secret, {bytes(row[0]): row[1] for row in rows})
+
+
+def is_erased(connection: Connection, tenant_id: int, *wallets: str) -> bool:
+    """Whether one of these names was erased, so that it may not come into the books again."""
+    erased = erased_names_of(connection, tenant_id)
+    return erased is not None and any(erased.pseudonym_of(name) is not None for name in wallets)
 
 
 def name_secret(connection: Connection, tenant_id: int) -> bytes:

@@ -7,10 +7,11 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from farebox_collector.credentials import Scope
+from farebox_collector.ledger.access.actors import actor_of
 from farebox_collector.ledger.access.refusals import Attempt
 from farebox_collector.records import DEFAULT_TENANT_ID
 from farebox_collector.settings import Settings
-from farebox_collector.surfaces.callers import actor_of, peer_address
+from farebox_collector.surfaces.callers import peer_address
 from farebox_collector.surfaces.console import account, approvals_page, people_page, render
 from farebox_collector.surfaces.console.frame import ACCOUNT, APPROVALS, PEOPLE, error_page, framed, rooms_of
 from farebox_collector.surfaces.console.login import Login

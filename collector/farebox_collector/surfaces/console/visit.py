@@ -16,9 +16,9 @@ from starlette.responses import RedirectResponse, Response
 
 from farebox_collector.credentials import Caller, Role, Scope
 from farebox_collector.keyring import WITHOUT_KEYS
-from farebox_collector.ledger.access.actors import set_actor
+from farebox_collector.ledger.access.actors import actor_of, set_actor
 from farebox_collector.ledger.access.sessions import SessionOver, csrf_token, is_session_token
-from farebox_collector.surfaces.callers import SESSION_COOKIE, actor_of, peer_address, set_caller
+from farebox_collector.surfaces.callers import SESSION_COOKIE, peer_address, set_caller
 from farebox_collector.surfaces.context import Context
 from farebox_collector.surfaces.hosts import host_name
 
