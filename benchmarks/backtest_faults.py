@@ -47,6 +47,7 @@ KINDS: Mapping[str, Kind] = {
     "the storage is too slow": _kind(45, "IntakeFailing", "QueueFull", "CommitSlow"),
     "commits are slow": _kind(60, "CommitSlow"),
     "a wrong key is deployed": _kind(90, "KeysTurnedAway"),
+    "passwords are guessed": _kind(60, "LoginsRefused"),
     "the application sends nothing": _kind(120, "TrafficGone"),
     "span ids are used again": _kind(60, "Conflicts"),
     "spans cannot be booked": _kind(30, "DeadLetters"),
@@ -199,6 +200,9 @@ class World:
         knocks = 4.0 if "a wrong key is deployed" in now and instance == "a" else 0.0
         knocks += 5.0 if step % _DAY == 11 * _HOUR else 0.0  # somebody tries a key by hand
         self._grow(f'farebox_turned_away_requests_total{{{own},port="grpc",reason="unknown"}}', knocks)
+        guesses = 4.0 if "passwords are guessed" in now and instance == "a" else 0.0
+        guesses += 4.0 if step % _DAY == 9 * _HOUR else 0.0  # a person mistypes
+        self._grow(f'farebox_refused_logins_total{{{own},reason="wrong"}}', guesses)
         refused = 1.0 if "payments are not those of the orders" in now and instance == "b" else 0.0
         self._grow(f'farebox_payment_events_total{{{own},outcome="refused"}}', refused)
         self._grow(f'farebox_payment_events_total{{{own},outcome="booked"}}', calls / 1000)
@@ -263,6 +267,7 @@ def _is_of_the_process(series: str) -> bool:
             "farebox_export",
             "farebox_commit",
             "farebox_turned_away",
+            "farebox_refused_logins",
             "farebox_labels_folded",
             "farebox_payment_events",
             "farebox_doubtful_calls",

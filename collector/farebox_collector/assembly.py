@@ -288,7 +288,7 @@ def _context(
         holds,
         payments,
         parts.refusals,
-        LoginDesk(database, parts.refusals, _lifetime(settings), clock),
+        LoginDesk(database, parts.refusals, _lifetime(settings), clock, parts.meters),
         public_url=settings.public_url.rstrip("/"),
         charge_exposed=settings.charge_exposed,
         strict=settings.strict_wallets,

@@ -16,6 +16,7 @@ from farebox_collector.ledger.access.refusals import Attempt, Refusals
 from farebox_collector.ledger.access.sessions import Found, Lifetime, Origin, SessionOver
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.tenants import tenant_of
+from farebox_collector.metrics.meters import Meters
 from farebox_collector.passwords import hash_password, is_outdated, is_password
 from farebox_collector.records import DEFAULT_TENANT_ID
 
@@ -23,6 +24,15 @@ REMEMBER_NS = 10**9
 """How long a session that was found is taken to last: one that was ended works no longer than this."""
 _MOST_REMEMBERED = 10_000
 _LOG_IN = "log in"
+
+
+_WHY = {
+    "locked": "too many failed attempts",
+    "wrong": "wrong login or password",
+    "no_role": "no group with a role",
+    "disabled": "disabled",
+}
+"""Why a login is refused: as the metric says it, and as the audit log does."""
 
 
 class LoginRefused(Exception):
@@ -45,11 +55,20 @@ class Claimed(NamedTuple):
 class LoginDesk:
     """Logins and sessions of one installation. Its methods may be called from any thread."""
 
-    def __init__(self, database: Database, refusals: Refusals, lifetime: Lifetime, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        refusals: Refusals,
+        lifetime: Lifetime,
+        clock: Callable[[], int],
+        meters: Meters | None = None,
+    ) -> None:
+        """`meters` count what is refused, beside the audit log."""
         self._database = database
         self._refusals = refusals
         self._lifetime = lifetime
         self._clock = clock
+        self._meters = meters
         self._lock = threading.Lock()
         self._known: dict[bytes, tuple[Found, int]] = {}
 
@@ -62,6 +81,12 @@ class LoginDesk:
         """The session of a token. Raises SessionOver."""
         found = self._remembered(token)
         return found if found is not None else await asyncio.to_thread(self._look_up, token)
+
+    def _refuse(self, tenant_id: int, actor: str, reason: str, origin: Origin) -> None:
+        """Count a refused login, for the audit log and the metrics."""
+        self._refusals.count(Attempt(tenant_id, actor, _LOG_IN, _WHY[reason]), origin.address)
+        if self._meters is not None:
+            self._meters.refused_login(reason)
 
     def with_password(self, tenant: str, login: str, password: str, origin: Origin) -> str:
         """Log in with a password; returns the token of a new session. Raises LoginRefused and passwords.TooBusy."""
@@ -76,7 +101,7 @@ class LoginDesk:
         )
         actor = "unknown" if person is None else f"person:{person.number}"
         if until_ns > now_ns:
-            self._refusals.count(Attempt(tenant_id, actor, _LOG_IN, "too many failed attempts"), origin.address)
+            self._refuse(tenant_id, actor, "locked", origin)
             minutes = -(-(until_ns - now_ns) // (60 * 10**9))
             raise LoginRefused(
                 f"Too many failed attempts. Try again in {minutes} minutes, or ask an admin to unlock the account.",
@@ -84,7 +109,7 @@ class LoginDesk:
             )
         good = is_password("" if person is None else person.password_hash, password)
         if person is None or not good or person.disabled_at_ns is not None:
-            self._refusals.count(Attempt(tenant_id, actor, _LOG_IN, "wrong login or password"), origin.address)
+            self._refuse(tenant_id, actor, "wrong", origin)
             raise LoginRefused("Login or password is wrong.")
 
         def begin(connection: Connection) -> str:
@@ -110,13 +135,13 @@ class LoginDesk:
             person = people.person_with_identity(connection, tenant_id, claimed.identity)
             if role is None:
                 who = "unknown" if person is None else f"person:{person.number}"
-                self._refusals.count(Attempt(tenant_id, who, _LOG_IN, "no group with a role"), origin.address)
+                self._refuse(tenant_id, who, "no_role", origin)
                 raise LoginRefused("None of your groups has a role here. Ask an admin.")
             if person is None:
                 number = self._first_login(connection, tenant_id, claimed, role, now_ns)
                 return self._begin(connection, tenant_id, number, claimed.login, origin, now_ns)
             if person.disabled_at_ns is not None:
-                self._refusals.count(Attempt(tenant_id, f"person:{person.number}", _LOG_IN, "disabled"), origin.address)
+                self._refuse(tenant_id, f"person:{person.number}", "disabled", origin)
                 raise LoginRefused("This account is disabled. Ask an admin.")
             people.set_role(connection, tenant_id, person.login, role, now_ns)
             return self._begin(connection, tenant_id, person.number, person.login, origin, now_ns)

@@ -14,6 +14,6 @@ def newest_first(
     before: int | None,
     limit: int,
 ) -> Sequence[Row[Any]]:
-    """The chosen rows of a table by a number that grows, the largest first; only those below `before` if it is given."""
+    """The chosen rows of a table by a number that grows, the largest first; only those below `before`, if given."""
     query = select(table).where(*chosen).order_by(number.desc()).limit(limit)
     return connection.execute(query if before is None else query.where(number < before)).all()

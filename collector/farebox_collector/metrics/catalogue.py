@@ -198,6 +198,13 @@ TURNED_AWAY = Metric(
     ("port", "reason"),
     "Requests without a good key: missing, unknown, revoked, expired, or scope. Clients of OTLP drop what they sent.",
 )
+REFUSED_LOGINS = Metric(
+    "farebox_refused_logins_total",
+    Kind.COUNTER,
+    ("reason",),
+    "Logins of people that were refused: wrong (login or password), locked (too many failed attempts), disabled, or"
+    " no_role (no group with a role).",
+)
 AUTO_TOPUPS = Metric(
     "farebox_auto_topups",
     Kind.GAUGE,

@@ -27,6 +27,7 @@ class Meters:
         self._spans = self._counter(catalogue.SPANS)
         self._exports = self._counter(catalogue.EXPORTS)
         self._turned_away = self._counter(catalogue.TURNED_AWAY)
+        self._refused_logins = self._counter(catalogue.REFUSED_LOGINS)
         self._payment_events = self._counter(catalogue.PAYMENT_EVENTS)
         self._ingest_seconds = self._histogram(catalogue.INGEST_SECONDS)
         self._commit_seconds = self._histogram(catalogue.COMMIT_SECONDS)
@@ -48,6 +49,8 @@ class Meters:
             self._doubtful.labels(flag=flag)
         for outcome in ("booked", "repeated", "refused", "forged"):
             self._payment_events.labels(outcome=outcome)
+        for reason in ("wrong", "locked", "disabled", "no_role"):
+            self._refused_logins.labels(reason=reason)
         for port in ("grpc", "http", "api"):
             for reason in ("missing", "unknown", "revoked", "expired", "scope"):
                 self._turned_away.labels(port=port, reason=reason)
@@ -60,6 +63,10 @@ class Meters:
     def turned_away(self, port: str, reason: str) -> None:
         """A request without a good key was refused at a port: `grpc`, `http`, `api` or `metrics`."""
         self._turned_away.labels(port=port, reason=reason).inc()
+
+    def refused_login(self, reason: str) -> None:
+        """A login was refused: `wrong`, `locked`, `disabled` or `no_role`."""
+        self._refused_logins.labels(reason=reason).inc()
 
     def payment_event(self, outcome: str) -> None:
         """An event came to the webhook of the payment provider: `booked`, `repeated`, `refused` or `forged`."""
