@@ -44,7 +44,17 @@ _PRICED_BY_OTHERS: Final = (
     span_attributes.USAGE_LINES,
     span_attributes.USAGE_SERVICE_TIER,
     span_attributes.USAGE_SPEED,
-    span_attributes.UNITS + "container_sessions",
+    *(
+        span_attributes.UNITS + unit
+        for unit in (
+            "advanced_web_searches",
+            "browser_automations",
+            "container_sessions",
+            "document_searches",
+            "preview_web_searches",
+            "web_visits",
+        )
+    ),
 )
 """What genai-prices has no price for; the collector has."""
 _PLAIN: Final = frozenset({"input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"})

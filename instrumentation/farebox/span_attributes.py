@@ -31,16 +31,22 @@ TASK: Final = "farebox.task"
 UNITS: Final = "farebox.units."
 """With the name of a billable unit behind it: ``farebox.units.web_searches``, a count."""
 UNITS_WRITTEN: Final = {
+    "advanced_web_searches": "searches of the web that the provider bills at a higher fee",
     "audio_seconds": "seconds of audio",
+    "browser_automations": "browsers that the provider drove",
     "code_executions": "runs of the provider's code interpreter",
-    "container_sessions": "containers that a code interpreter ran in",
+    "container_sessions": "containers that code ran in; one of several gigabytes counts for each",
+    "document_searches": "searches of attached files",
     "images": "images that were made",
     "input_characters": "characters that were spoken, or embedded",
     "input_document_pages": "pages that were read",
     "map_searches": "searches of maps",
+    "preview_web_searches": "searches of the web by the earlier tool of OpenAI",
     "rerank_searches": "searches whose results were ranked",
+    "social_searches": "searches of a social network",
     "storage_searches": "searches of files",
     "web_searches": "searches of the web",
+    "web_visits": "pages of the web that a tool opened",
 }
 """The units that are read out of answers, and what is counted; the collector knows them by these names."""
 USAGE_CACHE_READ_AUDIO: Final = "farebox.usage.cache_read_audio_tokens"

@@ -606,3 +606,133 @@ def test_impossible_counts_leave_a_call_without_usage(shape: Shape, count: Any) 
     answer.read(body)
     assert answer.impossible
     assert answer.attributes() == {}
+
+
+# Tools that providers run, each by its own rule
+
+
+def searched(model: str, *, tools: str = "", request: str = "", told: int | None = None) -> dict[str, Any]:
+    usage = {} if told is None else {"tool_usage": {"web_search": {"num_requests": told}}}
+    calls = [{"type": "web_search_call", "action": {"type": kind}} for kind in ("search", "search", "open_page")]
+    body = response(model=model, output=calls, tools=[{"type": tools}] if tools else [], **usage)
+    asked = {"tools": [{"type": request}]} if request else {}
+    return read(Shape.OPENAI, body, provider="openai", request=asked)
+
+
+@pytest.mark.parametrize(
+    ("told", "unit", "count"),
+    [
+        (searched("gpt-4.1", tools="web_search"), "web_searches", 2),
+        (searched("gpt-4.1", tools="web_search_preview"), "preview_web_searches", 2),
+        (searched("gpt-4o", tools="web_search_preview_2025_03_11"), "preview_web_searches", 2),
+        (searched("gpt-4o", request="web_search_preview"), "preview_web_searches", 2),
+        (searched("gpt-5", tools="web_search_preview", told=1), "preview_web_searches", 1),
+    ],
+    ids=["tool", "preview", "dated preview", "preview in the request", "provider's count"],
+)
+def test_the_preview_of_openais_search_has_a_fee_of_its_own(told: dict[str, Any], unit: str, count: int) -> None:
+    assert {key: value for key, value in told.items() if "searches" in key} == {f"farebox.units.{unit}": count}
+
+
+@pytest.mark.parametrize(("limit", "sessions"), [("1g", 1), ("4g", 4), ("64G", 64), ("many", 1), (None, 1)], ids=str)
+def test_a_container_is_billed_by_its_gigabytes(limit: str | None, sessions: int) -> None:
+    container = {"type": "auto", "memory_limit": limit}
+    body = response(
+        output=[{"type": "code_interpreter_call", "container_id": f"cntr_of_{limit}"}],
+        tools=[{"type": "code_interpreter", "container": container}],
+    )
+    assert read(Shape.OPENAI, body, provider="openai")["farebox.units.container_sessions"] == sessions
+
+
+def test_a_shell_is_billed_where_it_runs_in_a_container_of_the_provider() -> None:
+    def sessions(place: dict[str, Any]) -> int | None:
+        body = response(output=[{"type": "shell_call", "environment": place}])
+        found: int | None = read(Shape.OPENAI, body, provider="openai").get("farebox.units.container_sessions")
+        return found
+
+    assert sessions({"type": "container_reference", "container_id": "cntr_shell"}) == 1
+    assert sessions({"type": "local"}) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "parts", "units"),
+    [
+        (
+            "openai/gpt-oss-120b",
+            [{"message": {"executed_tools": [{"index": 0, "type": "browser_search", "name": "browser.search"}]}}],
+            {"web_searches": 1},
+        ),
+        (
+            "groq/compound",
+            [
+                {"delta": {"executed_tools": [{"index": 0, "type": "search", "arguments": "{}"}]}},
+                {"delta": {"executed_tools": [{"index": 0, "type": "search", "output": "found"}]}},
+                {"delta": {"executed_tools": [{"index": 1, "type": "visit"}, {"index": 2, "type": "python"}]}},
+                {"delta": {"executed_tools": [{"index": 3, "type": "browser_automation"}, {"index": 4}]}},
+            ],
+            {"advanced_web_searches": 1, "web_visits": 1, "code_executions": 1, "browser_automations": 1},
+        ),
+        (
+            "openai/gpt-oss-20b",
+            [
+                {
+                    "message": {
+                        "executed_tools": [{"name": "browser.open"}, {"name": "browser.find"}, 7, {"name": "python"}]
+                    }
+                }
+            ],
+            {"web_visits": 1, "code_executions": 1},
+        ),
+    ],
+    ids=["browser search", "compound, by parts", "without places"],
+)
+def test_tools_that_groq_ran_are_counted_once(model: str, parts: list[dict[str, Any]], units: dict[str, int]) -> None:
+    events = [{"model": model, "choices": [part]} for part in parts]
+    attributes = read(Shape.OPENAI, *events, provider="groq", request={"model": model})
+    prefix = "farebox.units."
+    assert {key.removeprefix(prefix): n for key, n in attributes.items() if key.startswith(prefix)} == units
+
+
+def test_the_tools_that_xai_and_mistral_count_are_those_that_ran() -> None:
+    counts = {"web_search_calls": 0, "x_search_calls": 3, "code_interpreter_calls": 1, "mcp_calls": 2}
+    body = response(output=[{"type": "web_search_call"}])
+    body["usage"] = {"input_tokens": 5, "output_tokens": 1, "server_side_tool_usage_details": counts}
+    attributes = read(Shape.OPENAI, body, provider="x_ai")
+    assert SEARCHES not in attributes
+    assert attributes["farebox.units.social_searches"] == 3
+    assert attributes["farebox.units.code_executions"] == 1
+    connectors = {"web_search": 1, "web_search_premium": 2, "code_interpreter": 1}
+    attributes = read(Shape.OPENAI, {"usage": {"prompt_tokens": 5, "connectors": connectors}}, provider="mistral_ai")
+    assert (attributes[SEARCHES], attributes["farebox.units.advanced_web_searches"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("provider", "usage", "stated"),
+    [
+        ("x_ai", {"cost_in_usd_ticks": 37_756_000}, "0.0037756"),
+        ("x_ai", {"cost_in_usd_ticks": "292331500"}, "0.02923315"),
+        ("x_ai", {"cost_in_usd_ticks": -1}, None),
+        ("x_ai", {"cost_in_usd_ticks": True}, None),
+        ("openai", {"cost_in_usd_ticks": 37_756_000, "cost": 1}, None),
+        ("perplexity", {"cost": {"request_cost": 0.005, "total_cost": 0.0061}}, "0.0061"),
+        ("perplexity", {"cost": 3}, None),
+    ],
+)
+def test_other_providers_state_the_charge_in_their_own_way(
+    provider: str, usage: dict[str, Any], stated: str | None
+) -> None:
+    body = {"usage": {"prompt_tokens": 5, "completion_tokens": 1, **usage}}
+    assert read(Shape.OPENAI, body, provider=provider).get(STATED) == stated
+
+
+@pytest.mark.parametrize(
+    ("provider", "body", "worth"),
+    [
+        ("x_ai", b'{"usage":{"cost_in_usd_ticks":5}}', True),
+        ("perplexity", b'{"usage":{"cost":{"total_cost":5}}}', True),
+        ("groq", b'{"choices":[{"message":{"executed_tools":[]}}]}', True),
+        ("openai", b'{"choices":[{"message":{"executed_tools":[]}}],"usage":{"cost":1}}', False),
+    ],
+)
+def test_what_the_instrumentation_of_a_client_leaves_out_is_added(provider: str, body: bytes, worth: bool) -> None:
+    assert answer_in(Shape.OPENAI, provider).worth_adding(body, provider) is worth

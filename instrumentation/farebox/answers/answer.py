@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from farebox import span_attributes
-from farebox.answers.counts import amount_in, count_in, has_impossible_count, mapping_in, merged, text_in, whole
+from farebox.answers.counts import count_in, has_impossible_count, merged, text_in, whole
 from farebox.answers.lines import Line, as_attribute
+from farebox.answers.stated_costs import STATING, stated_cost
 
 AttributeValue = str | int | float | bool | list[str]
-_STATES_ITS_COST = "openrouter"
 _REASONS_MAX = 256
 
 
@@ -76,6 +76,7 @@ class Answer:
         usable = bool(self._usage) and not self.impossible
         counts = self._counts(self._usage) if usable else {}
         others = self._lines() if usable or not self._usage else ()
+        stated = stated_cost(self.provider, self._usage) if self.provider in STATING else None
         known: dict[str, AttributeValue | None] = {
             span_attributes.RESPONSE_MODEL: self.model,
             span_attributes.RESPONSE_ID: self.response_id,
@@ -83,7 +84,7 @@ class Answer:
             **self._tiers,
             **counts,
             span_attributes.USAGE_LINES: as_attribute(others) if others else None,
-            span_attributes.COST_STATED: self._stated_cost(),
+            span_attributes.COST_STATED: None if stated is None else f"{stated:f}",
             **{span_attributes.UNITS + unit: count for unit, count in self._units.items()},
         }
         return {key: value for key, value in known.items() if value is not None}
@@ -97,18 +98,6 @@ class Answer:
     def _lines(self) -> Sequence[Line]:
         """What other models did within this answer."""
         return ()
-
-    def _stated_cost(self) -> str | None:
-        """What the provider says it charges: OpenRouter's whole charge, and with a key of one's own what that pays."""
-        if self.provider != _STATES_ITS_COST:
-            return None
-        cost = amount_in(self._usage.get("cost"))
-        if cost is None:
-            return None
-        if self._usage.get("is_byok") is True:
-            upstream = amount_in(mapping_in(self._usage.get("cost_details")).get("upstream_inference_cost"))
-            cost += upstream or 0
-        return f"{cost:f}"
 
     def _read_error(self, part: Mapping[str, Any]) -> None:
         error = part.get("error")

@@ -109,15 +109,15 @@ def mapping_in(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def amount_in(value: object) -> Decimal | None:
-    """An amount of money that is not negative; None for what is none."""
+def amount_in(value: object, most: int = 10**9) -> Decimal | None:
+    """An amount of money that is not negative and under a limit; None for what is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         amount = Decimal(value if isinstance(value, str) else repr(value))
     except ArithmeticError:
         return None
-    return amount if amount.is_finite() and 0 <= amount < 10**9 else None
+    return amount if amount.is_finite() and 0 <= amount < most else None
 
 
 def seconds_in(value: object) -> int | None:

@@ -21,6 +21,15 @@ from farebox.answers.counts import (
 from farebox.answers.lines import Line
 from farebox.answers.openai_usage import counts_of, image_tokens
 from farebox.answers.sessions import SESSIONS
+from farebox.answers.stated_costs import STATING
+from farebox.answers.tool_fees import (
+    MISTRAL_COUNTS,
+    SEARCH_PREVIEW,
+    XAI_COUNTS,
+    ExecutedTools,
+    counted_tools,
+    gigabytes_of,
+)
 
 # Calls of tools that are billed by the call, by the type of the item in a response.
 _BILLED_CALLS: Final = {
@@ -32,7 +41,6 @@ _SEARCHES: Final = (
     ("num_search_queries",),  # Perplexity
     ("server_tool_use", "web_search_requests"),  # OpenRouter
     ("server_tool_use_details", "web_search_requests"),
-    ("connectors", "web_search"),  # Mistral's agents
 )
 """Where those who write like OpenAI count the searches that they bill."""
 _COUNTS_SEARCHES: Final = frozenset(path[0] for path in _SEARCHES)
@@ -46,8 +54,11 @@ _PARTS_OF_A_RUN: Final = ("thread.message", "thread.run.step")
 _IMAGE_MODEL: Final = "gpt-image-1"
 """What the image tool draws with, unless the request or the answer names another model."""
 _CONTAINERS_MAX: Final = 1_000
+_IN_CONTAINERS: Final = frozenset({"code_interpreter", "shell"})
+_RUN_TOOLS: Final = frozenset({"groq", "mistral", "mistral_ai", "openrouter", "x-ai", "x_ai", "xai"})
+"""Providers that count the tools they ran in their own words."""
 _OF_A_RESPONSE: Final = (b'"image_gen"', b'"queued"', b'"in_progress"')
-_OF_OPENROUTER: Final = (b'"cost"', b'"server_tool_use')
+_RUN_BY_THE_PROVIDER: Final = (b'"server_tool_use', b'"server_side_tool_usage', b'"executed_tools"', b'"connectors"')
 
 
 class OpenAIAnswer(Answer):
@@ -56,7 +67,7 @@ class OpenAIAnswer(Answer):
     # Text deltas tell nothing; chat's carry both keys all the same, mostly null. One search for all is faster than
     # one for each key.
     # Each alternative has a first letter of its own: the search passes over all other keys in one step.
-    telling = re.compile(rb'"(?:usage"\s*:\s*[^n0\s]|finish_reason"\s*:\s*[^n0\s]|error"|response")')
+    telling = re.compile(rb'"(?:usage"\s*:\s*[^n0\s]|finish_reason"\s*:\s*[^n0\s]|e(?:rror|xecuted_tools)"|response")')
 
     def __init__(self, provider: str = "") -> None:
         """Start with nothing known."""
@@ -65,13 +76,19 @@ class OpenAIAnswer(Answer):
         self._images_drawn = 0
         self._image_usage: Mapping[str, Any] = {}
         self._models: list[Mapping[str, Any]] = []
+        self._search_unit = "web_searches"
+        self._gigabytes = 1
+        self._executed: ExecutedTools | None = None
+        self._asked_model = ""
 
     @classmethod
     def worth_adding(cls, body: bytes, provider: str = "") -> bool:
         """Calls of tools, tokens that are no text, other models, a response that comes later."""
         if b'_call"' in body or (b'"response' in body and any(key in body for key in _OF_A_RESPONSE)):
             return True
-        if provider == "openrouter" and any(key in body for key in _OF_OPENROUTER):
+        if provider in STATING and STATING[provider] in body:
+            return True
+        if provider in _RUN_TOOLS and any(key in body for key in _RUN_BY_THE_PROVIDER):
             return True
         return told(body, b'"audio_tokens"') or told(body, b'"image_tokens"') or told(body, b'"num_search_queries"')
 
@@ -79,7 +96,9 @@ class OpenAIAnswer(Answer):
         """Speech is billed by the characters that are spoken; an image tool may name its model."""
         if isinstance(text := request.get("input"), str) and "voice" in request:
             self._bill("input_characters", len(text))
-        self._read_image_model(request)
+        if self.provider == "groq":
+            self._asked_model = text_in(request.get("model")) or ""
+        self._read_tools(request)
 
     def attributes(self) -> dict[str, AttributeValue]:
         """What is known so far. Pictures whose tokens are counted are billed by these, not by the piece."""
@@ -106,6 +125,8 @@ class OpenAIAnswer(Answer):
             self._read_error(groq)
         for choice in mappings_in(part.get("choices")):
             self._finished(choice.get("finish_reason"))
+            if self.provider == "groq":
+                self._read_executed(choice)
             if "usage" in choice:
                 self._merge_usage(choice["usage"])  # Moonshot's streams
         if kind in _RESPONSES:
@@ -116,6 +137,7 @@ class OpenAIAnswer(Answer):
 
     def _read_response(self, response: Mapping[str, Any]) -> None:
         status = response.get("status")
+        self._read_tools(response)
         goes_on = response.get("background") is True or response.get("object") == "thread.run"
         self.unfinished = goes_on and status in _AT_WORK and not self._usage
         self.gave_up = str(status) if status in _GIVEN_UP else None
@@ -124,13 +146,12 @@ class OpenAIAnswer(Answer):
             self._read_tool_calls(response)
         elif response.get("object") == "response.compaction":
             self._read_tool_calls(response)
-        self._read_image_model(response)
         usage = mapping_in(response.get("tool_usage"))
         self._image_usage = merged(self._image_usage, mapping_in(usage.get("image_gen")))
         searches = count_in(usage, "web_search", "num_requests")
         if searches is not None:  # what is billed: no repeats, no pages that were only opened
-            self._units.pop("web_searches", None)
-            self._bill("web_searches", searches)
+            self._units.pop(self._search_unit, None)
+            self._bill(self._search_unit, searches)
 
     def _read_promise(self, part: Mapping[str, Any]) -> None:
         """What stands for a completion that comes later: xAI's deferred, Perplexity's asynchronous one."""
@@ -142,10 +163,22 @@ class OpenAIAnswer(Answer):
             self.unfinished = status in _PROMISED and not self._usage
             self.gave_up = status if status in _GIVEN_UP else None
 
-    def _read_image_model(self, part: Mapping[str, Any]) -> None:
+    def _read_tools(self, part: Mapping[str, Any]) -> None:
+        """What the tools of a request, or of a response, say of their price."""
         for tool in mappings_in(part.get("tools")):
-            if tool.get("type") == "image_generation":
+            kind = str(tool.get("type"))
+            if kind == "image_generation":
                 self._image_model = text_in(tool.get("model")) or self._image_model
+            elif kind.startswith(SEARCH_PREVIEW) and self._bills_as_openai():
+                self._search_unit = "preview_web_searches"
+            elif kind in _IN_CONTAINERS:
+                self._gigabytes = max(self._gigabytes, gigabytes_of(tool))
+
+    def _read_executed(self, choice: Mapping[str, Any]) -> None:
+        self._executed = self._executed or ExecutedTools()
+        self._executed.read(choice)
+        for unit, count in self._executed.units(self._asked_model or self.model or "").items():
+            self._bill(unit, count)
 
     def _read_tool_calls(self, response: Mapping[str, Any]) -> None:
         calls: dict[str, int] = {}
@@ -157,20 +190,25 @@ class OpenAIAnswer(Answer):
             # Opening a page that a search found is not billed as a search.
             opened = isinstance(action, dict) and action.get("type") in ("open_page", "find", "find_in_page")
             if (unit := _BILLED_CALLS.get(kind)) and not opened:
+                unit = self._search_unit if unit == "web_searches" else unit
                 calls[unit] = calls.get(unit, 0) + 1
             if kind == "code_interpreter_call" and len(containers) < _CONTAINERS_MAX:
                 containers.add(text_in(item.get("container_id")) or "")
+            elif kind == "shell_call" and len(containers) < _CONTAINERS_MAX:
+                # A shell of the provider's runs in a container, one of the user's does not.
+                place = mapping_in(item.get("environment"))
+                containers |= {name for name in (text_in(place.get("container_id")),) if name}
             if kind == _IMAGE_CALL and item.get("status") in (None, "completed"):
                 drawn += 1
                 self._image_model = text_in(item.get("model")) or self._image_model
         self._images_drawn = drawn
-        if "code_executions" in calls and self._bills_by_container():
-            del calls["code_executions"]
-            calls["container_sessions"] = SESSIONS.begun(containers, self.response_id or "")
+        if containers and self._bills_as_openai():
+            calls.pop("code_executions", None)
+            calls["container_sessions"] = SESSIONS.begun(containers, self.response_id or "") * self._gigabytes
         for unit, count in calls.items():
             self._bill(unit, count)
 
-    def _bills_by_container(self) -> bool:
+    def _bills_as_openai(self) -> bool:
         return self.provider in ("", "openai") or self.provider.startswith("azure")
 
     def _read_other_goods(self, part: Mapping[str, Any]) -> None:
@@ -191,6 +229,10 @@ class OpenAIAnswer(Answer):
         if not _COUNTS_SEARCHES.isdisjoint(usage):
             for path in _SEARCHES:
                 self._searched(*path)
+        if XAI_COUNTS in usage or MISTRAL_COUNTS in usage:
+            for unit, count in counted_tools(usage).items():
+                self._units.pop(unit, None)
+                self._bill(unit, count)
         if "usage_breakdown" in part:
             models = mappings_in(mapping_in(part["usage_breakdown"]).get("models"))
             self._models = [model for model in models if isinstance(model.get("usage"), dict)] or self._models
