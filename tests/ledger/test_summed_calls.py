@@ -10,9 +10,10 @@ from farebox_collector.assembly import open_books
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.statements import UsageFilter, usage
+from farebox_collector.ledger.stored_usage import StoredCall
 from farebox_collector.ledger.summed_calls import Found
 from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.unsettled import Waiting, settle_doubles
+from farebox_collector.ledger.unsettled import Waiting, settle_doubles, settle_open
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.records import Buckets, PricedUsage
 from farebox_collector.settings import Settings
@@ -136,6 +137,27 @@ def test_what_two_replicas_brought_at_one_moment_is_settled_later(
             waiting = Waiting(Verdict.CHARGED, 0, START_NS + 1, 100)
             settle_doubles(connection, 1, waiting, START_NS, TotalLabels())
         assert charged(database) == [2, 3]
+
+
+@pytest.mark.parametrize("comes_first", [True, False])
+@pytest.mark.parametrize("price_comes", [True, False])
+def test_a_sum_without_a_price_is_covered_and_never_charged_beside_its_calls(
+    database: Database, comes_first: bool, price_comes: bool
+) -> None:
+    around = one(1, 300, 30, took=10, verdict=Verdict.UNPRICED, model="unheard-of")
+    for batch in ([around], [FIRST], [SECOND]) if comes_first else ([FIRST], [SECOND], [around]):
+        record(database, *batch)
+
+    def priced(stored: StoredCall) -> PricedUsage:
+        return one(1, 300, 30, took=10, model="unheard-of") if price_comes else stored.call
+
+    with database.transaction() as connection:
+        waiting = Waiting(Verdict.UNPRICED, 0, START_NS + 1, 100)
+        settle_open(connection, 1, waiting, priced, START_NS, TotalLabels())
+    with database.reading() as connection:
+        verdicts = [row.verdict for row in usage(connection, 1, UsageFilter(), limit=10)]
+    assert charged(database) == [2, 3]
+    assert sorted(verdicts) == [Verdict.CHARGED, Verdict.CHARGED, Verdict.COVERED]
 
 
 class Leaf(NamedTuple):

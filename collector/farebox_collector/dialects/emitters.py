@@ -62,7 +62,11 @@ GOOGLE = frozenset({"gemini", "google", "vertex_ai", "gcp.gen_ai", "gcp.gemini",
 _GENAI = Keys()
 # Numbers that pydantic-ai gets from the provider's usage object; some repeat counts that have a key of their own.
 _PYDANTIC_AI = Keys(
-    cache_read=(*_GENAI.cache_read, "gen_ai.usage.details.cache_read_tokens"),
+    cache_read=(
+        *_GENAI.cache_read,
+        "gen_ai.usage.details.cache_read_tokens",
+        "gen_ai.usage.details.cached_content_tokens",
+    ),
     cache_write=(*_GENAI.cache_write, "gen_ai.usage.details.cache_write_tokens"),
     cache_write_1h=("gen_ai.usage.details.ephemeral_1h_input_tokens",),
     reasoning=(
@@ -71,8 +75,25 @@ _PYDANTIC_AI = Keys(
         "gen_ai.usage.details.thinking_tokens",
         "gen_ai.usage.details.thoughts_tokens",
     ),
-    input_audio=(*_GENAI.input_audio, "gen_ai.usage.details.input_audio_tokens"),
-    output_audio=(*_GENAI.output_audio, "gen_ai.usage.details.output_audio_tokens"),
+    input_audio=(
+        *_GENAI.input_audio,
+        "gen_ai.usage.details.input_audio_tokens",
+        "gen_ai.usage.details.audio_prompt_tokens",
+    ),
+    output_audio=(
+        *_GENAI.output_audio,
+        "gen_ai.usage.details.output_audio_tokens",
+        "gen_ai.usage.details.audio_candidates_tokens",
+    ),
+    input_image=(*_GENAI.input_image, "gen_ai.usage.details.image_prompt_tokens"),
+    output_image=(*_GENAI.output_image, "gen_ai.usage.details.image_candidates_tokens"),
+    cached_audio=(
+        *_GENAI.cached_audio,
+        "gen_ai.usage.details.cache_audio_read_tokens",
+        "gen_ai.usage.details.audio_cache_tokens",
+    ),
+    cached_image=(*_GENAI.cached_image, "gen_ai.usage.details.image_cache_tokens"),
+    cached_video=(*_GENAI.cached_video, "gen_ai.usage.details.video_cache_tokens"),
 )
 _TRACELOOP = Keys(reasoning=(*_GENAI.reasoning, "llm.usage.reasoning_tokens"))
 _OPENLIT = Keys(output_audio=(*_GENAI.output_audio, "gen_ai.usage.completion_tokens_details.audio_tokens"))

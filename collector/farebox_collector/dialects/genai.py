@@ -17,7 +17,7 @@ from farebox_collector.dialects.reconcile import Reading, disjoint
 from farebox_collector.dialects.record import Named, nanoseconds, scope_of, usage_record
 from farebox_collector.dialects.remembered import Said
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_count, first_identity, first_text
-from farebox_collector.dialects.unusual import SERVICE_TIER, facts_of
+from farebox_collector.dialects.unusual import SERVICE_TIER, as_processed, conditions_in, facts_of
 from farebox_collector.dialects.usage_json import numbers_in, other_lines, parsed, provider_usage, web_searches
 from farebox_collector.records import (
     IMPLAUSIBLE,
@@ -45,6 +45,9 @@ _SERVICE_TIER = (
     "gen_ai.openai.response.service_tier",
     "anthropic.response.service_tier",
     SERVICE_TIER,
+    # What was asked for, where nothing says what answered.
+    "openai.request.service_tier",
+    "gen_ai.openai.request.service_tier",
 )
 _FIRST_CHUNK = (
     "gen_ai.response.time_to_first_chunk",
@@ -205,6 +208,7 @@ class _Call:
         """Read one of their spans."""
         attributes = span.attributes
         lines: tuple[ModelLine, ...] = ()
+        raw: Mapping[str, Any] | None = None
         try:
             if self.plain:
                 reading = self.counts.reading(attributes)
@@ -230,7 +234,7 @@ class _Call:
                 return _OPENED_STREAM
         if not self.known and (buckets is not None or self.usage_missing):
             reading = reading._replace(assumptions=(*reading.assumptions, "operation_unknown"))
-        return usage_record(
+        record = usage_record(
             _whole(span) if self.ends else span,
             origin,
             self.named,
@@ -240,13 +244,14 @@ class _Call:
             None if self.first_chunk is None else nanoseconds(attributes[self.first_chunk]),
             lines,
         )
+        return record if raw is None else as_processed(record, conditions_in(raw))
 
     def _reading(self, attributes: Attributes, raw: Mapping[str, Any] | None) -> Reading:
         """What the counts say; `raw` is the provider's usage object, if there is one. Raises InvalidCount."""
         assumptions = self.assumptions
         if self.emitter.usage_json and RAW_USAGE in attributes:
             if raw is not None:
-                reported, habits = provider_usage(raw)
+                reported, habits = provider_usage(raw, self.named.response_model or self.named.request_model)
                 if reported.input is not None or reported.output is not None:
                     return disjoint(reported, habits_at(habits, self.named.provider, openai_shaped=True))
             assumptions += ("usage_json_unusable",)

@@ -17,8 +17,8 @@ from farebox_collector.dialects.reconcile import Reading, disjoint
 from farebox_collector.dialects.record import Named, scope_of, usage_record
 from farebox_collector.dialects.remembered import Said
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_text
-from farebox_collector.dialects.unusual import SERVICE_TIER, facts_of
-from farebox_collector.dialects.usage_json import other_lines, parsed, provider_usage, web_searches
+from farebox_collector.dialects.unusual import SERVICE_TIER, as_processed, conditions_in, facts_of
+from farebox_collector.dialects.usage_json import other_lines, parsed, provider_usage, service_tier_in, web_searches
 from farebox_collector.records import IMPLAUSIBLE, Attributes, ModelLine, NotBillable, Rejected, Span, UsageRecord
 from farebox_collector.units import InvalidUnit
 
@@ -52,14 +52,7 @@ _NOT_A_CALL = NotBillable("operation_makes_no_tokens")
 _EMPTY_SUMMARY = NotBillable("summary_without_usage")
 
 
-def service_tier_of(parameters: str) -> str | None:
-    """The service tier among a call's parameters; None where there is none."""
-    found = parsed(parameters)
-    tier = found.get("service_tier") if found else None
-    return tier if isinstance(tier, str) else None
-
-
-REDUCED: Reductions = {_PARAMETERS: service_tier_of}
+REDUCED: Reductions = {_PARAMETERS: service_tier_in}
 
 
 def understand(said: Said) -> "_Call | NotBillable | None":
@@ -113,14 +106,15 @@ class _Call:
         if reading.buckets is None and self.named.summary and IMPLAUSIBLE not in reading.assumptions:
             return _EMPTY_SUMMARY
         reading = reading._replace(assumptions=reading.assumptions + self.assumptions)
-        return usage_record(span, origin, self.named, reading, units, lines=lines)
+        record = usage_record(span, origin, self.named, reading, units, lines=lines)
+        return as_processed(record, conditions_in(usage)) if usage else record
 
     def _reading(self, attributes: Attributes, usage: Mapping[str, Any] | None) -> Reading:
         """What the usage says. Raises InvalidCount."""
         if usage is None:
             return Reading(None, ("usage_json_unusable",) if _USAGE in attributes else ())
         if _is_providers(usage):
-            reported, habits = provider_usage(usage)
+            reported, habits = provider_usage(usage, self.named.response_model)
             habits = habits_at(habits, self.named.provider, openai_shaped=True)
         else:
             reported, habits = named_buckets(usage)

@@ -132,6 +132,11 @@ def _reported(found: Counter[str], present: set[str]) -> tuple[Reported, Habits]
     cached_audio = cached["audio"] + found["cached_audio"]
     input_audio = max(found["input_audio"] + found["cached_audio"], in_parts["audio"])
     input_image = max(found["input_image"], in_parts["image"])
+    sums = found["input"] + found["output"] + found["reasoning"]
+    if any((*in_parts.values(), *out_parts.values())) and sums == found["total"] > 0:
+        # Those who write these keys without Langfuse's callback leave the modalities in the counts.
+        found["input"] = max(0, found["input"] - sum(in_parts.values()))
+        found["output"] = max(0, found["output"] - sum(out_parts.values()))
     beside = found["input"] + found["input_tools"] + found["more_input"]
     if any(in_parts.values()):
         # Vertex's modalities include what was cached, which was taken out of what is left of the input as well.

@@ -17,7 +17,7 @@ from farebox_collector.dialects.record import Named, scope_of, usage_record
 from farebox_collector.dialects.remembered import Said
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_identity, first_text
 from farebox_collector.dialects.unusual import SERVICE_TIER, facts_of
-from farebox_collector.dialects.usage_json import numbers_in, parsed, web_searches
+from farebox_collector.dialects.usage_json import numbers_in, parsed, service_tier_in, web_searches
 from farebox_collector.records import IMPLAUSIBLE, NotBillable, Rejected, Span, UsageRecord
 from farebox_collector.units import InvalidUnit
 
@@ -38,6 +38,7 @@ _TIER = "openai.response.service_tier"
 _RESPONSE_ID = "gen_ai.response.id"
 _OUTPUT = "output.value"
 _METADATA = "metadata"
+_PARAMETERS = "llm.invocation_parameters"
 # An instrumentation may write the conventions' keys on the same span: other names of the same counts.
 _SLOTS = slots_of(
     Keys(
@@ -52,7 +53,7 @@ _SLOTS = slots_of(
     )
 )
 
-NAMES = frozenset({KIND, _TIER}).union(_PROVIDER, _REQUEST_MODEL, _RESPONSE_MODEL)
+NAMES = frozenset({KIND, _TIER, _PARAMETERS}).union(_PROVIDER, _REQUEST_MODEL, _RESPONSE_MODEL)
 KEYS = NAMES.union({_OUTPUT, _METADATA, _RESPONSE_ID}, _SLOTS)
 ONCE = frozenset({_OUTPUT, _METADATA})
 
@@ -91,7 +92,7 @@ def _until_quote(text: str, start: int) -> str | None:
     return identity if quote and identity.isprintable() and "\\" not in identity else None
 
 
-REDUCED: Reductions = {_OUTPUT: response_id_of, _METADATA: numbers_in}
+REDUCED: Reductions = {_OUTPUT: response_id_of, _METADATA: numbers_in, _PARAMETERS: service_tier_in}
 
 
 def understand(said: Said) -> "_Call | NotBillable | None":
@@ -114,7 +115,7 @@ def understand(said: Said) -> "_Call | NotBillable | None":
             provider=payee.provider,
             request_model=request_model,
             response_model=response_model,
-            service_tier=first_text(names, _TIER, SERVICE_TIER),
+            service_tier=first_text(names, _TIER, SERVICE_TIER, _PARAMETERS),
             summary=kind in _SUMMARIES,
             facts=facts_of(said, payee.inference_region),
         ),

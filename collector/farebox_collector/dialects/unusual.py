@@ -14,7 +14,7 @@ from farebox_collector.dialects.reconcile import Reading
 from farebox_collector.dialects.remembered import Said
 from farebox_collector.dialects.text import MAX_BUCKET, InvalidCount, clean, count_of, first_count, first_text
 from farebox_collector.money import NANO, round_half_even
-from farebox_collector.records import Attributes, AttributeValue, Buckets, ModelLine
+from farebox_collector.records import Attributes, AttributeValue, Buckets, ModelLine, Rejected, UsageRecord
 from farebox_collector.units import InvalidUnit, Units, billable_units
 
 SERVICE_TIER = "farebox.usage.service_tier"
@@ -74,6 +74,42 @@ def facts_of(said: Said, inference_region: str = "") -> Facts:
     )
 
 
+class Conditions(NamedTuple):
+    """How the provider says that it processed a call; empty: not told, or in the ordinary way."""
+
+    service_tier: str = ""
+    speed: str = ""
+    inference_region: str = ""
+
+
+AS_ORDERED = Conditions()
+
+
+def conditions_in(usage: Mapping[str, Any]) -> Conditions:
+    """The conditions that a provider's own usage object, or the metadata of an answer, tells."""
+    tier = usage.get("service_tier") or usage.get("serviceTier") or usage.get("trafficType")
+    if not tier and "performanceConfig" in usage:
+        how = usage["performanceConfig"]
+        tier = how.get("latency") if isinstance(how, dict) else None
+    speed, region = usage.get("speed"), usage.get("inference_geo")
+    if not (tier or speed or region):
+        return AS_ORDERED
+    words = [word.lower() if isinstance(word, str) else "" for word in (tier, speed, region)]
+    tier, speed, region = (word if _WORD.fullmatch(word) else "" for word in words)
+    return Conditions(tier, "" if speed in _ORDINARY_SPEEDS else speed, "" if region in _EVERYWHERE else region)
+
+
+def as_processed(record: UsageRecord | Rejected, how: Conditions) -> UsageRecord | Rejected:
+    """A record with what the provider itself tells of how it processed the call."""
+    if how == AS_ORDERED or isinstance(record, Rejected):
+        return record
+    return record._replace(
+        service_tier=how.service_tier or record.service_tier,
+        speed=how.speed or record.speed,
+        inference_region=how.inference_region or record.inference_region,
+    )
+
+
 class Told(NamedTuple):
     """The facts of one call."""
 
@@ -87,7 +123,7 @@ def told_in(attributes: Attributes) -> Told:
     lines, flags = lines_of(attributes[_LINES]) if _LINES in attributes else ((), ())
     stated = None
     if _STATED in attributes:
-        stated = _stated(attributes[_STATED])
+        stated = stated_nanousd(attributes[_STATED])
         flags += () if stated is not None else _UNUSABLE
     return Told(lines, stated, flags)
 
@@ -155,7 +191,7 @@ def _counts(told: Mapping[str, Any], names: tuple[str, ...] | None) -> dict[str,
     return counts
 
 
-def _stated(value: AttributeValue) -> int | None:
+def stated_nanousd(value: object) -> int | None:
     """A sum of US dollars as nano-USD; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int | float) or len(str(value)) > 40:
         return None

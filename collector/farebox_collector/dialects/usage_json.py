@@ -7,6 +7,7 @@ from typing import Any
 
 from farebox_collector.dialects.reconcile import Habits, Reported, disjoint
 from farebox_collector.dialects.text import clean, count_of
+from farebox_collector.dialects.unusual import conditions_in
 from farebox_collector.records import AttributeValue, ModelLine
 
 MAX_JSON = 16_000
@@ -15,10 +16,11 @@ _MAX_KEYS = 64
 _MAX_ITEMS = 32
 """Most keys of an object and items of a list that are looked at."""
 _WORDS = frozenset(
-    {"model", "type", "modality", "speed", "service_tier", "inference_geo", "serviceTier", "trafficType"}
+    {"model", "type", "modality", "speed", "service_tier", "inference_geo", "serviceTier", "trafficType", "latency"}
 )
 """Keys whose texts are names, and no prompts."""
 _WORD = re.compile(r"[A-Za-z0-9_.:/@-]{1,80}")
+_DATE = re.compile(r"[-@](20\d{6}|latest)$")
 _DIGITS = re.compile(r"[0-9]{1,20}(\.0*)?")
 _AUDIO, _IMAGE, _VIDEO = ({"AUDIO", "4"}, {"IMAGE", "2"}, {"VIDEO", "3"})
 """Modalities as Google names them, and the numbers that some clients write for them."""
@@ -35,37 +37,74 @@ def parsed(value: AttributeValue | None) -> Mapping[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def service_tier_in(parameters: str) -> str | None:
+    """The service tier among a call's parameters; None where there is none."""
+    found = parsed(parameters) if '"service_tier"' in parameters else None
+    tier = found.get("service_tier") if found else None
+    return tier if isinstance(tier, str) else None
+
+
 def numbers_in(text: str) -> str | None:
     """The same JSON object with nothing but its numbers and a few names, four levels deep; None for any other text."""
     found = parsed(text)
     return json.dumps(_numbers(found, 4), separators=(",", ":")) if found is not None else None
 
 
-def provider_usage(usage: Mapping[str, Any]) -> tuple[Reported, Habits]:
-    """A usage object as OpenAI, Anthropic or Google return it, or who speaks like them. Raises InvalidCount."""
+def provider_usage(usage: Mapping[str, Any], model: str = "") -> tuple[Reported, Habits]:
+    """A usage object as OpenAI, Anthropic or Google return it, or who speaks like them. Raises InvalidCount.
+
+    `model` is the one that answered: its iterations are the counts of the call.
+    """
     if "promptTokenCount" in usage or "prompt_token_count" in usage:
         return _google_usage(usage)
     write = usage.get("cache_creation_input_tokens")
     read = usage.get("cache_read_input_tokens")
     iterations = _iterations(usage)
     if write is not None or read is not None or iterations:
-        own = [one for one in iterations if one.get("type") in (None, "message") and not one.get("model")]
+        own = [one for one in iterations if _is_message(one) and _is_of(one, model)]
         return _anthropic_usage(own or [usage]), Habits(cache_inside=False, rest_is_output=False)
     return _openai_usage(usage), Habits(cache_inside=True)
 
 
 def other_lines(usage: Mapping[str, Any], model: str) -> tuple[ModelLine, ...]:
     """The parts of Anthropic's answer that its counts leave out: a compaction, an advisor. Raises InvalidCount."""
+    iterations = _iterations(usage)
+    if not iterations:
+        return ()
     lines: list[ModelLine] = []
-    for one in _iterations(usage):
-        label, named = one.get("type"), one.get("model")
-        if label in (None, "message") and not named:
+    tier, fast, region = conditions_in(usage)
+    # Without any message of the model that is named on top, the counts on top are those of the messages.
+    counted = [one for one in iterations if _is_message(one) and _is_of(one, model)] or [
+        one for one in iterations if _is_message(one)
+    ]
+    for one in iterations:
+        if any(one is other for other in counted):
             continue
         buckets = disjoint(_anthropic_usage([one]), Habits(cache_inside=False)).buckets
         if buckets is not None:
-            told = named if isinstance(named, str) and named else model
-            lines.append(ModelLine(clean(str(label or "iteration"))[:40], "", clean(told), buckets=buckets))
+            own = _is_of(one, model)
+            speed = conditions_in(one).speed if "speed" in one else fast if own else ""
+            label = clean(str(one.get("type") or "iteration"))[:40]
+            told = model if own else str(one["model"])
+            lines.append(ModelLine(label, "", clean(told), tier, speed, region, buckets))
     return tuple(lines[:16])
+
+
+def of_model(lines: Sequence[ModelLine], model: str) -> Sequence[ModelLine]:
+    """Those of some lines that a model itself did."""
+    return [line for line in lines if line.model == model]
+
+
+def _is_message(iteration: Mapping[str, Any]) -> bool:
+    return iteration.get("type") in (None, "message", "fallback_message")
+
+
+def _is_of(iteration: Mapping[str, Any], model: str) -> bool:
+    """Whether an iteration is that of a model, whose name may have a date behind it."""
+    named = iteration.get("model")
+    if not isinstance(named, str) or not named:
+        return True
+    return _DATE.sub("", named.lower()) == _DATE.sub("", model.lower())
 
 
 def web_searches(usage: Mapping[str, Any]) -> int:

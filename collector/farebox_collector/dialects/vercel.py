@@ -21,6 +21,7 @@ from farebox_collector.dialects.remembered import Said
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_identity, first_text
 from farebox_collector.dialects.unusual import SERVICE_TIER, facts_of
 from farebox_collector.dialects.usage_json import count_in, numbers_in, object_in, parsed, provider_usage
+from farebox_collector.dialects.vercel_metadata import told_in_metadata
 from farebox_collector.records import IMPLAUSIBLE, Attributes, NotBillable, Rejected, Span, UsageRecord
 from farebox_collector.units import InvalidUnit
 
@@ -147,7 +148,7 @@ class _Call:
         if reading.buckets is None and self.named.summary and IMPLAUSIBLE not in reading.assumptions:
             return _EMPTY_SUMMARY
         milliseconds = attributes.get(_FIRST_CHUNK)
-        return usage_record(
+        record = usage_record(
             span,
             origin,
             self.named,
@@ -156,6 +157,8 @@ class _Call:
             first_identity(attributes, *_RESPONSE_ID),
             nanoseconds(milliseconds / 1000 if isinstance(milliseconds, int | float) else None),
         )
+        metadata = parsed(attributes[_METADATA]) if _METADATA in attributes else None
+        return told_in_metadata(record, metadata) if metadata else record
 
     def _reading(self, attributes: Attributes) -> Reading:
         """What the counts say. Raises InvalidCount."""

@@ -72,16 +72,26 @@ def closing_corrections(
     charge_each_response_once(entries.values())
     payers = Payers(connection, tenant_id, entries.values())
     traces = _Traces(connection, tenant_id, (one for one in stored if one.call.usage.summary))
+    summed_up = _summed_up(connection, tenant_id, stored)
     wanted = []
     # The innermost first: an agent that is charged is a call of the agents around it.
     for one in sorted(stored, key=lambda one: one.call.usage.latency_ns):
         entry = entries[one.record_id]
-        _look_for_others(entry, one, payers, traces)
+        if one.record_id in summed_up:
+            entry.cover(SUMMED_UP)
+        else:
+            _look_for_others(entry, one, payers, traces)
         if entry.charged:
             traces.charge(one)
         if entry.verdict is not one.call.verdict:
             wanted.append(Correction(one, entry))
     return wanted
+
+
+def _summed_up(connection: Connection, tenant_id: int, stored: Sequence[StoredCall]) -> frozenset[int]:
+    """The ids of those of some records that sum up calls which came after them: their price is never asked for."""
+    traces = {one.call.usage.trace_id for one in stored if one.call.verdict is Verdict.UNPRICED}
+    return frozenset(one.record_id for one in wrappers_in_the_books(connection, tenant_id, traces))
 
 
 def _look_for_others(entry: Entry, one: StoredCall, payers: Payers, traces: "_Traces") -> None:
