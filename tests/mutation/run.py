@@ -2,8 +2,9 @@
 
 python tests/mutation/run.py [--seed 1] [--sample 60] [--modules PART…] [--target 0.95]
 
-A first run records which test reaches which line, and how long it takes. Each mutation then meets the tests that reach
-its line, the fastest first, until one fails. Each worker has a copy of the tree: the checkout is not touched.
+Each mutation meets the tests that reach its line, the fastest first, until one fails. Which test reaches which line is
+recorded first: all tests in a first run, later only tests that changed, or whose sources did (`reach.py`).
+Each worker has a copy of the tree: the checkout is not touched. Tests that also fail without a change do not count.
 Ends with 0 when the share of noticed mutations reaches the target. A mutation that no test reaches counts as unnoticed.
 Mutations that change nothing a test could see are listed in `equivalent.txt`, with the reason, and left out.
 """
@@ -11,15 +12,11 @@ Mutations that change nothing a test could see are listed in `equivalent.txt`, w
 import argparse
 import hashlib
 import json
-import os
 import random
-import re
-import shutil
-import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import unified_diff
@@ -27,16 +24,16 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
+from reach import Reach, reach_of
+from trees import REPOSITORY, SOURCES, WORK, Tree
+
 HERE = Path(__file__).parent
-REPOSITORY = HERE.parents[1]
-WORK = REPOSITORY / ".bench" / "mutate"
-SOURCES = Path("collector/farebox_collector")
-TESTS = ("dialects", "ledger", "money", "payments", "pipeline", "pricing", "surfaces", "wallets")
-"""Packages of tests that may notice. Tests of faults and crashes take too long, and begin processes of their own."""
 TOO_SLOW_S = 20.0
 """A test that takes longer is left out."""
 BUDGET_S = 60.0
 """The tests that one mutation meets take no longer than this together, by the times of the first run."""
+NOTHING_RUN = 5
+"""pytest's status when it found no tests."""
 MODULES = (
     "farebox_collector.credentials",
     "farebox_collector.keyring",
@@ -96,46 +93,13 @@ class Mutation(NamedTuple):
         return f"{self.module.relative_to(SOURCES)}:{self.line} {self.operator} {self.occurrence}"
 
 
-class Reach(NamedTuple):
-    """Which tests reach which lines, and how long each takes."""
+class Outcome(NamedTuple):
+    """What became of a mutation."""
 
-    tests: dict[tuple[str, int], list[str]]
-    """(module, line) → tests, the fastest first"""
-    seconds: dict[str, float]
-
-
-class Worker:
-    """A copy of the tree."""
-
-    def __init__(self, number: int) -> None:
-        self.tree = WORK / f"tree-{number}"
-        shutil.rmtree(self.tree, ignore_errors=True)
-        self.tree.mkdir(parents=True)
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            **{"cwd": REPOSITORY, "check": True, "capture_output": True},
-        ).stdout.decode()
-        for name in filter(None, listed.split("\0")):
-            if (REPOSITORY / name).is_file():
-                (self.tree / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(REPOSITORY / name, self.tree / name)
-        (self.tree / ".venv").symlink_to(REPOSITORY / ".venv")
-
-    def pytest(self, *arguments: str, timeout: float) -> int | None:
-        """Run tests over the copy; returns pytest's status, or None where it took too long."""
-        paths = os.pathsep.join(str(self.tree / part) for part in ("collector", "instrumentation", "tests"))
-        command = [str(REPOSITORY / ".venv/bin/python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-        environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
-        environment.pop("CI", None)
-        with subprocess.Popen(
-            command, cwd=self.tree, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as process:  # fmt: skip
-            try:
-                return process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
-                return None
+    noticed: bool
+    diff: str
+    by: list[str]
+    """The test that failed"""
 
 
 def main() -> None:
@@ -150,18 +114,25 @@ def main() -> None:
 
     python = _environment()
     modules = [module for module in _modules() if not options.modules or any(m in str(module) for m in options.modules)]
-    workers = [Worker(number) for number in range(options.workers)]
-    reach = _reach(workers[0])
+    trees = [Tree(number) for number in range(options.workers)]
+    reach = reach_of(trees[0])
     every = [mutation for module in modules for mutation in _mutations(python, module)]
     equivalent = _equivalent()
     drawn = random.Random(options.seed).sample(every, min(options.sample, len(every)))
     started = time.monotonic()
-    outcomes = _try_all(python, workers, drawn, reach)
-    unnoticed = [(m, diff) for m, (noticed, diff) in outcomes.items() if not noticed and diff not in equivalent]
-    judged = [m for m, (noticed, diff) in outcomes.items() if noticed or diff not in equivalent]
-    for mutation, diff in sorted(unnoticed):
+    outcomes = _try_all(python, trees, drawn, reach)
+    unreliable = _failing_unchanged(trees[0], sorted({test for outcome in outcomes.values() for test in outcome.by}))
+    outcomes = {
+        mutation: outcome._replace(noticed=outcome.noticed and not unreliable.intersection(outcome.by))
+        for mutation, outcome in outcomes.items()
+    }
+    unnoticed = {m: o.diff for m, o in outcomes.items() if not o.noticed and o.diff not in equivalent}
+    judged = [m for m, o in outcomes.items() if o.noticed or o.diff not in equivalent]
+    for mutation, diff in sorted(unnoticed.items()):
         print(f"\nUNNOTICED {mutation}\n{diff}")
-    _table(judged, {mutation for mutation, _ in unnoticed})
+    for test in sorted(unreliable):
+        print(f"\nFAILS UNCHANGED {test}")
+    _table(judged, set(unnoticed))
     share = 1 - len(unnoticed) / max(1, len(judged))
     print(
         f"\nseed {options.seed}: {len(judged) - len(unnoticed)} of {len(judged)} noticed ({share:.1%}),"
@@ -203,75 +174,26 @@ def _mutations(python: Path, module: Path) -> list[Mutation]:
     return [Mutation(module, row["operator"], row["occurrence"], row["line"]) for row in rows]
 
 
-def _reach(worker: Worker) -> Reach:
-    """Run all tests once with coverage; remembered until a file changes."""
-    parts = ("collector", "instrumentation", *(f"tests/{name}" for name in TESTS))
-    files = sorted(path for part in parts for path in (worker.tree / part).rglob("*.py"))
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
-    kept = WORK / f"reach-{digest}.sqlite"
-    times = WORK / f"reach-{digest}.json"
-    if not (kept.exists() and times.exists()):
-        print("finding out which test reaches which line: some minutes", flush=True)
-        report = worker.tree / "times.xml"
-        chosen = [f"tests/{name}" for name in TESTS]
-        worker.pytest(
-            *chosen, "-n", "2", "--cov=farebox_collector", "--cov-context=test", "--cov-report=",
-            f"--junitxml={report}", timeout=3600,
-        )  # fmt: skip
-        seconds: dict[str, float] = {}
-        pattern = re.compile(r'<testcase classname="([^"]*)" name="([^"]*)" time="([^"]*)"')
-        for where, name, took in pattern.findall(report.read_text(encoding="utf-8")):
-            seconds[f"{where}::{name}"] = float(took)
-        times.write_text(json.dumps(seconds), encoding="utf-8")
-        shutil.copy(worker.tree / ".coverage", kept)
-    return _read_reach(kept, json.loads(times.read_text(encoding="utf-8")))
+def _try_all(python: Path, trees: Sequence[Tree], drawn: Sequence[Mutation], reach: Reach) -> dict[Mutation, Outcome]:
+    free: SimpleQueue[Tree] = SimpleQueue()
+    for tree in trees:
+        free.put(tree)
 
-
-def _read_reach(kept: Path, times: dict[str, float]) -> Reach:
-    from coverage.numbits import numbits_to_nums
-
-    tests: dict[tuple[str, int], list[str]] = defaultdict(list)
-    with sqlite3.connect(kept) as data:
-        rows = data.execute(
-            "SELECT f.path, c.context, l.numbits FROM line_bits l JOIN file f ON f.id = l.file_id"
-            " JOIN context c ON c.id = l.context_id WHERE c.context <> ''"
-        )
-        for path, context, numbits in rows:
-            test = context.partition("|")[0]
-            _, found, module = path.rpartition(f"/{SOURCES.name}/")
-            if found:
-                for line in numbits_to_nums(numbits):
-                    tests[module, line].append(test)
-    seconds: dict[str, float] = {}
-    for test in {test for some in tests.values() for test in some}:
-        file, _, name = test.partition("::")
-        seconds[test] = times.get(f"{file.removesuffix('.py').replace('/', '.')}::{name.replace('::', '.')}", 1.0)
-    for some in tests.values():
-        some[:] = sorted(set(some), key=lambda test: (seconds[test], test))
-    return Reach(tests, seconds)
-
-
-def _try_all(
-    python: Path, workers: Sequence[Worker], drawn: Sequence[Mutation], reach: Reach
-) -> dict[Mutation, tuple[bool, str]]:
-    """Whether each mutation was noticed, and its difference."""
-    free: SimpleQueue[Worker] = SimpleQueue()
-    for worker in workers:
-        free.put(worker)
-
-    def one(mutation: Mutation) -> tuple[bool, str]:
-        worker = free.get()
+    def one(mutation: Mutation) -> Outcome:
+        tree = free.get()
         try:
-            return _try_one(python, worker, mutation, reach)
+            outcome = _try_one(python, tree, mutation, reach)
         finally:
-            free.put(worker)
+            free.put(tree)
+        print("." if outcome.noticed else "U", end="", flush=True)
+        return outcome
 
-    with ThreadPoolExecutor(len(workers)) as pool:
+    with ThreadPoolExecutor(len(trees)) as pool:
         return dict(zip(drawn, pool.map(one, drawn), strict=True))
 
 
-def _try_one(python: Path, worker: Worker, mutation: Mutation, reach: Reach) -> tuple[bool, str]:
-    path = worker.tree / mutation.module
+def _try_one(python: Path, tree: Tree, mutation: Mutation, reach: Reach) -> Outcome:
+    path = tree.root / mutation.module
     before = path.read_text(encoding="utf-8")
     made = subprocess.run(
         [str(python), str(HERE / "mutations.py"), str(path), mutation.operator, str(mutation.occurrence)],
@@ -281,23 +203,39 @@ def _try_one(python: Path, worker: Worker, mutation: Mutation, reach: Reach) -> 
         line for line in unified_diff(before.splitlines(), made.splitlines(), n=0, lineterm="") if line[:2] != "@@"
     )
     diff = f"{mutation.module.relative_to(SOURCES)}\n" + "\n".join(diff.splitlines()[2:])
+    path.write_text(made, encoding="utf-8")
+    try:
+        noticed, by = noticed_by(tree, reach, mutation.module, mutation.line)
+    finally:
+        path.write_text(before, encoding="utf-8")
+    return Outcome(noticed, diff, by)
+
+
+def noticed_by(tree: Tree, reach: Reach, module: Path, line: int) -> tuple[bool, list[str]]:
+    """Run the tests that reach a line of the changed tree; returns whether one failed, and which."""
     chosen: list[str] = []
     left = BUDGET_S
-    for test in reach.tests.get((str(mutation.module.relative_to(SOURCES)), mutation.line), ()):
+    for test in reach.tests.get((str(module.relative_to(SOURCES)), line), ()):
         left -= reach.seconds[test]
         if left < 0 or reach.seconds[test] > TOO_SLOW_S:
             break
         chosen.append(test)
     if not chosen:
-        return False, diff
-    arguments = worker.tree / "chosen.txt"
+        return False, []
+    arguments = tree.root / "chosen.txt"
     arguments.write_text("\n".join(chosen), encoding="utf-8")
-    path.write_text(made, encoding="utf-8")
-    try:
-        status = worker.pytest("-x", f"@{arguments}", timeout=4 * BUDGET_S)
-    finally:
-        path.write_text(before, encoding="utf-8")
-    return status != 0, diff
+    status = tree.pytest("-x", f"@{arguments}", timeout=4 * BUDGET_S)
+    return status not in {0, NOTHING_RUN}, tree.failed()
+
+
+def _failing_unchanged(tree: Tree, tests: Sequence[str]) -> set[str]:
+    """Which tests fail without any change: what they noticed does not count."""
+    if not tests:
+        return set()
+    arguments = tree.root / "chosen.txt"
+    arguments.write_text("\n".join(tests), encoding="utf-8")
+    status = tree.pytest(f"@{arguments}", timeout=600.0)
+    return set() if status == 0 else set(tree.failed()) or set(tests)
 
 
 def _equivalent() -> set[str]:
