@@ -28,27 +28,30 @@ class Tree:
                 shutil.copy2(REPOSITORY / name, self.root / name)
         (self.root / ".venv").symlink_to(REPOSITORY / ".venv")
         self._cache = WORK / f"cache-{number}"
+        self._runner: subprocess.Popen[str] | None = None
 
     def pytest(self, *arguments: str, timeout: float) -> int | None:
         """Run tests over the copy; returns pytest's status, or None where it took longer than `timeout` seconds."""
         shutil.rmtree(self._cache, ignore_errors=True)
-        paths = os.pathsep.join(
-            str(self.root / part) for part in ("collector", "instrumentation", "tests", "tests/mutation")
-        )
-        command = [
-            str(REPOSITORY / ".venv/bin/python"), "-m", "pytest", "-q", "-o", f"cache_dir={self._cache}", *arguments
-        ]  # fmt: skip
+        if self._runner is None:
+            self._runner = self._start()
+        assert self._runner.stdin is not None
+        assert self._runner.stdout is not None
+        asked = {"arguments": ["-q", "-o", f"cache_dir={self._cache}", *arguments], "timeout": timeout}
+        self._runner.stdin.write(json.dumps(asked) + "\n")
+        self._runner.stdin.flush()
+        status: int | None = json.loads(self._runner.stdout.readline())["status"]
+        return status
+
+    def _start(self) -> "subprocess.Popen[str]":
+        here = ("collector", "instrumentation", "tests", "tests/ledger", "tests/mutation")
+        paths = os.pathsep.join(str(self.root / part) for part in here)
         environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
         environment.pop("CI", None)
-        with subprocess.Popen(
-            command, cwd=self.root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as process:  # fmt: skip
-            try:
-                return process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
-                return None
+        command = [str(REPOSITORY / ".venv/bin/python"), str(self.root / "tests/mutation/preloaded.py")]
+        return subprocess.Popen(
+            command, cwd=self.root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def failed(self) -> list[str]:
         """The tests that failed in the last run."""

@@ -50,10 +50,16 @@ class Shop:
     """One wallet that buys packs; a `step` after another of what is told and what is used."""
 
     def __init__(
-        self, database: Database | OneTransaction, *, expires_days: int = 0, credits: int = 10 * CREDIT
+        self,
+        database: Database | OneTransaction,
+        *,
+        expires_days: int = 0,
+        credits: int = 10 * CREDIT,
+        of: tuple[int, int] | None = None,
     ) -> None:
+        """`of` is a tenant and a number; two shops of one number use the same names."""
         self.database = database
-        self.number = next(NUMBERS)
+        self.tenant_id, self.number = (1, next(NUMBERS)) if of is None else of
         self.wallet = f"wallet-{self.number}"
         self.now_ns = NOW_NS
         self.steps = count(1)
@@ -63,11 +69,11 @@ class Shop:
 
     def run(self, work: Callable[..., Any], **more: Any) -> Any:
         more.setdefault("at_ns", self.now_ns)
-        return self.database.transact(partial(work, tenant_id=1, **more))
+        return self.database.transact(partial(work, tenant_id=self.tenant_id, **more))
 
     def read(self, work: Callable[..., Any], *arguments: Any) -> Any:
         with self.database.reading() as connection:
-            return work(connection, 1, *arguments)
+            return work(connection, self.tenant_id, *arguments)
 
     def name(self, thing: str) -> str:
         """A name that no other shop uses."""
@@ -114,10 +120,10 @@ class Shop:
         usage = made.usage._replace(started_at_ns=at_ns)
         made = made._replace(usage=usage, charge_nanocredits=nano, priced_at_ns=at_ns)
         with self.database.transaction() as connection:
-            record_usage(connection, 1, [made], self.now_ns, TotalLabels())
+            record_usage(connection, self.tenant_id, [made], self.now_ns, TotalLabels())
 
     def draw(self) -> None:
-        self.database.transact(lambda connection: draw_up(connection, 1, self.wallet, self.now_ns))
+        self.database.transact(lambda connection: draw_up(connection, self.tenant_id, self.wallet, self.now_ns))
 
     @property
     def left(self) -> int:
@@ -150,7 +156,7 @@ class Shop:
     def report(self) -> Any:
         """The summary of all days; figures of calls and of people are left out."""
         with self.database.reading() as connection:
-            (summary,) = summaries(connection, 1, Days(0, 100_000), by_day=False)
+            (summary,) = summaries(connection, self.tenant_id, Days(0, 100_000), by_day=False)
         return summary
 
     def state(self) -> Any:
