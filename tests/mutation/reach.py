@@ -19,14 +19,12 @@ from typing import Any, NamedTuple
 from coverage.numbits import numbits_to_nums
 from trees import SOURCES, WORK, Tree
 
-TESTS = ("access", "dialects", "doors", "ledger", "money", "payments", "pipeline", "pricing", "surfaces", "wallets")
-"""Packages of tests that may notice. Tests of faults and crashes take too long, and begin processes of their own."""
+TESTS = ("access", "dialects", "ledger", "money", "payments", "pricing", "surfaces", "wallets")
+"""Packages of tests that may notice. Those of doors, pipelines, faults and crashes talk to processes."""
 NOT_RECORDED = tuple(
     f"tests/{name}.py"
     for name in (
         "access/test_browser",
-        "pipeline/test_real_clients",
-        "pipeline/test_way",
         "surfaces/test_cli",
         "surfaces/test_exported_counters",
         "surfaces/test_metrics",

@@ -185,7 +185,7 @@ def _try_all(python: Path, trees: Sequence[Tree], drawn: Sequence[Mutation], rea
             outcome = _try_one(python, tree, mutation, reach)
         finally:
             free.put(tree)
-        print("." if outcome.noticed else "U", end="", flush=True)
+        print(f"{'noticed' if outcome.noticed else 'UNNOTICED'} {mutation}", flush=True)
         return outcome
 
     with ThreadPoolExecutor(len(trees)) as pool:

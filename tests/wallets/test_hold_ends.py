@@ -397,3 +397,28 @@ def test_repeating_a_hold_that_ended_over_http(shared_collector: Collector) -> N
     assert (again.status_code, told["state"], told["hold_id"]) == (409, "voided", taken["hold_id"])
     assert told["ended_at"] == voided["ended_at"]
     assert "new key" in told["detail"]
+
+
+@pytest.mark.parametrize(("after_s", "settled"), [(59, 25), (60, 0)])
+def test_a_charge_at_the_moment_of_the_end_settles_nothing(books: LivingBooks, after_s: int, settled: int) -> None:
+    taken = books.ask(60, action="run")
+    books.wait(after_s)
+    books.use(25, action_id="run")
+    row = books.hold(taken.hold_id)
+    assert (row.settled_nano, row.open_nano) == (settled, 60 - settled)
+
+
+def test_a_settled_hold_keeps_the_moment_of_its_end_until_it_is_open_again(books: LivingBooks) -> None:
+    taken = books.ask(60, action="run")
+    books.wait(1)
+    first = books.use(60, action_id="run")
+    ended_at_ns = books.now_ns
+    for _ in range(2):
+        books.wait(1)
+        books.use(5, action_id="run")
+        row = books.hold(taken.hold_id)
+        assert (row.state, row.ended_at_ns, row.settled_nano > 60) == ("settled", ended_at_ns, True)
+    books.correct(first, None)
+    assert books.hold(taken.hold_id).ended_at_ns is None
+    books.use(60, action_id="run")
+    assert books.hold(taken.hold_id).ended_at_ns == books.now_ns
