@@ -103,14 +103,14 @@ def operator_of(name: str) -> Operator:
 
 
 def mutations_of(code: str) -> Iterator[dict[str, Any]]:
-    """All mutations of a module, but for those of its annotations and of what runs at import only."""
+    """All mutations of a module, but for those of annotations, of what runs at import, and of lengths checked by `zip`."""
     tree = get_ast(code)
     for name in (*FROM_COSMIC_RAY, *OWN):
         operator = operator_of(name)
         occurrence = 0
         for node in ast_nodes(tree):
             for start, _ in operator.mutation_positions(node):
-                if _in_function(node):
+                if _in_function(node) and not _is_strict_of_zip(node):
                     yield {"operator": name, "occurrence": occurrence, "line": start[0], "column": start[1]}
                 occurrence += 1
 
@@ -123,6 +123,16 @@ def _in_function(node: Any) -> bool:
             return True
         node = parent
     return False
+
+
+def _is_strict_of_zip(node: Any) -> bool:
+    """Whether a node is the value of `zip(…, strict=True)`, which guards against mistakes of the code itself."""
+    argument = node.parent
+    if argument is None or argument.type != "argument" or getattr(argument.children[0], "value", "") != "strict":
+        return False
+    trailer = argument.parent if argument.parent.type == "trailer" else argument.parent.parent
+    call = trailer.get_first_leaf().get_previous_leaf()
+    return call is not None and call.value == "zip"
 
 
 if __name__ == "__main__":
