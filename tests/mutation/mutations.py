@@ -103,7 +103,7 @@ def operator_of(name: str) -> Operator:
 
 
 def mutations_of(code: str) -> Iterator[dict[str, Any]]:
-    """All mutations of a module, but for those of annotations, of what runs at import, and of lengths checked by `zip`."""
+    """All mutations of a module, but for those of annotations, of what runs at import, and of checks by `zip`."""
     tree = get_ast(code)
     for name in (*FROM_COSMIC_RAY, *OWN):
         operator = operator_of(name)
