@@ -43,6 +43,7 @@ TAMPERINGS = {
     " currency, amount_minor, price_nanousd, expires_days, livemode, state, reason, checkout_id, checkout_url,"
     " payment_intent, lot_id, created_at_ns, returned_minor, back_nanousd) VALUES (1, 'k', 'k', '', 'ada', 0, 0, 5,"
     " 'USD', 5, 5, 0, 0, 'paid', '', '', '', 'pi_1', 1, 1, 5, 5)",
+    "lot times": "UPDATE lots SET remaining_nano = 0, created_at_ns = 1, expires_at_ns = 1",
     "audit log": "UPDATE audit_log SET actor = 'cli:eve' WHERE number = 2",
     "calls": "UPDATE accounts SET charged_calls = 2 WHERE name = 'bob'",
     "claims": "UPDATE usage_records SET call_key = trace_id WHERE verdict = 'charged'",

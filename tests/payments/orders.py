@@ -1,7 +1,7 @@
 """Books with a clock of their own, and what is told of payments; for tests of what order must not matter."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from itertools import count
 from typing import Any
@@ -30,6 +30,10 @@ CREDIT = USD = 10**9
 NUMBERS = count(1)
 
 
+class Undo(Exception):
+    """Takes back what a transaction has done."""
+
+
 class OneTransaction:
     """Books as one connection sees them; what is done may be taken back at the end."""
 
@@ -44,6 +48,13 @@ class OneTransaction:
         yield self.connection
 
     transaction = reading
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """What happens within is taken back at its end."""
+        with suppress(Undo), self.connection.begin_nested():
+            yield
+            raise Undo
 
 
 class Shop:
@@ -66,6 +77,11 @@ class Shop:
         self.pack = f"pack-{self.number}"
         self.run(set_pack, terms=PackTerms(self.pack, credits, "USD", 800, expires_days), author="t", reason="r")
         self.before = self.money()
+
+    def undone(self) -> AbstractContextManager[None]:
+        """What happens within is taken back at its end; for books in one transaction."""
+        assert isinstance(self.database, OneTransaction)
+        return self.database.undone()
 
     def run(self, work: Callable[..., Any], **more: Any) -> Any:
         more.setdefault("at_ns", self.now_ns)

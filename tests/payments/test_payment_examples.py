@@ -48,7 +48,7 @@ class Reader:
         shop = self.shop
         return {
             rf"buy {amount} credits for {money}( for (?P<days>\d+) days)?( as (?P<name>\w+))?": self.buy,
-            rf"use {amount}": lambda amount: shop.use(nano(amount)),
+            rf"use {amount}": self.use,
             rf"use {amount} of (?P<days>\d+) days ago": self.use_late,
             rf"refund {money}": lambda money: shop.book(shop.refund(minor(money))),
             rf"refund of {money} fails": lambda money: shop.book(shop.refund(minor(money), failed=True)),
@@ -57,7 +57,7 @@ class Reader:
             rf"give back {amount}": lambda amount: shop.move(Kind.REFUND, nano(amount), lot_id=shop.lot().id),
             rf"transfer {amount}": lambda amount: shop.move(Kind.TRANSFER, nano(amount), to_wallet=shop.name("friend")),
             rf"grant {amount}": lambda amount: shop.move(Kind.GRANT, nano(amount)),
-            rf"deposit {amount} credits( for {money})?": self.deposit,
+            rf"deposit {amount} credits( for {money})?(?P<last> drawn last)?": self.deposit,
             r"wait (?P<days>\d+) days": self.wait,
             r"= (?P<figures>.*)": self.check,
         }
@@ -68,12 +68,17 @@ class Reader:
         fact: Paid = self.shop.paid(name or "t")
         self.shop.book(fact)
 
+    def use(self, amount: str) -> None:
+        self.shop.use(nano(amount))
+        self.shop.draw()
+
     def use_late(self, amount: str, days: str) -> None:
         self.shop.use(nano(amount), self.shop.now_ns - int(days) * DAY_NS)
 
-    def deposit(self, amount: str, money: str | None) -> None:
+    def deposit(self, amount: str, money: str | None, last: str | None) -> None:
         price = int(Decimal(money or 0) * USD)
-        self.shop.move(Kind.DEPOSIT, nano(amount), price_nanousd=price, at_list=money is None)
+        more = {"price_nanousd": price, "at_list": money is None, "priority": 200 if last else 100}
+        self.shop.move(Kind.DEPOSIT, nano(amount), **more)
 
     def wait(self, days: str) -> None:
         self.shop.draw()

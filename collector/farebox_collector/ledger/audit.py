@@ -21,6 +21,7 @@ from farebox_collector.ledger.checkpoints import Standing, accounts_after, stand
 from farebox_collector.ledger.cost_days import COST_CHECKS, compare_cost_days
 from farebox_collector.ledger.credit_checks import CREDIT_CHECKS
 from farebox_collector.ledger.day_checks import DAY_CHECKS, compare_day, days_of
+from farebox_collector.ledger.lot_times import LOT_TIME_CHECKS, compare_lot_times
 from farebox_collector.ledger.mismatches import Mismatch, Window
 from farebox_collector.ledger.money_days import MONEY_CHECKS, compare_money_days
 from farebox_collector.ledger.pace import Breathe, no_breath
@@ -204,6 +205,7 @@ CHECKS = (
     *(Check(*check) for check in MONEY_CHECKS),
     *(Check(*check) for check in PAYMENT_CHECKS),
     *(Check(*check) for check in RETURN_CHECKS),
+    *(Check(*check) for check in LOT_TIME_CHECKS),
     *(Check(*check) for check in COST_CHECKS),
     *(Check(*check) for check in CHAIN_CHECKS),
     Check("totals", "running totals are the sums of the records"),
@@ -287,6 +289,9 @@ def audit_all(
     breathe()
     with snapshot() as connection:
         yield from compare_returns(connection)
+    breathe()
+    with snapshot() as connection:
+        yield from compare_lot_times(connection)
     breathe()
     with snapshot() as connection:
         yield from compare_totals(connection, read_so_far)

@@ -60,6 +60,18 @@ money_days = table(
     UniqueConstraint("tenant_id", "day", "source", "account"),
 )
 
+# Revenue that was posted on another UTC day than that on which the calls started that it is for.
+late_revenue = table(
+    "late_revenue",
+    identity(),
+    number("tenant_id"),
+    number("day"),
+    number("calls_day"),
+    # Negative where a correction took revenue back.
+    number("revenue_nanousd"),
+    UniqueConstraint("tenant_id", "day", "calls_day"),
+)
+
 COST_NAMES = (
     "provider",
     "model",

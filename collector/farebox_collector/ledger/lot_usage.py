@@ -17,7 +17,7 @@ from farebox_collector.ledger.correction_tables import corrections
 from farebox_collector.ledger.tables import postings, transactions, usage_records
 from farebox_collector.verdicts import Verdict
 
-_OPEN_NS = 120 * 10**9
+LONGEST_TRANSACTION_NS = 120 * 10**9
 """Twice the longest that a transaction may take: its id is older than its postings by no more than that."""
 _STEP = 1_000
 
@@ -80,12 +80,7 @@ class Unseen:
             return [Used(amount, first_ns)]
         sums: defaultdict[int, int] = defaultdict(int)
         moments: dict[int, int] = {}
-        charges = (
-            _charged(self._connection, self._account, row.id)
-            if row.kind == "usage"
-            else _corrected(self._connection, self._account, row.id)
-        )
-        for at_ns, charge in charges:
+        for at_ns, charge in moments_of(self._connection, self._account, row.id, row.kind):
             place = bisect_left(ends, at_ns)
             sums[place] += charge
             moments.setdefault(place, at_ns)
@@ -112,9 +107,14 @@ def _first_transaction(connection: Connection, posting_id: int) -> int:
         first, step = first - step, 2 * step
         known = select(made.recorded_at_ns).where(made.id <= first).order_by(made.id.desc()).limit(1)
         recorded_ns = connection.execute(known).scalar()
-        if recorded_ns is None or recorded_ns < drawn.recorded_at_ns - _OPEN_NS:
+        if recorded_ns is None or recorded_ns < drawn.recorded_at_ns - LONGEST_TRANSACTION_NS:
             break
     return max(first, 0)
+
+
+def moments_of(connection: Connection, account: Row[Any], transaction_id: int, kind: str) -> Iterator[tuple[int, int]]:
+    """(moment, nanocredits) of the calls of a wallet, as usage charged them or by what a correction changed."""
+    return (_charged if kind == "usage" else _corrected)(connection, account, transaction_id)
 
 
 def _charged(connection: Connection, account: Row[Any], transaction_id: int) -> Iterator[tuple[int, int]]:

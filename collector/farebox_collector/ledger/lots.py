@@ -25,6 +25,7 @@ from farebox_collector.ledger.journal import (
     post,
     wallet_account,
 )
+from farebox_collector.ledger.late_revenue import RevenueOfCalls, day_ends
 from farebox_collector.ledger.lot import COLUMNS, Lot, NewLot
 from farebox_collector.ledger.lot_usage import Unseen, Used
 from farebox_collector.ledger.returned_credits import ReturnedCredits, concerns
@@ -55,6 +56,8 @@ class WalletLots:
         self._connection = connection
         self.tenant_id, self.wallet, self._at_ns = tenant_id, wallet, at_ns
         self._legs: list[Leg] = []
+        self._revenue = 0
+        self._of_calls = RevenueOfCalls()
         self._account = self._lock()
         self.balance: int = self._account.balance_nano
         self.held = self._held()
@@ -112,16 +115,19 @@ class WalletLots:
         unseen = Unseen(self._connection, self._account)
         if unseen.first_ns is not None and unseen.last_ns is not None:
             ends = self._ends_between(unseen.first_ns, max(unseen.last_ns, self._at_ns))
+            ends = sorted([*ends, *day_ends(unseen.first_ns, unseen.last_ns)])
             parts = unseen.parts(ends) if ends or unseen.gives_back else [Used(used, unseen.first_ns)]
             for amount, at_ns in parts:
+                before = self._revenue
                 self._draw(amount, at_ns)
+                self._of_calls.add(at_ns, self._revenue - before)
                 used -= amount
         # Books from before there were lots have deposits that nobody drew on.
         self._draw(used, self._at_ns)
         self._expire(self._at_ns)
 
     def _ends_between(self, first_ns: int, last_ns: int) -> list[int]:
-        """The ends of lots in a time, in order; what has expired of these is as if it had not, until it does again."""
+        """The ends of lots in a time; what has expired of these is as if it had not, until it does again."""
         table = lots.c
         ending = self._query().where(table.expires_at_ns >= first_ns, table.expires_at_ns <= last_ns)
         rows = self._connection.execute(ending).all()
@@ -215,6 +221,7 @@ class WalletLots:
     def _recognise(self, nanousd: int, account: Account) -> None:
         if nanousd:
             self._legs += [Leg(DEFERRED_ACCOUNT, nanousd), Leg(account, -nanousd)]
+            self._revenue += nanousd if account == REVENUE_ACCOUNT else 0
 
     def available(self) -> int:
         """What can be taken out: the balance less what is held."""
@@ -227,8 +234,11 @@ class WalletLots:
             self.balance += lot.amount_nano
             owed = min(self.overdraft, lot.amount_nano)
             if owed:
+                revenue = made.draw(owed, "draw", self._at_ns)
+                self._recognise(revenue, REVENUE_ACCOUNT)
+                debt, whose = (self.overdraft, owed), (self._connection, self.tenant_id, self.wallet)
+                self._of_calls.add_overdraft(*whose, debt, revenue, self._at_ns)
                 self.overdraft -= owed
-                self._recognise(made.draw(owed, "draw", self._at_ns), REVENUE_ACCOUNT)
         return int(made.row.id)
 
     def take(self, amount: int, kind: str, lot_id: int | None = None) -> list[tuple[Lot, int, int]]:
@@ -293,6 +303,7 @@ class WalletLots:
         if legs := summed(self._legs):
             transaction_id = open_transaction(self._connection, self.tenant_id, kind, self._at_ns)
             post(self._connection, self.tenant_id, transaction_id, self._at_ns, legs)
+        self._of_calls.keep(self._connection, self.tenant_id, self._at_ns)
         changed = [lot for lot in self.lots if any(lot.row._mapping[name] != it for name, it in lot.values().items())]
         if changed:
             self._connection.execute(_UPDATE, [_changed(lot) for lot in changed])

@@ -15,6 +15,7 @@ from farebox_collector.ledger.credit_tables import lots
 from farebox_collector.ledger.day_tables import money_days, usage_days, wallet_days
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.journal import WALLET
+from farebox_collector.ledger.late_revenue import moved as moved_between_days
 from farebox_collector.ledger.lots import BREAKAGE_ACCOUNT, REFUNDED_ACCOUNT, REVENUE_ACCOUNT
 from farebox_collector.ledger.movements import RECEIPTS_ACCOUNT, Kind
 from farebox_collector.ledger.payment_fees import FEES_ACCOUNT
@@ -62,6 +63,10 @@ class Summary(NamedTuple):
     """What payment providers kept."""
     exposure_nanousd: int = 0
     """What calls may cost whose end was not seen: an estimate, and no part of the cost."""
+    from_other_days_nanousd: int = 0
+    """Of the revenue, what calls of other days earned."""
+    on_other_days_nanousd: int = 0
+    """What calls of these days earned that is revenue of other days."""
     active_wallets: int = 0
     """Wallets that were charged."""
     new_wallets: int = 0
@@ -140,6 +145,7 @@ def _parts(tenant_id: int, days: Days, *, by_day: bool) -> Iterator[Select[Any]]
     yield summed(exposed.priced_at_ns // DAY_NS, func.sum(exposed.amount_nanousd).label("exposure_nanousd")).where(
         exposed.tenant_id == tenant_id, _during(exposed.priced_at_ns, days), exposed.flag == EXPOSED
     )
+    yield from moved_between_days(tenant_id, days, by_day=by_day)
     served = wallet_days.c
     yield summed(served.day, func.count(distinct(served.wallet)).label("active_wallets")).where(
         served.tenant_id == tenant_id, within(served.day, days), served.requests > 0

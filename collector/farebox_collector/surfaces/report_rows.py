@@ -57,6 +57,12 @@ class SummaryRow(BaseModel):
     charge_credits: Amount = Field(description="Credits out: what wallets paid for calls.")
     charge_usd: Amount = Field(description="The same, at what a credit sells for.")
     revenue_usd: Amount = Field(description="What was paid for the credits that usage used up, as they were drawn.")
+    revenue_from_other_days_usd: Amount = Field(
+        description="Of the revenue, what calls earned that started on other days; their cost is on those days."
+    )
+    revenue_on_other_days_usd: Amount = Field(
+        description="What calls of these days earned that is in the revenue of other days."
+    )
     breakage_usd: Amount = Field(description="What was paid for credits that expired.")
     cost_usd: Amount = Field(description="What providers charge.")
     exposure_usd: Amount = Field(
@@ -145,6 +151,8 @@ class Prices:
             charge_credits=format_nano(summary.charge_nanocredits),
             charge_usd=format_nano(self.nanousd(summary.charge_nanocredits)),
             revenue_usd=format_nano(revenue),
+            revenue_from_other_days_usd=format_nano(summary.from_other_days_nanousd),
+            revenue_on_other_days_usd=format_nano(summary.on_other_days_nanousd),
             breakage_usd=format_nano(summary.breakage_nanousd),
             cost_usd=format_nano(summary.cost_nanousd),
             exposure_usd=format_nano(summary.exposure_nanousd),
