@@ -17,7 +17,7 @@ from farebox_collector.records import PricedUsage, PriceVersion
 
 _LOOK_EVERY_NS = 10**9
 _COMMITTED_NS = 250 * 10**6
-"""How long after the moment that a rule or a price states its transaction may still be committed."""
+"""How far the clocks of collectors may be apart, so that a call which started by another one's is looked up again."""
 _LOOK_AGAIN_NS = 10**6
 """However far ahead senders' clocks are, nobody looks more often than that."""
 

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
 from typing import Annotated
 
 import typer
+from sqlalchemy import Connection
 
 from farebox_collector.commands import exchange_rates, price_imports
 from farebox_collector.commands.tenants import tenant_id_of
@@ -23,11 +25,12 @@ from farebox_collector.commands.terminal import (
     print_json,
     print_table,
     reading_books,
-    writing,
+    writable_books,
 )
 from farebox_collector.ledger import price_gaps, price_lacks, statements
+from farebox_collector.ledger.beginnings import CannotBegin, begin
 from farebox_collector.ledger.price_lacks import Lack
-from farebox_collector.ledger.prices import MANUAL, state_price
+from farebox_collector.ledger.prices import MANUAL, BookChange, state_price
 from farebox_collector.moments import format_ns
 from farebox_collector.pricing.conditions import canonical
 from farebox_collector.pricing.currencies import USD
@@ -109,12 +112,17 @@ def set_command(
     price = Decimal(0) if free and price_per_1k.strip("0.") == "" else positive_decimal(price_per_1k)
     try:
         daily = hours_of_day(hours)
-        name, from_ns, days = (provider, model, unit, over_input_tokens), moment_ns(valid_from), weekdays_of(weekdays)
-        bare = CatalogueRow(*name, *daily, Decimal(0), from_ns, None, canonical(condition), weekdays=days)
-        with writing(database_url) as connection:
+        name, days = (provider, model, unit, over_input_tokens), weekdays_of(weekdays)
+        bare = CatalogueRow(*name, *daily, Decimal(0), 0, None, canonical(condition), weekdays=days)
+
+        def put(connection: Connection, at_ns: int, begins_ns: int) -> BookChange:
             tenant_id = tenant_id_of(connection, tenant) if tenant else None
-            change = state_price(connection, bare, price, currency.upper(), author, time.time_ns(), tenant_id, free)
-    except ValueError as error:
+            row = bare._replace(valid_from_ns=begins_ns)
+            return state_price(connection, row, price, currency.upper(), author, at_ns, tenant_id, free)
+
+        with closing(writable_books(database_url)) as database:
+            change = begin(database, time.time_ns, None if valid_from is None else moment_ns(valid_from), put)
+    except (ValueError, CannotBegin) as error:
         raise Stop(str(error)) from None
     out.print(f"{change.added} price version added, {change.closed} closed (source: {MANUAL} {author}).")
 

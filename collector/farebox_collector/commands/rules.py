@@ -24,6 +24,7 @@ from farebox_collector.commands.terminal import (
 )
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger import simulation, statements
+from farebox_collector.ledger.beginnings import CannotBegin, begin
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.rules import RuleAuthorship, RuleOverlap, set_rule
 from farebox_collector.moments import format_ns
@@ -82,21 +83,27 @@ def set_command(
     end_ns = None if valid_to is None else moment_ns(valid_to)
     with closing(writable_books(database_url)) as database:
         try:
-            version = database.transact(
-                lambda connection: set_rule(
-                    connection,
-                    tenant_id_of(connection, tenant),
-                    event,
-                    terms,
-                    RuleAuthorship(author, reason),
-                    time.time_ns(),
-                    start_ns,
-                    end_ns,
-                )
+            version, begins_ns = begin(
+                database,
+                time.time_ns,
+                start_ns,
+                lambda connection, at_ns, begins_ns: (
+                    set_rule(
+                        connection,
+                        tenant_id_of(connection, tenant),
+                        event,
+                        terms,
+                        RuleAuthorship(author, reason),
+                        at_ns,
+                        begins_ns,
+                        end_ns,
+                    ),
+                    begins_ns,
+                ),
             )
-        except (BadRule, RuleOverlap) as error:
+        except (BadRule, RuleOverlap, CannotBegin) as error:
             raise Stop(str(error)) from None
-    since = "now" if start_ns is None else format_ns(start_ns)[:19]
+    since = "now" if start_ns is None else format_ns(begins_ns)[:19]
     out.print(f"{event} is charged {describe(terms)} from {since} on (rule version {version}).")
 
 

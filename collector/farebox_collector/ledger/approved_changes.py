@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row
 
 from farebox_collector.credentials import Scope
 from farebox_collector.ledger.access.approvals import Kind, Policy, Proposal, set_policy
+from farebox_collector.ledger.beginnings import starts_ns
 from farebox_collector.ledger.movements import Kind as MovementKind
 from farebox_collector.ledger.movements import Movement, move
 from farebox_collector.ledger.prices import state_price
@@ -92,7 +93,7 @@ def execute(connection: Connection, row: Row[Any], at_ns: int, *, strict: bool =
         }
         stated_row = CatalogueRow(**fields)
         if change["from_now"]:
-            stated_row = stated_row._replace(valid_from_ns=at_ns)
+            stated_row = stated_row._replace(valid_from_ns=starts_ns(at_ns, None))
         owner = tenant_id if change["negotiated"] else None
         price = Decimal(change["price_per_1k"])
         done = state_price(connection, stated_row, price, change["currency"], row.author, at_ns, owner, change["free"])
@@ -107,7 +108,7 @@ def execute(connection: Connection, row: Row[Any], at_ns: int, *, strict: bool =
             RuleTerms(change["terms"]["kind"], **figures),
             authorship,
             at_ns,
-            change["valid_from_ns"],
+            starts_ns(at_ns, change["valid_from_ns"]),
             change["valid_to_ns"],
         )
         return {"version_id": version}

@@ -11,6 +11,7 @@ from farebox_collector.ledger import statements
 from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.access.approvals import require_approval
 from farebox_collector.ledger.approved_changes import StatedPrice, price_proposal
+from farebox_collector.ledger.beginnings import CannotBegin, begin
 from farebox_collector.ledger.prices import MANUAL, BookChange, OverlappingHours, state_price
 from farebox_collector.moments import format_ns
 from farebox_collector.pricing.conditions import canonical
@@ -97,20 +98,30 @@ def router(context: Context) -> APIRouter:
 
     @routes.post("", status_code=201, responses=WAITS)
     def create_price(request: PriceRequest) -> PriceChange:
-        """Set one price from a moment on. What was charged before stays as it was; imports leave it alone."""
+        """Set one price from a moment on. What was charged before stays as it was; imports leave it alone.
+
+        A price from now on holds a quarter of a second later, and the answer comes then.
+        """
         if not request.negotiated and context.tenant_id != DEFAULT_TENANT_ID:
             raise ApiError(403, "only the tenant `default` sets list prices, which hold for all; yours is `negotiated`")
-        now_ns = context.clock()
-        from_ns = now_ns if request.valid_from is None else moment_ns(request.valid_from)
+        from_ns = None if request.valid_from is None else moment_ns(request.valid_from)
         name = request.provider, request.model, request.unit, request.over_input_tokens
         price = Decimal(request.price_per_1k)
         try:
             hours = hours_of_day(request.hours)
             condition, weekdays = canonical(request.condition), weekdays_of(request.weekdays)
-            row = CatalogueRow(*name, *hours, Decimal(0), from_ns, None, condition, weekdays=weekdays)
-            from_now = request.valid_from is None
-            stated = StatedPrice(row, price, request.currency, request.negotiated, request.free, from_now)
-            change = context.database.transact(lambda connection: _set(context, connection, stated, now_ns))
+            row = CatalogueRow(*name, *hours, Decimal(0), from_ns or 0, None, condition, weekdays=weekdays)
+            stated = StatedPrice(row, price, request.currency, request.negotiated, request.free, from_ns is None)
+            change = begin(
+                context.database,
+                context.clock,
+                from_ns,
+                lambda connection, at_ns, begins_ns: _set(
+                    context, connection, stated._replace(row=row._replace(valid_from_ns=begins_ns)), at_ns
+                ),
+            )
+        except CannotBegin as error:
+            raise ApiError(503, str(error)) from None
         except OverlappingHours as error:
             raise ApiError(409, str(error)) from None
         except ValueError as error:

@@ -13,6 +13,7 @@ from farebox_collector.ledger import simulation, statements
 from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.access.approvals import require_approval
 from farebox_collector.ledger.approved_changes import StatedRule, rule_proposal
+from farebox_collector.ledger.beginnings import CannotBegin, begin
 from farebox_collector.ledger.days import DAY_NS
 from farebox_collector.ledger.rules import RuleAuthorship, RuleOverlap, set_rule
 from farebox_collector.moments import format_ns
@@ -123,23 +124,28 @@ def router(context: Context) -> APIRouter:
 
     @routes.post("", status_code=201, responses=WAITS)
     def create_rule(request: RuleRequest) -> Rule:
-        """Charge an event by other terms from now or a later moment on. The version before stays in the books."""
+        """Charge an event by other terms from now or a later moment on. The version before stays in the books.
+
+        A rule that begins now begins a quarter of a second later (`valid_from`), and the answer comes when it holds.
+        """
         if not is_clean(request.event):
             raise ApiError(422, f"event: has 1 to {MAX_TEXT} printable characters")
         start_ns, end_ns = (None if at is None else moment_ns(at) for at in (request.valid_from, request.valid_to))
         authorship = RuleAuthorship(acting().author, request.reason)
         terms = _terms(request)
 
-        def put(connection: Connection) -> Rule:
+        def put(connection: Connection, at_ns: int, begins_ns: int) -> Rule:
             version = set_rule(
-                connection, context.tenant_id, request.event, terms, authorship, context.clock(), start_ns, end_ns
+                connection, context.tenant_id, request.event, terms, authorship, at_ns, begins_ns, end_ns
             )
             stated = StatedRule(request.event, terms, request.reason, start_ns, end_ns)
             require_approval(connection, context.tenant_id, rule_proposal(stated))
             return show_rule(statements.charge_rule(connection, version))
 
         try:
-            return context.database.transact(put)
+            return begin(context.database, context.clock, start_ns, put)
+        except CannotBegin as error:
+            raise ApiError(503, str(error)) from None
         except RuleOverlap as error:
             raise ApiError(409, str(error)) from None
         except BadRule as error:
