@@ -253,7 +253,8 @@ class MoneyMachine(RuleBasedStateMachine):
             if charged is None:
                 continue
             ends = [lot.expires_ns for lot in model.wallets[call.wallet].lots if lot.expires_ns]
-            place = call.wallet, sum(end < call.started_ns for end in ends)
+            # A day's end parts them too.
+            place = call.wallet, sum(end < call.started_ns for end in ends) + call.started_ns // DAY_NS
             more, moment_ns = changes.get(place, (0, call.started_ns))
             changes[place] = more + model.action_charge(call.wallet, call.action) - charged, moment_ns
         for (wallet, _), (more, moment_ns) in sorted(changes.items()):

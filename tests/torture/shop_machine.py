@@ -1,4 +1,4 @@
-"""The machine of `money_machine` with payments: top-ups, refunds, disputes, fees and automatic top-ups."""
+"""The machine of `chained_machine` with payments: top-ups, refunds, disputes, fees and automatic top-ups."""
 
 import operator
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from chained_machine import ChainedMachine
 from farebox_collector.ledger import auto_topups
 from farebox_collector.ledger.audit import audit
 from farebox_collector.ledger.credit_tables import holds
@@ -22,7 +23,7 @@ from farebox_collector.money import Commodity
 from hypothesis import Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
-from money_machine import CLUB, HOUR_NS, LATE, MS_NS, SHOP, UNKNOWN, MoneyMachine, credit_amounts, tenants
+from money_machine import CLUB, HOUR_NS, LATE, MS_NS, SHOP, UNKNOWN, credit_amounts, tenants
 from money_model import PACK_CREDITS, PACK_MINOR, Automatic, Lot, Return, Topup, month_of, spent_in_month
 from sqlalchemy import select
 
@@ -32,7 +33,7 @@ CARD = PaymentMethod("cus", "pm")
 shares = st.one_of(st.integers(1, 1_200), st.sampled_from((400, PACK_MINOR)))
 
 
-class ShopMachine(MoneyMachine):
+class ShopMachine(ChainedMachine):
     """Payments beside all that moves credits."""
 
     # Orders and payments

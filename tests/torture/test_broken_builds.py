@@ -124,8 +124,6 @@ def test_a_balance_that_is_read_and_written_back_loses_money(tmp_path: Path, pos
     assert result.audit_mismatches
 
 
-REPOSITORY = Path(__file__).parents[2]
-TESTS_OF_HOLDS = "tests/wallets/test_hold_ends.py"
 TRY_MONEY = """
 import sys
 sys.path[:0] = [{torture!r}, {tests!r}]
@@ -139,8 +137,8 @@ try_money(blank_sqlite, {chosen_by}, examples=60, steps=40, shrink=False)
 
 @pytest.mark.parametrize(
     ("patches", "chosen_by"),
-    [(LAST_RETURN_DECIDES, 1), (LATE_USAGE_FINDS_NO_LOT, 1)],
-    ids=["order-dependent refunds", "late usage finds no lot"],
+    [(LAST_RETURN_DECIDES, 1), (LATE_USAGE_FINDS_NO_LOT, 1), (HOLDS_IGNORE_CORRECTIONS, 1)],
+    ids=["order-dependent refunds", "late usage finds no lot", "holds ignore corrections"],
 )
 def test_the_machine_of_money_finds(patches: tuple[Patch, ...], chosen_by: int, tmp_path: Path) -> None:
     """Broken rules of money turn random histories red, by an assertion of the machine and by nothing else."""
@@ -153,15 +151,4 @@ def test_the_machine_of_money_finds(patches: tuple[Patch, ...], chosen_by: int, 
     )
     assert found.returncode, "the machine noticed nothing"
     assert "AssertionError" in found.stderr, found.stderr
-    assert "shop_machine.py" in found.stderr, found.stderr
-
-
-def test_holds_that_ignore_corrections_turn_the_tests_of_holds_red(tmp_path: Path) -> None:
-    """Random histories do not find it: a corrected call of an action whose hold is open is rare among them."""
-    found = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "sqlite", TESTS_OF_HOLDS],
-        **{"env": os.environ | patched(HOLDS_IGNORE_CORRECTIONS, tmp_path), "cwd": REPOSITORY},
-        **{"capture_output": True, "text": True, "timeout": 120, "check": False},
-    )
-    assert found.returncode == 1, found.stdout
-    assert "AssertionError" in found.stdout or "assert (" in found.stdout, found.stdout
+    assert "in look" in found.stderr, found.stderr
