@@ -8,7 +8,10 @@ from typing import Any
 
 from calls import call
 from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.credit_tables import holds
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.hold_ends import standing_of
+from farebox_collector.ledger.holds import HoldRequest, take_holds
 from farebox_collector.ledger.journal import Account, balance, wallet_account
 from farebox_collector.ledger.lots import draw_up, lots_of
 from farebox_collector.ledger.money_reports import summaries
@@ -22,7 +25,7 @@ from farebox_collector.ledger.topups import Order, order, topup_by_key
 from farebox_collector.ledger.totals import TotalLabels
 from farebox_collector.ledger.usage import record_usage
 from farebox_collector.money import Commodity
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 NOW_NS = 1_767_300_000 * 10**9
 SECOND_NS, DAY_NS = 10**9, 86_400 * 10**9
@@ -128,15 +131,27 @@ class Shop:
         movement = Movement(kind, self.wallet, amount, **more)
         return self.run(move, movement=movement, idempotency_key=self.name(f"move-{next(self.steps)}"))
 
-    def use(self, nano: int, started_at_ns: int | None = None) -> None:
+    def use(self, nano: int, started_at_ns: int | None = None, action_id: str = "") -> None:
         """A call that is charged so many nanocredits; it started now, or at another moment."""
         at_ns = self.now_ns if started_at_ns is None else started_at_ns
         number = self.number * 1_000 + next(self.steps)
         made = call(number, trace=number, wallet=self.wallet)
-        usage = made.usage._replace(started_at_ns=at_ns)
+        usage = made.usage._replace(started_at_ns=at_ns, action_id=action_id or made.usage.action_id)
         made = made._replace(usage=usage, charge_nanocredits=nano, priced_at_ns=at_ns)
         with self.database.transaction() as connection:
             record_usage(connection, self.tenant_id, [made], self.now_ns, TotalLabels())
+
+    def ask(self, nano: int, action_id: str, seconds: int = 600) -> Any:
+        """Ask for a hold; returns the answer."""
+        wanted = HoldRequest(self.wallet, nano, self.name(f"hold-{next(self.steps)}"), "chat", action_id, seconds)
+        return self.run(take_holds, wanted=[wanted])[0]
+
+    @property
+    def held(self) -> int:
+        """What open holds of the wallet set aside now."""
+        with self.database.reading() as connection:
+            rows = connection.execute(select(holds).where(holds.c.tenant_id == 1, holds.c.wallet == self.wallet)).all()
+        return sum(standing_of(row, self.now_ns).open_nano for row in rows)
 
     def draw(self) -> None:
         self.database.transact(lambda connection: draw_up(connection, self.tenant_id, self.wallet, self.now_ns))

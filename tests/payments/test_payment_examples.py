@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.holds import Held
 from farebox_collector.ledger.movements import Kind
 from farebox_collector.ledger.payment_facts import Paid
+from farebox_collector.ledger.policies import Authorship, Terms, set_policy
+from farebox_collector.ledger.spending import LimitScope, Subject
 from orders import CREDIT, DAY_NS, USD, Shop
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -58,7 +61,11 @@ class Reader:
             rf"transfer {amount}": lambda amount: shop.move(Kind.TRANSFER, nano(amount), to_wallet=shop.name("friend")),
             rf"grant {amount}": lambda amount: shop.move(Kind.GRANT, nano(amount)),
             rf"deposit {amount} credits( for {money})?(?P<last> drawn last)?": self.deposit,
+            rf"hold {amount} for (?P<action>\w+)( for (?P<seconds>\d+) seconds)?(?P<refused> is refused)?": self.hold,
+            rf"use {amount} for (?P<action>\w+)": lambda amount, action: shop.use(nano(amount), action_id=action),
+            rf"limit {amount} a (?P<span>day|month)": self.limit,
             r"wait (?P<days>\d+) days": self.wait,
+            r"wait (?P<seconds>\d+) seconds": self.wait_seconds,
             r"= (?P<figures>.*)": self.check,
         }
 
@@ -80,6 +87,18 @@ class Reader:
         more = {"price_nanousd": price, "at_list": money is None, "priority": 200 if last else 100}
         self.shop.move(Kind.DEPOSIT, nano(amount), **more)
 
+    def hold(self, amount: str, action: str, seconds: str | None, refused: str | None) -> None:
+        answer = self.shop.ask(nano(amount), action, int(seconds or 600))
+        assert isinstance(answer, Held) is not bool(refused), answer
+
+    def limit(self, amount: str, span: str) -> None:
+        terms = Terms(day_limit_nano=nano(amount)) if span == "day" else Terms(month_limit_nano=nano(amount))
+        subject = Subject(LimitScope.WALLET, self.shop.wallet)
+        self.shop.run(set_policy, subject=subject, terms=terms, authorship=Authorship("eve", "because"))
+
+    def wait_seconds(self, seconds: str) -> None:
+        self.shop.now_ns += int(seconds) * 10**9
+
     def wait(self, days: str) -> None:
         self.shop.draw()
         self.shop.now_ns += int(days) * DAY_NS
@@ -87,7 +106,7 @@ class Reader:
     def check(self, figures: str) -> None:
         self.shop.draw()
         moved = self.shop.moved()
-        found = {"balance": Decimal(self.shop.left) / CREDIT}
+        found = {"balance": Decimal(self.shop.left) / CREDIT, "held": Decimal(self.shop.held) / CREDIT}
         found |= {word: Decimal(sign * moved[kind]) / USD for word, (kind, sign) in ACCOUNTS.items()}
         told = dict(part.rsplit(" ", 1) for part in figures.split(", "))
         assert {word: found[word] for word in told} == {word: Decimal(figure) for word, figure in told.items()}
