@@ -104,6 +104,22 @@ def test_two_equal_siblings_in_one_batch_are_both_charged(database: Database, re
     assert charged(database) == [1, 2]
 
 
+@pytest.mark.parametrize(("went_in", "came_out"), [(300, 30), (180, 30), (300, 18), (180, 18)])
+def test_a_sum_may_leave_out_the_cache_and_the_reasoning(database: Database, went_in: int, came_out: int) -> None:
+    """Frameworks add up what a client's counts show them, and some clients have these beside the others."""
+    cached = Buckets(input=40, cache_read=60, output=10, reasoning=7)
+    other = Buckets(input=140, cache_write=60, output=20, reasoning=5)
+    calls = [
+        call(
+            number, parent=1, buckets=buckets, start_ns=START_NS + number * SECOND_NS, response_id=f"chatcmpl-{number}"
+        )
+        for number, buckets in ((2, cached), (3, other))
+    ]
+    for batch in ([calls[0]], [one(1, went_in, came_out, took=10)], [calls[1]]):
+        record(database, *batch)
+    assert charged(database) == [2, 3]
+
+
 def test_what_is_no_sum_is_charged(database: Database) -> None:
     record(database, one(1, 301, 30, took=10), FIRST, SECOND)
     record(database, one(5, 300, 30, at=20, took=1), one(6, 100, 10, parent=5, at=20))

@@ -15,7 +15,7 @@ from farebox_collector.ledger.entries import Entry, SpanKey
 from farebox_collector.ledger.locks import SPANS_OF_A_TRACE, wait_in_turn
 from farebox_collector.ledger.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_records
-from farebox_collector.ledger.wrappers import MAX_SPANS, Place, place_of, wrappers_in
+from farebox_collector.ledger.wrappers import MAX_SPANS, Place, parts_of, place_of, wrappers_in
 from farebox_collector.records import Buckets
 from farebox_collector.verdicts import Verdict
 
@@ -124,6 +124,7 @@ def _kept(connection: Connection, tenant_id: int, trace_ids: Iterable[bytes]) ->
         place = Place(
             *(bytes(span_id), bytes(parent), start, start + latency, response_id),
             *(went_in, buckets.total - went_in, counts and buckets.total > 0),
+            *parts_of(buckets),
         )
         found[bytes(trace_id), bytes(span_id)] = _Kept(record_id, place)
     return found

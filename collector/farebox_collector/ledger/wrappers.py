@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from farebox_collector.records import PricedUsage
+from farebox_collector.records import Buckets, PricedUsage
 from farebox_collector.verdicts import Verdict
 
 MAX_SPANS = 256
@@ -31,6 +31,10 @@ class Place(NamedTuple):
     came_out: int
     counts: bool
     """Whether it is charged, or would be if it had a price."""
+    cached: int = 0
+    """Of what went in, what was read from or written to a cache."""
+    reasoning: int = 0
+    """Of what came out."""
 
 
 def place_of(call: PricedUsage) -> Place:
@@ -46,7 +50,13 @@ def place_of(call: PricedUsage) -> Place:
         went_in,
         buckets.total - went_in if buckets else 0,
         call.verdict in _COUNTING and not usage.summary and buckets is not None and buckets.total > 0,
+        *(parts_of(buckets) if buckets else ()),
     )
+
+
+def parts_of(buckets: Buckets) -> tuple[int, int]:
+    """What of the counts some frameworks leave out of their sums: the cache, and the reasoning."""
+    return buckets.cache_read + buckets.cache_write + buckets.cache_write_1h, buckets.reasoning
 
 
 def wrappers_in(spans: Iterable[Place]) -> set[bytes]:
@@ -80,9 +90,16 @@ def _sums_up(span: Place, calls: Sequence[Place]) -> bool:
     """Whether a span has the counts of two calls or more together; embeddings may be left out of them."""
     for counted in (calls, [one for one in calls if one.came_out]):
         apart = _apart(counted)
-        if len(apart) > 1 and _counts_of(apart) == (span.went_in, span.came_out):
+        if len(apart) > 1 and _may_be_sum(span, apart):
             return True
     return False
+
+
+def _may_be_sum(span: Place, calls: Sequence[Place]) -> bool:
+    """Whether a span has the sum of some calls, or has left their cache or their reasoning out of it."""
+    went_in, came_out = _counts_of(calls)
+    cached, reasoning = sum(one.cached for one in calls), sum(one.reasoning for one in calls)
+    return span.went_in in (went_in, went_in - cached) and span.came_out in (came_out, came_out - reasoning)
 
 
 def _apart(calls: Sequence[Place]) -> Sequence[Place]:
