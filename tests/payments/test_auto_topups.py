@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -25,13 +26,13 @@ from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.journal import balance, wallet_account
 from farebox_collector.ledger.movements import Kind, Movement, move
 from farebox_collector.ledger.packs import PackTerms, set_pack
-from farebox_collector.ledger.payment_facts import Paid
+from farebox_collector.ledger.payment_facts import Fee, Paid
 from farebox_collector.ledger.payment_fees import FEES_ACCOUNT
 from farebox_collector.ledger.topups import PaymentMethod, keep_payment_method, payment_method, topups_of
 from farebox_collector.money import NANO
 from farebox_collector.payments.automatic import AutomaticTopups
 from farebox_collector.payments.desk import Account, CheckoutWanted, PaymentDesk, charge_of
-from farebox_collector.payments.gateway import GatewayUnavailable, Payment
+from farebox_collector.payments.gateway import GatewayUnavailable, Kept, Payment
 from farebox_collector.settings import Settings
 from farebox_collector.stripe_double.delivery import sign
 from orders import NOW_NS
@@ -177,10 +178,14 @@ class QuietStripe:
     def __init__(self, shop: Books) -> None:
         self.shop = shop
         self.slow: set[str] = set()
+        self.broken: set[str] = set()
+        """Wallets about which it never answers."""
+        self.tells_fees = False
         self.wallets: dict[str, str] = {}
 
     def charge_kept_method(self, charge: Any, _method: Any) -> Payment:
         self.wallets[charge.key] = charge.wallet
+        self._answer(charge.key)
         return self.payment(f"pi_{charge.key}")
 
     def payment(self, payment_intent: str) -> Payment:
@@ -188,8 +193,16 @@ class QuietStripe:
         status = "processing" if self.wallets[key] in self.slow else "succeeded"
         return Payment(payment_intent, status, Paid(key, payment_intent, "USD", 800, self.shop.now_ns))
 
-    def kept(self, _payment_intent: str) -> None:
-        return None
+    def kept(self, payment_intent: str) -> Kept | None:
+        key = payment_intent.removeprefix("pi_")
+        if key not in self.wallets:
+            return None  # Another shop's, of the same books.
+        self._answer(key)
+        return Kept(Fee(f"txn_{payment_intent}", "USD", 30), "") if self.tells_fees else None
+
+    def _answer(self, key: str) -> None:
+        if self.wallets[key] in self.broken:
+            raise GatewayUnavailable("answered 500")
 
 
 class Street:
@@ -264,6 +277,58 @@ def test_payments_on_their_way_keep_no_other_payment_waiting(database: Database)
     street.stripe.slow = set()
     street.round(2)
     assert {street.paid(number) for number in range(55)} == {1}
+
+
+def test_payments_that_stripe_never_answers_for_keep_no_other_payment_and_no_fee_waiting(database: Database) -> None:
+    """Five of them, more than a round tries, and the first by number."""
+    street = Street(database, 8)
+    street.stripe.broken, street.stripe.tells_fees = set(street.names[:5]), True
+    street.owe(*range(8))
+    with pytest.raises(GatewayUnavailable, match="answered 500"):
+        street.round()
+    for _ in range(3):
+        with suppress(GatewayUnavailable):
+            street.round()
+    assert [street.paid(number) for number in range(8)] == [0] * 5 + [1] * 3
+    assert street.shop.moved()["fees"] == 90 * NANO // 100
+    street.stripe.broken = set()
+    street.round(2)
+    assert {street.paid(number) for number in range(8)} == {1}
+    # The same for fees alone, which are asked for once a payment is booked.
+    street.owe(*range(8))
+    for name in street.names:
+        street.shop.run(
+            set_auto_topup,
+            terms=AutoTerms(name, True, street.shop.pack, 2 * NANO, "USD", 8_000),
+            author="test",
+            reason="",
+        )
+    street.stripe.tells_fees = False
+    street.round(2)
+    street.stripe.tells_fees, street.stripe.broken = True, set(street.names[:5])
+    for _ in range(4):
+        with suppress(GatewayUnavailable):
+            street.round()
+    # The five have the fee of their first payment.
+    told = 5 + sum(street.paid(number) for number in range(5, 8))
+    assert street.shop.moved()["fees"] == told * 30 * NANO // 100
+
+
+def test_a_pack_that_is_too_large_for_the_books_switches_it_off(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so and keeps no other wallet waiting."""
+    street = Street(database, 2)
+    monkeypatch.setattr("farebox_collector.ledger.topups.MAX_MOVEMENT_NANO", 20 * NANO)
+    terms = PackTerms(street.shop.name("huge"), 30 * NANO, "USD", 800)
+    street.shop.run(set_pack, terms=terms, author="t", reason="r")
+    wanted = AutoTerms(street.names[0], True, terms.name, 2 * NANO, "USD", 800)
+    street.shop.run(set_auto_topup, terms=wanted, author="test", reason="")
+    street.owe(0, 1)
+    street.round(2)
+    row = street.shop.read(auto_topup, street.names[0])
+    assert (row.enabled, row.author, street.paid(0), street.paid(1)) == (0, "farebox", 0, 1)
+    assert "too large" in row.reason
 
 
 @pytest.mark.parametrize("kind", ["refund", "dispute"])

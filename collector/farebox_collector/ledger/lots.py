@@ -250,7 +250,8 @@ class WalletLots:
         for lot in self.lots:
             part = min(lot.remaining, amount)
             if part > 0 and lot_id in (None, lot.row.id):
-                parts.append((lot, part, lot.take(part, kind, self._at_ns)))
+                # At one moment as a return that is out already, the move comes after it.
+                parts.append((lot, part, lot.take(part, kind, self._at_ns + bool(lot.out))))
                 amount -= part
         if amount:
             raise ValueError("the lots have less than that left")

@@ -23,6 +23,9 @@ from farebox_collector.money import round_half_even
 RETURNED_MOVE, DEBT_MOVE = "payment_return", "debt"
 """Kinds of moves of lots: unused credits that went back, and usage that moved from lot to lot because of it."""
 
+CLOCKS_DIFFER_NS = 300 * 10**9
+"""How far the payment provider's clock may be behind ours: as far as the time of a signature may be off."""
+
 ExpiredOf = Callable[[int], int]
 """Credits of a lot that expired unused."""
 
@@ -140,8 +143,9 @@ class Due(NamedTuple):
 def due_of(topup: Row[Any], returns: Iterable[Row[Any]], by_hand: Iterable[Row[Any]]) -> Due:
     """What must be out of a payment, by its standing returns and the moves by which people gave its credits back.
 
-    What people gave back is counted as part of the returns that were made at that time or later, so that giving back
-    credits here and then the money at the provider is one refund. Rows: payment_returns; lot_moves.
+    What people gave back is counted as part of the returns that came later, so that giving back credits here and then
+    the money at the provider is one refund; not as part of returns that were made long before and came late. Rows:
+    payment_returns; lot_moves.
     """
     standing = [row for row in returns if row.wanted and row.currency == topup.currency]
     returned_minor = min(sum(row.amount_minor for row in standing), topup.amount_minor)
@@ -152,7 +156,8 @@ def due_of(topup: Row[Any], returns: Iterable[Row[Any]], by_hand: Iterable[Row[A
         return Due(returned_minor, out, back)
     told = [
         (
-            row.created_at_ns,
+            # The provider tells whole seconds of its own clock; when the return came is of the clock of the moves.
+            min(row.created_at_ns + CLOCKS_DIFFER_NS, row.recorded_at_ns),
             1,
             round_half_even(topup.amount_nano * row.amount_minor, topup.amount_minor),
             round_half_even(topup.price_nanousd * row.amount_minor, topup.amount_minor),

@@ -28,8 +28,9 @@ from farebox_collector.ledger.payment_fees import (
 from farebox_collector.ledger.payment_returns import carried_over, settle_carried
 from farebox_collector.ledger.payments import Refused, book
 from farebox_collector.ledger.topups import let_expire, note_payment_intent, note_receipt
+from farebox_collector.money import AmountError
 from farebox_collector.payments.desk import PaymentDesk, charge_of, new_key
-from farebox_collector.payments.gateway import GatewayRefused, Kept, Payment, StripeGateway
+from farebox_collector.payments.gateway import GatewayRefused, GatewayUnavailable, Kept, Payment, StripeGateway
 from farebox_collector.pricing.currencies import NoExchangeRate
 from farebox_collector.records import DEFAULT_TENANT_ID
 
@@ -38,6 +39,8 @@ _HOUR_NS = 3_600 * 10**9
 _KEY_LIVES_NS = 20 * _HOUR_NS
 """Stripe forgets idempotency keys after a day: later, asking again could charge again."""
 _PENDING = frozenset({"processing", "requires_capture"})
+_MOST_FAILURES = 3
+"""How often Stripe may fail to answer before a part of a round ends: it may fail for one payment, or for all."""
 
 _logger = logging.getLogger(__name__)
 
@@ -54,17 +57,21 @@ class AutomaticTopups:
         self._all_carried = False
 
     def round(self) -> None:
-        """Order what wallets need, pay it, book fees, end checkouts. Raises GatewayUnavailable; the next goes on."""
+        """Order what wallets need, end checkouts, pay, book fees.
+
+        Raises GatewayUnavailable when all is done that can be done without the answers that Stripe did not give.
+        """
         if not self._desk.is_open:
             return
         with self._database.turn(TOPPING_UP) as mine:
             if mine:
                 self._settle_carried()
                 self._order()
-                self._pay()
-                self._book_fees()
                 self._book_waiting_fees()
                 self._database.transact(partial(let_expire, tenant_id=DEFAULT_TENANT_ID, at_ns=self._clock()))
+                failures = [*self._pay(), *self._book_fees()]
+                if failures:
+                    raise failures[0]
 
     def _order(self) -> None:
         with self._database.reading() as connection:
@@ -82,17 +89,25 @@ class AutomaticTopups:
                         at_ns=self._clock(),
                     )
                 )
-            except NoExchangeRate as error:
+            except (NoExchangeRate, AmountError) as error:
                 self._disable(terms, str(error))
 
-    def _pay(self) -> None:
+    def _pay(self) -> list[GatewayUnavailable]:
+        """Pay what is in flight; returns failures to answer. What got no answer comes last in the next round."""
         with self._database.reading() as connection:
             due = auto_topups.in_flight(connection, DEFAULT_TENANT_ID, _AT_ONCE)
+        failures: list[GatewayUnavailable] = []
         for one in due:
             try:
                 self._settle(one, self._ask(self._desk.gateway(DEFAULT_TENANT_ID), one))
             except GatewayRefused as error:
                 self._fail(one.topup, str(error))
+            except GatewayUnavailable as error:
+                self._database.transact(partial(auto_topups.note_asked, topup=one.topup, at_ns=self._clock()))
+                failures.append(error)
+                if len(failures) == _MOST_FAILURES:
+                    break
+        return failures
 
     def _ask(self, gateway: StripeGateway, due: Due) -> Payment:
         topup = due.topup
@@ -133,12 +148,14 @@ class AutomaticTopups:
             )
         )
 
-    def _book_fees(self) -> None:
+    def _book_fees(self) -> list[GatewayUnavailable]:
+        """Ask for fees; returns failures to answer. The next round goes on after the last that was asked for."""
         with self._database.reading() as connection:
             without = topups_without_fee(connection, DEFAULT_TENANT_ID, 0, _AT_ONCE, self._fees_after)
-        self._fees_after = without[-1].id if len(without) == _AT_ONCE else 0
         gateway = self._desk.gateway(DEFAULT_TENANT_ID)
+        failures: list[GatewayUnavailable] = []
         for topup in without:
+            self._fees_after = topup.id
             if bool(topup.livemode) is not gateway.livemode:
                 continue
             try:
@@ -146,8 +163,16 @@ class AutomaticTopups:
             except GatewayRefused:
                 _logger.warning("Stripe does not say what it kept of a payment", extra={"topup": topup.key})
                 continue
+            except GatewayUnavailable as error:
+                failures.append(error)
+                if len(failures) == _MOST_FAILURES:
+                    return failures
+                continue
             if kept is not None:
                 self._book_fee(topup, kept)
+        if len(without) < _AT_ONCE:
+            self._fees_after = 0
+        return failures
 
     def _book_fee(self, topup: Row[Any], kept: Kept) -> None:
         def work(connection: Connection) -> None:
