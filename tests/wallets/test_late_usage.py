@@ -79,6 +79,34 @@ def test_what_a_correction_gives_back_of_a_call_from_before_the_expiry_expires(
     assert money(books) == (0, 4, 6)
 
 
+@pytest.mark.parametrize(
+    ("uses", "expected"),
+    # (seconds, credits) of calls that were overdraft when the lot came, which ended at 60.
+    [
+        ([(50, 4)], (0, 4, 6)),
+        ([(60, 4)], (0, 4, 6)),
+        ([(61, 4)], (-4, 0, 10)),
+        ([(50, 3), (61, 4)], (-4, 3, 7)),
+        ([(61, 4), (50, 12)], (-6, 10, 0)),
+    ],
+)
+@pytest.mark.parametrize("together", [False, True])
+def test_a_lot_that_comes_after_its_end_pays_what_was_used_before_it(
+    books: LivingBooks, uses: list[tuple[int, int]], expected: tuple[int, int, int], together: bool
+) -> None:
+    """As a payment does that is told late: its lot would have expired, and never paid later usage."""
+    books.wait(100)
+    taken_back = books.use(2, at_ns=books.at(70))
+    calls = [books.priced(amount, at_ns=books.at(seconds)) for seconds, amount in uses]
+    for batch in [calls] if together else [[made] for made in calls]:
+        books.record(*batch)
+    books.correct(taken_back, None)
+    books.use(5, "ben", at_ns=books.at(50))
+    books.wait(10)
+    books.move(Kind.DEPOSIT, 10, price_nanousd=10, expires_at_ns=books.at(60))
+    assert money(books) == expected
+
+
 def test_a_late_price_draws_on_the_lot_that_lived_when_the_call_was_made(books: LivingBooks) -> None:
     from farebox_collector.ledger.corrections import Cause
     from farebox_collector.verdicts import Verdict

@@ -7,19 +7,25 @@ was reported. It is drawn in the order of posting, so that it makes no differenc
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, func, select
 
 from farebox_collector.ledger.account_legs import legs_of
 from farebox_collector.ledger.correction_tables import corrections
+from farebox_collector.ledger.credit_tables import lot_moves, lots
+from farebox_collector.ledger.lot import NewLot
+from farebox_collector.ledger.returned_credits import DEBT_MOVE, RETURNED_MOVE
 from farebox_collector.ledger.tables import postings, transactions, usage_records
+from farebox_collector.money import MAX_NANO
 from farebox_collector.verdicts import Verdict
 
 LONGEST_TRANSACTION_NS = 120 * 10**9
 """Twice the longest that a transaction may take: its id is older than its postings by no more than that."""
 _STEP = 1_000
+_USAGE = ("usage", "correction")
+"""Kinds of transactions that charge calls or give them back."""
 
 
 class Used(NamedTuple):
@@ -68,26 +74,65 @@ class Unseen:
             found += [(int(row[0]), row) for row in self._connection.execute(query)]
         used: list[Used] = []
         for _, row in sorted(found, key=lambda one: one[0]):
-            used += self._of_transaction(row, ends)
+            used += _of_transaction(self._connection, self._account, row, ends)
         return used
 
-    def _of_transaction(self, row: Any, ends: Sequence[int]) -> list[Used]:
-        amount = -int(row.amount)
-        if row.calls_from_ns is None:
-            return [Used(amount, int(row.recorded_at_ns))]
-        first_ns, last_ns = int(row.calls_from_ns), int(row.calls_to_ns)
-        if bisect_left(ends, first_ns) == bisect_left(ends, last_ns):
-            return [Used(amount, first_ns)]
-        sums: defaultdict[int, int] = defaultdict(int)
-        moments: dict[int, int] = {}
-        for at_ns, charge in moments_of(self._connection, self._account, row.id, row.kind):
-            place = bisect_left(ends, at_ns)
-            sums[place] += charge
-            moments.setdefault(place, at_ns)
-        parts = [Used(sums[place], moments[place]) for place in sorted(sums)]
-        # Detail that is retired is taken for the earliest.
-        rest = amount - sum(part.amount_nano for part in parts)
-        return [Used(rest, first_ns), *parts] if rest else parts
+
+def first_return(connection: Connection, account: Row[Any]) -> Callable[[], int]:
+    """Says when credits of a wallet first moved because a payment had gone back; the end of time where none did."""
+    move = lot_moves.c
+    query = (
+        select(func.min(move.recorded_at_ns))
+        .join(lots, lots.c.id == move.lot_id)
+        .where(lots.c.tenant_id == account.tenant_id, lots.c.wallet == account.name)
+        .where(move.kind.in_((RETURNED_MOVE, DEBT_MOVE)))
+    )
+    return lambda: int(connection.execute(query).scalar() or MAX_NANO)
+
+
+def may_pay(connection: Connection, account: Row[Any], lot: NewLot, overdraft: int, at_ns: int) -> int:
+    """What a new lot may pay of the overdraft: of one whose time is up already, not what was used after its end."""
+    if lot.expires_at_ns is not None and lot.expires_at_ns < at_ns:
+        overdraft = max(overdraft - _used_after(connection, account, lot.expires_at_ns), 0)
+    return min(overdraft, lot.amount_nano)
+
+
+def _used_after(connection: Connection, account: Row[Any], end_ns: int) -> int:
+    """What a wallet used after a moment, less what corrections gave back of that; never less than nothing."""
+    used = 0
+    for part in legs_of(connection, [account.id]):
+        leg, made = part.c, transactions.c
+        times = (made.calls_from_ns, made.calls_to_ns, made.recorded_at_ns)
+        query = (
+            select(func.sum(leg.amount_nano).label("amount"), made.id, made.kind, *times)
+            .join(transactions, made.id == leg.transaction_id)
+            .where(made.kind.in_(_USAGE), func.coalesce(made.calls_to_ns, made.recorded_at_ns) > end_ns)
+            .group_by(made.id, made.kind, *times)
+        )
+        for row in connection.execute(query).all():
+            parts = _of_transaction(connection, account, row, [end_ns])
+            used += sum(one.amount_nano for one in parts if one.at_ns > end_ns)
+    return max(used, 0)
+
+
+def _of_transaction(connection: Connection, account: Row[Any], row: Any, ends: Sequence[int]) -> list[Used]:
+    """What a transaction used of a wallet, by moments that no end parts."""
+    amount = -int(row.amount)
+    if row.calls_from_ns is None:
+        return [Used(amount, int(row.recorded_at_ns))]
+    first_ns, last_ns = int(row.calls_from_ns), int(row.calls_to_ns)
+    if bisect_left(ends, first_ns) == bisect_left(ends, last_ns):
+        return [Used(amount, first_ns)]
+    sums: defaultdict[int, int] = defaultdict(int)
+    moments: dict[int, int] = {}
+    for at_ns, charge in moments_of(connection, account, row.id, row.kind):
+        place = bisect_left(ends, at_ns)
+        sums[place] += charge
+        moments.setdefault(place, at_ns)
+    parts = [Used(sums[place], moments[place]) for place in sorted(sums)]
+    # Detail that is retired is taken for the earliest.
+    rest = amount - sum(part.amount_nano for part in parts)
+    return [Used(rest, first_ns), *parts] if rest else parts
 
 
 def _first_transaction(connection: Connection, posting_id: int) -> int:

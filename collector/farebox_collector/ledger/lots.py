@@ -27,7 +27,7 @@ from farebox_collector.ledger.journal import (
 )
 from farebox_collector.ledger.late_revenue import RevenueOfCalls, day_ends
 from farebox_collector.ledger.lot import COLUMNS, Lot, NewLot
-from farebox_collector.ledger.lot_usage import Unseen, Used
+from farebox_collector.ledger.lot_usage import Unseen, Used, first_return, may_pay
 from farebox_collector.ledger.returned_credits import ReturnedCredits, concerns
 from farebox_collector.ledger.spending import LimitScope, Subject, held_in_vain
 from farebox_collector.ledger.tables import accounts, postings
@@ -171,7 +171,8 @@ class WalletLots:
         if not (changing or concerns(self.lots)):
             yield
             return
-        returned = ReturnedCredits(self.lots, self.overdraft, moment_ns, self._at_ns)
+        first_return_ns = first_return(self._connection, self._account)
+        returned = ReturnedCredits(self.lots, self.overdraft, moment_ns, self._at_ns, first_return_ns)
         self.overdraft = returned.overdraft
         yield
         revenue, unused, gone = returned.drop(self.lots, self.overdraft, self.expired_of)
@@ -232,7 +233,7 @@ class WalletLots:
         with self._nothing_returned(self._at_ns):
             made = self._insert(lot, transaction_id)
             self.balance += lot.amount_nano
-            owed = min(self.overdraft, lot.amount_nano)
+            owed = may_pay(self._connection, self._account, lot, self.overdraft, self._at_ns)
             if owed:
                 revenue = made.draw(owed, "draw", self._at_ns)
                 self._recognise(revenue, REVENUE_ACCOUNT)
@@ -250,7 +251,6 @@ class WalletLots:
         for lot in self.lots:
             part = min(lot.remaining, amount)
             if part > 0 and lot_id in (None, lot.row.id):
-                # At one moment as a return that is out already, the move comes after it.
                 parts.append((lot, part, lot.take(part, kind, self._at_ns + bool(lot.out))))
                 amount -= part
         if amount:

@@ -41,9 +41,13 @@ class Effect(NamedTuple):
 class ReturnedCredits:
     """The returned payments of one wallet, while they are lifted."""
 
-    def __init__(self, lots: list[Lot], overdraft: int, moment_ns: int, at_ns: int) -> None:
+    def __init__(
+        self, lots: list[Lot], overdraft: int, moment_ns: int, at_ns: int, first_return_ns: Callable[[], int]
+    ) -> None:
         self.lots, self.overdraft = lots, overdraft
         self._moment_ns, self._at_ns = moment_ns, at_ns
+        self._first_return_ns = first_return_ns
+        self._lent = {lot.row.id: lot.lent for lot in lots}
         self._revenue = self._unused = 0
         self._gone = _gone(lots)
         # Unused credits that each returned lot has given; of one that has expired it cannot become more.
@@ -60,6 +64,7 @@ class ReturnedCredits:
                 if lot.lives_at(self._moment_ns):
                     self._take(lot, -lot.out_taken)
                     lot.displaced = 0
+        # What ended lots could pay of it they have paid, or it was used after their end.
         self.overdraft = self._draw(self.overdraft)
 
     def drop(self, lots: list[Lot], overdraft: int, expired_of: ExpiredOf) -> Effect:
@@ -90,7 +95,7 @@ class ReturnedCredits:
         """Draw on the lots in order; returns what no lot is left for."""
         for lot in self._living():
             part = min(lot.remaining, amount)
-            if part > 0:
+            if part > 0 and not self._has_ended(lot):
                 self._revenue += lot.draw(part, "draw", self._at_ns)
                 amount -= part
         return amount
@@ -98,7 +103,7 @@ class ReturnedCredits:
     def _borrow(self, amount: int) -> int:
         """Let lots pay displaced usage, or with a negative amount no longer; returns what no lot is left for."""
         for lot in self._living():
-            part = min(lot.remaining, amount)
+            part = min(self._may_lend(lot), amount)
             if part > 0:
                 self._lend(lot, part)
                 amount -= part
@@ -108,6 +113,16 @@ class ReturnedCredits:
                 self._lend(lot, -part)
                 amount += part
         return max(amount, 0)
+
+    def _has_ended(self, lot: Lot) -> bool:
+        """Whether a lot has ended by now, and lives for usage from before alone."""
+        return not lot.lives_at(self._at_ns)
+
+    def _may_lend(self, lot: Lot) -> int:
+        """What a lot may pay of displaced usage: of a return that came after its end, no more than it has paid."""
+        if not self._has_ended(lot) or self._first_return_ns() <= lot.row.expires_at_ns:
+            return lot.remaining
+        return min(lot.remaining, self._lent.get(lot.row.id, 0) - lot.lent)
 
     def _lend(self, lot: Lot, amount: int) -> None:
         if amount:
