@@ -1,5 +1,7 @@
 """The bounds of top-ups: until when a checkout is handed out, what ends a top-up, what is paid in a time."""
 
+from itertools import islice
+
 import pytest
 from farebox_collector.ledger import auto_topups, packs, payment_fees, topups
 from farebox_collector.ledger.auto_topups import AutoTerms
@@ -7,6 +9,7 @@ from farebox_collector.ledger.database import Database
 from farebox_collector.ledger.movements import IdempotencyConflict, Kind
 from farebox_collector.ledger.packs import PackTerms
 from farebox_collector.ledger.payment_facts import NotPaid
+from farebox_collector.ledger.payment_returns import topups_with_returns
 from farebox_collector.ledger.topups import Order, PaymentMethod, TopupState
 from farebox_collector.minor_units import MAX_MINOR
 from farebox_collector.money import MAX_MOVEMENT_NANO, MAX_NANO, AmountError
@@ -190,3 +193,13 @@ def test_a_top_up_has_at_most_what_a_movement_may_have(shop: Shop, credits: int,
             order(shop, "a")
         return
     assert order(shop, "a") is not None
+
+
+def test_top_ups_with_returns_come_once_each_in_steps(shop: Shop) -> None:
+    for name in ("a", "b", "c"):
+        shop.buy(name)
+    for name in ("a", "c"):
+        shop.book(shop.refund(of=name, name=f"re_{name}"))
+    with shop.database.reading() as connection:
+        keys = [row.key for row in islice(topups_with_returns(connection, batch=1), 9)]
+    assert keys == [shop.name("a"), shop.name("c")]
