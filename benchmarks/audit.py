@@ -25,16 +25,21 @@ from sqlalchemy import Connection, LargeBinary, Table, Text, text
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from blank import blank_postgresql, blank_sqlite
-from farebox_collector.ledger.audit_runs import FULL, RECENT, last_audit
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.control_tables import card_totals
-from farebox_collector.ledger.day_tables import usage_days, wallet_days
-from farebox_collector.ledger.days import DAY_NS
-from farebox_collector.ledger.intake import count_spans
-from farebox_collector.ledger.tables import TOKEN_COLUMNS, postings, usage_records, usage_totals
+from farebox_collector.background.upkeep import Upkeep
+from farebox_collector.ledger.audit.audit_runs import FULL, RECENT, last_audit
+from farebox_collector.ledger.journal.usage_rollups import DAY_NS
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.tables.books import (
+    TOKEN_COLUMNS,
+    postings,
+    usage_records,
+    usage_totals,
+)
+from farebox_collector.ledger.tables.rollups import usage_days, wallet_days
+from farebox_collector.ledger.tables.service import card_totals
+from farebox_collector.ledger.usage.span_counts import count_spans
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
-from farebox_collector.upkeep import Upkeep
-from farebox_collector.verdicts import Verdict
 from harness import EXPORT_METHOD, Collector
 from postgres import PostgresServer, find_binaries
 from rich.console import Console

@@ -22,12 +22,12 @@ from typing import NamedTuple
 from bodies import EVENTS, Shape
 from curves import Curve, Point, short, svg
 from farebox_collector import assembly
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.prices import import_prices
-from farebox_collector.ledger.rules import RuleAuthorship, set_rule
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tariffs.prices import import_prices
+from farebox_collector.ledger.tariffs.rules import RuleAuthorship, set_rule
+from farebox_collector.model.records import DEFAULT_TENANT_ID, CatalogueRow
 from farebox_collector.pricing.revision import PriceList
 from farebox_collector.pricing.rules import RuleTerms
-from farebox_collector.records import DEFAULT_TENANT_ID, CatalogueRow
 from farebox_collector.settings import Settings
 from figures import machine, machine_words, markdown, save, write_section
 from history import SHAPE, fill, keep, settings, unfinished

@@ -20,14 +20,14 @@ sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("tests", 
 
 from calls import call
 from farebox_collector import assembly
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.prices import import_prices, load_prices, revision_of
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tariffs.prices import import_prices, load_prices, revision_of
+from farebox_collector.model.records import Buckets, ChargeRule
 from farebox_collector.pricing.book import PriceBook
 from farebox_collector.pricing.catalogue import genai_prices_catalogue
 from farebox_collector.pricing.price import price_at
 from farebox_collector.pricing.price_lists import Catalogue
 from farebox_collector.pricing.rules import RuleBook
-from farebox_collector.records import Buckets, ChargeRule
 from farebox_collector.settings import Settings
 
 REPOSITORY = Path(__file__).parents[1]

@@ -20,17 +20,22 @@ sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("tests", 
 
 from calls import call
 from farebox_collector import assembly
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.prices import set_price
-from farebox_collector.ledger.replayed_usage import ReplayScope
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
+from farebox_collector.background.replay import Replay
+from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tariffs.prices import set_price
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.replay_candidates import ReplayScope
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.records import (
+    DEFAULT_TENANT_ID,
+    Buckets,
+    CatalogueRow,
+    UsageRecord,
+)
 from farebox_collector.pricing.price import price_at
-from farebox_collector.records import DEFAULT_TENANT_ID, Buckets, CatalogueRow, UsageRecord
-from farebox_collector.replay import Replay
 from farebox_collector.settings import Settings
-from farebox_collector.tariffs import Tariffs
 
 REPOSITORY = Path(__file__).parents[1]
 PAGE = REPOSITORY / "docs/performance.md"

@@ -18,12 +18,12 @@ sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("tests", 
 
 from calls import START_NS, call
 from farebox_collector import assembly
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.metrics.exporter import LedgerCollector
 from farebox_collector.metrics.exposition import openmetrics
 from farebox_collector.metrics.meters import Meters
-from farebox_collector.records import DEFAULT_TENANT_ID, Buckets, PricedUsage
+from farebox_collector.model.records import DEFAULT_TENANT_ID, Buckets, PricedUsage
 from farebox_collector.settings import Settings
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from farebox_collector import assembly
-from farebox_collector.ledger.tables import usage_records
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.records import Buckets, PricedUsage, UsageRecord
+from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.records import Buckets, PricedUsage, UsageRecord
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
-from farebox_collector.verdicts import Verdict
 from sqlalchemy import text
 
 DAY_NS = 86_400 * 10**9

@@ -21,7 +21,7 @@ from building import (
     over_range,
     rate,
 )
-from farebox_collector.ledger.readings import BALANCE_BOUNDS_CREDITS
+from farebox_collector.ledger.reports.metric_readings import BALANCE_BOUNDS_CREDITS
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as models
 

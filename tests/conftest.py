@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from blank import blank_postgresql, blank_sqlite
 from farebox_collector import assembly
-from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.storage.database import Database
 from farebox_collector.settings import Settings
 from harness import Collector
 from postgres import PostgresServer, find_binaries

@@ -15,52 +15,52 @@ import grpc
 import grpc.aio
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from farebox_collector.courier import Courier
-from farebox_collector.credentials import ALL_SCOPES, Scope
-from farebox_collector.descriptors import connections_of_port
-from farebox_collector.garbage import look_for_garbage_seldom
-from farebox_collector.holding import HoldDesk
-from farebox_collector.http_ports import STOP_SECONDS, CannotListen, http_port
-from farebox_collector.indexing import Indexing
-from farebox_collector.keyring import KeyRing
-from farebox_collector.ledger.access.pseudonym_key import require_pseudonym_key
+from farebox_collector.admission.descriptors import connections_of_port
+from farebox_collector.admission.rates import Rates
+from farebox_collector.background.periodic import Round, repeat
+from farebox_collector.background.posting_index_job import Indexing
+from farebox_collector.background.settling import Settling
+from farebox_collector.background.upkeep import Upkeep
+from farebox_collector.background.webhook_sender import Courier
+from farebox_collector.cache.keyring import KeyRing
+from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.intake.gc_tuning import look_for_garbage_seldom
+from farebox_collector.intake.reader import RequestReader
+from farebox_collector.intake.reader_worker import ReadingAside
+from farebox_collector.ledger.access.keys import any_key, create_key
 from farebox_collector.ledger.access.refusals import Refusals
 from farebox_collector.ledger.access.sessions import Lifetime
 from farebox_collector.ledger.access.stored_secrets import seal_everything
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.keys import any_key, create_key
-from farebox_collector.ledger.prices import BookChange, book_edition, import_prices
-from farebox_collector.ledger.schema import has_table, migrate
-from farebox_collector.ledger.sqlite import SqliteDatabase
-from farebox_collector.ledger.tenants import ensure_default_tenant
-from farebox_collector.login_desk import LoginDesk
+from farebox_collector.ledger.access.tenants import ensure_default_tenant
+from farebox_collector.ledger.privacy.pseudonym_key import require_pseudonym_key
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.migrate import has_table, migrate
+from farebox_collector.ledger.storage.sqlite import SqliteDatabase
+from farebox_collector.ledger.tariffs.prices import BookChange, book_edition, import_prices
 from farebox_collector.metrics import endpoint
 from farebox_collector.metrics.exporter import LedgerCollector
 from farebox_collector.metrics.meters import Meters
-from farebox_collector.payments.automatic import AutomaticTopups
+from farebox_collector.model.credentials import ALL_SCOPES, Scope
+from farebox_collector.model.pseudonyms import use_pseudonyms
+from farebox_collector.model.records import DEFAULT_TENANT_ID
+from farebox_collector.payments.automatic_topups import AutomaticTopups
 from farebox_collector.payments.desk import Account, PaymentDesk
 from farebox_collector.pipeline import Pipeline
 from farebox_collector.pricing.catalogue import bundled_catalogues
-from farebox_collector.pseudonyms import use_pseudonyms
-from farebox_collector.rates import Rates
-from farebox_collector.reading import RequestReader
-from farebox_collector.reading_aside import ReadingAside
 from farebox_collector.receivers import grpc as grpc_receiver
 from farebox_collector.receivers import http as http_receiver
-from farebox_collector.receivers.doorman import Doorman
+from farebox_collector.receivers.call_admission import Doorman
+from farebox_collector.receivers.http_ports import STOP_SECONDS, CannotListen, http_port
 from farebox_collector.receivers.intake import Intake
-from farebox_collector.records import DEFAULT_TENANT_ID
-from farebox_collector.rounds import Round, repeat
 from farebox_collector.settings import CONFIG_FILE, Settings, is_loopback
-from farebox_collector.settling import Settling
-from farebox_collector.surfaces import api
-from farebox_collector.surfaces.callers import Doorkeeper
+from farebox_collector.surfaces.api import application as api
+from farebox_collector.surfaces.api.callers import Doorkeeper
+from farebox_collector.surfaces.api.context import Context
+from farebox_collector.surfaces.api.headers import SafeHeaders
 from farebox_collector.surfaces.console.routes import rooms
-from farebox_collector.surfaces.context import Context
-from farebox_collector.surfaces.headers import SafeHeaders
-from farebox_collector.tariffs import Tariffs
-from farebox_collector.upkeep import Upkeep
+from farebox_collector.surfaces.hold_desk import HoldDesk
+from farebox_collector.surfaces.login_desk import LoginDesk
 
 _logger = logging.getLogger(__name__)
 

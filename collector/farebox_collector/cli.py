@@ -24,17 +24,22 @@ from farebox_collector.commands.terminal import (
     reading_books,
     settings_from,
 )
-from farebox_collector.ledger import audit as ledger_audit
 from farebox_collector.ledger.access.actors import SYSTEM, set_actor
-from farebox_collector.ledger.access.pseudonym_key import WrongPseudonymKey
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.corrections import are_frozen
-from farebox_collector.ledger.database import DatabaseInUse, NotADatabase
-from farebox_collector.ledger.pace import Pace
-from farebox_collector.ledger.retired import DetailRetired
-from farebox_collector.ledger.schema import OldCollectors, SchemaMissing, migrate, newest_revision
-from farebox_collector.ledger.sqlite import SqliteDatabase
-from farebox_collector.secret_box import WrongSecretsKey
+from farebox_collector.ledger.audit import audit as ledger_audit
+from farebox_collector.ledger.privacy.pseudonym_key import WrongPseudonymKey
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.storage.database import DatabaseInUse, NotADatabase
+from farebox_collector.ledger.storage.migrate import (
+    OldCollectors,
+    SchemaMissing,
+    migrate,
+    newest_revision,
+)
+from farebox_collector.ledger.storage.sqlite import SqliteDatabase
+from farebox_collector.ledger.storage.throttle import Pace
+from farebox_collector.ledger.usage.corrections import are_frozen
+from farebox_collector.ledger.usage.tombstones import DetailRetired
+from farebox_collector.model.secret_box import WrongSecretsKey
 
 app = typer.Typer(
     cls=OnDemand,
@@ -94,7 +99,7 @@ def serve(
     )
     # The other commands need none of it.
     from farebox_collector import assembly
-    from farebox_collector.http_ports import CannotListen
+    from farebox_collector.receivers.http_ports import CannotListen
 
     def announce(listening: assembly.Listening) -> None:
         """Say where everything is, on stdout: a line of JSON that a script can wait for."""

@@ -22,24 +22,24 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from farebox_collector.admission import Admission
-from farebox_collector.findings import log_findings
-from farebox_collector.giving_way import GivingWay
-from farebox_collector.group_commit import GroupCommit
-from farebox_collector.ledger import dead_letters
-from farebox_collector.ledger.database import Database, is_storage_outage
-from farebox_collector.ledger.intake import count_spans
-from farebox_collector.ledger.prepared import Calls
-from farebox_collector.ledger.quality import keep_reports
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_calls
+from farebox_collector.admission.in_flight import Admission
+from farebox_collector.intake.group_commit import GroupCommit
+from farebox_collector.intake.notable_spans import log_findings
+from farebox_collector.intake.reader import Encoding, ReadRequest, RequestReader
+from farebox_collector.intake.reader_wire import Task
+from farebox_collector.intake.reader_worker import ReadingAside
+from farebox_collector.intake.yielding import GivingWay
+from farebox_collector.ledger.storage.database import Database, is_storage_outage
+from farebox_collector.ledger.usage import dead_letters
+from farebox_collector.ledger.usage.batch import Calls
+from farebox_collector.ledger.usage.booking import record_calls
+from farebox_collector.ledger.usage.quality import keep_reports
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.span_counts import count_spans
 from farebox_collector.metrics.meters import Meters
-from farebox_collector.reading import Encoding, ReadRequest, RequestReader
-from farebox_collector.reading_aside import ReadingAside
-from farebox_collector.reading_wire import Task
-from farebox_collector.records import DeadLetter
+from farebox_collector.model.records import DeadLetter
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
-from farebox_collector.verdicts import Verdict
 
 _LARGE_BYTES = 256 * 2**10
 """A request that takes longer to read than others should have to wait: some hundred spans with their prompts."""

@@ -15,9 +15,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from farebox_collector.credentials import Role, key_id_of
-from farebox_collector.pseudonyms import Pseudonyms
-from farebox_collector.secret_box import SecretBox, secrets_keys
+from farebox_collector.model.credentials import Role, key_id_of
+from farebox_collector.model.pseudonyms import Pseudonyms
+from farebox_collector.model.secret_box import SecretBox, secrets_keys
 
 CONFIG_FILE = "farebox.toml"
 MAX_LINK_DAYS = 366

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from blank import blank_sqlite
-from farebox_collector.credentials import new_token
+from farebox_collector.model.credentials import new_token
 from harness import Collector
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 

@@ -9,16 +9,23 @@ from typing import Any
 import httpx2
 import pytest
 from access.conftest import PASSWORD, House, log_in, new_house
-from farebox_collector.ledger.access import approvals
 from farebox_collector.ledger.access.actors import Actor, acting_as
-from farebox_collector.ledger.access.approvals import CannotDecide, Kind, MustWait, NotPending, Policy, Proposal
 from farebox_collector.ledger.access.audit_log import LogFilter, entries_of
-from farebox_collector.ledger.approved_changes import execute, movement_proposal
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.journal import balance, wallet_account
-from farebox_collector.ledger.movements import Kind as MovementKind
-from farebox_collector.ledger.movements import Movement
-from farebox_collector.money import NANO
+from farebox_collector.ledger.approvals import proposals
+from farebox_collector.ledger.approvals.changes import execute, movement_proposal
+from farebox_collector.ledger.approvals.proposals import (
+    CannotDecide,
+    Kind,
+    MustWait,
+    NotPending,
+    Policy,
+    Proposal,
+)
+from farebox_collector.ledger.credits.movements import Kind as MovementKind
+from farebox_collector.ledger.credits.movements import Movement
+from farebox_collector.ledger.journal.journal import balance, wallet_account
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.model.money import NANO
 from playwright.sync_api import Browser, expect
 
 NOW_NS = 1_780_000_000 * 10**9
@@ -31,14 +38,14 @@ GRANT = Movement(MovementKind.GRANT, "wallet", 100 * NANO)
 def propose(database: Database, actor: Actor, key: str = "k", movement: Movement = GRANT) -> int:
     proposal = movement_proposal(movement, movement.amount_nanocredits, key)
     with database.transaction() as connection, acting_as(actor):
-        return int(approvals.propose(connection, 1, proposal, NOW_NS).number)
+        return int(proposals.propose(connection, 1, proposal, NOW_NS).number)
 
 
 def approve(database: Database, actor: Actor, number: int, at_ns: int = NOW_NS) -> str:
     with acting_as(actor):
         return str(
             database.transact(
-                lambda connection: approvals.approve(
+                lambda connection: proposals.approve(
                     connection, 1, number, at_ns, lambda row: execute(connection, row, at_ns)
                 )
             ).state
@@ -59,7 +66,7 @@ def actions(database: Database) -> list[tuple[str, str]]:
 def test_by_default_nothing_waits(database: Database) -> None:
     with database.transaction() as connection, acting_as(ADA):
         for kind in Kind:
-            approvals.require_approval(connection, 1, Proposal(kind, "", {}, size_nanocredits=10**18))
+            proposals.require_approval(connection, 1, Proposal(kind, "", {}, size_nanocredits=10**18))
 
 
 @pytest.mark.parametrize(
@@ -74,13 +81,13 @@ def test_by_default_nothing_waits(database: Database) -> None:
 )
 def test_a_threshold_is_reached_by_what_equals_it(database: Database, actor: Actor, size: int, waits: bool) -> None:
     with database.transaction() as connection, acting_as(actor):
-        approvals.set_policy(connection, 1, Policy(100), "", "test", NOW_NS)
+        proposals.set_policy(connection, 1, Policy(100), "", "test", NOW_NS)
         proposal = Proposal(Kind.MOVEMENT, "", {}, size_nanocredits=size)
         if waits:
             with pytest.raises(MustWait):
-                approvals.require_approval(connection, 1, proposal)
+                proposals.require_approval(connection, 1, proposal)
         else:
-            approvals.require_approval(connection, 1, proposal)
+            proposals.require_approval(connection, 1, proposal)
 
 
 def test_the_proposer_cannot_approve_by_any_credential(database: Database) -> None:
@@ -138,22 +145,22 @@ def test_what_cannot_be_done_still_waits_and_changes_nothing(database: Database)
     with pytest.raises(Exception, match="less than that"):
         approve(database, BOB, number)
     with database.reading() as connection:
-        assert approvals.approval(connection, 1, number).state == "pending"
-        assert approvals.votes_of(connection, 1, [number]) == {number: []}
+        assert proposals.approval(connection, 1, number).state == "pending"
+        assert proposals.votes_of(connection, 1, [number]) == {number: []}
 
 
 def test_proposals_expire_and_can_be_refused(database: Database) -> None:
     first, second = propose(database, ADA, "1"), propose(database, ADA, "2")
     with database.transaction() as connection, acting_as(BOB):
-        assert approvals.refuse(connection, 1, first, "too much", NOW_NS).state == "refused"
+        assert proposals.refuse(connection, 1, first, "too much", NOW_NS).state == "refused"
     late = NOW_NS + 72 * 3600 * 10**9
     with pytest.raises(NotPending):
         approve(database, BOB, first)
     with pytest.raises(NotPending):
         approve(database, BOB, second, late)
     with database.transaction() as connection:
-        assert approvals.expire(connection, late - 1) == 0
-        assert approvals.expire(connection, late) == 1
+        assert proposals.expire(connection, late - 1) == 0
+        assert proposals.expire(connection, late) == 1
     assert credits(database) == 0
     assert actions(database)[-2:] == [("refuse", "person:2"), ("expire", "system")]
 
@@ -161,11 +168,11 @@ def test_proposals_expire_and_can_be_refused(database: Database) -> None:
 def test_the_same_request_again_is_the_same_proposal(database: Database) -> None:
     number = propose(database, ADA)
     assert propose(database, ADA) == number
-    with pytest.raises(approvals.ProposalConflict):
+    with pytest.raises(proposals.ProposalConflict):
         propose(database, ADA, movement=GRANT._replace(amount_nanocredits=5))
     with database.transaction() as connection, acting_as(BOB):
-        approvals.refuse(connection, 1, number, "", NOW_NS)
-    with pytest.raises(approvals.ProposalConflict):
+        proposals.refuse(connection, 1, number, "", NOW_NS)
+    with pytest.raises(proposals.ProposalConflict):
         propose(database, ADA)
 
 

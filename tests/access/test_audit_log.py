@@ -7,15 +7,32 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from farebox_collector.credentials import Scope
 from farebox_collector.ledger.access.actors import Actor, acting_as
-from farebox_collector.ledger.access.audit_log import MAX_PART, LogFilter, entries_of, forget, note, retire_entries
-from farebox_collector.ledger.access.chain import Head, compare_chains, heads, move_anchor
-from farebox_collector.ledger.access.refusals import EVERY_NS, MOST_KINDS, Attempt, Refusals
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.keys import create_key, revoke_key
-from farebox_collector.ledger.sqlite import SqliteDatabase
+from farebox_collector.ledger.access.audit_log import (
+    MAX_PART,
+    LogFilter,
+    entries_of,
+    forget,
+    note,
+    retire_entries,
+)
+from farebox_collector.ledger.access.chain import (
+    Head,
+    compare_chains,
+    heads,
+    move_anchor,
+)
+from farebox_collector.ledger.access.keys import create_key, revoke_key
+from farebox_collector.ledger.access.refusals import (
+    EVERY_NS,
+    MOST_KINDS,
+    Attempt,
+    Refusals,
+)
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.sqlite import SqliteDatabase
+from farebox_collector.model.credentials import Scope
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text

@@ -16,7 +16,7 @@ from access.conftest import PASSWORD, House
 from access.test_approvals import Person
 from blank import blank_sqlite
 from farebox_collector.cli import app
-from farebox_collector.surfaces.api import documentation
+from farebox_collector.surfaces.api.application import documentation
 from harness import Collector
 from spans import llm_span, protobuf_body
 from stripe_double import StripeDouble, new_shop

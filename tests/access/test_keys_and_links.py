@@ -8,14 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from farebox_collector import assembly, keyring
-from farebox_collector.credentials import Scope, new_token, read_link, sign_link
-from farebox_collector.keyring import REMEMBER_NS, Forbidden, KeyRing, TooManyStrangers, Unauthenticated
-from farebox_collector.ledger import keys, links
+from farebox_collector import assembly
+from farebox_collector.cache import keyring
+from farebox_collector.cache.keyring import (
+    REMEMBER_NS,
+    Forbidden,
+    KeyRing,
+    TooManyStrangers,
+    Unauthenticated,
+)
+from farebox_collector.ledger.access import keys, links
 from farebox_collector.ledger.access.actors import Actor, acting_as
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.links import LinkGone, Unverified
-from farebox_collector.ledger.tenants import create_tenant
+from farebox_collector.ledger.access.links import LinkGone, Unverified
+from farebox_collector.ledger.access.tenants import create_tenant
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.model.credentials import (
+    Scope,
+    new_token,
+    read_link,
+    sign_link,
+)
 from farebox_collector.settings import Settings
 
 NOW_NS = 1_767_300_000 * 10**9

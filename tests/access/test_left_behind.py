@@ -12,24 +12,27 @@ import pytest
 from access.conftest import House
 from blank import blank_sqlite
 from farebox_collector import assembly
-from farebox_collector.credentials import Role, Scope, new_token
-from farebox_collector.ledger import auto_topups, holds, keys, links, low_balances, policies
-from farebox_collector.ledger.access import erasure, people
+from farebox_collector.ledger.access import keys, links, people
 from farebox_collector.ledger.access.actors import Actor, acting_as
 from farebox_collector.ledger.access.belongings import belongings_of, revoke_belongings
 from farebox_collector.ledger.access.erased import NameErased
 from farebox_collector.ledger.access.login_failures import MOST_OF_ACCOUNT
 from farebox_collector.ledger.access.refusals import Refusals
 from farebox_collector.ledger.access.sessions import Lifetime, Origin
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.movements import NoSuchWallet
-from farebox_collector.ledger.spending import LimitScope, Subject
-from farebox_collector.ledger.tables import accounts
-from farebox_collector.ledger.wallets import deposit
-from farebox_collector.login_desk import LoginDesk, LoginRefused
+from farebox_collector.ledger.credits import holds, policies
+from farebox_collector.ledger.credits.deposits import deposit
+from farebox_collector.ledger.credits.movements import NoSuchWallet
+from farebox_collector.ledger.credits.spending import LimitScope, Subject
+from farebox_collector.ledger.journal import low_balances
+from farebox_collector.ledger.payments import auto_topups
+from farebox_collector.ledger.privacy import erasure
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.books import accounts
 from farebox_collector.metrics.meters import Meters
+from farebox_collector.model.credentials import Role, Scope, new_token
 from farebox_collector.receivers.grpc import _address
 from farebox_collector.settings import Settings
+from farebox_collector.surfaces.login_desk import LoginDesk, LoginRefused
 from harness import EXPORT_METHOD, Collector, farebox
 from prometheus_client import CollectorRegistry
 from spans import llm_span, protobuf_body

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from farebox_collector.credentials import SCOPES_OF, Caller, Role, Scope
 from farebox_collector.ledger.access import people, sessions
 from farebox_collector.ledger.access.login_failures import (
     LOCK_NS,
@@ -22,12 +21,23 @@ from farebox_collector.ledger.access.login_failures import (
     unlock,
 )
 from farebox_collector.ledger.access.refusals import Refusals
-from farebox_collector.ledger.access.sessions import Lifetime, Origin, SessionOver, find_session
-from farebox_collector.ledger.database import Database
-from farebox_collector.login_desk import LoginDesk, LoginRefused, role_of
-from farebox_collector.passwords import BadPassword, hash_password, is_password
+from farebox_collector.ledger.access.sessions import (
+    Lifetime,
+    Origin,
+    SessionOver,
+    find_session,
+)
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.model.credentials import (
+    SCOPES_OF,
+    Caller,
+    Role,
+    Scope,
+)
 from farebox_collector.settings import Settings
 from farebox_collector.surfaces.console.openid import Provider, ProviderRefused
+from farebox_collector.surfaces.login_desk import LoginDesk, LoginRefused, role_of
+from farebox_collector.surfaces.passwords import BadPassword, hash_password, is_password
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from farebox_collector import assembly
-from farebox_collector.credentials import Role
 from farebox_collector.ledger.access import people
-from farebox_collector.ledger.access.erasure import may_name
-from farebox_collector.ledger.tenants import create_tenant
+from farebox_collector.ledger.access.tenants import create_tenant
+from farebox_collector.ledger.privacy.erasure import may_name
+from farebox_collector.model.credentials import Role
 from farebox_collector.settings import Settings
 from sqlalchemy import create_engine, literal, select
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from farebox_collector import assembly
-from farebox_collector.ledger import audit
-from farebox_collector.ledger.access import erasure, personal_places
 from farebox_collector.ledger.access.chain import compare_chains
 from farebox_collector.ledger.access.erased import text_without_names
-from farebox_collector.ledger.columns import metadata
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.tables import usage_records
-from farebox_collector.secret_box import new_secrets_key
+from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.privacy import erasure, personal_places
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.tables.columns import metadata
+from farebox_collector.model.secret_box import new_secrets_key
 from farebox_collector.settings import Settings
 from harness import Collector, farebox
 from hypothesis import given

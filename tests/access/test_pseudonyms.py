@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 from blank import blank_sqlite
 from farebox_collector import assembly
-from farebox_collector.credentials import new_token
 from farebox_collector.dialects.attribution import WALLET
-from farebox_collector.ledger import audit
 from farebox_collector.ledger.access.erased import pseudonymous_letter
-from farebox_collector.ledger.access.pseudonym_key import WrongPseudonymKey
-from farebox_collector.ledger.columns import metadata
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.keys import create_key
-from farebox_collector.ledger.wallets import deposit
-from farebox_collector.pseudonyms import Pseudonyms, name_in_books, use_pseudonyms
-from farebox_collector.records import DeadLetter, Span
-from farebox_collector.secret_box import new_secrets_key, secrets_keys
+from farebox_collector.ledger.access.keys import create_key
+from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.credits.deposits import deposit
+from farebox_collector.ledger.privacy.pseudonym_key import WrongPseudonymKey
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.tables.columns import metadata
+from farebox_collector.model.credentials import new_token
+from farebox_collector.model.pseudonyms import Pseudonyms, name_in_books, use_pseudonyms
+from farebox_collector.model.records import DeadLetter, Span
+from farebox_collector.model.secret_box import new_secrets_key, secrets_keys
 from farebox_collector.settings import Settings
 from harness import Collector, farebox
 from hypothesis import given
@@ -184,7 +184,7 @@ def test_books_that_hold_names_take_no_key(what: str, new_books: Callable[[str, 
         if what == "wallet":
             deposit(connection, 1, NAME, 10**9, "paid", 1)
         else:
-            from farebox_collector.credentials import Scope
+            from farebox_collector.model.credentials import Scope
 
             create_key(connection, 1, "theirs", [Scope.READ], 1, wallet=NAME)
     with pytest.raises(WrongPseudonymKey, match="these books hold names"):

@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 from farebox_collector import assembly
-from farebox_collector.credentials import SCOPES_OF, Role
 from farebox_collector.ledger.access import sessions
 from farebox_collector.ledger.access.people import create_person, set_role
-from farebox_collector.ledger.access.sessions import KEPT_NS, NoSuchSession, Origin, SessionOver, is_session_token
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.tenants import create_tenant
+from farebox_collector.ledger.access.sessions import (
+    KEPT_NS,
+    NoSuchSession,
+    Origin,
+    SessionOver,
+    is_session_token,
+)
+from farebox_collector.ledger.access.tenants import create_tenant
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.model.credentials import SCOPES_OF, Role
 from farebox_collector.settings import Settings
 
 NOW_NS = 1_767_300_000 * 10**9

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 from blank import blank_sqlite
 from farebox_collector import assembly
-from farebox_collector.credentials import read_link
-from farebox_collector.ledger import audit, webhooks
 from farebox_collector.ledger.access.audit_log import LogFilter, entries_of
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.links import mint, verify_link
-from farebox_collector.ledger.tables import link_secrets
-from farebox_collector.ledger.webhook_tables import webhook_endpoints
-from farebox_collector.records import DEFAULT_TENANT_ID
-from farebox_collector.secret_box import (
+from farebox_collector.ledger.access.links import mint, verify_link
+from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.journal import outbox
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.books import link_secrets
+from farebox_collector.ledger.tables.outbox import webhook_endpoints
+from farebox_collector.model.credentials import read_link
+from farebox_collector.model.records import DEFAULT_TENANT_ID
+from farebox_collector.model.secret_box import (
     BadSecretsKey,
     SecretBox,
     WrongSecretsKey,
@@ -58,10 +59,10 @@ def fill(database: Database) -> tuple[str, bytes]:
     """A link, and a webhook whose secret was rotated: three secrets. The link's token and the webhook's new secret."""
     with database.transaction() as connection:
         token = mint(connection, T, "ada", "", AT_NS + DAY_NS, AT_NS).token
-        endpoint, _ = webhooks.add_endpoint(connection, T, "https://hooks.example/farebox", AT_NS)
-        secret = webhooks.rotate_secret(connection, T, endpoint, AT_NS, DAY_NS)
+        endpoint, _ = outbox.add_endpoint(connection, T, "https://hooks.example/farebox", AT_NS)
+        secret = outbox.rotate_secret(connection, T, endpoint, AT_NS, DAY_NS)
         assert secret is not None
-        webhooks.ping(connection, T, endpoint, AT_NS)
+        outbox.ping(connection, T, endpoint, AT_NS)
     return token, secret
 
 
@@ -71,8 +72,8 @@ def works(database: Database, token: str, secret: bytes) -> None:
     assert link is not None
     with database.transaction() as connection:
         assert verify_link(connection, token, link, AT_NS).caller.wallet == "ada"
-        (taken,) = webhooks.take_due(connection, AT_NS, 10)
-        webhooks.put_back(connection, [taken.id], AT_NS)
+        (taken,) = outbox.take_due(connection, AT_NS, 10)
+        outbox.put_back(connection, [taken.id], AT_NS)
     assert taken.secrets[0] == secret
     assert len(taken.secrets) == 2
     assert all(len(each) == 32 and not is_sealed(each) for each in taken.secrets)

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from farebox_collector.credentials import Scope, key_id_of
-from farebox_collector.secret_box import SecretBox, secrets_keys
+from farebox_collector.model.credentials import Scope, key_id_of
+from farebox_collector.model.secret_box import SecretBox, secrets_keys
 from farebox_collector.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]

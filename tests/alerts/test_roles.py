@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from farebox_collector import assembly
-from farebox_collector.ledger.wallets import deposit
+from farebox_collector.ledger.credits.deposits import deposit
 from farebox_collector.settings import Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from farebox_collector import dialects
-from farebox_collector.decoding.otlp_json import JsonDecoder
-from farebox_collector.records import Buckets, NotBillable, QualityReport, Rejected, Span, UsageRecord
-from farebox_collector.units import Units
+from farebox_collector.intake.decoding.otlp_json import JsonDecoder
+from farebox_collector.model.records import (
+    Buckets,
+    NotBillable,
+    QualityReport,
+    Rejected,
+    Span,
+    UsageRecord,
+)
+from farebox_collector.model.units import Units
 
 GOLDEN = Path(__file__).parent / "golden"
 EMITTERS = tuple(sorted(path.stem for path in GOLDEN.glob("*.json")))

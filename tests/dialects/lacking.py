@@ -1,7 +1,7 @@
 """What emitters leave out or get wrong, as recorded. Everything else must come out as the provider reported it."""
 
-from farebox_collector.records import Buckets
-from farebox_collector.units import Units
+from farebox_collector.model.records import Buckets
+from farebox_collector.model.units import Units
 from goldens import CALLS
 
 LIFETIME = "how long a cache write lives"

@@ -15,9 +15,17 @@ from farebox_collector.dialects.other_units import NAMES as UNIT_NAMES
 from farebox_collector.dialects.reconcile import Habits, Reading, disjoint
 from farebox_collector.dialects.text import InvalidCount
 from farebox_collector.dialects.usage_json import numbers_in, provider_usage
+from farebox_collector.model.records import (
+    IMPLAUSIBLE,
+    Attributes,
+    Buckets,
+    NotBillable,
+    Rejected,
+    Span,
+    UsageRecord,
+)
+from farebox_collector.model.units import PER_HOUR, TOKEN_BUCKETS
 from farebox_collector.pricing.catalogue import genai_prices_catalogue
-from farebox_collector.records import IMPLAUSIBLE, Attributes, Buckets, NotBillable, Rejected, Span, UsageRecord
-from farebox_collector.units import PER_HOUR, TOKEN_BUCKETS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

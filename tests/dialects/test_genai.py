@@ -2,7 +2,14 @@
 
 import pytest
 from farebox_collector import dialects
-from farebox_collector.records import Attributes, Buckets, NotBillable, Rejected, Span, UsageRecord
+from farebox_collector.model.records import (
+    Attributes,
+    Buckets,
+    NotBillable,
+    Rejected,
+    Span,
+    UsageRecord,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -2,7 +2,7 @@
 
 import pytest
 from farebox_collector.dialects.assumptions import ASSUMPTIONS
-from farebox_collector.records import Span, UsageRecord
+from farebox_collector.model.records import Span, UsageRecord
 from goldens import ANTHROPIC_CLIENT, CALLS, EMITTERS, calls_of, read_all, spans_of
 from lacking import NOT_INSTRUMENTED, expected_of
 

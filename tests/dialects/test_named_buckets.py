@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from farebox_collector import dialects
-from farebox_collector.records import Buckets, Span, UsageRecord
-from farebox_collector.units import Units
+from farebox_collector.model.records import Buckets, Span, UsageRecord
+from farebox_collector.model.units import Units
 
 
 def read(usage: dict[str, Any], model: str = "claude-sonnet-4-5", kind: str = "generation") -> UsageRecord:

@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 from farebox_collector import dialects
-from farebox_collector.records import NO_QUALITY, NotBillable, Quality, QualityReport, Rejected, Span, UsageRecord
+from farebox_collector.model.records import (
+    NO_QUALITY,
+    NotBillable,
+    Quality,
+    QualityReport,
+    Rejected,
+    Span,
+    UsageRecord,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -2,8 +2,15 @@
 
 import pytest
 from farebox_collector.dialects.assumptions import ASSUMPTIONS
-from farebox_collector.dialects.reconcile import INSIDE, UNKNOWN, Habits, Reading, Reported, disjoint
-from farebox_collector.records import Buckets
+from farebox_collector.dialects.reconcile import (
+    INSIDE,
+    UNKNOWN,
+    Habits,
+    Reading,
+    Reported,
+    disjoint,
+)
+from farebox_collector.model.records import Buckets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from farebox_collector import dialects
-from farebox_collector.dialects.remembered import MAX_TEXT
-from farebox_collector.records import Attributes, Span, UsageRecord
+from farebox_collector.dialects.memo import MAX_TEXT
+from farebox_collector.model.records import Attributes, Span, UsageRecord
 from goldens import EMITTERS, spans_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

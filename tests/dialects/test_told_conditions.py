@@ -4,7 +4,12 @@ import json
 
 import pytest
 from farebox_collector import dialects
-from farebox_collector.records import Buckets, ModelLine, Span, UsageRecord
+from farebox_collector.model.records import (
+    Buckets,
+    ModelLine,
+    Span,
+    UsageRecord,
+)
 
 OPUS, SONNET = "claude-opus-4-6", "claude-sonnet-4-6"
 Value = str | int | dict[str, object]

@@ -4,7 +4,14 @@ import json
 
 import pytest
 from farebox_collector import dialects
-from farebox_collector.records import Attributes, AttributeValue, Buckets, ModelLine, Span, UsageRecord
+from farebox_collector.model.records import (
+    Attributes,
+    AttributeValue,
+    Buckets,
+    ModelLine,
+    Span,
+    UsageRecord,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from farebox_collector.dialects import read
-from farebox_collector.records import Buckets, Span, UsageRecord
+from farebox_collector.model.records import Buckets, Span, UsageRecord
 
 USAGE = {"inputTokens": 3000, "outputTokens": 100, "totalTokens": 3100, "cachedInputTokens": 2500}
 OUTSIDE = Buckets(input=3000, cache_read=2500, output=100)

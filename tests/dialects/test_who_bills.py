@@ -3,10 +3,10 @@
 import pytest
 from farebox_collector import dialects
 from farebox_collector.dialects.hosts import Billed, billed_at
+from farebox_collector.model.records import Attributes, Span, UsageRecord
 from farebox_collector.pricing.catalogue import genai_prices_catalogue
 from farebox_collector.pricing.matching import Recogniser
 from farebox_collector.pricing.providers import book_provider
-from farebox_collector.records import Attributes, Span, UsageRecord
 
 OFFICIAL = "opentelemetry.instrumentation.genai.openai"
 CALL: Attributes = {

@@ -11,11 +11,12 @@ from typing import Any
 import grpc
 import pytest
 from blank import blank_sqlite
-from farebox_collector import descriptors, http_ports
-from farebox_collector.connections import CONNECTION, Connection, Connections
-from farebox_collector.credentials import new_token
-from farebox_collector.receivers import doorman as doorman_module
-from farebox_collector.receivers.doorman import Doorman
+from farebox_collector.admission import descriptors
+from farebox_collector.admission.connections import CONNECTION, Connection, Connections
+from farebox_collector.model.credentials import new_token
+from farebox_collector.receivers import call_admission as doorman_module
+from farebox_collector.receivers import http_ports
+from farebox_collector.receivers.call_admission import Doorman
 from farebox_collector.settings import Settings
 from harness import EXPORT_METHOD, Collector
 from hypothesis import given

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from farebox_collector import assembly
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.sqlite import SqliteDatabase
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.sqlite import SqliteDatabase
 from farebox_collector.settings import Settings
 from harness import Collector, farebox
 from sqlalchemy import text

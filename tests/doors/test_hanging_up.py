@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 from blank import blank_sqlite
-from farebox_collector.credentials import new_token
+from farebox_collector.model.credentials import new_token
 from harness import EXPORT_METHOD, Collector
 from spans import llm_span, protobuf_body
 

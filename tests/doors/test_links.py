@@ -8,7 +8,12 @@ from typing import Any
 import httpx2
 import pytest
 from blank import blank_sqlite
-from farebox_collector.credentials import Link, new_token, read_link, sign_link
+from farebox_collector.model.credentials import (
+    Link,
+    new_token,
+    read_link,
+    sign_link,
+)
 from harness import Collector
 from hypothesis import example, given, settings
 from hypothesis import strategies as st

@@ -14,9 +14,14 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 from blank import blank_sqlite
-from farebox_collector.credentials import Link, Scope, new_token, sign_link
-from farebox_collector.surfaces.api import KNOWN_BY_OTHER_MEANS, SCOPES, documentation
-from farebox_collector.surfaces.callers import ONE_WALLET
+from farebox_collector.model.credentials import (
+    Link,
+    Scope,
+    new_token,
+    sign_link,
+)
+from farebox_collector.surfaces.api.application import KNOWN_BY_OTHER_MEANS, SCOPES, documentation
+from farebox_collector.surfaces.api.callers import ONE_WALLET
 from harness import Collector
 from spans import llm_span, protobuf_body
 

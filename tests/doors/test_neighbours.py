@@ -11,19 +11,29 @@ from typing import Any
 
 import pytest
 from blank import JANUARY_NS, blank_sqlite
-from farebox_collector.credentials import new_token
 from farebox_collector.insight import incidents as pictures
-from farebox_collector.ledger import readings
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.incidents import Incident, incidents_of, record_incident
-from farebox_collector.ledger.movements import Kind, Movement, move
-from farebox_collector.ledger.tables import accounts
-from farebox_collector.ledger.tenants import create_tenant
-from farebox_collector.ledger.totals import add_credits
-from farebox_collector.money import MAX_MOVEMENT_NANO, MAX_SUM_NANO, NANO, AmountError
-from farebox_collector.surfaces import turns as turns_module
-from farebox_collector.surfaces.problems import ApiError
-from farebox_collector.surfaces.turns import SLOW, SLOW_OF_TENANT, Turn, Turns
+from farebox_collector.ledger.access.tenants import create_tenant
+from farebox_collector.ledger.credits.movements import Kind, Movement, move
+from farebox_collector.ledger.incidents.incidents import Incident, incidents_of, record_incident
+from farebox_collector.ledger.reports import metric_readings
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.books import accounts
+from farebox_collector.ledger.usage.running_totals import add_credits
+from farebox_collector.model.credentials import new_token
+from farebox_collector.model.money import (
+    MAX_MOVEMENT_NANO,
+    MAX_SUM_NANO,
+    NANO,
+    AmountError,
+)
+from farebox_collector.surfaces.api import turns as turns_module
+from farebox_collector.surfaces.api.problems import ApiError
+from farebox_collector.surfaces.api.turns import (
+    SLOW,
+    SLOW_OF_TENANT,
+    Turn,
+    Turns,
+)
 from harness import Collector
 from spans import llm_span, protobuf_body
 from sqlalchemy import Connection, update
@@ -271,17 +281,17 @@ def test_the_metrics_add_up_what_no_column_of_the_database_could_hold(database: 
                 }
                 connection.execute(accounts.insert().values(row))
     with database.reading() as connection:
-        found = readings.wallets(connection)
+        found = metric_readings.wallets(connection)
         assert (found.positive_nanocredits, found.negative_nanocredits) == (
             9 * (MAX_SUM_NANO + 7),
             -9 * (MAX_SUM_NANO + 7),
         )
         assert found.wallets == 36
-        assert readings.credits_in(connection)["deposit"] == 9 * MAX_SUM_NANO
-        readings.wallets_running_dry(connection, JANUARY_NS)
-        readings.service_rows(connection)
-        readings.correction_rows(connection)
+        assert metric_readings.credits_in(connection)["deposit"] == 9 * MAX_SUM_NANO
+        metric_readings.wallets_running_dry(connection, JANUARY_NS)
+        metric_readings.service_rows(connection)
+        metric_readings.correction_rows(connection)
     with database.transaction() as connection:
         connection.execute(update(accounts).values(balance_nano=MAX_SUM_NANO))
     with database.reading() as connection:
-        assert readings.wallets(connection).positive_nanocredits >= 36 * MAX_SUM_NANO
+        assert metric_readings.wallets(connection).positive_nanocredits >= 36 * MAX_SUM_NANO

@@ -7,8 +7,8 @@ import grpc
 import httpx2
 import pytest
 from blank import blank_sqlite
-from farebox_collector.credentials import new_token
-from farebox_collector.rates import Rates
+from farebox_collector.admission.rates import Rates
+from farebox_collector.model.credentials import new_token
 from farebox_collector.settings import Settings
 from google.rpc.error_details_pb2 import RetryInfo
 from harness import EXPORT_METHOD, Collector

@@ -8,11 +8,11 @@ import pytest
 from alembic import command
 from blank import JANUARY_NS
 from farebox_collector import assembly
-from farebox_collector.ledger import bulk
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.schema import alembic_config
-from farebox_collector.ledger.tables import metadata, tenants
-from farebox_collector.ledger.tenants import TenantExists, create_tenant, tenant_of
+from farebox_collector.ledger.access.tenants import TenantExists, create_tenant, tenant_of
+from farebox_collector.ledger.storage import bulk_insert
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.migrate import alembic_config
+from farebox_collector.ledger.tables.books import metadata, tenants
 from farebox_collector.settings import Settings
 from harness import farebox
 from sqlalchemy import insert, inspect, select, text
@@ -53,7 +53,7 @@ def test_a_name_that_is_taken_is_told_apart_from_an_id_that_is(database: Databas
     taken = {"id": 1, "name": "other", "usd_per_credit": "1", "created_at_ns": JANUARY_NS}
     columns = tuple(taken)
     with pytest.raises(IntegrityError), database.transaction() as connection:
-        bulk.insert_ignoring_conflicts(connection, "tenants", columns, [tuple(taken.values())], on=("name",))
+        bulk_insert.insert_ignoring_conflicts(connection, "tenants", columns, [tuple(taken.values())], on=("name",))
     with database.reading() as connection:
         assert tenant_of(connection, "other") is None
 
@@ -62,9 +62,9 @@ def test_ids_given_by_hand_are_skipped(database: Database) -> None:
     with database.transaction() as connection:
         row = {"id": 500, "name": "far", "usd_per_credit": "1", "created_at_ns": JANUARY_NS}
         connection.execute(insert(tenants).values(row))
-        bulk.skip_taken_ids(connection, "tenants")
+        bulk_insert.skip_taken_ids(connection, "tenants")
         assert create_tenant(connection, "next", Decimal(1), JANUARY_NS) == 501
-        bulk.skip_taken_ids(connection, "tenants")
+        bulk_insert.skip_taken_ids(connection, "tenants")
         assert create_tenant(connection, "and next", Decimal(1), JANUARY_NS) == 502
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 from blank import blank_sqlite
-from farebox_collector.credentials import new_token
-from farebox_collector.surfaces.api import documentation
-from farebox_collector.surfaces.table_files import CellType, harmless, write_csv
+from farebox_collector.model.credentials import new_token
+from farebox_collector.surfaces.api.application import documentation
+from farebox_collector.surfaces.api.table_files import CellType, harmless, write_csv
 from harness import Collector
 from hypothesis import given
 from hypothesis import strategies as st

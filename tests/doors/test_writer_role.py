@@ -13,16 +13,16 @@ from typing import NamedTuple
 
 import psycopg
 import pytest
-from farebox_collector.credentials import new_token
+from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.dialects import read
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.tenants import create_tenant, ensure_default_tenant
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
+from farebox_collector.ledger.access.tenants import create_tenant, ensure_default_tenant
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.credentials import new_token
+from farebox_collector.model.records import Span, UsageRecord
+from farebox_collector.model.secret_box import new_secrets_key
 from farebox_collector.pricing.price import price
-from farebox_collector.records import Span, UsageRecord
-from farebox_collector.secret_box import new_secrets_key
-from farebox_collector.tariffs import Tariffs
 from harness import Collector, farebox
 from postgres import PostgresServer
 from spans import llm_span, protobuf_body

@@ -3,13 +3,13 @@
 from typing import Any
 
 from calls import START_NS, call
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
+from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.records import DEFAULT_TENANT_ID, PricedUsage, UsageRecord
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.price import price_at
-from farebox_collector.records import DEFAULT_TENANT_ID, PricedUsage, UsageRecord
-from farebox_collector.tariffs import Tariffs
-from farebox_collector.verdicts import Verdict
 
 WEEK_NS = 7 * 86_400 * 10**9
 

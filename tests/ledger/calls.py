@@ -1,7 +1,7 @@
 """Priced calls, made directly: what the ledger gets from pricing."""
 
-from farebox_collector.records import Buckets, PricedUsage, UsageRecord
-from farebox_collector.verdicts import Verdict
+from farebox_collector.model.records import Buckets, PricedUsage, UsageRecord
+from farebox_collector.model.verdicts import Verdict
 
 START_NS = 1_767_300_000 * 10**9
 SECOND_NS = 10**9

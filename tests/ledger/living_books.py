@@ -4,24 +4,34 @@ from functools import partial
 from typing import Any
 
 from calls import START_NS, call
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.corrections import Cause, Correction, correct, cover
-from farebox_collector.ledger.credit_tables import holds
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.entries import Entry
-from farebox_collector.ledger.hold_ends import expire_holds, void_hold
-from farebox_collector.ledger.holds import HoldRequest, take_holds
-from farebox_collector.ledger.journal import Account, balance, wallet_account
-from farebox_collector.ledger.lots import draw_up, lots_of
-from farebox_collector.ledger.movements import Kind, Moved, Movement, move
-from farebox_collector.ledger.policies import Authorship, Terms, set_policy
-from farebox_collector.ledger.spending import Subject
-from farebox_collector.ledger.stored_usage import stored_calls, usage_query
-from farebox_collector.ledger.tables import accounts, usage_records
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.records import PricedUsage
-from farebox_collector.verdicts import Verdict
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.credits.hold_release import expire_holds, void_hold
+from farebox_collector.ledger.credits.holds import HoldRequest, take_holds
+from farebox_collector.ledger.credits.lots import draw_up, lots_of
+from farebox_collector.ledger.credits.movements import (
+    Kind,
+    Moved,
+    Movement,
+    move,
+)
+from farebox_collector.ledger.credits.policies import Authorship, Terms, set_policy
+from farebox_collector.ledger.credits.spending import Subject
+from farebox_collector.ledger.journal.journal import Account, balance, wallet_account
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.books import accounts, usage_records
+from farebox_collector.ledger.tables.credits import holds
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.corrections import (
+    Cause,
+    Correction,
+    correct,
+    cover,
+)
+from farebox_collector.ledger.usage.entries import Entry
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query
+from farebox_collector.model.records import PricedUsage
+from farebox_collector.model.verdicts import Verdict
 from sqlalchemy import select
 
 SECOND_NS = 10**9

@@ -9,19 +9,24 @@ from typing import Any
 import pytest
 from calls import START_NS, call
 from farebox_collector import assembly
-from farebox_collector.indexing import TAIL, Indexing
-from farebox_collector.ledger.account_legs import behind, legs_of, plan, take_in
-from farebox_collector.ledger.audit import audit, audit_recent
-from farebox_collector.ledger.checkpoints import move_checkpoints
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.lots import draw_up, lots_of
-from farebox_collector.ledger.movements import Kind, Movement, move
-from farebox_collector.ledger.sqlite import SqliteDatabase
-from farebox_collector.ledger.statements import UsageFilter, ledger, usage
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
+from farebox_collector.background.posting_index_job import TAIL, Indexing
+from farebox_collector.ledger.audit.audit import audit, audit_recent
+from farebox_collector.ledger.audit.checkpoints import move_checkpoints
+from farebox_collector.ledger.credits.lots import draw_up, lots_of
+from farebox_collector.ledger.credits.movements import Kind, Movement, move
+from farebox_collector.ledger.journal.posting_index import (
+    behind,
+    legs_of,
+    plan,
+    take_in,
+)
+from farebox_collector.ledger.reports.statements import UsageFilter, ledger, usage
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.sqlite import SqliteDatabase
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
-from farebox_collector.verdicts import Verdict
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, text

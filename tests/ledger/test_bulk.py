@@ -1,9 +1,9 @@
 """Many rows at once: whatever way they take to the database, they arrive as they are and fail as a statement would."""
 
 import pytest
-from farebox_collector.ledger import bulk
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.postgresql import PostgresqlDatabase
+from farebox_collector.ledger.storage import bulk_insert
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.postgresql import PostgresqlDatabase
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -37,8 +37,8 @@ def stored(database: Database) -> list[tuple[int, str, bytes | None, int | None]
 @pytest.mark.parametrize("count", [1, 15, 16, 700])
 def test_rows_arrive_as_they_are_and_those_that_are_known_stay_out(things: Database, count: int) -> None:
     with things.transaction() as connection:
-        half = bulk.insert_ignoring_conflicts(connection, "things", COLUMNS, rows(count // 2))
-        rest = bulk.insert_ignoring_conflicts(connection, "things", COLUMNS, rows(count))
+        half = bulk_insert.insert_ignoring_conflicts(connection, "things", COLUMNS, rows(count // 2))
+        rest = bulk_insert.insert_ignoring_conflicts(connection, "things", COLUMNS, rows(count))
     assert (half, rest) == (count // 2, count - count // 2)
     assert stored(things) == rows(count)
 
@@ -48,19 +48,19 @@ def test_figures_are_added_and_what_they_come_to_is_returned(things: Database) -
     given = [(n, "name", n) for n in range(100)]
     with things.transaction() as connection:
         for turn in (1, 2, 3):
-            returned = bulk.upsert_returning(connection, "things", ("id", "name", "amount"), tail, given)
+            returned = bulk_insert.upsert_returning(connection, "things", ("id", "name", "amount"), tail, given)
             assert sorted(returned) == [(n, turn * n) for n in range(100)]
 
 
 def test_rows_of_a_transaction_that_was_undone_are_gone(things: Database) -> None:
     with things.transaction() as connection:
         undone = connection.begin_nested()
-        bulk.insert(connection, "things", COLUMNS, rows(50))
+        bulk_insert.insert(connection, "things", COLUMNS, rows(50))
         undone.rollback()
     with pytest.raises(IntegrityError), things.transaction() as connection:
-        bulk.insert(connection, "things", COLUMNS, [*rows(50), *rows(1)])
+        bulk_insert.insert(connection, "things", COLUMNS, [*rows(50), *rows(1)])
     with things.transaction() as connection:
-        bulk.insert(connection, "things", COLUMNS, rows(20, first=1000))
+        bulk_insert.insert(connection, "things", COLUMNS, rows(20, first=1000))
     assert stored(things) == rows(20, first=1000)
 
 
@@ -75,7 +75,7 @@ def test_a_connection_that_is_lost_on_the_way_is_a_reason_to_try_again(things: D
             own = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
             with things.transaction() as other:
                 other.execute(text("SELECT pg_terminate_backend(:own)"), {"own": own})
-        return bulk.insert_ignoring_conflicts(connection, "things", COLUMNS, rows(100))
+        return bulk_insert.insert_ignoring_conflicts(connection, "things", COLUMNS, rows(100))
 
     assert things.transact(work) == 100
     assert attempts == 2
@@ -85,5 +85,5 @@ def test_a_connection_that_is_lost_on_the_way_is_a_reason_to_try_again(things: D
 def test_rows_that_no_column_can_hold_are_an_error_of_the_database(things: Database) -> None:
     far_too_large = [(n, "name", b"", 2**70) for n in range(20)]
     with pytest.raises((DBAPIError, OverflowError)):
-        things.transact(lambda connection: bulk.insert(connection, "things", COLUMNS, far_too_large))
+        things.transact(lambda connection: bulk_insert.insert(connection, "things", COLUMNS, far_too_large))
     assert stored(things) == []

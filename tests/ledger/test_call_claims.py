@@ -3,18 +3,18 @@
 import pytest
 from alembic import command
 from calls import SECOND_NS, START_NS, call
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.call_claims import MAX_SLOTS, SLOT_BITS, slots
-from farebox_collector.ledger.corrections import Cause, correct, cover
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.schema import alembic_config
-from farebox_collector.ledger.statements import UsageFilter, ledger, usage
-from farebox_collector.ledger.stored_usage import stored_calls, usage_query
-from farebox_collector.ledger.tables import usage_records
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.records import PricedUsage
-from farebox_collector.verdicts import Verdict
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.reports.statements import UsageFilter, ledger, usage
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.migrate import alembic_config
+from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.claims import MAX_SLOTS, SLOT_BITS, slots
+from farebox_collector.ledger.usage.corrections import Cause, correct, cover
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query
+from farebox_collector.model.records import PricedUsage
+from farebox_collector.model.verdicts import Verdict
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text

@@ -10,21 +10,21 @@ from random import Random
 from booked import book_calls, used
 from calls import START_NS
 from farebox_collector import assembly
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.corrections import Cause, correct, cover
-from farebox_collector.ledger.costs import Grouping, Period, costs
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.prices import set_price
-from farebox_collector.ledger.stored_usage import stored_calls, usage_query
-from farebox_collector.ledger.tables import usage_records
-from farebox_collector.ledger.token_costs import Cards
-from farebox_collector.ledger.totals import TotalLabels
+from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.reports.costs import Grouping, Period, costs
+from farebox_collector.ledger.reports.token_costs import Cards
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.tariffs.prices import set_price
+from farebox_collector.ledger.usage.corrections import Cause, correct, cover
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query
+from farebox_collector.model.records import DEFAULT_TENANT_ID, Buckets, CatalogueRow
 from farebox_collector.pricing.costs import EffectiveCost
 from farebox_collector.pricing.price import bill
-from farebox_collector.records import DEFAULT_TENANT_ID, Buckets, CatalogueRow
 from farebox_collector.settings import Settings
-from farebox_collector.surfaces.costs import show_costs
-from farebox_collector.tariffs import Tariffs
+from farebox_collector.surfaces.api.costs import show_costs
 
 DAY_NS = 86_400 * 10**9
 PERIOD = Period(START_NS - DAY_NS, START_NS + DAY_NS)

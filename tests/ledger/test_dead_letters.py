@@ -3,15 +3,21 @@
 import math
 
 import pytest
-from farebox_collector.ledger import dead_letters, statements
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.database import Database
-from farebox_collector.reading import SpanReader
-from farebox_collector.records import DEFAULT_TENANT_ID, AttributeValue, DeadLetter, Span
-from farebox_collector.second_chance import retry
+from farebox_collector.background.dead_letter_retry import retry
+from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.intake.reader import SpanReader
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.reports import statements
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage import dead_letters
+from farebox_collector.model.records import (
+    DEFAULT_TENANT_ID,
+    AttributeValue,
+    DeadLetter,
+    Span,
+)
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
-from farebox_collector.tariffs import Tariffs
-from farebox_collector.verdicts import Verdict
 
 DAY_NS = 86_400 * 10**9
 NOW_NS = 1_790_000_000 * 10**9

@@ -5,14 +5,14 @@ from collections import Counter
 from blank import blank_sqlite
 from calls import START_NS, call
 from farebox_collector import assembly
-from farebox_collector.ledger import statements
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.ledger.wallets import deposit
-from farebox_collector.records import DEFAULT_TENANT_ID
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.credits.deposits import deposit
+from farebox_collector.ledger.reports import statements
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.records import DEFAULT_TENANT_ID
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
-from farebox_collector.verdicts import Verdict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

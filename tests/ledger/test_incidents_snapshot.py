@@ -4,11 +4,11 @@ import json
 
 from calls import SECOND_NS, START_NS, call
 from farebox_collector.insight.incidents import CALLS, CONTRIBUTORS, snapshot
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.records import DEFAULT_TENANT_ID
-from farebox_collector.verdicts import Verdict
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.records import DEFAULT_TENANT_ID
+from farebox_collector.model.verdicts import Verdict
 
 
 def test_a_snapshot_names_who_contributed_and_where_to_look(database: Database) -> None:

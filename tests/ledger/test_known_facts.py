@@ -1,13 +1,13 @@
 """What the books have of spans that come again, in each of the two databases."""
 
 from calls import START_NS, call
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.entries import SpanKey, facts_of
-from farebox_collector.ledger.stored_usage import known_facts
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.records import Buckets, PricedUsage
-from farebox_collector.verdicts import Verdict
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.entries import SpanKey, facts_of
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.stored_usage import known_facts
+from farebox_collector.model.records import Buckets, PricedUsage
+from farebox_collector.model.verdicts import Verdict
 
 ODD = ("", 'a "quoted" \\ name', "\x01\t\n\x7f", "\u2028 \U0001f600 é", "{'[null]'}", "NULL", "0")
 MANY = 600

@@ -4,9 +4,9 @@ from hashlib import blake2b
 from typing import Any
 
 from calls import SECOND_NS, START_NS
-from farebox_collector.ledger import bulk
-from farebox_collector.ledger.call_claims import Held, held, slots
-from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.storage import bulk_insert
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage.claims import Held, held, slots
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -25,7 +25,7 @@ def test_claims_are_looked_up_by_their_key(database: Database) -> None:
     made = claims()
     rows = [(1, slots(key, start, latency)[0], key, number) for number, (key, start, latency) in enumerate(made)]
     with database.transaction() as connection:
-        bulk.load(connection, "call_claims", ("tenant_id", "slot", "call_key", "usage_record_id"), rows)
+        bulk_insert.load(connection, "call_claims", ("tenant_id", "slot", "call_key", "usage_record_id"), rows)
     asked: list[tuple[str, Any]] = []
 
     def see(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:

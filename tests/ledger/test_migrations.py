@@ -8,21 +8,32 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from blank import blank_postgresql
 from calls import START_NS, call
-from farebox_collector.ledger.account_legs import behind
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.correction_totals import SUMS
-from farebox_collector.ledger.corrections import Cause, Correction, correct, cover
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.entries import Entry
-from farebox_collector.ledger.schema import OldCollectors, alembic_config, has_table, migrate, newest_revision
-from farebox_collector.ledger.statements import UsageFilter, usage
-from farebox_collector.ledger.stored_usage import stored_calls, usage_query
-from farebox_collector.ledger.tables import usage_records
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.records import Buckets
-from farebox_collector.verdicts import Verdict
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.journal.posting_index import behind
+from farebox_collector.ledger.reports.statements import UsageFilter, usage
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.migrate import (
+    OldCollectors,
+    alembic_config,
+    has_table,
+    migrate,
+    newest_revision,
+)
+from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.correction_totals import SUMS
+from farebox_collector.ledger.usage.corrections import (
+    Cause,
+    Correction,
+    correct,
+    cover,
+)
+from farebox_collector.ledger.usage.entries import Entry
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query
+from farebox_collector.model.records import Buckets
+from farebox_collector.model.verdicts import Verdict
 from postgres import PostgresServer
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError

@@ -9,16 +9,16 @@ import pytest
 from blank import blank_sqlite
 from calls import START_NS, call
 from farebox_collector.assembly import open_books
-from farebox_collector.ledger import statements
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.price_gaps import gaps
-from farebox_collector.ledger.statements import UsageFilter
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
+from farebox_collector.background.settling import Settling
+from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.ledger.reports import statements
+from farebox_collector.ledger.reports.price_gaps import gaps
+from farebox_collector.ledger.reports.statements import UsageFilter
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
-from farebox_collector.settling import Settling
-from farebox_collector.tariffs import Tariffs
-from farebox_collector.verdicts import Verdict
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 

@@ -10,19 +10,25 @@ import pytest
 from blank import JANUARY_NS, blank_sqlite
 from calls import SECOND_NS, START_NS, call
 from farebox_collector.assembly import open_books
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.holds import HoldRequest, take_holds
-from farebox_collector.ledger.intake import count_spans
-from farebox_collector.ledger.prepared import Calls
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_calls
-from farebox_collector.ledger.wallets import deposit
-from farebox_collector.reading import ReadRequest
-from farebox_collector.reading_wire import packed, unpacked
-from farebox_collector.records import NO_QUALITY, Buckets, ModelLine, PricedUsage, Quality
+from farebox_collector.intake.reader import ReadRequest
+from farebox_collector.intake.reader_wire import packed, unpacked
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.credits.deposits import deposit
+from farebox_collector.ledger.credits.holds import HoldRequest, take_holds
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage.batch import Calls
+from farebox_collector.ledger.usage.booking import record_calls
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.span_counts import count_spans
+from farebox_collector.model.records import (
+    NO_QUALITY,
+    Buckets,
+    ModelLine,
+    PricedUsage,
+    Quality,
+)
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
-from farebox_collector.verdicts import Verdict
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from farebox_collector import assembly
-from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.storage.database import Database
 from farebox_collector.settings import Settings
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings

@@ -3,11 +3,11 @@
 from decimal import Decimal
 
 import pytest
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.prices import import_prices, load_prices, set_price
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tariffs.prices import import_prices, load_prices, set_price
+from farebox_collector.model.records import CatalogueRow, PricedModel
 from farebox_collector.pricing.book import PriceBook
 from farebox_collector.pricing.revision import PriceList
-from farebox_collector.records import CatalogueRow, PricedModel
 from sqlalchemy import text
 
 DAY_NS = 86_400 * 10**9

@@ -2,12 +2,12 @@
 
 import pytest
 from calls import START_NS, call
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.readings import wallets_running_dry
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.ledger.wallets import deposit
-from farebox_collector.money import NANO
+from farebox_collector.ledger.credits.deposits import deposit
+from farebox_collector.ledger.reports.metric_readings import wallets_running_dry
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.money import NANO
 
 DAY_NS = 86_400 * 10**9
 NOON_NS = START_NS // DAY_NS * DAY_NS + DAY_NS // 2

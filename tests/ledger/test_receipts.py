@@ -13,16 +13,21 @@ import pytest
 from booked import book_calls, used
 from calls import START_NS
 from farebox_collector import assembly
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.exchange_rates import load_rates, set_rate
-from farebox_collector.ledger.prices import load_prices, set_price
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tariffs.exchange_rates import load_rates, set_rate
+from farebox_collector.ledger.tariffs.prices import load_prices, set_price
+from farebox_collector.model.records import (
+    DEFAULT_TENANT_ID,
+    Buckets,
+    CatalogueRow,
+    UsageRecord,
+)
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.currencies import ExchangeRate, in_usd
-from farebox_collector.records import DEFAULT_TENANT_ID, Buckets, CatalogueRow, UsageRecord
 from farebox_collector.settings import Settings
-from farebox_collector.surfaces.receipt_check import mismatches
-from farebox_collector.surfaces.receipt_models import Receipt
-from farebox_collector.surfaces.receipts import receipt
-from farebox_collector.verdicts import Verdict
+from farebox_collector.surfaces.api.receipt_check import mismatches
+from farebox_collector.surfaces.api.receipt_models import Receipt
+from farebox_collector.surfaces.api.receipts import receipt
 from sqlalchemy import text
 
 A_MONDAY_AT_TWO_NS = 1_796_004_000 * 10**9

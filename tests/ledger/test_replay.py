@@ -7,24 +7,30 @@ from decimal import Decimal
 import pytest
 from booked import book_calls, used
 from calls import SECOND_NS, START_NS, call
-from farebox_collector.ledger import statements
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.correction_tables import audits, corrections, watermarks
-from farebox_collector.ledger.corrections import CorrectionsFrozen
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.prices import book_edition, import_prices, set_price
-from farebox_collector.ledger.replayed_usage import Position, ReplayScope
-from farebox_collector.ledger.rules import RuleAuthorship, set_rule
-from farebox_collector.ledger.tables import usage_records
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
+from farebox_collector.background.replay import Replay, ReplayReport
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.reports import statements
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.tables.corrections import audits, corrections, watermarks
+from farebox_collector.ledger.tariffs.prices import book_edition, import_prices, set_price
+from farebox_collector.ledger.tariffs.rules import RuleAuthorship, set_rule
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.corrections import CorrectionsFrozen
+from farebox_collector.ledger.usage.replay_candidates import Position, ReplayScope
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.records import (
+    DEFAULT_TENANT_ID,
+    CatalogueRow,
+    PricedModel,
+    PricedUsage,
+    UsageRecord,
+)
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.revision import PriceList
 from farebox_collector.pricing.rules import COST_PLUS, FLAT, RuleTerms
-from farebox_collector.records import DEFAULT_TENANT_ID, CatalogueRow, PricedModel, PricedUsage, UsageRecord
-from farebox_collector.replay import Replay, ReplayReport
-from farebox_collector.surfaces.receipt_check import mismatches
-from farebox_collector.surfaces.receipts import receipt
-from farebox_collector.verdicts import Verdict
+from farebox_collector.surfaces.api.receipt_check import mismatches
+from farebox_collector.surfaces.api.receipts import receipt
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st

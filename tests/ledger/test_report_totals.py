@@ -5,20 +5,42 @@ from contextlib import suppress
 
 import pytest
 from calls import START_NS, call
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.corrections import Cause, correct, cover
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.days import DAY_NS, DAY_SUMS
-from farebox_collector.ledger.journal import COGS_ACCOUNT, EARNED_ACCOUNT, WALLET, balance
-from farebox_collector.ledger.lots import BREAKAGE_ACCOUNT, DEFERRED_ACCOUNT, REVENUE_ACCOUNT, draw_up
-from farebox_collector.ledger.money_reports import balance_ranges, credits_moved, summaries
-from farebox_collector.ledger.movements import RECEIPTS_ACCOUNT, Kind, Movement, NotEnough, move
-from farebox_collector.ledger.reports import Days, UsageFilter, UsageGroup, usage_by, wallets_by_cost
-from farebox_collector.ledger.stored_usage import stored_calls, usage_query
-from farebox_collector.ledger.tables import accounts, usage_records
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.records import PricedUsage
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.credits.lots import (
+    BREAKAGE_ACCOUNT,
+    DEFERRED_ACCOUNT,
+    REVENUE_ACCOUNT,
+    draw_up,
+)
+from farebox_collector.ledger.credits.movements import (
+    RECEIPTS_ACCOUNT,
+    Kind,
+    Movement,
+    NotEnough,
+    move,
+)
+from farebox_collector.ledger.journal.journal import (
+    COGS_ACCOUNT,
+    EARNED_ACCOUNT,
+    WALLET,
+    balance,
+)
+from farebox_collector.ledger.journal.usage_rollups import DAY_NS, DAY_SUMS
+from farebox_collector.ledger.reports.money_reports import balance_ranges, credits_moved, summaries
+from farebox_collector.ledger.reports.reports import (
+    Days,
+    UsageFilter,
+    UsageGroup,
+    usage_by,
+    wallets_by_cost,
+)
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.books import accounts, usage_records
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.corrections import Cause, correct, cover
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query
+from farebox_collector.model.records import PricedUsage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, select

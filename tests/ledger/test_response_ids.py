@@ -2,15 +2,15 @@
 
 import pytest
 from calls import SECOND_NS, START_NS, call
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.call_claims import slots
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.response_ids import Uniqueness, call_key, uniqueness
-from farebox_collector.ledger.statements import UsageFilter, usage
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.records import Buckets, PricedUsage
-from farebox_collector.verdicts import Verdict
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.reports.statements import UsageFilter, usage
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.claims import slots
+from farebox_collector.ledger.usage.response_ids import Uniqueness, call_key, uniqueness
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.records import Buckets, PricedUsage
+from farebox_collector.model.verdicts import Verdict
 from hypothesis import given
 from hypothesis import strategies as st
 

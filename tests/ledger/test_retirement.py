@@ -7,28 +7,39 @@ from typing import Any
 
 import pytest
 from calls import SECOND_NS, START_NS, call
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.costs import Grouping, Period, costs
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.days import DAY_NS
-from farebox_collector.ledger.locks import RETIRING
-from farebox_collector.ledger.postgresql import PostgresqlDatabase
-from farebox_collector.ledger.replayed_usage import ReplayScope
-from farebox_collector.ledger.reports import Days, UsageFilter, UsageGroup, usage_by
-from farebox_collector.ledger.retired import DetailRetired
-from farebox_collector.ledger.retirement import Kept, Stretch, UnderSuspicion, look, retire
-from farebox_collector.ledger.simulation import simulate
-from farebox_collector.ledger.statements import UsageFilter as RecordFilter
-from farebox_collector.ledger.statements import ledger, usage
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
+from farebox_collector.background.replay import Replay
+from farebox_collector.background.retention_job import SomebodyElse, retire_all, retire_some
+from farebox_collector.background.upkeep import Upkeep
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.journal.usage_rollups import DAY_NS
+from farebox_collector.ledger.reports.costs import Grouping, Period, costs
+from farebox_collector.ledger.reports.reports import (
+    Days,
+    UsageFilter,
+    UsageGroup,
+    usage_by,
+)
+from farebox_collector.ledger.reports.simulation import simulate
+from farebox_collector.ledger.reports.statements import UsageFilter as RecordFilter
+from farebox_collector.ledger.reports.statements import ledger, usage
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.locks import RETIRING
+from farebox_collector.ledger.storage.postgresql import PostgresqlDatabase
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.replay_candidates import ReplayScope
+from farebox_collector.ledger.usage.retention import (
+    Kept,
+    Stretch,
+    UnderSuspicion,
+    look,
+    retire,
+)
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.tombstones import DetailRetired
+from farebox_collector.model.records import PricedUsage
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.rules import RuleTerms
-from farebox_collector.records import PricedUsage
-from farebox_collector.replay import Replay
-from farebox_collector.retiring import SomebodyElse, retire_all, retire_some
 from farebox_collector.settings import Settings
-from farebox_collector.upkeep import Upkeep
-from farebox_collector.verdicts import Verdict
 from sqlalchemy import Engine, event, text
 
 LATER_NS = START_NS + 100 * 86_400 * 10**9

@@ -5,20 +5,26 @@ from decimal import Decimal
 
 import pytest
 from calls import SECOND_NS, START_NS, call
-from farebox_collector.ledger import statements
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.correction_tables import audits, corrections
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.prices import set_price
-from farebox_collector.ledger.tables import accounts, transactions, usage_records
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.money import MAX_SUM_NANO
-from farebox_collector.records import DEFAULT_TENANT_ID, UNATTRIBUTED, Buckets, CatalogueRow, PricedUsage
+from farebox_collector.background.settling import Settling
+from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.reports import statements
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.books import accounts, transactions, usage_records
+from farebox_collector.ledger.tables.corrections import audits, corrections
+from farebox_collector.ledger.tariffs.prices import set_price
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.money import MAX_SUM_NANO
+from farebox_collector.model.records import (
+    DEFAULT_TENANT_ID,
+    UNATTRIBUTED,
+    Buckets,
+    CatalogueRow,
+    PricedUsage,
+)
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
-from farebox_collector.settling import Settling
-from farebox_collector.tariffs import Tariffs
-from farebox_collector.verdicts import Verdict
 from sqlalchemy import func, insert, select, update
 
 HOUR_NS = 3600 * SECOND_NS

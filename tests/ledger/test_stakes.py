@@ -6,28 +6,34 @@ from decimal import Decimal
 import pytest
 from booked import book_calls, used
 from calls import START_NS
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.days import DAY_NS
-from farebox_collector.ledger.money_reports import summaries
-from farebox_collector.ledger.price_lacks import lacks
-from farebox_collector.ledger.prices import set_price
-from farebox_collector.ledger.replayed_usage import ReplayScope
-from farebox_collector.ledger.reports import Days
-from farebox_collector.ledger.stakes import StakeFilter, stake_rows, stake_sums
-from farebox_collector.ledger.statements import corrections_of, usage_record
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
+from farebox_collector.background.replay import Replay
+from farebox_collector.background.settling import Settling
+from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.journal.usage_rollups import DAY_NS
+from farebox_collector.ledger.reports.money_reports import summaries
+from farebox_collector.ledger.reports.price_lacks import lacks
+from farebox_collector.ledger.reports.reports import Days
+from farebox_collector.ledger.reports.statements import corrections_of, usage_record
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tariffs.prices import set_price
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.replay_candidates import ReplayScope
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.stakes import StakeFilter, stake_rows, stake_sums
+from farebox_collector.model.records import (
+    DEFAULT_TENANT_ID,
+    Buckets,
+    CatalogueRow,
+    ModelLine,
+    UsageRecord,
+)
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.price import price_at
-from farebox_collector.records import DEFAULT_TENANT_ID, Buckets, CatalogueRow, ModelLine, UsageRecord
-from farebox_collector.replay import Replay
 from farebox_collector.settings import Settings
-from farebox_collector.settling import Settling
-from farebox_collector.surfaces.receipt_check import mismatches
-from farebox_collector.surfaces.receipt_models import Receipt
-from farebox_collector.surfaces.receipts import receipt
-from farebox_collector.tariffs import Tariffs
-from farebox_collector.verdicts import Verdict
+from farebox_collector.surfaces.api.receipt_check import mismatches
+from farebox_collector.surfaces.api.receipt_models import Receipt
+from farebox_collector.surfaces.api.receipts import receipt
 
 PLAIN = Buckets(input=1000, output=100)
 LATER_NS = START_NS + 3600 * 10**9

@@ -7,17 +7,17 @@ import pytest
 from blank import blank_sqlite
 from calls import SECOND_NS, START_NS, call
 from farebox_collector.assembly import open_books
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.statements import UsageFilter, usage
-from farebox_collector.ledger.stored_usage import StoredCall
-from farebox_collector.ledger.summed_calls import Found
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.unsettled import Waiting, settle_doubles, settle_open
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.records import Buckets, PricedUsage
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.reports.statements import UsageFilter, usage
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.settlement import Waiting, settle_doubles, settle_open
+from farebox_collector.ledger.usage.stored_usage import StoredCall
+from farebox_collector.ledger.usage.summed_calls import Found
+from farebox_collector.model.records import Buckets, PricedUsage
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
-from farebox_collector.verdicts import Verdict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -143,8 +143,8 @@ def test_what_two_replicas_brought_at_one_moment_is_settled_later(
 ) -> None:
     with monkeypatch.context() as blind:
         # Neither saw what the other was about to commit.
-        blind.setattr("farebox_collector.ledger.usage.cover_wrappers", lambda *_: Found([], frozenset()))
-        blind.setattr("farebox_collector.ledger.usage.beside_a_wrapper", lambda *_: False)
+        blind.setattr("farebox_collector.ledger.usage.booking.cover_wrappers", lambda *_: Found([], frozenset()))
+        blind.setattr("farebox_collector.ledger.usage.booking.beside_a_wrapper", lambda *_: False)
         record(database, WRAPPER)
         record(database, FIRST, SECOND)
     assert charged(database) == [1, 2, 3]

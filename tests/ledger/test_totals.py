@@ -8,18 +8,24 @@ import pytest
 from alembic import command
 from calls import SECOND_NS, START_NS, call
 from farebox_collector import assembly
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.control_tables import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS, service_totals
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.quality import keep_reports
-from farebox_collector.ledger.schema import alembic_config
-from farebox_collector.ledger.tables import TOKEN_COLUMNS, usage_totals
-from farebox_collector.ledger.totals import TotalLabels, add_to_totals
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.ledger.wallets import deposit
-from farebox_collector.records import DEFAULT_TENANT_ID, Buckets, PricedUsage, Quality, QualityReport
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.credits.deposits import deposit
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.migrate import alembic_config
+from farebox_collector.ledger.tables.books import TOKEN_COLUMNS, usage_totals
+from farebox_collector.ledger.tables.service import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS, service_totals
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.quality import keep_reports
+from farebox_collector.ledger.usage.running_totals import TotalLabels, add_to_totals
+from farebox_collector.model.records import (
+    DEFAULT_TENANT_ID,
+    Buckets,
+    PricedUsage,
+    Quality,
+    QualityReport,
+)
+from farebox_collector.model.verdicts import ONE_CALL, Verdict
 from farebox_collector.settings import Settings
-from farebox_collector.verdicts import ONE_CALL, Verdict
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -154,7 +160,7 @@ def test_reversed_totals_without_their_correction_are_a_mismatch(database: Datab
 
 
 def test_past_the_bound_tags_are_given_up_first_then_names(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("farebox_collector.ledger.totals.MAX_LABELS", 5)
+    monkeypatch.setattr("farebox_collector.ledger.usage.running_totals.MAX_LABELS", 5)
     labels = TotalLabels()
     flood = [tagged(call(n, trace=n, model="m" if n <= 50 else f"m{n}"), dept=f"d{n}") for n in range(1, 101)]
     with database.transaction() as connection:

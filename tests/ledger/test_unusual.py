@@ -2,15 +2,20 @@
 
 from blank import JANUARY_NS
 from calls import START_NS, call
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.entries import facts_digest, facts_of
-from farebox_collector.ledger.retirement import retire
-from farebox_collector.ledger.stored_usage import stored_calls, usage_query
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.unusual import ORDINARY, UnusualFacts, read_unusual, stored_unusual
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.records import Buckets, ModelLine, PricedUsage
-from farebox_collector.verdicts import Verdict
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.entries import facts_digest, facts_of
+from farebox_collector.ledger.usage.retention import retire
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query
+from farebox_collector.ledger.usage.unusual import (
+    ORDINARY,
+    UnusualFacts,
+    read_unusual,
+    stored_unusual,
+)
+from farebox_collector.model.records import Buckets, ModelLine, PricedUsage
+from farebox_collector.model.verdicts import Verdict
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -2,18 +2,18 @@
 
 import pytest
 from calls import START_NS, call
-from farebox_collector.ledger import dead_letters
-from farebox_collector.ledger.audit_runs import last_audit
-from farebox_collector.ledger.corrections import are_frozen
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.locks import AUDITING
-from farebox_collector.ledger.postgresql import PostgresqlDatabase
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.records import DEFAULT_TENANT_ID, DeadLetter, Span
-from farebox_collector.rounds import Round
+from farebox_collector.background.periodic import Round
+from farebox_collector.background.upkeep import Upkeep
+from farebox_collector.ledger.audit.audit_runs import last_audit
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.locks import AUDITING
+from farebox_collector.ledger.storage.postgresql import PostgresqlDatabase
+from farebox_collector.ledger.usage import dead_letters
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.corrections import are_frozen
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.records import DEFAULT_TENANT_ID, DeadLetter, Span
 from farebox_collector.settings import Settings
-from farebox_collector.upkeep import Upkeep
 from sqlalchemy import text
 
 MINUTE_NS = 60 * 10**9

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import pytest
 from calls import SECOND_NS, START_NS, call
-from farebox_collector.ledger import readings, statements
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.records import DEFAULT_TENANT_ID, Buckets, PricedUsage
-from farebox_collector.verdicts import Verdict
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.reports import metric_readings, statements
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.records import DEFAULT_TENANT_ID, Buckets, PricedUsage
+from farebox_collector.model.verdicts import Verdict
 from sqlalchemy import text
 
 CHARGED, COVERED, DUPLICATE, CONFLICT = Verdict.CHARGED, Verdict.COVERED, Verdict.DUPLICATE, Verdict.CONFLICT
@@ -184,13 +184,13 @@ def test_sums_that_would_not_fit_leave_the_call_open_and_the_others_charged(data
 def test_labels_from_outside_are_capped_and_nothing_is_lost(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("farebox_collector.ledger.totals.MAX_LABELS", 10)
+    monkeypatch.setattr("farebox_collector.ledger.usage.running_totals.MAX_LABELS", 10)
     labels = TotalLabels()
     with database.transaction() as connection:
         calls = [call(n, model=f"model-{n}") for n in range(1, 101)]
         record_usage(connection, DEFAULT_TENANT_ID, calls, START_NS, labels)
     with database.reading() as connection:
-        rows = readings.usage_rows(connection)
+        rows = metric_readings.usage_rows(connection)
     assert len(rows) == 10 + 10 + 1  # with all names, with tags as `other`, all the rest
     assert sum(row.cost_nanousd for row in rows) == 100 * 100
     assert labels.folded == 90

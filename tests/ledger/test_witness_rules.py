@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import pytest
 from calls import START_NS, call
-from farebox_collector.ledger.witnesses import is_outranked, knowledge, show_one_call
+from farebox_collector.ledger.usage.span_matching import is_outranked, knowledge, show_one_call
+from farebox_collector.model.records import UNATTRIBUTED, Buckets, PricedUsage
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.parts import BY_ESTIMATE
-from farebox_collector.records import UNATTRIBUTED, Buckets, PricedUsage
-from farebox_collector.verdicts import Verdict
 
 SECOND_NS = 10**9
 

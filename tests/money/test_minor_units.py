@@ -3,8 +3,14 @@
 from fractions import Fraction
 
 import pytest
-from farebox_collector.minor_units import MAX_MINOR, decimals, format_minor, minor_in_nanousd, parse_minor
-from farebox_collector.money import AmountError
+from farebox_collector.model.minor_units import (
+    MAX_MINOR,
+    decimals,
+    format_minor,
+    minor_in_nanousd,
+    parse_minor,
+)
+from farebox_collector.model.money import AmountError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -3,7 +3,14 @@
 from decimal import ROUND_HALF_EVEN, Decimal
 
 import pytest
-from farebox_collector.money import MAX_NANO, NANO, AmountError, format_nano, parse_nano, round_half_even
+from farebox_collector.model.money import (
+    MAX_NANO,
+    NANO,
+    AmountError,
+    format_nano,
+    parse_nano,
+    round_half_even,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,24 +7,24 @@ from itertools import count
 from typing import Any
 
 from calls import call
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.credit_tables import holds
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.hold_ends import standing_of
-from farebox_collector.ledger.holds import HoldRequest, take_holds
-from farebox_collector.ledger.journal import Account, balance, wallet_account
-from farebox_collector.ledger.lots import draw_up, lots_of
-from farebox_collector.ledger.money_reports import summaries
-from farebox_collector.ledger.movements import Kind, Movement, move
-from farebox_collector.ledger.packs import PackTerms, pack_in_force, set_pack
-from farebox_collector.ledger.payment_facts import Fee, Paid, Returned
-from farebox_collector.ledger.payment_fees import fee_of
-from farebox_collector.ledger.payments import book
-from farebox_collector.ledger.reports import Days
-from farebox_collector.ledger.topups import Order, order, topup_by_key
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.money import Commodity
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.credits.hold_release import standing_of
+from farebox_collector.ledger.credits.holds import HoldRequest, take_holds
+from farebox_collector.ledger.credits.lots import draw_up, lots_of
+from farebox_collector.ledger.credits.movements import Kind, Movement, move
+from farebox_collector.ledger.journal.journal import Account, balance, wallet_account
+from farebox_collector.ledger.payments.packs import PackTerms, pack_in_force, set_pack
+from farebox_collector.ledger.payments.payment_facts import Fee, Paid, Returned
+from farebox_collector.ledger.payments.payment_fees import fee_of
+from farebox_collector.ledger.payments.provider_events import book
+from farebox_collector.ledger.payments.topups import Order, order, topup_by_key
+from farebox_collector.ledger.reports.money_reports import summaries
+from farebox_collector.ledger.reports.reports import Days
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.credits import holds
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.money import Commodity
 from sqlalchemy import Connection, select
 
 NOW_NS = 1_767_300_000 * 10**9

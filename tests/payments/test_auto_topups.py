@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from farebox_collector import assembly
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.auto_topups import (
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.credits.movements import Kind, Movement, move
+from farebox_collector.ledger.journal.journal import balance, wallet_account
+from farebox_collector.ledger.payments.auto_topups import (
     AutoTerms,
     BadAutoTopup,
     auto_topup,
@@ -22,17 +24,25 @@ from farebox_collector.ledger.auto_topups import (
     spent_this_month,
     standing,
 )
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.journal import balance, wallet_account
-from farebox_collector.ledger.movements import Kind, Movement, move
-from farebox_collector.ledger.packs import PackTerms, set_pack
-from farebox_collector.ledger.payment_facts import Fee, Paid
-from farebox_collector.ledger.payment_fees import FEES_ACCOUNT
-from farebox_collector.ledger.topups import PaymentMethod, keep_payment_method, payment_method, topups_of
-from farebox_collector.money import NANO
-from farebox_collector.payments.automatic import AutomaticTopups
-from farebox_collector.payments.desk import Account, CheckoutWanted, PaymentDesk, charge_of
-from farebox_collector.payments.gateway import GatewayUnavailable, Kept, Payment
+from farebox_collector.ledger.payments.packs import PackTerms, set_pack
+from farebox_collector.ledger.payments.payment_facts import Fee, Paid
+from farebox_collector.ledger.payments.payment_fees import FEES_ACCOUNT
+from farebox_collector.ledger.payments.topups import (
+    PaymentMethod,
+    keep_payment_method,
+    payment_method,
+    topups_of,
+)
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.model.money import NANO
+from farebox_collector.payments.automatic_topups import AutomaticTopups
+from farebox_collector.payments.desk import (
+    Account,
+    CheckoutWanted,
+    PaymentDesk,
+    charge_of,
+)
+from farebox_collector.payments.stripe_client import GatewayUnavailable, Kept, Payment
 from farebox_collector.settings import Settings
 from farebox_collector.stripe_double.delivery import sign
 from orders import NOW_NS
@@ -319,7 +329,7 @@ def test_a_pack_that_is_too_large_for_the_books_switches_it_off(
 ) -> None:
     """It says so and keeps no other wallet waiting."""
     street = Street(database, 2)
-    monkeypatch.setattr("farebox_collector.ledger.topups.MAX_MOVEMENT_NANO", 20 * NANO)
+    monkeypatch.setattr("farebox_collector.ledger.payments.topups.MAX_MOVEMENT_NANO", 20 * NANO)
     terms = PackTerms(street.shop.name("huge"), 30 * NANO, "USD", 800)
     street.shop.run(set_pack, terms=terms, author="t", reason="r")
     wanted = AutoTerms(street.names[0], True, terms.name, 2 * NANO, "USD", 800)

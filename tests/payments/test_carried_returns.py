@@ -4,13 +4,13 @@ from functools import partial
 from typing import Any
 
 from alembic import command
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.journal import Leg, open_transaction, post
-from farebox_collector.ledger.lots import REFUNDED_ACCOUNT, REVENUE_ACCOUNT
-from farebox_collector.ledger.payment_fees import topups_without_fee
-from farebox_collector.ledger.payment_returns import carried_over, settle_carried
-from farebox_collector.ledger.schema import alembic_config
-from farebox_collector.ledger.topups import topup_by_key, topup_by_payment
+from farebox_collector.ledger.credits.lots import REFUNDED_ACCOUNT, REVENUE_ACCOUNT
+from farebox_collector.ledger.journal.journal import Leg, open_transaction, post
+from farebox_collector.ledger.payments.payment_fees import topups_without_fee
+from farebox_collector.ledger.payments.refunds import carried_over, settle_carried
+from farebox_collector.ledger.payments.topups import topup_by_key, topup_by_payment
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.migrate import alembic_config
 from orders import CREDIT, USD, Shop
 from sqlalchemy import Connection, text
 

@@ -1,8 +1,8 @@
 """Credits that people gave back and refunds at the provider: one refund, or two, whatever the two clocks say."""
 
 import pytest
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.movements import Kind
+from farebox_collector.ledger.credits.movements import Kind
+from farebox_collector.ledger.storage.database import Database
 from orders import CREDIT, SECOND_NS, USD, Shop
 
 HALF = 400

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.days import day_of
-from farebox_collector.ledger.late_revenue import OVERDRAFT_DAYS
-from farebox_collector.ledger.money_reports import Summary, summaries
-from farebox_collector.ledger.movements import Kind
-from farebox_collector.ledger.reports import Days
+from farebox_collector.ledger.credits.late_revenue import OVERDRAFT_DAYS
+from farebox_collector.ledger.credits.movements import Kind
+from farebox_collector.ledger.journal.usage_rollups import day_of
+from farebox_collector.ledger.reports.money_reports import Summary, summaries
+from farebox_collector.ledger.reports.reports import Days
+from farebox_collector.ledger.storage.database import Database
 from orders import CREDIT, DAY_NS, NOW_NS, USD, Shop
 
 

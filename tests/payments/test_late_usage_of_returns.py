@@ -3,7 +3,7 @@
 from itertools import permutations
 
 import pytest
-from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.storage.database import Database
 from orders import CREDIT, DAY_NS, NOW_NS, USD, Shop
 
 

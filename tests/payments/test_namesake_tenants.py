@@ -8,17 +8,34 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from farebox_collector.ledger import auto_topups, holds, lots, movements, packs, payment_fees, payment_returns, topups
-from farebox_collector.ledger.auto_topups import AutoTerms
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.movements import Kind, Movement
-from farebox_collector.ledger.payment_facts import Event, Fee
-from farebox_collector.ledger.payments import EventConflict, book_event
-from farebox_collector.ledger.policies import Authorship, Terms, policies_of, set_policy
-from farebox_collector.ledger.spending import LimitScope, Subject, held_of, spent_of
-from farebox_collector.ledger.tenants import create_tenant
-from farebox_collector.ledger.topups import PaymentMethod
-from farebox_collector.ledger.unmatched import keep_payment, unmatched_between
+from farebox_collector.ledger.access.tenants import create_tenant
+from farebox_collector.ledger.credits import holds, lots, movements
+from farebox_collector.ledger.credits.movements import Kind, Movement
+from farebox_collector.ledger.credits.policies import (
+    Authorship,
+    Terms,
+    policies_of,
+    set_policy,
+)
+from farebox_collector.ledger.credits.spending import (
+    LimitScope,
+    Subject,
+    held_of,
+    spent_of,
+)
+from farebox_collector.ledger.payments import (
+    auto_topups,
+    packs,
+    payment_fees,
+    refunds,
+    topups,
+)
+from farebox_collector.ledger.payments.auto_topups import AutoTerms
+from farebox_collector.ledger.payments.payment_facts import Event, Fee
+from farebox_collector.ledger.payments.provider_events import EventConflict, book_event
+from farebox_collector.ledger.payments.topups import PaymentMethod
+from farebox_collector.ledger.payments.unmatched import keep_payment, unmatched_between
+from farebox_collector.ledger.storage.database import Database
 from orders import CREDIT, DAY_NS, NOW_NS, NUMBERS, SECOND_NS, Shop
 
 ALWAYS = (0, 2**62)
@@ -64,7 +81,7 @@ def told_of(shop: Shop) -> Any:
         [due.topup.id for due in shop.read(auto_topups.in_flight, 9)],
         shop.read(payment_fees.currencies_waited_for),
         [row.id for row in shop.read(payment_fees.topups_without_fee, 0, 9)],
-        [row.return_id for row in shop.read(payment_returns.returns_between, *ALWAYS)],
+        [row.return_id for row in shop.read(refunds.returns_between, *ALWAYS)],
         shop.read(unmatched_between, *ALWAYS),
         [tuple(row) for row in shop.read(holds.holds_of, shop.wallet, "", None, 9)],
         shop.read(held_of, [mine], shop.now_ns),

@@ -5,15 +5,20 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.journal import balance, wallet_account
-from farebox_collector.ledger.movements import RECEIPTS_ACCOUNT, Kind, Movement, move
-from farebox_collector.ledger.packs import PackTerms, pack_in_force, set_pack
-from farebox_collector.ledger.payment_facts import Paid, Returned
-from farebox_collector.ledger.payments import book
-from farebox_collector.ledger.topups import Order, order
-from farebox_collector.money import round_half_even
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.credits.movements import (
+    RECEIPTS_ACCOUNT,
+    Kind,
+    Movement,
+    move,
+)
+from farebox_collector.ledger.journal.journal import balance, wallet_account
+from farebox_collector.ledger.payments.packs import PackTerms, pack_in_force, set_pack
+from farebox_collector.ledger.payments.payment_facts import Paid, Returned
+from farebox_collector.ledger.payments.provider_events import book
+from farebox_collector.ledger.payments.topups import Order, order
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.model.money import round_half_even
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from orders import OneTransaction

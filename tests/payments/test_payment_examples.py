@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.holds import Held
-from farebox_collector.ledger.movements import Kind
-from farebox_collector.ledger.payment_facts import Paid
-from farebox_collector.ledger.policies import Authorship, Terms, set_policy
-from farebox_collector.ledger.spending import LimitScope, Subject
+from farebox_collector.ledger.credits.holds import Held
+from farebox_collector.ledger.credits.movements import Kind
+from farebox_collector.ledger.credits.policies import Authorship, Terms, set_policy
+from farebox_collector.ledger.credits.spending import LimitScope, Subject
+from farebox_collector.ledger.payments.payment_facts import Paid
+from farebox_collector.ledger.storage.database import Database
 from orders import CREDIT, DAY_NS, USD, Shop
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -6,18 +6,14 @@ from itertools import permutations
 from types import SimpleNamespace
 from typing import Any
 
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.exchange_rates import set_rate
-from farebox_collector.ledger.payment_facts import Fee
-from farebox_collector.ledger.payment_fees import (
-    book_or_wait,
-    count_waiting,
-    topups_without_fee,
-)
-from farebox_collector.ledger.topups import topup_by_key
-from farebox_collector.payments.automatic import AutomaticTopups
+from farebox_collector.ledger.payments.payment_facts import Fee
+from farebox_collector.ledger.payments.payment_fees import book_or_wait, count_waiting, topups_without_fee
+from farebox_collector.ledger.payments.topups import topup_by_key
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tariffs.exchange_rates import set_rate
+from farebox_collector.payments.automatic_topups import AutomaticTopups
 from farebox_collector.payments.events import read_event
-from farebox_collector.payments.gateway import GatewayRefused, Kept
+from farebox_collector.payments.stripe_client import GatewayRefused, Kept
 from farebox_collector.pricing.currencies import ExchangeRate
 from orders import NOW_NS, USD, OneTransaction, Shop
 

@@ -4,18 +4,35 @@ import json
 from typing import Any
 
 import pytest
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.journal import balance, wallet_account
-from farebox_collector.ledger.lots import draw_up
-from farebox_collector.ledger.movements import Kind, Movement, NotEnough, move
-from farebox_collector.ledger.packs import pack_in_force
-from farebox_collector.ledger.topups import Order, TopupState, note_receipt, open_checkout, order, topup_by_key
-from farebox_collector.ledger.topups import note_checkout as keep_checkout
-from farebox_collector.ledger.unmatched import count_unmatched, unmatched_between
-from farebox_collector.ledger.wallet_reports import paid_lots
-from farebox_collector.money import MAX_MOVEMENT_NANO, MAX_NANO, MAX_SUM_NANO, AmountError
-from farebox_collector.payments.gateway import Listed
+from farebox_collector.ledger.credits.lots import draw_up
+from farebox_collector.ledger.credits.movements import (
+    Kind,
+    Movement,
+    NotEnough,
+    move,
+)
+from farebox_collector.ledger.journal.journal import balance, wallet_account
+from farebox_collector.ledger.payments.packs import pack_in_force
+from farebox_collector.ledger.payments.topups import (
+    Order,
+    TopupState,
+    note_receipt,
+    open_checkout,
+    order,
+    topup_by_key,
+)
+from farebox_collector.ledger.payments.topups import note_checkout as keep_checkout
+from farebox_collector.ledger.payments.unmatched import count_unmatched, unmatched_between
+from farebox_collector.ledger.reports.wallet_reports import paid_lots
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.model.money import (
+    MAX_MOVEMENT_NANO,
+    MAX_NANO,
+    MAX_SUM_NANO,
+    AmountError,
+)
 from farebox_collector.payments.reconciliation import Side, differences
+from farebox_collector.payments.stripe_client import Listed
 from orders import CREDIT, DAY_NS, NOW_NS, USD, Shop
 
 ALL_DAYS = (0, 2**62)
@@ -258,7 +275,7 @@ def test_an_event_of_last_year_is_booked_today_and_changes_no_day_of_last_year(d
 
 
 def days_of_money(connection: Any, _tenant_id: int) -> Any:
-    from farebox_collector.ledger.day_tables import money_days
+    from farebox_collector.ledger.tables.rollups import money_days
     from sqlalchemy import select
 
     return connection.execute(select(money_days)).all()

@@ -7,8 +7,8 @@ from itertools import permutations
 from typing import Any, NamedTuple
 
 import pytest
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.movements import Kind
+from farebox_collector.ledger.credits.movements import Kind
+from farebox_collector.ledger.storage.database import Database
 from orders import CREDIT, USD, OneTransaction, Shop, Undo
 
 USES = {"use 4": 4 * CREDIT, "use 7": 7 * CREDIT}

@@ -13,14 +13,14 @@ import httpx2
 import pytest
 from blank import blank_sqlite
 from farebox_collector import assembly
-from farebox_collector.credentials import new_token
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.journal import balance, wallet_account
-from farebox_collector.ledger.packs import PackTerms, pack_in_force, set_pack
-from farebox_collector.ledger.payment_facts import Event, Paid, Returned
-from farebox_collector.ledger.payments import REPEATED, book_event
-from farebox_collector.ledger.topups import Order, order
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.journal.journal import balance, wallet_account
+from farebox_collector.ledger.payments.packs import PackTerms, pack_in_force, set_pack
+from farebox_collector.ledger.payments.payment_facts import Event, Paid, Returned
+from farebox_collector.ledger.payments.provider_events import REPEATED, book_event
+from farebox_collector.ledger.payments.topups import Order, order
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.model.credentials import new_token
 from farebox_collector.settings import Settings
 from farebox_collector.stripe_double.delivery import sign
 from harness import Collector

@@ -3,16 +3,21 @@
 from itertools import islice
 
 import pytest
-from farebox_collector.ledger import auto_topups, packs, payment_fees, topups
-from farebox_collector.ledger.auto_topups import AutoTerms
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.movements import IdempotencyConflict, Kind
-from farebox_collector.ledger.packs import PackTerms
-from farebox_collector.ledger.payment_facts import NotPaid
-from farebox_collector.ledger.payment_returns import topups_with_returns
-from farebox_collector.ledger.topups import Order, PaymentMethod, TopupState
-from farebox_collector.minor_units import MAX_MINOR
-from farebox_collector.money import MAX_MOVEMENT_NANO, MAX_NANO, AmountError
+from farebox_collector.ledger.credits.movements import IdempotencyConflict, Kind
+from farebox_collector.ledger.payments import (
+    auto_topups,
+    packs,
+    payment_fees,
+    topups,
+)
+from farebox_collector.ledger.payments.auto_topups import AutoTerms
+from farebox_collector.ledger.payments.packs import PackTerms
+from farebox_collector.ledger.payments.payment_facts import NotPaid
+from farebox_collector.ledger.payments.refunds import topups_with_returns
+from farebox_collector.ledger.payments.topups import Order, PaymentMethod, TopupState
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.model.minor_units import MAX_MINOR
+from farebox_collector.model.money import MAX_MOVEMENT_NANO, MAX_NANO, AmountError
 from orders import CREDIT, DAY_NS, NOW_NS, Shop
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)

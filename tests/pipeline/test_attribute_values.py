@@ -1,6 +1,6 @@
 """Values that are read by hand are what protobuf says that they are."""
 
-from farebox_collector.decoding.protobuf import attribute_value
+from farebox_collector.intake.decoding.protobuf import attribute_value
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue

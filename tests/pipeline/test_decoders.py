@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from farebox_collector import dialects
-from farebox_collector.decoding.bounds import Bounds
-from farebox_collector.decoding.errors import MalformedRequest, RequestTooLarge
-from farebox_collector.decoding.otlp_json import JsonDecoder
-from farebox_collector.decoding.protobuf import ProtobufDecoder
-from farebox_collector.records import AttributeValue, Span
+from farebox_collector.intake.decoding.bounds import Bounds
+from farebox_collector.intake.decoding.errors import MalformedRequest, RequestTooLarge
+from farebox_collector.intake.decoding.otlp_json import JsonDecoder
+from farebox_collector.intake.decoding.protobuf import ProtobufDecoder
+from farebox_collector.model.records import AttributeValue, Span
 from google.protobuf import json_format
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from farebox_collector.group_commit import GroupCommit
+from farebox_collector.intake.group_commit import GroupCommit
 
 
 def test_a_transaction_waits_for_half_of_what_is_coming() -> None:

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 from blank import blank_sqlite
 from farebox_collector.assembly import open_books
-from farebox_collector.decoding.errors import MalformedRequest
-from farebox_collector.ledger.database import Database
-from farebox_collector.reading import Encoding, RequestReader
-from farebox_collector.reading_aside import ReadingAside, ReadingFailed
-from farebox_collector.reading_wire import Task, packed, unpacked
-from farebox_collector.records import NO_QUALITY
+from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.intake.decoding.errors import MalformedRequest
+from farebox_collector.intake.reader import Encoding, RequestReader
+from farebox_collector.intake.reader_wire import Task, packed, unpacked
+from farebox_collector.intake.reader_worker import ReadingAside, ReadingFailed
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.model.records import NO_QUALITY
 from farebox_collector.settings import Settings
-from farebox_collector.tariffs import Tariffs
 from harness import Collector
 from spans import json_body, llm_span, protobuf_body
 
@@ -132,7 +132,7 @@ def reading_processes(collector: Collector) -> list[int]:
 def test_the_process_ends_with_its_collector_however_that_ends(tmp_path: Path) -> None:
     settings = Settings(database_url=blank_sqlite(tmp_path))
     open_books(settings).close()
-    program = "import sys, pickle; from farebox_collector.reading_aside import ReadingAside as R;"
+    program = "import sys, pickle; from farebox_collector.intake.reader_worker import ReadingAside as R;"
     program += "r = R(pickle.loads(bytes.fromhex(sys.argv[1]))); r.start(); print(r.pid, flush=True); sys.stdin.read()"
     parent = subprocess.Popen(
         [sys.executable, "-c", program, pickle.dumps(settings).hex()],

@@ -7,10 +7,10 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
+from farebox_collector.model.records import PricedModel, PriceVersion
 from farebox_collector.pricing.book import PriceBook, is_on, is_within
 from farebox_collector.pricing.conditions import condition_of
 from farebox_collector.pricing.weekdays import weekday_names, weekdays_of
-from farebox_collector.records import PricedModel, PriceVersion
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

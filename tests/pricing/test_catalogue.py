@@ -9,11 +9,11 @@ from random import Random
 from typing import NamedTuple
 
 import pytest
+from farebox_collector.model.records import Buckets, PriceVersion
+from farebox_collector.model.units import Units, billable_units
 from farebox_collector.pricing.book import PriceBook
 from farebox_collector.pricing.catalogue import genai_prices_catalogue
 from farebox_collector.pricing.price import cost
-from farebox_collector.records import Buckets, PriceVersion
-from farebox_collector.units import Units, billable_units
 from genai_prices import types
 from genai_prices.data import providers
 

@@ -4,15 +4,21 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from farebox_collector.model.records import Buckets, CatalogueRow, PriceVersion
+from farebox_collector.model.units import can_have_price
 from farebox_collector.pricing.book import PriceBook
 from farebox_collector.pricing.catalogue import bundled_catalogues, genai_prices_catalogue
 from farebox_collector.pricing.conditions import condition_of
-from farebox_collector.pricing.own_prices import CONDITIONS, CORRECTIONS, needless, own_prices, slot_of
+from farebox_collector.pricing.own_prices import (
+    CONDITIONS,
+    CORRECTIONS,
+    needless,
+    own_prices,
+    slot_of,
+)
 from farebox_collector.pricing.price import cost
 from farebox_collector.pricing.price_lists import Catalogue
 from farebox_collector.pricing.revision import overlaps, revise
-from farebox_collector.records import Buckets, CatalogueRow, PriceVersion
-from farebox_collector.units import can_have_price
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
 MILLION = 10**6

@@ -5,10 +5,7 @@ from fractions import Fraction
 
 import pytest
 from calls import call
-from farebox_collector.pricing.book import PriceBook
-from farebox_collector.pricing.price import price_at
-from farebox_collector.pricing.rules import RuleBook
-from farebox_collector.records import (
+from farebox_collector.model.records import (
     Buckets,
     ChargeRule,
     ModelLine,
@@ -17,7 +14,10 @@ from farebox_collector.records import (
     PriceVersion,
     UsageRecord,
 )
-from farebox_collector.verdicts import Verdict
+from farebox_collector.model.verdicts import Verdict
+from farebox_collector.pricing.book import PriceBook
+from farebox_collector.pricing.price import price_at
+from farebox_collector.pricing.rules import RuleBook
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,13 +6,25 @@ from fractions import Fraction
 
 import pytest
 from calls import call
+from farebox_collector.model.records import (
+    Buckets,
+    ChargeRule,
+    PricedModel,
+    PricedUsage,
+    PriceVersion,
+    UsageRecord,
+)
+from farebox_collector.model.units import UNITS
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.book import Offer, PriceBook
 from farebox_collector.pricing.cards import price_flags, rate_card
-from farebox_collector.pricing.price import UnknownPrice, bill, cost, price
+from farebox_collector.pricing.price import (
+    UnknownPrice,
+    bill,
+    cost,
+    price,
+)
 from farebox_collector.pricing.rules import RuleBook
-from farebox_collector.records import Buckets, ChargeRule, PricedModel, PricedUsage, PriceVersion, UsageRecord
-from farebox_collector.units import UNITS
-from farebox_collector.verdicts import Verdict
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from click.testing import Result
 from farebox_collector import assembly
+from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.cli import app
 from farebox_collector.commands.terminal import Stop
-from farebox_collector.ledger.tenants import tenant_of
+from farebox_collector.ledger.access.tenants import tenant_of
 from farebox_collector.settings import Settings
-from farebox_collector.tariffs import Tariffs
 from sqlalchemy import text
 from typer.testing import CliRunner
 

@@ -6,12 +6,12 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
+from farebox_collector.model.records import PriceVersion
 from farebox_collector.pricing.book import PriceBook
 from farebox_collector.pricing.currencies import ExchangeRate, ExchangeRates, NoExchangeRate
 from farebox_collector.pricing.litellm import litellm_catalogue
 from farebox_collector.pricing.price_csv import csv_catalogue
 from farebox_collector.pricing.price_lists import Catalogue, UnfitList
-from farebox_collector.records import PriceVersion
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from farebox_collector.model.records import PricedModel
 from farebox_collector.pricing.matching import Recogniser, compile_match
-from farebox_collector.records import PricedModel
 
 LONGEST = 150
 ANY = json.dumps({"regex": ""})

@@ -6,11 +6,11 @@ from decimal import Decimal
 
 import pytest
 from calls import START_NS
-from farebox_collector.ledger.beginnings import CannotBegin, begin, starts_ns
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.rules import RuleAuthorship, set_rule
+from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tariffs.effective_times import CannotBegin, begin, starts_ns
+from farebox_collector.ledger.tariffs.rules import RuleAuthorship, set_rule
 from farebox_collector.pricing.rules import FLAT, RuleTerms
-from farebox_collector.tariffs import Tariffs
 from harness import Collector
 from spans import llm_span, protobuf_body
 from sqlalchemy import Connection

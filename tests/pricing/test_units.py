@@ -3,10 +3,9 @@
 from decimal import Decimal
 
 import pytest
-from farebox_collector.money import NANO
-from farebox_collector.pricing.rules import PER_1K_TOKENS, RuleBook, RuleTerms
-from farebox_collector.records import Buckets, ChargeRule
-from farebox_collector.units import (
+from farebox_collector.model.money import NANO
+from farebox_collector.model.records import Buckets, ChargeRule
+from farebox_collector.model.units import (
     CACHED,
     IN,
     OUT,
@@ -17,6 +16,7 @@ from farebox_collector.units import (
     read_units,
     stored_units,
 )
+from farebox_collector.pricing.rules import PER_1K_TOKENS, RuleBook, RuleTerms
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,12 +6,17 @@ from typing import Annotated, Any
 
 import httpx2
 import pytest
-from farebox_collector.credentials import ALL_SCOPES, Caller, Role, Scope
-from farebox_collector.keyring import Forbidden, TooManyStrangers, Unauthenticated
+from farebox_collector.admission.rates import TooMuch
+from farebox_collector.cache.keyring import Forbidden, TooManyStrangers, Unauthenticated
 from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.access.sessions import Found, SessionOver, csrf_token
-from farebox_collector.rates import TooMuch
-from farebox_collector.surfaces.callers import (
+from farebox_collector.model.credentials import (
+    ALL_SCOPES,
+    Caller,
+    Role,
+    Scope,
+)
+from farebox_collector.surfaces.api.callers import (
     CSRF_HEADER,
     MAX_BODY_BYTES,
     ONE_WALLET,
@@ -25,7 +30,7 @@ from farebox_collector.surfaces.callers import (
     session_csrf_token,
     wallet_parameter,
 )
-from farebox_collector.surfaces.problems import install
+from farebox_collector.surfaces.api.problems import install
 from fastapi import Depends, FastAPI, Request
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import OperationalError

@@ -10,13 +10,13 @@ from typing import Any
 
 import httpx2
 import pytest
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.costs import versions_by_id
-from farebox_collector.ledger.tables import TOKEN_COLUMNS
+from farebox_collector.ledger.reports.costs import versions_by_id
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
+from farebox_collector.model.records import Buckets
+from farebox_collector.model.verdicts import ONE_CALL
 from farebox_collector.pricing.cards import rate_card
 from farebox_collector.pricing.price import bill
-from farebox_collector.records import Buckets
-from farebox_collector.verdicts import ONE_CALL
 from harness import Collector
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from spans import SpanSpec, llm_span, protobuf_body

@@ -19,7 +19,7 @@ import trustme
 from blank import blank_sqlite
 from farebox_collector.cli import app
 from farebox_collector.commands.terminal import Stop
-from farebox_collector.credentials import new_token
+from farebox_collector.model.credentials import new_token
 from harness import EXPORT_METHOD, Collector, farebox
 from hypothesis import example, given, settings
 from hypothesis import strategies as st

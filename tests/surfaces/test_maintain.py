@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from blank import blank_sqlite
+from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.dialects import read
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.records import Span, UsageRecord
 from farebox_collector.pricing.price import price
-from farebox_collector.records import Span, UsageRecord
 from farebox_collector.settings import Settings
-from farebox_collector.tariffs import Tariffs
 from harness import Collector, farebox
 from pydantic import ValidationError
 from spans import llm_span, protobuf_body

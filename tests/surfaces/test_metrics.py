@@ -13,7 +13,7 @@ from farebox_collector.metrics.catalogue import CATALOGUE, Kind
 from farebox_collector.metrics.exposition import openmetrics
 from farebox_collector.metrics.families import family, histogram, summary
 from farebox_collector.metrics.meters import Meters
-from farebox_collector.verdicts import Verdict
+from farebox_collector.model.verdicts import Verdict
 from harness import Collector, farebox
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.openmetrics.exposition import generate_latest

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from blank import blank_sqlite
-from farebox_collector.credentials import new_token
+from farebox_collector.model.credentials import new_token
 from harness import Collector
 from spans import llm_span, protobuf_body
 

@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 from blank import blank_sqlite
-from farebox_collector import credentials
-from farebox_collector.money import MAX_SUM_NANO
+from farebox_collector.model import credentials
+from farebox_collector.model.money import MAX_SUM_NANO
 from harness import Collector, farebox
 from spans import llm_span, protobuf_body
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 from blank import blank_sqlite
-from farebox_collector.credentials import new_token
+from farebox_collector.model.credentials import new_token
 from harness import Collector, farebox
 from spans import llm_span, protobuf_body
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from farebox_collector.surfaces.api import SCOPES, documentation
+from farebox_collector.surfaces.api.application import SCOPES, documentation
 
 Json = dict[str, Any]
 

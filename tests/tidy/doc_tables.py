@@ -15,14 +15,14 @@ import sdk_tables
 import typer
 import yaml
 from api_page import anchor, api_page, endpoints, models
-from farebox_collector import credentials, verdicts
 from farebox_collector.cli import app
 from farebox_collector.dialects.assumptions import ASSUMPTIONS
-from farebox_collector.ledger.audit import CHECKS
+from farebox_collector.ledger.audit.audit import CHECKS
 from farebox_collector.metrics.catalogue import CATALOGUE
+from farebox_collector.model import credentials, verdicts
+from farebox_collector.model.units import UNITS
 from farebox_collector.settings import Settings
-from farebox_collector.surfaces.api import SCOPES, documentation
-from farebox_collector.units import UNITS
+from farebox_collector.surfaces.api.application import SCOPES, documentation
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import doc_tables
 import pytest
 from api_page import endpoints
-from farebox_collector.surfaces.api import KNOWN_BY_OTHER_MEANS, SCOPES, documentation
+from farebox_collector.surfaces.api.application import KNOWN_BY_OTHER_MEANS, SCOPES, documentation
 
 REPOSITORY = Path(__file__).parents[2]
 MAX_LINES = 400

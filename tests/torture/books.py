@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.connect import open_database
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.storage.connect import open_database
 from harness import Collector, farebox
 
 SERVE = Path(__file__).with_name("serve.py")

@@ -12,19 +12,20 @@ from typing import NamedTuple
 
 import pytest
 from farebox_collector import dialects
-from farebox_collector.ledger import statements
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.days import DAY_NS
-from farebox_collector.ledger.prices import set_price
-from farebox_collector.ledger.replayed_usage import ReplayScope
-from farebox_collector.ledger.retired import DetailRetired
-from farebox_collector.ledger.retirement import retire
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.ledger.wallets import IdempotencyConflict, deposit
-from farebox_collector.pricing.price import price
-from farebox_collector.records import (
+from farebox_collector.background.replay import Replay
+from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.credits.deposits import IdempotencyConflict, deposit
+from farebox_collector.ledger.journal.usage_rollups import DAY_NS
+from farebox_collector.ledger.reports import statements
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.tariffs.prices import set_price
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.replay_candidates import ReplayScope
+from farebox_collector.ledger.usage.retention import retire
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.tombstones import DetailRetired
+from farebox_collector.model.records import (
     DEFAULT_TENANT_ID,
     UNATTRIBUTED,
     CatalogueRow,
@@ -33,9 +34,8 @@ from farebox_collector.records import (
     Span,
     UsageRecord,
 )
-from farebox_collector.replay import Replay
-from farebox_collector.tariffs import Tariffs
-from farebox_collector.verdicts import Verdict
+from farebox_collector.model.verdicts import Verdict
+from farebox_collector.pricing.price import price
 from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test

@@ -1,8 +1,8 @@
 """The machine of `money_machine` with what random steps seldom make: long chains of steps, and retirement."""
 
-from farebox_collector.ledger.lots import draw_up
-from farebox_collector.ledger.movements import Kind
-from farebox_collector.ledger.retirement import retire
+from farebox_collector.ledger.credits.lots import draw_up
+from farebox_collector.ledger.credits.movements import Kind
+from farebox_collector.ledger.usage.retention import retire
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 from money_machine import CREDIT, DAY_NS, MILLION, SHOP, MoneyMachine, credit_amounts, tenants, token_pairs

@@ -13,25 +13,37 @@ from pathlib import Path
 from typing import Any
 
 from farebox_collector import dialects
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.hold_ends import expire_holds, void_hold
-from farebox_collector.ledger.holds import AlreadyHeld, Held, HoldEnded, HoldRequest, Insufficient, take_holds
-from farebox_collector.ledger.movements import Kind, Movement, NotEnough, move
-from farebox_collector.ledger.packs import PackTerms, set_pack
-from farebox_collector.ledger.prices import set_price
-from farebox_collector.ledger.replayed_usage import ReplayScope
-from farebox_collector.ledger.rules import RuleAuthorship, RuleOverlap, set_rule
-from farebox_collector.ledger.tenants import create_tenant
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
+from farebox_collector.background.replay import Replay
+from farebox_collector.background.settling import Settling
+from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.ledger.access.tenants import create_tenant
+from farebox_collector.ledger.credits.hold_release import expire_holds, void_hold
+from farebox_collector.ledger.credits.holds import (
+    AlreadyHeld,
+    Held,
+    HoldEnded,
+    HoldRequest,
+    Insufficient,
+    take_holds,
+)
+from farebox_collector.ledger.credits.movements import (
+    Kind,
+    Movement,
+    NotEnough,
+    move,
+)
+from farebox_collector.ledger.payments.packs import PackTerms, set_pack
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.tariffs.prices import set_price
+from farebox_collector.ledger.tariffs.rules import RuleAuthorship, RuleOverlap, set_rule
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.replay_candidates import ReplayScope
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.records import CatalogueRow, Span, UsageRecord
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.price import price
 from farebox_collector.pricing.rules import RuleTerms
-from farebox_collector.records import CatalogueRow, Span, UsageRecord
-from farebox_collector.replay import Replay
 from farebox_collector.settings import Settings
-from farebox_collector.settling import Settling
-from farebox_collector.tariffs import Tariffs
-from farebox_collector.verdicts import Verdict
 from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule

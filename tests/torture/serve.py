@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from farebox_collector import assembly, logs
-from farebox_collector.group_commit import COMMITTING
-from farebox_collector.ledger.postgresql import PostgresqlDatabase
-from farebox_collector.ledger.sqlite import SqliteDatabase
+from farebox_collector.intake.group_commit import COMMITTING
+from farebox_collector.ledger.storage.postgresql import PostgresqlDatabase
+from farebox_collector.ledger.storage.sqlite import SqliteDatabase
 from farebox_collector.pipeline import Pipeline
 from farebox_collector.settings import Settings
 from sqlalchemy import Connection

@@ -8,18 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from chained_machine import ChainedMachine
-from farebox_collector.ledger import auto_topups
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.credit_tables import holds
-from farebox_collector.ledger.hold_ends import standing_of
-from farebox_collector.ledger.journal import Account, balance, wallet_account
-from farebox_collector.ledger.lots import draw_up, lots_of
-from farebox_collector.ledger.packs import pack_in_force
-from farebox_collector.ledger.payment_facts import Fee, NotPaid, Paid, Returned
-from farebox_collector.ledger.payment_fees import book_or_wait
-from farebox_collector.ledger.payments import book
-from farebox_collector.ledger.topups import Order, PaymentMethod, order, topup_by_key
-from farebox_collector.money import Commodity
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.credits.hold_release import standing_of
+from farebox_collector.ledger.credits.lots import draw_up, lots_of
+from farebox_collector.ledger.journal.journal import Account, balance, wallet_account
+from farebox_collector.ledger.payments import auto_topups
+from farebox_collector.ledger.payments.packs import pack_in_force
+from farebox_collector.ledger.payments.payment_facts import (
+    Fee,
+    NotPaid,
+    Paid,
+    Returned,
+)
+from farebox_collector.ledger.payments.payment_fees import book_or_wait
+from farebox_collector.ledger.payments.provider_events import book
+from farebox_collector.ledger.payments.topups import (
+    Order,
+    PaymentMethod,
+    order,
+    topup_by_key,
+)
+from farebox_collector.ledger.tables.credits import holds
+from farebox_collector.model.money import Commodity
 from hypothesis import Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test

@@ -6,23 +6,34 @@ from itertools import permutations, product
 
 import pytest
 from booked import used
-from farebox_collector.ledger import action_joins
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.audit_runs import RECENT, Audited, note_audit
-from farebox_collector.ledger.correction_tables import corrections
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.movements import Kind
-from farebox_collector.ledger.rules import RuleAuthorship, load_rules, rules_edition, set_rule
-from farebox_collector.ledger.tables import usage_records
-from farebox_collector.money import NANO
+from farebox_collector.background.settling import Settling
+from farebox_collector.cache.tariffs import Tariff, Tariffs
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.audit_runs import RECENT, Audited, note_audit
+from farebox_collector.ledger.credits.movements import Kind
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.tables.corrections import corrections
+from farebox_collector.ledger.tariffs.rules import (
+    RuleAuthorship,
+    load_rules,
+    rules_edition,
+    set_rule,
+)
+from farebox_collector.ledger.usage import action_joins
+from farebox_collector.model.money import NANO
+from farebox_collector.model.records import Buckets, PricedUsage
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.book import PriceBook
 from farebox_collector.pricing.price import price_at
-from farebox_collector.pricing.rules import COST_PLUS, FLAT, PER_1K_TOKENS, RuleBook, RuleTerms
-from farebox_collector.records import Buckets, PricedUsage
+from farebox_collector.pricing.rules import (
+    COST_PLUS,
+    FLAT,
+    PER_1K_TOKENS,
+    RuleBook,
+    RuleTerms,
+)
 from farebox_collector.settings import Settings
-from farebox_collector.settling import Settling
-from farebox_collector.tariffs import Tariff, Tariffs
-from farebox_collector.verdicts import Verdict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from living_books import SECOND_NS, LivingBooks

@@ -7,18 +7,18 @@ from decimal import Decimal
 import pytest
 from calls import START_NS, call
 from farebox_collector import assembly
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.corrections import Cause, correct, cover
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.rules import RuleAuthorship, set_rule
-from farebox_collector.ledger.stored_usage import stored_calls, usage_query
-from farebox_collector.ledger.tables import usage_records
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.tariffs.rules import RuleAuthorship, set_rule
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.corrections import Cause, correct, cover
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query
+from farebox_collector.model.records import PricedUsage
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.rules import FLAT, RuleTerms
-from farebox_collector.records import PricedUsage
 from farebox_collector.settings import Settings
-from farebox_collector.verdicts import Verdict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text

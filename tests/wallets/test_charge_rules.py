@@ -4,10 +4,22 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.rules import RuleAuthorship, RuleOverlap, load_rules, set_rule
-from farebox_collector.pricing.rules import COST_PLUS, FLAT, PER_1K_TOKENS, BadRule, RuleBook, RuleTerms
-from farebox_collector.records import DEFAULT_TENANT_ID, Buckets, ChargeRule
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tariffs.rules import (
+    RuleAuthorship,
+    RuleOverlap,
+    load_rules,
+    set_rule,
+)
+from farebox_collector.model.records import DEFAULT_TENANT_ID, Buckets, ChargeRule
+from farebox_collector.pricing.rules import (
+    COST_PLUS,
+    FLAT,
+    PER_1K_TOKENS,
+    BadRule,
+    RuleBook,
+    RuleTerms,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 

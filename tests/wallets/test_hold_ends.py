@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from calls import START_NS, call
-from farebox_collector.ledger.corrections import Cause
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.hold_ends import HoldState, standing_of
-from farebox_collector.ledger.holds import (
+from farebox_collector.background.settling import Settling
+from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.ledger.access.tenants import create_tenant
+from farebox_collector.ledger.credits.hold_fast_path import take_plain_holds
+from farebox_collector.ledger.credits.hold_release import HoldState, standing_of
+from farebox_collector.ledger.credits.holds import (
     AlreadyHeld,
     Held,
     HoldEnded,
@@ -18,17 +20,15 @@ from farebox_collector.ledger.holds import (
     holds_of,
     take_holds,
 )
-from farebox_collector.ledger.limits import LimitReached
-from farebox_collector.ledger.movements import Kind, NotEnough
-from farebox_collector.ledger.policies import Terms
-from farebox_collector.ledger.quick_holds import take_plain_holds
-from farebox_collector.ledger.spending import LimitScope, Subject, held_of
-from farebox_collector.ledger.tenants import create_tenant
-from farebox_collector.records import Buckets
+from farebox_collector.ledger.credits.limits import LimitReached
+from farebox_collector.ledger.credits.movements import Kind, NotEnough
+from farebox_collector.ledger.credits.policies import Terms
+from farebox_collector.ledger.credits.spending import LimitScope, Subject, held_of
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage.corrections import Cause
+from farebox_collector.model.records import Buckets
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
-from farebox_collector.settling import Settling
-from farebox_collector.tariffs import Tariffs
-from farebox_collector.verdicts import Verdict
 from harness import Collector
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -361,7 +361,7 @@ def test_two_tenants_with_the_same_names_hold_apart(books: LivingBooks) -> None:
 
 
 def test_many_holds_that_ended_at_once_are_all_let_go_of(books: LivingBooks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("farebox_collector.ledger.hold_ends.MOST_EXPIRED_AT_ONCE", 2)
+    monkeypatch.setattr("farebox_collector.ledger.credits.hold_release.MOST_EXPIRED_AT_ONCE", 2)
     requests = [HoldRequest("ada", 10, f"many-{number}", "chat", "", 5) for number in range(7)]
     books.run(take_holds, wanted=requests)
     books.wait(5)

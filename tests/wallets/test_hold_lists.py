@@ -1,11 +1,17 @@
 """Which holds are listed, and what a wallet remembers of the longest of its holds."""
 
 import pytest
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.hold_ends import HoldState, expire_holds, void_hold
-from farebox_collector.ledger.holds import Held, HoldRequest, hold, holds_of, take_holds
-from farebox_collector.ledger.tables import accounts
-from farebox_collector.ledger.wallets import deposit
+from farebox_collector.ledger.credits.deposits import deposit
+from farebox_collector.ledger.credits.hold_release import HoldState, expire_holds, void_hold
+from farebox_collector.ledger.credits.holds import (
+    Held,
+    HoldRequest,
+    hold,
+    holds_of,
+    take_holds,
+)
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.books import accounts
 from sqlalchemy import select
 
 NOW_NS, SECOND_NS = 1_767_300_000 * 10**9, 10**9

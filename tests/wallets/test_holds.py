@@ -9,23 +9,31 @@ from typing import Any
 import pytest
 from calls import START_NS, call
 from farebox_collector import assembly
-from farebox_collector.holding import HoldDesk
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.credit_tables import holds
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.hold_ends import expire_holds, void_hold
-from farebox_collector.ledger.holds import AlreadyHeld, Held, HoldRequest, Insufficient, KeyReused, hold, take_holds
-from farebox_collector.ledger.journal import wallet_account
-from farebox_collector.ledger.movements import Kind, Movement, move
-from farebox_collector.ledger.policies import Authorship, Terms, set_policy
-from farebox_collector.ledger.quick_holds import are_plain, take_plain_holds
-from farebox_collector.ledger.spending import LimitScope, Subject
-from farebox_collector.ledger.tables import accounts
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.ledger.wallets import deposit
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.credits.deposits import deposit
+from farebox_collector.ledger.credits.hold_fast_path import are_plain, take_plain_holds
+from farebox_collector.ledger.credits.hold_release import expire_holds, void_hold
+from farebox_collector.ledger.credits.holds import (
+    AlreadyHeld,
+    Held,
+    HoldRequest,
+    Insufficient,
+    KeyReused,
+    hold,
+    take_holds,
+)
+from farebox_collector.ledger.credits.movements import Kind, Movement, move
+from farebox_collector.ledger.credits.policies import Authorship, Terms, set_policy
+from farebox_collector.ledger.credits.spending import LimitScope, Subject
+from farebox_collector.ledger.journal.journal import wallet_account
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.books import accounts
+from farebox_collector.ledger.tables.credits import holds
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.settings import Settings
+from farebox_collector.surfaces.hold_desk import HoldDesk
 from harness import Collector
 from sqlalchemy import func, select
 

@@ -5,12 +5,17 @@ from typing import Any
 
 import pytest
 from calls import START_NS
-from farebox_collector import upkeep
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.lots import BREAKAGE_ACCOUNT, DEFERRED_ACCOUNT, REVENUE_ACCOUNT, wallets_to_draw
-from farebox_collector.ledger.movements import Kind
+from farebox_collector.background import upkeep
+from farebox_collector.background.upkeep import Upkeep
+from farebox_collector.ledger.credits.lots import (
+    BREAKAGE_ACCOUNT,
+    DEFERRED_ACCOUNT,
+    REVENUE_ACCOUNT,
+    wallets_to_draw,
+)
+from farebox_collector.ledger.credits.movements import Kind
+from farebox_collector.ledger.storage.database import Database
 from farebox_collector.settings import Settings
-from farebox_collector.upkeep import Upkeep
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from living_books import LivingBooks
@@ -108,8 +113,8 @@ def test_a_lot_that_comes_after_its_end_pays_what_was_used_before_it(
 
 
 def test_a_late_price_draws_on_the_lot_that_lived_when_the_call_was_made(books: LivingBooks) -> None:
-    from farebox_collector.ledger.corrections import Cause
-    from farebox_collector.verdicts import Verdict
+    from farebox_collector.ledger.usage.corrections import Cause
+    from farebox_collector.model.verdicts import Verdict
 
     books.move(Kind.DEPOSIT, 10, price_nanousd=10, expires_at_ns=books.at(60))
     waiting = books.priced(0, at_ns=books.at(50))
@@ -137,7 +142,7 @@ def live(books: LivingBooks, wallet: str, steps: list[tuple[str, int, int]], loo
     """What becomes of a wallet with these steps, where somebody looks after each of them."""
     from contextlib import suppress
 
-    from farebox_collector.ledger.movements import NotEnough
+    from farebox_collector.ledger.credits.movements import NotEnough
 
     revenue, breakage = books.balance(REVENUE_ACCOUNT), books.balance(BREAKAGE_ACCOUNT)
     calls: list[int] = []
@@ -224,7 +229,7 @@ def test_a_wallet_that_cannot_be_drawn_up_keeps_no_other_waiting(
 def test_wallets_to_draw_of_two_tenants_with_the_same_names(books: LivingBooks) -> None:
     from decimal import Decimal
 
-    from farebox_collector.ledger.tenants import create_tenant
+    from farebox_collector.ledger.access.tenants import create_tenant
 
     with books.database.transaction() as connection:
         tenant = create_tenant(connection, "other", Decimal(1), START_NS)
@@ -243,7 +248,7 @@ def test_wallets_to_draw_of_two_tenants_with_the_same_names(books: LivingBooks) 
 
 
 def test_strict_movements_of_wallets_that_are_known_succeed(books: LivingBooks) -> None:
-    from farebox_collector.ledger.movements import Movement, NoSuchWallet, move
+    from farebox_collector.ledger.credits.movements import Movement, NoSuchWallet, move
 
     books.move(Kind.DEPOSIT, 10)
     books.move(Kind.GRANT, 10)
@@ -265,7 +270,7 @@ def test_a_call_that_was_corrected_at_the_same_moment_is_given_back_all_the_same
     books: LivingBooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A better witness takes the place of a record, which `correct` leaves alone the first time."""
-    from farebox_collector.ledger import usage
+    from farebox_collector.ledger.usage import booking
 
     tries = []
 
@@ -273,8 +278,8 @@ def test_a_call_that_was_corrected_at_the_same_moment_is_given_back_all_the_same
         tries.append(1)
         return [] if len(tries) == 1 else real(connection, *rest)
 
-    real = usage.correct
-    monkeypatch.setattr(usage, "correct", late)
+    real = booking.correct
+    monkeypatch.setattr(booking, "correct", late)
     first = books.priced(5, "unattributed", response_id="r")
     better = books.priced(7, response_id="r", parent_span_id=b"", at_ns=books.now_ns)
     books.record(first)

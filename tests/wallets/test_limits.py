@@ -1,9 +1,9 @@
 """What limits say to one hold, without books: day before month, the nearest subject first, up to the very limit."""
 
 import pytest
-from farebox_collector.ledger.limits import LimitReached, Limits, Wanted
-from farebox_collector.ledger.policies import Policy, Terms
-from farebox_collector.ledger.spending import LimitScope, Spent, Subject
+from farebox_collector.ledger.credits.limits import LimitReached, Limits, Wanted
+from farebox_collector.ledger.credits.policies import Policy, Terms
+from farebox_collector.ledger.credits.spending import LimitScope, Spent, Subject
 
 ADA, SALES = Subject(LimitScope.WALLET, "ada"), Subject(LimitScope.DEPT, "sales")
 BOB = Subject(LimitScope.USER, "ada", "bob")

@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from farebox_collector.ledger import long_actions
-from farebox_collector.ledger.actions import Change, FirstCall, move_actions
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.long_actions import LONGEST_NS, RECENT_NS, count_long_actions
+from farebox_collector.background.upkeep import Upkeep
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage import long_actions
+from farebox_collector.ledger.usage.action_pricing import Change, FirstCall, move_actions
+from farebox_collector.ledger.usage.long_actions import LONGEST_NS, RECENT_NS, count_long_actions
 from farebox_collector.settings import Settings
-from farebox_collector.upkeep import Upkeep
 
 START_NS = 1_767_300_000 * 10**9
 
@@ -49,7 +49,7 @@ def test_long_actions_are_counted_while_they_go_on(
 
 
 def test_rounds_go_on_where_the_last_one_ended(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    from farebox_collector import upkeep
+    from farebox_collector.background import upkeep
 
     def few(connection: Any, at_ns: int, after_id: int) -> long_actions.LongActions:
         return count_long_actions(connection, at_ns, after_id, 2)

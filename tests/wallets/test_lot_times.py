@@ -1,12 +1,12 @@
 """The audit's check `lot times`: which usage drew on lots that have ended, however well all else agrees."""
 
 import pytest
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.credit_tables import lot_moves
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.lot_times import LOTS_BEFORE
-from farebox_collector.ledger.movements import Kind
-from farebox_collector.ledger.watermarks import set_watermark
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.lot_times import LOTS_BEFORE
+from farebox_collector.ledger.credits.movements import Kind
+from farebox_collector.ledger.journal.watermarks import set_watermark
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.credits import lot_moves
 from living_books import LivingBooks
 from sqlalchemy import insert
 

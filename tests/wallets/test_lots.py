@@ -7,15 +7,10 @@ from typing import NamedTuple
 
 import pytest
 from calls import START_NS, call
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.corrections import Cause, correct, cover
-from farebox_collector.ledger.credit_tables import lots
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.hold_ends import expire_holds, void_hold
-from farebox_collector.ledger.holds import Held, HoldRequest, take_holds
-from farebox_collector.ledger.journal import Account, balance, wallet_account
-from farebox_collector.ledger.limit_tables import spenders
-from farebox_collector.ledger.lots import (
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.credits.hold_release import expire_holds, void_hold
+from farebox_collector.ledger.credits.holds import Held, HoldRequest, take_holds
+from farebox_collector.ledger.credits.lots import (
     BREAKAGE_ACCOUNT,
     DEFERRED_ACCOUNT,
     REVENUE_ACCOUNT,
@@ -23,7 +18,7 @@ from farebox_collector.ledger.lots import (
     lots_of,
     wallets_to_draw,
 )
-from farebox_collector.ledger.movements import (
+from farebox_collector.ledger.credits.movements import (
     RECEIPTS_ACCOUNT,
     IdempotencyConflict,
     Kind,
@@ -33,12 +28,17 @@ from farebox_collector.ledger.movements import (
     NotEnough,
     move,
 )
-from farebox_collector.ledger.policies import Authorship, Terms, set_policy
-from farebox_collector.ledger.spending import LimitScope, Subject, spent_of
-from farebox_collector.ledger.stored_usage import stored_calls, usage_query
-from farebox_collector.ledger.tables import accounts, usage_records
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
+from farebox_collector.ledger.credits.policies import Authorship, Terms, set_policy
+from farebox_collector.ledger.credits.spending import LimitScope, Subject, spent_of
+from farebox_collector.ledger.journal.journal import Account, balance, wallet_account
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.books import accounts, usage_records
+from farebox_collector.ledger.tables.credits import lots
+from farebox_collector.ledger.tables.limits import spenders
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.corrections import Cause, correct, cover
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query
 from harness import Collector
 from httpx2 import Response
 from hypothesis import HealthCheck, example, given, settings

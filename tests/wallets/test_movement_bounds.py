@@ -3,10 +3,17 @@
 from typing import Any
 
 import pytest
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.journal import balance, wallet_account
-from farebox_collector.ledger.movements import Kind, Movement, NoSuchLot, NotEnough, metadata_text, move
-from farebox_collector.money import MAX_MOVEMENT_NANO, AmountError
+from farebox_collector.ledger.credits.movements import (
+    Kind,
+    Movement,
+    NoSuchLot,
+    NotEnough,
+    metadata_text,
+    move,
+)
+from farebox_collector.ledger.journal.journal import balance, wallet_account
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.model.money import MAX_MOVEMENT_NANO, AmountError
 
 NOW_NS = 1_767_300_000 * 10**9
 

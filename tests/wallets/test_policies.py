@@ -17,23 +17,40 @@ from blank import blank_sqlite
 from calls import START_NS, call
 from farebox_collector import assembly
 from farebox_collector.cli import app
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.corrections import Cause, correct, cover
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.days import DAY_NS
-from farebox_collector.ledger.hold_ends import expire_holds, void_hold
-from farebox_collector.ledger.holds import Held, HoldRequest, Insufficient, take_holds
-from farebox_collector.ledger.limit_watch import START, passed_limits
-from farebox_collector.ledger.limits import LimitReached
-from farebox_collector.ledger.policies import Authorship, BadPolicy, Terms, Validity, policies_in_force, set_policy
-from farebox_collector.ledger.schema import alembic_config
-from farebox_collector.ledger.spending import LimitScope, Spent, Subject, spent_of
-from farebox_collector.ledger.stored_usage import stored_calls, usage_query
-from farebox_collector.ledger.tables import usage_records
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.ledger.wallets import deposit
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.credits.deposits import deposit
+from farebox_collector.ledger.credits.hold_release import expire_holds, void_hold
+from farebox_collector.ledger.credits.holds import (
+    Held,
+    HoldRequest,
+    Insufficient,
+    take_holds,
+)
+from farebox_collector.ledger.credits.limit_watch import START, passed_limits
+from farebox_collector.ledger.credits.limits import LimitReached
+from farebox_collector.ledger.credits.policies import (
+    Authorship,
+    BadPolicy,
+    Terms,
+    Validity,
+    policies_in_force,
+    set_policy,
+)
+from farebox_collector.ledger.credits.spending import (
+    LimitScope,
+    Spent,
+    Subject,
+    spent_of,
+)
+from farebox_collector.ledger.journal.usage_rollups import DAY_NS
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.migrate import alembic_config
+from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.corrections import Cause, correct, cover
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query
 from farebox_collector.settings import Settings
 from harness import Collector
 from hypothesis import HealthCheck, given, settings

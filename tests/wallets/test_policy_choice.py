@@ -1,8 +1,7 @@
 """Which of several policies holds: the nearest name, the newest version, and never that of another tenant or user."""
 
 import pytest
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.policies import (
+from farebox_collector.ledger.credits.policies import (
     EACH,
     Authorship,
     BadPolicy,
@@ -13,8 +12,9 @@ from farebox_collector.ledger.policies import (
     policy_history,
     set_policy,
 )
-from farebox_collector.ledger.spending import LimitScope, Subject
-from farebox_collector.money import MAX_SUM_NANO
+from farebox_collector.ledger.credits.spending import LimitScope, Subject
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.model.money import MAX_SUM_NANO
 
 NOW_NS = 1_767_300_000 * 10**9
 BOB, SALES = Subject(LimitScope.USER, "ada", "bob"), Subject(LimitScope.DEPT, "sales")

@@ -4,16 +4,21 @@ from decimal import Decimal
 
 from booked import book_calls, used
 from calls import START_NS
-from farebox_collector.ledger.charges import ChargedBy, charges_by
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.reports import Days
-from farebox_collector.ledger.rules import RuleAuthorship, set_rule
-from farebox_collector.ledger.simulation import simulate
-from farebox_collector.pricing.rules import COST_PLUS, FLAT, PER_1K_TOKENS, RuleTerms
-from farebox_collector.records import DEFAULT_TENANT_ID, Buckets
-from farebox_collector.surfaces.receipt_check import mismatches
-from farebox_collector.surfaces.receipts import receipt
-from farebox_collector.verdicts import Verdict
+from farebox_collector.ledger.reports.charges import ChargedBy, charges_by
+from farebox_collector.ledger.reports.reports import Days
+from farebox_collector.ledger.reports.simulation import simulate
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tariffs.rules import RuleAuthorship, set_rule
+from farebox_collector.model.records import DEFAULT_TENANT_ID, Buckets
+from farebox_collector.model.verdicts import Verdict
+from farebox_collector.pricing.rules import (
+    COST_PLUS,
+    FLAT,
+    PER_1K_TOKENS,
+    RuleTerms,
+)
+from farebox_collector.surfaces.api.receipt_check import mismatches
+from farebox_collector.surfaces.api.receipts import receipt
 
 RULES = {
     "flat": RuleTerms(FLAT, flat_credits=Decimal("0.5")),

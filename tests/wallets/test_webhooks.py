@@ -18,19 +18,22 @@ import pytest
 import trustme
 from blank import blank_sqlite
 from calls import START_NS, call
+from farebox_collector.background.upkeep import Upkeep
+from farebox_collector.background.webhook_destinations import (
+    BadDestination,
+    Destination,
+    is_public,
+    read_url,
+)
+from farebox_collector.background.webhook_sender import PAUSES_S, Courier
 from farebox_collector.cli import app
-from farebox_collector.courier import PAUSES_S, Courier
-from farebox_collector.destinations import BadDestination, Destination, is_public, read_url
-from farebox_collector.ledger.audit import audit
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.holds import HoldRequest, take_holds
-from farebox_collector.ledger.low_balances import BadThreshold, set_thresholds
-from farebox_collector.ledger.policies import Authorship, Terms, set_policy
-from farebox_collector.ledger.spending import LimitScope, Subject
-from farebox_collector.ledger.totals import TotalLabels
-from farebox_collector.ledger.usage import record_usage
-from farebox_collector.ledger.wallets import deposit
-from farebox_collector.ledger.webhooks import (
+from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.credits.deposits import deposit
+from farebox_collector.ledger.credits.holds import HoldRequest, take_holds
+from farebox_collector.ledger.credits.policies import Authorship, Terms, set_policy
+from farebox_collector.ledger.credits.spending import LimitScope, Subject
+from farebox_collector.ledger.journal.low_balances import BadThreshold, set_thresholds
+from farebox_collector.ledger.journal.outbox import (
     KEPT_NS,
     MessageState,
     add_endpoint,
@@ -41,8 +44,10 @@ from farebox_collector.ledger.webhooks import (
     rotate_secret,
     take_due,
 )
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage.booking import record_usage
+from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.settings import Settings
-from farebox_collector.upkeep import Upkeep
 from harness import Collector
 from httpx2 import create_ssl_context
 from sqlalchemy import Connection

@@ -21,12 +21,17 @@ from farebox_collector.commands.terminal import (
     reading_books,
     writable_books,
 )
-from farebox_collector.ledger.access import approvals
 from farebox_collector.ledger.access.actors import acting
-from farebox_collector.ledger.access.approvals import BadApprovalPolicy, NoSuchApproval, NotPending, Policy
-from farebox_collector.ledger.approved_changes import execute
-from farebox_collector.money import AmountError, parse_nano
-from farebox_collector.surfaces.approvals import NOT_DONE, show_approval
+from farebox_collector.ledger.approvals import proposals
+from farebox_collector.ledger.approvals.changes import execute
+from farebox_collector.ledger.approvals.proposals import (
+    BadApprovalPolicy,
+    NoSuchApproval,
+    NotPending,
+    Policy,
+)
+from farebox_collector.model.money import AmountError, parse_nano
+from farebox_collector.surfaces.api.approvals import NOT_DONE, show_approval
 
 app = typer.Typer(help="Changes that wait for a second person.", no_args_is_help=True)
 
@@ -44,8 +49,8 @@ def list_command(
     """What waits, or waited, newest first."""
     with reading_books(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
-        rows = approvals.approvals_of(connection, tenant_id, state, limit=limit)
-        votes = approvals.votes_of(connection, tenant_id, [row.number for row in rows])
+        rows = proposals.approvals_of(connection, tenant_id, state, limit=limit)
+        votes = proposals.votes_of(connection, tenant_id, [row.number for row in rows])
     shown = [show_approval(row, votes[row.number]) for row in rows]
     if as_json:
         print_json([one.model_dump() for one in shown])
@@ -62,7 +67,7 @@ def approve_command(number: Number, tenant: TenantName = "default", database_url
     """Approve a proposal, and do it. Who owns the database need not be a second person; the audit log says who."""
     with _writing(database_url) as connection:
         now_ns = time.time_ns()
-        row = approvals.approve(
+        row = proposals.approve(
             connection,
             tenant_id_of(connection, tenant),
             number,
@@ -81,7 +86,7 @@ def refuse_command(
 ) -> None:
     """Refuse a proposal for good."""
     with _writing(database_url) as connection:
-        approvals.refuse(connection, tenant_id_of(connection, tenant), number, reason, time.time_ns())
+        proposals.refuse(connection, tenant_id_of(connection, tenant), number, reason, time.time_ns())
     out.print(f"Proposal {number} is refused.")
 
 
@@ -105,7 +110,7 @@ def policy_command(
     policy = Policy(least, prices, rules, expires_hours)
     with _writing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
-        approvals.set_policy(connection, tenant_id, policy, reason, acting().author, time.time_ns())
+        proposals.set_policy(connection, tenant_id, policy, reason, acting().author, time.time_ns())
     out.print("A second person approves from now on." if policy.is_on else "Nothing waits for a second person.")
 
 

@@ -21,8 +21,13 @@ from farebox_collector.commands.terminal import (
 )
 from farebox_collector.ledger.access.audit_log import LogFilter
 from farebox_collector.ledger.access.chain import heads
-from farebox_collector.surfaces.audit_log import COLUMNS, LogEntry, as_cells, entries
-from farebox_collector.surfaces.table_files import write_csv
+from farebox_collector.surfaces.api.audit_log import (
+    COLUMNS,
+    LogEntry,
+    as_cells,
+    entries,
+)
+from farebox_collector.surfaces.api.table_files import write_csv
 
 _Moment = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])]
 _SHOWN = 60

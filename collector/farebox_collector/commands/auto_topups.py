@@ -17,11 +17,11 @@ from farebox_collector.commands.terminal import (
     reading_books,
     writable_books,
 )
-from farebox_collector.ledger.auto_topups import BadAutoTopup, auto_topup, resume
-from farebox_collector.minor_units import format_minor
-from farebox_collector.moments import format_ns
-from farebox_collector.money import format_nano
-from farebox_collector.pseudonyms import name_in_books
+from farebox_collector.ledger.payments.auto_topups import BadAutoTopup, auto_topup, resume
+from farebox_collector.model.minor_units import format_minor
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import format_nano
+from farebox_collector.model.pseudonyms import name_in_books
 
 
 def auto_topup_command(

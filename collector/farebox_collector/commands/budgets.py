@@ -16,10 +16,10 @@ from farebox_collector.commands.terminal import (
     writing,
 )
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
-from farebox_collector.ledger.budgets import budgets_in_force, set_budget
-from farebox_collector.moments import format_ns
-from farebox_collector.money import AmountError, format_nano, parse_nano
-from farebox_collector.records import DEFAULT_TENANT_ID
+from farebox_collector.ledger.credits.budgets import budgets_in_force, set_budget
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import AmountError, format_nano, parse_nano
+from farebox_collector.model.records import DEFAULT_TENANT_ID
 
 app = typer.Typer(help="Budgets: what departments may spend a month.", no_args_is_help=True)
 

@@ -17,10 +17,10 @@ from farebox_collector.commands.terminal import (
     print_table,
     reading_books,
 )
-from farebox_collector.ledger.charges import ChargedBy, charges_by
-from farebox_collector.ledger.reports import Days
-from farebox_collector.money import format_nano
-from farebox_collector.surfaces.report_rows import EPOCH
+from farebox_collector.ledger.reports.charges import ChargedBy, charges_by
+from farebox_collector.ledger.reports.reports import Days
+from farebox_collector.model.money import format_nano
+from farebox_collector.surfaces.api.report_rows import EPOCH
 
 
 def charges(

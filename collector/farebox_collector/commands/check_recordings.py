@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.commands.terminal import (
     AsJson,
     Stop,
@@ -22,14 +23,21 @@ from farebox_collector.commands.terminal import (
     settings_from,
     writable_books,
 )
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.database import Database
-from farebox_collector.reading import RequestReader, SpanReader
+from farebox_collector.intake.reader import RequestReader, SpanReader
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.storage.database import Database
 from farebox_collector.recordings.exchanges import AT_THE_END, BrokenRecording
 from farebox_collector.recordings.files import exchanges_in
-from farebox_collector.recordings.judging import MISSED, Call, Finding, Judge, Outcome, as_json, usd
+from farebox_collector.recordings.judging import (
+    MISSED,
+    Call,
+    Finding,
+    Judge,
+    Outcome,
+    as_json,
+    usd,
+)
 from farebox_collector.recordings.sdk_process import SdkMissing, SdkProcess
-from farebox_collector.tariffs import Tariffs
 
 
 def check_recordings(

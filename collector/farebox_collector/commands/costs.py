@@ -19,8 +19,13 @@ from farebox_collector.commands.terminal import (
     print_table,
     reading_books,
 )
-from farebox_collector.ledger.costs import Grouping, Period, costs
-from farebox_collector.surfaces.costs import Cost, end_of_day, first_of_last_days, show_costs
+from farebox_collector.ledger.reports.costs import Grouping, Period, costs
+from farebox_collector.surfaces.api.costs import (
+    Cost,
+    end_of_day,
+    first_of_last_days,
+    show_costs,
+)
 
 
 def costs_command(

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import Connection
 
+from farebox_collector.background.dead_letter_retry import retry
+from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.commands.terminal import (
     AsJson,
     DatabaseUrl,
@@ -21,13 +23,11 @@ from farebox_collector.commands.terminal import (
     settings_from,
     writable_books,
 )
-from farebox_collector.ledger import dead_letters
+from farebox_collector.intake.reader import SpanReader
 from farebox_collector.ledger.access.audit_log import note
-from farebox_collector.moments import format_ns
-from farebox_collector.reading import SpanReader
-from farebox_collector.records import DEFAULT_TENANT_ID
-from farebox_collector.second_chance import retry
-from farebox_collector.tariffs import Tariffs
+from farebox_collector.ledger.usage import dead_letters
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.records import DEFAULT_TENANT_ID
 
 app = typer.Typer(help="Spans that could not be booked, kept for a while.", no_args_is_help=True)
 

@@ -18,8 +18,8 @@ from farebox_collector.commands.terminal import (
     reading_books,
     writing,
 )
-from farebox_collector.ledger import exchange_rates
-from farebox_collector.moments import format_ns
+from farebox_collector.ledger.tariffs import exchange_rates
+from farebox_collector.model.moments import format_ns
 from farebox_collector.pricing.currencies import ExchangeRate
 
 app = typer.Typer(help="Exchange rates, for prices in other currencies.", no_args_is_help=True)

@@ -21,11 +21,11 @@ from farebox_collector.commands.terminal import (
     writable_books,
 )
 from farebox_collector.ledger.access.audit_log import note
-from farebox_collector.ledger.hold_ends import HoldState, standing_of, void_hold
-from farebox_collector.ledger.holds import holds_of
-from farebox_collector.moments import format_ns
-from farebox_collector.money import format_nano
-from farebox_collector.pseudonyms import name_in_books
+from farebox_collector.ledger.credits.hold_release import HoldState, standing_of, void_hold
+from farebox_collector.ledger.credits.holds import holds_of
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import format_nano
+from farebox_collector.model.pseudonyms import name_in_books
 
 app = typer.Typer(help="Holds: credits that are set aside before an action.", no_args_is_help=True)
 

@@ -15,9 +15,9 @@ from farebox_collector.commands.terminal import (
     print_table,
     reading_books,
 )
-from farebox_collector.ledger.incidents import incident, incidents_of
-from farebox_collector.records import DEFAULT_TENANT_ID
-from farebox_collector.surfaces.alerts import report_of, summary_of
+from farebox_collector.ledger.incidents.incidents import incident, incidents_of
+from farebox_collector.model.records import DEFAULT_TENANT_ID
+from farebox_collector.surfaces.api.alerts import report_of, summary_of
 
 app = typer.Typer(help="Incidents: alerts that fired, and what the books said then.", no_args_is_help=True)
 

@@ -21,12 +21,12 @@ from farebox_collector.commands.terminal import (
     reading_books,
     writing,
 )
-from farebox_collector.credentials import Scope, new_token
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
-from farebox_collector.ledger import keys
-from farebox_collector.ledger.keys import Issued, KeyGone
-from farebox_collector.pseudonyms import name_in_books
-from farebox_collector.surfaces.keys import show_key
+from farebox_collector.ledger.access import keys
+from farebox_collector.ledger.access.keys import Issued, KeyGone
+from farebox_collector.model.credentials import Scope, new_token
+from farebox_collector.model.pseudonyms import name_in_books
+from farebox_collector.surfaces.api.keys import show_key
 
 app = typer.Typer(help="API keys: who may report usage, read, move credits, administer.", no_args_is_help=True)
 

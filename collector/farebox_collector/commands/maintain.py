@@ -7,6 +7,14 @@ from typing import Annotated
 
 import typer
 
+from farebox_collector.background.retention_job import (
+    Retired,
+    SomebodyElse,
+    TooYoung,
+    foresee,
+    require_age,
+    retire_all,
+)
 from farebox_collector.commands.terminal import (
     AsJson,
     DatabaseUrl,
@@ -20,14 +28,18 @@ from farebox_collector.commands.terminal import (
     writable_books,
 )
 from farebox_collector.ledger.access.audit_log import note
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.pace import Pace
-from farebox_collector.ledger.retirement import Kept, Size, UnderSuspicion, books_size
-from farebox_collector.ledger.schema import require_current
-from farebox_collector.moments import format_ns
-from farebox_collector.records import DEFAULT_TENANT_ID
-from farebox_collector.retiring import Retired, SomebodyElse, TooYoung, foresee, require_age, retire_all
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.migrate import require_current
+from farebox_collector.ledger.storage.throttle import Pace
+from farebox_collector.ledger.usage.retention import (
+    Kept,
+    Size,
+    UnderSuspicion,
+    books_size,
+)
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.records import DEFAULT_TENANT_ID
 
 _DAY_NS = 86_400 * 10**9
 _WHY = {

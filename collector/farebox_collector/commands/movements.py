@@ -25,8 +25,8 @@ from farebox_collector.commands.terminal import (
     writable_books,
 )
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
-from farebox_collector.ledger.lots import lots_of
-from farebox_collector.ledger.movements import (
+from farebox_collector.ledger.credits.lots import lots_of
+from farebox_collector.ledger.credits.movements import (
     IdempotencyConflict,
     Kind,
     Moved,
@@ -37,9 +37,9 @@ from farebox_collector.ledger.movements import (
     metadata_text,
     move,
 )
-from farebox_collector.moments import format_ns
-from farebox_collector.money import AmountError, format_nano, parse_nano
-from farebox_collector.pseudonyms import name_in_books
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import AmountError, format_nano, parse_nano
+from farebox_collector.model.pseudonyms import name_in_books
 
 
 def lots_command(

@@ -16,7 +16,7 @@ from farebox_collector.commands.terminal import (
     writing,
 )
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
-from farebox_collector.ledger.packs import (
+from farebox_collector.ledger.payments.packs import (
     BadPack,
     PackTerms,
     pack_versions,
@@ -24,11 +24,11 @@ from farebox_collector.ledger.packs import (
     set_pack,
     withdraw_pack,
 )
-from farebox_collector.minor_units import format_minor, parse_minor
-from farebox_collector.moments import format_ns
-from farebox_collector.money import AmountError, format_nano, parse_nano
+from farebox_collector.model.minor_units import format_minor, parse_minor
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import AmountError, format_nano, parse_nano
+from farebox_collector.model.records import DEFAULT_TENANT_ID
 from farebox_collector.pricing.currencies import NoExchangeRate, is_currency
-from farebox_collector.records import DEFAULT_TENANT_ID
 
 app = typer.Typer(help="Packs: credits with a price, for top-ups.", no_args_is_help=True)
 

@@ -23,12 +23,17 @@ from farebox_collector.commands.terminal import (
     reading_books,
     writing,
 )
-from farebox_collector.credentials import Role
 from farebox_collector.ledger.access import login_failures, people, sessions
 from farebox_collector.ledger.access.belongings import belongings_of, revoke_belongings
-from farebox_collector.ledger.access.people import BadPerson, Identity, NoSuchPerson, PersonExists
-from farebox_collector.passwords import BadPassword, hash_password, new_password
-from farebox_collector.surfaces.people import show_person
+from farebox_collector.ledger.access.people import (
+    BadPerson,
+    Identity,
+    NoSuchPerson,
+    PersonExists,
+)
+from farebox_collector.model.credentials import Role
+from farebox_collector.surfaces.api.people import show_person
+from farebox_collector.surfaces.passwords import BadPassword, hash_password, new_password
 
 app = typer.Typer(help="Accounts with which humans log in to the console.", no_args_is_help=True)
 

@@ -22,7 +22,7 @@ from farebox_collector.commands.terminal import (
     writable_books,
 )
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
-from farebox_collector.ledger.policies import (
+from farebox_collector.ledger.credits.policies import (
     Authorship,
     BadPolicy,
     Terms,
@@ -32,9 +32,9 @@ from farebox_collector.ledger.policies import (
     set_policy,
     terms_of,
 )
-from farebox_collector.ledger.spending import LimitScope, Subject, in_books
-from farebox_collector.moments import format_ns
-from farebox_collector.money import AmountError, format_nano, parse_nano
+from farebox_collector.ledger.credits.spending import LimitScope, Subject, in_books
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import AmountError, format_nano, parse_nano
 
 app = typer.Typer(help="Policies: what wallets, their users, departments and projects may spend.", no_args_is_help=True)
 

@@ -27,16 +27,16 @@ from farebox_collector.commands.terminal import (
     reading_books,
     writable_books,
 )
-from farebox_collector.ledger.exchange_rates import load_rates
-from farebox_collector.ledger.prices import OverlappingHours, import_prices, revision_of
-from farebox_collector.moments import format_ns
+from farebox_collector.ledger.tariffs.exchange_rates import load_rates
+from farebox_collector.ledger.tariffs.prices import OverlappingHours, import_prices, revision_of
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.records import STANDARD
 from farebox_collector.pricing.catalogue import bundled_catalogues
 from farebox_collector.pricing.litellm import litellm_catalogue
 from farebox_collector.pricing.price_csv import csv_catalogue
 from farebox_collector.pricing.price_lists import MAX_LIST_BYTES, Catalogue, UnfitList
 from farebox_collector.pricing.revision import Difference, Kind, Revision
 from farebox_collector.pricing.weekdays import weekday_names
-from farebox_collector.records import STANDARD
 
 
 class Source(StrEnum):

@@ -27,17 +27,17 @@ from farebox_collector.commands.terminal import (
     reading_books,
     writable_books,
 )
-from farebox_collector.ledger import price_gaps, price_lacks, statements
-from farebox_collector.ledger.beginnings import CannotBegin, begin
-from farebox_collector.ledger.price_lacks import Lack
-from farebox_collector.ledger.prices import MANUAL, BookChange, state_price
-from farebox_collector.moments import format_ns
+from farebox_collector.ledger.reports import price_gaps, price_lacks, statements
+from farebox_collector.ledger.reports.price_lacks import Lack
+from farebox_collector.ledger.tariffs.effective_times import CannotBegin, begin
+from farebox_collector.ledger.tariffs.prices import MANUAL, BookChange, state_price
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.records import STANDARD, CatalogueRow
 from farebox_collector.pricing.conditions import canonical
 from farebox_collector.pricing.currencies import USD
 from farebox_collector.pricing.price_csv import hours_of_day
 from farebox_collector.pricing.weekdays import weekdays_of
-from farebox_collector.records import STANDARD, CatalogueRow
-from farebox_collector.surfaces.prices import Price, show_price
+from farebox_collector.surfaces.api.prices import Price, show_price
 
 app = typer.Typer(help="The price book: what providers charge us.", no_args_is_help=True)
 app.command("import")(price_imports.import_command)

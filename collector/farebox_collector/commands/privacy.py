@@ -10,13 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from farebox_collector.commands.tenants import TenantName, tenant_id_of
-from farebox_collector.commands.terminal import DatabaseUrl, Stop, out, reading_books, settings_from, writable_books
-from farebox_collector.ledger.access import erasure
-from farebox_collector.ledger.access.erasure import Erasure, NoSuchPerson
-from farebox_collector.ledger.access.personal_export import sections
-from farebox_collector.ledger.database import Database
-from farebox_collector.moments import format_ns
-from farebox_collector.pseudonyms import name_in_books
+from farebox_collector.commands.terminal import (
+    DatabaseUrl,
+    Stop,
+    out,
+    reading_books,
+    settings_from,
+    writable_books,
+)
+from farebox_collector.ledger.privacy import erasure
+from farebox_collector.ledger.privacy.erasure import Erasure, NoSuchPerson
+from farebox_collector.ledger.privacy.personal_export import sections
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.pseudonyms import name_in_books
 
 app = typer.Typer(help="Personal data: export what is known of a person, and erase a person.", no_args_is_help=True)
 

@@ -6,12 +6,25 @@ import typer
 from rich.table import Table
 
 from farebox_collector.commands.tenants import TenantName, tenant_id_of
-from farebox_collector.commands.terminal import AsJson, DatabaseUrl, Stop, figure_table, out, print_json, reading_books
+from farebox_collector.commands.terminal import (
+    AsJson,
+    DatabaseUrl,
+    Stop,
+    figure_table,
+    out,
+    print_json,
+    reading_books,
+)
+from farebox_collector.model.records import STANDARD
 from farebox_collector.pricing.rules import COST_PLUS, describe, rule_terms
-from farebox_collector.records import STANDARD
-from farebox_collector.surfaces.receipt_check import mismatches
-from farebox_collector.surfaces.receipt_models import Receipt, ReceiptCharge, ReceiptCorrection, ReceiptLine
-from farebox_collector.surfaces.receipts import receipt
+from farebox_collector.surfaces.api.receipt_check import mismatches
+from farebox_collector.surfaces.api.receipt_models import (
+    Receipt,
+    ReceiptCharge,
+    ReceiptCorrection,
+    ReceiptLine,
+)
+from farebox_collector.surfaces.api.receipts import receipt
 
 
 def receipt_command(

@@ -18,8 +18,8 @@ from farebox_collector.commands.terminal import (
     reading_books,
     settings_from,
 )
-from farebox_collector.minor_units import format_minor
-from farebox_collector.payments.gateway import GatewayRefused, GatewayUnavailable, StripeGateway
+from farebox_collector.model.minor_units import format_minor
+from farebox_collector.model.records import DEFAULT_TENANT_ID
 from farebox_collector.payments.reconciliation import (
     BadReport,
     Difference,
@@ -28,7 +28,7 @@ from farebox_collector.payments.reconciliation import (
     from_stripe,
     still_unpaid,
 )
-from farebox_collector.records import DEFAULT_TENANT_ID
+from farebox_collector.payments.stripe_client import GatewayRefused, GatewayUnavailable, StripeGateway
 
 _FEES_LATER_NS = 3_600 * 10**9
 """How long a fee may be missing: it is asked for after the payment."""

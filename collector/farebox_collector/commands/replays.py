@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from farebox_collector.background.replay import Replay, ReplayReport
 from farebox_collector.commands.tenants import TenantName, tenant_id_of
 from farebox_collector.commands.terminal import (
     AsJson,
@@ -21,15 +22,14 @@ from farebox_collector.commands.terminal import (
     settings_from,
     writable_books,
 )
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.corrections import CorrectionsFrozen
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.difference_sums import Difference, Largest
-from farebox_collector.ledger.replayed_usage import ReplayScope
-from farebox_collector.money import AmountError, format_nano
-from farebox_collector.pseudonyms import name_in_books
-from farebox_collector.replay import Replay, ReplayReport
-from farebox_collector.surfaces.replays import show_report
+from farebox_collector.ledger.reports.replay_difference import Difference, Largest
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.usage.corrections import CorrectionsFrozen
+from farebox_collector.ledger.usage.replay_candidates import ReplayScope
+from farebox_collector.model.money import AmountError, format_nano
+from farebox_collector.model.pseudonyms import name_in_books
+from farebox_collector.surfaces.api.replays import show_report
 
 _NOTHING_YET = "Nothing is posted yet; --yes does it."
 

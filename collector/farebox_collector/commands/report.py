@@ -23,10 +23,10 @@ from farebox_collector.commands.terminal import (
     print_table,
     reading_books,
 )
-from farebox_collector.surfaces.problems import ApiError
-from farebox_collector.surfaces.report_catalogue import REPORTS, Question, Report
-from farebox_collector.surfaces.report_rows import shown_day
-from farebox_collector.surfaces.reports import (
+from farebox_collector.surfaces.api.problems import ApiError
+from farebox_collector.surfaces.api.report_catalogue import REPORTS, Question, Report
+from farebox_collector.surfaces.api.report_rows import shown_day
+from farebox_collector.surfaces.api.reports import (
     BalancesAsked,
     ByDay,
     CreditsAsked,
@@ -37,7 +37,7 @@ from farebox_collector.surfaces.reports import (
     question_of,
     write_report,
 )
-from farebox_collector.surfaces.table_files import ParquetMissing
+from farebox_collector.surfaces.api.table_files import ParquetMissing
 
 ReportFormat = Literal["table", "json", "csv", "parquet"]
 

@@ -23,13 +23,20 @@ from farebox_collector.commands.terminal import (
     writable_books,
 )
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
-from farebox_collector.ledger import simulation, statements
-from farebox_collector.ledger.beginnings import CannotBegin, begin
-from farebox_collector.ledger.days import DAY_NS
-from farebox_collector.ledger.rules import RuleAuthorship, RuleOverlap, set_rule
-from farebox_collector.moments import format_ns
-from farebox_collector.pricing.rules import COST_PLUS, FLAT, PER_1K_TOKENS, BadRule, RuleTerms, describe
-from farebox_collector.surfaces.rules import show_outcome, show_rule, stated_terms
+from farebox_collector.ledger.journal.usage_rollups import DAY_NS
+from farebox_collector.ledger.reports import simulation, statements
+from farebox_collector.ledger.tariffs.effective_times import CannotBegin, begin
+from farebox_collector.ledger.tariffs.rules import RuleAuthorship, RuleOverlap, set_rule
+from farebox_collector.model.moments import format_ns
+from farebox_collector.pricing.rules import (
+    COST_PLUS,
+    FLAT,
+    PER_1K_TOKENS,
+    BadRule,
+    RuleTerms,
+    describe,
+)
+from farebox_collector.surfaces.api.rules import show_outcome, show_rule, stated_terms
 
 app = typer.Typer(help="Charge rules: what an event costs its wallet.", no_args_is_help=True)
 

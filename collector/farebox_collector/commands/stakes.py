@@ -16,9 +16,14 @@ from farebox_collector.commands.terminal import (
     print_table,
     reading_books,
 )
-from farebox_collector.ledger.stakes import FLAGS, StakeFilter, stake_rows, stake_sums
-from farebox_collector.pseudonyms import name_in_books
-from farebox_collector.surfaces.stakes import show_stake, show_sums
+from farebox_collector.ledger.usage.stakes import (
+    FLAGS,
+    StakeFilter,
+    stake_rows,
+    stake_sums,
+)
+from farebox_collector.model.pseudonyms import name_in_books
+from farebox_collector.surfaces.api.stakes import show_stake, show_sums
 
 
 def stakes_command(

@@ -5,9 +5,15 @@ from contextlib import closing
 
 import typer
 
-from farebox_collector.commands.terminal import DatabaseUrl, Stop, out, settings_from, writable_books
+from farebox_collector.commands.terminal import (
+    DatabaseUrl,
+    Stop,
+    out,
+    settings_from,
+    writable_books,
+)
 from farebox_collector.ledger.access.stored_secrets import seal_everything
-from farebox_collector.secret_box import new_secrets_key
+from farebox_collector.model.secret_box import new_secrets_key
 
 app = typer.Typer(help="Keys that encrypt the secrets of links and webhooks.", no_args_is_help=True)
 

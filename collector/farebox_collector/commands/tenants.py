@@ -21,8 +21,8 @@ from farebox_collector.commands.terminal import (
     writable_books,
 )
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
-from farebox_collector.ledger import tenants
-from farebox_collector.surfaces.keys import show_tenant
+from farebox_collector.ledger.access import tenants
+from farebox_collector.surfaces.api.keys import show_tenant
 
 app = typer.Typer(help="Tenants: the businesses that these books are kept for.", no_args_is_help=True)
 

@@ -17,12 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sqlalchemy import Connection
 
-from farebox_collector.ledger.access.pseudonym_key import require_pseudonym_key
-from farebox_collector.ledger.connect import open_database
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.schema import require_current
-from farebox_collector.moments import to_ns
-from farebox_collector.pseudonyms import use_pseudonyms
+from farebox_collector.ledger.privacy.pseudonym_key import require_pseudonym_key
+from farebox_collector.ledger.storage.connect import open_database
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.migrate import require_current
+from farebox_collector.model.moments import to_ns
+from farebox_collector.model.pseudonyms import use_pseudonyms
 from farebox_collector.settings import Settings
 
 # Names come from outside: none of them is markup.

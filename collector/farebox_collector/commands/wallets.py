@@ -22,12 +22,12 @@ from farebox_collector.commands.terminal import (
     writable_books,
 )
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
-from farebox_collector.ledger import statements
-from farebox_collector.ledger.movements import NoSuchWallet
-from farebox_collector.ledger.wallets import IdempotencyConflict, deposit
-from farebox_collector.moments import format_ns
-from farebox_collector.money import AmountError, format_nano, parse_nano
-from farebox_collector.pseudonyms import name_in_books
+from farebox_collector.ledger.credits.deposits import IdempotencyConflict, deposit
+from farebox_collector.ledger.credits.movements import NoSuchWallet
+from farebox_collector.ledger.reports import statements
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import AmountError, format_nano, parse_nano
+from farebox_collector.model.pseudonyms import name_in_books
 
 app = typer.Typer(help="Wallets: what customers pay from.", no_args_is_help=True)
 app.command("lots")(lots_command)

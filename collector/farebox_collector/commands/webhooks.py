@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from farebox_collector.background.webhook_destinations import BadDestination, read_url
+from farebox_collector.background.webhook_sender import shown_secret
 from farebox_collector.commands.tenants import TenantName, tenant_id_of
 from farebox_collector.commands.terminal import (
     AsJson,
@@ -19,14 +21,12 @@ from farebox_collector.commands.terminal import (
     settings_from,
     writing,
 )
-from farebox_collector.courier import shown_secret
-from farebox_collector.destinations import BadDestination, read_url
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
-from farebox_collector.ledger import low_balances, webhooks
-from farebox_collector.ledger.webhooks import MessageState
-from farebox_collector.moments import format_ns
-from farebox_collector.money import AmountError, format_nano, parse_nano
-from farebox_collector.pseudonyms import name_in_books
+from farebox_collector.ledger.journal import low_balances, outbox
+from farebox_collector.ledger.journal.outbox import MessageState
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import AmountError, format_nano, parse_nano
+from farebox_collector.model.pseudonyms import name_in_books
 
 app = typer.Typer(help="Webhooks: where messages go, and what sends one.", no_args_is_help=True)
 
@@ -43,7 +43,7 @@ def list_command(
 ) -> None:
     """Messages and how far they are, newest first."""
     with reading_books(database_url) as connection:
-        rows = webhooks.messages_of(connection, tenant_id_of(connection, tenant), state or "", limit=limit)
+        rows = outbox.messages_of(connection, tenant_id_of(connection, tenant), state or "", limit=limit)
     if as_json:
         print_json([_message(row) for row in rows])
         return
@@ -59,7 +59,7 @@ def list_command(
 def retry_command(message_id: str, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
     """Send a message that was given up once more. While a collector runs on SQLite, use its HTTP API."""
     with writing(database_url) as connection:
-        count = webhooks.retry(connection, tenant_id_of(connection, tenant), message_id, time.time_ns())
+        count = outbox.retry(connection, tenant_id_of(connection, tenant), message_id, time.time_ns())
     if not count:
         raise Stop(f"there is no message {message_id!r} that has not arrived")
     out.print(f"{message_id} goes to {count} endpoint{'s' * (count > 1)} as soon as a collector runs.")
@@ -71,7 +71,7 @@ def endpoints_command(
 ) -> None:
     """Where messages go."""
     with reading_books(database_url) as connection:
-        rows = webhooks.endpoints_of(connection, tenant_id_of(connection, tenant))
+        rows = outbox.endpoints_of(connection, tenant_id_of(connection, tenant))
     if as_json:
         print_json([{"endpoint_id": str(row.id), "url": row.url} for row in rows])
         return
@@ -96,8 +96,8 @@ def add_command(
     with writing(database_url) as connection:
         try:
             tenant_id = tenant_id_of(connection, tenant)
-            endpoint_id, secret = webhooks.add_endpoint(connection, tenant_id, url, time.time_ns())
-        except webhooks.TooManyEndpoints as error:
+            endpoint_id, secret = outbox.add_endpoint(connection, tenant_id, url, time.time_ns())
+        except outbox.TooManyEndpoints as error:
             raise Stop(str(error)) from None
     out.print(f"Endpoint {endpoint_id} is signed for with", shown_secret(secret), soft_wrap=True)
 
@@ -113,7 +113,7 @@ def rotate_command(
     with writing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         overlap_ns = overlap_hours * _HOUR_NS
-        secret = webhooks.rotate_secret(connection, tenant_id, endpoint_id, time.time_ns(), overlap_ns)
+        secret = outbox.rotate_secret(connection, tenant_id, endpoint_id, time.time_ns(), overlap_ns)
     if secret is None:
         raise Stop(f"there is no endpoint {endpoint_id}")
     out.print(f"Endpoint {endpoint_id} is signed for with", shown_secret(secret), soft_wrap=True)
@@ -124,7 +124,7 @@ def remove_command(endpoint_id: int, tenant: TenantName = "default", database_ur
     """Send nothing to an endpoint any more."""
     with writing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
-        if not webhooks.remove_endpoint(connection, tenant_id, endpoint_id, time.time_ns()):
+        if not outbox.remove_endpoint(connection, tenant_id, endpoint_id, time.time_ns()):
             raise Stop(f"there is no endpoint {endpoint_id}")
     out.print(f"Nothing goes to endpoint {endpoint_id} any more.")
 

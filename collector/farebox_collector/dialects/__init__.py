@@ -18,12 +18,40 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
-from farebox_collector.dialects import genai, langfuse, openinference, other_units, providers, quality, unusual, vercel
-from farebox_collector.dialects.attribution import ATTRIBUTION_KEYS, MEASURED, ORIGIN_NAMES, REGION, Origin, origin_of
+from farebox_collector.dialects import (
+    genai,
+    langfuse,
+    openinference,
+    other_units,
+    providers,
+    quality,
+    unusual,
+    vercel,
+)
+from farebox_collector.dialects.attribution import (
+    ATTRIBUTION_KEYS,
+    MEASURED,
+    ORIGIN_NAMES,
+    REGION,
+    Origin,
+    origin_of,
+)
+from farebox_collector.dialects.memo import (
+    ENTRIES,
+    MAX_TEXT,
+    Remembered,
+    Room,
+    Said,
+)
 from farebox_collector.dialects.record import Call
-from farebox_collector.dialects.remembered import ENTRIES, MAX_TEXT, Remembered, Room, Said
 from farebox_collector.dialects.text import Reductions, clean
-from farebox_collector.records import NotBillable, QualityReport, Rejected, Span, UsageRecord
+from farebox_collector.model.records import (
+    NotBillable,
+    QualityReport,
+    Rejected,
+    Span,
+    UsageRecord,
+)
 
 
 class Dialect(Protocol):

@@ -1,6 +1,6 @@
 """How good an answer was, by attributes of our own: the same keys whatever the dialect."""
 
-from farebox_collector.records import Attributes, AttributeValue, Quality
+from farebox_collector.model.records import Attributes, AttributeValue, Quality
 
 _CACHE_HIT = "farebox.cache_hit"
 _CITATION_RATE = "farebox.citation_rate"

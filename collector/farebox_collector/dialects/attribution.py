@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from farebox_collector.dialects.answer_quality import QUALITY_KEYS
-from farebox_collector.dialects.remembered import Said
+from farebox_collector.dialects.memo import Said
 from farebox_collector.dialects.text import first_text, identity, is_clean
-from farebox_collector.records import NO_EVENT, UNATTRIBUTED, AttributeValue
+from farebox_collector.model.records import NO_EVENT, UNATTRIBUTED, AttributeValue
 
 ACTION_ID = "farebox.action.id"
 REGION = "cloud.region"

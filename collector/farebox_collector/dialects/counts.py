@@ -2,9 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from farebox_collector.dialects.reconcile import Habits, Reading, Reported, disjoint
+from farebox_collector.dialects.reconcile import (
+    Habits,
+    Reading,
+    Reported,
+    disjoint,
+)
 from farebox_collector.dialects.text import MAX_BUCKET, MAX_COUNT, count_of
-from farebox_collector.records import Attributes, Buckets
+from farebox_collector.model.records import Attributes, Buckets
 
 _NOTHING: tuple[int | bool | None, ...] = Reported()
 _INPUT, _OUTPUT, _TOTAL = (Reported._fields.index(name) for name in ("input", "output", "total"))

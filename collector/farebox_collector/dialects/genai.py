@@ -10,16 +10,44 @@ from typing import Any
 
 from farebox_collector.dialects.attribution import Origin
 from farebox_collector.dialects.counts import Counts
-from farebox_collector.dialects.emitters import COUNT_KEYS, RAW_USAGE, Emitter, emitter_of, habits_at
+from farebox_collector.dialects.emitters import (
+    COUNT_KEYS,
+    RAW_USAGE,
+    Emitter,
+    emitter_of,
+    habits_at,
+)
+from farebox_collector.dialects.memo import Said
 from farebox_collector.dialects.other_units import unit_keys, units_of
 from farebox_collector.dialects.providers import payee_of
 from farebox_collector.dialects.reconcile import Reading, disjoint
-from farebox_collector.dialects.record import Named, nanoseconds, scope_of, usage_record
-from farebox_collector.dialects.remembered import Said
-from farebox_collector.dialects.text import InvalidCount, Reductions, first_count, first_identity, first_text
-from farebox_collector.dialects.unusual import SERVICE_TIER, as_processed, conditions_in, facts_of
-from farebox_collector.dialects.usage_json import numbers_in, other_lines, parsed, provider_usage, web_searches
-from farebox_collector.records import (
+from farebox_collector.dialects.record import (
+    Named,
+    nanoseconds,
+    scope_of,
+    usage_record,
+)
+from farebox_collector.dialects.text import (
+    InvalidCount,
+    Reductions,
+    first_count,
+    first_identity,
+    first_text,
+)
+from farebox_collector.dialects.unusual import (
+    SERVICE_TIER,
+    as_processed,
+    conditions_in,
+    facts_of,
+)
+from farebox_collector.dialects.usage_json import (
+    numbers_in,
+    other_lines,
+    parsed,
+    provider_usage,
+    web_searches,
+)
+from farebox_collector.model.records import (
     IMPLAUSIBLE,
     Attributes,
     Buckets,
@@ -29,7 +57,7 @@ from farebox_collector.records import (
     Span,
     UsageRecord,
 )
-from farebox_collector.units import InvalidUnit, Units
+from farebox_collector.model.units import InvalidUnit, Units
 
 NAME = "genai"
 

@@ -10,17 +10,36 @@ from typing import Any
 
 from farebox_collector.dialects.attribution import Origin
 from farebox_collector.dialects.emitters import habits_at
+from farebox_collector.dialects.memo import Said
 from farebox_collector.dialects.named_buckets import named_buckets
 from farebox_collector.dialects.other_units import unit_keys, units_of
 from farebox_collector.dialects.providers import payee_of
 from farebox_collector.dialects.reconcile import Reading, disjoint
 from farebox_collector.dialects.record import Named, scope_of, usage_record
-from farebox_collector.dialects.remembered import Said
 from farebox_collector.dialects.text import InvalidCount, Reductions, first_text
-from farebox_collector.dialects.unusual import SERVICE_TIER, as_processed, conditions_in, facts_of
-from farebox_collector.dialects.usage_json import other_lines, parsed, provider_usage, service_tier_in, web_searches
-from farebox_collector.records import IMPLAUSIBLE, Attributes, ModelLine, NotBillable, Rejected, Span, UsageRecord
-from farebox_collector.units import InvalidUnit
+from farebox_collector.dialects.unusual import (
+    SERVICE_TIER,
+    as_processed,
+    conditions_in,
+    facts_of,
+)
+from farebox_collector.dialects.usage_json import (
+    other_lines,
+    parsed,
+    provider_usage,
+    service_tier_in,
+    web_searches,
+)
+from farebox_collector.model.records import (
+    IMPLAUSIBLE,
+    Attributes,
+    ModelLine,
+    NotBillable,
+    Rejected,
+    Span,
+    UsageRecord,
+)
+from farebox_collector.model.units import InvalidUnit
 
 NAME = "langfuse"
 

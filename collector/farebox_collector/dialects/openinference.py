@@ -10,16 +10,32 @@ from dataclasses import dataclass
 from farebox_collector.dialects.attribution import Origin
 from farebox_collector.dialects.counts import Counts
 from farebox_collector.dialects.emitters import Keys, habits_at, slots_of
+from farebox_collector.dialects.memo import Said
 from farebox_collector.dialects.other_units import unit_keys, units_of
 from farebox_collector.dialects.providers import payee_of
 from farebox_collector.dialects.reconcile import INSIDE
 from farebox_collector.dialects.record import Named, scope_of, usage_record
-from farebox_collector.dialects.remembered import Said
-from farebox_collector.dialects.text import InvalidCount, Reductions, first_identity, first_text
+from farebox_collector.dialects.text import (
+    InvalidCount,
+    Reductions,
+    first_identity,
+    first_text,
+)
 from farebox_collector.dialects.unusual import SERVICE_TIER, facts_of
-from farebox_collector.dialects.usage_json import numbers_in, parsed, service_tier_in, web_searches
-from farebox_collector.records import IMPLAUSIBLE, NotBillable, Rejected, Span, UsageRecord
-from farebox_collector.units import InvalidUnit
+from farebox_collector.dialects.usage_json import (
+    numbers_in,
+    parsed,
+    service_tier_in,
+    web_searches,
+)
+from farebox_collector.model.records import (
+    IMPLAUSIBLE,
+    NotBillable,
+    Rejected,
+    Span,
+    UsageRecord,
+)
+from farebox_collector.model.units import InvalidUnit
 
 NAME = "openinference"
 

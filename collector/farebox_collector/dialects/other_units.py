@@ -3,8 +3,15 @@
 from collections.abc import Iterable
 
 from farebox_collector.dialects.text import count_of
-from farebox_collector.records import Attributes
-from farebox_collector.units import MAX_UNIT_COUNT, PER_HOUR, TOKEN_BUCKETS, UNITS, Units, billable_units
+from farebox_collector.model.records import Attributes
+from farebox_collector.model.units import (
+    MAX_UNIT_COUNT,
+    PER_HOUR,
+    TOKEN_BUCKETS,
+    UNITS,
+    Units,
+    billable_units,
+)
 
 PREFIX = "farebox.units."
 _ALIASES = {"pages": "input_document_pages", "characters": "input_characters"}

@@ -2,9 +2,14 @@
 
 from typing import NamedTuple
 
-from farebox_collector.dialects.hosts import ADDRESS, PROVIDER, billed_at, family
+from farebox_collector.dialects.hosts import (
+    ADDRESS,
+    PROVIDER,
+    billed_at,
+    family,
+)
 from farebox_collector.dialects.text import first_text
-from farebox_collector.records import Attributes
+from farebox_collector.model.records import Attributes
 
 NAMES = frozenset({PROVIDER, ADDRESS})
 """The attributes that are read here, beside those of a dialect."""

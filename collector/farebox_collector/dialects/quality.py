@@ -5,9 +5,15 @@ The SDK's `report_quality` sends them as spans that name the trace they are abou
 
 from farebox_collector.dialects.answer_quality import QUALITY_KEYS, quality_of
 from farebox_collector.dialects.attribution import Origin
-from farebox_collector.dialects.remembered import Said
+from farebox_collector.dialects.memo import Said
 from farebox_collector.dialects.text import Reductions
-from farebox_collector.records import NO_QUALITY, AttributeValue, QualityReport, Rejected, Span
+from farebox_collector.model.records import (
+    NO_QUALITY,
+    AttributeValue,
+    QualityReport,
+    Rejected,
+    Span,
+)
 
 NAME = "quality"
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from farebox_collector.dialects.text import MAX_BUCKET
-from farebox_collector.records import IMPLAUSIBLE, Buckets
-from farebox_collector.units import Units
+from farebox_collector.model.records import IMPLAUSIBLE, Buckets
+from farebox_collector.model.units import Units
 
 _CACHED_UNITS = ("cache_audio_read_tokens", "cache_image_read_tokens", "cache_video_read_tokens")
 

@@ -6,8 +6,14 @@ from farebox_collector.dialects.answer_quality import quality_of
 from farebox_collector.dialects.attribution import ACTION_ID, Origin
 from farebox_collector.dialects.reconcile import Reading
 from farebox_collector.dialects.text import clean, first_identity
-from farebox_collector.dialects.unusual import ORDINARY, Facts, estimated, plausible, told_in
-from farebox_collector.records import (
+from farebox_collector.dialects.unusual import (
+    ORDINARY,
+    Facts,
+    estimated,
+    plausible,
+    told_in,
+)
+from farebox_collector.model.records import (
     IMPLAUSIBLE,
     NO_QUALITY,
     AttributeValue,
@@ -19,7 +25,7 @@ from farebox_collector.records import (
     Span,
     UsageRecord,
 )
-from farebox_collector.units import Units
+from farebox_collector.model.units import Units
 
 _NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 _MAX_TIME_NS = 2**63 - 1

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 
-from farebox_collector.records import Attributes, AttributeValue
+from farebox_collector.model.records import Attributes, AttributeValue
 
 MAX_TEXT = 200
 """Longest name that is kept, in characters; longer ones are cut, but never those that tell things apart."""

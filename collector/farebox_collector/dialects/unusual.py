@@ -10,12 +10,26 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
+from farebox_collector.dialects.memo import Said
 from farebox_collector.dialects.reconcile import Reading
-from farebox_collector.dialects.remembered import Said
-from farebox_collector.dialects.text import MAX_BUCKET, InvalidCount, clean, count_of, first_count, first_text
-from farebox_collector.money import NANO, round_half_even
-from farebox_collector.records import Attributes, AttributeValue, Buckets, ModelLine, Rejected, UsageRecord
-from farebox_collector.units import InvalidUnit, Units, billable_units
+from farebox_collector.dialects.text import (
+    MAX_BUCKET,
+    InvalidCount,
+    clean,
+    count_of,
+    first_count,
+    first_text,
+)
+from farebox_collector.model.money import NANO, round_half_even
+from farebox_collector.model.records import (
+    Attributes,
+    AttributeValue,
+    Buckets,
+    ModelLine,
+    Rejected,
+    UsageRecord,
+)
+from farebox_collector.model.units import InvalidUnit, Units, billable_units
 
 SERVICE_TIER = "farebox.usage.service_tier"
 """The tier that answered, of providers whose attributes have no place for it."""

@@ -8,7 +8,7 @@ from typing import Any
 from farebox_collector.dialects.reconcile import Habits, Reported, disjoint
 from farebox_collector.dialects.text import clean, count_of
 from farebox_collector.dialects.unusual import conditions_in
-from farebox_collector.records import AttributeValue, ModelLine
+from farebox_collector.model.records import AttributeValue, ModelLine
 
 MAX_JSON = 16_000
 """Longest usage text that is parsed, in characters; real ones have a few hundred."""

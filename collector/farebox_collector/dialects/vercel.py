@@ -13,17 +13,45 @@ from farebox_collector.dialects.attribution import Origin
 from farebox_collector.dialects.counts import Places, reported_in
 from farebox_collector.dialects.emitters import Keys, slots_of
 from farebox_collector.dialects.hosts import family
+from farebox_collector.dialects.memo import Said
 from farebox_collector.dialects.other_units import unit_keys, units_of
 from farebox_collector.dialects.providers import payee_of
-from farebox_collector.dialects.reconcile import Habits, Reading, Reported, disjoint
-from farebox_collector.dialects.record import Named, nanoseconds, scope_of, usage_record
-from farebox_collector.dialects.remembered import Said
-from farebox_collector.dialects.text import InvalidCount, Reductions, first_identity, first_text
+from farebox_collector.dialects.reconcile import (
+    Habits,
+    Reading,
+    Reported,
+    disjoint,
+)
+from farebox_collector.dialects.record import (
+    Named,
+    nanoseconds,
+    scope_of,
+    usage_record,
+)
+from farebox_collector.dialects.text import (
+    InvalidCount,
+    Reductions,
+    first_identity,
+    first_text,
+)
 from farebox_collector.dialects.unusual import SERVICE_TIER, facts_of
-from farebox_collector.dialects.usage_json import count_in, numbers_in, object_in, parsed, provider_usage
+from farebox_collector.dialects.usage_json import (
+    count_in,
+    numbers_in,
+    object_in,
+    parsed,
+    provider_usage,
+)
 from farebox_collector.dialects.vercel_metadata import told_in_metadata
-from farebox_collector.records import IMPLAUSIBLE, Attributes, NotBillable, Rejected, Span, UsageRecord
-from farebox_collector.units import InvalidUnit
+from farebox_collector.model.records import (
+    IMPLAUSIBLE,
+    Attributes,
+    NotBillable,
+    Rejected,
+    Span,
+    UsageRecord,
+)
+from farebox_collector.model.units import InvalidUnit
 
 NAME = "vercel"
 

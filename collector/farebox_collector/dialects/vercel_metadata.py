@@ -6,8 +6,13 @@ from typing import Any
 
 from farebox_collector.dialects.text import InvalidCount
 from farebox_collector.dialects.unusual import as_processed, conditions_in, stated_nanousd
-from farebox_collector.dialects.usage_json import count_in, object_in, of_model, other_lines
-from farebox_collector.records import Rejected, UsageRecord
+from farebox_collector.dialects.usage_json import (
+    count_in,
+    object_in,
+    of_model,
+    other_lines,
+)
+from farebox_collector.model.records import Rejected, UsageRecord
 
 _MAX_PROVIDERS = 8
 _INSIDE = ("usage", "usageMetadata")

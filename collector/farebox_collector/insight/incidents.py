@@ -6,13 +6,20 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from farebox_collector.ledger import statements
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.incidents import NARROWING, Incident, Window, dearest_calls, is_known, sums_by
-from farebox_collector.ledger.prices import book_edition
-from farebox_collector.ledger.rules import rules_edition
-from farebox_collector.moments import format_ns
-from farebox_collector.money import format_nano
+from farebox_collector.ledger.incidents.incidents import (
+    NARROWING,
+    Incident,
+    Window,
+    dearest_calls,
+    is_known,
+    sums_by,
+)
+from farebox_collector.ledger.reports import statements
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tariffs.prices import book_edition
+from farebox_collector.ledger.tariffs.rules import rules_edition
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import format_nano
 
 BEFORE_NS = 3600 * 10**9
 """How long before an alert fired its window begins: as far as most rules look back."""

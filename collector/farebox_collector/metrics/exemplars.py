@@ -4,8 +4,8 @@ from bisect import bisect_left
 
 from prometheus_client.samples import Exemplar
 
-from farebox_collector.ledger.control_tables import LATENCY_BOUNDS_MS
-from farebox_collector.ledger.prepared import Calls
+from farebox_collector.ledger.tables.service import LATENCY_BOUNDS_MS
+from farebox_collector.ledger.usage.batch import Calls
 
 _BOUNDS_NS = tuple(bound * 1_000_000 for bound in LATENCY_BOUNDS_MS)
 _SAMPLES = 4

@@ -9,28 +9,35 @@ from prometheus_client import Metric as Family
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 
-from farebox_collector.ledger import auto_topups, dead_letters, payment_fees, readings, statements
-from farebox_collector.ledger.audit_runs import SCOPES, last_audit
-from farebox_collector.ledger.budgets import budgets_in_force
-from farebox_collector.ledger.call_sums import FIRST_CHUNK_COLUMNS, LATENCY_COLUMNS
-from farebox_collector.ledger.control_tables import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
-from farebox_collector.ledger.corrections import Cause, are_frozen
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.prices import book_edition
-from farebox_collector.ledger.rules import rules_edition
-from farebox_collector.ledger.stakes import stake_sums
-from farebox_collector.ledger.tables import TOKEN_COLUMNS
-from farebox_collector.ledger.token_costs import Cards
-from farebox_collector.ledger.totals import SERVICE_LABELS, USAGE_LABELS
-from farebox_collector.ledger.unmatched import count_unmatched
-from farebox_collector.ledger.webhooks import MessageState, messages_by_state
+from farebox_collector.ledger.audit.audit_runs import SCOPES, last_audit
+from farebox_collector.ledger.credits.budgets import budgets_in_force
+from farebox_collector.ledger.journal.outbox import MessageState, messages_by_state
+from farebox_collector.ledger.payments import auto_topups, payment_fees
+from farebox_collector.ledger.payments.unmatched import count_unmatched
+from farebox_collector.ledger.reports import metric_readings, statements
+from farebox_collector.ledger.reports.token_costs import Cards
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
+from farebox_collector.ledger.tables.service import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
+from farebox_collector.ledger.tariffs.prices import book_edition
+from farebox_collector.ledger.tariffs.rules import rules_edition
+from farebox_collector.ledger.usage import dead_letters
+from farebox_collector.ledger.usage.batch_sums import FIRST_CHUNK_COLUMNS, LATENCY_COLUMNS
+from farebox_collector.ledger.usage.corrections import Cause, are_frozen
+from farebox_collector.ledger.usage.running_totals import SERVICE_LABELS, USAGE_LABELS
+from farebox_collector.ledger.usage.stakes import stake_sums
 from farebox_collector.metrics import catalogue
 from farebox_collector.metrics.exemplars import Exemplars
-from farebox_collector.metrics.families import Labels, family, histogram, summary
-from farebox_collector.money import NANO
-from farebox_collector.records import UNATTRIBUTED, Buckets
-from farebox_collector.units import FALLBACK_UNITS
-from farebox_collector.verdicts import ONE_CALL, STORED, Verdict
+from farebox_collector.metrics.families import (
+    Labels,
+    family,
+    histogram,
+    summary,
+)
+from farebox_collector.model.money import NANO
+from farebox_collector.model.records import UNATTRIBUTED, Buckets
+from farebox_collector.model.units import FALLBACK_UNITS
+from farebox_collector.model.verdicts import ONE_CALL, STORED, Verdict
 
 _ALWAYS_SHOWN = frozenset({"input", "output"})
 _WAITING = (Verdict.UNPRICED, Verdict.UNMETERED, Verdict.EXPOSED)
@@ -57,8 +64,8 @@ class LedgerCollector(Collector):
     def collect(self) -> Iterator[Family]:
         """One family a metric, from one consistent snapshot."""
         with self._database.reading() as connection:
-            usage = readings.usage_rows(connection)
-            service = readings.service_rows(connection)
+            usage = metric_readings.usage_rows(connection)
+            service = metric_readings.service_rows(connection)
             by_price = self._cards.token_costs(connection)
             others = list(self._money_and_books(connection, _charged_models(usage)))
         yield from _spending(usage)
@@ -99,21 +106,21 @@ class LedgerCollector(Collector):
     def _money_and_books(self, connection: Connection, models: Sequence[tuple[str, str]]) -> Iterator[Family]:
         """Wallets, credits, prices, budgets, and what people should look at."""
         now_ns = self._clock()
-        wallets = readings.wallets(connection)
+        wallets = metric_readings.wallets(connection)
         yield family(catalogue.WALLETS, {(): float(wallets.wallets)})
         yield family(catalogue.WALLETS_BELOW, {(str(bound),): float(n) for bound, n in wallets.below.items()})
         yield family(catalogue.WALLETS_RUNNING_DRY, {(time,): float(n) for time, n in self._dry(connection).items()})
         sums = {"positive": wallets.positive_nanocredits, "negative": wallets.negative_nanocredits}
         yield family(catalogue.WALLET_CREDITS, {(sign,): amount / NANO for sign, amount in sums.items()})
-        credits_in = {"deposit": 0} | readings.credits_in(connection)
+        credits_in = {"deposit": 0} | metric_readings.credits_in(connection)
         yield family(catalogue.CREDITS_IN, {(source,): amount / NANO for source, amount in credits_in.items()})
         yield from _payments(connection)
-        yield family(catalogue.CREDIT_USD, {(): float(readings.usd_per_credit(connection))})
+        yield family(catalogue.CREDIT_USD, {(): float(metric_readings.usd_per_credit(connection))})
         budgets: Counter[str] = Counter()
         for row in budgets_in_force(connection):
             budgets[row.dept] += row.nanousd_per_month
         yield family(catalogue.BUDGET, {(dept,): amount / NANO for dept, amount in budgets.items()})
-        prices = _with_fallbacks(readings.list_prices(connection, models, now_ns))
+        prices = _with_fallbacks(metric_readings.list_prices(connection, models, now_ns))
         yield family(catalogue.LIST_PRICE, {labels: float(price) for labels, price in prices.items()})
         yield family(catalogue.PRICE_EDITION, {(): float(book_edition(connection))})
         yield family(catalogue.RULE_EDITION, {(): float(rules_edition(connection))})
@@ -124,7 +131,7 @@ class LedgerCollector(Collector):
         yield from _corrections(connection)
         messages = dict.fromkeys(MessageState, 0) | messages_by_state(connection)
         yield family(catalogue.WEBHOOK_MESSAGES, {(state,): float(n) for state, n in messages.items()})
-        incidents = dict.fromkeys(_SEVERITIES, 0) | readings.incidents_by_severity(connection)
+        incidents = dict.fromkeys(_SEVERITIES, 0) | metric_readings.incidents_by_severity(connection)
         stakes = stake_sums(connection)
         yield family(catalogue.STAKE_RECORDS, {(flag,): float(records) for flag, (records, _) in stakes.items()})
         yield family(catalogue.AT_STAKE, {(flag,): amount / NANO for flag, (_, amount) in stakes.items()})
@@ -134,7 +141,7 @@ class LedgerCollector(Collector):
         """Wallets that run dry, counted once a minute: that looks at what each spent in a week."""
         now_ns = self._clock()
         if not 0 <= now_ns - self._counted_at_ns < _COUNT_AGAIN_NS:
-            self._running_dry = readings.wallets_running_dry(connection, now_ns)
+            self._running_dry = metric_readings.wallets_running_dry(connection, now_ns)
             self._counted_at_ns = now_ns
         return self._running_dry
 
@@ -160,7 +167,7 @@ def _audits(connection: Connection) -> Iterator[Family]:
 
 def _corrections(connection: Connection) -> Iterator[Family]:
     """What was corrected and why; a cause that has not come up yet is there at 0."""
-    rows = {row.cause: row for row in readings.correction_rows(connection)}
+    rows = {row.cause: row for row in metric_readings.correction_rows(connection)}
     counts = {(cause.value,): float(rows[cause].corrections) if cause in rows else 0.0 for cause in Cause}
     yield family(catalogue.CORRECTIONS, counts)
     for metric, name, unit in (

@@ -8,11 +8,11 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from farebox_collector.dialects.assumptions import DOUBTFUL
-from farebox_collector.ledger.prepared import Calls
+from farebox_collector.ledger.usage.batch import Calls
 from farebox_collector.metrics import catalogue
 from farebox_collector.metrics.catalogue import Metric
 from farebox_collector.metrics.exemplars import Exemplars
-from farebox_collector.verdicts import STORED, Verdict
+from farebox_collector.model.verdicts import STORED, Verdict
 
 ANOTHER_PRICE = "another_price"
 """Stands for all flags of pricing that say which price was used in place of a missing one."""

@@ -14,19 +14,19 @@ from typing import Any, NamedTuple
 from pydantic import SecretStr
 from sqlalchemy import Connection, Row
 
-from farebox_collector.ledger import auto_topups, topups
 from farebox_collector.ledger.access.erased import ERASED, NameErased, is_erased
-from farebox_collector.ledger.auto_topups import AutoTerms
-from farebox_collector.ledger.database import Database
-from farebox_collector.ledger.packs import pack_in_force
-from farebox_collector.ledger.payment_facts import Paid
-from farebox_collector.ledger.payments import Refused, book_event
-from farebox_collector.ledger.topups import Order, TopupState
-from farebox_collector.ledger.unmatched import keep_payment
-from farebox_collector.money import format_nano
+from farebox_collector.ledger.payments import auto_topups, topups
+from farebox_collector.ledger.payments.auto_topups import AutoTerms
+from farebox_collector.ledger.payments.packs import pack_in_force
+from farebox_collector.ledger.payments.payment_facts import Paid
+from farebox_collector.ledger.payments.provider_events import Refused, book_event
+from farebox_collector.ledger.payments.topups import Order, TopupState
+from farebox_collector.ledger.payments.unmatched import keep_payment
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.model.money import format_nano
+from farebox_collector.model.records import DEFAULT_TENANT_ID
 from farebox_collector.payments.events import read_event, verify
-from farebox_collector.payments.gateway import Charge, GatewayRefused, StripeGateway
-from farebox_collector.records import DEFAULT_TENANT_ID
+from farebox_collector.payments.stripe_client import Charge, GatewayRefused, StripeGateway
 
 _STRIPES = 32
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
-from farebox_collector.ledger.payment_facts import (
+from farebox_collector.ledger.payments.payment_facts import (
     CheckoutOver,
     Event,
     Fact,
@@ -19,8 +19,8 @@ from farebox_collector.ledger.payment_facts import (
     Paid,
     Returned,
 )
-from farebox_collector.ledger.payment_returns import DISPUTE, REFUND
-from farebox_collector.ledger.topups import PaymentMethod
+from farebox_collector.ledger.payments.refunds import DISPUTE, REFUND
+from farebox_collector.ledger.payments.topups import PaymentMethod
 
 TOLERANCE_S = 300
 TOPUP_METADATA, WALLET_METADATA = "farebox_topup", "farebox_wallet"

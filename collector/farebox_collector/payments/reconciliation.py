@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row
 
-from farebox_collector.ledger.payment_fees import booked_fees
-from farebox_collector.ledger.payment_returns import (
+from farebox_collector.ledger.payments.payment_fees import booked_fees
+from farebox_collector.ledger.payments.refunds import (
     DISPUTE,
     REFUND,
     due_now,
@@ -24,11 +24,16 @@ from farebox_collector.ledger.payment_returns import (
     returns_between,
     taken_returns,
 )
-from farebox_collector.ledger.topups import TopupState, paid_between, topup_by_payment
-from farebox_collector.ledger.unmatched import unmatched_between
-from farebox_collector.minor_units import decimals
+from farebox_collector.ledger.payments.topups import TopupState, paid_between, topup_by_payment
+from farebox_collector.ledger.payments.unmatched import unmatched_between
+from farebox_collector.model.minor_units import decimals
 from farebox_collector.payments.events import TOPUP_METADATA
-from farebox_collector.payments.gateway import FEE, GatewayRefused, Listed, StripeGateway
+from farebox_collector.payments.stripe_client import (
+    FEE,
+    GatewayRefused,
+    Listed,
+    StripeGateway,
+)
 
 PAYMENT = "payment"
 _DAY_S = 86_400

@@ -4,10 +4,15 @@ from collections.abc import Mapping
 from operator import mul
 from typing import NamedTuple
 
-from farebox_collector.money import round_half_even
+from farebox_collector.model.money import round_half_even
+from farebox_collector.model.records import Buckets
+from farebox_collector.model.units import (
+    INPUT_TOKENS,
+    REQUESTS,
+    Units,
+    stand_in,
+)
 from farebox_collector.pricing.cards import RateCard, price_flags
-from farebox_collector.records import Buckets
-from farebox_collector.units import INPUT_TOKENS, REQUESTS, Units, stand_in
 
 Used = tuple[str, int]
 """A unit and how many of it."""

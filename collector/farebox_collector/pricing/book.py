@@ -10,11 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
+from farebox_collector.model.records import STANDARD, PricedModel, PriceVersion
 from farebox_collector.pricing.cards import RateCard, rate_card
-from farebox_collector.pricing.conditions import STANDARD_TIERS, canonical, chain, lacking
+from farebox_collector.pricing.conditions import (
+    STANDARD_TIERS,
+    canonical,
+    chain,
+    lacking,
+)
 from farebox_collector.pricing.matching import Recogniser
 from farebox_collector.pricing.providers import book_provider
-from farebox_collector.records import STANDARD, PricedModel, PriceVersion
 
 REQUESTED_MODEL = "priced_as_the_requested_model"
 ANOTHER_PROVIDER = "provider_at_another_provider_s_price"

@@ -18,10 +18,10 @@ from typing import Any
 from genai_prices import types
 from genai_prices.data import providers
 
+from farebox_collector.model.records import STANDARD, CatalogueRow, PricedModel
 from farebox_collector.pricing.conditions import STANDARD_TIERS
 from farebox_collector.pricing.price_lists import Catalogue
 from farebox_collector.pricing.revision import PriceList
-from farebox_collector.records import STANDARD, CatalogueRow, PricedModel
 
 SOURCE = "genai-prices"
 

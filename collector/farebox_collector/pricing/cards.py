@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
 
-from farebox_collector.records import STANDARD, Buckets, PriceVersion
-from farebox_collector.units import PER_HOUR, REQUESTS, stand_in
+from farebox_collector.model.records import STANDARD, Buckets, PriceVersion
+from farebox_collector.model.units import PER_HOUR, REQUESTS, stand_in
 
 _HOUR_S = 3600
 _REASONING = "output_reasoning"

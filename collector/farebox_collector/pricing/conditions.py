@@ -7,7 +7,7 @@ names. Texts are lower case, and the same for the same condition.
 
 from collections.abc import Sequence
 
-from farebox_collector.records import STANDARD
+from farebox_collector.model.records import STANDARD
 
 STANDARD_TIERS = frozenset(
     {

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
-from farebox_collector.money import round_half_even
+from farebox_collector.model.money import round_half_even
+from farebox_collector.model.records import Buckets
+from farebox_collector.model.units import REQUESTS, stand_in
 from farebox_collector.pricing.cards import RateCard
 from farebox_collector.pricing.price import UnknownPrice, bill
-from farebox_collector.records import Buckets
-from farebox_collector.units import REQUESTS, stand_in
 
 _OUTPUT = frozenset({"output", "output_audio", "output_image", "output_reasoning"})
 _UNCACHED = {"cache_read": "input", "cache_write": "input", "cache_write_1h": "input"}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from decimal import Context, Decimal
 from typing import NamedTuple
 
-from farebox_collector.records import CatalogueRow
+from farebox_collector.model.records import CatalogueRow
 
 USD = "USD"
 _CODE = re.compile(r"[A-Z]{3}")

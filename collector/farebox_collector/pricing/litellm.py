@@ -11,10 +11,15 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from farebox_collector.pricing.price_lists import Catalogue, Problem, UnfitList, price_problem
+from farebox_collector.model.records import STANDARD, CatalogueRow, PricedModel
+from farebox_collector.pricing.price_lists import (
+    Catalogue,
+    Problem,
+    UnfitList,
+    price_problem,
+)
 from farebox_collector.pricing.providers import PROVIDER_ALIASES, book_provider
 from farebox_collector.pricing.revision import PriceList
-from farebox_collector.records import STANDARD, CatalogueRow, PricedModel
 
 SOURCE = "litellm"
 

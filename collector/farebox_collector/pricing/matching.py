@@ -12,8 +12,8 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import date
 from typing import Any
 
+from farebox_collector.model.records import PricedModel
 from farebox_collector.pricing.providers import FALLBACK_PROVIDERS, PROVIDER_ALIASES, book_provider
-from farebox_collector.records import PricedModel
 
 Matcher = Callable[[str], bool]
 Key = tuple[str, str]

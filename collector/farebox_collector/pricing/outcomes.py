@@ -1,9 +1,14 @@
 """What becomes of a priced call: charged by its rule, or kept with the reason why not yet. Pure."""
 
-from farebox_collector.money import NANO
+from farebox_collector.model.money import NANO
+from farebox_collector.model.records import (
+    Buckets,
+    Particulars,
+    PricedUsage,
+    UsageRecord,
+)
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.rules import RuleBook, share
-from farebox_collector.records import Buckets, Particulars, PricedUsage, UsageRecord
-from farebox_collector.verdicts import Verdict
 
 MAX_COST_NANOUSD = 10_000 * NANO
 MAX_CHARGE_NANOCREDITS = 1_000_000 * NANO

@@ -16,14 +16,14 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from farebox_collector.moments import to_ns
+from farebox_collector.model.moments import to_ns
+from farebox_collector.model.records import STANDARD, CatalogueRow, PricedModel
+from farebox_collector.model.units import INPUT_TOKENS, TOKEN_BUCKETS
 from farebox_collector.pricing.conditions import canonical
 from farebox_collector.pricing.price_csv import hours_of_day
 from farebox_collector.pricing.price_lists import Catalogue
 from farebox_collector.pricing.revision import PriceList
 from farebox_collector.pricing.weekdays import weekdays_of
-from farebox_collector.records import STANDARD, CatalogueRow, PricedModel
-from farebox_collector.units import INPUT_TOKENS, TOKEN_BUCKETS
 
 CORRECTIONS, CONDITIONS = "farebox-corrections", "farebox-conditions"
 """The sources of our own prices in the book."""

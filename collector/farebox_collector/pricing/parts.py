@@ -10,16 +10,29 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from farebox_collector.money import NANO, round_half_even
-from farebox_collector.pricing.bills import Line, Used, bill_in_part, inclusive_input, used_of
+from farebox_collector.model.money import NANO, round_half_even
+from farebox_collector.model.records import (
+    Buckets,
+    LinePrice,
+    Particulars,
+    PricedUsage,
+    UnpricedUnit,
+    UsageRecord,
+)
+from farebox_collector.model.units import Units
+from farebox_collector.model.verdicts import Verdict
+from farebox_collector.pricing.bills import (
+    Line,
+    Used,
+    bill_in_part,
+    inclusive_input,
+    used_of,
+)
 from farebox_collector.pricing.book import PriceBook
 from farebox_collector.pricing.cards import RateCard, price_flags
 from farebox_collector.pricing.conditions import condition_of
 from farebox_collector.pricing.outcomes import MAX_COST_NANOUSD, charged, unsettled
 from farebox_collector.pricing.rules import RuleBook
-from farebox_collector.records import Buckets, LinePrice, Particulars, PricedUsage, UnpricedUnit, UsageRecord
-from farebox_collector.units import Units
-from farebox_collector.verdicts import Verdict
 
 FREE = "free_on_purpose"
 WITHOUT_PRICE = "parts_without_price"

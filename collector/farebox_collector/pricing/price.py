@@ -2,14 +2,25 @@
 
 from typing import Any
 
-from farebox_collector.pricing.bills import Line, UnknownPrice, bill, cost, inclusive_input
+from farebox_collector.model.records import IMPLAUSIBLE, PricedUsage, UsageRecord
+from farebox_collector.model.verdicts import Verdict
+from farebox_collector.pricing.bills import (
+    Line,
+    UnknownPrice,
+    bill,
+    cost,
+    inclusive_input,
+)
 from farebox_collector.pricing.book import REQUESTED_MODEL, PriceBook
 from farebox_collector.pricing.conditions import condition_of
-from farebox_collector.pricing.outcomes import MAX_CHARGE_NANOCREDITS, MAX_COST_NANOUSD, charged, unsettled
+from farebox_collector.pricing.outcomes import (
+    MAX_CHARGE_NANOCREDITS,
+    MAX_COST_NANOUSD,
+    charged,
+    unsettled,
+)
 from farebox_collector.pricing.parts import FLAGS, FREE, price_in_parts
 from farebox_collector.pricing.rules import RuleBook
-from farebox_collector.records import IMPLAUSIBLE, PricedUsage, UsageRecord
-from farebox_collector.verdicts import Verdict
 
 __all__ = [
     "AHEAD_NS",

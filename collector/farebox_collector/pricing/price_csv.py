@@ -12,15 +12,27 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
-from farebox_collector.moments import to_ns
+from farebox_collector.model.moments import to_ns
+from farebox_collector.model.records import CatalogueRow, PricedModel
+from farebox_collector.model.units import can_have_price
 from farebox_collector.pricing.conditions import MAX_CONDITION, canonical
-from farebox_collector.pricing.currencies import USD, ExchangeRates, NoExchangeRate, in_usd, is_currency
-from farebox_collector.pricing.price_lists import MAX_LIST_ROWS, Catalogue, Problem, UnfitList, price_problem
+from farebox_collector.pricing.currencies import (
+    USD,
+    ExchangeRates,
+    NoExchangeRate,
+    in_usd,
+    is_currency,
+)
+from farebox_collector.pricing.price_lists import (
+    MAX_LIST_ROWS,
+    Catalogue,
+    Problem,
+    UnfitList,
+    price_problem,
+)
 from farebox_collector.pricing.providers import book_provider
 from farebox_collector.pricing.revision import PriceList, overlaps
 from farebox_collector.pricing.weekdays import weekdays_of
-from farebox_collector.records import CatalogueRow, PricedModel
-from farebox_collector.units import can_have_price
 
 SOURCE = "csv"
 REQUIRED = ("provider", "model", "unit")

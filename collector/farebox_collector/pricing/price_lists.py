@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
+from farebox_collector.model.records import PricedModel
 from farebox_collector.pricing.revision import PriceList
-from farebox_collector.records import PricedModel
 
 MAX_USD_PER_1K = Decimal(10**9)
 """Higher prices are mistakes."""

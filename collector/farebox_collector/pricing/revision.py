@@ -11,7 +11,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import NamedTuple
 
-from farebox_collector.records import CatalogueRow, PriceVersion
+from farebox_collector.model.records import CatalogueRow, PriceVersion
 
 BY_HAND = frozenset({"manual", "csv"})
 """Sources of prices that somebody set; published lists leave them alone."""

@@ -13,9 +13,15 @@ from fractions import Fraction
 from math import lcm
 from typing import Any, NamedTuple
 
-from farebox_collector.money import NANO, round_half_even
-from farebox_collector.records import Buckets, ChargeRule
-from farebox_collector.units import CACHED, IN, OUT, TOKENS, Units
+from farebox_collector.model.money import NANO, round_half_even
+from farebox_collector.model.records import Buckets, ChargeRule
+from farebox_collector.model.units import (
+    CACHED,
+    IN,
+    OUT,
+    TOKENS,
+    Units,
+)
 
 EVERY_OTHER_EVENT = "*"
 

@@ -8,13 +8,18 @@ from urllib.parse import unquote
 import grpc
 import grpc.aio
 
-from farebox_collector.admission import Hold
-from farebox_collector.credentials import Caller, token_in
-from farebox_collector.decoding.errors import MalformedRequest
-from farebox_collector.reading import Encoding
-from farebox_collector.receivers.doorman import Doorman
+from farebox_collector.admission.in_flight import Hold
+from farebox_collector.intake.decoding.errors import MalformedRequest
+from farebox_collector.intake.reader import Encoding
+from farebox_collector.model.credentials import Caller, token_in
+from farebox_collector.receivers.call_admission import Doorman
 from farebox_collector.receivers.intake import Intake, Refused
-from farebox_collector.receivers.status import Failure, TooSlow, retry_info, status_message
+from farebox_collector.receivers.status import (
+    Failure,
+    TooSlow,
+    retry_info,
+    status_message,
+)
 from farebox_collector.settings import Settings
 
 MAX_STREAMS = 100

@@ -13,11 +13,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from farebox_collector.admission import Hold
-from farebox_collector.connections import note_key
-from farebox_collector.credentials import Caller, token_in
-from farebox_collector.decoding.errors import MalformedRequest, RequestTooLarge
-from farebox_collector.reading import Encoding
+from farebox_collector.admission.connections import note_key
+from farebox_collector.admission.in_flight import Hold
+from farebox_collector.intake.decoding.errors import MalformedRequest, RequestTooLarge
+from farebox_collector.intake.reader import Encoding
+from farebox_collector.model.credentials import Caller, token_in
 from farebox_collector.receivers.intake import Intake, Refused
 from farebox_collector.receivers.status import (
     Failure,

@@ -8,18 +8,18 @@ from collections.abc import Awaitable, Callable
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from starlette.requests import ClientDisconnect
 
-from farebox_collector.admission import Hold
-from farebox_collector.credentials import Caller, Scope
-from farebox_collector.keyring import Forbidden, KeyRing, Unauthenticated
+from farebox_collector.admission.in_flight import Hold
+from farebox_collector.admission.rates import Rates
+from farebox_collector.cache.keyring import Forbidden, KeyRing, Unauthenticated
+from farebox_collector.intake.reader import Encoding
 from farebox_collector.ledger.access.actors import actor_of
 from farebox_collector.ledger.access.refusals import Attempt, Refusals
 from farebox_collector.metrics.meters import Meters
+from farebox_collector.model.credentials import Caller, Scope
+from farebox_collector.model.records import DEFAULT_TENANT_ID
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pipeline import ExportRequest, Pipeline
-from farebox_collector.rates import Rates
-from farebox_collector.reading import Encoding
 from farebox_collector.receivers.status import Failure, failure_of
-from farebox_collector.records import DEFAULT_TENANT_ID
-from farebox_collector.verdicts import Verdict
 
 _MAX_REASONS = 5
 

@@ -14,10 +14,10 @@ from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
-from farebox_collector.admission import Overloaded, ShuttingDown
-from farebox_collector.decoding.errors import MalformedRequest, RequestTooLarge
-from farebox_collector.keyring import Forbidden, TooManyStrangers, Unauthenticated
-from farebox_collector.rates import TooMuch
+from farebox_collector.admission.in_flight import Overloaded, ShuttingDown
+from farebox_collector.admission.rates import TooMuch
+from farebox_collector.cache.keyring import Forbidden, TooManyStrangers, Unauthenticated
+from farebox_collector.intake.decoding.errors import MalformedRequest, RequestTooLarge
 
 RETRY_DELAY_MS = 1_700
 """Between 1.5 and 1.9 s the Python SDK makes the most attempts (six) before it gives a batch up."""

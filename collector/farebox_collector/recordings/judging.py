@@ -6,12 +6,19 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from farebox_collector.dialects.assumptions import ASSUMPTIONS
-from farebox_collector.money import NANO
-from farebox_collector.reading import Encoding, RequestReader, SpanReader
+from farebox_collector.intake.reader import Encoding, RequestReader, SpanReader
+from farebox_collector.model.money import NANO
+from farebox_collector.model.records import (
+    DEFAULT_TENANT_ID,
+    NotBillable,
+    PricedUsage,
+    QualityReport,
+    Rejected,
+    UsageRecord,
+)
+from farebox_collector.model.verdicts import Verdict
 from farebox_collector.recordings.exchanges import Exchange
 from farebox_collector.recordings.sdk_process import Replayed
-from farebox_collector.records import DEFAULT_TENANT_ID, NotBillable, PricedUsage, QualityReport, Rejected, UsageRecord
-from farebox_collector.verdicts import Verdict
 
 
 class Outcome(StrEnum):

@@ -13,8 +13,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from farebox_collector.minor_units import format_minor
-from farebox_collector.stripe_double.account import GOOD_CARD, Account, Refusal, Thing
+from farebox_collector.model.minor_units import format_minor
+from farebox_collector.stripe_double.account import (
+    GOOD_CARD,
+    Account,
+    Refusal,
+    Thing,
+)
 from farebox_collector.stripe_double.delivery import Delivery
 from farebox_collector.stripe_double.forms import read_form
 

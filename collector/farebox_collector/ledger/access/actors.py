@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
-from farebox_collector.credentials import Caller
+from farebox_collector.model.credentials import Caller
 
 MAX_ADDRESS = 64
 """Longest address that is kept, in characters."""

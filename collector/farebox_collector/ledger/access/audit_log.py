@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
-from farebox_collector.ledger import bulk
 from farebox_collector.ledger.access.actors import Actor, acting
-from farebox_collector.ledger.access.tables import audit_log, audit_log_heads
-from farebox_collector.ledger.database import before_commit
+from farebox_collector.ledger.storage import bulk_insert
+from farebox_collector.ledger.storage.database import before_commit
+from farebox_collector.ledger.tables.access import audit_log, audit_log_heads
 
 DONE = "done"
 REFUSED = "refused"
@@ -182,7 +182,7 @@ def _lock_head(connection: Connection, tenant_id: int) -> tuple[int, bytes]:
     query = select(head.last_number, head.last_sha256).where(head.tenant_id == tenant_id).with_for_update()
     found = connection.execute(query).first()
     if found is None:
-        bulk.insert_ignoring_conflicts(
+        bulk_insert.insert_ignoring_conflicts(
             connection, "audit_log_heads", _HEAD_COLUMNS, [(tenant_id, 0, START, 0, START)], on=("tenant_id",)
         )
         found = connection.execute(query).one()

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, or_, select
 
-from farebox_collector.ledger import keys, links
-from farebox_collector.ledger.link_tables import wallet_links
-from farebox_collector.ledger.tables import api_keys
+from farebox_collector.ledger.access import keys, links
+from farebox_collector.ledger.tables.books import api_keys
+from farebox_collector.ledger.tables.links import wallet_links
 
 
 class Belongings(NamedTuple):

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, select
 
-from farebox_collector.ledger import bulk
 from farebox_collector.ledger.access.audit_log import START, content_digest, entry_digest
-from farebox_collector.ledger.access.tables import audit_log, audit_log_anchors, audit_log_heads
-from farebox_collector.ledger.mismatches import Mismatch
+from farebox_collector.ledger.storage import bulk_insert
+from farebox_collector.ledger.tables.access import audit_log, audit_log_anchors, audit_log_heads
+from farebox_collector.model.mismatches import Mismatch
 
 CHAIN_CHECKS = (
     ("audit log", "every entry of the audit log follows from the one before it, and none is missing or changed"),
@@ -66,7 +66,7 @@ def compare_chains(
 
 def move_anchor(connection: Connection, head: Head, at_ns: int) -> None:
     """Remember how far a chain was found right; an anchor that is further already stays where it is."""
-    bulk.insert(
+    bulk_insert.insert(
         connection,
         "audit_log_anchors",
         ("tenant_id", "number", "sha256", "anchored_at_ns"),

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, insert, select
 
 from farebox_collector.dialects.attribution import WALLET
-from farebox_collector.ledger.access.personal_tables import erased_names, name_secrets
 from farebox_collector.ledger.access.stored_secrets import NAMES, open_sealed, seal
-from farebox_collector.pseudonyms import Pseudonyms
-from farebox_collector.records import DeadLetter, UsageRecord
+from farebox_collector.ledger.tables.personal import erased_names, name_secrets
+from farebox_collector.model.pseudonyms import Pseudonyms
+from farebox_collector.model.records import DeadLetter, UsageRecord
 
 MIN_WORD = 3
 """A shorter name is looked for as a whole value only, never within a text: `1` is in every second one."""

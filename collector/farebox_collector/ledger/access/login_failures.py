@@ -9,10 +9,10 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, delete, update
 
-from farebox_collector.ledger import bulk
 from farebox_collector.ledger.access.audit_log import note
-from farebox_collector.ledger.access.tables import login_failures
-from farebox_collector.records import DEFAULT_TENANT_ID
+from farebox_collector.ledger.storage import bulk_insert
+from farebox_collector.ledger.tables.access import login_failures
+from farebox_collector.model.records import DEFAULT_TENANT_ID
 
 WINDOW_NS = 15 * 60 * 10**9
 """Failures are counted within so long."""
@@ -79,7 +79,9 @@ def _count(connection: Connection, tenant_id: int, kind: Counted, subject: str, 
         f" WHEN {table}.locked_until_ns = 0 AND {table}.failures >= {most} THEN {at_ns + LOCK_NS}"
         f" ELSE {table}.locked_until_ns END RETURNING locked_until_ns"
     )
-    rows = bulk.upsert_returning(connection, table, _COLUMNS, tail, [(tenant_id, kind.value, subject, 1, at_ns, 0)])
+    rows = bulk_insert.upsert_returning(
+        connection, table, _COLUMNS, tail, [(tenant_id, kind.value, subject, 1, at_ns, 0)]
+    )
     return int(rows[0][0])
 
 

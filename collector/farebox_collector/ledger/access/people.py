@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from farebox_collector.credentials import Role
-from farebox_collector.ledger import bulk
 from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.access.sessions import end_sessions_of
-from farebox_collector.ledger.access.tables import people, person_identities
-from farebox_collector.ledger.locks import PEOPLE, wait_in_turn
+from farebox_collector.ledger.storage import bulk_insert
+from farebox_collector.ledger.storage.locks import PEOPLE, wait_in_turn
+from farebox_collector.ledger.tables.access import people, person_identities
+from farebox_collector.model.credentials import Role
 
 MAX_LOGIN = 200
 MOST_PEOPLE = 10_000
@@ -176,7 +176,7 @@ def person_with_identity(connection: Connection, tenant_id: int, identity: Ident
 
 def add_identity(connection: Connection, tenant_id: int, identity: Identity, number: int, at_ns: int) -> None:
     """Let who this is at an OpenID provider log in to an account."""
-    bulk.insert_ignoring_conflicts(connection, "person_identities", _COLUMNS, [(tenant_id, *identity, number)])
+    bulk_insert.insert_ignoring_conflicts(connection, "person_identities", _COLUMNS, [(tenant_id, *identity, number)])
     note(connection, tenant_id, "person.identity", f"person:{number}", at_ns, after=identity._asdict())
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from farebox_collector.ledger.access.actors import Actor
 from farebox_collector.ledger.access.audit_log import REFUSED, note
-from farebox_collector.ledger.database import Database
+from farebox_collector.ledger.storage.database import Database
 
 EVERY_NS = 60 * 10**9
 """How often attempts that repeat themselves are written."""

@@ -11,9 +11,15 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from farebox_collector.credentials import MAX_TOKEN, SCOPES_OF, Caller, Role, fingerprint
 from farebox_collector.ledger.access.audit_log import note
-from farebox_collector.ledger.access.tables import people, sessions
+from farebox_collector.ledger.tables.access import people, sessions
+from farebox_collector.model.credentials import (
+    MAX_TOKEN,
+    SCOPES_OF,
+    Caller,
+    Role,
+    fingerprint,
+)
 
 MAX_USER_AGENT = 200
 TOUCH_NS = 60 * 10**9

@@ -9,11 +9,11 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Table, select, update
 
 from farebox_collector.ledger.access.audit_log import note
-from farebox_collector.ledger.access.personal_tables import name_secrets
-from farebox_collector.ledger.database import secret_box_of
-from farebox_collector.ledger.tables import link_secrets
-from farebox_collector.ledger.webhook_tables import webhook_endpoints
-from farebox_collector.secret_box import is_sealed
+from farebox_collector.ledger.storage.database import secret_box_of
+from farebox_collector.ledger.tables.books import link_secrets
+from farebox_collector.ledger.tables.outbox import webhook_endpoints
+from farebox_collector.ledger.tables.personal import name_secrets
+from farebox_collector.model.secret_box import is_sealed
 
 LINK = "link"
 WEBHOOK = "webhook"

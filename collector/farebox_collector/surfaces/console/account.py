@@ -8,15 +8,20 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from farebox_collector.credentials import SCOPES_OF, Scope
 from farebox_collector.ledger.access import people, sessions
-from farebox_collector.login_desk import LoginRefused
-from farebox_collector.moments import format_ns
-from farebox_collector.passwords import BadPassword, TooBusy, hash_password
-from farebox_collector.surfaces.callers import SESSION_COOKIE
+from farebox_collector.model.credentials import SCOPES_OF, Scope
+from farebox_collector.model.moments import format_ns
+from farebox_collector.surfaces.api.callers import SESSION_COOKIE
+from farebox_collector.surfaces.api.context import Context
 from farebox_collector.surfaces.console.frame import ACCOUNT, framed
-from farebox_collector.surfaces.console.visit import Form, PageError, Visit, drop_cookie
-from farebox_collector.surfaces.context import Context
+from farebox_collector.surfaces.console.visit import (
+    Form,
+    PageError,
+    Visit,
+    drop_cookie,
+)
+from farebox_collector.surfaces.login_desk import LoginRefused
+from farebox_collector.surfaces.passwords import BadPassword, TooBusy, hash_password
 
 
 async def show(request: Request, context: Context, visit: Visit) -> Response:

@@ -7,17 +7,17 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from farebox_collector.ledger.access import approvals
-from farebox_collector.ledger.access.approvals import Kind, Policy, State
 from farebox_collector.ledger.access.people import logins_of
-from farebox_collector.ledger.approved_changes import SCOPE_TO_DECIDE
-from farebox_collector.money import format_nano
-from farebox_collector.surfaces.approvals import approve_one, decided, refuse_one
+from farebox_collector.ledger.approvals import proposals
+from farebox_collector.ledger.approvals.changes import SCOPE_TO_DECIDE
+from farebox_collector.ledger.approvals.proposals import Kind, Policy, State
+from farebox_collector.model.money import format_nano
+from farebox_collector.surfaces.api.approvals import approve_one, decided, refuse_one
+from farebox_collector.surfaces.api.context import Context
+from farebox_collector.surfaces.api.problems import ApiError
 from farebox_collector.surfaces.console.account import shown_moment
 from farebox_collector.surfaces.console.frame import APPROVALS, framed
 from farebox_collector.surfaces.console.visit import Form, PageError, Visit
-from farebox_collector.surfaces.context import Context
-from farebox_collector.surfaces.problems import ApiError
 
 _SHOWN = 50
 
@@ -59,11 +59,11 @@ async def _page(request: Request, context: Context, visit: Visit, problem: str =
 def _read(context: Context, visit: Visit) -> dict[str, Any]:
     tenant_id = visit.caller.tenant_id
     with context.database.reading() as connection:
-        policy = approvals.policy_of(connection, tenant_id)
-        waiting = approvals.approvals_of(connection, tenant_id, State.PENDING, limit=_SHOWN)
-        newest = approvals.approvals_of(connection, tenant_id, limit=_SHOWN)
+        policy = proposals.policy_of(connection, tenant_id)
+        waiting = proposals.approvals_of(connection, tenant_id, State.PENDING, limit=_SHOWN)
+        newest = proposals.approvals_of(connection, tenant_id, limit=_SHOWN)
         rows = [*waiting, *(row for row in newest if row.state != State.PENDING)]
-        votes = approvals.votes_of(connection, tenant_id, [row.number for row in rows])
+        votes = proposals.votes_of(connection, tenant_id, [row.number for row in rows])
         logins = {f"person:{number}": login for number, login in logins_of(connection, tenant_id).items()}
     return {
         "policy": _policy(policy),

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
-from farebox_collector.credentials import Scope
+from farebox_collector.model.credentials import Scope
 from farebox_collector.surfaces.console import render
 from farebox_collector.surfaces.console.visit import HOME, PageError, Visit
 

@@ -8,11 +8,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from farebox_collector.ledger.access.sessions import Origin
-from farebox_collector.ledger.tenants import DEFAULT_TENANT, tenants_after
-from farebox_collector.login_desk import LoginRefused
-from farebox_collector.passwords import TooBusy
+from farebox_collector.ledger.access.tenants import DEFAULT_TENANT, tenants_after
 from farebox_collector.settings import Settings
-from farebox_collector.surfaces.callers import SESSION_COOKIE, peer_address
+from farebox_collector.surfaces.api.callers import SESSION_COOKIE, peer_address
+from farebox_collector.surfaces.api.context import Context
 from farebox_collector.surfaces.console.frame import framed
 from farebox_collector.surfaces.console.openid import FLOW_SECONDS, Provider, ProviderRefused
 from farebox_collector.surfaces.console.visit import (
@@ -32,7 +31,8 @@ from farebox_collector.surfaces.console.visit import (
     set_cookie,
     visit_of,
 )
-from farebox_collector.surfaces.context import Context
+from farebox_collector.surfaces.login_desk import LoginRefused
+from farebox_collector.surfaces.passwords import TooBusy
 
 _CALLBACK = "/login/oidc/callback"
 

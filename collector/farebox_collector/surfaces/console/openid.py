@@ -16,8 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 
 from farebox_collector.ledger.access.people import Identity
-from farebox_collector.login_desk import Claimed
 from farebox_collector.settings import Settings
+from farebox_collector.surfaces.login_desk import Claimed
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet

@@ -9,14 +9,14 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from farebox_collector.credentials import Role
 from farebox_collector.ledger.access import people, sessions
 from farebox_collector.ledger.access.people import BadPerson, NoSuchPerson, PersonExists
-from farebox_collector.passwords import TooBusy, hash_password, new_password
+from farebox_collector.model.credentials import Role
+from farebox_collector.surfaces.api.context import Context
 from farebox_collector.surfaces.console.account import shown_moment
 from farebox_collector.surfaces.console.frame import PEOPLE, framed
 from farebox_collector.surfaces.console.visit import Form, PageError, Visit
-from farebox_collector.surfaces.context import Context
+from farebox_collector.surfaces.passwords import TooBusy, hash_password, new_password
 
 _SHOWN = 500
 

@@ -6,14 +6,27 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from farebox_collector.credentials import Scope
 from farebox_collector.ledger.access.actors import actor_of
 from farebox_collector.ledger.access.refusals import Attempt
-from farebox_collector.records import DEFAULT_TENANT_ID
+from farebox_collector.model.credentials import Scope
+from farebox_collector.model.records import DEFAULT_TENANT_ID
 from farebox_collector.settings import Settings
-from farebox_collector.surfaces.callers import peer_address
-from farebox_collector.surfaces.console import account, approvals_page, people_page, render
-from farebox_collector.surfaces.console.frame import ACCOUNT, APPROVALS, PEOPLE, error_page, framed, rooms_of
+from farebox_collector.surfaces.api.callers import peer_address
+from farebox_collector.surfaces.api.context import Context
+from farebox_collector.surfaces.console import (
+    account,
+    approvals_page,
+    people_page,
+    render,
+)
+from farebox_collector.surfaces.console.frame import (
+    ACCOUNT,
+    APPROVALS,
+    PEOPLE,
+    error_page,
+    framed,
+    rooms_of,
+)
 from farebox_collector.surfaces.console.login import Login
 from farebox_collector.surfaces.console.visit import (
     CSRF_FIELD,
@@ -29,7 +42,6 @@ from farebox_collector.surfaces.console.visit import (
     to_login,
     visit_of,
 )
-from farebox_collector.surfaces.context import Context
 
 Handler = Callable[[Request], Awaitable[Response]]
 Show = Callable[[Request, Context, Visit], Awaitable[Response]]

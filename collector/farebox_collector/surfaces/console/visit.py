@@ -14,13 +14,13 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
-from farebox_collector.credentials import Caller, Role, Scope
-from farebox_collector.keyring import WITHOUT_KEYS
+from farebox_collector.cache.keyring import WITHOUT_KEYS
 from farebox_collector.ledger.access.actors import actor_of, set_actor
 from farebox_collector.ledger.access.sessions import SessionOver, csrf_token, is_session_token
-from farebox_collector.surfaces.callers import SESSION_COOKIE, peer_address, set_caller
-from farebox_collector.surfaces.context import Context
-from farebox_collector.surfaces.hosts import host_name
+from farebox_collector.model.credentials import Caller, Role, Scope
+from farebox_collector.surfaces.api.callers import SESSION_COOKIE, peer_address, set_caller
+from farebox_collector.surfaces.api.context import Context
+from farebox_collector.surfaces.api.hosts import host_name
 
 FORM_COOKIE = "__Host-farebox-form"
 """Where there is no session: what the tokens of forms follow from."""

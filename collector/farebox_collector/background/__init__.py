@@ -1,0 +1,1 @@
+"""Periodic jobs: settle, index, retire, replay, retry, send webhooks."""

@@ -1,0 +1,132 @@
+"""Retire old usage records, a stretch at a time, so that nobody waits long for a lock and nothing is held in memory.
+
+The collector does it in its rounds, `farebox maintain` in one go; several replicas take turns. Whoever breaks off has
+retired what it came to, and whoever begins again goes on with the rest.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from sqlalchemy import Connection, func, select
+
+from farebox_collector.ledger.journal.usage_rollups import DAY_NS
+from farebox_collector.ledger.journal.watermarks import set_watermark, watermark
+from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.storage.locks import RETIRING
+from farebox_collector.ledger.storage.throttle import Breathe, no_breath
+from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.usage.retention import (
+    Kept,
+    Stretch,
+    look,
+    retire,
+)
+from farebox_collector.settings import MIN_RETENTION_DAYS, Settings
+
+AT_ONCE = 1_000
+"""Records that are looked at in one transaction, where somebody waits for the end."""
+BESIDE_INTAKE = 250
+"""The same beside intake, which on SQLite waits for the lock meanwhile: some 30 ms."""
+_HOUR_NS = 3600 * 10**9
+_RETIRED = "retired"
+"""The watermark: the last record that the rounds have looked at."""
+
+Progress = Callable[[int, int], None]
+
+
+class TooYoung(Exception):
+    """Records of that age are still needed; the message says which are not."""
+
+
+class SomebodyElse(Exception):
+    """Another process is retiring records of these books."""
+
+
+class Retired(NamedTuple):
+    """What became of the records that were looked at."""
+
+    retired: int
+    kept: Counter[Kept]
+    ended: bool
+    """Whether all records that are old enough were looked at."""
+
+    def plus(self, stretch: Stretch) -> "Retired":
+        """With a further stretch."""
+        return Retired(self.retired + stretch.retired, self.kept + stretch.kept, stretch.ended)
+
+
+def require_age(before_ns: int, now_ns: int, settings: Settings) -> None:
+    """Raise TooYoung for a moment that the month's close, or late spans, may still need the records of."""
+    least_ns = max(MIN_RETENTION_DAYS * DAY_NS, settings.max_span_age_hours * _HOUR_NS)
+    if before_ns > now_ns - least_ns:
+        raise TooYoung(f"records are kept for {least_ns // DAY_NS} days at the least, so that a month can be closed")
+
+
+def foresee(database: Database, before_ns: int, progress: Progress) -> Retired:
+    """What `retire_all` would do. Writes nothing."""
+
+    def step(after_id: int) -> Stretch:
+        with database.reading() as connection:
+            return look(connection, after_id, before_ns, AT_ONCE)
+
+    return _go(step, 0, _reported(database, progress), None)
+
+
+def retire_all(database: Database, before_ns: int, progress: Progress, breathe: Breathe = no_breath) -> Retired:
+    """Retire what was received before a moment, from the first record on. Raises SomebodyElse and UnderSuspicion."""
+    report = _reported(database, progress)
+
+    def step(after_id: int) -> Stretch:
+        return database.transact(partial(retire, after_id=after_id, before_ns=before_ns, limit=AT_ONCE))
+
+    def after(stretch: Stretch) -> None:
+        report(stretch)
+        breathe()
+
+    with database.turn(RETIRING) as mine:
+        if not mine:
+            raise SomebodyElse("another process is retiring records of these books; it goes on by itself")
+        return _go(step, 0, after, None)
+
+
+def retire_some(database: Database, before_ns: int, stretches: int, breathe: Breathe) -> Retired:
+    """Retire a few stretches, from where it was left the last time. Does nothing while another process is at it.
+
+    Raises UnderSuspicion, and what `breathe` does.
+    """
+
+    def work(connection: Connection, after_id: int) -> Stretch:
+        stretch = retire(connection, after_id, before_ns, BESIDE_INTAKE)
+        if stretch.last_id > after_id:
+            set_watermark(connection, _RETIRED, stretch.last_id)
+        return stretch
+
+    with database.turn(RETIRING) as mine:
+        if not mine:
+            return Retired(0, Counter(), ended=True)
+        with database.reading() as connection:
+            after_id = watermark(connection, _RETIRED)
+        return _go(
+            lambda last_id: database.transact(partial(work, after_id=last_id)),
+            after_id,
+            lambda stretch: breathe(),
+            stretches,
+        )
+
+
+def _go(step: Callable[[int], Stretch], after_id: int, then: Callable[[Stretch], None], most: int | None) -> Retired:
+    done, made = Retired(0, Counter(), ended=False), 0
+    while not done.ended and (most is None or made < most):
+        stretch = step(after_id)
+        done, made, after_id = done.plus(stretch), made + 1, stretch.last_id
+        if not done.ended:
+            then(stretch)
+    return done
+
+
+def _reported(database: Database, progress: Progress) -> Callable[[Stretch], None]:
+    with database.reading() as connection:
+        newest = int(connection.execute(select(func.coalesce(func.max(usage_records.c.id), 0))).scalar_one())
+    return lambda stretch: progress(stretch.last_id, newest)

@@ -1,0 +1,236 @@
+"""OTLP protobuf to spans, lazily: an attribute that no dialect reads is never parsed, nor kept.
+
+The published schema makes a Python object of each attribute of each span, which costs more than all the rest of the
+way. This one declares attributes as plain `bytes` (wire-compatible: a message and a byte string are encoded alike), so
+that the C parser hands over slices. Of those, only the wanted keys are decoded, and since models, wallets and tags
+repeat, decoded slices are remembered.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+
+from farebox_collector.intake.decoding.bounds import Bounds
+from farebox_collector.intake.decoding.errors import MalformedRequest
+from farebox_collector.intake.yielding import Pause, no_pause
+from farebox_collector.model.records import AttributeValue, Span
+
+_Field = descriptor_pb2.FieldDescriptorProto
+_MEMO_ENTRIES = 20_000
+_MEMO_VALUE_BYTES = 128
+_STATUS_ERROR = 2
+_KEY, _VALUE = 0x0A, 0x12
+"""Tags of the fields of a KeyValue."""
+_KEY_FIRST = bytes([_KEY])
+_STRING, _INT = 0x0A, 0x18
+"""Tags of fields of an AnyValue."""
+_SHORT = 129
+"""Longest tail of a message whose lengths are of one byte."""
+_LONGEST_INT = 12
+"""The tail with a number of nine bytes: ten are for negative ones."""
+_NO_KEY = ""
+_UNWANTED: tuple[str, AttributeValue] = (_NO_KEY, "")
+"""Stands for all attributes that nobody wants: one of them at a time is quickly taken out again."""
+_named = tuple.__new__
+_DEFAULT_BOUNDS = Bounds()
+
+
+def _lazy_request_class() -> type[Any]:
+    """The message class of ExportTraceServiceRequest with `bytes` attributes; the numbers are opentelemetry-proto's."""
+    file = descriptor_pb2.FileDescriptorProto(name="farebox/otlp_lazy.proto", package="farebox.otlp", syntax="proto3")
+    scalar = {"bytes": _Field.TYPE_BYTES, "fixed64": _Field.TYPE_FIXED64, "int32": _Field.TYPE_INT32}
+    messages = {
+        "Resource": [("attributes", 1, "bytes*")],
+        "Scope": [("name", 1, "bytes"), ("version", 2, "bytes")],
+        "Status": [("code", 3, "int32")],
+        "Span": [
+            ("trace_id", 1, "bytes"),
+            ("span_id", 2, "bytes"),
+            ("parent_span_id", 4, "bytes"),
+            ("start_time_unix_nano", 7, "fixed64"),
+            ("end_time_unix_nano", 8, "fixed64"),
+            ("attributes", 9, "bytes*"),
+            ("status", 15, "Status"),
+        ],
+        "ScopeSpans": [("scope", 1, "Scope"), ("spans", 2, "Span*")],
+        "ResourceSpans": [("resource", 1, "Resource"), ("scope_spans", 2, "ScopeSpans*")],
+        "Request": [("resource_spans", 1, "ResourceSpans*")],
+    }
+    for name, fields in messages.items():
+        declared = file.message_type.add(name=name)
+        for field_name, number, kind in fields:
+            base = kind.rstrip("*")
+            declared.field.add(
+                name=field_name,
+                number=number,
+                label=_Field.LABEL_REPEATED if kind.endswith("*") else _Field.LABEL_OPTIONAL,
+                type=scalar.get(base, _Field.TYPE_MESSAGE),
+                type_name=None if base in scalar else f".farebox.otlp.{base}",
+            )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("farebox.otlp.Request"))
+
+
+_Request = _lazy_request_class()
+
+
+def attribute_value(raw: bytes, at: int = 0) -> AttributeValue | None:
+    """The value of one encoded KeyValue whose key ends at a place; 0 if that is not known.
+
+    None for what no dialect uses (bytes, maps, nothing) or cannot be parsed.
+    """
+    if at:
+        value = _plainly_written(raw, at)
+        if value is not None:
+            return value
+    try:
+        found = KeyValue.FromString(raw).value
+    except (message.DecodeError, ValueError):
+        return None
+    kind = found.WhichOneof("value")
+    if kind == "array_value":
+        return tuple(item.string_value for item in found.array_value.values if item.HasField("string_value"))
+    if kind in ("string_value", "int_value", "double_value", "bool_value"):
+        return getattr(found, kind)  # type: ignore[no-any-return]
+    return None
+
+
+def _plainly_written(raw: bytes, at: int) -> str | int | None:
+    """A short text or a number up to 2⁶³, where the rest of the message is that and in its shortest form; else None.
+
+    The same as protobuf would say, in a third of the time: counts and ids differ from call to call.
+    """
+    size = len(raw) - at
+    if not 4 <= size <= _SHORT or raw[at] != _VALUE or raw[at + 1] != size - 2:
+        return None
+    kind, first, last = raw[at + 2], raw[at + 3], raw[-1]
+    if kind == _STRING and first == size - 4:
+        try:
+            return raw[at + 4 :].decode()
+        except UnicodeDecodeError:
+            return None
+    if kind == _INT and last < 128 and size <= _LONGEST_INT:
+        if size == 5 and first >= 128:  # most counts: 128 to 16,383
+            return last << 7 | first & 127
+        value = last
+        for byte in raw[-2 : at + 2 : -1]:
+            if byte < 128:
+                return None  # a number that ends before the message does
+            value = value << 7 | byte & 127
+        return value
+    return None
+
+
+class _Wanted(NamedTuple):
+    """An attribute that is wanted."""
+
+    key: str
+    reduced: Callable[[str], str | None] | None
+    once: bool
+
+
+class _Memo(dict[bytes, tuple[str, AttributeValue]]):
+    """Encoded attribute → its key and value, _UNWANTED for what nobody wants; what is not known yet is decoded on
+    look-up.
+
+    A look-up that hits runs in C, and so does a loop of them.
+    """
+
+    def __init__(
+        self, wanted: Iterable[str], once: Iterable[str], reduced: Mapping[str, Callable[[str], str | None]]
+    ) -> None:
+        unique = frozenset(once)
+        self._wanted = {key: _Wanted(key, reduced.get(key), key in unique) for key in wanted if key}
+        # Field 1 (key) comes first and is shorter than 128 bytes in what every known exporter writes.
+        self._heads = {
+            bytes((_KEY, len(key.encode()))) + key.encode(): wanted
+            for key, wanted in self._wanted.items()
+            if len(key.encode()) < 128
+        }
+
+    def __missing__(self, raw: bytes) -> tuple[str, AttributeValue]:
+        end = 2 + raw[1] if len(raw) > 2 else 0
+        wanted = self._heads.get(raw[:end])
+        if wanted is None and (raw[:1] != _KEY_FIRST or end > _SHORT):
+            wanted, end = self._parsed_key(raw), 0
+        attribute = _UNWANTED
+        if wanted is not None:
+            key, reduced, once = wanted
+            value = attribute_value(raw, end)
+            if reduced is not None:
+                value = reduced(value) if isinstance(value, str) else None
+            if value is not None:
+                attribute = key, value
+            if once:
+                return attribute
+        if len(raw) <= _MEMO_VALUE_BYTES:
+            if len(self) >= _MEMO_ENTRIES:
+                self.clear()
+            self[raw] = attribute
+        return attribute
+
+    def _parsed_key(self, raw: bytes) -> _Wanted | None:
+        """What is wanted of one encoded KeyValue; None if nobody wants it."""
+        try:
+            return self._wanted.get(KeyValue.FromString(raw).key)
+        except (message.DecodeError, ValueError):
+            return None
+
+
+class ProtobufDecoder:
+    """Turns request bodies into spans that carry only the `wanted` attributes. Any thread may use it.
+
+    `once` names attributes whose values never repeat (response ids), so that they don't push others out of the memo;
+    `reduced` says what may be kept of those that can hold prompts beside what is wanted.
+    """
+
+    def __init__(
+        self,
+        wanted: Iterable[str],
+        once: Iterable[str],
+        reduced: Mapping[str, Callable[[str], str | None]],
+        bounds: Bounds = _DEFAULT_BOUNDS,
+    ) -> None:
+        self._decoded = _Memo(wanted, once, reduced).__getitem__
+        self._bounds = bounds
+
+    def __call__(self, body: bytes, pause: Pause = no_pause) -> Iterator[Span]:
+        """Yield the spans of an ExportTraceServiceRequest.
+
+        Raises MalformedRequest if it is none, and RequestTooLarge, before the first span, if it is over the bounds.
+        """
+        try:
+            self._bounds.check_protobuf(body, pause)
+            request = _Request.FromString(body)
+        except (message.DecodeError, struct.error, ValueError, IndexError) as error:
+            raise MalformedRequest("the body is not an OTLP ExportTraceServiceRequest in protobuf") from error
+        decoded = self._decoded
+        for resource_spans in request.resource_spans:
+            resource = dict(map(decoded, resource_spans.resource.attributes))
+            resource.pop(_NO_KEY, None)
+            for scope_spans in resource_spans.scope_spans:
+                scope = scope_spans.scope.name.decode(errors="replace")
+                version = scope_spans.scope.version.decode(errors="replace")
+                for span in scope_spans.spans:
+                    # A slice is made in C at once, which an iterator over protobuf's container is not.
+                    attributes = dict(map(decoded, span.attributes[:]))
+                    attributes.pop(_NO_KEY, None)
+                    yield _named(
+                        Span,
+                        (
+                            span.trace_id,
+                            span.span_id,
+                            span.parent_span_id,
+                            span.start_time_unix_nano,
+                            span.end_time_unix_nano,
+                            span.status.code == _STATUS_ERROR,
+                            attributes,
+                            resource,
+                            scope,
+                            version,
+                        ),
+                    )

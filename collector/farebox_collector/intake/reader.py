@@ -1,0 +1,136 @@
+"""From bytes to what calls cost: decode, dialect, price, by the settings and the tariffs in force."""
+
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import NamedTuple
+
+from farebox_collector import dialects
+from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.intake.decoding.bounds import Bounds
+from farebox_collector.intake.decoding.errors import RequestTooLarge
+from farebox_collector.intake.decoding.otlp_json import JsonDecoder
+from farebox_collector.intake.decoding.protobuf import ProtobufDecoder
+from farebox_collector.intake.yielding import Pause, no_pause
+from farebox_collector.ledger.access.erased import pseudonymous_letter, pseudonymous_usage
+from farebox_collector.ledger.usage.batch import Calls
+from farebox_collector.model.records import (
+    DeadLetter,
+    NotBillable,
+    PricedUsage,
+    QualityReport,
+    Rejected,
+    Span,
+    UsageRecord,
+)
+from farebox_collector.pricing.price import price
+from farebox_collector.settings import Settings
+
+_HOUR_NS = 3600 * 10**9
+_SPANS_A_PAUSE = 50
+"""What a millisecond or so is enough for."""
+
+
+class Encoding(StrEnum):
+    """How the body of a request is written."""
+
+    PROTOBUF = "protobuf"
+    JSON = "json"
+
+
+class ReadRequest(NamedTuple):
+    """What the spans of one request came to."""
+
+    calls: Calls
+    places: list[int]
+    """Which of the request's spans the calls are, counted from 0."""
+    reports: list[QualityReport]
+    dead: list[DeadLetter]
+    not_billable: int
+    spans: int
+
+    @property
+    def accepted(self) -> int:
+        """How many of the spans are the ledger's business."""
+        return self.spans - self.not_billable
+
+
+class SpanReader:
+    """Reads spans by one set of settings and tariffs."""
+
+    def __init__(self, settings: Settings, tariffs: Tariffs) -> None:
+        self._dialects = dialects.reader(settings.wallet_attributes)
+        self._max_age_ns = settings.max_span_age_hours * _HOUR_NS
+        self._tariffs = tariffs
+        self._pseudonyms = settings.pseudonyms()
+
+    def read(
+        self, span: Span, tenant_id: int, received_at_ns: int
+    ) -> PricedUsage | QualityReport | NotBillable | Rejected:
+        """What a span of a tenant that was received at a moment comes to."""
+        reading = self._dialects.read(span)
+        if not isinstance(reading, UsageRecord):
+            return reading
+        if reading.started_at_ns >= self._tariffs.known_until_ns:
+            self._tariffs.refresh_for(reading.started_at_ns)
+        if self._pseudonyms is not None:
+            reading = pseudonymous_usage(reading, self._pseudonyms)
+        book, rules, erased = self._tariffs.of(tenant_id)
+        if erased is not None:
+            reading = erased.in_usage(reading)
+        return price(reading, received_at_ns, self._max_age_ns, book, rules)
+
+
+class RequestReader:
+    """Reads whole requests. Any thread may use it."""
+
+    def __init__(self, settings: Settings, tariffs: Tariffs) -> None:
+        wanted = dialects.wanted_attributes(settings.wallet_attributes)
+        reduced = dialects.reduced_attributes()
+        bounds = Bounds(settings.max_request_spans, settings.max_request_attributes)
+        self._decoders: dict[Encoding, Callable[[bytes, Pause], Iterable[Span]]] = {
+            Encoding.PROTOBUF: ProtobufDecoder(wanted, dialects.unique_attributes(), reduced, bounds),
+            Encoding.JSON: JsonDecoder(wanted, reduced, bounds),
+        }
+        self._max_spans = settings.max_request_spans
+        self._tariffs = tariffs
+        self._reader = SpanReader(settings, tariffs)
+        self._pseudonyms = settings.pseudonyms()
+        self._wallet_attributes = settings.wallet_attributes
+
+    def read(
+        self, encoding: Encoding, body: bytes, tenant_id: int, received_at_ns: int, pause: Pause = no_pause
+    ) -> ReadRequest:
+        """Decode, read and price every span of a request. Raises MalformedRequest and RequestTooLarge."""
+        self._tariffs.refresh()
+        calls: list[PricedUsage] = []
+        places: list[int] = []
+        reports: list[QualityReport] = []
+        dead: list[DeadLetter] = []
+        not_billable = number = 0
+        for number, span in enumerate(self._decoders[encoding](body, pause), start=1):
+            if number > self._max_spans:
+                raise RequestTooLarge(f"more than {self._max_spans} spans in one request")
+            if number % _SPANS_A_PAUSE == 0:
+                pause()
+            reading = self._reader.read(span, tenant_id, received_at_ns)
+            if isinstance(reading, PricedUsage):
+                calls.append(reading)
+                places.append(number - 1)
+            elif isinstance(reading, NotBillable):
+                not_billable += 1
+            elif isinstance(reading, QualityReport):
+                reports.append(reading)
+            else:
+                dead.append(self._letter(DeadLetter(span, reading.reason), tenant_id))
+        return ReadRequest(Calls.of(calls), places, reports, dead, not_billable, number)
+
+    def _letter(self, letter: DeadLetter, tenant_id: int) -> DeadLetter:
+        """A dead letter with no name that may not be in the books."""
+        if self._pseudonyms is not None:
+            letter = pseudonymous_letter(letter, self._pseudonyms, self._wallet_attributes)
+        erased = self._tariffs.of(tenant_id).erased
+        return letter if erased is None else erased.in_letter(letter)
+
+    def spans(self, encoding: Encoding, body: bytes) -> list[Span]:
+        """The spans of a request that was read before, as they came."""
+        return list(self._decoders[encoding](body, no_pause))

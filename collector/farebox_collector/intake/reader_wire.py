@@ -1,0 +1,111 @@
+"""Requests and what they came to, as bytes between two processes of one collector. Pure.
+
+Both run the same Python, so that its own `marshal` will do, which is several times as fast as pickling named tuples:
+they become plain tuples for the way and are named again where they arrive.
+"""
+
+import marshal
+from typing import Any, NamedTuple
+
+from farebox_collector.intake.reader import Encoding, ReadRequest
+from farebox_collector.ledger.usage.batch import Calls, Prepared
+from farebox_collector.ledger.usage.batch_sums import CallSums, Figures, GroupKey
+from farebox_collector.ledger.usage.unusual import (
+    particulars_of,
+    read_unusual,
+    stored_particulars,
+    stored_unusual,
+)
+from farebox_collector.model.records import (
+    NO_QUALITY,
+    Buckets,
+    DeadLetter,
+    PricedUsage,
+    Quality,
+    QualityReport,
+    Span,
+    UsageRecord,
+)
+from farebox_collector.model.verdicts import Verdict
+
+_BUCKETS = UsageRecord._fields.index("buckets")
+_QUALITY = UsageRecord._fields.index("quality")
+_UNUSUAL = UsageRecord._fields.index("speed")
+_VERDICTS = {verdict.value: verdict for verdict in Verdict}
+_named = tuple.__new__
+
+
+class Task(NamedTuple):
+    """One request to be read."""
+
+    encoding: Encoding
+    body: bytes
+    tenant_id: int
+    received_at_ns: int
+
+
+def packed_task(task: Task) -> bytes:
+    """A task as bytes."""
+    return marshal.dumps((task.encoding.value, *task[1:]))
+
+
+def unpacked_task(data: bytes | bytearray) -> Task:
+    """The task of these bytes."""
+    encoding, *rest = marshal.loads(data)  # noqa: S302  (from our own process)
+    return Task(Encoding(encoding), *rest)
+
+
+def packed(read: ReadRequest) -> bytes:
+    """What a request came to, as bytes."""
+    prepared = read.calls.prepared
+    calls = _plain_columns(prepared) if prepared is not None else [_plain_call(call) for call in read.calls]
+    reports = [(*report[:3], tuple(report.quality)) for report in read.reports]
+    dead = [(tuple(letter.span), letter.reason) for letter in read.dead]
+    return marshal.dumps((calls, read.places, reports, dead, read.not_billable, read.spans))
+
+
+def unpacked(data: bytes | bytearray | memoryview) -> ReadRequest:
+    """What these bytes say that a request came to."""
+    calls, places, reports, dead, not_billable, spans = marshal.loads(data)  # noqa: S302  (from our own process)
+    return ReadRequest(
+        Calls([_call(*fields) for fields in calls]) if isinstance(calls, list) else Calls(prepared=_columns(*calls)),
+        places,
+        [QualityReport(report[0], report[1], report[2], Quality(*report[3])) for report in reports],
+        [DeadLetter(Span(*span), reason) for span, reason in dead],
+        not_billable,
+        spans,
+    )
+
+
+def _plain_columns(prepared: Prepared) -> tuple[Any, ...]:
+    sums = prepared.sums
+    groups = [((key.day, key.verdict.value, *key[2:]), list(figures)) for key, figures in sums.groups.items()]
+    return *prepared[:-1], (groups, sums.wallets, sums.spending, sums.stakes)
+
+
+def _columns(size: int, columns: list[Any], assumptions: Any, claims: int, sums: Any) -> Prepared:
+    groups, wallets, spending, stakes = sums
+    named = {GroupKey(day, _VERDICTS[verdict], *rest): Figures(figures) for (day, verdict, *rest), figures in groups}
+    return Prepared(size, columns, assumptions, claims, CallSums(named, wallets, spending, stakes))
+
+
+def _plain_call(call: PricedUsage) -> tuple[Any, ...]:
+    fields: list[Any] = list(call.usage)
+    if call.usage.buckets is not None:
+        fields[_BUCKETS] = tuple(call.usage.buckets)
+    fields[_QUALITY] = None if call.usage.quality is NO_QUALITY else tuple(call.usage.quality)
+    fields[_UNUSUAL:] = [stored_unusual(call.usage[_UNUSUAL:])]
+    priced = None if call.particulars is None else stored_particulars(call.particulars)
+    return fields, call.verdict.value, *call[2:-1], priced
+
+
+def _call(fields: list[Any], verdict: str, *others: Any) -> PricedUsage:
+    rest = list(others)
+    buckets, quality = fields[_BUCKETS], fields[_QUALITY]
+    if buckets is not None:
+        fields[_BUCKETS] = _named(Buckets, buckets)
+    # The one that says nothing is known by its identity.
+    fields[_QUALITY] = NO_QUALITY if quality is None else _named(Quality, quality)
+    fields[_UNUSUAL:] = read_unusual(fields[_UNUSUAL])
+    usage, priced = _named(UsageRecord, fields), particulars_of(rest.pop())
+    return _named(PricedUsage, (usage, _VERDICTS[verdict], *rest, priced))

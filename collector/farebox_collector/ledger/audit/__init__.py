@@ -1,0 +1,1 @@
+"""The audit: recomputes the books and names every difference."""

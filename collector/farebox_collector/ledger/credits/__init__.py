@@ -1,0 +1,1 @@
+"""Prepaid credits: deposits, movements, lots, holds, limits, policies and budgets."""

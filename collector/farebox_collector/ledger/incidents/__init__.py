@@ -1,0 +1,1 @@
+"""Incidents: what an alert opened, and the figures of that moment."""

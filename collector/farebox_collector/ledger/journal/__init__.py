@@ -1,0 +1,1 @@
+"""The journal: transactions and postings, their roll-ups, and what is compared with them."""

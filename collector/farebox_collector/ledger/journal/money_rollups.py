@@ -1,0 +1,74 @@
+"""Keep what moved by day, but for usage: credits by where they came from and went to, revenue, receipts, fees.
+
+The journal adds every transaction that it posts, so that what is here is the postings, whoever posts them and why.
+Usage and its corrections have roll-ups of their own (`days`), by the day of their price.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+
+from sqlalchemy import Connection, func, select, text
+
+from farebox_collector.ledger.journal.usage_rollups import DAY_NS, day_of
+from farebox_collector.ledger.storage import bulk_insert
+from farebox_collector.ledger.tables.books import transactions
+from farebox_collector.ledger.tables.rollups import money_days
+from farebox_collector.model.mismatches import Mismatch
+
+MONEY_CHECKS = (("money days", "what moved by day is the sums of the postings"),)
+
+_KEY = ("tenant_id", "day", "source", "account")
+_SUMS = ("postings", "in_nano", "out_nano")
+
+
+def add_money_days(
+    connection: Connection, tenant_id: int, transaction_id: int, at_ns: int, legs: Iterable[tuple[str, int]]
+) -> None:
+    """Add the legs of a transaction that is no usage: (kind of the account, signed amount) each."""
+    source = connection.execute(select(transactions.c.kind).where(transactions.c.id == transaction_id)).scalar_one()
+    sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for account, amount in legs:
+        row = sums[account]
+        row[0] += 1
+        row[1] += max(amount, 0)
+        row[2] += max(-amount, 0)
+    # One order for all writers, so that two of them never wait for each other crosswise.
+    rows = [(tenant_id, day_of(at_ns), source, account, *row) for account, row in sorted(sums.items())]
+    bulk_insert.insert_adding(connection, money_days.name, _KEY, _SUMS, rows)
+
+
+_STRETCH = 50_000
+_POSTED = text(f"""
+    SELECT t.tenant_id, t.recorded_at_ns / {DAY_NS}, t.kind, a.kind, count(*),
+           sum(CASE WHEN p.amount_nano > 0 THEN p.amount_nano ELSE 0 END),
+           sum(CASE WHEN p.amount_nano < 0 THEN -p.amount_nano ELSE 0 END)
+    FROM transactions t JOIN postings p ON p.transaction_id = t.id JOIN accounts a ON a.id = p.account_id
+    WHERE t.id > :after AND t.id <= :upto AND t.kind NOT IN ('usage', 'correction')
+    GROUP BY t.tenant_id, t.recorded_at_ns / {DAY_NS}, t.kind, a.kind
+""")
+
+
+def compare_money_days(connection: Connection) -> Iterator[Mismatch]:
+    """Yield where what moved on a day is not the sum of what was posted; looks at a stretch of transactions at a time.
+
+    So no statement sorts all of them.
+    """
+    off: defaultdict[tuple[int, int, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    expected: Counter[tuple[int, int, str, str]] = Counter()
+    first, last = connection.execute(select(func.min(transactions.c.id), func.max(transactions.c.id))).one()
+    for after in range((first or 0) - 1, last or 0, _STRETCH):
+        for *key, postings, come, gone in connection.execute(_POSTED, {"after": after, "upto": after + _STRETCH}):
+            tenant_id, day, source, account = key
+            place = (int(tenant_id), int(day), source, account)
+            expected[place] += postings
+            off[place] = [a - int(b) for a, b in zip(off[place], (postings, come, gone), strict=True)]
+    columns = (money_days.c[name] for name in (*_KEY, *_SUMS))
+    for tenant_id, day, source, account, *sums in connection.execute(select(*columns)):
+        place = (tenant_id, day, source, account)
+        off[place] = [a + b for a, b in zip(off[place], sums, strict=True)]
+    for place in sorted(off):
+        if any(off[place]):
+            tenant_id, day, source, account = place
+            by = ", ".join(f"{name} {figure:+}" for name, figure in zip(_SUMS, off[place], strict=True) if figure)
+            what = f"tenant {tenant_id}, day {day}, {source}, {account}"
+            yield Mismatch("money days", what, f"{expected[place]} postings", f"off by {by}")

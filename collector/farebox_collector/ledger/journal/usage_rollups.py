@@ -1,0 +1,66 @@
+"""Keep the roll-ups by day, in the transaction that records the calls. The day is that of the price: a late call counts
+where it belongs, and corrections take it back from there.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from operator import add
+
+from sqlalchemy import Connection
+
+from farebox_collector.ledger.storage import bulk_insert
+from farebox_collector.ledger.tables.rollups import usage_days, wallet_days
+from farebox_collector.model.records import PricedUsage
+
+DAY_NS = 86_400 * 10**9
+
+DAY_SUMS = ("requests", "errors", "input_tokens", "output_tokens", "cost_nanousd", "charge_nanocredits")
+_USAGE_KEY = ("tenant_id", "day", "event", "provider", "model", "verdict")
+_WALLET_KEY = ("tenant_id", "day", "wallet", "event", "provider", "model")
+
+DayKey = tuple[int, str, str, str, str]
+"""The day and the four names of a roll-up's row."""
+
+
+def day_of(at_ns: int) -> int:
+    """The UTC day of a moment, counted from 1970."""
+    return at_ns // DAY_NS
+
+
+def add_usage_days(connection: Connection, tenant_id: int, rows: Iterable[tuple[DayKey, Sequence[int]]]) -> None:
+    """Add sums (`DAY_SUMS`) to (day, event, provider, model, verdict); negative ones take back."""
+    sums: defaultdict[DayKey, Sequence[int]] = defaultdict(lambda: (0,) * len(DAY_SUMS))
+    for key, row in rows:
+        sums[key] = list(map(add, sums[key], row))
+    table_rows = [(tenant_id, *key, *row) for key, row in sorted(sums.items())]
+    bulk_insert.insert_adding(connection, usage_days.name, _USAGE_KEY, DAY_SUMS, table_rows)
+
+
+WalletKey = tuple[int, str, str, str, str, int | None]
+"""Day, wallet, event, provider, model, and the version of the rule by which it was charged."""
+WalletSums = Mapping[WalletKey, Sequence[int]]
+"""The sums (`DAY_SUMS`) of charged calls."""
+
+
+def figures_of(call: PricedUsage) -> list[int]:
+    """One call's part of `DAY_SUMS`."""
+    buckets = call.usage.buckets
+    tokens_in = buckets.inclusive_input if buckets else 0
+    tokens_out = buckets.total - tokens_in if buckets else 0
+    money = (call.cost_nanousd or 0, call.charge_nanocredits or 0)
+    return [1, 1 if call.usage.error_type else 0, tokens_in, tokens_out, *money]
+
+
+def add_wallet_days(connection: Connection, tenant_id: int, sums: WalletSums, sign: int = 1) -> None:
+    """Add sums to the days of their wallets; with a sign of -1 take them back."""
+    days: dict[DayKey, Sequence[int]] = {}
+    for wallet_key, row in sums.items():
+        key = wallet_key[:5]
+        earlier = days.get(key)
+        days[key] = row if earlier is None else list(map(add, earlier, row))
+    # One order for all writers, so that two of them never wait for each other crosswise.
+    if sign > 0:
+        rows = [(tenant_id, *key, *row) for key, row in sorted(days.items())]
+    else:
+        rows = [(tenant_id, *key, *(-figure for figure in row)) for key, row in sorted(days.items())]
+    bulk_insert.insert_adding(connection, wallet_days.name, _WALLET_KEY, DAY_SUMS, rows)

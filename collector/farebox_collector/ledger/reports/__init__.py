@@ -1,0 +1,1 @@
+"""Reports: read-only questions to the books."""

@@ -1,0 +1,49 @@
+"""What was charged in some days, by any of the names of a call: out of the roll-ups."""
+
+from enum import StrEnum
+
+from sqlalchemy import Connection, Row, func, select, true
+
+from farebox_collector.ledger.reports.reports import Days, within
+from farebox_collector.ledger.tables.rollups import cost_days, usage_days, wallet_days
+from farebox_collector.model.verdicts import Verdict
+
+
+class ChargedBy(StrEnum):
+    """What charges can be told apart by."""
+
+    EVENT = "event"
+    WALLET = "wallet"
+    MODEL = "model"
+    PROVIDER = "provider"
+    DEPT = "dept"
+    PROJECT = "project"
+    TASK = "task"
+    ROUTE = "route"
+    REGION = "region"
+
+
+def charges_by(
+    connection: Connection, tenant_id: int, by: ChargedBy, days: Days, limit: int
+) -> list[Row[tuple[str, int, int, int]]]:
+    """What calls of these days were charged, dearest first: name, calls, charge_nanocredits, cost_nanousd."""
+    source = wallet_days if by is ChargedBy.WALLET else usage_days if by in usage_days.c else cost_days
+    table = source.c
+    charge, calls = func.sum(table.charge_nanocredits), func.sum(table.requests)
+    name = table[by.value]
+    query = (
+        select(
+            name.label("name"),
+            calls.label("calls"),
+            charge.label("charge_nanocredits"),
+            func.sum(table.cost_nanousd).label("cost_nanousd"),
+        )
+        .where(
+            table.tenant_id == tenant_id,
+            within(table.day, days),
+            table.verdict == Verdict.CHARGED if source is usage_days else true(),
+        )
+        .group_by(name)
+        .having(calls > 0)
+    )
+    return list(connection.execute(query.order_by(charge.desc(), name).limit(limit)))

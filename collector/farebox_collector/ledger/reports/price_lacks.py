@@ -1,0 +1,100 @@
+"""What the price book lacks for the models that calls are made to, as their records say, and what to type instead.
+
+Pricing flags a call whenever it uses a stand-in: another unit's price, the standard one, another provider's. Here these
+flags of the newest records become a list with remedies.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, Select, func, select
+
+from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.tables.prices import price_imports
+from farebox_collector.ledger.usage.unusual import read_particulars, read_unusual
+from farebox_collector.model.units import UNITS
+from farebox_collector.model.verdicts import Verdict
+from farebox_collector.pricing.conditions import REGION_FLAG, TIER_FLAG, condition_of
+from farebox_collector.pricing.own_prices import CORRECTIONS
+from farebox_collector.pricing.parts import WITHOUT_PRICE
+
+_NEWEST = 100_000
+"""So many records are looked at: the newest."""
+_AT, _PRICE, _STANDARD = "_at_", "_price", "standard"
+
+
+class Lack(NamedTuple):
+    """Something that calls used and the book has no price of its own for."""
+
+    what: str
+    provider: str
+    model: str
+    unit: str
+    condition: str
+    calls: int
+    remedy: str
+
+
+def lacks(connection: Connection) -> Iterator[Lack]:
+    """What is lacking, most calls first."""
+    if not _corrected(connection):
+        what = "the book has none of the corrections of the bundled catalogue"
+        yield Lack(what, "", "", "", "", 0, "farebox prices import --apply")
+    found: Counter[tuple[str, str, str, str, str]] = Counter()
+    for row in _newest(connection):
+        unusual = read_unusual(row.unusual)
+        condition = condition_of(row.service_tier, unusual.speed, unusual.inference_region)
+        for flag in row.assumptions.split(","):
+            for lack in _of_flag(flag, row.provider, row.model, condition):
+                found[lack] += row.calls
+            if flag == WITHOUT_PRICE:
+                particulars = read_particulars(row.unusual)
+                for part, unit, _ in particulars.unpriced if particulars else ():
+                    line = unusual.other_lines[part - 1] if part else None
+                    name = (row.provider, row.model) if line is None else (line.provider or row.provider, line.model)
+                    found["has no price: it is left out of what is charged", *name, unit, _STANDARD] += row.calls
+    for (what, provider, model, unit, condition), calls in found.most_common():
+        yield Lack(what, provider, model, unit, condition, calls, _remedy(provider, model, unit, condition))
+
+
+def _of_flag(flag: str, provider: str, model: str, condition: str) -> Iterator[tuple[str, str, str, str, str]]:
+    if flag in (TIER_FLAG, REGION_FLAG):
+        what = "tier or speed" if flag == TIER_FLAG else "region"
+        yield f"the {what} has no price: billed at a lesser one", provider, model, "input", condition
+        return
+    unit, at, rest = flag.partition(_AT)
+    if not at or unit not in UNITS or not rest.endswith(_PRICE):
+        return
+    stand_in = rest.removesuffix(_PRICE)
+    if stand_in == _STANDARD:
+        yield "has no price in this condition: billed at the standard one", provider, model, unit, condition
+    else:
+        yield f"has no price of its own: billed as {stand_in}", provider, model, unit, _STANDARD
+
+
+def _remedy(provider: str, model: str, unit: str, condition: str) -> str:
+    how = "" if condition == _STANDARD else f" --condition {condition}"
+    return f"farebox prices set {provider} {model} {unit} USD_PER_1000{how}"
+
+
+def _corrected(connection: Connection) -> bool:
+    """Whether the corrections of the bundled catalogue were ever imported."""
+    imports = price_imports.c
+    found = select(func.count()).where(imports.source == CORRECTIONS)
+    return bool(connection.execute(found).scalar_one())
+
+
+def _newest(connection: Connection) -> Sequence[Row[Any]]:
+    """The newest charged records that pricing said something of, those that say the same together."""
+    table = usage_records.c
+    newest = (
+        select(table.provider, table.model, table.service_tier, table.assumptions, table.unusual)
+        .where(table.verdict == Verdict.CHARGED, table.assumptions != "")
+        .order_by(table.id.desc())
+        .limit(_NEWEST)
+        .subquery()
+    )
+    columns = list(newest.c)
+    query: Select[Any] = select(*columns, func.count().label("calls")).group_by(*columns)
+    return connection.execute(query).all()

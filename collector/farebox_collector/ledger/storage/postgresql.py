@@ -1,0 +1,145 @@
+"""The books in PostgreSQL, written by any number of collectors at once.
+
+READ COMMITTED and unique keys decide who was first; rows are locked in one order by everybody, and whoever is chosen as
+a deadlock's victim all the same runs its transaction again.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+
+from farebox_collector.ledger.storage.database import (
+    Database,
+    Result,
+    collecting,
+    hand_box_to,
+)
+from farebox_collector.ledger.storage.migrate import APPLICATION, newest_revision
+from farebox_collector.model.secret_box import SecretBox
+
+_CONNECTIONS = 8
+_CONNECT_TIMEOUT_S = 5
+_STATEMENT_TIMEOUT_MS = 60_000
+_STARTING_LOCK = 0x6661726562  # any number that nobody else uses: "fareb"
+
+_RETRYABLE = frozenset(
+    {
+        "40001",  # serialization_failure
+        "40P01",  # deadlock_detected
+        "57P01",  # admin_shutdown
+        "57P02",  # crash_shutdown
+        "57P03",  # cannot_connect_now
+    }
+)
+
+
+class PostgresqlDatabase(Database):
+    """Books in a PostgreSQL database; `url` begins with postgresql+psycopg://."""
+
+    shared = True
+    changes_with = True
+
+    def __init__(self, url: str, *, writable: bool = True, box: SecretBox | None = None) -> None:
+        self._writable = writable
+        self._engine = create_engine(
+            url,
+            isolation_level="READ COMMITTED",
+            hide_parameters=True,
+            pool_size=_CONNECTIONS,
+            max_overflow=_CONNECTIONS,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": _CONNECT_TIMEOUT_S,
+                # By this an upgrade knows who is older.
+                "application_name": f"{APPLICATION} {newest_revision()}",
+            },
+        )
+        self._reading = self._engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True, postgresql_deferrable=False
+        )
+
+        # For single statements: what makes a transaction of them is the server, and a lost connection shows by itself.
+        self._at_once = create_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
+            pool_size=1,
+            connect_args={"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "farebox"},
+        )
+
+        @event.listens_for(self._at_once, "connect")
+        def _limit(connection: Any, _record: Any) -> None:
+            connection.execute(f"SET statement_timeout TO {_STATEMENT_TIMEOUT_MS}")
+            connection.commit()
+
+        @event.listens_for(self._at_once, "connect")
+        @event.listens_for(self._engine, "connect")
+        def _configure(connection: Any, _record: Any) -> None:
+            with connection.cursor() as cursor:
+                # Whatever the server's default: a commit that returned is on its disk.
+                cursor.execute("SET synchronous_commit TO on")
+            connection.commit()
+
+        hand_box_to(self._engine, box or SecretBox())
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """As in the base class."""
+        if not self._writable:
+            raise RuntimeError("this database was opened for reading only")
+        with self._engine.begin() as connection, collecting(connection):
+            # Only for writing: an audit may read for as long as it needs.
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout TO {_STATEMENT_TIMEOUT_MS}")
+            yield connection
+
+    def transact_at_once(self, work: Callable[[Connection], Result]) -> Result:
+        """As in the base class: one round trip in all."""
+        if not self._writable:
+            raise RuntimeError("this database was opened for reading only")
+        return self._again(self._at_once.begin, work)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """As in the base class."""
+        with self._reading.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """As in the base class, by an advisory lock that goes with its connection."""
+        with self._engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _STARTING_LOCK})
+            connection.commit()
+            try:
+                yield
+            finally:
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _STARTING_LOCK})
+                connection.commit()
+
+    @contextmanager
+    def turn(self, kind: int) -> Iterator[bool]:
+        """As in the base class, by an advisory lock that goes with its connection; no transaction is open meanwhile."""
+        with self._engine.connect() as connection:
+            mine = bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": kind}).scalar_one())
+            connection.commit()
+            try:
+                yield mine
+            finally:
+                if mine:
+                    connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": kind})
+                    connection.commit()
+
+    def is_transient(self, error: DBAPIError) -> bool:
+        """Collisions with other replicas, and connections that were lost."""
+        state = getattr(error.orig, "sqlstate", None)
+        # Without a state it is the connection that failed, not a statement; class 08 says so itself.
+        lost = error.connection_invalidated or (state is None and type(error.orig).__name__ == "OperationalError")
+        return lost or state in _RETRYABLE or str(state).startswith("08")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._at_once.dispose()
+        self._engine.dispose()

@@ -1,0 +1,37 @@
+"""The tables of the books, by subject. All of them are in `metadata`."""
+
+from farebox_collector.ledger.tables import (
+    access,
+    books,
+    corrections,
+    credits,
+    limits,
+    links,
+    outbox,
+    payments,
+    personal,
+    prices,
+    rollups,
+    service,
+    stakes,
+    tombstones,
+)
+from farebox_collector.ledger.tables.columns import metadata
+
+__all__ = [
+    "access",
+    "books",
+    "corrections",
+    "credits",
+    "limits",
+    "links",
+    "metadata",
+    "outbox",
+    "payments",
+    "personal",
+    "prices",
+    "rollups",
+    "service",
+    "stakes",
+    "tombstones",
+]

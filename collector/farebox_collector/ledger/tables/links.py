@@ -1,0 +1,26 @@
+"""The table of signed links."""
+
+from sqlalchemy import Index
+
+from farebox_collector.ledger.tables.columns import (
+    identity,
+    number,
+    table,
+    words,
+)
+
+# Links that were given out, so that they can be revoked one by one, or with the key that minted them.
+wallet_links = table(
+    "wallet_links",
+    identity(),
+    number("tenant_id"),
+    number("secret_id"),
+    words("wallet"),
+    # The key's public part; empty while there were no keys.
+    words("minted_by"),
+    number("created_at_ns"),
+    number("expires_at_ns"),
+    number("revoked_at_ns", nullable=True),
+)
+Index("ix_wallet_links_minted_by", wallet_links.c.tenant_id, wallet_links.c.minted_by, wallet_links.c.id)
+Index("ix_wallet_links_expires_at", wallet_links.c.tenant_id, wallet_links.c.expires_at_ns)

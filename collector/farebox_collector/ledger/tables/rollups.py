@@ -1,0 +1,108 @@
+"""Roll-ups by UTC day: what reports and overviews are read from, however many usage records there are."""
+
+from sqlalchemy import UniqueConstraint
+
+from farebox_collector.ledger.tables.columns import (
+    identity,
+    number,
+    table,
+    words,
+)
+from farebox_collector.model.records import Buckets
+
+# By the day of the price, so that a call is on one day for ever. Labels are bounded as those of `usage_totals` are.
+usage_days = table(
+    "usage_days",
+    identity(),
+    number("tenant_id"),
+    number("day"),
+    words("event"),
+    words("provider"),
+    words("model"),
+    words("verdict"),
+    number("requests"),
+    number("errors"),
+    number("input_tokens"),
+    number("output_tokens"),
+    number("cost_nanousd"),
+    number("charge_nanocredits"),
+    UniqueConstraint("tenant_id", "day", "event", "provider", "model", "verdict"),
+)
+
+# Charged calls only. The day before the wallet: all writers of a day touch neighbouring rows, all wallets of a span of
+# days are one range, and one wallet's are a look-up a day.
+wallet_days = table(
+    "wallet_days",
+    identity(),
+    number("tenant_id"),
+    number("day"),
+    words("wallet"),
+    words("event"),
+    words("provider"),
+    words("model"),
+    number("requests"),
+    number("errors"),
+    number("input_tokens"),
+    number("output_tokens"),
+    number("cost_nanousd"),
+    number("charge_nanocredits"),
+    UniqueConstraint("tenant_id", "day", "wallet", "event", "provider", "model"),
+)
+
+# What moved by the day it was posted, but for usage and its corrections: those are in the two above. `source` is the
+# kind of the transactions, `account` that of the accounts.
+money_days = table(
+    "money_days",
+    identity(),
+    number("tenant_id"),
+    number("day"),
+    words("source"),
+    words("account"),
+    number("postings"),
+    # What came to these accounts and what left them, neither negative.
+    number("in_nano"),
+    number("out_nano"),
+    UniqueConstraint("tenant_id", "day", "source", "account"),
+)
+
+# Revenue that was posted on another UTC day than that on which the calls started that it is for.
+late_revenue = table(
+    "late_revenue",
+    identity(),
+    number("tenant_id"),
+    number("day"),
+    number("calls_day"),
+    # Negative where a correction took revenue back.
+    number("revenue_nanousd"),
+    UniqueConstraint("tenant_id", "day", "calls_day"),
+)
+
+COST_NAMES = (
+    "provider",
+    "model",
+    "price_version_ids",
+    "event",
+    "dept",
+    "project",
+    "task",
+    "route",
+    "region",
+    "service_tier",
+)
+COST_SUMS = (
+    "requests",
+    *(f"{kind}_tokens" for kind in Buckets._fields),
+    "cost_nanousd",
+    "charge_nanocredits",
+)
+# Charged calls by what their cost depends on and is shown by. Costs are linear in tokens under the same prices, so that
+# sums of tokens give the exact cost of each kind.
+cost_days = table(
+    "cost_days",
+    identity(),
+    number("tenant_id"),
+    number("day"),
+    *(words(name) for name in COST_NAMES),
+    *(number(name) for name in COST_SUMS),
+    UniqueConstraint("tenant_id", "day", *COST_NAMES, name="uq_cost_days"),
+)

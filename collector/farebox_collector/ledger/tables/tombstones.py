@@ -1,0 +1,67 @@
+"""What is left of usage records whose detail is retired: the key that makes them duplicates, and the audit's sums.
+
+Rows are added in the transaction that deletes the records (`retirement`), and never taken away.
+"""
+
+from sqlalchemy import Column, LargeBinary, Table, Text
+
+from farebox_collector.ledger.journal.usage_rollups import DAY_SUMS
+from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
+from farebox_collector.ledger.tables.columns import Int64, metadata, number
+
+# The key of `usage_records`, and what tells whether a span that comes later is the same one, or one of the same call.
+retired_spans = Table(
+    "retired_spans",
+    metadata,
+    Column("tenant_id", Int64, primary_key=True, autoincrement=False),
+    Column("trace_id", LargeBinary, primary_key=True),
+    Column("span_id", LargeBinary, primary_key=True),
+    # Digests: of the facts that a bill depends on, and of what two spans of one call have in common.
+    Column("facts", LargeBinary, nullable=False),
+    Column("likeness", LargeBinary, nullable=False),
+    number("charged"),
+    number("started_at_ns"),
+    number("latency_ns"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+# What retired records were charged and cost, by the transaction and the leg that posted it.
+retired_legs = Table(
+    "retired_legs",
+    metadata,
+    Column("transaction_id", Int64, primary_key=True, autoincrement=False),
+    Column("account_id", Int64, primary_key=True, autoincrement=False),
+    Column("event", Text, primary_key=True),
+    # 0 where the leg names no rule.
+    Column("rule_version_id", Int64, primary_key=True, autoincrement=False),
+    number("records"),
+    number("amount_nano"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+RETIRED_SUMS = ("requests", "cost_nanousd", "charge_nanocredits", *TOKEN_COLUMNS)
+retired_totals = Table(
+    "retired_totals",
+    metadata,
+    Column("tenant_id", Int64, primary_key=True, autoincrement=False),
+    Column("verdict", Text, primary_key=True),
+    *(number(name) for name in RETIRED_SUMS),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+# By the day of the price; `kind` is what the name is of: a verdict, and of charged calls a wallet, dept, project, user.
+retired_days = Table(
+    "retired_days",
+    metadata,
+    Column("tenant_id", Int64, primary_key=True, autoincrement=False),
+    Column("day", Int64, primary_key=True, autoincrement=False),
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("user_id", Text, primary_key=True),
+    *(number(name) for name in DAY_SUMS),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)

@@ -1,0 +1,194 @@
+"""Claims: which record was charged for a call, so that no other span of the same call is charged too.
+
+A call is known by the key of its response id (`response_ids.call_key`). Most ids are random, and an index over all of
+them would be written to at random places, slower with every record. So claims are kept by slots of time, 69 seconds
+each: a record claims its call in every slot that it reaches into. Two spans that overlap in time share a slot, and the
+primary key lets one of them in. Spans that do not overlap are two calls of a server that repeats its ids.
+
+Ids that are unique for ever are claimed apart from time: in one slot for all, if the key is ordered in time by itself;
+in slots of ten hours, with a look back, if it is random.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sqlalchemy import Connection, and_, bindparam, delete, select, text, update
+
+from farebox_collector.ledger.storage import bulk_insert
+from farebox_collector.ledger.storage.key_lookup import Lookup
+from farebox_collector.ledger.tables.books import call_claims, usage_records
+from farebox_collector.ledger.usage.response_ids import FOREVER_BYTES, OVERLAP_BYTES, WINDOW_BYTES
+
+SLOT_BITS = 36
+"""A slot is 2**36 ns."""
+MAX_SLOTS = 64
+"""A record claims this many slots at most: a span that starts more than 73 minutes into another is not its twin."""
+
+FOREVER_SLOT = -1
+"""Where ids are claimed that are unique for ever and ordered in time."""
+WINDOW_BITS, BACK_NS = 45, 2**43
+"""Random ids that are unique for ever are claimed in slots of 2**45 ns, and in the one of 2**43 ns before: two spans
+that start within that time of each other share a slot."""
+
+_FRACTION = 2**SLOT_BITS - 1
+FIRST_SLOT = (
+    f"(CASE length(r.call_key) WHEN {FOREVER_BYTES} THEN {FOREVER_SLOT}"
+    f" WHEN {WINDOW_BYTES} THEN r.started_at_ns >> {WINDOW_BITS} ELSE r.started_at_ns >> {SLOT_BITS} END)"
+)
+_FIRST = FIRST_SLOT
+_BEFORE = f"((r.started_at_ns - {BACK_NS}) >> {WINDOW_BITS})"
+# Without the sum of start and latency, which may be out of range for senders that talk nonsense.
+_CARRY = f"(((r.started_at_ns & {_FRACTION}) + (r.latency_ns & {_FRACTION})) >> {SLOT_BITS})"
+_FURTHER = f"((r.latency_ns >> {SLOT_BITS}) + {_CARRY})"
+_STEPS = f"WITH RECURSIVE steps (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM steps WHERE n < {MAX_SLOTS - 1})"
+_COLUMNS = ("tenant_id", "slot", "call_key", "usage_record_id")
+_CLAIM_FIRST = text(
+    f"INSERT INTO call_claims ({', '.join(_COLUMNS)}) SELECT r.tenant_id, {_FIRST}, r.call_key, r.id"
+    " FROM usage_records r WHERE r.transaction_id = :made AND r.call_key IS NOT NULL"
+    f" ORDER BY {_FIRST}, r.call_key ON CONFLICT DO NOTHING"
+)
+_CLAIM_FURTHER = text(
+    f"INSERT INTO call_claims ({', '.join(_COLUMNS)}) {_STEPS}"
+    f" SELECT r.tenant_id, {_FIRST} + n, r.call_key, r.id FROM usage_records r JOIN steps ON n <= {_FURTHER}"
+    f" WHERE r.transaction_id = :made AND length(r.call_key) = {OVERLAP_BYTES} ORDER BY 2, 3 ON CONFLICT DO NOTHING"
+)
+_CLAIM_BEFORE = text(
+    f"INSERT INTO call_claims ({', '.join(_COLUMNS)}) SELECT r.tenant_id, {_BEFORE}, r.call_key, r.id"
+    f" FROM usage_records r WHERE r.transaction_id = :made AND length(r.call_key) = {WINDOW_BYTES}"
+    f" AND {_BEFORE} <> r.started_at_ns >> {WINDOW_BITS} ORDER BY {_BEFORE}, r.call_key ON CONFLICT DO NOTHING"
+)
+_CLAIMING = select(
+    *(usage_records.c[name] for name in ("id", "tenant_id", "trace_id", "span_id")),
+    *(usage_records.c[name] for name in ("call_key", "started_at_ns", "latency_ns")),
+).where(usage_records.c.transaction_id == bindparam("made"), usage_records.c.call_key.is_not(None))
+_HELD = Lookup(
+    call_claims.name,
+    {"slot": "bigint", "call_key": "bytea"},
+    "tenant_id",
+    ("usage_record_id", "started_at_ns", "latency_ns"),
+)
+_ONE = and_(
+    call_claims.c.tenant_id == bindparam("tenant"),
+    call_claims.c.slot == bindparam("of_slot"),
+    call_claims.c.call_key == bindparam("key"),
+    call_claims.c.usage_record_id == bindparam("record"),
+)
+_RELEASE = delete(call_claims).where(_ONE)
+_KEEP_TIMES = update(call_claims).where(_ONE).values(started_at_ns=bindparam("start"), latency_ns=bindparam("latency"))
+
+
+class Claim(NamedTuple):
+    """A record that claims a call, or is to."""
+
+    record_id: int
+    call_key: bytes
+    started_at_ns: int
+    latency_ns: int
+
+
+class Held(NamedTuple):
+    """A claim as the books have it."""
+
+    record_id: int
+    call_key: bytes
+    started_at_ns: int | None
+    latency_ns: int | None
+    """When the call was, if the record is retired; until then it says so itself."""
+
+
+def slots(call_key: bytes, started_at_ns: int, latency_ns: int) -> range:
+    """The slots in which a span claims its call: those that it reaches into, unless the key holds longer than that."""
+    if len(call_key) == FOREVER_BYTES:
+        return range(FOREVER_SLOT, FOREVER_SLOT + 1)
+    if len(call_key) == WINDOW_BYTES:
+        return range((started_at_ns - BACK_NS) >> WINDOW_BITS, (started_at_ns >> WINDOW_BITS) + 1)
+    first = started_at_ns >> SLOT_BITS
+    return range(first, min((started_at_ns + latency_ns) >> SLOT_BITS, first + MAX_SLOTS - 1) + 1)
+
+
+def reached(calls: Iterable[tuple[bytes | None, tuple[int, int]]]) -> int:
+    """How many slots calls claim together: their keys, each with start and latency."""
+    found = 0
+    for key, (start, latency) in calls:
+        if key is None:
+            continue
+        if len(key) == OVERLAP_BYTES:  # spelt out: most are, and this runs for every call
+            found += min(((start + latency) >> SLOT_BITS) - (start >> SLOT_BITS), MAX_SLOTS - 1) + 1
+        else:
+            found += len(slots(key, start, latency))
+    return found
+
+
+def claim_recorded(connection: Connection, transaction_id: int, records: int, claims: int) -> list[tuple[bytes, bytes]]:
+    """Claim the calls of a transaction's records that have a call key and claim nothing yet.
+
+    `records` is how many these are, `claims` how many slots they reach into together. Returns trace and span ids of
+    those whose call somebody else has claimed: they are taken out of the books again, for the caller to settle.
+    """
+    if not records:
+        return []
+    claimed = connection.execute(_CLAIM_FIRST, {"made": transaction_id}).rowcount
+    if claims > records:
+        for further in (_CLAIM_FURTHER, _CLAIM_BEFORE):
+            claimed += connection.execute(further, {"made": transaction_id}).rowcount
+    if claimed == claims:
+        return []
+    claiming = connection.execute(_CLAIMING, {"made": transaction_id}).all()
+    tenant_id = claiming[0].tenant_id
+    wanted = [Claim(row.id, bytes(row.call_key), row.started_at_ns, row.latency_ns) for row in claiming]
+    others = _held_by_others(connection, tenant_id, wanted)
+    if others:
+        release(connection, tenant_id, [one for one in wanted if one.record_id in others])
+        connection.execute(delete(usage_records).where(usage_records.c.id.in_(sorted(others))))
+    return [(bytes(row.trace_id), bytes(row.span_id)) for row in claiming if row.id in others]
+
+
+def claim(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> None:
+    """Claim calls for records that are in the books. Raises IntegrityError if one of them is claimed by another."""
+    rows = [
+        (tenant_id, slot, one.call_key, one.record_id)
+        for one in claims
+        for slot in slots(one.call_key, one.started_at_ns, one.latency_ns)
+    ]
+    bulk_insert.insert(connection, call_claims.name, _COLUMNS, sorted(rows))
+
+
+def release(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> None:
+    """Let go of the calls that records have claimed."""
+    rows = [
+        {"tenant": tenant_id, "of_slot": slot, "key": one.call_key, "record": one.record_id}
+        for one in claims
+        for slot in slots(one.call_key, one.started_at_ns, one.latency_ns)
+    ]
+    if rows:
+        connection.execute(_RELEASE, rows)
+
+
+def held(connection: Connection, tenant_id: int, calls: Iterable[tuple[bytes, int, int]]) -> set[Held]:
+    """Who has claimed any of these calls (key, start, latency) in a slot that they reach into."""
+    keys = sorted({(slot, key) for key, start, latency in calls for slot in slots(key, start, latency)})
+    found = _HELD.rows(connection, tenant_id, keys)
+    return {Held(record_id, keys[place][1], *times) for place, record_id, *times in found}
+
+
+def keep_times(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> None:
+    """Let the claims of records that are retired say when their calls were: nothing else will."""
+    rows = [
+        {"tenant": tenant_id, "of_slot": slot, "key": one.call_key, "record": one.record_id}
+        | {"start": one.started_at_ns, "latency": one.latency_ns}
+        for one in sorted(claims, key=lambda one: (one.started_at_ns, one.call_key))
+        for slot in slots(one.call_key, one.started_at_ns, one.latency_ns)
+    ]
+    if rows:
+        connection.execute(_KEEP_TIMES, rows)
+
+
+def _held_by_others(connection: Connection, tenant_id: int, wanted: Iterable[Claim]) -> set[int]:
+    """Those of some records whose call another one has claimed, in any slot that they reach into."""
+    keys = [
+        (slot, one.call_key, one.record_id)
+        for one in wanted
+        for slot in slots(one.call_key, one.started_at_ns, one.latency_ns)
+    ]
+    found = _HELD.rows(connection, tenant_id, [(slot, key) for slot, key, _ in keys])
+    return {keys[place][2] for place, holder, *_ in found if holder != keys[place][2]}

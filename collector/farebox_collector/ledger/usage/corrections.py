@@ -1,0 +1,376 @@
+"""Corrections: a new outcome for a usage record that is in the books, with postings for the difference and no others.
+
+A record says what its newest correction made of it; the corrections keep what it said before, each with its cause and
+its ledger transaction. What a transaction once posted is never touched.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from farebox_collector.ledger.credits.hold_release import locked_wallets, settle_holds
+from farebox_collector.ledger.journal.journal import (
+    COGS_ACCOUNT,
+    EARNED_ACCOUNT,
+    balance,
+    open_transaction,
+    post,
+)
+from farebox_collector.ledger.journal.legs import Charge, legs_of
+from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.tables.corrections import audits, corrections
+from farebox_collector.ledger.usage.action_pricing import (
+    ActionKey,
+    FirstCall,
+    Move,
+    SettleActions,
+    action_of,
+    charges_of_actions,
+    foresee_actions,
+    settle_actions,
+)
+from farebox_collector.ledger.usage.claims import Claim, claim, release
+from farebox_collector.ledger.usage.correction_totals import count_corrections
+from farebox_collector.ledger.usage.entries import COVERED_REASON, Entry
+from farebox_collector.ledger.usage.running_totals import TotalLabels, add_to_totals
+from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_calls, usage_query
+from farebox_collector.ledger.usage.unusual import stored_unusual, unusual_facts
+from farebox_collector.model.money import MAX_SUM_NANO, AmountError
+from farebox_collector.model.records import PricedUsage
+from farebox_collector.model.verdicts import Verdict
+
+CORRECTION = "correction"
+"""The kind of the ledger transactions that corrections post."""
+
+
+class Cause(StrEnum):
+    """Why a record was corrected."""
+
+    REPLAY = "replay"
+    """Somebody had history priced anew."""
+    LATE_PRICE = "late_price"
+    """A price or a rule came that the call had been waiting for."""
+    TWIN = "twin"
+    """Another span of the same call knew more, or had paid already."""
+    AGENT = "agent"
+    """The calls of an agent did or did not turn up."""
+    ACTION = "action"
+    """A call of the same action came later and had started earlier, so that its rule says what the action costs."""
+
+
+class Correction(NamedTuple):
+    """A record and what is to be said of it from now on."""
+
+    stored: StoredCall
+    after: Entry
+
+
+class CorrectionsFrozen(Exception):
+    """The audit found the books wrong, so nothing in them is corrected until a full audit finds them right."""
+
+    def __init__(self) -> None:
+        super().__init__("the last audit found mismatches: no corrections until a full audit is clean")
+
+
+def are_frozen(connection: Connection) -> bool:
+    """Whether an audit found a mismatch since the last full audit that was clean."""
+    clean = select(func.coalesce(func.max(audits.c.id), 0)).where(audits.c.scope == "full", audits.c.mismatches == 0)
+    found = select(audits.c.id).where(audits.c.mismatches > 0, audits.c.id > clean.scalar_subquery()).limit(1)
+    return connection.execute(found).first() is not None
+
+
+def correct(
+    connection: Connection,
+    tenant_id: int,
+    cause: Cause,
+    wanted: Iterable[Correction],
+    at_ns: int,
+    labels: TotalLabels,
+) -> list[Correction]:
+    """Correct records of one tenant in one ledger transaction; returns those that were corrected.
+
+    Left alone: a record that the correction would not change, and one that somebody else corrected meanwhile. Raises
+    CorrectionsFrozen, and AmountError when the tenant's sums would no longer fit the books.
+    """
+    pending = _unchanged_since(connection, _changing(wanted))
+    if not pending:
+        return []
+    if are_frozen(connection):
+        raise CorrectionsFrozen
+    pending = _with_actions(connection, tenant_id, pending, settle_actions)
+    _book(connection, tenant_id, cause, pending, at_ns, labels)
+    return pending
+
+
+def carry_anew(
+    connection: Connection, tenant_id: int, keys: Sequence[ActionKey], at_ns: int, labels: TotalLabels
+) -> None:
+    """Let the recorded calls of actions whose floor has moved carry what follows from it."""
+    charges = charges_of_actions(connection, tenant_id, keys)
+    if charges:
+        pending = _carrying(connection, tenant_id, charges, held=True)
+        _book(connection, tenant_id, Cause.ACTION, pending, at_ns, labels)
+
+
+def _book(
+    connection: Connection,
+    tenant_id: int,
+    cause: Cause,
+    pending: Sequence[Correction],
+    at_ns: int,
+    labels: TotalLabels,
+) -> None:
+    """Post corrections of records that are held, and write them down."""
+    charges = [charge for correction in pending for charge in _difference(correction)]
+    legs = legs_of(charges)
+    transaction_id = None
+    if legs:
+        _require_room(connection, tenant_id, charges)
+        moments = [correction.stored.call.priced_at_ns for correction in pending]
+        transaction_id = open_transaction(connection, tenant_id, CORRECTION, at_ns, cause, (min(moments), max(moments)))
+        post(connection, tenant_id, transaction_id, at_ns, legs, spending=True)
+    _settle_holds(connection, tenant_id, pending, at_ns)
+    _write(connection, tenant_id, cause, pending, transaction_id, at_ns)
+    taken_back = [c.stored.call for c in pending]
+    booked = [_call_after(c) for c in pending]
+    add_to_totals(connection, tenant_id, taken_back, labels, reversed=True)
+    add_to_totals(connection, tenant_id, booked, labels, reversed=False)
+    changes = list(map(_change, taken_back, booked))
+    count_corrections(connection, tenant_id, cause, changes)
+
+
+def foresee(connection: Connection, tenant_id: int, wanted: Iterable[Correction]) -> list[Correction]:
+    """The corrections that `correct` would make if nobody else corrected anything meanwhile. Writes nothing."""
+    return _with_actions(connection, tenant_id, _changing(wanted), foresee_actions)
+
+
+def _changing(wanted: Iterable[Correction]) -> list[Correction]:
+    """Those corrections that change what the books say of their record."""
+    at_their_share = [_at_its_share(correction) for correction in wanted]
+    return [one for one in at_their_share if _outcome(one.after) != outcome_of(one.stored.call)]
+
+
+def _at_its_share(correction: Correction) -> Correction:
+    """A call whose share of its action is what it was is charged what it was."""
+    stored, after = correction
+    if (
+        after.charged
+        and stored.action_share_nanocredits is not None
+        and _share(after) == stored.action_share_nanocredits
+    ):
+        after.call = after.call._replace(charge_nanocredits=stored.call.charge_nanocredits)
+    return correction
+
+
+def _share(after: Entry) -> int | None:
+    """What a call adds to its action's shares; None where it is charged by itself."""
+    if not after.charged or after.arrived.action_floor_nanocredits is None:
+        return None
+    return after.arrived.charge_nanocredits
+
+
+def _with_actions(
+    connection: Connection, tenant_id: int, pending: list[Correction], settle: SettleActions
+) -> list[Correction]:
+    """The corrections with what they make of their actions: other calls of an action may have to carry its floor."""
+    moves = [
+        Move(
+            c.stored.record_id,
+            action_of(c.stored.call),
+            c.stored.action_share_nanocredits if c.stored.call.verdict is Verdict.CHARGED else None,
+            _share(c.after),
+            c.after.arrived.action_floor_nanocredits or 0,
+            FirstCall.of(c.stored.call),
+        )
+        for c in pending
+    ]
+    charges = settle(connection, tenant_id, moves)
+    for correction in pending:
+        if correction.stored.record_id in charges:
+            charge = charges.pop(correction.stored.record_id)
+            correction.after.call = correction.after.call._replace(charge_nanocredits=charge)
+    if charges:
+        pending += _carrying(connection, tenant_id, charges, held=settle is settle_actions)
+    return pending
+
+
+def _carrying(connection: Connection, tenant_id: int, charges: Mapping[int, int], *, held: bool) -> list[Correction]:
+    """Corrections of records that only carry something else of their action, by their id; held if they are to be."""
+    query = usage_query(tenant_id).where(usage_records.c.id.in_(sorted(charges)))
+    if held:
+        query = query.with_for_update()
+    found = []
+    for stored in stored_calls(connection, query):
+        # Its share stays as it is; only what it carries of the action changes.
+        arrived = stored.call._replace(charge_nanocredits=stored.action_share_nanocredits, action_floor_nanocredits=0)
+        entry = Entry(arrived)
+        entry.call = stored.call._replace(charge_nanocredits=charges[stored.record_id])
+        entry.call_key = stored.call_key
+        found.append(Correction(stored, entry))
+    return found
+
+
+def cover(stored: StoredCall, reason: str = COVERED_REASON) -> Correction:
+    """Let a record go uncharged, since another span stands for its call."""
+    entry = Entry(stored.call)
+    entry.cover(reason)
+    return Correction(stored, entry)
+
+
+def outcome_of(call: PricedUsage) -> tuple[Any, ...]:
+    """What of a record a correction may change and somebody would notice."""
+    if call.verdict is not Verdict.CHARGED:
+        return (call.verdict, call.reason)
+    named = call.provider, call.model, call.particulars
+    return (call.verdict, call.cost_nanousd, call.charge_nanocredits, *named)
+
+
+def _outcome(after: Entry) -> tuple[Any, ...]:
+    return outcome_of(after.call._replace(verdict=after.verdict, reason=after.reason))
+
+
+def _call_after(correction: Correction) -> PricedUsage:
+    """The call as the books have it after a correction; what is not charged keeps the names it had."""
+    call, before = correction.after.as_booked(), correction.stored.call
+    return call if correction.after.charged else call._replace(provider=before.provider, model=before.model)
+
+
+def _difference(correction: Correction) -> list[Charge]:
+    """What was charged, given back, and what is charged instead."""
+    charges = []
+    if correction.stored.call.verdict is Verdict.CHARGED:
+        charges.append(charge_of(correction.stored.call).reversed())
+    if correction.after.charged:
+        charges.append(charge_of(correction.after.call))
+    return charges
+
+
+def _settle_holds(connection: Connection, tenant_id: int, pending: Sequence[Correction], at_ns: int) -> None:
+    """Let the holds of actions follow what corrections changed of their charge."""
+    changes: Counter[tuple[str, str]] = Counter()
+    for correction in pending:
+        usage = correction.stored.call.usage
+        if usage.action_id:
+            changes[usage.wallet, usage.action_id] += _change(correction.stored.call, _call_after(correction))[1]
+    moved = {key: charge for key, charge in changes.items() if charge}
+    if moved:
+        # Some may have no leg of their own, where the action's calls paid for each other.
+        locked_wallets(connection, tenant_id, {wallet for wallet, _ in moved})
+        settle_holds(connection, tenant_id, moved, at_ns)
+
+
+def _change(before: PricedUsage, after: PricedUsage) -> tuple[int, int]:
+    """How a correction changes the cost and the charge of a record."""
+    return (
+        (after.cost_nanousd or 0) - (before.cost_nanousd or 0),
+        (after.charge_nanocredits or 0) - (before.charge_nanocredits or 0),
+    )
+
+
+def charge_of(call: PricedUsage) -> Charge:
+    """What a charged call takes from its wallet and costs us."""
+    return Charge(
+        call.usage.wallet,
+        call.usage.event,
+        call.rule_version_id,
+        call.charge_nanocredits or 0,
+        call.provider,
+        call.model,
+        call.cost_nanousd or 0,
+    )
+
+
+def _require_room(connection: Connection, tenant_id: int, charges: Sequence[Charge]) -> None:
+    spent = balance(connection, tenant_id, COGS_ACCOUNT) + sum(charge.cost_nanousd for charge in charges)
+    charged = balance(connection, tenant_id, EARNED_ACCOUNT) + sum(charge.charge_nanocredits for charge in charges)
+    if max(spent, charged) > MAX_SUM_NANO:
+        raise AmountError("too large: all charges together would be out of range")
+
+
+def _unchanged_since(connection: Connection, wanted: Sequence[Correction]) -> list[Correction]:
+    """Hold the records until the end of the transaction; those that were corrected meanwhile are left out."""
+    by_id = {correction.stored.record_id: correction for correction in wanted}
+    table = usage_records.c
+    held = connection.execute(
+        select(table.id, table.corrections).where(table.id.in_(sorted(by_id))).order_by(table.id).with_for_update()
+    )
+    return [by_id[record_id] for record_id, number in held if by_id[record_id].stored.corrections == number]
+
+
+def _write(
+    connection: Connection,
+    tenant_id: int,
+    cause: Cause,
+    pending: Sequence[Correction],
+    transaction_id: int | None,
+    at_ns: int,
+) -> None:
+    """The corrections, and what the records say from now on."""
+    kept, changed = [], []
+    for correction in pending:
+        before, after = correction.stored.call, _call_after(correction)
+        number = correction.stored.corrections + 1
+        sides = {
+            f"{name}_{side}": getattr(call, name)
+            for side, call in (("before", before), ("after", after))
+            for name in _OUTCOME_COLUMNS
+        }
+        kept.append(
+            {
+                "tenant_id": tenant_id,
+                "usage_record_id": correction.stored.record_id,
+                "number": number,
+                "transaction_id": transaction_id,
+                "recorded_at_ns": at_ns,
+                "cause": cause,
+                **sides,
+            }
+        )
+        changed.append(
+            {
+                "record": correction.stored.record_id,
+                "new_corrections": number,
+                "new_call_key": correction.after.call_key,
+                "new_action_share_nanocredits": _share(correction.after),
+                "new_assumptions": ",".join(after.assumptions),
+                "new_unusual": stored_unusual(unusual_facts(after.usage), after.particulars),
+                **{f"new_{name}": getattr(after, name) for name in _OUTCOME_COLUMNS},
+            }
+        )
+    connection.execute(_UPDATE, changed)
+    connection.execute(insert(corrections), kept)
+    _move_claims(connection, tenant_id, pending)
+
+
+def _move_claims(connection: Connection, tenant_id: int, pending: Sequence[Correction]) -> None:
+    """Calls are let go of before other records claim them."""
+    let_go: list[Claim] = []
+    taken: list[Claim] = []
+    for stored, after in pending:
+        usage = stored.call.usage
+        for key, claims in ((stored.call_key, let_go), (after.call_key, taken)):
+            if key is not None and stored.call_key != after.call_key:
+                claims.append(Claim(stored.record_id, key, usage.started_at_ns, usage.latency_ns))
+    release(connection, tenant_id, let_go)
+    claim(connection, tenant_id, taken)
+
+
+_OUTCOME_COLUMNS = (
+    "verdict",
+    "reason",
+    "provider",
+    "model",
+    "cost_nanousd",
+    "charge_nanocredits",
+    "price_version_ids",
+    "rule_version_id",
+)
+_CHANGED_COLUMNS = (*_OUTCOME_COLUMNS, "corrections", "call_key", "assumptions", "unusual", "action_share_nanocredits")
+_UPDATE = (
+    update(usage_records)
+    .where(usage_records.c.id == bindparam("record"))
+    .values({name: bindparam(f"new_{name}") for name in _CHANGED_COLUMNS})
+)

@@ -1,0 +1,265 @@
+"""Retire usage records: their detail goes, while what was charged, counted and summed up stays as it was.
+
+Each stretch is one transaction: it remembers the spans (`retired_spans`), adds what goes to the sums that the audit
+compares with, and deletes the records. Records go in the order of their ids, and only those that nothing can happen to
+any more but to come again.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from operator import add
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, delete, func, select, text
+
+from farebox_collector.ledger.credits.spending import subjects_of
+from farebox_collector.ledger.journal.journal import PROVIDER, WALLET
+from farebox_collector.ledger.journal.usage_rollups import DAY_SUMS, day_of, figures_of
+from farebox_collector.ledger.storage import bulk_insert
+from farebox_collector.ledger.tables.books import TOKEN_COLUMNS, accounts, usage_records
+from farebox_collector.ledger.tables.tombstones import RETIRED_SUMS
+from farebox_collector.ledger.usage.claims import Claim, keep_times
+from farebox_collector.ledger.usage.corrections import are_frozen
+from farebox_collector.ledger.usage.entries import facts_digest, facts_of
+from farebox_collector.ledger.usage.stakes import remove_stakes, stakes_of
+from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_call
+from farebox_collector.ledger.usage.tombstones import likeness_digest
+from farebox_collector.model.verdicts import Verdict
+from farebox_collector.pricing.parts import WITHOUT_PRICE
+
+_FINAL = (Verdict.CHARGED, Verdict.COVERED, Verdict.FAILED)
+_SPAN_COLUMNS = (
+    "tenant_id",
+    "trace_id",
+    "span_id",
+    "facts",
+    "likeness",
+    "charged",
+    "started_at_ns",
+    "latency_ns",
+)
+_LEG_KEY = ("transaction_id", "account_id", "event", "rule_version_id")
+_LEG_SUMS = ("records", "amount_nano")
+_DAY_KEY = ("tenant_id", "day", "kind", "name", "user_id")
+
+
+class UnderSuspicion(Exception):
+    """The audit found the books wrong: nothing that may tell why is let go of."""
+
+    def __init__(self) -> None:
+        super().__init__("the last audit found mismatches: nothing is retired until a full audit is clean")
+
+
+class Kept(StrEnum):
+    """Why a record that is old enough keeps its detail."""
+
+    OPEN = "open"
+    """It waits for a price, for usage or for the calls of an agent."""
+    BESIDE_OPEN = "beside_open"
+    """Something in its trace is open, and what becomes of that may depend on it."""
+    CORRECTED = "corrected"
+    """Its corrections refer to it."""
+    OF_ACTION = "of_action"
+    """It carries a part of what its action is charged at least."""
+    AGENT = "agent"
+    """An agent that was charged: if its calls turn up, it is given back."""
+    NEWEST = "newest"
+    """The last record of all: SQLite would give its id to another one."""
+
+
+class Stretch(NamedTuple):
+    """What became of a few records."""
+
+    last_id: int
+    """The last record that was looked at, or where this began if there was none."""
+    retired: int
+    kept: Counter[Kept]
+    ended: bool
+    """Whether there is no further record, or the next one is too young."""
+
+
+class _Looked(NamedTuple):
+    stretch: Stretch
+    retiring: list[Row[Any]]
+
+
+class Size(NamedTuple):
+    """What the books take on disk."""
+
+    database_bytes: int
+    free_bytes: int | None
+    """Of these, what later records will use; None where the database does not say."""
+
+
+def look(connection: Connection, after_id: int, before_ns: int, limit: int) -> Stretch:
+    """What retiring would do to the next few records after an id; writes nothing."""
+    return _look(connection, after_id, before_ns, limit, hold=False).stretch
+
+
+def retire(connection: Connection, after_id: int, before_ns: int, limit: int) -> Stretch:
+    """Retire those of the next few records after an id that were received before a moment and are final.
+
+    Raises UnderSuspicion.
+    """
+    if are_frozen(connection):
+        raise UnderSuspicion
+    stretch, rows = _look(connection, after_id, before_ns, limit, hold=True)
+    if not rows:
+        return stretch
+    by_tenant: defaultdict[int, list[StoredCall]] = defaultdict(list)
+    for row in rows:
+        by_tenant[row.tenant_id].append(stored_call(row))
+    for tenant_id, stored in sorted(by_tenant.items()):
+        bulk_insert.insert(connection, "retired_spans", _SPAN_COLUMNS, sorted(_span(tenant_id, one) for one in stored))
+        _keep_days(connection, tenant_id, stored)
+        claiming = [one for one in stored if one.call_key is not None]
+        keep_times(connection, tenant_id, [_claim(one) for one in claiming])
+        remove_stakes(connection, tenant_id, [stake for one in stored for stake in stakes_of(one.call)])
+    _keep_totals(connection, rows)
+    _keep_legs(connection, rows)
+    ids = [row.id for row in rows]
+    gone = connection.execute(delete(usage_records).where(usage_records.c.id.in_(ids))).rowcount
+    assert gone == len(ids), "held since they were read"
+    return stretch
+
+
+def books_size(connection: Connection) -> Size:
+    """How large the database is."""
+    if connection.dialect.name == "sqlite":
+        pages, free, size = (
+            int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return Size(pages * size, free * size)
+    return Size(int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()), None)
+
+
+def _look(connection: Connection, after_id: int, before_ns: int, limit: int, *, hold: bool) -> _Looked:
+    table = usage_records.c
+    query = select(usage_records).where(table.id > after_id).order_by(table.id).limit(limit)
+    rows = connection.execute(query.with_for_update() if hold else query).all()
+    newest = connection.execute(select(func.max(table.id))).scalar()
+    young = next((place for place, row in enumerate(rows) if row.received_at_ns >= before_ns), None)
+    old = rows[:young]
+    reasons = [_kept(row, newest) for row in old]
+    final = [row for row, reason in zip(old, reasons, strict=True) if reason is None]
+    open_traces = _open_traces(connection, final)
+    retiring = [row for row in final if (row.tenant_id, row.trace_id) not in open_traces]
+    kept = Counter(reason for reason in reasons if reason is not None)
+    if len(retiring) < len(final):
+        kept[Kept.BESIDE_OPEN] = len(final) - len(retiring)
+    last_id = old[-1].id if old else after_id
+    return _Looked(Stretch(last_id, len(retiring), kept, young is not None or len(rows) < limit), retiring)
+
+
+def _kept(row: Row[Any], newest: int | None) -> Kept | None:
+    """Why a record by itself keeps its detail."""
+    if row.verdict not in _FINAL or WITHOUT_PRICE in row.assumptions:
+        return Kept.OPEN
+    if row.corrections:
+        return Kept.CORRECTED
+    if row.action_share_nanocredits is not None:
+        return Kept.OF_ACTION
+    if row.summary and row.verdict == Verdict.CHARGED:
+        return Kept.AGENT
+    return Kept.NEWEST if row.id == newest else None
+
+
+def _open_traces(connection: Connection, rows: Sequence[Row[Any]]) -> set[tuple[int, bytes]]:
+    """The tenants' traces, of those of some records, in which something is open."""
+    table = usage_records.c
+    wanted: defaultdict[int, set[bytes]] = defaultdict(set)
+    for row in rows:
+        wanted[row.tenant_id].add(row.trace_id)
+    found: set[tuple[int, bytes]] = set()
+    # Tenant by tenant: for a list of pairs PostgreSQL reads the whole table.
+    for tenant_id, traces in wanted.items():
+        query = select(table.trace_id).where(
+            table.tenant_id == tenant_id, table.trace_id.in_(sorted(traces)), table.verdict.not_in(_FINAL)
+        )
+        found.update((tenant_id, bytes(trace_id)) for trace_id in connection.execute(query).scalars())
+    return found
+
+
+def _span(tenant_id: int, stored: StoredCall) -> tuple[Any, ...]:
+    """The values of `_SPAN_COLUMNS`."""
+    usage = stored.call.usage
+    return (
+        tenant_id,
+        usage.trace_id,
+        usage.span_id,
+        facts_digest(facts_of(stored.call)),
+        likeness_digest(usage),
+        int(stored.call.verdict is Verdict.CHARGED),
+        usage.started_at_ns,
+        usage.latency_ns,
+    )
+
+
+def _claim(stored: StoredCall) -> Claim:
+    usage = stored.call.usage
+    return Claim(stored.record_id, stored.call_key or b"", usage.started_at_ns, usage.latency_ns)
+
+
+def _keep_days(connection: Connection, tenant_id: int, stored: Iterable[StoredCall]) -> None:
+    """Add what goes to the sums of its days."""
+    sums: defaultdict[tuple[int, str, str, str], list[int]] = defaultdict(lambda: [0] * len(DAY_SUMS))
+    for one in stored:
+        call, usage, day = one.call, one.call.usage, day_of(one.call.priced_at_ns)
+        keys = [(day, "verdict", str(call.verdict), "")]
+        if call.verdict is Verdict.CHARGED:
+            keys.append((day, "wallet", usage.wallet, ""))
+            subjects = subjects_of(usage.wallet, usage.user_id, usage.dept, usage.project)
+            keys += [(day, str(subject.scope), subject.name, subject.user_id) for subject in subjects]
+        figures = figures_of(call)
+        for key in keys:
+            sums[key] = list(map(add, sums[key], figures))
+    rows = [(tenant_id, *key, *figures) for key, figures in sorted(sums.items())]
+    bulk_insert.insert_adding(connection, "retired_days", _DAY_KEY, DAY_SUMS, rows)
+
+
+def _keep_totals(connection: Connection, rows: Iterable[Row[Any]]) -> None:
+    """Add what goes to the sums of its tenant and verdict."""
+    sums: defaultdict[tuple[int, str], list[int]] = defaultdict(lambda: [0] * len(RETIRED_SUMS))
+    names = ("cost_nanousd", "charge_nanocredits", *TOKEN_COLUMNS)
+    for row in rows:
+        figures = (1, *(getattr(row, name) or 0 for name in names))
+        key = row.tenant_id, row.verdict
+        sums[key] = list(map(add, sums[key], figures))
+    added = [(*key, *figures) for key, figures in sorted(sums.items())]
+    bulk_insert.insert_adding(connection, "retired_totals", ("tenant_id", "verdict"), RETIRED_SUMS, added)
+
+
+def _keep_legs(connection: Connection, rows: Iterable[Row[Any]]) -> None:
+    """Add what goes to the sums of the legs that posted it."""
+    sums: defaultdict[tuple[int, str, tuple[int, str, int], str], list[int]] = defaultdict(lambda: [0, 0])
+    for row in rows:
+        if row.verdict != Verdict.CHARGED:
+            continue
+        credit = row.tenant_id, WALLET, (row.transaction_id, row.event, row.rule_version_id or 0), row.wallet
+        cost = row.tenant_id, PROVIDER, (row.transaction_id, "", 0), f"{row.provider}/{row.model}"
+        for key, amount in ((credit, row.charge_nanocredits), (cost, row.cost_nanousd)):
+            sums[key][0] += 1
+            sums[key][1] += amount
+    known = _account_ids(connection, {(tenant_id, kind, name) for tenant_id, kind, _, name in sums})
+    added = [
+        (transaction_id, known[tenant_id, kind, name], event, rule, *figures)
+        for (tenant_id, kind, (transaction_id, event, rule), name), figures in sums.items()
+    ]
+    bulk_insert.insert_adding(connection, "retired_legs", _LEG_KEY, _LEG_SUMS, sorted(added))
+
+
+def _account_ids(connection: Connection, names: set[tuple[int, str, str]]) -> dict[tuple[int, str, str], int]:
+    """The ids of accounts by tenant, kind and name: wallets hold credits, providers are paid dollars."""
+    table = accounts.c
+    wanted: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
+    for tenant_id, kind, name in names:
+        wanted[tenant_id, kind].append(name)
+    ids: dict[tuple[int, str, str], int] = {}
+    for (tenant_id, kind), of_kind in wanted.items():
+        query = select(table.name, table.id).where(
+            table.tenant_id == tenant_id, table.kind == kind, table.name.in_(sorted(of_kind))
+        )
+        ids |= {(tenant_id, kind, name): account_id for name, account_id in connection.execute(query)}
+    return ids

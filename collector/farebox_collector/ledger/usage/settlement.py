@@ -1,0 +1,290 @@
+"""Records that wait for something: a price, a twin that paid, or the calls of an agent. Corrections settle them.
+
+Each function looks at a few records in one transaction and says how far it came; who calls it again goes on from there.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Select, select
+
+from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.tables.corrections import corrections
+from farebox_collector.ledger.usage.corrections import (
+    Cause,
+    Correction,
+    correct,
+    cover,
+)
+from farebox_collector.ledger.usage.deduplication import (
+    Payers,
+    charge_each_response_once,
+    looks_of,
+    related_to,
+)
+from farebox_collector.ledger.usage.entries import Entry, SpanKey
+from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.span_matching import is_outranked, show_one_call
+from farebox_collector.ledger.usage.stored_usage import (
+    StoredCall,
+    of_verdict,
+    stored_calls,
+    usage_query,
+)
+from farebox_collector.ledger.usage.summed_calls import SUMMED_UP, wrappers_in_the_books
+from farebox_collector.ledger.usage.tombstones import anything_retired, retired_in_traces
+from farebox_collector.model.records import PricedUsage
+from farebox_collector.model.verdicts import Verdict
+
+Pricing = Callable[[StoredCall], PricedUsage]
+"""Prices a record anew, as of the moment whose prices it had."""
+
+CALLS_CHARGED = "its calls were charged"
+_MAX_RELATIVES = 64
+_SLACK_NS = 10**9
+"""How much later than its agent a call may seem to end: two clocks, two exporters."""
+
+
+class Waiting(NamedTuple):
+    """Which records to look at: those of a verdict that were received before a moment, a few from an id on."""
+
+    verdict: Verdict
+    after_id: int
+    received_before_ns: int
+    limit: int
+
+
+class Step(NamedTuple):
+    """How far a function came: the last record that it looked at, None when there was none left; and what it did."""
+
+    last_id: int | None
+    corrected: int
+
+
+def settle_open(
+    connection: Connection, tenant_id: int, waiting: Waiting, price: Pricing, at_ns: int, labels: TotalLabels
+) -> Step:
+    """Charge what can be priced, unless a twin or a call within it was charged; let the others wait on."""
+    stored = _waiting(connection, tenant_id, waiting)
+    wanted = closing_corrections(connection, tenant_id, stored, price)
+    cause = Cause.AGENT if waiting.verdict is Verdict.DEFERRED else Cause.LATE_PRICE
+    done = correct(connection, tenant_id, cause, wanted, at_ns, labels)
+    given_back = give_back_agents_around(connection, tenant_id, done, at_ns, labels)
+    return Step(stored[-1].record_id if stored else None, len(done) + given_back)
+
+
+def closing_corrections(
+    connection: Connection, tenant_id: int, stored: Sequence[StoredCall], price: Pricing
+) -> list[Correction]:
+    """What becomes of open records by their prices and by what was charged beside them. Writes nothing."""
+    entries = {one.record_id: Entry(price(one)) for one in stored}
+    charge_each_response_once(entries.values())
+    payers = Payers(connection, tenant_id, entries.values())
+    traces = _Traces(connection, tenant_id, (one for one in stored if one.call.usage.summary))
+    summed_up = _summed_up(connection, tenant_id, stored)
+    wanted = []
+    # The innermost first: an agent that is charged is a call of the agents around it.
+    for one in sorted(stored, key=lambda one: one.call.usage.latency_ns):
+        entry = entries[one.record_id]
+        if one.record_id in summed_up:
+            entry.cover(SUMMED_UP)
+        else:
+            _look_for_others(entry, one, payers, traces)
+        if entry.charged:
+            traces.charge(one)
+        if entry.verdict is not one.call.verdict:
+            wanted.append(Correction(one, entry))
+    return wanted
+
+
+def _summed_up(connection: Connection, tenant_id: int, stored: Sequence[StoredCall]) -> frozenset[int]:
+    """The ids of those of some records that sum up calls which came after them: their price is never asked for."""
+    traces = {one.call.usage.trace_id for one in stored if one.call.verdict is Verdict.UNPRICED}
+    return frozenset(one.record_id for one in wrappers_in_the_books(connection, tenant_id, traces))
+
+
+def _look_for_others(entry: Entry, one: StoredCall, payers: Payers, traces: "_Traces") -> None:
+    """Cover an entry whose call somebody paid for."""
+    if one.call.usage.summary and traces.has_charged_call(one):
+        entry.cover(CALLS_CHARGED)
+    elif payers.paid(entry.call):
+        entry.cover()
+    elif entry.charged and payers.repeated(entry.call):
+        entry.charge_apart()
+
+
+def settle_unmetered(connection: Connection, tenant_id: int, waiting: Waiting, at_ns: int, labels: TotalLabels) -> Step:
+    """Cover calls that reported no usage where another span of the same call did and was charged."""
+    stored = _waiting(connection, tenant_id, waiting)
+    payers = Payers(connection, tenant_id, [Entry(one.call) for one in stored])
+    wanted = [cover(one) for one in stored if payers.paid(one.call)]
+    return _step(stored, correct(connection, tenant_id, Cause.TWIN, wanted, at_ns, labels))
+
+
+def settle_doubles(connection: Connection, tenant_id: int, waiting: Waiting, at_ns: int, labels: TotalLabels) -> Step:
+    """Give back what spans without a response id paid for calls that a later span, with one, paid for again, or that
+    others within it paid for one by one."""
+    table = usage_records.c
+    stored = _waiting(connection, tenant_id, waiting, table.response_id == "")
+    by_key = {(one.call.usage.trace_id, one.call.usage.span_id): one for one in stored}
+    others = stored_calls(connection, _relatives(tenant_id, by_key)) if stored else ()
+    wanted: dict[int, Correction] = {}
+    charged = [*stored, *(one for one in others if (one.call.usage.trace_id, one.call.usage.span_id) not in by_key)]
+    by_trace: defaultdict[bytes, list[StoredCall]] = defaultdict(list)
+    for one in charged:
+        if len(by_trace[one.call.usage.trace_id]) < _MAX_RELATIVES:
+            by_trace[one.call.usage.trace_id].append(one)
+    for one in stored:
+        for other in by_trace[one.call.usage.trace_id]:
+            if one is not other and show_one_call(one.call, other.call):
+                loser = one if is_outranked(one.call, other.call) else other
+                wanted[loser.record_id] = cover(loser)
+    for wrapper in wrappers_in_the_books(connection, tenant_id, {one.call.usage.trace_id for one in stored}):
+        wanted[wrapper.record_id] = cover(wrapper, SUMMED_UP)
+    return _step(stored, correct(connection, tenant_id, Cause.TWIN, wanted.values(), at_ns, labels))
+
+
+def _relatives(tenant_id: int, by_key: Mapping[SpanKey, StoredCall]) -> Select[Any]:
+    """The charged records that may show the same calls as some others."""
+    calls = [one.call.usage for one in by_key.values()]
+    related = related_to(by_key, (usage.parent_span_id for usage in calls), (looks_of(usage) for usage in calls))
+    return usage_query(tenant_id).where(related, usage_records.c.verdict == Verdict.CHARGED)
+
+
+def leave(connection: Connection, tenant_id: int, waiting: Waiting) -> Step:
+    """Pass over records, which stay as they are."""
+    stored = _waiting(connection, tenant_id, waiting)
+    return _step(stored, ())
+
+
+class PaidAgents(NamedTuple):
+    """Which agents to look at: those charged since a moment, a few from a record's id on."""
+
+    charged_after_ns: int
+    after_id: int
+    limit: int
+
+
+def give_back_agents(connection: Connection, tenant_id: int, paid: PaidAgents, at_ns: int, labels: TotalLabels) -> Step:
+    """Give back what agents paid whose calls were charged after all."""
+    record, made = usage_records.c, corrections.c
+    other = usage_records.alias()
+    query = (
+        usage_query(tenant_id)
+        .join(corrections, (made.tenant_id == record.tenant_id) & (made.usage_record_id == record.id))
+        .where(
+            record.id > paid.after_id,
+            record.summary == 1,
+            made.verdict_after == Verdict.CHARGED,
+            made.recorded_at_ns >= paid.charged_after_ns,
+            made.number == record.corrections,
+            record.verdict == Verdict.CHARGED,
+            select(other.c.id)
+            .where(
+                other.c.tenant_id == record.tenant_id,
+                other.c.trace_id == record.trace_id,
+                other.c.id != record.id,
+                other.c.verdict == Verdict.CHARGED,
+            )
+            .exists(),
+        )
+        .order_by(record.id)
+        .limit(paid.limit)
+    )
+    agents = list(stored_calls(connection, query))
+    given_back = _give_back(connection, tenant_id, agents, at_ns, labels)
+    return Step(agents[-1].record_id if agents else None, given_back)
+
+
+def give_back_agents_around(
+    connection: Connection, tenant_id: int, done: Iterable[Correction], at_ns: int, labels: TotalLabels
+) -> int:
+    """Give back what agents paid, however long ago, around calls that have just been charged. Returns how many."""
+    newly = [one.stored for one in done if one.after.charged and one.stored.call.verdict is not Verdict.CHARGED]
+    trace_ids = sorted({stored.call.usage.trace_id for stored in newly})
+    if not trace_ids:
+        return 0
+    record = usage_records.c
+    query = usage_query(tenant_id).where(
+        record.trace_id.in_(trace_ids), record.summary == 1, record.verdict == Verdict.CHARGED
+    )
+    return _give_back(connection, tenant_id, list(stored_calls(connection, query)), at_ns, labels)
+
+
+def _give_back(
+    connection: Connection, tenant_id: int, agents: Sequence[StoredCall], at_ns: int, labels: TotalLabels
+) -> int:
+    traces = _Traces(connection, tenant_id, agents)
+    wanted = [cover(agent, CALLS_CHARGED) for agent in agents if traces.has_charged_call(agent)]
+    return len(correct(connection, tenant_id, Cause.AGENT, wanted, at_ns, labels))
+
+
+class _Traces:
+    """The records of some agents' traces: which call is whose."""
+
+    def __init__(self, connection: Connection, tenant_id: int, agents: Iterable[StoredCall]) -> None:
+        trace_ids = sorted({agent.call.usage.trace_id for agent in agents})
+        query = usage_query(tenant_id).where(usage_records.c.trace_id.in_(trace_ids))
+        self._parents: dict[SpanKey, bytes] = {}
+        self._charged: defaultdict[bytes, list[PricedUsage]] = defaultdict(list)
+        for stored in stored_calls(connection, query) if trace_ids else ():
+            usage = stored.call.usage
+            self._parents[usage.trace_id, usage.span_id] = usage.parent_span_id
+            if stored.call.verdict is Verdict.CHARGED:
+                self._charged[usage.trace_id].append(stored.call)
+        retired = trace_ids and anything_retired(connection)
+        self._retired = list(retired_in_traces(connection, tenant_id, trace_ids)) if retired else []
+
+    def charge(self, agent: StoredCall) -> None:
+        """From now on this agent counts as a call of the agents around it."""
+        self._charged[agent.call.usage.trace_id].append(agent.call)
+
+    def has_charged_call(self, agent: StoredCall) -> bool:
+        """Whether some call within this agent was charged."""
+        usage = agent.call.usage
+        return any(self._is_within(call, agent.call) for call in self._charged[usage.trace_id]) or any(
+            one.is_within(usage, _SLACK_NS) for one in self._retired
+        )
+
+    def _is_within(self, call: PricedUsage, agent: PricedUsage) -> bool:
+        """By parents as far as they are known; where a span in between is not in the books, by time."""
+        inner, outer = call.usage, agent.usage
+        if inner.span_id == outer.span_id:
+            return False
+        seen = set()
+        parent = inner.parent_span_id
+        while parent and parent not in seen:
+            if parent == outer.span_id:
+                return True
+            seen.add(parent)
+            known = self._parents.get((inner.trace_id, parent))
+            if known is None:
+                return (
+                    outer.started_at_ns <= inner.started_at_ns
+                    and inner.started_at_ns + inner.latency_ns <= outer.started_at_ns + outer.latency_ns + _SLACK_NS
+                )
+            parent = known
+        return False
+
+
+def _waiting(
+    connection: Connection, tenant_id: int, waiting: Waiting, *conditions: ColumnElement[bool]
+) -> list[StoredCall]:
+    table = usage_records.c
+    query = (
+        usage_query(tenant_id)
+        .where(
+            of_verdict(waiting.verdict),
+            table.id > waiting.after_id,
+            table.received_at_ns < waiting.received_before_ns,
+            *conditions,
+        )
+        .order_by(table.id)
+        .limit(waiting.limit)
+    )
+    return list(stored_calls(connection, query))
+
+
+def _step(stored: Sequence[StoredCall], done: Sequence[Correction]) -> Step:
+    return Step(stored[-1].record_id if stored else None, len(done))

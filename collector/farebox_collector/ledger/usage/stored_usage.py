@@ -1,0 +1,73 @@
+"""Usage records as they come back out of the books: the same facts that pricing once gave them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, select
+
+from farebox_collector.ledger.storage.key_lookup import Lookup
+from farebox_collector.ledger.tables.books import UNSETTLED, UNSETTLED_VERDICTS, usage_records
+from farebox_collector.ledger.usage.entries import (
+    CALL_COLUMNS,
+    FACT_COLUMNS,
+    SpanKey,
+    call_of_row,
+)
+from farebox_collector.ledger.usage.unusual import facts_in
+from farebox_collector.model.records import PricedUsage
+
+_FACTS = Lookup(
+    usage_records.name, {"trace_id": "bytea", "span_id": "bytea"}, "tenant_id", ("transaction_id", *FACT_COLUMNS)
+)
+
+
+class StoredCall(NamedTuple):
+    """One usage record as the books have it now."""
+
+    record_id: int
+    corrections: int
+    """How many times it has been corrected."""
+    received_at_ns: int
+    call: PricedUsage
+    action_share_nanocredits: int | None = None
+    """What the call alone comes to where it is charged as part of its action; see `actions`."""
+    call_key: bytes | None = None
+
+
+def stored_calls(connection: Connection, query: Select[Any]) -> Iterator[StoredCall]:
+    """The records of a query made by `usage_query`."""
+    for row in connection.execute(query):
+        yield stored_call(row)
+
+
+def known_facts(
+    connection: Connection, tenant_id: int, keys: Sequence[SpanKey]
+) -> dict[SpanKey, tuple[int, tuple[Any, ...]]]:
+    """(trace id, span id) → (transaction, values of `FACT_COLUMNS`) of those of some spans that are in the books."""
+    found = _FACTS.rows(connection, tenant_id, keys)
+    return {keys[place]: (made_by, (*facts[:-1], facts_in(facts[-1]))) for place, made_by, *facts in found}
+
+
+def usage_query(tenant_id: int) -> Select[Any]:
+    """All columns of a tenant's usage records; add what narrows it."""
+    return select(usage_records).where(usage_records.c.tenant_id == tenant_id)
+
+
+def in_order(tenant_id: int) -> ColumnElement[bool]:
+    """A tenant's records, for a query that finds a few of them by something else, or in the order of their ids.
+
+    Without statistics SQLite believes that a tenant has few records, and goes through all that an index has of it.
+    """
+    return usage_records.c.tenant_id + 0 == tenant_id
+
+
+def of_verdict(verdict: str) -> ColumnElement[bool]:
+    """Records of a verdict; those that wait for something are found by the index over just them."""
+    records = usage_records.c.verdict == verdict
+    return and_(records, UNSETTLED) if verdict in UNSETTLED_VERDICTS else records
+
+
+def stored_call(row: Row[Any]) -> StoredCall:
+    """A row of `usage_records` as the priced call that it keeps."""
+    call = call_of_row([getattr(row, name) for name in CALL_COLUMNS])
+    return StoredCall(row.id, row.corrections, row.received_at_ns, call, row.action_share_nanocredits, row.call_key)

@@ -1,0 +1,144 @@
+"""Wrappers in the books: spans that sum up calls, found when the last of them arrives, in any order, on any replica.
+
+A batch looks at the traces of its spans. What it cannot see is what another replica is about to commit: settling looks
+at the same traces again, two minutes later.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from sqlalchemy import Connection, delete, select, text
+
+from farebox_collector.ledger.storage.locks import SPANS_OF_A_TRACE, wait_in_turn
+from farebox_collector.ledger.tables.books import TOKEN_COLUMNS, usage_records
+from farebox_collector.ledger.usage.corrections import are_frozen
+from farebox_collector.ledger.usage.entries import Entry, SpanKey
+from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_calls, usage_query
+from farebox_collector.ledger.usage.wrappers import (
+    MAX_SPANS,
+    Place,
+    parts_of,
+    place_of,
+    wrappers_in,
+)
+from farebox_collector.model.records import Buckets
+from farebox_collector.model.verdicts import Verdict
+
+SUMMED_UP = "its calls are charged: it has the sum of their counts"
+_RECORD = usage_records.c
+_COLUMNS = [
+    *(_RECORD[name] for name in ("id", "trace_id", "span_id", "parent_span_id", "started_at_ns", "latency_ns")),
+    *(_RECORD[name] for name in ("response_id", "verdict", "summary")),
+    *(_RECORD[name] for name in TOKEN_COLUMNS),
+]
+# Spelt as the partial index over records without a response id is, so that only that is looked at. Without the sum of
+# start and latency, which may be out of range for senders that talk nonsense.
+_BESIDE_A_WRAPPER = text(
+    "SELECT 1 FROM usage_records n WHERE n.transaction_id = :made AND EXISTS ("
+    "SELECT 1 FROM usage_records w WHERE w.tenant_id = n.tenant_id AND w.trace_id = n.trace_id"
+    " AND w.response_id = '' AND w.verdict = 'charged'"
+    " AND w.output_tokens > 0 AND n.started_at_ns - w.started_at_ns <= w.latency_ns) LIMIT 1"
+)
+
+
+class _Kept(NamedTuple):
+    record_id: int
+    place: Place
+
+
+def beside_a_wrapper(connection: Connection, transaction_id: int) -> bool:
+    """Whether a record of a transaction may be within a charged span that names no response, by their trace."""
+    return connection.execute(_BESIDE_A_WRAPPER, {"made": transaction_id}).first() is not None
+
+
+def take_out(connection: Connection, transaction_id: int) -> None:
+    """Take the records of a transaction out again, of which nothing is claimed or posted yet."""
+    connection.execute(delete(usage_records).where(usage_records.c.transaction_id == transaction_id))
+
+
+class Found(NamedTuple):
+    """What a look at the traces of a batch came to."""
+
+    displaced: list[StoredCall]
+    """Records that sum up calls, and are not to pay any more."""
+    unnamed: frozenset[bytes]
+    """Traces in which a record without a response id is charged: it may show a call of the batch."""
+
+
+def cover_wrappers(connection: Connection, tenant_id: int, entries: Mapping[SpanKey, Entry]) -> Found:
+    """Cover the entries that sum up calls of their trace, in this batch or in the books."""
+    counting = {key: entry for key, entry in entries.items() if entry.call.usage.buckets is not None}
+    traces = {trace_id for trace_id, _ in counting}
+    if not traces:
+        return Found([], frozenset())
+    # No key of the database stands between two replicas that bring a wrapper and its calls at the same moment.
+    wait_in_turn(connection, SPANS_OF_A_TRACE, (trace_id[-1] for trace_id in traces))
+    kept = _kept(connection, tenant_id, traces)
+    found: set[int] = set()
+    for trace_id, spans in _by_trace(counting, kept).items():
+        if len(spans) < 3:
+            continue
+        for span_id in wrappers_in(spans.values()):
+            if (trace_id, span_id) in kept:
+                found.add(kept[trace_id, span_id].record_id)
+            else:
+                counting[trace_id, span_id].cover(SUMMED_UP)
+    unnamed = frozenset(key[0] for key, one in kept.items() if one.place.counts and not one.place.response_id)
+    return Found(_records(connection, tenant_id, found), unnamed)
+
+
+def wrappers_in_the_books(connection: Connection, tenant_id: int, trace_ids: Iterable[bytes]) -> list[StoredCall]:
+    """The charged records of some traces that sum up others."""
+    kept = _kept(connection, tenant_id, trace_ids)
+    found = {
+        kept[trace_id, span_id].record_id
+        for trace_id, spans in _by_trace({}, kept).items()
+        if len(spans) > 2
+        for span_id in wrappers_in(spans.values())
+    }
+    return _records(connection, tenant_id, found)
+
+
+def _by_trace(entries: Mapping[SpanKey, Entry], kept: Mapping[SpanKey, _Kept]) -> Mapping[bytes, dict[bytes, Place]]:
+    """Trace → span → its place. What the books have of a span counts."""
+    found: defaultdict[bytes, dict[bytes, Place]] = defaultdict(dict)
+    for (trace_id, span_id), entry in entries.items():
+        found[trace_id][span_id] = place_of(entry.call)
+    for (trace_id, span_id), one in kept.items():
+        found[trace_id][span_id] = one.place
+    return found
+
+
+def _kept(connection: Connection, tenant_id: int, trace_ids: Iterable[bytes]) -> dict[SpanKey, _Kept]:
+    """The places of the newest records of some traces."""
+    wanted = sorted(set(trace_ids))
+    if not wanted:
+        return {}
+    query = (
+        select(*_COLUMNS)
+        .where(_RECORD.tenant_id == tenant_id, _RECORD.trace_id.in_(wanted))
+        .order_by(_RECORD.id.desc())
+        .limit(MAX_SPANS * len(wanted))
+    )
+    found: dict[SpanKey, _Kept] = {}
+    for row in connection.execute(query):
+        record_id, trace_id, span_id, parent, start, latency, response_id, verdict, summary, *tokens = row
+        counts = tokens[0] is not None and not summary and verdict in (Verdict.CHARGED, Verdict.UNPRICED)
+        buckets = Buckets(*tokens) if tokens[0] is not None else Buckets()
+        went_in = buckets.inclusive_input
+        place = Place(
+            *(bytes(span_id), bytes(parent), start, start + latency, response_id),
+            *(went_in, buckets.total - went_in, counts and buckets.total > 0),
+            *parts_of(buckets),
+        )
+        found[bytes(trace_id), bytes(span_id)] = _Kept(record_id, place)
+    return found
+
+
+def _records(connection: Connection, tenant_id: int, record_ids: Iterable[int]) -> list[StoredCall]:
+    """Records that may be corrected; none while the books are under suspicion."""
+    wanted = sorted(record_ids)
+    if not wanted or are_frozen(connection):
+        return []
+    return list(stored_calls(connection, usage_query(tenant_id).where(_RECORD.id.in_(wanted))))

@@ -1,0 +1,164 @@
+"""Spans that sum up the calls within them, known by their structure and not by a name. Pure.
+
+A framework writes a span around its calls (a workflow, a chain, a graph, a model span around model spans) and gives it
+the sum of their counts. Such a span is no call: those within it are charged, and it is covered. Only a sum of two calls
+or more is told apart here; a span with the counts of one call within it is its twin (`witnesses`).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from farebox_collector.model.records import Buckets, PricedUsage
+from farebox_collector.model.verdicts import Verdict
+
+MAX_SPANS = 256
+"""Most records of one trace that are looked at."""
+_COUNTING = frozenset({Verdict.CHARGED, Verdict.UNPRICED})
+_SLACK_NS = 10**9
+"""How far a call may seem to reach beyond the span around it: two clocks, two exporters."""
+
+
+class Place(NamedTuple):
+    """Where a span stands in its trace, and what it counts."""
+
+    span_id: bytes
+    parent_span_id: bytes
+    started_at_ns: int
+    ended_at_ns: int
+    response_id: str
+    went_in: int
+    came_out: int
+    counts: bool
+    """Whether it is charged, or would be if it had a price."""
+    cached: int = 0
+    """Of what went in, what was read from or written to a cache."""
+    reasoning: int = 0
+    """Of what came out."""
+
+
+def place_of(call: PricedUsage) -> Place:
+    """Where the span of a call stands."""
+    usage, buckets = call.usage, call.usage.buckets
+    went_in = buckets.inclusive_input if buckets else 0
+    return Place(
+        usage.span_id,
+        usage.parent_span_id,
+        usage.started_at_ns,
+        usage.started_at_ns + usage.latency_ns,
+        usage.response_id,
+        went_in,
+        buckets.total - went_in if buckets else 0,
+        call.verdict in _COUNTING and not usage.summary and buckets is not None and buckets.total > 0,
+        *(parts_of(buckets) if buckets else ()),
+    )
+
+
+def parts_of(buckets: Buckets) -> tuple[int, int]:
+    """What of the counts some frameworks leave out of their sums: the cache, and the reasoning."""
+    return buckets.cache_read + buckets.cache_write + buckets.cache_write_1h, buckets.reasoning
+
+
+def wrappers_in(spans: Iterable[Place]) -> set[bytes]:
+    """The ids of those of one trace's spans that sum up two calls within them, or more."""
+    trace = _Trace(list(spans)[:MAX_SPANS])
+    found: set[bytes] = set()
+    repeated: set[bytes] = set()
+    for span in trace.innermost_first():
+        known, others = trace.within(span)
+        leaves = [one for one in known if one.span_id not in repeated]
+        groups = [[one for one in group if one.span_id not in repeated] for group in others]
+        if any(_sums_up(span, calls) for calls in _sets(leaves, groups)):
+            found.add(span.span_id)
+            repeated.add(span.span_id)
+        elif any(_counts_of(calls) == (span.went_in, span.came_out) for calls in _sets(leaves, groups) if calls):
+            repeated.add(span.span_id)  # the twin of one call: of the two only one counts further out
+    return found
+
+
+def _sets(known: Sequence[Place], groups: Sequence[Sequence[Place]]) -> Iterator[Sequence[Place]]:
+    """The calls that a span may sum up: those that are known to be within it, with none, all or one of the groups."""
+    yield known
+    if groups:
+        yield [*known, *(one for group in groups for one in group)]
+    if len(groups) > 1:
+        for group in groups:
+            yield [*known, *group]
+
+
+def _sums_up(span: Place, calls: Sequence[Place]) -> bool:
+    """Whether a span has the counts of two calls or more together; embeddings may be left out of them."""
+    for counted in (calls, [one for one in calls if one.came_out]):
+        apart = _apart(counted)
+        if len(apart) > 1 and _may_be_sum(span, apart):
+            return True
+    return False
+
+
+def _may_be_sum(span: Place, calls: Sequence[Place]) -> bool:
+    """Whether a span has the sum of some calls, or has left their cache or their reasoning out of it."""
+    went_in, came_out = _counts_of(calls)
+    cached, reasoning = sum(one.cached for one in calls), sum(one.reasoning for one in calls)
+    return span.went_in in (went_in, went_in - cached) and span.came_out in (came_out, came_out - reasoning)
+
+
+def _apart(calls: Sequence[Place]) -> Sequence[Place]:
+    """The calls without those that show the response of another one."""
+    by_response = {one.response_id: one for one in calls if one.response_id}
+    return [one for one in calls if not one.response_id or by_response[one.response_id] is one]
+
+
+def _counts_of(calls: Sequence[Place]) -> tuple[int, int]:
+    return sum(one.went_in for one in calls), sum(one.came_out for one in calls)
+
+
+class _Trace:
+    """The spans of one trace by their places."""
+
+    def __init__(self, spans: Sequence[Place]) -> None:
+        self._spans = spans
+        self._by_id: Mapping[bytes, Place] = {span.span_id: span for span in spans}
+        self._ancestors = {span.span_id: self._chain(span) for span in spans}
+
+    def innermost_first(self) -> list[Place]:
+        """The spans that count, those within others before these."""
+        counting = [span for span in self._spans if span.counts]
+        return sorted(
+            counting, key=lambda span: (span.ended_at_ns - span.started_at_ns, -len(self._ancestors[span.span_id][0]))
+        )
+
+    def within(self, outer: Place) -> tuple[list[Place], list[list[Place]]]:
+        """The counting spans that are known to be within another, and those that may be, by the parent that they share.
+
+        Of a span whose parents are not all in the books only time tells; those of one unknown parent belong together.
+        """
+        known: list[Place] = []
+        others: defaultdict[bytes, list[Place]] = defaultdict(list)
+        for span in self._spans:
+            if not span.counts or span.span_id == outer.span_id:
+                continue
+            ancestors, unknown = self._ancestors[span.span_id]
+            if outer.span_id in ancestors:
+                known.append(span)
+            elif unknown and self._may_hold(outer, span, unknown):
+                others[unknown].append(span)
+        return known, list(others.values())
+
+    def _may_hold(self, outer: Place, span: Place, unknown: bytes) -> bool:
+        """Whether a span may be within another as far as time tells. Siblings are not."""
+        own, own_unknown = self._ancestors[outer.span_id]
+        return (
+            span.span_id not in own
+            and unknown not in (outer.parent_span_id, own_unknown)
+            and outer.started_at_ns <= span.started_at_ns
+            and span.ended_at_ns <= outer.ended_at_ns + _SLACK_NS
+        )
+
+    def _chain(self, span: Place) -> tuple[frozenset[bytes], bytes]:
+        """The known spans around one, and the id of the first that is not known; empty if the outermost has none."""
+        seen: set[bytes] = {span.span_id}
+        parent = span.parent_span_id
+        while parent in self._by_id and parent not in seen:
+            seen.add(parent)
+            parent = self._by_id[parent].parent_span_id
+        return frozenset(seen - {span.span_id}), b"" if parent in seen else parent

@@ -1,0 +1,1 @@
+"""The vocabulary: records, verdicts, money, moments, units, credentials. No I/O."""

@@ -1,0 +1,43 @@
+"""Amounts of credits, and prices in the currencies that customers pay, as requests state them and answers show them."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from farebox_collector.model.minor_units import format_minor, parse_minor
+from farebox_collector.model.money import AmountError, parse_nano
+from farebox_collector.pricing.currencies import is_currency
+from farebox_collector.surfaces.api.problems import ApiError
+
+
+class PackPrice(BaseModel):
+    """What a customer pays."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    value: str = Field(description="Decimal, with as many decimals as the currency has.", examples=["10.00"])
+    currency: str = Field("USD", description="ISO 4217, three capital letters.")
+
+
+def show_price(minor: int, currency: str) -> PackPrice:
+    """A price as the API shows it."""
+    return PackPrice(value=format_minor(minor, currency), currency=currency)
+
+
+def price_minor(price: PackPrice, field: str) -> int:
+    """A positive price in its currency's smallest unit. Raises ApiError 422, which names the field."""
+    if not is_currency(price.currency):
+        raise ApiError(422, f"{field}: a currency has three capital letters, such as EUR")
+    try:
+        return parse_minor(price.value, price.currency)
+    except AmountError as error:
+        raise ApiError(422, f"{field}: {error}") from None
+
+
+def positive_nanocredits(text: str, what: str) -> int:
+    """A positive amount in nanocredits. Raises ApiError 422 for anything else; `what` is for its sentence."""
+    try:
+        amount = parse_nano(text)
+    except AmountError as error:
+        raise ApiError(422, f"amount_credits: {error}") from None
+    if amount <= 0:
+        raise ApiError(422, f"amount_credits: {what} is positive")
+    return amount

@@ -1,0 +1,180 @@
+"""The HTTP API: one FastAPI application out of the parts beside it, its documentation at `/docs`."""
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.routing import APIRoute
+from fastapi_swagger import patch_fastapi
+from pydantic import BaseModel
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+
+from farebox_collector.model.credentials import Scope
+from farebox_collector.surfaces.api import (
+    alerts,
+    approvals,
+    audit_log,
+    budgets,
+    costs,
+    holds,
+    keys,
+    ledger,
+    links,
+    movements,
+    overview,
+    packs,
+    people,
+    policies,
+    prices,
+    problems,
+    replays,
+    reports,
+    rules,
+    stakes,
+    stripe_webhook,
+    topups,
+    usage,
+    wallets,
+    webhooks,
+)
+from farebox_collector.surfaces.api.callers import (
+    ONE_WALLET,
+    Doorkeeper,
+    Needs,
+    needs,
+    scope_names,
+    wallet_parameter,
+)
+from farebox_collector.surfaces.api.context import Context
+from farebox_collector.surfaces.api.headers import SafeHeaders
+from farebox_collector.surfaces.api.paths import EncodedSlashes
+
+KNOWN_BY_OTHER_MEANS: frozenset[str] = frozenset({stripe_webhook.PATH})
+"""Paths under /v1/ that need no API key, since what is sent there proves by itself where it comes from."""
+
+_READER = needs(Scope.READ, Scope.ADMIN)
+_REPORTS = needs(Scope.READ, Scope.ADMIN, slow=True)
+_REPLAYS = needs(Scope.ADMIN, Scope.ADMIN, slow=True)
+_PRICER = needs(Scope.READ, Scope.PRICING)
+_WALLETS = needs(Scope.READ, Scope.WALLETS)
+# A link lets its holder read, so who may read can give it away; who may not, cannot.
+_LINKS = needs(Scope.ADMIN, frozenset({Scope.READ, Scope.WALLETS}), or_write=Scope.ADMIN)
+_ALERTS = needs(Scope.READ, Scope.ALERTS, slow=True)
+_ASKER = needs(Scope.READ, Scope.READ, slow=True)
+# Who reports usage charges wallets as it is: an application needs no second key to ask beforehand.
+_HOLDS = needs(Scope.READ, Scope.WALLETS, or_write=Scope.INGEST)
+_ADMIN = needs(Scope.ADMIN, Scope.ADMIN)
+
+_PARTS: tuple[tuple[Callable[[Context], APIRouter], Needs], ...] = (
+    (links.router, _LINKS),
+    (links.minted_router, _ADMIN),
+    (holds.router, _HOLDS),
+    (overview.router, _WALLETS),
+    (movements.router, _WALLETS),
+    (topups.router, _WALLETS),
+    (wallets.router, _WALLETS),
+    (ledger.router, _WALLETS),
+    (usage.router, _READER),
+    (prices.router, _PRICER),
+    (rules.simulation_router, _ASKER),
+    (rules.router, _PRICER),
+    (costs.router, _READER),
+    (stakes.router, _READER),
+    (budgets.router, _PRICER),
+    (policies.router, _PRICER),
+    (alerts.router, _READER),
+    (alerts.webhook_router, _ALERTS),
+    (reports.router, _REPORTS),
+    (replays.router, _REPLAYS),
+    (packs.router, _PRICER),
+    (topups.tenant_router, _READER),
+    (webhooks.endpoints_router, _ADMIN),
+    (webhooks.messages_router, _ADMIN),
+    (webhooks.thresholds_router, _READER),
+    (approvals.router, _ASKER),
+    (approvals.policy_router, _ADMIN),
+    (audit_log.router, _ADMIN),
+    (people.me_router, _ASKER),
+    (people.router, _ADMIN),
+    (people.sessions_router, _ADMIN),
+    (keys.router, _ADMIN),
+    (keys.tenants_router, _ADMIN),
+)
+"""Every part of the API, and what a caller needs there. Of two routes that fit a path the first is taken."""
+
+
+SCOPES = "x-scopes"
+"""Where the OpenAPI document says of an endpoint which scopes it needs: one entry, all of its words."""
+
+
+class Readiness(BaseModel):
+    """Whether this collector takes spans."""
+
+    ready: bool
+
+
+def application(context: Context, pages: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """The ASGI application of the API port; `pages` are the console's routes."""
+    app = _routes(context)
+    app.router.routes.extend(pages)
+    door = Doorkeeper(
+        app,
+        context.keyring,
+        context.meters,
+        "api",
+        open_paths=KNOWN_BY_OTHER_MEANS,
+        refusals=context.refusals,
+        logins=context.logins,
+        rates=context.rates,
+    )
+    return SafeHeaders(EncodedSlashes(door))
+
+
+def documentation() -> dict[str, Any]:
+    """The OpenAPI document. Nothing is opened for it, and nothing answers."""
+    nowhere: Any = None
+    return _routes(nowhere).openapi()
+
+
+def _extra(route: APIRoute, needed: Needs) -> dict[str, Any]:
+    """What the OpenAPI document says of a route beyond the standard."""
+    extra: dict[str, Any] = {
+        SCOPES: sorted({scope_names(together) for method in route.methods or () for together in needed.of(method)})
+    }
+    own = wallet_parameter(route)
+    if own is not None:
+        extra[ONE_WALLET] = {"in": own.place, "name": own.name}
+    return extra
+
+
+def _routes(context: Context) -> FastAPI:
+    app = FastAPI(
+        title="Farebox",
+        version=version("farebox-collector"),
+        # The page's own scripts come from this port: FastAPI's would come from a CDN, with whatever that serves.
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        description="Wallets, usage, receipts, ledger, prices. Amounts are decimal strings, their unit in the name.",
+    )
+    problems.install(app)
+    approvals.install(app, context)
+    patch_fastapi(app, redirect_from_root_to_docs=True)
+    for part, needed in _PARTS:
+        routes = part(context)
+        for route in routes.routes:
+            if isinstance(route, APIRoute):
+                route.openapi_extra = _extra(route, needed)
+        app.include_router(routes, dependencies=[Depends(needed.check)])
+    app.include_router(stripe_webhook.router(context))
+
+    @app.get("/readyz", tags=["health"], responses=problems.RESPONSES)
+    def readyz() -> Readiness:
+        """200 once all four ports listen; 503 before that and while shutting down."""
+        if not context.ready():
+            raise problems.ApiError(503, "not ready: starting or shutting down")
+        return Readiness(ready=True)
+
+    return app

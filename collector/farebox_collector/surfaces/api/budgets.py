@@ -1,0 +1,93 @@
+"""Budgets: what departments may spend a month."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from farebox_collector.dialects.text import MAX_TEXT, is_clean
+from farebox_collector.ledger.access.actors import acting
+from farebox_collector.ledger.credits.budgets import budgets_in_force, set_budget
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import AmountError, format_nano, parse_nano
+from farebox_collector.surfaces.api.context import (
+    STATED_AUTHOR,
+    Amount,
+    Context,
+    Name,
+)
+from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
+
+
+class BudgetRequest(BaseModel):
+    """A department's budget from now on."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    usd_per_month: str | int = Field(description="Decimal, as a string, with at most nine decimals; 0 ends the budget.")
+    author: Name = STATED_AUTHOR
+    reason: Name = Field("", max_length=500, description="Why; kept with the budget.")
+
+
+class Budget(BaseModel):
+    """What a department may spend a month."""
+
+    dept: str
+    usd_per_month: Amount
+    since: str
+    author: str
+    reason: str
+
+
+class Budgets(BaseModel):
+    """All budgets in force: there are as many as departments, so they come whole."""
+
+    items: list[Budget]
+    next_cursor: None = None
+
+
+def router(context: Context) -> APIRouter:
+    """The endpoints under /v1/budgets."""
+    routes = APIRouter(prefix="/v1/budgets", tags=["budgets"], responses=RESPONSES)
+
+    @routes.get("")
+    def list_budgets() -> Budgets:
+        """The budget of each department that has one."""
+        with context.database.reading() as connection:
+            rows = budgets_in_force(connection, context.tenant_id)
+        return Budgets(items=[_show(row) for row in rows])
+
+    @routes.put("/{dept:name}")
+    def put_budget(dept: str, request: BudgetRequest) -> Budget:
+        """Set what a department may spend a month from now on; the version before stays in the books."""
+        if not dept or not is_clean(dept):
+            raise ApiError(400, f"a department's name has 1 to {MAX_TEXT} printable characters")
+        at_ns = context.clock()
+        try:
+            amount = parse_nano(str(request.usd_per_month))
+            context.database.transact(
+                lambda connection: set_budget(
+                    connection, context.tenant_id, dept, amount, acting().author, request.reason, at_ns
+                )
+            )
+        except (AmountError, ValueError) as error:
+            raise ApiError(422, f"usd_per_month: {error}") from None
+        return Budget(
+            dept=dept,
+            usd_per_month=format_nano(amount),
+            since=format_ns(at_ns),
+            author=acting().author,
+            reason=request.reason,
+        )
+
+    return routes
+
+
+def _show(row: Any) -> Budget:
+    return Budget(
+        dept=row.dept,
+        usd_per_month=format_nano(row.nanousd_per_month),
+        since=format_ns(row.recorded_at_ns),
+        author=row.author,
+        reason=row.reason,
+    )

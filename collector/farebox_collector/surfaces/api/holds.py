@@ -1,0 +1,237 @@
+"""Holds: may this wallet pay, and if so, set the credits aside."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Header, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from farebox_collector.dialects.text import MAX_TEXT
+from farebox_collector.ledger.access.erased import ERASED
+from farebox_collector.ledger.credits import holds as ledger_holds
+from farebox_collector.ledger.credits.hold_release import HoldState, standing_of
+from farebox_collector.ledger.credits.hold_release import void_hold as end_by_voiding
+from farebox_collector.ledger.credits.holds import (
+    AlreadyHeld,
+    Held,
+    HoldEnded,
+    HoldRequest,
+    Insufficient,
+    KeyReused,
+    Refusal,
+    WalletErased,
+)
+from farebox_collector.ledger.credits.limits import LimitReached
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import format_nano
+from farebox_collector.model.records import NO_EVENT
+from farebox_collector.surfaces.api.amounts import positive_nanocredits
+from farebox_collector.surfaces.api.context import (
+    Amount,
+    Context,
+    Name,
+    NameInBooks,
+    wallet_name,
+)
+from farebox_collector.surfaces.api.pages import (
+    Cursor,
+    Limit,
+    Page,
+    decode_cursor,
+    page,
+)
+from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
+
+MOST_SECONDS = 7 * 86_400
+_DEFAULT_SECONDS = 600
+
+
+class HoldWanted(BaseModel):
+    """Credits to set aside for an action."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    wallet: str
+    amount_credits: str | int = Field(description="Positive decimal, as a string, with at most nine decimals.")
+    event: Name = Field("", max_length=256, description="What the action is.")
+    action_id: Name = Field("", max_length=256, description="The action whose charges settle the hold.")
+    expires_in_seconds: int = Field(_DEFAULT_SECONDS, ge=1, le=MOST_SECONDS)
+    user: NameInBooks = Field(
+        "", max_length=MAX_TEXT, description="Who spends, of a wallet of several; its limit is kept."
+    )
+    dept: Name = Field("", max_length=MAX_TEXT, description="The department whose limit is kept.")
+    project: Name = Field("", max_length=MAX_TEXT, description="The project whose limit is kept.")
+
+
+class HoldTaken(BaseModel):
+    """Credits that are set aside."""
+
+    hold_id: str
+    wallet: str
+    amount_credits: Amount
+    available_credits: Amount = Field(description="What of the wallet can still be set aside.")
+    expires_at: str
+    passed_limits: list[str] = Field(description="The soft limits that this hold is past, each as a sentence.")
+
+
+class Hold(BaseModel):
+    """A hold, and what has become of it."""
+
+    hold_id: str
+    wallet: str
+    user: str
+    dept: str
+    project: str
+    event: str
+    action_id: str | None
+    amount_credits: Amount
+    open_credits: Amount = Field(description="What is still set aside: the amount less what the action was charged.")
+    charged_credits: Amount = Field(
+        description="What the action was charged since the hold was taken, less what corrections gave back; "
+        "followed until the hold is voided or expires."
+    )
+    state: Literal["open", "settled", "voided", "expired"]
+    created_at: str
+    expires_at: str
+    ended_at: str | None
+
+
+def router(context: Context) -> APIRouter:
+    """The endpoints under /v1/holds."""
+    routes = APIRouter(prefix="/v1/holds", tags=["holds"], responses=RESPONSES)
+
+    @routes.post("", status_code=201)
+    async def take_hold(
+        wanted: HoldWanted,
+        response: Response,
+        idempotency_key: Annotated[str, Header(min_length=1, max_length=200)],
+    ) -> HoldTaken:
+        """Set credits aside, once for each Idempotency-Key.
+
+        402 where the wallet has less than that available, or a policy's limit is reached. 404 where the name of the
+        wallet was erased. 409 where the hold of this
+        key has ended since; `state` of the problem says how.
+        """
+        request = _request(wanted, idempotency_key)
+        answer = await context.holds.take(context.tenant_id, request)
+        if not isinstance(answer, Held):
+            raise _refusal(request, answer)
+        if answer.repeated:
+            response.headers["Idempotent-Replayed"] = "true"
+        return HoldTaken(
+            hold_id=str(answer.hold_id),
+            wallet=request.wallet,
+            amount_credits=format_nano(request.amount_nanocredits),
+            available_credits=format_nano(answer.available_nanocredits),
+            expires_at=format_ns(answer.expires_at_ns),
+            passed_limits=[limit_sentence(passed) for passed in answer.passed],
+        )
+
+    @routes.post("/{hold_id}/void")
+    def void_hold(hold_id: str, _body: Annotated[dict[str, Any] | None, Body()] = None) -> Hold:
+        """Give back what is still set aside; a hold that has ended stays as it is."""
+        found = context.database.transact(
+            lambda connection: end_by_voiding(connection, context.tenant_id, _id(hold_id), context.clock())
+        )
+        return _show(_there(found), context.clock())
+
+    @routes.get("")
+    def list_holds(
+        wallet: NameInBooks = "", state: HoldState | None = None, cursor: Cursor = None, limit: Limit = 100
+    ) -> Page[Hold]:
+        """Holds, newest first."""
+        (before,) = decode_cursor(cursor, int) or (None,)
+        now_ns = context.clock()
+        with context.database.reading() as connection:
+            rows = ledger_holds.holds_of(connection, context.tenant_id, wallet, state or "", before, limit + 1, now_ns)
+        return page(rows, limit, lambda row: _show(row, now_ns), lambda row: (row.id,))
+
+    @routes.get("/{hold_id}")
+    def get_hold(hold_id: str) -> Hold:
+        """One hold."""
+        with context.database.reading() as connection:
+            found = ledger_holds.hold(connection, context.tenant_id, _id(hold_id))
+        return _show(_there(found), context.clock())
+
+    return routes
+
+
+def _request(wanted: HoldWanted, idempotency_key: str) -> HoldRequest:
+    return HoldRequest(
+        wallet_name(wanted.wallet),
+        positive_nanocredits(str(wanted.amount_credits), "a hold"),
+        idempotency_key,
+        wanted.event or NO_EVENT,
+        wanted.action_id,
+        wanted.expires_in_seconds,
+        wanted.user,
+        wanted.dept,
+        wanted.project,
+    )
+
+
+def _refusal(request: HoldRequest, answer: Refusal) -> ApiError:
+    """How a hold that is not taken is answered."""
+    amount = request.amount_nanocredits
+    match answer:
+        case Insufficient():
+            return ApiError(402, _shortage(request.wallet, amount, answer))
+        case LimitReached():
+            return ApiError(402, f"{limit_sentence(answer)}; {format_nano(amount)} were asked for")
+        case AlreadyHeld():
+            return ApiError(409, f"this action has a hold already: {answer.hold_id}; an action has one at most")
+        case KeyReused():
+            return ApiError(409, "this Idempotency-Key was used before, for another hold")
+        case WalletErased():
+            return ApiError(404, ERASED)
+        case HoldEnded():
+            ended_at = format_ns(answer.ended_at_ns)
+            facts = {"hold_id": str(answer.hold_id), "state": answer.state.value, "ended_at": ended_at}
+            why = f"hold {answer.hold_id} of this Idempotency-Key is {answer.state} since {ended_at}"
+            return ApiError(409, f"{why}: nothing is set aside; ask again with a new key and a new action_id", facts)
+
+
+def _shortage(wallet: str, amount: int, answer: Insufficient) -> str:
+    if not answer.known:
+        return f"wallet {wallet} has no credits: it was neither paid into nor charged yet"
+    available = format_nano(answer.available_nanocredits)
+    return f"wallet {wallet} has {available} credits available, and {format_nano(amount)} were asked for"
+
+
+def limit_sentence(reached: LimitReached) -> str:
+    """Whose limit it is, and what is left of it."""
+    subject = reached.subject
+    whose = f"user {subject.user_id} of wallet {subject.name}" if subject.user_id else f"{subject.scope} {subject.name}"
+    limit, left = format_nano(reached.limit_nano), format_nano(reached.left_nano)
+    return f"{whose} may spend {limit} credits a {reached.period}, and has {left} left"
+
+
+def _id(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise ApiError(404, "there is no such hold")
+    return int(text)
+
+
+def _there(row: Any) -> Any:
+    if row is None:
+        raise ApiError(404, "there is no such hold")
+    return row
+
+
+def _show(row: Any, at_ns: int) -> Hold:
+    state, open_nano, ended_at_ns = standing_of(row, at_ns)
+    return Hold(
+        hold_id=str(row.id),
+        wallet=row.wallet,
+        user=row.user_id,
+        dept=row.dept,
+        project=row.project,
+        event=row.event,
+        action_id=row.action_id,
+        amount_credits=format_nano(row.amount_nano),
+        open_credits=format_nano(open_nano),
+        charged_credits=format_nano(row.settled_nano),
+        state=state.value,
+        created_at=format_ns(row.created_at_ns),
+        expires_at=format_ns(row.expires_at_ns),
+        ended_at=None if ended_at_ns is None else format_ns(ended_at_ns),
+    )

@@ -1,0 +1,212 @@
+"""Movements: credits that come into wallets and go out of them, but for usage; and the lots that they make."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from sqlalchemy import Connection
+
+from farebox_collector.ledger.approvals.changes import movement_proposal
+from farebox_collector.ledger.approvals.proposals import require_approval
+from farebox_collector.ledger.credits.lots import draw_up, lots_of
+from farebox_collector.ledger.credits.movements import (
+    IdempotencyConflict,
+    Kind,
+    Moved,
+    Movement,
+    NoSuchLot,
+    NoSuchWallet,
+    NotEnough,
+    metadata_text,
+    move,
+)
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import AmountError, format_nano, parse_nano
+from farebox_collector.surfaces.api.amounts import positive_nanocredits
+from farebox_collector.surfaces.api.approvals import WAITS
+from farebox_collector.surfaces.api.callers import OwnWallet
+from farebox_collector.surfaces.api.context import (
+    Amount,
+    Context,
+    Name,
+    moment_ns,
+    wallet_name,
+)
+from farebox_collector.surfaces.api.pages import (
+    Cursor,
+    Limit,
+    Page,
+    decode_cursor,
+    page,
+)
+from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
+
+MovementType = Literal["deposit", "grant", "promotion", "allowance", "adjustment", "refund", "withdrawal", "transfer"]
+
+
+class MovementWanted(BaseModel):
+    """Credits to move."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: MovementType
+    amount_credits: str = Field(
+        "",
+        description="Decimal; of an adjustment also negative, of a refund empty for all that is left.",
+    )
+    price_usd: str = Field(
+        "",
+        description="What was paid for a deposit; empty for what its credits sell for.",
+    )
+    lot_id: int = Field(0, ge=0, lt=2**63, description="The lot whose credits a refund takes.")
+    to_wallet: str = Field("", description="Where a transfer goes.")
+    priority: int = Field(100, ge=0, le=1_000, description="Lots with a lower one are drawn first.")
+    expires_at: AwareDatetime | None = Field(None, description="When credits that come in expire.")
+    memo: Name = Field("", max_length=500, description="What it is for; shown in the ledger.")
+    metadata: dict[str, Any] = Field({}, description="For reconciliation; at most 4,000 characters of JSON.")
+
+
+class MovementMade(BaseModel):
+    """A movement in the books."""
+
+    transaction_id: int
+    type: MovementType
+    wallet: str
+    amount_credits: Amount = Field(description="Positive into the wallet, negative out of it.")
+    balance_credits: Amount
+    lot_id: int | None = Field(description="The lot that came into the wallet.")
+
+
+class LotShown(BaseModel):
+    """Credits of one origin, and what has become of them."""
+
+    lot_id: int
+    origin: str
+    amount_credits: Amount
+    remaining_credits: Amount
+    price_usd: Amount = Field(description="What was paid for all of it.")
+    recognised_usd: Amount = Field(description="What of the price is revenue, as credits were used up or expired.")
+    returned_usd: Amount = Field(description="What of the price went back or away with unused credits.")
+    priority: int
+    promotional: bool
+    expires_at: str | None
+    created_at: str
+
+
+def router(context: Context) -> APIRouter:
+    """The endpoints under /v1/wallets for movements and lots."""
+    routes = APIRouter(prefix="/v1/wallets", tags=["wallets"], responses=RESPONSES)
+
+    @routes.post("/{wallet:name}/movements", status_code=201, responses=WAITS)
+    def make_movement(
+        wallet: str,
+        wanted: MovementWanted,
+        response: Response,
+        idempotency_key: Annotated[str, Header(min_length=1, max_length=200)],
+    ) -> MovementMade:
+        """Grant, refund, adjust, withdraw, transfer or deposit credits, once for each Idempotency-Key."""
+        movement = _movement(wallet_name(wallet), wanted, context.clock())
+        made = _move(context, movement, idempotency_key)
+        if made.repeated:
+            response.headers["Idempotent-Replayed"] = "true"
+        return MovementMade(
+            transaction_id=made.transaction_id,
+            type=wanted.type,
+            wallet=movement.wallet,
+            amount_credits=format_nano(made.amount_nanocredits),
+            balance_credits=format_nano(made.balance_nanocredits),
+            lot_id=made.lot_id,
+        )
+
+    @routes.get("/{wallet:name}/lots")
+    def list_lots(wallet: OwnWallet, cursor: Cursor = None, limit: Limit = 100) -> Page[LotShown]:
+        """The lots of a wallet, oldest first, drawn up to this moment."""
+        name = wallet_name(wallet)
+        (after,) = decode_cursor(cursor, int) or (0,)
+        with context.database.reading() as connection:
+            known = lots_of(connection, context.tenant_id, name, 0, 1)
+        if known:
+            context.database.transact(lambda connection: draw_up(connection, context.tenant_id, name, context.clock()))
+        with context.database.reading() as connection:
+            rows = lots_of(connection, context.tenant_id, name, after, limit + 1)
+        return page(rows, limit, show_lot, lambda row: (row.id,))
+
+    return routes
+
+
+def _move(context: Context, movement: Movement, key: str) -> Moved:
+    def put(connection: Connection) -> Moved:
+        made = move(connection, context.tenant_id, movement, key, context.clock(), strict=context.strict)
+        if not made.repeated:
+            require_approval(connection, context.tenant_id, movement_proposal(movement, made.amount_nanocredits, key))
+        return made
+
+    try:
+        return context.database.transact(put)
+    except IdempotencyConflict:
+        raise ApiError(409, "this Idempotency-Key was used before, for another movement") from None
+    except NotEnough as error:
+        raise ApiError(409, str(error)) from None
+    except (NoSuchLot, NoSuchWallet) as error:
+        raise ApiError(404, str(error)) from None
+    except AmountError as error:
+        raise ApiError(422, f"amount_credits: {error}") from None
+
+
+def _movement(wallet: str, wanted: MovementWanted, now_ns: int) -> Movement:
+    """The movement that is asked for. Raises ApiError 422 for fields that make no sense together."""
+    kind = Kind(wanted.type)
+    expires_at_ns = None if wanted.expires_at is None else moment_ns(wanted.expires_at)
+    if expires_at_ns is not None and expires_at_ns <= now_ns:
+        raise ApiError(422, "expires_at: credits expire in the future")
+    try:
+        price, metadata = parse_nano(wanted.price_usd or "0"), metadata_text(wanted.metadata)
+    except AmountError as error:
+        raise ApiError(422, f"price_usd: {error}") from None
+    except ValueError as error:
+        raise ApiError(422, f"metadata: {error}") from None
+    if price < 0 or (price and kind is not Kind.DEPOSIT):
+        raise ApiError(422, "price_usd: is of a deposit, and not negative")
+    if (kind is Kind.TRANSFER) != bool(wanted.to_wallet) or wanted.to_wallet == wallet:
+        raise ApiError(422, "to_wallet: is of a transfer, and another wallet")
+    if (kind is Kind.REFUND) != bool(wanted.lot_id):
+        raise ApiError(422, "lot_id: is of a refund, which has one")
+    to_wallet = wallet_name(wanted.to_wallet) if wanted.to_wallet else ""
+    return Movement(
+        kind,
+        wallet,
+        _amount(kind, wanted.amount_credits),
+        price,
+        wanted.lot_id,
+        to_wallet,
+        wanted.priority,
+        expires_at_ns,
+        wanted.memo,
+        metadata,
+        at_list=kind is Kind.DEPOSIT and not wanted.price_usd,
+    )
+
+
+def _amount(kind: Kind, text: str) -> int:
+    if kind is Kind.REFUND and not text:
+        return 0
+    if kind is Kind.ADJUSTMENT and text.startswith("-"):
+        return -positive_nanocredits(text[1:], "what an adjustment takes")
+    return positive_nanocredits(text, f"a {kind}")
+
+
+def show_lot(row: Any) -> LotShown:
+    """A row of `lots` as the API shows it."""
+    return LotShown(
+        lot_id=row.id,
+        origin=row.origin,
+        amount_credits=format_nano(row.amount_nano),
+        remaining_credits=format_nano(row.remaining_nano),
+        price_usd=format_nano(row.price_nanousd),
+        recognised_usd=format_nano(row.recognised_nanousd),
+        returned_usd=format_nano(row.returned_nanousd),
+        priority=row.priority,
+        promotional=bool(row.promotional),
+        expires_at=None if row.expires_at_ns is None else format_ns(row.expires_at_ns),
+        created_at=format_ns(row.created_at_ns),
+    )

@@ -1,0 +1,239 @@
+"""Spending policies: what a wallet, a user of one, a department or a project may spend a day and a month."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from farebox_collector.dialects.text import MAX_TEXT
+from farebox_collector.ledger.access.actors import acting
+from farebox_collector.ledger.credits.policies import (
+    NO_LIMITS,
+    Authorship,
+    BadPolicy,
+    Terms,
+    Validity,
+    policies_in_force,
+    policies_of,
+    policy_history,
+    set_policy,
+)
+from farebox_collector.ledger.credits.policies import Policy as InForce
+from farebox_collector.ledger.credits.spending import (
+    LimitScope,
+    Spent,
+    Subject,
+    held_of,
+    in_books,
+    spent_of,
+    subjects_of,
+)
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import AmountError, format_nano, parse_nano
+from farebox_collector.surfaces.api.context import (
+    STATED_AUTHOR,
+    Amount,
+    Context,
+    Name,
+    NameInBooks,
+    moment_ns,
+)
+from farebox_collector.surfaces.api.pages import (
+    Cursor,
+    Limit,
+    Page,
+    decode_cursor,
+    page,
+)
+from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
+
+_LIMITS = ("day_credits", "month_credits", "soft_day_credits", "soft_month_credits")
+
+
+class PolicyRequest(BaseModel):
+    """What somebody may spend, from now or a later moment on. Without a limit it ends what was set before."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    scope: LimitScope
+    name: Name = Field(
+        min_length=1, max_length=MAX_TEXT, description="Wallet, department or project; `*` is each without its own."
+    )
+    user: Name = Field(
+        "", max_length=MAX_TEXT, description="Of the scope `user`: who of the wallet; `*` is each without their own."
+    )
+    hard_stop: bool = Field(True, description="Of a wallet: whether a hold never takes it below zero.")
+    day_credits: str | None = Field(None, description="Most credits a UTC day.")
+    month_credits: str | None = Field(None, description="Most credits a UTC month.")
+    soft_day_credits: str | None = Field(None, description="Credits a UTC day past which the webhook is called.")
+    soft_month_credits: str | None = Field(None, description="Credits a UTC month past which the webhook is called.")
+    valid_from: AwareDatetime | None = Field(None, description="When it begins; now by default.")
+    valid_to: AwareDatetime | None = Field(None, description="When it ends, and what was set before holds again.")
+    author: Name = STATED_AUTHOR
+    reason: Name = Field(min_length=1, max_length=500, description="Why; kept with the policy.")
+
+
+class Policy(BaseModel):
+    """One version of a policy."""
+
+    policy_id: str
+    scope: LimitScope
+    name: str
+    user: str
+    hard_stop: bool
+    day_credits: Amount | None
+    month_credits: Amount | None
+    soft_day_credits: Amount | None
+    soft_month_credits: Amount | None
+    valid_from: str
+    valid_to: str | None
+    author: str
+    reason: str
+    recorded_at: str
+
+
+class Standing(BaseModel):
+    """What somebody may spend, has spent, and has left; less than nothing where usage went past it."""
+
+    scope: LimitScope
+    name: str
+    user: str
+    policy_id: str | None = Field(description="The version that holds; null where there is none.")
+    spent_day_credits: Amount
+    spent_month_credits: Amount
+    held_credits: Amount
+    left_day_credits: Amount | None = Field(description="The limit of the day less what is spent and held.")
+    left_month_credits: Amount | None
+    overspent: bool = Field(description="Whether usage went past a limit that stops holds.")
+
+
+class Standings(BaseModel):
+    """How everybody stands whom a hold with these names would count for."""
+
+    items: list[Standing]
+    next_cursor: None = None
+
+
+def router(context: Context) -> APIRouter:
+    """The endpoints under /v1/policies."""
+    routes = APIRouter(prefix="/v1/policies", tags=["policies"], responses=RESPONSES)
+
+    @routes.get("")
+    def list_policies(cursor: Cursor = None, limit: Limit = 100) -> Page[Policy]:
+        """The policies that hold now, in the order in which they were set."""
+        (after,) = decode_cursor(cursor, int) or (0,)
+        with context.database.reading() as connection:
+            rows = policies_in_force(connection, context.tenant_id, context.clock(), after, limit + 1)
+        return page(rows, limit, _show, lambda row: (row.id,))
+
+    @routes.post("", status_code=201)
+    def add_policy(request: PolicyRequest) -> Policy:
+        """Set what somebody may spend; the versions before stay in the books."""
+        terms, validity = _terms(request), _validity(request)
+        subject, authorship = _subject(request), Authorship(acting().author, request.reason)
+        at_ns = context.clock()
+        try:
+            version = context.database.transact(
+                lambda connection: set_policy(
+                    connection, context.tenant_id, subject, terms, authorship, at_ns, validity
+                )
+            )
+        except BadPolicy as error:
+            raise ApiError(422, str(error)) from None
+        with context.database.reading() as connection:
+            rows = policy_history(connection, context.tenant_id, subject)
+        return _show(next(row for row in rows if row.id == version))
+
+    @routes.get("/history")
+    def get_history(
+        scope: LimitScope,
+        name: Annotated[Name, Query(min_length=1, max_length=MAX_TEXT)],
+        user: Name = "",
+        cursor: Cursor = None,
+        limit: Limit = 100,
+    ) -> Page[Policy]:
+        """Every version of one policy, newest first."""
+        (before,) = decode_cursor(cursor, int) or (None,)
+        subject = in_books(Subject(scope, name, user))
+        with context.database.reading() as connection:
+            rows = policy_history(connection, context.tenant_id, subject, before, limit + 1)
+        return page(rows, limit, _show, lambda row: (row.id,))
+
+    @routes.get("/standing")
+    def get_standing(
+        wallet: NameInBooks = "", user: NameInBooks = "", dept: Name = "", project: Name = ""
+    ) -> Standings:
+        """What a wallet, its user, a department and a project may still spend, by the policies that hold now."""
+        subjects = [Subject(LimitScope.WALLET, wallet)] if wallet else []
+        subjects += subjects_of(wallet, user if wallet else "", dept, project)
+        at_ns = context.clock()
+        with context.database.reading() as connection:
+            policies = policies_of(connection, context.tenant_id, subjects, at_ns) if subjects else {}
+            spent = spent_of(connection, context.tenant_id, subjects, at_ns)
+            held = held_of(connection, context.tenant_id, subjects, at_ns)
+        return Standings(items=[_standing(one, policies.get(one), spent[one], held[one]) for one in subjects])
+
+    return routes
+
+
+def _standing(subject: Subject, policy: InForce | None, spent: Spent, held: int) -> Standing:
+    terms = NO_LIMITS if policy is None else policy.terms
+    limits = ((terms.day_limit_nano, spent.day), (terms.month_limit_nano, spent.month))
+    left = [None if limit is None else limit - gone - held for limit, gone in limits]
+    return Standing(
+        scope=subject.scope,
+        name=subject.name,
+        user=subject.user_id,
+        policy_id=None if policy is None else str(policy.id),
+        spent_day_credits=format_nano(spent.day),
+        spent_month_credits=format_nano(spent.month),
+        held_credits=format_nano(held),
+        left_day_credits=_amount(left[0]),
+        left_month_credits=_amount(left[1]),
+        overspent=any(limit is not None and gone > limit for limit, gone in limits),
+    )
+
+
+def _subject(request: PolicyRequest) -> Subject:
+    return in_books(Subject(request.scope, request.name, request.user))
+
+
+def _terms(request: PolicyRequest) -> Terms:
+    return Terms(request.hard_stop, *(_limit(name, getattr(request, name)) for name in _LIMITS))
+
+
+def _limit(name: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_nano(text)
+    except AmountError as error:
+        raise ApiError(422, f"{name}: {error}") from None
+
+
+def _validity(request: PolicyRequest) -> Validity:
+    begin, end = request.valid_from, request.valid_to
+    return Validity(None if begin is None else moment_ns(begin), None if end is None else moment_ns(end))
+
+
+def _amount(nano: int | None) -> str | None:
+    return None if nano is None else format_nano(nano)
+
+
+def _show(row: Any) -> Policy:
+    return Policy(
+        policy_id=str(row.id),
+        scope=row.scope,
+        name=row.name,
+        user=row.user_id,
+        hard_stop=bool(row.hard_stop),
+        day_credits=_amount(row.day_limit_nano),
+        month_credits=_amount(row.month_limit_nano),
+        soft_day_credits=_amount(row.soft_day_limit_nano),
+        soft_month_credits=_amount(row.soft_month_limit_nano),
+        valid_from=format_ns(row.valid_from_ns),
+        valid_to=None if row.valid_to_ns is None else format_ns(row.valid_to_ns),
+        author=row.author,
+        reason=row.reason,
+        recorded_at=format_ns(row.recorded_at_ns),
+    )

@@ -1,0 +1,218 @@
+"""What reports show: the rows of each, as the API documents them and as files have them."""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from fractions import Fraction
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from farebox_collector.ledger.reports.money_reports import BalanceRange, CreditsMoved, Summary
+from farebox_collector.ledger.reports.reports import UsageGroup
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import format_nano, round_half_even
+from farebox_collector.surfaces.api.context import Amount
+from farebox_collector.surfaces.api.table_files import CellType
+
+EPOCH = date(1970, 1, 1)
+
+
+class Figures(BaseModel):
+    """What calls came to."""
+
+    requests: int
+    errors: int
+    input_tokens: int = Field(description="All tokens that went in, cached or not.")
+    output_tokens: int
+    cost_usd: Amount = Field(description="What providers charge us for them.")
+    charge_credits: Amount = Field(description="What wallets paid for them.")
+    charge_usd: Amount = Field(description="The same, at what a credit sells for.")
+    margin_usd: Amount = Field(description="That less the cost.")
+    margin_percent: str | None = Field(description="The margin of what was charged; null where that is nothing.")
+
+
+class UsageRow(Figures):
+    """The calls of one group; null where the report does not tell them apart by it."""
+
+    day: str | None = None
+    event: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    verdict: str | None = None
+
+
+class WalletRow(Figures):
+    """The charged calls of one wallet."""
+
+    wallet: str | None = Field(None, description="Null in the total.")
+    balance_credits: Amount | None = Field(None, description="What it has now.")
+    created_at: str | None = None
+
+
+class SummaryRow(BaseModel):
+    """What a tenant did in the days of the report, or on one of them."""
+
+    day: str | None
+    requests: int
+    charge_credits: Amount = Field(description="Credits out: what wallets paid for calls.")
+    charge_usd: Amount = Field(description="The same, at what a credit sells for.")
+    revenue_usd: Amount = Field(description="What was paid for the credits that usage used up, as they were drawn.")
+    revenue_from_other_days_usd: Amount = Field(
+        description="Of the revenue, what calls earned that started on other days; their cost is on those days."
+    )
+    revenue_on_other_days_usd: Amount = Field(
+        description="What calls of these days earned that is in the revenue of other days."
+    )
+    breakage_usd: Amount = Field(description="What was paid for credits that expired.")
+    cost_usd: Amount = Field(description="What providers charge.")
+    exposure_usd: Amount = Field(
+        description="What calls may cost whose end was not seen: an estimate, in neither cost nor profit."
+    )
+    refunded_usd: Amount = Field(description="What went back of the price of credits that were used or had expired.")
+    fees_usd: Amount = Field(description="What payment providers keep of what customers pay.")
+    profit_usd: Amount = Field(description="Revenue with breakage, less what was refunded of it, cost and fees.")
+    received_usd: Amount = Field(description="What customers paid for credits, less what they got back.")
+    active_wallets: int = Field(description="Wallets that were charged for a call.")
+    new_wallets: int
+    payers: int = Field(description="Wallets that were paid into.")
+    new_payers: int = Field(description="Those of them for the first time.")
+    arpu_usd: Amount | None = Field(description="Revenue for each active wallet.")
+
+
+class CreditsRow(BaseModel):
+    """What one source put into wallets and took out of them."""
+
+    day: str | None
+    source: str | None = Field(description="`deposit`, `grant`, …, `expiry`, or `usage`; null in the total.")
+    movements: int = Field(description="Of usage: charged calls.")
+    credits_in: Amount
+    credits_out: Amount
+    received_usd: Amount = Field(description="What was paid for them, less what went back.")
+
+
+class BalanceRow(BaseModel):
+    """The wallets whose balance is over `from_credits` and at most `to_credits`; both 0 for just nothing."""
+
+    from_credits: Amount | None = Field(description="Null for all that are below zero, and in the total.")
+    to_credits: Amount | None = Field(description="Null for no end.")
+    wallets: int
+    balance_credits: Amount = Field(description="Of all of them together.")
+
+
+class Prices:
+    """Turns credits into what they sell for."""
+
+    def __init__(self, usd_per_credit: Fraction) -> None:
+        self._usd_per_credit = usd_per_credit
+
+    def nanousd(self, nanocredits: int) -> int:
+        """What credits sell for, rounded half to even."""
+        exact = self._usd_per_credit
+        return round_half_even(nanocredits * exact.numerator, exact.denominator)
+
+    def figures(self, row: Any) -> dict[str, Any]:
+        """`Figures` of a row with `DAY_SUMS`, which are None where there is nothing."""
+        cost, charge = int(row.cost_nanousd or 0), int(row.charge_nanocredits or 0)
+        sold = self.nanousd(charge)
+        return {
+            "requests": int(row.requests or 0),
+            "errors": int(row.errors or 0),
+            "input_tokens": int(row.input_tokens or 0),
+            "output_tokens": int(row.output_tokens or 0),
+            "cost_usd": format_nano(cost),
+            "charge_credits": format_nano(charge),
+            "charge_usd": format_nano(sold),
+            "margin_usd": format_nano(sold - cost),
+            "margin_percent": percent(sold - cost, sold),
+        }
+
+    def usage(self, row: Any, groups: Sequence[UsageGroup]) -> UsageRow:
+        """A group of calls."""
+        names = {group.value: getattr(row, group) for group in groups}
+        if UsageGroup.DAY in groups:
+            names["day"] = shown_day(row.day)
+        return UsageRow(**names, **self.figures(row))
+
+    def wallet(self, row: Any) -> WalletRow:
+        """A wallet with its calls."""
+        return WalletRow(
+            wallet=row.wallet,
+            balance_credits=format_nano(row.balance_nano),
+            created_at=format_ns(row.created_at_ns),
+            **self.figures(row),
+        )
+
+    def summary(self, summary: Summary) -> SummaryRow:
+        """A tenant's days."""
+        revenue, active = summary.revenue_nanousd, summary.active_wallets
+        return SummaryRow(
+            day=None if summary.day is None else shown_day(summary.day),
+            requests=summary.requests,
+            charge_credits=format_nano(summary.charge_nanocredits),
+            charge_usd=format_nano(self.nanousd(summary.charge_nanocredits)),
+            revenue_usd=format_nano(revenue),
+            revenue_from_other_days_usd=format_nano(summary.from_other_days_nanousd),
+            revenue_on_other_days_usd=format_nano(summary.on_other_days_nanousd),
+            breakage_usd=format_nano(summary.breakage_nanousd),
+            cost_usd=format_nano(summary.cost_nanousd),
+            exposure_usd=format_nano(summary.exposure_nanousd),
+            refunded_usd=format_nano(summary.refunded_nanousd),
+            fees_usd=format_nano(summary.fees_nanousd),
+            profit_usd=format_nano(summary.profit_nanousd),
+            received_usd=format_nano(summary.received_nanousd),
+            active_wallets=active,
+            new_wallets=summary.new_wallets,
+            payers=summary.payers,
+            new_payers=summary.new_payers,
+            arpu_usd=format_nano(round_half_even(revenue, active)) if active else None,
+        )
+
+
+def credits_row(moved: CreditsMoved, *, total: bool = False) -> CreditsRow:
+    """What a source moved."""
+    return CreditsRow(
+        day=None if moved.day is None else shown_day(moved.day),
+        source=None if total else moved.source,
+        movements=moved.movements,
+        credits_in=format_nano(moved.in_nanocredits),
+        credits_out=format_nano(moved.out_nanocredits),
+        received_usd=format_nano(moved.received_nanousd),
+    )
+
+
+def balance_row(found: BalanceRange) -> BalanceRow:
+    """A range of balances."""
+    bounds = (None if bound is None else format_nano(bound * 10**9) for bound in found[:2])
+    lowest, highest = bounds
+    return BalanceRow(
+        from_credits=lowest,
+        to_credits=highest,
+        wallets=found.wallets,
+        balance_credits=format_nano(found.balance_nanocredits),
+    )
+
+
+def shown_day(day: int) -> str:
+    """A day as people write it."""
+    return (EPOCH + timedelta(days=day)).isoformat()
+
+
+def percent(part: int, whole: int) -> str | None:
+    """A part of a whole in percent with two decimals; None where there is no whole."""
+    if not whole:
+        return None
+    sign = -1 if whole < 0 else 1
+    hundredths = round_half_even(sign * part * 10_000, sign * whole)
+    return f"{'-' if hundredths < 0 else ''}{abs(hundredths) // 100}.{abs(hundredths) % 100:02d}"
+
+
+def cell_type(name: str) -> CellType:
+    """What a column of a report holds, by the unit in its name."""
+    if name == "day":
+        return CellType.DAY
+    if name.endswith(("_usd", "_credits")) or name in ("credits_in", "credits_out"):
+        return CellType.AMOUNT
+    if name.endswith("_percent"):
+        return CellType.PERCENT
+    counts = ("requests", "errors", "input_tokens", "output_tokens", "movements", "wallets", "payers")
+    return CellType.COUNT if name in counts or name.endswith(("_wallets", "_payers")) else CellType.TEXT

@@ -1,0 +1,290 @@
+"""Reports over HTTP: as JSON, or as a CSV or Parquet file that has every row."""
+
+import tempfile
+from collections.abc import Iterator
+from datetime import date
+from enum import StrEnum
+from itertools import islice
+from typing import IO, Annotated, Any, Generic, Literal, TypeVar
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection
+
+from farebox_collector.ledger.journal.usage_rollups import DAY_NS
+from farebox_collector.ledger.reports.reports import Days, UsageFilter, UsageGroup
+from farebox_collector.model.money import AmountError, parse_nano
+from farebox_collector.model.verdicts import Verdict
+from farebox_collector.surfaces.api.context import Context, Name
+from farebox_collector.surfaces.api.pages import decode_cursor, encode_cursor
+from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
+from farebox_collector.surfaces.api.report_catalogue import (
+    REPORTS,
+    Question,
+    Report,
+    written_rows,
+)
+from farebox_collector.surfaces.api.report_rows import (
+    EPOCH,
+    BalanceRow,
+    CreditsRow,
+    SummaryRow,
+    UsageRow,
+    WalletRow,
+    shown_day,
+)
+from farebox_collector.surfaces.api.table_files import (
+    MEDIA_TYPES,
+    WRITERS,
+    CellType,
+    Columns,
+    ParquetMissing,
+)
+
+MAX_DAYS = 400
+_LAST_DAY = 106_751
+"""The last day that nanoseconds since 1970 can tell."""
+_IN_MEMORY = 2**20
+_CHUNK = 2**16
+
+_FILES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()}}
+}
+
+Row = TypeVar("Row")
+
+
+class Format(StrEnum):
+    """What a report is written as."""
+
+    JSON = "json"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+class ReportPage(BaseModel, Generic[Row]):
+    """A report of some UTC days, and of as many days before them if asked for."""
+
+    first_day: str
+    last_day: str
+    items: list[Row]
+    next_cursor: str | None = Field(description="Give it as `cursor` to get the next rows; null at the end.")
+    total: Row = Field(description="Of all rows, also of those that are not on this page.")
+    previous: list[Row] | None = Field(None, description="The days before, if asked for: as many rows.")
+    previous_total: Row | None = None
+
+
+class Shape(BaseModel):
+    """In which form a report is wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Format = Format.JSON
+    columns: list[str] | None = Field(None, description="Columns of a file, in order (default: all).", max_length=50)
+    limit: int = Field(1_000, ge=1, le=10_000, description="Most rows of an answer in JSON; files have all of them.")
+    cursor: str | None = Field(None, max_length=200, description="Where to take up: the `next_cursor` before.")
+
+
+class Period(Shape):
+    """Which days a report is of."""
+
+    days: int = Field(30, ge=1, le=MAX_DAYS, description="The last so many UTC days, today among them.")
+    first: date | None = Field(None, description="The first UTC day, instead of `days`.")
+    last: date | None = Field(None, description="The last UTC day (default: today).")
+    compare: bool = Field(False, description="Also as many days directly before; in a file a column tells which.")
+
+
+class ByDay(Period):
+    """Days that may be told apart."""
+
+    group_by: list[Literal["day"]] = Field([], max_length=1, description="`day` for a row each.")
+
+
+class CreditsAsked(ByDay):
+    """What moved credits."""
+
+    source: Name = Field("", description="Only this: `deposit`, `grant`, `refund`, `expiry`, `usage`, …")
+
+
+class WalletsAsked(Period):
+    """Which wallets, and which of their calls."""
+
+    event: Name = ""
+    provider: Name = ""
+    model: Name = ""
+    wallets: Literal["", "new", "returning"] = Field("", description="That came within these days, or before them.")
+    min_balance_credits: str = Field("", description="Wallets that have as much now, or more.")
+    max_balance_credits: str = Field("", description="Wallets that have less than this now.")
+
+
+class UsageAsked(WalletsAsked):
+    """Which calls; where wallets are chosen, only charged ones count."""
+
+    group_by: list[UsageGroup] = Field([UsageGroup.EVENT], max_length=len(UsageGroup), description="In this order.")
+    verdict: Verdict | Literal[""] = ""
+
+
+class BalancesAsked(Shape):
+    """How balances are spread: there is nothing to choose."""
+
+
+def router(context: Context) -> APIRouter:
+    """The endpoints under /v1/reports."""
+    routes = APIRouter(prefix="/v1/reports", tags=["reports"], responses=RESPONSES)
+
+    @routes.get("/summary", response_model=ReportPage[SummaryRow], responses=_FILES)
+    def report_summary(asked: Annotated[ByDay, Query()]) -> Any:
+        """Revenue, cost, fees and profit; credits out; active and new wallets, payers, revenue for each."""
+        return _answer(context, "summary", asked)
+
+    @routes.get("/usage", response_model=ReportPage[UsageRow], responses=_FILES)
+    def report_usage(asked: Annotated[UsageAsked, Query()]) -> Any:
+        """Calls, tokens, cost, charge and margin by event, model, day and more; each call counts once."""
+        return _answer(context, "usage", asked)
+
+    @routes.get("/credits", response_model=ReportPage[CreditsRow], responses=_FILES)
+    def report_credits(asked: Annotated[CreditsAsked, Query()]) -> Any:
+        """Credits in and out by where they came from and went to, and what was paid for them."""
+        return _answer(context, "credits", asked)
+
+    @routes.get("/balances", response_model=ReportPage[BalanceRow], responses=_FILES)
+    def report_balances(asked: Annotated[BalancesAsked, Query()]) -> Any:
+        """How the balances of all wallets are spread now."""
+        return _answer(context, "balances", asked)
+
+    @routes.get("/wallets", response_model=ReportPage[WalletRow], responses=_FILES)
+    def report_wallets(asked: Annotated[WalletsAsked, Query()]) -> Any:
+        """Wallets with what they paid and what they cost to serve, the dearest first."""
+        return _answer(context, "wallets", asked)
+
+    return routes
+
+
+def days_of(now_ns: int, days: int, first: date | None, last: date | None) -> Days:
+    """The days of a period. Raises ValueError for one that cannot be."""
+    end = (now_ns // DAY_NS if last is None else (last - EPOCH).days) + 1
+    begin = end - days if first is None else (first - EPOCH).days
+    if not 0 <= begin < end <= begin + MAX_DAYS or end > _LAST_DAY:
+        raise ValueError(f"a period begins in 1970 or later, before it ends, and has at most {MAX_DAYS} days")
+    return Days(begin, end)
+
+
+def period_of(now_ns: int, days: int, first: date | None, last: date | None) -> Days:
+    """The days of a period that a request asks for. Raises ApiError 400."""
+    try:
+        return days_of(now_ns, days, first, last)
+    except ValueError as error:
+        raise ApiError(400, str(error)) from None
+
+
+def question_of(asked: Shape, now_ns: int) -> Question:
+    """What a request asks of a report. Raises ApiError."""
+    if not isinstance(asked, Period):
+        return Question(Days(now_ns // DAY_NS, now_ns // DAY_NS + 1))
+    days = period_of(now_ns, asked.days, asked.first, asked.last)
+    groups = tuple(dict.fromkeys(UsageGroup(group) for group in getattr(asked, "group_by", ())))
+    if not isinstance(asked, WalletsAsked):
+        return Question(days, groups, source=getattr(asked, "source", ""))
+    usage = UsageFilter(
+        asked.event,
+        asked.provider,
+        asked.model,
+        getattr(asked, "verdict", ""),
+        asked.wallets,
+        _balance(asked.min_balance_credits, "min_balance_credits"),
+        _balance(asked.max_balance_credits, "max_balance_credits"),
+    )
+    return Question(days, groups, usage)
+
+
+def write_report(
+    connection: Connection,
+    tenant_id: int,
+    report: Report,
+    question: Question,
+    columns: Columns,
+    compare: bool,
+    kind: str,
+    file: IO[bytes],
+) -> None:
+    """Write all rows of a report into a file. Raises ParquetMissing."""
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        periods = {"current": question.days} | ({"previous": question.days.before} if compare else {})
+        for name, days in periods.items():
+            found = report.rows(connection, tenant_id, question._replace(days=days))
+            yield from written_rows(found, columns, (name,) if compare else ())
+
+    heading = [("period", CellType.TEXT)] if compare else []
+    WRITERS[kind]([*heading, *columns], rows(), file)
+
+
+def chosen_columns(report: Report, question: Question, wanted: list[str] | None) -> Columns:
+    """The columns of a file, in the order in which they are asked for. Raises ValueError for one that is not there."""
+    known = dict(report.columns(question))
+    unknown = [name for name in wanted or () if name not in known]
+    if unknown:
+        raise ValueError(f"there is no column {unknown[0]!r} here; there are {', '.join(known)}")
+    return [(name, known[name]) for name in wanted or known]
+
+
+def _answer(context: Context, name: str, asked: Shape) -> Any:
+    report = REPORTS[name]
+    question = question_of(asked, context.clock())
+    compare = isinstance(asked, Period) and asked.compare
+    if compare and question.days.before.first < 0:
+        raise ApiError(400, "there are no days before these")
+    if asked.format is not Format.JSON:
+        return _file(context, report, question, asked, compare)
+    (start,) = decode_cursor(asked.cursor, int) or (0,)
+    if not 0 <= start < 2**31:
+        raise ApiError(400, "this cursor is not one that was given out for this list")
+    before = question._replace(days=question.days.before)
+    with context.database.reading() as connection:
+
+        def part(of: Question, size: int) -> list[Any]:
+            return list(islice(report.rows(connection, context.tenant_id, of), start, start + size))
+
+        found = part(question, asked.limit + 1)
+        return {
+            "first_day": shown_day(question.days.first),
+            "last_day": shown_day(question.days.end - 1),
+            "items": found[: asked.limit],
+            "next_cursor": encode_cursor(start + asked.limit) if len(found) > asked.limit else None,
+            "total": report.total(connection, context.tenant_id, question),
+            "previous": part(before, asked.limit) if compare else None,
+            "previous_total": report.total(connection, context.tenant_id, before) if compare else None,
+        }
+
+
+def _file(context: Context, report: Report, question: Question, asked: Shape, compare: bool) -> StreamingResponse:
+    """The whole report, written aside first: a client that reads slowly must not hold a snapshot of the books."""
+    kind = asked.format.value
+    file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  (closed when it is sent)
+    try:
+        columns = chosen_columns(report, question, asked.columns)
+        with context.database.reading() as connection:
+            write_report(connection, context.tenant_id, report, question, columns, compare, kind, file)
+    except ValueError as error:
+        raise ApiError(400, str(error)) from None
+    except ParquetMissing as error:
+        raise ApiError(501, str(error)) from None
+    size = file.tell()
+    file.seek(0)
+
+    def chunks() -> Iterator[bytes]:
+        with file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+
+    name = f"{report.name}-{shown_day(question.days.first)}-{shown_day(question.days.end - 1)}.{kind}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Length": str(size)}
+    return StreamingResponse(chunks(), media_type=MEDIA_TYPES[kind], headers=headers)
+
+
+def _balance(text: str, name: str) -> int | None:
+    try:
+        return parse_nano(text) if text else None
+    except AmountError as error:
+        raise ApiError(422, f"{name}: {error}") from None

@@ -1,0 +1,261 @@
+"""Charge rules: what an event costs its wallet, who set that and why, and what another rule would have charged."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from sqlalchemy import Connection
+
+from farebox_collector.dialects.text import MAX_TEXT, is_clean
+from farebox_collector.ledger.access.actors import acting
+from farebox_collector.ledger.approvals.changes import StatedRule, rule_proposal
+from farebox_collector.ledger.approvals.proposals import require_approval
+from farebox_collector.ledger.journal.usage_rollups import DAY_NS
+from farebox_collector.ledger.reports import simulation, statements
+from farebox_collector.ledger.tariffs.effective_times import CannotBegin, begin
+from farebox_collector.ledger.tariffs.rules import RuleAuthorship, RuleOverlap, set_rule
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import format_nano
+from farebox_collector.pricing.rules import (
+    COST_PLUS,
+    PER_1K_TOKENS,
+    BadRule,
+    RuleTerms,
+    describe,
+    rule_terms,
+)
+from farebox_collector.surfaces.api.approvals import WAITS
+from farebox_collector.surfaces.api.context import (
+    STATED_AUTHOR,
+    Amount,
+    Context,
+    Name,
+    moment_ns,
+)
+from farebox_collector.surfaces.api.pages import (
+    Cursor,
+    Limit,
+    Page,
+    decode_cursor,
+    page,
+)
+from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
+
+MOST_SIMULATED = 250_000
+"""Calls that one request may simulate: some seconds. The command has no such bound."""
+
+_FIGURES = tuple(name for name in RuleTerms._fields if name != "kind")
+_DECIMAL = r"^([0-9]{1,7}(\.[0-9]{1,18})?)?$"
+
+Figure = Annotated[str, Field("", pattern=_DECIMAL, description="A decimal; empty where the kind has no use for it.")]
+
+
+class Terms(BaseModel):
+    """What a rule asks for. `docs/credits.md` says what each kind charges."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["flat", "per_1k_tokens", "cost_plus"]
+    multiplier: Figure
+    minimum_credits: Figure
+    flat_credits: Figure
+    input_credits_per_1k: Figure
+    cached_credits_per_1k: Figure = Field(description="Empty charges cached tokens like the others that go in.")
+    output_credits_per_1k: Figure
+
+
+class RuleRequest(Terms):
+    """A rule to set."""
+
+    event: Name = Field(min_length=1, max_length=MAX_TEXT, description="`*` is every event without a rule of its own.")
+    reason: Name = Field(min_length=1, max_length=500, description="Why; kept with the rule.")
+    author: Name = STATED_AUTHOR
+    valid_from: AwareDatetime | None = Field(None, description="When it begins: now (the default) or later.")
+    valid_to: AwareDatetime | None = Field(None, description="When it ends; from then on `*` is charged.")
+
+
+class SimulationRequest(Terms):
+    """A rule that nobody has set, to be tried on calls of the past."""
+
+    event: Name = Field(min_length=1, max_length=MAX_TEXT)
+    days: int = Field(30, ge=1, le=366, description="How far to look back.")
+    limit: int = Field(100, ge=1, le=1_000, description="Most wallets in the answer.")
+
+
+class Rule(BaseModel):
+    """One version of a rule; it never changes, but for the end that its successor gives it."""
+
+    version_id: int
+    event: str
+    kind: str
+    terms: str = Field(description="The terms in words.")
+    multiplier: str
+    minimum_credits: str
+    flat_credits: str
+    input_credits_per_1k: str
+    cached_credits_per_1k: str
+    output_credits_per_1k: str
+    usd_per_credit: str = Field(description="What a credit sold for when it was set.")
+    valid_from: str
+    valid_to: str | None
+    author: str
+    reason: str
+
+
+class Outcome(BaseModel):
+    """What calls were charged, and what they would have been."""
+
+    name: str
+    calls: int
+    charged_credits: Amount
+    proposed_credits: Amount
+    difference_credits: Amount
+    cost_usd: Amount
+    earned_usd: Amount = Field(description="What was charged, at what a credit sells for, less the cost.")
+    proposed_usd: Amount = Field(description="The same of what would have been charged.")
+
+
+class Simulation(BaseModel):
+    """What the last days would have charged and earned under a rule, the same calls summed up in two ways."""
+
+    days: int
+    rule: str
+    by_event: list[Outcome]
+    by_wallet: list[Outcome] = Field(description="Those that would have been charged most, first.")
+
+
+def router(context: Context) -> APIRouter:
+    """The endpoints under /v1/rules that list and set."""
+    routes = APIRouter(prefix="/v1/rules", tags=["rules"], responses=RESPONSES)
+
+    @routes.get("")
+    def list_rules(at: AwareDatetime | None = None, cursor: Cursor = None, limit: Limit = 100) -> Page[Rule]:
+        """The rules that hold at a moment, by default now, by event."""
+        at_ns = context.clock() if at is None else moment_ns(at)
+        return _rules(context, cursor, limit, at_ns=at_ns)
+
+    @routes.get("/history")
+    def list_versions(event: Name = "", cursor: Cursor = None, limit: Limit = 100) -> Page[Rule]:
+        """Every version of every rule, or of one event's, with who set it and why."""
+        return _rules(context, cursor, limit, event=event)
+
+    @routes.post("", status_code=201, responses=WAITS)
+    def create_rule(request: RuleRequest) -> Rule:
+        """Charge an event by other terms from now or a later moment on. The version before stays in the books.
+
+        A rule that begins now begins a quarter of a second later (`valid_from`), and the answer comes when it holds.
+        """
+        if not is_clean(request.event):
+            raise ApiError(422, f"event: has 1 to {MAX_TEXT} printable characters")
+        start_ns, end_ns = (None if at is None else moment_ns(at) for at in (request.valid_from, request.valid_to))
+        authorship = RuleAuthorship(acting().author, request.reason)
+        terms = _terms(request)
+
+        def put(connection: Connection, at_ns: int, begins_ns: int) -> Rule:
+            version = set_rule(
+                connection, context.tenant_id, request.event, terms, authorship, at_ns, begins_ns, end_ns
+            )
+            stated = StatedRule(request.event, terms, request.reason, start_ns, end_ns)
+            require_approval(connection, context.tenant_id, rule_proposal(stated))
+            return show_rule(statements.charge_rule(connection, version))
+
+        try:
+            return begin(context.database, context.clock, start_ns, put)
+        except CannotBegin as error:
+            raise ApiError(503, str(error)) from None
+        except RuleOverlap as error:
+            raise ApiError(409, str(error)) from None
+        except BadRule as error:
+            raise ApiError(422, str(error)) from None
+
+    return routes
+
+
+def simulation_router(context: Context) -> APIRouter:
+    """The endpoint /v1/rules/simulate: a POST that changes nothing."""
+    routes = APIRouter(prefix="/v1/rules", tags=["rules"], responses=RESPONSES)
+
+    @routes.post("/simulate")
+    def simulate(request: SimulationRequest) -> Simulation:
+        """What the last days would have charged and earned under a rule that nobody has set. Changes nothing."""
+        terms, now_ns = _terms(request), context.clock()
+        from_ns = max(0, now_ns - request.days * DAY_NS)
+        with context.database.reading() as connection:
+            if simulation.calls_at_most(connection, context.tenant_id, from_ns, now_ns) > MOST_SIMULATED:
+                raise ApiError(
+                    422,
+                    f"days: more than {MOST_SIMULATED:,} calls; ask for fewer days, or run `farebox rules simulate`",
+                )
+            try:
+                found = simulation.simulate(connection, context.tenant_id, request.event, terms, from_ns, now_ns)
+            except BadRule as error:
+                raise ApiError(422, str(error)) from None
+        wallets = sorted(found.by_wallet.items(), key=lambda item: -item[1].proposed_nanocredits)
+        return Simulation(
+            days=request.days,
+            rule=describe(terms),
+            by_event=[show_outcome(name, row) for name, row in found.by_event.items()],
+            by_wallet=[show_outcome(name, row) for name, row in wallets[: request.limit]],
+        )
+
+    return routes
+
+
+def show_rule(row: Any) -> Rule:
+    """A row of `charge_rules` as the API shows it."""
+    figures = {name: getattr(row, name) for name in _FIGURES}
+    return Rule(
+        version_id=row.id,
+        event=row.event,
+        kind=row.kind,
+        terms=describe(rule_terms(row.kind, figures)),
+        **figures,
+        usd_per_credit=row.usd_per_credit,
+        valid_from=format_ns(row.valid_from_ns),
+        valid_to=None if row.valid_to_ns is None else format_ns(row.valid_to_ns),
+        author=row.author,
+        reason=row.reason,
+    )
+
+
+def show_outcome(name: str, row: simulation.Outcome) -> Outcome:
+    """What a simulation comes to for one event or wallet, as the API shows it."""
+    return Outcome(
+        name=name,
+        calls=row.calls,
+        charged_credits=format_nano(row.charged_nanocredits),
+        proposed_credits=format_nano(row.proposed_nanocredits),
+        difference_credits=format_nano(row.proposed_nanocredits - row.charged_nanocredits),
+        cost_usd=format_nano(row.cost_nanousd),
+        earned_usd=format_nano(row.earned_nanousd),
+        proposed_usd=format_nano(row.proposed_nanousd),
+    )
+
+
+def stated_terms(kind: str, figures: Mapping[str, Decimal]) -> RuleTerms:
+    """The terms out of the figures that were stated; whoever names no price for cached tokens charges them like others.
+
+    A multiplier has to be stated, also where it is 1.
+    """
+    known = dict(figures)
+    if kind == PER_1K_TOKENS and "input_credits_per_1k" in known:
+        known.setdefault("cached_credits_per_1k", known["input_credits_per_1k"])
+    return RuleTerms(kind, **known)
+
+
+def _terms(request: Terms) -> RuleTerms:
+    figures = {name: Decimal(text) for name in _FIGURES if (text := getattr(request, name))}
+    if request.kind == COST_PLUS and "multiplier" not in figures:
+        raise ApiError(422, "multiplier: is what a cost_plus rule has")
+    if request.kind != COST_PLUS and not figures:
+        raise ApiError(422, f"a {request.kind} rule says what it charges, also where that is 0")
+    return stated_terms(request.kind, figures)
+
+
+def _rules(context: Context, cursor: str | None, limit: int, event: str = "", at_ns: int | None = None) -> Page[Rule]:
+    position = decode_cursor(cursor, str, int)
+    with context.database.reading() as connection:
+        rows = statements.charge_rules_of(connection, context.tenant_id, event, at_ns, position, limit + 1)
+    return page(rows, limit, show_rule, lambda row: (row.event, row.valid_from_ns))

@@ -1,0 +1,252 @@
+"""Usage: one record a model call, and its receipt."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, BaseModel, Field
+
+from farebox_collector.ledger.reports import statements
+from farebox_collector.ledger.reports.statements import UsageFilter
+from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
+from farebox_collector.ledger.usage.unusual import read_particulars, read_unusual
+from farebox_collector.model.moments import format_ns
+from farebox_collector.model.money import format_nano, round_half_even
+from farebox_collector.model.records import ModelLine, Particulars
+from farebox_collector.model.units import read_units
+from farebox_collector.model.verdicts import STORED, Verdict
+from farebox_collector.surfaces.api.context import (
+    Amount,
+    Context,
+    Name,
+    NameInBooks,
+    moment_ns,
+)
+from farebox_collector.surfaces.api.pages import (
+    Cursor,
+    Limit,
+    Page,
+    decode_cursor,
+    page,
+)
+from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
+from farebox_collector.surfaces.api.receipt_models import Receipt
+from farebox_collector.surfaces.api.receipts import receipt
+
+_VERDICTS = ", ".join(sorted(STORED))
+_NOT_TOTALLED = "reasoning_tokens"
+
+
+class AnswerQuality(BaseModel):
+    """How good the answer was, as far as the call itself said; null where it did not."""
+
+    cache_hit: bool | None
+    citation_rate: float | None = Field(description="Share of the answer's claims that cite a source, 0 to 1.")
+    human_reviewed: bool | None
+    review_approved: bool | None
+
+
+class UsageLine(BaseModel):
+    """A part of the answer that another model made; token counts that are zero are left out."""
+
+    label: str = Field(description="What made it necessary, such as advisor or image_generation.")
+    provider: str
+    model: str
+    service_tier: str
+    speed: str
+    inference_region: str
+    tokens: dict[str, int]
+    units: dict[str, int]
+
+
+class UnpricedPart(BaseModel):
+    """Something that the call used and that has no price yet; the rest is charged."""
+
+    part: int = Field(description="0 is the call itself, 1 the first of `other_lines`.")
+    unit: str
+    count: int
+
+
+class Usage(BaseModel):
+    """One model call. Token counts are disjoint, but for reasoning, which is part of the output; null means unknown."""
+
+    trace_id: str
+    span_id: str
+    wallet: str
+    event: str
+    action_id: str
+    verdict: str = Field(description=f"One of {_VERDICTS}.")
+    reason: str = Field(description="Why the verdict is what it is, where that needs saying.")
+    provider: str
+    model: str = Field(description="The model in the price book, or as reported where the book does not know it.")
+    request_model: str
+    response_model: str
+    response_id: str
+    operation: str
+    error_type: str
+    started_at: str
+    latency_ms: float
+    input_tokens: int | None = Field(description="Without what was read from or written to a cache.")
+    cache_read_tokens: int | None
+    cache_write_tokens: int | None
+    cache_write_1h_tokens: int | None
+    input_audio_tokens: int | None
+    input_image_tokens: int | None
+    output_tokens: int | None = Field(description="Text, with what was spent on reasoning.")
+    output_audio_tokens: int | None
+    output_image_tokens: int | None
+    reasoning_tokens: int | None
+    units: dict[str, int] = Field(description="What else the call is billed by, such as web_searches.")
+    service_tier: str
+    speed: str = Field(description="How fast the provider processed the call, such as fast; empty is standard.")
+    inference_region: str = Field(
+        description="Where it was processed, if the provider bills by that; empty is anywhere."
+    )
+    other_lines: list[UsageLine] = Field(description="Parts of the answer that other models made.")
+    stated_cost_usd: Amount | None = Field(description="What the provider itself says that the call costs.")
+    exposure: str = Field(
+        description="Why the end of the call was not seen, such as timeout: its tokens are an estimate."
+    )
+    list_cost_usd: Amount | None = Field(description="By the price book, where the provider states a cost of its own.")
+    at_stake_usd: Amount | None = Field(description="By how much the other reading of its counts would change it.")
+    estimated_cost_usd: Amount | None = Field(description="Of a call whose end was not seen; it is no cost.")
+    unpriced: list[UnpricedPart]
+    cost_usd: Amount | None = Field(description="What the provider charges us; null while it is not known.")
+    charge_credits: Amount | None = Field(description="What the wallet paid; null if it was not charged.")
+    cost_per_1k_usd: Amount | None = Field(description="Cost for each 1,000 tokens of this call.")
+    dept: str
+    project: str
+    task: str
+    route: str
+    region: str
+    quality: AnswerQuality
+    dialect: str
+    assumptions: list[str]
+
+
+def router(context: Context) -> APIRouter:
+    """The endpoints under /v1/usage."""
+    routes = APIRouter(prefix="/v1/usage", tags=["usage"], responses=RESPONSES)
+
+    @routes.get("")
+    def list_usage(
+        wallet: NameInBooks = "",
+        event: Name = "",
+        model: Name = "",
+        verdict: Annotated[Verdict | None, Query(description=f"One of {_VERDICTS}.")] = None,
+        trace_id: Annotated[str, Query(description="32 hexadecimal digits.")] = "",
+        since: Annotated[AwareDatetime | None, Query(description="From this moment on.")] = None,
+        until: Annotated[AwareDatetime | None, Query(description="Before this moment.")] = None,
+        cursor: Cursor = None,
+        limit: Limit = 100,
+    ) -> Page[Usage]:
+        """Usage records, newest first."""
+        wanted = UsageFilter(
+            wallet,
+            event,
+            model,
+            verdict or "",
+            _identifier(trace_id, 16, "trace_id") if trace_id else b"",
+            None if since is None else moment_ns(since),
+            None if until is None else moment_ns(until),
+        )
+        position = decode_cursor(cursor, int)
+        with context.database.reading() as connection:
+            rows = statements.usage(connection, context.tenant_id, wanted, position[0] if position else None, limit + 1)
+        return page(rows, limit, show_usage, lambda row: (row.id,))
+
+    @routes.get("/{trace_id}/{span_id}/receipt")
+    def get_receipt(trace_id: str, span_id: str) -> Receipt:
+        """How the charge of one call came about, in figures that can be worked out again."""
+        trace, span = _identifier(trace_id, 16, "trace_id"), _identifier(span_id, 8, "span_id")
+        with context.database.reading() as connection:
+            found = receipt(connection, context.tenant_id, trace, span)
+        if found is None:
+            raise ApiError(404, "there is no usage record of this span")
+        return found
+
+    return routes
+
+
+def show_usage(row: Any) -> Usage:
+    """A row of `usage_records` as the API shows it."""
+    tokens = {name: getattr(row, name) for name in TOKEN_COLUMNS}
+    total = sum(count or 0 for name, count in tokens.items() if name != _NOT_TOTALLED)
+    unusual, particulars = read_unusual(row.unusual), read_particulars(row.unusual) or Particulars()
+    return Usage(
+        trace_id=row.trace_id.hex(),
+        span_id=row.span_id.hex(),
+        wallet=row.wallet,
+        event=row.event,
+        action_id=row.action_id,
+        verdict=row.verdict,
+        reason=row.reason,
+        provider=row.provider,
+        model=row.model,
+        request_model=row.request_model,
+        response_model=row.response_model,
+        response_id=row.response_id,
+        operation=row.operation,
+        error_type=row.error_type,
+        started_at=format_ns(row.started_at_ns),
+        latency_ms=row.latency_ns / 1e6,
+        **tokens,
+        units=dict(read_units(row.units)),
+        service_tier=row.service_tier,
+        speed=unusual.speed,
+        inference_region=unusual.inference_region,
+        other_lines=[show_line(line) for line in unusual.other_lines],
+        stated_cost_usd=None if unusual.stated_cost_nanousd is None else format_nano(unusual.stated_cost_nanousd),
+        exposure=unusual.exposure,
+        list_cost_usd=_amount(particulars.list_cost_nanousd),
+        at_stake_usd=_amount(particulars.at_stake_nanousd),
+        estimated_cost_usd=_amount(particulars.estimate_nanousd),
+        unpriced=[UnpricedPart(part=part, unit=unit, count=count) for part, unit, count in particulars.unpriced],
+        cost_usd=None if row.cost_nanousd is None else format_nano(row.cost_nanousd),
+        charge_credits=None if row.charge_nanocredits is None else format_nano(row.charge_nanocredits),
+        cost_per_1k_usd=(
+            None
+            if row.cost_nanousd is None or not total
+            else format_nano(round_half_even(row.cost_nanousd * 1000, total))
+        ),
+        dept=row.dept,
+        project=row.project,
+        task=row.task,
+        route=row.route,
+        region=row.region,
+        quality=AnswerQuality(
+            cache_hit=row.cache_hit,
+            citation_rate=None if row.citation_rate_ppm is None else row.citation_rate_ppm / 1e6,
+            human_reviewed=row.human_reviewed,
+            review_approved=row.review_approved,
+        ),
+        dialect=row.dialect,
+        assumptions=row.assumptions.split(",") if row.assumptions else [],
+    )
+
+
+def _amount(nano: int | None) -> str | None:
+    return None if nano is None else format_nano(nano)
+
+
+def show_line(line: ModelLine) -> UsageLine:
+    """A part of an answer as the API shows it."""
+    return UsageLine(
+        label=line.label,
+        provider=line.provider,
+        model=line.model,
+        service_tier=line.service_tier,
+        speed=line.speed,
+        inference_region=line.inference_region,
+        tokens={name: count for name, count in line.buckets._asdict().items() if count},
+        units=dict(line.units),
+    )
+
+
+def _identifier(text: str, size: int, name: str) -> bytes:
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if len(value) != size:
+        raise ApiError(400, f"{name} is {2 * size} hexadecimal digits")
+    return value
