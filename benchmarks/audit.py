@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from blank import blank_postgresql, blank_sqlite
 from farebox_collector.background.upkeep import Upkeep
 from farebox_collector.ledger.audit.audit_runs import FULL, RECENT, last_audit
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
 from farebox_collector.ledger.storage.connect import open_database
 from farebox_collector.ledger.tables.books import (
     TOKEN_COLUMNS,
@@ -38,6 +37,7 @@ from farebox_collector.ledger.tables.books import (
 from farebox_collector.ledger.tables.rollups import usage_days, wallet_days
 from farebox_collector.ledger.tables.service import card_totals
 from farebox_collector.ledger.usage.span_counts import count_spans
+from farebox_collector.model.moments import DAY_NS
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
 from harness import EXPORT_METHOD, Collector

@@ -18,15 +18,15 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 from farebox_collector.admission.descriptors import connections_of_port
 from farebox_collector.admission.rates import Rates
 from farebox_collector.background.periodic import Round, repeat
-from farebox_collector.background.posting_index_job import Indexing
+from farebox_collector.background.posting_index_job import PostingIndexJob
 from farebox_collector.background.settling import Settling
 from farebox_collector.background.upkeep import Upkeep
-from farebox_collector.background.webhook_sender import Courier
+from farebox_collector.background.webhook_sender import WebhookSender
 from farebox_collector.cache.keyring import KeyRing
 from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.intake.gc_tuning import look_for_garbage_seldom
 from farebox_collector.intake.reader import RequestReader
-from farebox_collector.intake.reader_worker import ReadingAside
+from farebox_collector.intake.reader_worker import ReaderWorker
 from farebox_collector.ledger.access.keys import any_key, create_key
 from farebox_collector.ledger.access.refusals import Refusals
 from farebox_collector.ledger.access.sessions import Lifetime
@@ -50,7 +50,7 @@ from farebox_collector.pipeline import Pipeline
 from farebox_collector.pricing.catalogue import bundled_catalogues
 from farebox_collector.receivers import grpc as grpc_receiver
 from farebox_collector.receivers import http as http_receiver
-from farebox_collector.receivers.call_admission import Doorman
+from farebox_collector.receivers.call_admission import CallAdmission
 from farebox_collector.receivers.http_ports import STOP_SECONDS, CannotListen, http_port
 from farebox_collector.receivers.intake import Intake
 from farebox_collector.settings import CONFIG_FILE, Settings, is_loopback
@@ -212,7 +212,7 @@ def _parts(settings: Settings, database: Database, clock: Clock) -> _Parts:
     registry.register(LedgerCollector(database, meters.exemplars, clock))
     tariffs = Tariffs(database, clock, settings.charge_exposed)
     # Another process has the time of day and no other clock.
-    aside = ReadingAside(settings) if settings.reading_process and clock is time.time_ns else None
+    aside = ReaderWorker(settings) if settings.reading_process and clock is time.time_ns else None
     pipeline = Pipeline(settings, database, RequestReader(settings, tariffs), meters, clock, aside)
     keyring, rates, refusals = KeyRing(database, clock), Rates(settings), Refusals(database, clock)
     intake = Intake(pipeline, keyring, meters, rates, refusals)
@@ -232,7 +232,7 @@ async def _running(
 
     async with contextlib.AsyncExitStack() as stack:
         most = connections_of_port(settings.max_connections, _PORTS)
-        doorman = Doorman(most, min(settings.max_connections_per_peer, most))
+        doorman = CallAdmission(most, min(settings.max_connections_per_peer, most))
         grpc_server = _bound_grpc(parts.intake, doorman, settings, most)
 
         async def port(application: Any, address: str, body_seconds: float = _BODY_SECONDS) -> int:
@@ -259,7 +259,7 @@ async def _running(
         yield Listening(doorman.port, otlp_http_port, api_port, metrics_port)
 
 
-def _bound_grpc(intake: Intake, doorman: Doorman, settings: Settings, most: int) -> grpc.aio.Server:
+def _bound_grpc(intake: Intake, doorman: CallAdmission, settings: Settings, most: int) -> grpc.aio.Server:
     """A gRPC server that has its port and does not answer yet. Raises CannotListen."""
     service = grpc_receiver.TraceService(intake, doorman, settings)
     grpc_server = grpc_receiver.server(service, settings.max_request_bytes, most)
@@ -307,12 +307,12 @@ def _work_in_background(
     clock: Clock,
     parts: _Parts,
     payments: PaymentDesk,
-    doorman: Doorman,
+    doorman: CallAdmission,
 ) -> None:
     """Begin every round; the stack ends them."""
     upkeep = Upkeep(settings, database, clock, parts.meters.lots_set_aside, parts.meters.long_actions)
-    indexing = Indexing(database, clock)
-    courier = Courier(database, settings.webhook_private_hosts, clock)
+    indexing = PostingIndexJob(database, clock)
+    courier = WebhookSender(database, settings.webhook_private_hosts, clock)
     for round_ in (
         Round("upkeep", settings.audit_seconds, upkeep.round),
         Round("indexing", _INDEXING_SECONDS, indexing.round),

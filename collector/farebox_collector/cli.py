@@ -36,7 +36,7 @@ from farebox_collector.ledger.storage.migrate import (
     newest_revision,
 )
 from farebox_collector.ledger.storage.sqlite import SqliteDatabase
-from farebox_collector.ledger.storage.throttle import Pace
+from farebox_collector.ledger.storage.throttle import Throttle
 from farebox_collector.ledger.usage.corrections import are_frozen
 from farebox_collector.ledger.usage.tombstones import DetailRetired
 from farebox_collector.model.secret_box import WrongSecretsKey
@@ -133,7 +133,7 @@ def audit(
 ) -> None:
     """Recompute every balance, total and charge from what they came from. Status 1 and a line for each mismatch."""
     with reading_books(database_url) as connection, progress_bar("auditing") as progress:
-        mismatches = list(ledger_audit.audit(connection, progress, Pace(share).breathe))
+        mismatches = list(ledger_audit.audit(connection, progress, Throttle(share).breathe))
         frozen = are_frozen(connection)
     if as_json:
         checks = [check.name for check in ledger_audit.CHECKS]

@@ -5,7 +5,7 @@
 
 What the books will have of ordinary calls, their rows and sums, the reader makes as well (`ledger.prepared`).
 Reading and committing overlap: while one transaction is committed, the next requests are read, under load in a process
-beside this one (`ReadingAside`). Large requests have a reading thread of their own, which gives way to everything else,
+beside this one (`ReaderWorker`). Large requests have a reading thread of their own, which gives way to everything else,
 so that nobody waits for somebody else's. Whatever is waiting when a transaction begins goes into it together, so that
 load makes batches larger rather than queues longer.
 `accept` returns after the commit and not before; there is no queue between an acknowledgement and the ledger.
@@ -24,11 +24,11 @@ from sqlalchemy import Connection
 
 from farebox_collector.admission.in_flight import Admission
 from farebox_collector.intake.group_commit import GroupCommit
-from farebox_collector.intake.notable_spans import log_findings
+from farebox_collector.intake.notable_spans import log_notable_spans
 from farebox_collector.intake.reader import Encoding, ReadRequest, RequestReader
 from farebox_collector.intake.reader_wire import Task
-from farebox_collector.intake.reader_worker import ReadingAside
-from farebox_collector.intake.yielding import GivingWay
+from farebox_collector.intake.reader_worker import ReaderWorker
+from farebox_collector.intake.yielding import Yielding
 from farebox_collector.ledger.storage.database import Database, is_storage_outage
 from farebox_collector.ledger.usage import dead_letters
 from farebox_collector.ledger.usage.batch import Calls
@@ -86,7 +86,7 @@ class Pipeline:
         reader: RequestReader,
         meters: Meters,
         clock: Callable[[], int],
-        aside: ReadingAside | None = None,
+        aside: ReaderWorker | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -98,7 +98,7 @@ class Pipeline:
         self._dead_letter_lifetime_ns = settings.dead_letter_days * 86_400 * 10**9
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._reading_large = ThreadPoolExecutor(1, thread_name_prefix="read-large")
-        self._giving_way = GivingWay()
+        self._giving_way = Yielding()
         self._committer = GroupCommit(
             self._commit,
             self._rescue,
@@ -150,7 +150,7 @@ class Pipeline:
         self._meters.judged(verdicts)
         self._meters.recorded(read.calls, batch.received_at_ns)
         self._meters.booked(read.calls, recorded)
-        log_findings(read.calls, recorded, read.dead)
+        log_notable_spans(read.calls, recorded, read.dead)
         return Outcome(verdicts, tuple(dict.fromkeys(letter.reason for letter in read.dead)))
 
     async def settle(self) -> None:

@@ -22,10 +22,10 @@ from wrapt import register_post_import_hook
 from farebox.call_metrics import CallMetrics
 from farebox.endpoints import ModelEndpoints, known_providers
 from farebox.exposed_calls import ExposedCalls
+from farebox.fast_streams import LeanStreams
 from farebox.guard import guarded
 from farebox.http_spans import HttpSpans
 from farebox.httpx_hooks import HttpxHooks
-from farebox.lean_streams import LeanStreams
 from farebox.version import __version__
 
 # The official instrumentation of a client. The hooks in httpx and httpx2, on which these clients sit, stay
@@ -154,7 +154,7 @@ class ClientLibraries:
 
 def _lean_calls(instrumentation: ModuleType) -> AbstractContextManager[object]:
     try:
-        from farebox.lean_calls import LeanCalls
+        from farebox.fast_calls import LeanCalls
     except ImportError:  # a later version of what it builds on is built otherwise
         return nullcontext()
     return LeanCalls(instrumentation)

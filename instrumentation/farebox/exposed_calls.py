@@ -20,7 +20,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanK
 from farebox import span_attributes
 from farebox.endpoints import Endpoint
 from farebox.exposures import Exposure
-from farebox.one_call import Account, OpenCall
+from farebox.span_merging import Account, OpenCall
 
 ENDED_MAX: Final = 64
 """How many calls are remembered that ended with an error or with a stream: such a stream is closed right afterwards."""

@@ -26,7 +26,7 @@ from farebox.exposures import Exposure, reason_of
 from farebox.guard import fault, guarded
 from farebox.http_call import HttpCall, note_address, note_total, start_call
 from farebox.model_request import ModelRequest
-from farebox.one_call import is_first_hand
+from farebox.span_merging import is_first_hand
 from farebox.span_notes import attributes_of
 from farebox.stream_usage import asking, asks_for_usage
 from farebox.unknown_hosts import UnknownHosts

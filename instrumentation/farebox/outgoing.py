@@ -14,9 +14,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from farebox import span_attributes
 from farebox.estimates import cost_attributes, started_at
 from farebox.guard import guarded, report, report_once
-from farebox.one_call import Account
 from farebox.privacy import Privacy
 from farebox.request_log import RequestLog
+from farebox.span_merging import Account
 
 _CACHE_WRITES: Final = (span_attributes.USAGE_CACHE_WRITE, span_attributes.USAGE_CACHE_WRITE_BEFORE_1_42)
 

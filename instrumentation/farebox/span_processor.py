@@ -18,8 +18,8 @@ from farebox.exposed_calls import ExposedCalls
 from farebox.guard import fault, guarded
 from farebox.later_answers import LaterAnswers
 from farebox.model_paths import FETCH
-from farebox.one_call import Account, Answers, OpenCall, family_of
 from farebox.outgoing import Outgoing
+from farebox.span_merging import Account, Answers, OpenCall, family_of
 from farebox.tag_sources import TagSources
 
 OPEN_MAX: Final = 10_000

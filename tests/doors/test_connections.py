@@ -16,7 +16,7 @@ from farebox_collector.admission.connections import CONNECTION, Connection, Conn
 from farebox_collector.model.credentials import new_token
 from farebox_collector.receivers import call_admission as doorman_module
 from farebox_collector.receivers import http_ports
-from farebox_collector.receivers.call_admission import Doorman
+from farebox_collector.receivers.call_admission import CallAdmission
 from farebox_collector.settings import Settings
 from harness import EXPORT_METHOD, Collector
 from hypothesis import given
@@ -325,7 +325,7 @@ def test_the_doorman_forgets_who_is_gone_and_shuts_strangers_after_a_while(monke
     now_s = 0.0
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         port = listening.getsockname()[1]
-        doorman = Doorman(100, 100, lambda: now_s)
+        doorman = CallAdmission(100, 100, lambda: now_s)
         doorman.port = port
         with closing(socket.create_connection(("127.0.0.1", port), timeout=5)) as known:
             taken = [listening.accept()[0]]

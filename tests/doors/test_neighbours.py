@@ -13,12 +13,12 @@ import pytest
 from blank import JANUARY_NS, blank_sqlite
 from farebox_collector.insight import incidents as pictures
 from farebox_collector.ledger.access.tenants import create_tenant
+from farebox_collector.ledger.credits.credit_totals import add_credits
 from farebox_collector.ledger.credits.movements import Kind, Movement, move
 from farebox_collector.ledger.incidents.incidents import Incident, incidents_of, record_incident
 from farebox_collector.ledger.reports import metric_readings
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.tables.books import accounts
-from farebox_collector.ledger.usage.running_totals import add_credits
 from farebox_collector.model.credentials import new_token
 from farebox_collector.model.money import (
     MAX_MOVEMENT_NANO,

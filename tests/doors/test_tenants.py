@@ -12,7 +12,8 @@ from farebox_collector.ledger.access.tenants import TenantExists, create_tenant,
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.migrate import alembic_config
-from farebox_collector.ledger.tables.books import metadata, tenants
+from farebox_collector.ledger.tables import metadata
+from farebox_collector.ledger.tables.books import tenants
 from farebox_collector.settings import Settings
 from harness import farebox
 from sqlalchemy import insert, inspect, select, text

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from calls import START_NS, call
 from farebox_collector import assembly
-from farebox_collector.background.posting_index_job import TAIL, Indexing
+from farebox_collector.background.posting_index_job import TAIL, PostingIndexJob
 from farebox_collector.ledger.audit.audit import audit, audit_recent
 from farebox_collector.ledger.audit.checkpoints import move_checkpoints
 from farebox_collector.ledger.credits.lots import draw_up, lots_of
@@ -233,7 +233,7 @@ def waiting(books: Books) -> int:
 
 def test_few_postings_wait_a_minute_at_the_most(sqlite_books: Books) -> None:
     clock = Clock()
-    indexing = Indexing(sqlite_books.database, clock)
+    indexing = PostingIndexJob(sqlite_books.database, clock)
     sqlite_books.use(["ada"], 1)
     indexing.round()
     assert waiting(sqlite_books)
@@ -252,14 +252,14 @@ def test_many_postings_are_brought_in_at_once_in_stretches_between_which_it_stop
         f" WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {TAIL})"
         " SELECT 1, 1 + i % 3, 'CREDIT', 0, '', NULL, 0 FROM n"
     )
-    stopped = Indexing(sqlite_books.database, Clock())
+    stopped = PostingIndexJob(sqlite_books.database, Clock())
     stopped.stop()
     stopped.round()
     assert waiting(sqlite_books) == TAIL
     (entries,) = sqlite_books.scan("SELECT count(*) FROM account_postings")[0]
     assert 0 < entries < TAIL
     sqlite_books.compare()
-    Indexing(sqlite_books.database, Clock()).round()
+    PostingIndexJob(sqlite_books.database, Clock()).round()
     assert not waiting(sqlite_books)
     assert sqlite_books.scan("SELECT count(*) FROM account_postings") == sqlite_books.scan(
         "SELECT max(id) FROM postings"

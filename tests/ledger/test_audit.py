@@ -11,10 +11,10 @@ from farebox_collector.ledger.access.actors import Actor, acting_as
 from farebox_collector.ledger.audit.audit import CHECKS, audit
 from farebox_collector.ledger.credits.deposits import deposit
 from farebox_collector.ledger.credits.holds import HoldRequest, take_holds
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.usage.booking import record_usage
 from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.moments import DAY_NS
 from farebox_collector.model.records import DEFAULT_TENANT_ID
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings

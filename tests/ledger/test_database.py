@@ -11,7 +11,7 @@ from farebox_collector import assembly
 from farebox_collector.ledger.storage.database import Database, DatabaseInUse
 from farebox_collector.ledger.storage.migrate import SchemaMissing, migrate, require_current
 from farebox_collector.ledger.storage.sqlite import SqliteDatabase
-from farebox_collector.ledger.tables.books import metadata
+from farebox_collector.ledger.tables import metadata
 from farebox_collector.ledger.tables.columns import is_on
 from farebox_collector.settings import Settings
 from sqlalchemy import text

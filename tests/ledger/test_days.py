@@ -7,11 +7,11 @@ from alembic import command
 from calls import START_NS, call
 from farebox_collector.ledger.audit.audit import audit
 from farebox_collector.ledger.credits.movements import Kind, Movement, move
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.migrate import alembic_config
 from farebox_collector.ledger.usage.booking import record_usage
 from farebox_collector.ledger.usage.running_totals import TotalLabels, add_to_totals
+from farebox_collector.model.moments import DAY_NS
 from farebox_collector.model.records import Buckets, PricedUsage
 from farebox_collector.model.verdicts import Verdict
 from sqlalchemy import text

@@ -25,21 +25,16 @@ from farebox_collector.ledger.journal.journal import (
     WALLET,
     balance,
 )
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS, DAY_SUMS
 from farebox_collector.ledger.reports.money_reports import balance_ranges, credits_moved, summaries
-from farebox_collector.ledger.reports.reports import (
-    Days,
-    UsageFilter,
-    UsageGroup,
-    usage_by,
-    wallets_by_cost,
-)
+from farebox_collector.ledger.reports.reports import UsageFilter, UsageGroup, usage_by, wallets_by_cost
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.tables.books import accounts, usage_records
+from farebox_collector.ledger.tables.rollups import DAY_SUMS
 from farebox_collector.ledger.usage.booking import record_usage
 from farebox_collector.ledger.usage.corrections import Cause, correct, cover
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query
+from farebox_collector.model.moments import DAY_NS, Days
 from farebox_collector.model.records import PricedUsage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

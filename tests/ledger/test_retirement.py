@@ -11,14 +11,8 @@ from farebox_collector.background.replay import Replay
 from farebox_collector.background.retention_job import SomebodyElse, retire_all, retire_some
 from farebox_collector.background.upkeep import Upkeep
 from farebox_collector.ledger.audit.audit import audit
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
 from farebox_collector.ledger.reports.costs import Grouping, Period, costs
-from farebox_collector.ledger.reports.reports import (
-    Days,
-    UsageFilter,
-    UsageGroup,
-    usage_by,
-)
+from farebox_collector.ledger.reports.reports import UsageFilter, UsageGroup, usage_by
 from farebox_collector.ledger.reports.simulation import simulate
 from farebox_collector.ledger.reports.statements import UsageFilter as RecordFilter
 from farebox_collector.ledger.reports.statements import ledger, usage
@@ -36,6 +30,7 @@ from farebox_collector.ledger.usage.retention import (
 )
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.tombstones import DetailRetired
+from farebox_collector.model.moments import DAY_NS, Days
 from farebox_collector.model.records import PricedUsage
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.rules import RuleTerms

@@ -10,10 +10,8 @@ from farebox_collector.background.replay import Replay
 from farebox_collector.background.settling import Settling
 from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.ledger.audit.audit import audit
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
 from farebox_collector.ledger.reports.money_reports import summaries
 from farebox_collector.ledger.reports.price_lacks import lacks
-from farebox_collector.ledger.reports.reports import Days
 from farebox_collector.ledger.reports.statements import corrections_of, usage_record
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.tariffs.prices import set_price
@@ -21,6 +19,7 @@ from farebox_collector.ledger.usage.booking import record_usage
 from farebox_collector.ledger.usage.replay_candidates import ReplayScope
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.stakes import StakeFilter, stake_rows, stake_sums
+from farebox_collector.model.moments import DAY_NS, Days
 from farebox_collector.model.records import (
     DEFAULT_TENANT_ID,
     Buckets,

@@ -19,11 +19,11 @@ from farebox_collector.ledger.payments.payment_fees import fee_of
 from farebox_collector.ledger.payments.provider_events import book
 from farebox_collector.ledger.payments.topups import Order, order, topup_by_key
 from farebox_collector.ledger.reports.money_reports import summaries
-from farebox_collector.ledger.reports.reports import Days
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.tables.credits import holds
 from farebox_collector.ledger.usage.booking import record_usage
 from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.model.moments import Days
 from farebox_collector.model.money import Commodity
 from sqlalchemy import Connection, select
 

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 from farebox_collector.ledger.credits.late_revenue import OVERDRAFT_DAYS
 from farebox_collector.ledger.credits.movements import Kind
-from farebox_collector.ledger.journal.usage_rollups import day_of
 from farebox_collector.ledger.reports.money_reports import Summary, summaries
-from farebox_collector.ledger.reports.reports import Days
 from farebox_collector.ledger.storage.database import Database
+from farebox_collector.model.moments import Days, day_of
 from orders import CREDIT, DAY_NS, NOW_NS, USD, Shop
 
 

@@ -16,7 +16,6 @@ from farebox_collector.background.replay import Replay
 from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.ledger.audit.audit import audit
 from farebox_collector.ledger.credits.deposits import IdempotencyConflict, deposit
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
 from farebox_collector.ledger.reports import statements
 from farebox_collector.ledger.storage.connect import open_database
 from farebox_collector.ledger.tariffs.prices import set_price
@@ -25,6 +24,7 @@ from farebox_collector.ledger.usage.replay_candidates import ReplayScope
 from farebox_collector.ledger.usage.retention import retire
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.tombstones import DetailRetired
+from farebox_collector.model.moments import DAY_NS
 from farebox_collector.model.records import (
     DEFAULT_TENANT_ID,
     UNATTRIBUTED,

@@ -38,7 +38,7 @@ ACKNOWLEDGE_FIRST = (
 )
 MARK_APART = (
     Patch(
-        "ledger/usage.py",
+        "ledger/usage/booking.py",
         "    legs = legs_of(_charges(sums.wallets))\n",
         '    connection.exec_driver_sql("COMMIT")\n'
         '    connection.exec_driver_sql("BEGIN")\n'
@@ -47,13 +47,13 @@ MARK_APART = (
 )
 READ_AND_WRITE_BACK = (
     Patch(
-        "ledger/journal.py",
-        "DO UPDATE SET {bulk.additions('accounts', _ACCOUNT_SUMS)},\"",
+        "ledger/journal/journal.py",
+        "DO UPDATE SET {bulk_insert.additions('accounts', _ACCOUNT_SUMS)},\"",
         "DO UPDATE SET balance_nano = excluded.balance_nano,"
-        " {bulk.additions('accounts', ('spent_nano', 'charged_calls'))},\"",
+        " {bulk_insert.additions('accounts', ('spent_nano', 'charged_calls'))},\"",
     ),
     Patch(
-        "ledger/journal.py",
+        "ledger/journal/journal.py",
         "            commodity,\n            amount,\n",
         "            commodity,\n"
         "            amount + balance(connection, tenant_id, Account(kind, name, commodity)),\n",
@@ -63,16 +63,16 @@ READ_AND_WRITE_BACK = (
 # The newest return alone says what is out, so that refunds and disputes depend on their order.
 LAST_RETURN_DECIDES = (
     Patch(
-        "ledger/returned_credits.py",
+        "ledger/credits/returned_credits.py",
         "    returned_minor = min(sum(row.amount_minor for row in standing), topup.amount_minor)\n",
         "    returned_minor = min(sum(row.amount_minor for row in standing[-1:]), topup.amount_minor)\n",
     ),
 )
 HOLDS_IGNORE_CORRECTIONS = (
-    Patch("ledger/corrections.py", "    _settle_holds(connection, tenant_id, pending, at_ns)\n", ""),
+    Patch("ledger/usage/corrections.py", "    _settle_holds(connection, tenant_id, pending, at_ns)\n", ""),
 )
 LATE_USAGE_FINDS_NO_LOT = (
-    Patch("ledger/lot.py", "moment_ns <= expiry", "moment_ns <= expiry and not self.row.expires_at_ns"),
+    Patch("ledger/credits/lot.py", "moment_ns <= expiry", "moment_ns <= expiry and not self.row.expires_at_ns"),
 )
 
 

@@ -42,7 +42,6 @@ from farebox_collector.ledger.credits.spending import (
     Subject,
     spent_of,
 )
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
 from farebox_collector.ledger.storage.connect import open_database
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.migrate import alembic_config
@@ -51,6 +50,7 @@ from farebox_collector.ledger.usage.booking import record_usage
 from farebox_collector.ledger.usage.corrections import Cause, correct, cover
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query
+from farebox_collector.model.moments import DAY_NS
 from farebox_collector.settings import Settings
 from harness import Collector
 from hypothesis import HealthCheck, given, settings

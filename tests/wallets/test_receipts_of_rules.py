@@ -5,10 +5,10 @@ from decimal import Decimal
 from booked import book_calls, used
 from calls import START_NS
 from farebox_collector.ledger.reports.charges import ChargedBy, charges_by
-from farebox_collector.ledger.reports.reports import Days
 from farebox_collector.ledger.reports.simulation import simulate
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.tariffs.rules import RuleAuthorship, set_rule
+from farebox_collector.model.moments import Days
 from farebox_collector.model.records import DEFAULT_TENANT_ID, Buckets
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.rules import (

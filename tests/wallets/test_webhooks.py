@@ -25,7 +25,7 @@ from farebox_collector.background.webhook_destinations import (
     is_public,
     read_url,
 )
-from farebox_collector.background.webhook_sender import PAUSES_S, Courier
+from farebox_collector.background.webhook_sender import PAUSES_S, WebhookSender
 from farebox_collector.cli import app
 from farebox_collector.ledger.audit.audit import audit
 from farebox_collector.ledger.credits.deposits import deposit
@@ -132,7 +132,7 @@ class Books:
         self.now_ns = START_NS
         self.number = 0
         self.endpoint, self.secret = database.transact(lambda connection: add_endpoint(connection, 1, url, self.now_ns))
-        self.courier = Courier(database, ("127.0.0.1", "localhost"), lambda: self.now_ns)
+        self.courier = WebhookSender(database, ("127.0.0.1", "localhost"), lambda: self.now_ns)
 
     def warn(self, wallet: str, *bounds: int) -> None:
         self.database.transact(lambda c: set_thresholds(c, 1, wallet, bounds, "eve", "why", self.now_ns))
@@ -431,7 +431,7 @@ def test_names_that_stand_for_our_own_network_are_not_called(books: Books, recei
     assert is_public(ip_address("8.8.8.8"))
     assert is_public(ip_address("2606:4700::1111"))
     assert is_public(ip_address("::ffff:8.8.8.8"))
-    books.courier = Courier(books.database, (), lambda: books.now_ns)
+    books.courier = WebhookSender(books.database, (), lambda: books.now_ns)
     url = f"https://localhost:{receiver.port}/"
     books.database.transact(lambda c: add_endpoint(c, 1, url, books.now_ns))
     books.warn("ada", 50)

@@ -16,7 +16,7 @@ from farebox_collector.ledger.journal.posting_index import (
     take_in,
 )
 from farebox_collector.ledger.storage.database import Database
-from farebox_collector.ledger.storage.throttle import Pace, Stopped
+from farebox_collector.ledger.storage.throttle import Stopped, Throttle
 
 TAIL = 20_000
 """So many postings that are not in the index are brought in at once: every read of an account reads through them."""
@@ -33,7 +33,7 @@ _SHARE = 0.5
 """Of the time, while there is something to do: the rest is for whoever waits for the lock."""
 
 
-class Indexing:
+class PostingIndexJob:
     """Looks once a second, in a round of its own."""
 
     def __init__(self, database: Database, clock: Callable[[], int]) -> None:
@@ -54,11 +54,11 @@ class Indexing:
         waited_ns = self._clock() - self._up_to_date_ns
         if waiting >= TAIL or (waiting and not 0 <= waited_ns < _LATEST_NS):
             with contextlib.suppress(Stopped):
-                self._bring_up(Pace(_SHARE, self._stop))
+                self._bring_up(Throttle(_SHARE, self._stop))
         elif not waiting:
             self._up_to_date_ns = self._clock()
 
-    def _bring_up(self, pace: Pace) -> None:
+    def _bring_up(self, pace: Throttle) -> None:
         waiting = TAIL
         while waiting >= TAIL:
             with self._database.reading() as connection:
@@ -69,7 +69,7 @@ class Indexing:
                 waiting = behind(connection)
         self._up_to_date_ns = self._clock()
 
-    def _make(self, sweep: Sweep, pace: Pace) -> None:
+    def _make(self, sweep: Sweep, pace: Throttle) -> None:
         done = 0
         while done < sweep.pieces:
             upto = min(done + self._pieces, sweep.pieces)

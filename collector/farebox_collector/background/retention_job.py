@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
 from farebox_collector.ledger.journal.watermarks import set_watermark, watermark
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.locks import RETIRING
@@ -23,6 +22,7 @@ from farebox_collector.ledger.usage.retention import (
     look,
     retire,
 )
+from farebox_collector.model.moments import DAY_NS
 from farebox_collector.settings import MIN_RETENTION_DAYS, Settings
 
 AT_ONCE = 1_000

@@ -31,7 +31,7 @@ from farebox_collector.ledger.credits.lots import WALLETS_AT_ONCE, draw_up, wall
 from farebox_collector.ledger.journal.watermarks import set_watermark, watermark
 from farebox_collector.ledger.storage.database import Database, is_storage_outage
 from farebox_collector.ledger.storage.locks import AUDITING
-from farebox_collector.ledger.storage.throttle import Pace, Stopped
+from farebox_collector.ledger.storage.throttle import Stopped, Throttle
 from farebox_collector.ledger.usage import dead_letters
 from farebox_collector.ledger.usage.corrections import are_frozen
 from farebox_collector.ledger.usage.long_actions import count_long_actions
@@ -116,7 +116,7 @@ class Upkeep:
     def _retire(self) -> None:
         """Retire some of the records whose time is up, if there is a time."""
         if self._retention_ns:
-            pace = Pace(_RETIRING_SHARE, self._stop)
+            pace = Throttle(_RETIRING_SHARE, self._stop)
             with contextlib.suppress(Stopped, UnderSuspicion):
                 retire_some(self._database, self._clock() - self._retention_ns, _STRETCHES, pace.breathe)
 
@@ -197,7 +197,7 @@ class Upkeep:
             upto = last_transaction(connection, self._clock() - _SETTLED_NS)
             after = watermark(connection, _AUDITED)
         if full:
-            pace = Pace(self._full_share, self._stop)
+            pace = Throttle(self._full_share, self._stop)
             found = audit_all(
                 self._database.reading, upto, right=self._move, breathe=pace.breathe, verified=self._anchor
             )

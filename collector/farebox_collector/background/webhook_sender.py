@@ -54,7 +54,7 @@ class _Outcome(NamedTuple):
         return self.status is not None and 200 <= self.status < 300
 
 
-class Courier:
+class WebhookSender:
     """One collector's rounds of sending. Several collectors take up different messages."""
 
     def __init__(self, database: Database, private_hosts: tuple[str, ...], clock: Callable[[], int]) -> None:

@@ -18,7 +18,7 @@ from farebox_collector.commands.terminal import (
     reading_books,
 )
 from farebox_collector.ledger.reports.charges import ChargedBy, charges_by
-from farebox_collector.ledger.reports.reports import Days
+from farebox_collector.model.moments import Days
 from farebox_collector.model.money import format_nano
 from farebox_collector.surfaces.api.report_rows import EPOCH
 

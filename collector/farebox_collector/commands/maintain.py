@@ -31,7 +31,7 @@ from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.storage.connect import open_database
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.migrate import require_current
-from farebox_collector.ledger.storage.throttle import Pace
+from farebox_collector.ledger.storage.throttle import Throttle
 from farebox_collector.ledger.usage.retention import (
     Kept,
     Size,
@@ -81,7 +81,7 @@ def maintain_command(
                 if dry_run:
                     done = foresee(database, before_ns, progress)
                 else:
-                    done = retire_all(database, before_ns, progress, Pace(share).breathe)
+                    done = retire_all(database, before_ns, progress, Throttle(share).breathe)
                     after_it = {"before_ns": before_ns, "records": done.retired}
                     database.transact(
                         lambda connection: note(

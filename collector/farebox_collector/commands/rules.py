@@ -23,11 +23,10 @@ from farebox_collector.commands.terminal import (
     writable_books,
 )
 from farebox_collector.dialects.text import MAX_TEXT, is_clean
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
 from farebox_collector.ledger.reports import simulation, statements
 from farebox_collector.ledger.tariffs.effective_times import CannotBegin, begin
 from farebox_collector.ledger.tariffs.rules import RuleAuthorship, RuleOverlap, set_rule
-from farebox_collector.model.moments import format_ns
+from farebox_collector.model.moments import DAY_NS, format_ns
 from farebox_collector.pricing.rules import (
     COST_PLUS,
     FLAT,

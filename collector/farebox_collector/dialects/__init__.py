@@ -39,9 +39,9 @@ from farebox_collector.dialects.attribution import (
 from farebox_collector.dialects.memo import (
     ENTRIES,
     MAX_TEXT,
+    CacheBudget,
     Remembered,
-    Room,
-    Said,
+    SpanShape,
 )
 from farebox_collector.dialects.record import Call
 from farebox_collector.dialects.text import Reductions, clean
@@ -63,7 +63,7 @@ class Dialect(Protocol):
     ONCE: frozenset[str]
     REDUCED: Reductions
 
-    def understand(self, said: Said) -> Call | NotBillable | None:
+    def understand(self, said: SpanShape) -> Call | NotBillable | None:
         """What the names on a span say of its call; see the package's contract."""
 
 
@@ -97,7 +97,7 @@ def read(span: Span, wallet_attributes: tuple[str, ...]) -> UsageRecord | Qualit
     return reader(wallet_attributes).read(span)
 
 
-def understand(said: Said) -> Call | NotBillable:
+def understand(said: SpanShape) -> Call | NotBillable:
     """What the names on a span say in the first dialect that it speaks."""
     for dialect in DIALECTS:
         understood = dialect.understand(said)
@@ -123,7 +123,7 @@ class Reader:
         self._origins: dict[tuple[str, frozenset[str]], Remembered[Origin]] = {}
         self._calls: dict[tuple[str, str, frozenset[str]], Remembered[Call | NotBillable]] = {}
         self._kinds: dict[tuple[str, str, tuple[str, ...]], _Kind] = {}
-        self._room = Room(self._forget, entries)
+        self._room = CacheBudget(self._forget, entries)
 
     @property
     def remembered(self) -> int:
@@ -152,10 +152,10 @@ class Reader:
         naming = present & self._naming
         # Neither the order of the attributes nor, to who pays, the emitter makes a difference.
         calls = self._calls.get((scope, region, present)) or Remembered(
-            Said(scope, present, {}, region), _NAMES, understand, self._room
+            SpanShape(scope, present, {}, region), _NAMES, understand, self._room
         )
         origins = self._origins.get((region, naming)) or Remembered(
-            Said("", naming, {}, region), self._origin_names, self._origin, self._room
+            SpanShape("", naming, {}, region), self._origin_names, self._origin, self._room
         )
         kind = _Kind(origins, calls)
         if len(scope) + len(region) <= MAX_TEXT:
@@ -165,7 +165,7 @@ class Reader:
             self._kinds[scope, region, keys] = kind
         return kind
 
-    def _origin(self, said: Said) -> Origin:
+    def _origin(self, said: SpanShape) -> Origin:
         return origin_of(said, self._wallet_attributes)
 
     def _forget(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from farebox_collector.dialects.answer_quality import QUALITY_KEYS
-from farebox_collector.dialects.memo import Said
+from farebox_collector.dialects.memo import SpanShape
 from farebox_collector.dialects.text import first_text, identity, is_clean
 from farebox_collector.model.records import NO_EVENT, UNATTRIBUTED, AttributeValue
 
@@ -39,7 +39,7 @@ class Origin(NamedTuple):
     """Whether the span says something of its answer."""
 
 
-def origin_of(said: Said, wallet_attributes: tuple[str, ...]) -> Origin:
+def origin_of(said: SpanShape, wallet_attributes: tuple[str, ...]) -> Origin:
     """Read the origin of a span: `farebox.*` first, then the configured wallet attributes, else `unattributed`."""
     get = said.names.get
     wallets = (get(WALLET), *map(get, wallet_attributes))

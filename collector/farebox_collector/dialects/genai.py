@@ -17,7 +17,7 @@ from farebox_collector.dialects.emitters import (
     emitter_of,
     habits_at,
 )
-from farebox_collector.dialects.memo import Said
+from farebox_collector.dialects.memo import SpanShape
 from farebox_collector.dialects.other_units import unit_keys, units_of
 from farebox_collector.dialects.providers import payee_of
 from farebox_collector.dialects.reconcile import Reading, disjoint
@@ -143,7 +143,7 @@ _PARTIAL_READING = NotBillable("usage_is_on_the_parent")
 _OPENED_STREAM = NotBillable("usage_comes_with_the_stream")
 
 
-def understand(said: Said) -> "_Call | NotBillable | None":
+def understand(said: SpanShape) -> "_Call | NotBillable | None":
     """What the names on a span say of its call; see the package's contract."""
     names = said.names
     operation = first_text(names, _OPERATION)
@@ -193,7 +193,7 @@ _START_COUNTS_TWICE = frozenset({"anthropic"})
 """Providers whose streams begin with a few tokens that OpenLLMetry adds to the final count, which has them."""
 
 
-def _without_usage(said: Said, emitter: Emitter, operation: str, summary: bool) -> NotBillable | None:
+def _without_usage(said: SpanShape, emitter: Emitter, operation: str, summary: bool) -> NotBillable | None:
     """Why a span like this is no model call if it comes without usage; None if it is one."""
     if not first_text(said.names, _REQUEST_MODEL, _RESPONSE_MODEL):
         return _NO_MODEL_READING

@@ -10,7 +10,7 @@ from typing import Any
 
 from farebox_collector.dialects.attribution import Origin
 from farebox_collector.dialects.emitters import habits_at
-from farebox_collector.dialects.memo import Said
+from farebox_collector.dialects.memo import SpanShape
 from farebox_collector.dialects.named_buckets import named_buckets
 from farebox_collector.dialects.other_units import unit_keys, units_of
 from farebox_collector.dialects.providers import payee_of
@@ -74,7 +74,7 @@ _EMPTY_SUMMARY = NotBillable("summary_without_usage")
 REDUCED: Reductions = {_PARAMETERS: service_tier_in}
 
 
-def understand(said: Said) -> "_Call | NotBillable | None":
+def understand(said: SpanShape) -> "_Call | NotBillable | None":
     """What the names on a span say of its call; see the package's contract."""
     names = said.names
     kind = names.get(TYPE)

@@ -1,7 +1,7 @@
 """What spans of one place in a program have in common is understood once, and remembered.
 
 The calls of one place say the same again and again: the same attributes in the same order, and in most of them the same
-values; only ids, times and counts differ. So reading a span has two steps. `understand`, a pure function of `Said`,
+values; only ids, times and counts differ. So reading a span has two steps. `understand`, a pure function of `SpanShape`,
 makes something of which attributes there are and of what the names among them say; since it is shown nothing else, what
 it made is true for every span that says the same. What is left for each span are its ids, times and counts.
 
@@ -24,7 +24,7 @@ _TEXT = {str}
 Understood = TypeVar("Understood")
 
 
-class Said(NamedTuple):
+class SpanShape(NamedTuple):
     """All that `understand` may know of a span."""
 
     scope: str
@@ -37,7 +37,7 @@ class Said(NamedTuple):
     """Where the resource is that made the span."""
 
 
-class Room:
+class CacheBudget:
     """How much more may be remembered before everything is forgotten."""
 
     def __init__(self, forget: Callable[[], None], entries: int) -> None:
@@ -63,7 +63,9 @@ class Remembered(Generic[Understood]):
 
     __slots__ = ("_known", "_names", "_pick", "_room", "_said", "_typed", "_understand")
 
-    def __init__(self, said: Said, names: Iterable[str], understand: Callable[[Said], Understood], room: Room) -> None:
+    def __init__(
+        self, said: SpanShape, names: Iterable[str], understand: Callable[[SpanShape], Understood], room: CacheBudget
+    ) -> None:
         self._said = said
         self._names = tuple([name for name in names if name in said.keys])
         self._pick = _picker(self._names)
@@ -82,7 +84,7 @@ class Remembered(Generic[Understood]):
 
     def _anew(self, values: tuple[AttributeValue, ...]) -> Understood:
         scope, keys, _, region = self._said
-        understood = self._understand(Said(scope, keys, dict(zip(self._names, values, strict=False)), region))
+        understood = self._understand(SpanShape(scope, keys, dict(zip(self._names, values, strict=False)), region))
         types = set(map(type, values))
         if not types <= _TEXT:
             # 1, 1.0 and True are equal, and not the same name: from now on types are looked at too.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from farebox_collector.dialects.attribution import Origin
 from farebox_collector.dialects.counts import Counts
 from farebox_collector.dialects.emitters import Keys, habits_at, slots_of
-from farebox_collector.dialects.memo import Said
+from farebox_collector.dialects.memo import SpanShape
 from farebox_collector.dialects.other_units import unit_keys, units_of
 from farebox_collector.dialects.providers import payee_of
 from farebox_collector.dialects.reconcile import INSIDE
@@ -111,7 +111,7 @@ def _until_quote(text: str, start: int) -> str | None:
 REDUCED: Reductions = {_OUTPUT: response_id_of, _METADATA: numbers_in, _PARAMETERS: service_tier_in}
 
 
-def understand(said: Said) -> "_Call | NotBillable | None":
+def understand(said: SpanShape) -> "_Call | NotBillable | None":
     """What the names on a span say of its call; see the package's contract."""
     names = said.names
     if KIND not in names:

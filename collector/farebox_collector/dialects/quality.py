@@ -5,7 +5,7 @@ The SDK's `report_quality` sends them as spans that name the trace they are abou
 
 from farebox_collector.dialects.answer_quality import QUALITY_KEYS, quality_of
 from farebox_collector.dialects.attribution import Origin
-from farebox_collector.dialects.memo import Said
+from farebox_collector.dialects.memo import SpanShape
 from farebox_collector.dialects.text import Reductions
 from farebox_collector.model.records import (
     NO_QUALITY,
@@ -25,7 +25,7 @@ ONCE = frozenset({"farebox.citation_rate", _SUBJECT})
 REDUCED: Reductions = {}
 
 
-def understand(said: Said) -> "_Report | None":
+def understand(said: SpanShape) -> "_Report | None":
     """Whether a span is a report; see the package's contract."""
     # What names a model or a provider is a call, whatever else it says.
     if _SUBJECT not in said.keys or any(key.startswith("gen_ai.") for key in said.keys):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
-from farebox_collector.dialects.memo import Said
+from farebox_collector.dialects.memo import SpanShape
 from farebox_collector.dialects.reconcile import Reading
 from farebox_collector.dialects.text import (
     MAX_BUCKET,
@@ -71,7 +71,7 @@ class Facts(NamedTuple):
 ORDINARY = Facts()
 
 
-def facts_of(said: Said, inference_region: str = "") -> Facts:
+def facts_of(said: SpanShape, inference_region: str = "") -> Facts:
     """The facts in the names on a span; `inference_region` is what the address tells."""
     if not inference_region and KEYS.isdisjoint(said.keys):
         return ORDINARY

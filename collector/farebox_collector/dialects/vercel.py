@@ -13,7 +13,7 @@ from farebox_collector.dialects.attribution import Origin
 from farebox_collector.dialects.counts import Places, reported_in
 from farebox_collector.dialects.emitters import Keys, slots_of
 from farebox_collector.dialects.hosts import family
-from farebox_collector.dialects.memo import Said
+from farebox_collector.dialects.memo import SpanShape
 from farebox_collector.dialects.other_units import unit_keys, units_of
 from farebox_collector.dialects.providers import payee_of
 from farebox_collector.dialects.reconcile import (
@@ -100,7 +100,7 @@ _NOT_A_CALL = NotBillable("operation_makes_no_tokens")
 _EMPTY_SUMMARY = NotBillable("summary_without_usage")
 
 
-def understand(said: Said) -> "_Call | NotBillable | None":
+def understand(said: SpanShape) -> "_Call | NotBillable | None":
     """What the names on a span say of its call; see the package's contract."""
     names = said.names
     name = names.get(OPERATION)

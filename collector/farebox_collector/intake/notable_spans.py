@@ -11,7 +11,7 @@ _NOTABLE = (Verdict.CONFLICT, Verdict.UNPRICED, Verdict.UNMETERED, Verdict.EXPOS
 _logger = logging.getLogger(__name__)
 
 
-def log_findings(calls: Sequence[PricedUsage], verdicts: Sequence[Verdict], dead: Sequence[DeadLetter]) -> None:
+def log_notable_spans(calls: Sequence[PricedUsage], verdicts: Sequence[Verdict], dead: Sequence[DeadLetter]) -> None:
     """Log the first span of each notable verdict with how many there are: never a line a span."""
     for verdict in (verdict for verdict in _NOTABLE if verdict in verdicts):
         found = [call for call, given in zip(calls, verdicts, strict=True) if given is verdict]

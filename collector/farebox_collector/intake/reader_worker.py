@@ -44,7 +44,7 @@ class _Process(NamedTuple):
             self.running.wait()
 
 
-class ReadingAside:
+class ReaderWorker:
     """The reading process of a collector: none at first. `read` is one thread's; the other methods are anybody's."""
 
     def __init__(self, settings: Settings) -> None:

@@ -18,7 +18,7 @@ def no_pause() -> None:
     """For what is small."""
 
 
-class GivingWay:
+class Yielding:
     """Knows whether small requests are in hand. They are counted on one thread; any may pause."""
 
     def __init__(self) -> None:

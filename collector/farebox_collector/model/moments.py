@@ -1,6 +1,28 @@
 """Moments: RFC 3339 in UTC for people, integer nanoseconds since 1970 inside."""
 
 from datetime import UTC, datetime
+from typing import NamedTuple
+
+
+class Days(NamedTuple):
+    """UTC days since 1970, half-open."""
+
+    first: int
+    end: int
+
+    @property
+    def before(self) -> "Days":
+        """As many days, directly before these."""
+        return Days(2 * self.first - self.end, self.first)
+
+
+DAY_NS = 86_400 * 10**9
+
+
+def day_of(at_ns: int) -> int:
+    """The UTC day of a moment, counted from 1970."""
+    return at_ns // DAY_NS
+
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_NS = 2**63 - 1

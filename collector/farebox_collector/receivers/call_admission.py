@@ -25,7 +25,7 @@ class _Seen(NamedTuple):
     descriptor: int
 
 
-class Doorman:
+class CallAdmission:
     """Watches one port. `note_key` is for the event loop, `round` for a thread."""
 
     def __init__(self, limit: int, strangers_of_peer: int, clock_s: Callable[[], float] = monotonic) -> None:

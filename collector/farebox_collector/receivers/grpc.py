@@ -12,7 +12,7 @@ from farebox_collector.admission.in_flight import Hold
 from farebox_collector.intake.decoding.errors import MalformedRequest
 from farebox_collector.intake.reader import Encoding
 from farebox_collector.model.credentials import Caller, token_in
-from farebox_collector.receivers.call_admission import Doorman
+from farebox_collector.receivers.call_admission import CallAdmission
 from farebox_collector.receivers.intake import Intake, Refused
 from farebox_collector.receivers.status import (
     Failure,
@@ -36,7 +36,7 @@ class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
     message, which is the same on the wire: it is received when the caller is known and there is room for it.
     """
 
-    def __init__(self, intake: Intake, doorman: Doorman, settings: Settings) -> None:
+    def __init__(self, intake: Intake, doorman: CallAdmission, settings: Settings) -> None:
         self._intake = intake
         self._doorman = doorman
         self._request_seconds = settings.request_seconds

@@ -13,7 +13,6 @@ from sqlalchemy import Connection, Row, and_, delete, insert, select, update
 from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.access.erased import ERASED, NameErased, is_erased
 from farebox_collector.ledger.access.stored_secrets import LINK, open_sealed, seal
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
 from farebox_collector.ledger.storage.pages import newest_first
 from farebox_collector.ledger.tables.books import api_keys, link_secrets
 from farebox_collector.ledger.tables.links import wallet_links
@@ -24,6 +23,7 @@ from farebox_collector.model.credentials import (
     is_signed,
     sign_link,
 )
+from farebox_collector.model.moments import DAY_NS
 
 _SECRET_BYTES = 32
 _KEPT_NS = 30 * DAY_NS

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection, TextClause, func, select, text, union
 
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS, DAY_SUMS
 from farebox_collector.ledger.tables.books import tenants, usage_records
 from farebox_collector.ledger.tables.limits import spending_days
-from farebox_collector.ledger.tables.rollups import usage_days, wallet_days
+from farebox_collector.ledger.tables.rollups import DAY_SUMS, usage_days, wallet_days
 from farebox_collector.ledger.tables.tombstones import retired_days
 from farebox_collector.model.mismatches import Mismatch
+from farebox_collector.model.moments import DAY_NS
 
 DAY_CHECKS = (
     ("days", "the days of usage are the sums of the records"),

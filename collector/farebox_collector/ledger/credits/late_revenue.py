@@ -12,10 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS, day_of
-from farebox_collector.ledger.reports.reports import Days, within
 from farebox_collector.ledger.storage import bulk_insert
-from farebox_collector.ledger.tables.rollups import late_revenue, wallet_days
+from farebox_collector.ledger.tables.rollups import late_revenue, wallet_days, within
+from farebox_collector.model.moments import DAY_NS, Days, day_of
 from farebox_collector.model.money import round_half_even
 
 OVERDRAFT_DAYS = 62

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, func, select, update
 from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.access.erased import ERASED, is_erased
 from farebox_collector.ledger.access.tenants import usd_per_credit_of
+from farebox_collector.ledger.credits.credit_totals import add_credits
 from farebox_collector.ledger.credits.lot import Lot, NewLot
 from farebox_collector.ledger.credits.lots import DEFERRED_ACCOUNT, WalletLots
 from farebox_collector.ledger.journal.journal import (
@@ -28,7 +29,6 @@ from farebox_collector.ledger.journal.journal import (
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.tables.books import accounts, postings, transactions
 from farebox_collector.ledger.tables.credits import idempotency_keys, lots
-from farebox_collector.ledger.usage.running_totals import add_credits
 from farebox_collector.model.money import (
     MAX_MOVEMENT_NANO,
     MAX_NANO,

@@ -13,14 +13,17 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, case, func, literal, literal_column, or_, select, union_all
 
 from farebox_collector.ledger.journal.journal import WALLET
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.tables.books import accounts
 from farebox_collector.ledger.tables.credits import holds
 from farebox_collector.ledger.tables.limits import spenders, spending_days
 from farebox_collector.ledger.tables.rollups import wallet_days
-from farebox_collector.ledger.usage.batch_sums import SpendingKey
+from farebox_collector.model.moments import DAY_NS
 from farebox_collector.model.pseudonyms import name_in_books
+
+SpendingKey = tuple[int, str, str, str, str]
+"""Day; the wallet, if there is a user of it; user, department, project."""
+
 
 # In words, not in a parameter: SQLite takes a partial index only where a query has the very same condition.
 IS_OPEN = holds.c.state == literal_column("'open'")

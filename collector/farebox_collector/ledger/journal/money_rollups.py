@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 
 from sqlalchemy import Connection, func, select, text
 
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS, day_of
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.tables.books import transactions
 from farebox_collector.ledger.tables.rollups import money_days
 from farebox_collector.model.mismatches import Mismatch
+from farebox_collector.model.moments import DAY_NS, day_of
 
 MONEY_CHECKS = (("money days", "what moved by day is the sums of the postings"),)
 

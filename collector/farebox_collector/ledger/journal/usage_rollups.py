@@ -9,22 +9,14 @@ from operator import add
 from sqlalchemy import Connection
 
 from farebox_collector.ledger.storage import bulk_insert
-from farebox_collector.ledger.tables.rollups import usage_days, wallet_days
+from farebox_collector.ledger.tables.rollups import DAY_SUMS, usage_days, wallet_days
 from farebox_collector.model.records import PricedUsage
 
-DAY_NS = 86_400 * 10**9
-
-DAY_SUMS = ("requests", "errors", "input_tokens", "output_tokens", "cost_nanousd", "charge_nanocredits")
 _USAGE_KEY = ("tenant_id", "day", "event", "provider", "model", "verdict")
 _WALLET_KEY = ("tenant_id", "day", "wallet", "event", "provider", "model")
 
 DayKey = tuple[int, str, str, str, str]
 """The day and the four names of a roll-up's row."""
-
-
-def day_of(at_ns: int) -> int:
-    """The UTC day of a moment, counted from 1970."""
-    return at_ns // DAY_NS
 
 
 def add_usage_days(connection: Connection, tenant_id: int, rows: Iterable[tuple[DayKey, Sequence[int]]]) -> None:

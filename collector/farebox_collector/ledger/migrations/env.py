@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from farebox_collector.ledger.tables.books import metadata
+from farebox_collector.ledger.tables import metadata
 from farebox_collector.ledger.tables.columns import is_on
 
 connection = context.config.attributes["connection"]

@@ -19,12 +19,12 @@ from farebox_collector.ledger.credits.movements import (
     carry_out,
 )
 from farebox_collector.ledger.journal.journal import ISSUED_ACCOUNT, balance, open_transaction
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
 from farebox_collector.ledger.payments.packs import price_nanousd
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.storage.pages import newest_first
 from farebox_collector.ledger.tables.books import transactions
 from farebox_collector.ledger.tables.payments import payment_methods, topups
+from farebox_collector.model.moments import DAY_NS
 from farebox_collector.model.money import MAX_MOVEMENT_NANO, MAX_SUM_NANO, AmountError
 
 _MAX_URL = 2_000

@@ -4,8 +4,8 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, Row, func, select, true
 
-from farebox_collector.ledger.reports.reports import Days, within
-from farebox_collector.ledger.tables.rollups import cost_days, usage_days, wallet_days
+from farebox_collector.ledger.tables.rollups import cost_days, usage_days, wallet_days, within
+from farebox_collector.model.moments import Days
 from farebox_collector.model.verdicts import Verdict
 
 

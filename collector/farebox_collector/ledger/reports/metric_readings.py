@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Select, and_, case, func, or_, select, tuple_
 
 from farebox_collector.ledger.journal.journal import WALLET
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS, day_of
 from farebox_collector.ledger.tables.books import accounts, tenants, usage_totals
 from farebox_collector.ledger.tables.corrections import correction_totals
 from farebox_collector.ledger.tables.prices import price_versions
@@ -16,6 +15,7 @@ from farebox_collector.ledger.tables.rollups import wallet_days
 from farebox_collector.ledger.tables.service import credit_totals, incidents, service_totals
 from farebox_collector.ledger.usage.correction_totals import SUMS as CORRECTION_SUMS
 from farebox_collector.ledger.usage.running_totals import SERVICE_LABELS
+from farebox_collector.model.moments import DAY_NS, day_of
 from farebox_collector.model.money import NANO, Commodity
 from farebox_collector.model.records import DEFAULT_TENANT_ID, STANDARD
 

@@ -15,14 +15,13 @@ from farebox_collector.ledger.credits.late_revenue import moved as moved_between
 from farebox_collector.ledger.credits.lots import BREAKAGE_ACCOUNT, REFUNDED_ACCOUNT, REVENUE_ACCOUNT
 from farebox_collector.ledger.credits.movements import RECEIPTS_ACCOUNT, Kind
 from farebox_collector.ledger.journal.journal import WALLET
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
 from farebox_collector.ledger.payments.payment_fees import FEES_ACCOUNT
-from farebox_collector.ledger.reports.reports import Days, within
 from farebox_collector.ledger.tables.books import accounts, tenants
 from farebox_collector.ledger.tables.credits import lots
-from farebox_collector.ledger.tables.rollups import money_days, usage_days, wallet_days
+from farebox_collector.ledger.tables.rollups import money_days, usage_days, wallet_days, within
 from farebox_collector.ledger.tables.stakes import stakes
 from farebox_collector.ledger.usage.stakes import EXPOSED
+from farebox_collector.model.moments import DAY_NS, Days
 from farebox_collector.model.money import NANO, Commodity
 from farebox_collector.model.verdicts import ONE_CALL, Verdict
 

@@ -19,26 +19,14 @@ from sqlalchemy import (
 )
 
 from farebox_collector.ledger.journal.journal import WALLET
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS, DAY_SUMS
 from farebox_collector.ledger.tables.books import accounts
-from farebox_collector.ledger.tables.rollups import usage_days, wallet_days
+from farebox_collector.ledger.tables.rollups import DAY_SUMS, usage_days, wallet_days, within
+from farebox_collector.model.moments import DAY_NS, Days
 from farebox_collector.model.money import Commodity
 from farebox_collector.model.verdicts import ONE_CALL, Verdict
 
 ROWS_AT_ONCE = 1_000
 """Rows that a report takes from the database at a time, however many it has."""
-
-
-class Days(NamedTuple):
-    """UTC days since 1970, half-open."""
-
-    first: int
-    end: int
-
-    @property
-    def before(self) -> "Days":
-        """As many days, directly before these."""
-        return Days(2 * self.first - self.end, self.first)
 
 
 class UsageGroup(StrEnum):
@@ -157,11 +145,6 @@ def wallets_by_cost(
         .limit(limit)
     )
     return _streamed(connection, query)
-
-
-def within(day: ColumnElement[int], days: Days) -> ColumnElement[bool]:
-    """Whether a column is one of some days."""
-    return and_(day >= days.first, day < days.end)
 
 
 def _within(table: Table, tenant_id: int, days: Days) -> ColumnElement[bool]:

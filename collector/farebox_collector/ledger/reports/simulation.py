@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, select
 
-from farebox_collector.ledger.journal.usage_rollups import day_of
 from farebox_collector.ledger.tables.books import (
     TOKEN_COLUMNS,
     charge_rules,
@@ -18,6 +17,7 @@ from farebox_collector.ledger.tables.books import (
 from farebox_collector.ledger.tables.rollups import usage_days
 from farebox_collector.ledger.usage.action_pricing import ActionKey, ActionSums
 from farebox_collector.ledger.usage.tombstones import require_detail
+from farebox_collector.model.moments import day_of
 from farebox_collector.model.money import round_half_even
 from farebox_collector.model.records import Buckets, ChargeRule
 from farebox_collector.model.units import read_units

@@ -8,10 +8,11 @@ from sqlalchemy import Connection, Row, select
 
 from farebox_collector.ledger.credits.spending import LimitScope, Subject, held_of
 from farebox_collector.ledger.reports.money_reports import PAID_IN
-from farebox_collector.ledger.reports.reports import Days, day_sums
+from farebox_collector.ledger.reports.reports import day_sums
 from farebox_collector.ledger.tables.books import transactions
 from farebox_collector.ledger.tables.credits import lots
 from farebox_collector.ledger.tables.rollups import wallet_days
+from farebox_collector.model.moments import Days
 
 
 class WalletGroup(StrEnum):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 APPLICATION = "farebox"
 """How collectors begin the name under which PostgreSQL knows them."""
-_MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
 _NOT_BESIDE_OLDER = frozenset(

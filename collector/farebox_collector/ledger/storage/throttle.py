@@ -16,7 +16,7 @@ def no_breath() -> None:
     """For work that nobody else waits for."""
 
 
-class Pace:
+class Throttle:
     """Lets work take a share of one thread's time, and stops it between two of its pieces. One piece of work's."""
 
     def __init__(self, share: float, stop: threading.Event | None = None) -> None:

@@ -1,6 +1,6 @@
 """Roll-ups by UTC day: what reports and overviews are read from, however many usage records there are."""
 
-from sqlalchemy import UniqueConstraint
+from sqlalchemy import ColumnElement, UniqueConstraint, and_
 
 from farebox_collector.ledger.tables.columns import (
     identity,
@@ -8,7 +8,17 @@ from farebox_collector.ledger.tables.columns import (
     table,
     words,
 )
+from farebox_collector.model.moments import Days
 from farebox_collector.model.records import Buckets
+
+
+def within(day: ColumnElement[int], days: Days) -> ColumnElement[bool]:
+    """Whether a column is one of some days."""
+    return and_(day >= days.first, day < days.end)
+
+
+DAY_SUMS = ("requests", "errors", "input_tokens", "output_tokens", "cost_nanousd", "charge_nanocredits")
+
 
 # By the day of the price, so that a call is on one day for ever. Labels are bounded as those of `usage_totals` are.
 usage_days = table(

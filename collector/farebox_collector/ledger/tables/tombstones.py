@@ -5,9 +5,9 @@ Rows are added in the transaction that deletes the records (`retirement`), and n
 
 from sqlalchemy import Column, LargeBinary, Table, Text
 
-from farebox_collector.ledger.journal.usage_rollups import DAY_SUMS
 from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
 from farebox_collector.ledger.tables.columns import Int64, metadata, number
+from farebox_collector.ledger.tables.rollups import DAY_SUMS
 
 # The key of `usage_records`, and what tells whether a span that comes later is the same one, or one of the same call.
 retired_spans = Table(

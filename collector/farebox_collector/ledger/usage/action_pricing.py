@@ -31,9 +31,9 @@ _SUMS = ("calls", "share_nanocredits")
 _FIRST = ("floor_nanocredits", "first_started_ns", "first_span")
 _COLUMNS = (*_KEY, *_SUMS, *_FIRST, "last_started_ns")
 _TAIL = (
-    f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {bulk_insert.additions('charged_actions', _SUMS)}, last_started_ns ="
-    " CASE WHEN excluded.last_started_ns > charged_actions.last_started_ns THEN excluded.last_started_ns"
-    " ELSE charged_actions.last_started_ns END"
+    f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {bulk_insert.additions('charged_actions', _SUMS)},"
+    " last_started_ns = CASE WHEN excluded.last_started_ns > charged_actions.last_started_ns"
+    " THEN excluded.last_started_ns ELSE charged_actions.last_started_ns END"
     f" RETURNING wallet, event, action_id, {', '.join((*_SUMS, *_FIRST))}"
 )
 _SET_FIRST = (

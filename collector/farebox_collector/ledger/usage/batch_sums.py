@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import add
 from typing import Any, NamedTuple, Self
 
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS, WalletKey
+from farebox_collector.ledger.credits.spending import SpendingKey
+from farebox_collector.ledger.journal.usage_rollups import WalletKey
 from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
 from farebox_collector.ledger.tables.service import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
 from farebox_collector.ledger.usage.stakes import Stake, stakes_of
+from farebox_collector.model.moments import DAY_NS
 from farebox_collector.model.records import (
     NO_QUALITY,
     Buckets,
@@ -123,10 +125,6 @@ class Figures(list[int]):
             tokens.total - tokens.inclusive_input,
             *self[_QUALITY],
         ]
-
-
-SpendingKey = tuple[int, str, str, str, str]
-"""Day; the wallet, if there is a user of it; user, department, project."""
 
 
 class CallSums(NamedTuple):

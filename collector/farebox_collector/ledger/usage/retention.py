@@ -15,9 +15,10 @@ from sqlalchemy import Connection, Row, delete, func, select, text
 
 from farebox_collector.ledger.credits.spending import subjects_of
 from farebox_collector.ledger.journal.journal import PROVIDER, WALLET
-from farebox_collector.ledger.journal.usage_rollups import DAY_SUMS, day_of, figures_of
+from farebox_collector.ledger.journal.usage_rollups import figures_of
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.tables.books import TOKEN_COLUMNS, accounts, usage_records
+from farebox_collector.ledger.tables.rollups import DAY_SUMS
 from farebox_collector.ledger.tables.tombstones import RETIRED_SUMS
 from farebox_collector.ledger.usage.claims import Claim, keep_times
 from farebox_collector.ledger.usage.corrections import are_frozen
@@ -25,6 +26,7 @@ from farebox_collector.ledger.usage.entries import facts_digest, facts_of
 from farebox_collector.ledger.usage.stakes import remove_stakes, stakes_of
 from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_call
 from farebox_collector.ledger.usage.tombstones import likeness_digest
+from farebox_collector.model.moments import day_of
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.parts import WITHOUT_PRICE
 

@@ -10,13 +10,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from operator import add
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from farebox_collector.ledger.credits.spending import add_spending
 from farebox_collector.ledger.journal.usage_rollups import DayKey, add_usage_days, add_wallet_days
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.tables.books import TOKEN_COLUMNS, usage_totals
-from farebox_collector.ledger.tables.service import card_totals, credit_totals, service_totals
+from farebox_collector.ledger.tables.service import card_totals, service_totals
 from farebox_collector.ledger.usage.batch_sums import (
     FIRST_CHUNK_COLUMNS,
     LATENCY_COLUMNS,
@@ -30,7 +30,6 @@ from farebox_collector.ledger.usage.batch_sums import (
 from farebox_collector.ledger.usage.cost_rollups import CostKey, add_cost_days, known_tier
 from farebox_collector.ledger.usage.labels import TableLabels, folded, place
 from farebox_collector.ledger.usage.stakes import add_stakes, remove_stakes
-from farebox_collector.model.money import MAX_SUM_NANO, AmountError
 from farebox_collector.model.records import PricedUsage, Quality
 from farebox_collector.model.verdicts import ONE_CALL, Verdict
 
@@ -108,21 +107,6 @@ def add_quality(
     before = len(_SERVICE_SUMS) - len(QUALITY_COLUMNS)
     rows = [(label, (*(0,) * before, *quality_sums([quality]))) for label, quality in reports]
     _add_service(connection, tenant_id, rows, labels)
-
-
-def add_credits(connection: Connection, tenant_id: int, source: str, amount_nanocredits: int) -> None:
-    """Count credits that came into (positive) wallets from a source, such as `deposit`. Only ever adds.
-
-    Raises AmountError where the sum would be out of range.
-    """
-    if amount_nanocredits <= 0:
-        raise ValueError("totals only grow")
-    table = credit_totals.c
-    known = select(table.amount_nanocredits).where(table.tenant_id == tenant_id, table.source == source)
-    if int(connection.execute(known).scalar() or 0) + amount_nanocredits > MAX_SUM_NANO:
-        raise AmountError("too large: all that ever came in this way would be out of range")
-    key, sums = ("tenant_id", "source"), ("movements", "amount_nanocredits")
-    bulk_insert.insert_adding(connection, credit_totals.name, key, sums, [(tenant_id, source, 1, amount_nanocredits)])
 
 
 def _add_usage(

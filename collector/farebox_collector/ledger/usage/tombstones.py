@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, func, select, text, tuple_
 
-from farebox_collector.ledger.journal.usage_rollups import day_of
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.tables.tombstones import retired_days, retired_spans
 from farebox_collector.ledger.usage.entries import RetiredFacts, SpanKey
 from farebox_collector.ledger.usage.span_matching import likeness
+from farebox_collector.model.moments import day_of
 from farebox_collector.model.records import UsageRecord
 
 RETIRED_REASON = "a span of the same call, whose detail is retired, stands for it"

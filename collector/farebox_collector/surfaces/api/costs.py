@@ -5,9 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, Field
 
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
 from farebox_collector.ledger.reports.costs import Grouping, Period, costs
-from farebox_collector.model.moments import format_ns
+from farebox_collector.model.moments import DAY_NS, format_ns
 from farebox_collector.model.money import format_nano
 from farebox_collector.pricing.costs import EffectiveCost
 from farebox_collector.surfaces.api.context import Amount, Context, moment_ns

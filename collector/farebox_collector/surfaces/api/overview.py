@@ -9,9 +9,7 @@ from urllib.parse import quote, urlsplit
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
 from farebox_collector.ledger.reports import statements
-from farebox_collector.ledger.reports.reports import Days
 from farebox_collector.ledger.reports.wallet_reports import (
     WalletGroup,
     held_nanocredits,
@@ -19,7 +17,7 @@ from farebox_collector.ledger.reports.wallet_reports import (
     paid_lots,
     wallet_by,
 )
-from farebox_collector.model.moments import format_ns
+from farebox_collector.model.moments import DAY_NS, Days, format_ns
 from farebox_collector.model.money import format_nano
 from farebox_collector.surfaces.api.callers import OwnWallet
 from farebox_collector.surfaces.api.context import Amount, Context, wallet_name

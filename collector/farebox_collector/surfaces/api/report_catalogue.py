@@ -14,13 +14,8 @@ from farebox_collector.ledger.reports.money_reports import (
     summaries,
     usd_per_credit,
 )
-from farebox_collector.ledger.reports.reports import (
-    Days,
-    UsageFilter,
-    UsageGroup,
-    usage_by,
-    wallets_by_cost,
-)
+from farebox_collector.ledger.reports.reports import UsageFilter, UsageGroup, usage_by, wallets_by_cost
+from farebox_collector.model.moments import Days
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.surfaces.api.report_rows import (
     BalanceRow,

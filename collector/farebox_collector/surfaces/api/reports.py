@@ -12,8 +12,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
-from farebox_collector.ledger.journal.usage_rollups import DAY_NS
-from farebox_collector.ledger.reports.reports import Days, UsageFilter, UsageGroup
+from farebox_collector.ledger.reports.reports import UsageFilter, UsageGroup
+from farebox_collector.model.moments import DAY_NS, Days
 from farebox_collector.model.money import AmountError, parse_nano
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.surfaces.api.context import Context, Name

@@ -10,7 +10,7 @@ import anthropic
 import farebox
 import openai
 import pytest
-from farebox import lean_calls, lean_streams
+from farebox import fast_calls, fast_streams
 from opentelemetry import context
 from opentelemetry.instrumentation.genai import openai as official
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -112,15 +112,15 @@ def spans_of(url: str, name: str) -> list[ReadableSpan]:
 
 
 def test_this_version_is_known() -> None:
-    assert version.__version__ in lean_calls.KNOWN_VERSIONS
+    assert version.__version__ in fast_calls.KNOWN_VERSIONS
 
 
 @pytest.mark.parametrize("name", [*CALLS, *MESSAGES])
 def test_lean_spans_are_the_official_ones(name: str, model_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (lean,) = spans_of(model_url, name)
     assert official.TelemetryHandler is TelemetryHandler, "the official handler is back in its place"
-    monkeypatch.setattr(lean_calls, "KNOWN_VERSIONS", frozenset())
-    monkeypatch.setattr(lean_streams, "_WRAPPERS", ())
+    monkeypatch.setattr(fast_calls, "KNOWN_VERSIONS", frozenset())
+    monkeypatch.setattr(fast_streams, "_WRAPPERS", ())
     (plain,) = spans_of(model_url, name)
     assert told(lean) == told(plain)
     assert "gen_ai.operation.name" in (lean.attributes or {})
@@ -135,11 +135,11 @@ def test_content_is_captured_by_the_official_classes(model_url: str, monkeypatch
 
 
 def test_an_official_instrumentation_inside_adds_to_the_span_around_it(metered: Metered) -> None:
-    handler = lean_calls.LeanHandler(tracer_provider=metered.provider, instrumentation_scope_name="outer")
+    handler = fast_calls.FastHandler(tracer_provider=metered.provider, instrumentation_scope_name="outer")
     around = handler.inference("openai", request_model="gpt-4o-mini")
-    assert isinstance(around, lean_calls.LeanInvocation)
+    assert isinstance(around, fast_calls.FastInvocation)
     inside = handler.inference("openai", request_model="gpt-4o-mini")
-    assert not isinstance(inside, lean_calls.LeanInvocation)
+    assert not isinstance(inside, fast_calls.FastInvocation)
     inside.input_tokens, inside.response_id = 70, "r1"
     inside.stop()
     around.stop()

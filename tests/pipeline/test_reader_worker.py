@@ -19,7 +19,7 @@ from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.intake.decoding.errors import MalformedRequest
 from farebox_collector.intake.reader import Encoding, RequestReader
 from farebox_collector.intake.reader_wire import Task, packed, unpacked
-from farebox_collector.intake.reader_worker import ReadingAside, ReadingFailed
+from farebox_collector.intake.reader_worker import ReaderWorker, ReadingFailed
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.model.records import NO_QUALITY
 from farebox_collector.settings import Settings
@@ -59,14 +59,14 @@ def books(settings: Settings) -> Iterator[Database]:
 
 
 @pytest.fixture
-def aside(settings: Settings, books: Database) -> Iterator[ReadingAside]:
-    made = ReadingAside(settings)
+def aside(settings: Settings, books: Database) -> Iterator[ReaderWorker]:
+    made = ReaderWorker(settings)
     made.start()
     yield made
     made.close()
 
 
-def test_another_process_reads_the_same(settings: Settings, books: Database, aside: ReadingAside) -> None:
+def test_another_process_reads_the_same(settings: Settings, books: Database, aside: ReaderWorker) -> None:
     here = RequestReader(settings, Tariffs(books, lambda: NOW_NS))
     kinds = set()
     for encoding, body in various_bodies():
@@ -83,13 +83,13 @@ def test_another_process_reads_the_same(settings: Settings, books: Database, asi
     assert len(kinds) >= 5
 
 
-def test_what_is_no_request_is_refused_and_the_process_goes_on(aside: ReadingAside) -> None:
+def test_what_is_no_request_is_refused_and_the_process_goes_on(aside: ReaderWorker) -> None:
     with pytest.raises(MalformedRequest, match="not an OTLP"):
         aside.read(Task(Encoding.PROTOBUF, b"\xff" * 20, 1, NOW_NS))
     assert aside.read(Task(Encoding.PROTOBUF, protobuf_body([llm_span()]), 1, NOW_NS)).spans == 1
 
 
-def test_a_process_that_died_says_so_once_and_the_next_one_reads(settings: Settings, aside: ReadingAside) -> None:
+def test_a_process_that_died_says_so_once_and_the_next_one_reads(settings: Settings, aside: ReaderWorker) -> None:
     assert aside.pid is not None
     os.kill(aside.pid, signal.SIGKILL)
     with pytest.raises(ReadingFailed):
@@ -132,7 +132,7 @@ def reading_processes(collector: Collector) -> list[int]:
 def test_the_process_ends_with_its_collector_however_that_ends(tmp_path: Path) -> None:
     settings = Settings(database_url=blank_sqlite(tmp_path))
     open_books(settings).close()
-    program = "import sys, pickle; from farebox_collector.intake.reader_worker import ReadingAside as R;"
+    program = "import sys, pickle; from farebox_collector.intake.reader_worker import ReaderWorker as R;"
     program += "r = R(pickle.loads(bytes.fromhex(sys.argv[1]))); r.start(); print(r.pid, flush=True); sys.stdin.read()"
     parent = subprocess.Popen(
         [sys.executable, "-c", program, pickle.dumps(settings).hex()],

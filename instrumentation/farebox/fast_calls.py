@@ -62,12 +62,12 @@ class _Inside(InferenceData):
         super().merge(other, overwrite=overwrite)
 
 
-class LeanInvocation(InferenceInvocation):
+class FastInvocation(InferenceInvocation):
     """One chat call without its content."""
 
     def __init__(
         self,
-        handler: LeanHandler,
+        handler: FastHandler,
         provider: str,
         request_model: str | None,
         address: str | None,
@@ -166,7 +166,7 @@ def _names() -> tuple[Mapping[str, str], frozenset[str], frozenset[str]]:
     return names, frozenset(with_empty), frozenset(others)
 
 
-class LeanHandler(TelemetryHandler):
+class FastHandler(TelemetryHandler):
     """The official handler, which makes lean invocations of chat calls where these will do."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -181,7 +181,7 @@ class LeanHandler(TelemetryHandler):
             and get_value(CLIENT_INFERENCE_CONTEXT_KEY) is None
             and get_ambient_conversation_id() is None
         ):
-            return LeanInvocation(
+            return FastInvocation(
                 self,
                 provider,
                 details.get("request_model"),
@@ -206,7 +206,7 @@ class LeanCalls:
         """Replace it, if it is what it was when this was written."""
         official = getattr(self._instrumentation, "TelemetryHandler", None)
         if version.__version__ in KNOWN_VERSIONS and official is TelemetryHandler:
-            self._official, self._instrumentation.TelemetryHandler = official, LeanHandler
+            self._official, self._instrumentation.TelemetryHandler = official, FastHandler
 
     def __exit__(self, *_: object) -> None:
         """Put the official one back."""
