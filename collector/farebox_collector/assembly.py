@@ -212,8 +212,8 @@ def _parts(settings: Settings, database: Database, clock: Clock) -> _Parts:
     registry.register(LedgerCollector(database, meters.exemplars, clock))
     tariffs = Tariffs(database, clock, settings.charge_exposed)
     # Another process has the time of day and no other clock.
-    aside = ReaderWorker(settings) if settings.reading_process and clock is time.time_ns else None
-    pipeline = Pipeline(settings, database, RequestReader(settings, tariffs), meters, clock, aside)
+    worker = ReaderWorker(settings) if settings.reading_process and clock is time.time_ns else None
+    pipeline = Pipeline(settings, database, RequestReader(settings, tariffs), meters, clock, worker)
     keyring, rates, refusals = KeyRing(database, clock), Rates(settings), Refusals(database, clock)
     intake = Intake(pipeline, keyring, meters, rates, refusals)
     return _Parts(registry, meters, tariffs, pipeline, keyring, rates, refusals, intake)

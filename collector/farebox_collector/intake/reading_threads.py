@@ -1,0 +1,77 @@
+"""Where requests are read: in one thread, in another one if they are large, and under load in a second process.
+
+Reading and committing overlap: while one transaction is committed, the next requests are read. A large request has a
+thread of its own, which yields to small requests.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import NamedTuple
+
+from farebox_collector.intake.reader import Encoding, ReadRequest, RequestReader
+from farebox_collector.intake.reader_wire import Task
+from farebox_collector.intake.reader_worker import ReaderWorker
+from farebox_collector.intake.yielding import Yielding
+
+_LARGE_BYTES = 256 * 2**10
+"""A request that takes longer to read than others should have to wait: some hundred spans with their prompts."""
+
+
+class ExportRequest(NamedTuple):
+    """One OTLP export as a receiver took it: not yet decoded, its tenant known from its key."""
+
+    tenant_id: int
+    encoding: Encoding
+    body: bytes
+
+
+class ReadingThreads:
+    """Reads requests. Its methods are called on the event loop's thread."""
+
+    def __init__(
+        self, reader: RequestReader, worker: ReaderWorker | None, coming: Callable[[], AbstractContextManager[int]]
+    ) -> None:
+        """`coming` tells the committing thread that something is about to be ready, and yields what else is."""
+        self._reader = reader
+        self._worker = worker
+        self._coming = coming
+        self._small = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self._large = ThreadPoolExecutor(1, thread_name_prefix="read-large")
+        self._yielding = Yielding()
+
+    @asynccontextmanager
+    async def read(self, request: ExportRequest, received_at_ns: int) -> AsyncIterator[ReadRequest]:
+        """Decode, read and price a request. While the block runs, large requests yield to it if it is small.
+
+        Raises what `RequestReader.read` raises.
+        """
+        loop = asyncio.get_running_loop()
+        if len(request.body) >= _LARGE_BYTES:
+            # No transaction is held back for it.
+            yield await loop.run_in_executor(self._large, self._read_large, request, received_at_ns)
+            return
+        with self._yielding.small():
+            with self._coming() as others:
+                if others and self._worker is not None:
+                    self._worker.requests_wait()
+                read = await loop.run_in_executor(self._small, self._read_small, request, received_at_ns)
+            yield read
+
+    def _read_small(self, request: ExportRequest, received_at_ns: int) -> ReadRequest:
+        if self._worker is not None and self._worker.ready:
+            return self._worker.read(Task(request.encoding, request.body, request.tenant_id, received_at_ns))
+        return self._reader.read(request.encoding, request.body, request.tenant_id, received_at_ns)
+
+    def _read_large(self, request: ExportRequest, received_at_ns: int) -> ReadRequest:
+        return self._reader.read(
+            request.encoding, request.body, request.tenant_id, received_at_ns, self._yielding.pause
+        )
+
+    async def close(self) -> None:
+        """End the threads and the process; to be called when nothing is read any more."""
+        for thread in (self._small, self._large):
+            thread.shutdown(wait=True)
+        if self._worker is not None:
+            await asyncio.to_thread(self._worker.close)
