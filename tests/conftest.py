@@ -21,7 +21,8 @@ LONG = (
     "surfaces/test_openapi_fuzz.py",
     "sdk",
     "payments",
-    "wallets",
+    "background",
+    "ledger/credits",
 )
 """Where tests take seconds, most of them waiting, the longest first."""
 

@@ -27,7 +27,7 @@ from harness import Collector, farebox
 from postgres import PostgresServer
 from spans import llm_span, protobuf_body
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = Path(__file__).parents[3] / "deploy"
 DAY_NS = 86_400 * 10**9
 ROLES = ("migrate", "write", "read")
 
