@@ -5,7 +5,7 @@ from typing import Any
 
 from alembic import command
 from farebox_collector.ledger.credits.lots import REFUNDED_ACCOUNT, REVENUE_ACCOUNT
-from farebox_collector.ledger.journal.journal import Leg, open_transaction, post
+from farebox_collector.ledger.journal.journal import Leg, begin
 from farebox_collector.ledger.payments.payment_fees import topups_without_fee
 from farebox_collector.ledger.payments.refunds import carried_over, settle_carried
 from farebox_collector.ledger.payments.topups import topup_by_key, topup_by_payment
@@ -81,9 +81,8 @@ def test_a_debt_that_another_lot_paid_comes_back_to_that_lot(database: Database)
         moves = "INSERT INTO lot_moves (tenant_id, lot_id, transaction_id, kind, amount_nano, recognised_nanousd,"
         moves += " returned_nanousd, recorded_at_ns) VALUES (1, :lot, NULL, 'draw', 0, 6400000000, -6400000000, 0)"
         connection.execute(text(moves), first)
-        transaction_id = open_transaction(connection, 1, "recognition", shop.now_ns)
         legs = [Leg(REVENUE_ACCOUNT, -6_400_000_000), Leg(REFUNDED_ACCOUNT, 6_400_000_000)]
-        post(connection, 1, transaction_id, shop.now_ns, legs)
+        begin(connection, 1, "recognition", shop.now_ns).post(legs)
 
     downgraded(database, old)
     assert shop.clean() == []

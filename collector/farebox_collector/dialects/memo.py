@@ -1,9 +1,9 @@
-"""What spans of one place in a program have in common is understood once, and remembered.
+"""Remember what spans of one place in a program have in common.
 
-The calls of one place say the same again and again: the same attributes in the same order, and in most of them the same
-values; only ids, times and counts differ. So reading a span has two steps. `understand`, a pure function of `SpanShape`,
-makes something of which attributes there are and of what the names among them say; since it is shown nothing else, what
-it made is true for every span that says the same. What is left for each span are its ids, times and counts.
+The calls of one place repeat the same attributes in the same order, and most of the same values; only ids, times and
+counts differ. So reading a span has two steps. `understand`, a pure function of a `SpanShape`, works out which
+attributes there are and what the names among them say. It sees nothing else, so its result holds for every span of that
+shape. What is left for each span are its ids, times and counts.
 
 The memory is bounded: it holds `ENTRIES` results, none of more than `MAX_TEXT` characters of names, and starts anew
 when it is full; that is some five MiB as spans ordinarily are, and forty at the worst.

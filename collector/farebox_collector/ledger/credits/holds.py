@@ -24,7 +24,7 @@ from farebox_collector.ledger.credits.limit_watch import tell_of_limits
 from farebox_collector.ledger.credits.limits import LimitReached, Limits, Wanted
 from farebox_collector.ledger.credits.lots import draw_up, wallets_with_expired_lots
 from farebox_collector.ledger.credits.spending import IS_OPEN, add_held
-from farebox_collector.ledger.journal.journal import post
+from farebox_collector.ledger.journal.journal import note_activity
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.tables.books import accounts
 from farebox_collector.ledger.tables.credits import holds
@@ -284,7 +284,7 @@ def _wallets_and_limits(
         if not strict and not limits.stops_at_the_balance(name) and not is_erased(connection, tenant_id, name)
     )
     if new:
-        post(connection, tenant_id, 0, at_ns, [], active=new)
+        note_activity(connection, tenant_id, new, at_ns)
         locked |= locked_wallets(connection, tenant_id, set(new))
     return {name: _Wallet(wallet) for name, wallet in locked.items()}, limits
 

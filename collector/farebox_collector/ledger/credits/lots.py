@@ -30,8 +30,8 @@ from farebox_collector.ledger.journal.journal import (
     WALLET,
     Account,
     Leg,
-    open_transaction,
-    post,
+    begin,
+    note_activity,
     wallet_account,
 )
 from farebox_collector.ledger.tables.books import accounts, postings
@@ -80,7 +80,7 @@ class WalletLots:
         found = self._connection.execute(query).first()
         if found is None:
             # A wallet that is new gets its account here.
-            post(self._connection, self.tenant_id, 0, self._at_ns, [], active=frozenset({self.wallet}))
+            note_activity(self._connection, self.tenant_id, frozenset({self.wallet}), self._at_ns)
             found = self._connection.execute(query).one()
         return found
 
@@ -307,8 +307,9 @@ class WalletLots:
         kind = EXPIRY if any(leg.account == EXPIRED_ACCOUNT for leg in self._legs) else RECOGNITION
         transaction_id = None
         if legs := summed(self._legs):
-            transaction_id = open_transaction(self._connection, self.tenant_id, kind, self._at_ns)
-            post(self._connection, self.tenant_id, transaction_id, self._at_ns, legs)
+            transaction = begin(self._connection, self.tenant_id, kind, self._at_ns)
+            transaction.post(legs)
+            transaction_id = transaction.id
         self._of_calls.keep(self._connection, self.tenant_id, self._at_ns)
         changed = [lot for lot in self.lots if any(lot.row._mapping[name] != it for name, it in lot.values().items())]
         if changed:

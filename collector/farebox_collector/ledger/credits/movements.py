@@ -8,7 +8,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, func, select
 
 from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.access.erased import ERASED, is_erased
@@ -20,14 +20,14 @@ from farebox_collector.ledger.journal.journal import (
     ISSUED_ACCOUNT,
     WALLET,
     Account,
+    LedgerTransaction,
     Leg,
     balance,
-    open_transaction,
-    post,
+    begin,
     wallet_account,
 )
 from farebox_collector.ledger.storage import bulk_insert
-from farebox_collector.ledger.tables.books import accounts, postings, transactions
+from farebox_collector.ledger.tables.books import accounts, postings
 from farebox_collector.ledger.tables.credits import idempotency_keys, lots
 from farebox_collector.model.money import (
     MAX_MOVEMENT_NANO,
@@ -154,12 +154,12 @@ def move(
         raise AmountError("too large: all that was paid together would be out of range")
     if balance(connection, tenant_id, ISSUED_ACCOUNT) - amount < -MAX_SUM_NANO:
         raise AmountError("too large: all deposits together would be out of range")
-    transaction_id = open_transaction(connection, tenant_id, movement.kind, at_ns, movement.memo)
-    claim = (tenant_id, idempotency_key, movement.request(), transaction_id)
+    transaction = begin(connection, tenant_id, movement.kind, at_ns, movement.memo)
+    claim = (tenant_id, idempotency_key, movement.request(), transaction.id)
     if not bulk_insert.insert_ignoring_conflicts(
         connection, "idempotency_keys", _KEY_COLUMNS, [claim], on=("tenant_id", "key")
     ):
-        connection.execute(delete(transactions).where(transactions.c.id == transaction_id))
+        transaction.abandon()
         return _earlier(connection, tenant_id, idempotency_key, movement)
     if is_erased(connection, tenant_id, movement.wallet, movement.to_wallet):
         raise NoSuchWallet(ERASED)
@@ -167,7 +167,7 @@ def move(
         _require_wallets(connection, tenant_id, sorted({movement.wallet, movement.to_wallet} - {""}))
     if movement.at_list:
         movement = movement._replace(price_nanousd=_list_price(connection, tenant_id, amount), at_list=False)
-    return carry_out(connection, tenant_id, movement, transaction_id, at_ns)
+    return carry_out(transaction, movement)
 
 
 def _list_price(connection: Connection, tenant_id: int, amount_nanocredits: int) -> int:
@@ -178,19 +178,19 @@ def _list_price(connection: Connection, tenant_id: int, amount_nanocredits: int)
     return price
 
 
-def carry_out(connection: Connection, tenant_id: int, movement: Movement, transaction_id: int, at_ns: int) -> Moved:
-    """Make a movement in a transaction that is open, for who sees to it by other means that it happens once.
+def carry_out(transaction: LedgerTransaction, movement: Movement) -> Moved:
+    """Make a movement in a transaction that was begun; the caller sees to it that it happens once.
 
     Raises NotEnough and NoSuchLot.
     """
+    connection, tenant_id, transaction_id, _, at_ns = transaction
     if movement.metadata:
-        row = update(transactions).where(transactions.c.id == transaction_id)
-        connection.execute(row.values(metadata=movement.metadata))
+        transaction.describe(movement.metadata)
     names = sorted({movement.wallet, movement.to_wallet} - {""})
     wallets = {name: WalletLots(connection, tenant_id, name, at_ns) for name in names}
     moved, lot_id, legs = _legs(movement, transaction_id, wallets)
     active = frozenset(names)
-    post(connection, tenant_id, transaction_id, at_ns, [leg for leg in legs if leg.amount_nano], active=active)
+    transaction.post([leg for leg in legs if leg.amount_nano], active=active)
     for wallet in wallets.values():
         wallet.close()
     if moved > 0:

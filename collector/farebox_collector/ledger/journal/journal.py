@@ -1,10 +1,14 @@
-"""The journal: the only code that writes transactions and postings, and the balances that project them."""
+"""The journal: the only code that writes transactions, postings, and the balances that project them.
+
+`begin` makes a `LedgerTransaction`; `post` gives it its legs, and `abandon` deletes it. Other columns of `accounts`
+project other things, and are written where those are: `held_nano` by holds, `overdraft_nano` and `drawn_…` by lots.
+"""
 
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from farebox_collector.ledger.journal.low_balances import Fall, tell_of_falls
 from farebox_collector.ledger.journal.money_rollups import add_money_days
@@ -80,6 +84,47 @@ class Unbalanced(ValueError):
     """The legs of a transaction do not sum to zero in each commodity: a bug, and nothing was written."""
 
 
+class LedgerTransaction(NamedTuple):
+    """A ledger transaction within a database transaction."""
+
+    connection: Connection
+    tenant_id: int
+    id: int
+    kind: str
+    at_ns: int
+
+    def post(
+        self, legs: Sequence[Leg], *, active: frozenset[str] = frozenset(), spending: bool = False
+    ) -> frozenset[str]:
+        """Write the legs and move the balances.
+
+        `active` names wallets whose last activity is now, with or without a leg; with `spending`, what leaves a wallet
+        counts as spent. Returns those of the wallets of which a hold may not have ended yet. Raises Unbalanced.
+        """
+        return _post(self, legs, active, spending)
+
+    def describe(self, metadata: str) -> None:
+        """Keep what the business says about it, as JSON."""
+        describe(self.connection, self.id, metadata)
+
+    def abandon(self) -> None:
+        """Delete it: nothing is posted, and nothing outside this database transaction knows its id."""
+        self.connection.execute(delete(transactions).where(transactions.c.id == self.id))
+
+
+class _Moved(NamedTuple):
+    """An account after its balance was moved, as `_ACCOUNT_TAIL` returns it."""
+
+    id: int
+    kind: str
+    name: str
+    commodity: str
+    holds_until_ns: int
+    balance_nano: int
+    newest_threshold: int | None
+    """The id of the newest threshold of low balances, of any tenant; None if there is none."""
+
+
 @lru_cache(maxsize=10_000)
 def wallet_account(name: str) -> Account:
     """The account behind a wallet."""
@@ -91,41 +136,68 @@ def balance(connection: Connection, tenant_id: int, account: Account) -> int:
     return int(connection.execute(_BALANCE, {"tenant": tenant_id, **account._asdict()}).scalar() or 0)
 
 
-def open_transaction(
+def begin(
     connection: Connection,
     tenant_id: int,
     kind: str,
     at_ns: int,
     memo: str = "",
     calls_ns: tuple[int | None, int | None] = (None, None),
-) -> int:
-    """Begin a ledger transaction and return its id; `post` gives it its legs.
-
-    `calls_ns` are the first and the last moment whose prices its calls have.
-    """
+) -> LedgerTransaction:
+    """Begin a ledger transaction. `calls_ns` are the first and the last moment whose prices its calls have."""
     row = {"tenant_id": tenant_id, "kind": kind, "recorded_at_ns": at_ns, "memo": memo}
     row |= {"calls_from_ns": calls_ns[0], "calls_to_ns": calls_ns[1]}
     key = connection.execute(_OPEN, row).inserted_primary_key
     assert key is not None
-    return int(key[0])
+    return LedgerTransaction(connection, tenant_id, int(key[0]), kind, at_ns)
 
 
-def post(
+def describe(connection: Connection, transaction_id: int, metadata: str) -> None:
+    """Replace what the business says about a transaction, as JSON."""
+    connection.execute(update(transactions).where(transactions.c.id == transaction_id).values(metadata=metadata))
+
+
+def note_activity(connection: Connection, tenant_id: int, wallets: frozenset[str], at_ns: int) -> None:
+    """Make wallets active now; those that are new get their accounts."""
+    _move_balances(connection, tenant_id, at_ns, [], wallets, spending=False)
+
+
+def _post(
+    transaction: LedgerTransaction, legs: Sequence[Leg], active: frozenset[str], spending: bool
+) -> frozenset[str]:
+    connection, tenant_id, transaction_id, kind, at_ns = transaction
+    _require_balance(legs)
+    moved, amounts = _move_balances(connection, tenant_id, at_ns, legs, active, spending=spending)
+    ids = {row[1:4]: row[0] for row in moved}
+    postings = [
+        (transaction_id, ids[account], account.commodity, amount_nano, event, rule_version_id, records)
+        for account, amount_nano, event, rule_version_id, records in legs
+    ]
+    bulk_insert.insert(connection, "postings", _POSTING_COLUMNS, postings)
+    if postings and not spending:
+        add_money_days(connection, tenant_id, kind, at_ns, [(leg.account.kind, leg.amount_nano) for leg in legs])
+    wallets = [row for row in moved if row.kind == WALLET]
+    if wallets and wallets[0].newest_threshold is not None:
+        # Some tenant has a threshold of low balances.
+        falls = [
+            Fall(row.name, row.balance_nano - amounts[row.name], row.balance_nano)
+            for row in wallets
+            if amounts[row.name] < 0
+        ]
+        tell_of_falls(connection, tenant_id, transaction_id, falls, at_ns)
+    return frozenset(row.name for row in wallets if row.holds_until_ns > at_ns)
+
+
+def _move_balances(
     connection: Connection,
     tenant_id: int,
-    transaction_id: int,
     at_ns: int,
     legs: Sequence[Leg],
+    active: frozenset[str],
     *,
-    active: frozenset[str] = frozenset(),
-    spending: bool = False,
-) -> frozenset[str]:
-    """Write the legs of a transaction and move the balances.
-
-    `active` names wallets whose last activity is now, with or without a leg; with `spending`, what leaves a wallet
-    counts as spent. Returns those of the wallets of which a hold may not have ended yet. Raises Unbalanced.
-    """
-    _require_balance(legs)
+    spending: bool,
+) -> tuple[list[_Moved], dict[str, int]]:
+    """Add legs to their accounts. Returns the accounts afterwards, and what each wallet got or gave."""
     movements: dict[Account, tuple[int, int]] = {}
     for account, amount_nano, _, _, records in legs:
         amount, calls = movements.get(account, _NOTHING)
@@ -148,32 +220,8 @@ def post(
         for (kind, name, commodity), (amount, calls) in sorted(movements.items())
     ]
     returned = bulk_insert.upsert_returning(connection, "accounts", _ACCOUNT_COLUMNS, _ACCOUNT_TAIL, rows)
-    ids = {(row[1], row[2], row[3]): row[0] for row in returned}
-    postings = [
-        (
-            transaction_id,
-            # An account is what its row says of it.
-            ids[account],
-            account.commodity,
-            amount_nano,
-            event,
-            rule_version_id,
-            records,
-        )
-        for account, amount_nano, event, rule_version_id, records in legs
-    ]
-    bulk_insert.insert(connection, "postings", _POSTING_COLUMNS, postings)
-    if postings and not spending:
-        add_money_days(
-            connection, tenant_id, transaction_id, at_ns, [(leg.account.kind, leg.amount_nano) for leg in legs]
-        )
-    wallets = [row for row in returned if row[1] == WALLET]
-    if wallets and wallets[0][6] is not None:
-        # Somebody, of some tenant, wants to know of low balances.
-        amounts = {account.name: amount for account, (amount, _) in movements.items() if account.kind == WALLET}
-        falls = [Fall(row[2], row[5] - amounts[row[2]], row[5]) for row in wallets if amounts[row[2]] < 0]
-        tell_of_falls(connection, tenant_id, transaction_id, falls, at_ns)
-    return frozenset(row[2] for row in wallets if row[4] > at_ns)
+    amounts = {account.name: amount for account, (amount, _) in movements.items() if account.kind == WALLET}
+    return [_Moved(*row) for row in returned], amounts
 
 
 def _require_balance(legs: Sequence[Leg]) -> None:

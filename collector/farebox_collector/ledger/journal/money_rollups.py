@@ -22,10 +22,12 @@ _SUMS = ("postings", "in_nano", "out_nano")
 
 
 def add_money_days(
-    connection: Connection, tenant_id: int, transaction_id: int, at_ns: int, legs: Iterable[tuple[str, int]]
+    connection: Connection, tenant_id: int, source: str, at_ns: int, legs: Iterable[tuple[str, int]]
 ) -> None:
-    """Add the legs of a transaction that is no usage: (kind of the account, signed amount) each."""
-    source = connection.execute(select(transactions.c.kind).where(transactions.c.id == transaction_id)).scalar_one()
+    """Add the legs of a transaction that is no usage: (kind of the account, signed amount) each.
+
+    `source` is the kind of the transaction.
+    """
     sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for account, amount in legs:
         row = sums[account]

@@ -11,13 +11,11 @@ from sqlalchemy import Connection, Row, delete, func, literal, select, update
 from farebox_collector.ledger.journal.journal import (
     Account,
     Leg,
-    open_transaction,
-    post,
+    begin,
 )
 from farebox_collector.ledger.payments.packs import price_nanousd
 from farebox_collector.ledger.payments.payment_facts import Fee
 from farebox_collector.ledger.storage import bulk_insert
-from farebox_collector.ledger.tables.books import transactions
 from farebox_collector.ledger.tables.payments import payment_fees, topups, waiting_fees
 from farebox_collector.model.money import Commodity
 from farebox_collector.pricing.currencies import NoExchangeRate
@@ -49,16 +47,16 @@ _WAITING = ("tenant_id", "fee_id", "payment_intent", "source", "currency", "fee_
 def book_fee(connection: Connection, topup: Row[Any], fee: Fee, at_ns: int, source: str = PAYMENT) -> bool:
     """Book a fee; False where it is booked already. Raises NoExchangeRate for one in a currency without a rate."""
     nanousd = price_nanousd(connection, fee.currency, fee.fee_minor, at_ns)
-    transaction_id = open_transaction(connection, topup.tenant_id, "fee", at_ns, f"{fee.fee_id} of top-up {topup.key}")
-    row = (topup.tenant_id, fee.fee_id, topup.id, fee.currency, fee.fee_minor, nanousd, transaction_id, at_ns, source)
+    transaction = begin(connection, topup.tenant_id, "fee", at_ns, f"{fee.fee_id} of top-up {topup.key}")
+    row = (topup.tenant_id, fee.fee_id, topup.id, fee.currency, fee.fee_minor, nanousd, transaction.id, at_ns, source)
     new = bool(
         bulk_insert.insert_ignoring_conflicts(connection, "payment_fees", _COLUMNS, [row], on=("tenant_id", "fee_id"))
     )
     if new:
         legs = [Leg(FEES_ACCOUNT, nanousd), Leg(WITHHELD_ACCOUNT, -nanousd)] if nanousd else []
-        post(connection, topup.tenant_id, transaction_id, at_ns, legs)
+        transaction.post(legs)
     else:
-        connection.execute(delete(transactions).where(transactions.c.id == transaction_id))
+        transaction.abandon()
     if source == PAYMENT:
         _note_known(connection, topup)
     return new

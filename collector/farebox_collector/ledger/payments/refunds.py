@@ -14,7 +14,7 @@ from farebox_collector.ledger.access import audit_log
 from farebox_collector.ledger.credits.lots import REFUNDED_ACCOUNT, WalletLots, summed
 from farebox_collector.ledger.credits.movements import RECEIPTS_ACCOUNT, Kind
 from farebox_collector.ledger.credits.returned_credits import Due, due_of
-from farebox_collector.ledger.journal.journal import Leg, open_transaction, post
+from farebox_collector.ledger.journal.journal import Leg, begin
 from farebox_collector.ledger.payments.payment_facts import Returned
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.storage.locks import PAYMENTS, wait_in_turn
@@ -93,10 +93,8 @@ def settle(connection: Connection, topup: Row[Any], cause: str, return_id: str, 
     if legs:
         less = (due.out_nano, due.back_nanousd) < (before, topup.back_nanousd)
         kind = GIVEN_BACK[cause] if less else cause
-        transaction_id = open_transaction(
-            connection, topup.tenant_id, kind, at_ns, f"{kind} {return_id} of top-up {topup.key}"
-        )
-        post(connection, topup.tenant_id, transaction_id, at_ns, legs, active=frozenset({topup.wallet}))
+        transaction = begin(connection, topup.tenant_id, kind, at_ns, f"{kind} {return_id} of top-up {topup.key}")
+        transaction.post(legs, active=frozenset({topup.wallet}))
         after = {"return_id": return_id, "topup": topup.key, **due._asdict()}
         audit_log.note(connection, topup.tenant_id, f"payment.{kind}", topup.wallet, at_ns, after=after)
     wallet.close()

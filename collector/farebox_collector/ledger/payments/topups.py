@@ -18,7 +18,7 @@ from farebox_collector.ledger.credits.movements import (
     Movement,
     carry_out,
 )
-from farebox_collector.ledger.journal.journal import ISSUED_ACCOUNT, balance, open_transaction
+from farebox_collector.ledger.journal.journal import ISSUED_ACCOUNT, balance, begin, describe
 from farebox_collector.ledger.payments.packs import price_nanousd
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.storage.pages import newest_first
@@ -146,7 +146,7 @@ def note_receipt(connection: Connection, topup: Row[Any], receipt_url: str) -> N
     metadata = {**json.loads(known), "receipt_url": receipt_url}
     if receipt_url and len(receipt_url) <= _MAX_URL:
         text = json.dumps(metadata, sort_keys=True)
-        connection.execute(update(transactions).where(of_topup).values(metadata=text))
+        describe(connection, topup.transaction_id, text)
 
 
 def topup_by_key(connection: Connection, tenant_id: int, key: str) -> Row[Any] | None:
@@ -175,7 +175,7 @@ def pay(connection: Connection, topup: Row[Any], payment_intent: str, paid_at_ns
     if not claimed.rowcount:
         return False
     tenant_id, how = topup.tenant_id, "automatic top-up" if topup.automatic else "top-up"
-    transaction_id = open_transaction(connection, tenant_id, Kind.TOPUP, at_ns, f"{how} {topup.key}")
+    transaction = begin(connection, tenant_id, Kind.TOPUP, at_ns, f"{how} {topup.key}")
     metadata = {"topup": topup.key, "payment_intent": payment_intent}
     metadata |= {"currency": topup.currency, "amount_minor": topup.amount_minor}
     movement = Movement(
@@ -186,9 +186,9 @@ def pay(connection: Connection, topup: Row[Any], payment_intent: str, paid_at_ns
         expires_at_ns=paid_at_ns + topup.expires_days * DAY_NS if topup.expires_days else None,
         metadata=json.dumps(metadata, sort_keys=True),
     )
-    made = carry_out(connection, tenant_id, movement, transaction_id, at_ns)
+    made = carry_out(transaction, movement)
     row = update(topups).where(columns.id == topup.id)
-    connection.execute(row.values(transaction_id=transaction_id, lot_id=made.lot_id))
+    connection.execute(row.values(transaction_id=transaction.id, lot_id=made.lot_id))
     return True
 
 

@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection
 
 from farebox_collector.ledger.credits.hold_release import settle_holds
 from farebox_collector.ledger.journal.journal import (
     COGS_ACCOUNT,
     EARNED_ACCOUNT,
+    LedgerTransaction,
     balance,
-    open_transaction,
-    post,
+    begin,
 )
 from farebox_collector.ledger.journal.legs import Charged, legs_of
 from farebox_collector.ledger.journal.usage_rollups import WalletSums
 from farebox_collector.ledger.storage import bulk_insert
-from farebox_collector.ledger.tables.books import transactions, usage_records
+from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.usage.action_pricing import charge_actions_once
 from farebox_collector.ledger.usage.batch import Calls, Prepared
 from farebox_collector.ledger.usage.batch_sums import CallSums, sums_of
@@ -103,8 +103,7 @@ def record_calls(
     labels: TotalLabels,
 ) -> list[Verdict]:
     """Record one tenant's calls; who calls this counts them. Returns a verdict for each, in order."""
-    transaction_id = open_transaction(connection, tenant_id, "usage", received_at_ns, calls_ns=calls.priced_ns)
-    batch = _Batch(connection, tenant_id, transaction_id, received_at_ns, labels)
+    batch = _Batch(begin(connection, tenant_id, "usage", received_at_ns, calls_ns=calls.priced_ns), labels)
     verdicts = _book_prepared(batch, calls.prepared) if calls.prepared is not None else None
     return _look_at_each(batch, calls) if verdicts is None else verdicts
 
@@ -112,11 +111,28 @@ def record_calls(
 class _Batch(NamedTuple):
     """The ledger transaction in which calls are recorded."""
 
-    connection: Connection
-    tenant_id: int
-    transaction_id: int
-    received_at_ns: int
+    transaction: LedgerTransaction
     labels: TotalLabels
+
+    @property
+    def connection(self) -> Connection:
+        """The database transaction."""
+        return self.transaction.connection
+
+    @property
+    def tenant_id(self) -> int:
+        """Whose calls they are."""
+        return self.transaction.tenant_id
+
+    @property
+    def transaction_id(self) -> int:
+        """What the records are marked with."""
+        return self.transaction.id
+
+    @property
+    def received_at_ns(self) -> int:
+        """When the calls arrived."""
+        return self.transaction.at_ns
 
     @property
     def columns(self) -> tuple[int, int, int]:
@@ -152,7 +168,7 @@ def _book_prepared(batch: _Batch, prepared: Prepared) -> list[Verdict] | None:
     if known is None:
         return None
     if not inserted:
-        _take_transaction_back(batch)
+        batch.transaction.abandon()
     elif not _claim_and_post(batch, prepared.without(known)):
         return None
     return [Verdict.DUPLICATE if place in known else Verdict.CHARGED for place in range(prepared.size)]
@@ -182,11 +198,6 @@ def _known(batch: _Batch, prepared: Prepared) -> frozenset[int] | None:
                 return None
             known.add(place)
     return frozenset(known)
-
-
-def _take_transaction_back(batch: _Batch) -> None:
-    """Nothing was new; the transaction's id was never seen outside this database transaction."""
-    batch.connection.execute(delete(transactions).where(transactions.c.id == batch.transaction_id))
 
 
 def _look_at_each(batch: _Batch, calls: Sequence[PricedUsage]) -> list[Verdict]:
@@ -276,7 +287,7 @@ def _book(batch: _Batch, entries: dict[SpanKey, Entry]) -> None:
         _give_back(batch, displaced)
         pending = kept_out
     if not recorded:
-        _take_transaction_back(batch)
+        batch.transaction.abandon()
         return
     moved = charge_actions_once(connection, tenant_id, recorded, lambda: not are_frozen(connection))
     wallets = frozenset([entry.call.usage.wallet for entry in recorded])
@@ -292,7 +303,7 @@ def _post(
     """Post what was recorded, and count it. `of_actions` says what each call was charged, if somebody has to know."""
     connection, tenant_id, at_ns = batch.connection, batch.tenant_id, batch.received_at_ns
     legs = legs_of(_charges(sums.wallets))
-    with_holds = post(connection, tenant_id, batch.transaction_id, at_ns, legs, active=wallets, spending=True)
+    with_holds = batch.transaction.post(legs, active=wallets, spending=True)
     if with_holds:
         charges: Counter[tuple[str, str]] = Counter()
         for wallet, action_id, charge in of_actions():

@@ -16,8 +16,7 @@ from farebox_collector.ledger.journal.journal import (
     COGS_ACCOUNT,
     EARNED_ACCOUNT,
     balance,
-    open_transaction,
-    post,
+    begin,
 )
 from farebox_collector.ledger.journal.legs import Charge, legs_of
 from farebox_collector.ledger.tables.books import usage_records
@@ -130,8 +129,9 @@ def _book(
     if legs:
         _require_room(connection, tenant_id, charges)
         moments = [correction.stored.call.priced_at_ns for correction in pending]
-        transaction_id = open_transaction(connection, tenant_id, CORRECTION, at_ns, cause, (min(moments), max(moments)))
-        post(connection, tenant_id, transaction_id, at_ns, legs, spending=True)
+        transaction = begin(connection, tenant_id, CORRECTION, at_ns, cause, (min(moments), max(moments)))
+        transaction.post(legs, spending=True)
+        transaction_id = transaction.id
     _settle_holds(connection, tenant_id, pending, at_ns)
     _write(connection, tenant_id, cause, pending, transaction_id, at_ns)
     taken_back = [c.stored.call for c in pending]
