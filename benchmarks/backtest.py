@@ -2,7 +2,7 @@
 
 promtool evaluates the rule files of alerts/ themselves, with their `for` and their order, over the synthetic worlds of
 `backtest_world` (spending: one that the rules were tuned on, two that they were not) and of `backtest_faults`. The
-tables go into docs/alerts.md. Takes half an hour and more; `--world` and `--days` shorten it for a look.
+tables go into docs/reference/alerts.md. Takes half an hour and more; `--world` and `--days` shorten it for a look.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from backtest_world import DAYS, HELD_OUT, INCIDENTS, MODELS, PRODUCTS, STEP_MIN
 
 REPOSITORY = Path(__file__).parents[1]
 ALERTS = REPOSITORY / "alerts"
-PAGE = REPOSITORY / "docs/alerts.md"
+PAGE = REPOSITORY / "docs/reference/alerts.md"
 RULE_FILES = ("recording.yml", "spending.yml", "service.yml", "metering.yml")
 FAULTS = "faults"
 OF_FAULTS = frozenset(alert for kind in KINDS.values() for alert in kind.alerts)

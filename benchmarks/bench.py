@@ -5,7 +5,7 @@
 
 Every ratio is of medians of rounds that take turns in one run. What the wallets were debited is compared, wallet by
 wallet and to the nano-dollar, with what the acknowledged calls cost. The result is printed, kept as JSON under
-.bench/results, and with --write put into docs/performance.md. Nothing else should run on the machine meanwhile.
+.bench/results, and with --write put into docs/explanation/performance.md. Nothing else should run on the machine meanwhile.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--soak-databases", nargs="+", choices=kinds, default=(SQLITE,))
     parser.add_argument("--history", type=int, default=200_000, metavar="RECORDS", help="in the books; 0 for none")
     parser.add_argument("--history-databases", nargs="+", choices=kinds, default=(SQLITE,))
-    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/explanation/performance.md")
     return parser.parse_args()
 
 

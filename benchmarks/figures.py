@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 REPOSITORY = Path(__file__).parents[1]
-PAGE = REPOSITORY / "docs/performance.md"
+PAGE = REPOSITORY / "docs/explanation/performance.md"
 _SYNCS = 200
 
 
@@ -98,7 +98,7 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_section(name: str, text: str) -> None:
-    """Put text between the marks of a name in docs/performance.md."""
+    """Put text between the marks of a name in docs/explanation/performance.md."""
     page = PAGE.read_text(encoding="utf-8")
     section = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     changed, found = section.subn(lambda match: match[1] + text + match[2], page)

@@ -5,7 +5,7 @@
 
 The cost is CPU time of the server for a span, which other work on the machine disturbs less than the clock; spans a
 second are in the table too. Books fill up once for the first curve; each point of the others has a collector and books
-of its own. With --write the plot goes to docs/growth.svg and the table into docs/performance.md.
+of its own. With --write the plot goes to docs/explanation/growth.svg and the table into docs/explanation/performance.md.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from rich.console import Console
 from rounds import Subject, difference_nanocredits
 from systems import REPOSITORY, SCRATCH, SQLITE, Databases, Farebox, usage
 
-PICTURE = REPOSITORY / "docs/growth.svg"
+PICTURE = REPOSITORY / "docs/explanation/growth.svg"
 UNIT = "µs of server CPU a span"
 HEADINGS = ("with", "how many", "µs of server CPU a span", "spans/s")
 HOUR_NS = 3_600 * 10**9
@@ -168,7 +168,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.5, help="of a round")
     parser.add_argument("--largest", type=int, default=10**9, help="leave out what is more than that")
     parser.add_argument("--curves", nargs="+", choices=(SPANS, *SIZES), default=(SPANS, *SIZES))
-    parser.add_argument("--write", action="store_true", help="write docs/growth.svg and docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="write docs/explanation/growth.svg and docs/explanation/performance.md")
     options = parser.parse_args()
     console = Console(highlight=False)
     host = machine()

@@ -1,6 +1,6 @@
 """Time and memory of the price book: reading the catalogue, importing it, comparing, loading, compiling, asking.
 
-`make bench-prices` prints a table; with `ARGS=--write` it goes into docs/performance.md. Each figure is the median of
+`make bench-prices` prints a table; with `ARGS=--write` it goes into docs/explanation/performance.md. Each figure is the median of
 five runs in a process of its own, on books of their own in a temporary directory.
 """
 
@@ -31,7 +31,7 @@ from farebox_collector.pricing.rules import RuleBook
 from farebox_collector.settings import Settings
 
 REPOSITORY = Path(__file__).parents[1]
-PAGE = REPOSITORY / "docs/performance.md"
+PAGE = REPOSITORY / "docs/explanation/performance.md"
 SECTION = re.compile(r"(<!-- price-book -->\n)(.*?)(<!-- /price-book -->)", re.DOTALL)
 RUNS = 5
 ASKED = 200_000
@@ -161,7 +161,7 @@ def table() -> str:
 def main() -> None:
     """Measure, and print or write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/explanation/performance.md")
     arguments = parser.parse_args()
     made = table()
     print(made)

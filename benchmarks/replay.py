@@ -1,6 +1,6 @@
 """Time and memory of a replay: comparing, posting every record, and going through records that do not change.
 
-`make bench-replay` prints a table; with `ARGS=--write` it goes into docs/performance.md. Each row has books of its own
+`make bench-replay` prints a table; with `ARGS=--write` it goes into docs/explanation/performance.md. Each row has books of its own
 in a temporary directory and a process of its own, so that its peak memory is its own.
 """
 
@@ -38,7 +38,7 @@ from farebox_collector.pricing.price import price_at
 from farebox_collector.settings import Settings
 
 REPOSITORY = Path(__file__).parents[1]
-PAGE = REPOSITORY / "docs/performance.md"
+PAGE = REPOSITORY / "docs/explanation/performance.md"
 SECTION = re.compile(r"(<!-- replay -->\n)(.*?)(<!-- /replay -->)", re.DOTALL)
 SIZES = (20_000, 200_000)
 BATCH = 2_000
@@ -129,7 +129,7 @@ def table(sizes: tuple[int, ...]) -> str:
 def main() -> None:
     """Measure, and print or write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/explanation/performance.md")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="records in the books")
     parser.add_argument("--row", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

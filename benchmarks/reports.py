@@ -59,7 +59,7 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=10_000_000)
     parser.add_argument("--wallets", type=int, default=20_000)
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
-    parser.add_argument("--write", action="store_true", help="put the result into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="put the result into docs/explanation/performance.md")
     parser.add_argument("--directory", help="where to keep the SQLite file while it runs")
     options = parser.parse_args()
     here = machine()

@@ -41,7 +41,7 @@ NAMES = {
 }
 PEERS = tuple(name for name in NAMES if name != "before")
 KINDS = ("openai", "openai stream", "httpx", "httpx stream")
-DOCUMENT = REPOSITORY / "docs" / "performance.md"
+DOCUMENT = REPOSITORY / "docs" / "explanation" / "performance.md"
 SECTION = re.compile(r"(<!-- sdk -->\n).*?(<!-- /sdk -->)", re.DOTALL)
 
 
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--plain", type=int, default=25, help="calls in a turn")
     parser.add_argument("--streams", type=int, default=1, help="streams in a turn")
     parser.add_argument("--only", action="append", choices=PEERS, help="measure these instrumentations")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/explanation/performance.md")
     parser.add_argument("--against", type=Path, metavar="TREE", help="measure the SDK of this checkout, too")
     arguments = parser.parse_args()
     names = arguments.only or list(PEERS)

@@ -62,7 +62,7 @@ def test_the_configuration_is_what_prometheus_and_alertmanager_read() -> None:
 
 
 def test_each_alert_says_what_where_and_to_whom() -> None:
-    runbook = (REPOSITORY / "docs/runbook.md").read_text(encoding="utf-8")
+    runbook = (REPOSITORY / "docs/how-to/runbook.md").read_text(encoding="utf-8")
     sections = {heading.lower() for heading in re.findall(r"^### (\w+)$", runbook, re.MULTILINE)}
     for name, rule in alerts().items():
         assert rule["labels"]["severity"] in SEVERITIES

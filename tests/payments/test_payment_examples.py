@@ -16,7 +16,7 @@ from farebox_collector.ledger.storage.database import Database
 from orders import CREDIT, DAY_NS, USD, Shop
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("payments.md", "credits.md")
+PAGES = ("how-to/payments.md", "explanation/credits.md")
 _BLOCK = re.compile(r"^```example\n(.*?)^```$", re.M | re.S)
 EXAMPLES = [(page, block) for page in PAGES for block in _BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))]
 ACCOUNTS = {"received": ("receipts", 1), "revenue": ("revenue", -1), "deferred": ("deferred", -1)}

@@ -74,7 +74,7 @@ PREFERRED = {
 
 
 def plainly(rows: list[PriceVersion], at_ns: int, tokens: int, tier: str) -> dict[str, PriceVersion]:
-    """Unit → the version that applies, by the four rules of docs/prices.md, one after the other."""
+    """Unit → the version that applies, by the four rules of docs/explanation/prices.md, one after the other."""
     second, weekday = at_ns // NS % DAY_S, (at_ns // NS // DAY_S + 3) % 7
     hold = [
         row

@@ -1,4 +1,4 @@
-"""Records the conversations, replays them, and writes the table of docs/recordings.md.
+"""Records the conversations, replays them, and writes the table of docs/how-to/recordings.md.
 
     python tests/recordings/replayed.py
 
@@ -24,7 +24,7 @@ from conversations import CONVERSATIONS, Conversation
 from recorder import Recorder, write_all
 
 REPOSITORY = Path(__file__).parents[2]
-PAGE = REPOSITORY / "docs" / "recordings.md"
+PAGE = REPOSITORY / "docs" / "how-to" / "recordings.md"
 _SECTION = re.compile(r"(<!-- replayed -->\n).*?(<!-- /replayed -->)", re.DOTALL)
 
 

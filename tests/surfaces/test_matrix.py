@@ -28,7 +28,7 @@ from spans import llm_span, protobuf_body
 ADMIN = new_token()
 OWN, OTHER, FOREIGN = "ada-the-customer", "bob-the-customer", "zoe-of-the-neighbour"
 INCLUDED = {"admin": {"admin", "read", "wallets", "pricing", "alerts", "routes"}}
-"""What docs/security.md says: `admin` has all of these."""
+"""What docs/explanation/security.md says: `admin` has all of these."""
 METHODS = ("get", "post", "put", "patch", "delete")
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/sdk.md, made from the SDK's signatures, docstrings and constants."""
+"""The tables of docs/reference/sdk.md, made from the SDK's signatures, docstrings and constants."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""docs/sdk.md names all that the SDK reads from the environment, writes on spans, and changes in the process."""
+"""docs/reference/sdk.md names all that the SDK reads from the environment, writes on spans, and changes in the process."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import farebox
 from farebox import client_libraries, model_paths, span_attributes
 
 PACKAGE = Path(farebox.__file__).parent
-PAGE = (Path(__file__).parents[2] / "docs" / "sdk.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "sdk.md").read_text(encoding="utf-8")
 
 
 def sources() -> str:

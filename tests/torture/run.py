@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from world import MOST_RESIDENT_MIB, Result, World
 
-PAGE = Path(__file__).parents[2] / "docs/reliability.md"
+PAGE = Path(__file__).parents[2] / "docs/explanation/reliability.md"
 SEED = 20_260_101
 
 
@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--only", default="", help="only faults with this in their name")
     parser.add_argument("--databases", default=",".join(BOTH), help="sqlite,postgresql")
-    parser.add_argument("--write-docs", action="store_true", help="put the table into docs/reliability.md")
+    parser.add_argument("--write-docs", action="store_true", help="put the table into docs/explanation/reliability.md")
     arguments = parser.parse_args()
     console = Console(highlight=False)
     kinds = [kind for kind in arguments.databases.split(",") if kind in BOTH]

@@ -1,7 +1,7 @@
 """What each emitter of `gen_ai.*` attributes does in its own way: further keys, and habits of counting.
 
 An emitter is known by the name of its instrumentation scope. What is said here was read from the spans of the released
-packages (`tests/dialects/golden`); docs/dialects.md has the versions.
+packages (`tests/dialects/golden`); docs/reference/dialects.md has the versions.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Every metric, declared once: name, kind, labels, meaning. `docs/metrics.md` is checked against this list.
+"""Every metric, declared once: name, kind, labels, meaning. `docs/reference/metrics.md` is checked against this list.
 
 Money, tokens, requests and latencies are read from the ledger at each scrape, so that they agree with the books and
 no restart resets them. What only this process knows (queue, commits, requests taken) starts at zero with it.

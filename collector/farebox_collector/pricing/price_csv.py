@@ -1,4 +1,4 @@
-"""Read a price list in CSV, as people write it; `docs/prices.md` has its columns.
+"""Read a price list in CSV, as people write it; `docs/explanation/prices.md` has its columns.
 
 Such a list states what it states and nothing else: prices that it leaves out stay, and published lists leave alone what
 it has set. Its prices hold from the moments that it names, also in the past.

@@ -62,7 +62,7 @@ def test_what_a_correction_gives_back_is_held_again(books: LivingBooks) -> None:
 
 
 def test_the_example_of_the_documentation(books: LivingBooks) -> None:
-    """The table under "Before an action" in docs/credits.md, line by line."""
+    """The table under "Before an action" in docs/explanation/credits.md, line by line."""
     books.ask(60, action="run")
     figures = []
 
@@ -82,7 +82,7 @@ def test_the_example_of_the_documentation(books: LivingBooks) -> None:
     books.wait(60)
     books.sweep()
     note()
-    text = (Path(__file__).parents[3] / "docs" / "credits.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "explanation" / "credits.md").read_text()
     table = text.partition("60 are held for the action `run`:")[2].strip().split("\n\n")[0].splitlines()[2:]
     assert [tuple(map(int, line.split("|")[2:4])) for line in table] == figures
 

@@ -36,7 +36,7 @@ def money(books: LivingBooks, wallet: str = "ada") -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("looked", [False, True])
 def test_a_call_from_before_the_expiry_that_is_reported_after_it(books: LivingBooks, looked: bool) -> None:
-    """The example of docs/credits.md: the credits had expired already where somebody looked in between."""
+    """The example of docs/explanation/credits.md: the credits had expired already where somebody looked in between."""
     books.move(Kind.DEPOSIT, 10, price_nanousd=10, expires_at_ns=books.at(60))
     books.wait(65)
     if looked:

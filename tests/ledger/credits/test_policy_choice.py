@@ -20,7 +20,7 @@ NOW_NS = 1_767_300_000 * 10**9
 BOB, SALES = Subject(LimitScope.USER, "ada", "bob"), Subject(LimitScope.DEPT, "sales")
 NEAREST = [BOB, Subject(LimitScope.USER, "ada", EACH), Subject(LimitScope.USER, EACH, "bob")]
 NEAREST.append(Subject(LimitScope.USER, EACH, EACH))
-"""Under which names a policy for Bob may be set, the nearest first, as docs/credits.md says."""
+"""Under which names a policy for Bob may be set, the nearest first, as docs/explanation/credits.md says."""
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 

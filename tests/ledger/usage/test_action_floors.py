@@ -166,7 +166,7 @@ EXAMPLES = [0]
 
 
 def test_an_earlier_call_moves_what_the_others_carry_by_a_correction(books: LivingBooks) -> None:
-    """The example of docs/credits.md."""
+    """The example of docs/explanation/credits.md."""
     books.move(Kind.DEPOSIT, 20 * NANO)
     set_rules(books, ["per 1k", "flat 5"])
     books.ask(10 * NANO, action="a", seconds=3600)

@@ -18,7 +18,7 @@ MAX_DAYS = 400
 
 
 class Cost(BaseModel):
-    """Effective costs of the charged calls of one group. `docs/prices.md` defines every figure."""
+    """Effective costs of the charged calls of one group. `docs/explanation/prices.md` defines every figure."""
 
     key: str = Field(description="The value of what it is grouped by; a model is provider/model.")
     calls: int

@@ -52,7 +52,7 @@ Figure = Annotated[str, Field("", pattern=_DECIMAL, description="A decimal; empt
 
 
 class Terms(BaseModel):
-    """What a rule asks for. `docs/credits.md` says what each kind charges."""
+    """What a rule asks for. `docs/explanation/credits.md` says what each kind charges."""
 
     model_config = ConfigDict(extra="forbid")
 
