@@ -5,7 +5,8 @@
 
 Every ratio is of medians of rounds that take turns in one run. What the wallets were debited is compared, wallet by
 wallet and to the nano-dollar, with what the acknowledged calls cost. The result is printed, kept as JSON under
-.bench/results, and with --write put into docs/explanation/performance.md. Nothing else should run on the machine meanwhile.
+.bench/results, and with --write put into docs/explanation/performance.md. Nothing else should run on the machine
+meanwhile.
 """
 
 import argparse

@@ -5,7 +5,8 @@
 
 The cost is CPU time of the server for a span, which other work on the machine disturbs less than the clock; spans a
 second are in the table too. Books fill up once for the first curve; each point of the others has a collector and books
-of its own. With --write the plot goes to docs/explanation/growth.svg and the table into docs/explanation/performance.md.
+of its own. With --write the plot goes to docs/explanation/growth.svg and the table into
+docs/explanation/performance.md.
 """
 
 import argparse
@@ -168,7 +169,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.5, help="of a round")
     parser.add_argument("--largest", type=int, default=10**9, help="leave out what is more than that")
     parser.add_argument("--curves", nargs="+", choices=(SPANS, *SIZES), default=(SPANS, *SIZES))
-    parser.add_argument("--write", action="store_true", help="write docs/explanation/growth.svg and docs/explanation/performance.md")
+    parser.add_argument(
+        "--write", action="store_true", help="write docs/explanation/growth.svg and docs/explanation/performance.md"
+    )
     options = parser.parse_args()
     console = Console(highlight=False)
     host = machine()

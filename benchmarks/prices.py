@@ -1,6 +1,7 @@
 """Time and memory of the price book: reading the catalogue, importing it, comparing, loading, compiling, asking.
 
-`make bench-prices` prints a table; with `ARGS=--write` it goes into docs/explanation/performance.md. Each figure is the median of
+`make bench-prices` prints a table; with `ARGS=--write` it goes into docs/explanation/performance.md. Each figure is
+the median of
 five runs in a process of its own, on books of their own in a temporary directory.
 """
 

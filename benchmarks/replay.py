@@ -1,6 +1,7 @@
 """Time and memory of a replay: comparing, posting every record, and going through records that do not change.
 
-`make bench-replay` prints a table; with `ARGS=--write` it goes into docs/explanation/performance.md. Each row has books of its own
+`make bench-replay` prints a table; with `ARGS=--write` it goes into docs/explanation/performance.md. Each row has
+books of its own
 in a temporary directory and a process of its own, so that its peak memory is its own.
 """
 

@@ -107,7 +107,8 @@ REGIONS, SPEEDS = st.sampled_from(("", "us", "eu")), st.sampled_from(("", "fast"
 
 
 def oracle(model: str, speed: str, region: str, buckets: Buckets) -> Fraction:
-    """Exact nano-USD of tokens, by the sentences of docs/explanation/prices.md: how a call was processed counts before where."""
+    """Exact nano-USD of tokens, by the sentences of docs/explanation/prices.md: how a call was processed counts
+    before where."""
     total = Fraction(0)
     for unit, count in (("input", buckets.input), ("output", buckets.output)):
         conditions = [

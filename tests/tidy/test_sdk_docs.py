@@ -1,4 +1,5 @@
-"""docs/reference/sdk.md names all that the SDK reads from the environment, writes on spans, and changes in the process."""
+"""docs/reference/sdk.md names all that the SDK reads from the environment, writes on spans, and changes in the
+process."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""What docs/explanation/credits.md, docs/how-to/payments.md and docs/explanation/corrections.md promise about money, as plain arithmetic.
+"""What docs/explanation/credits.md, docs/how-to/payments.md and docs/explanation/corrections.md promise about money,
+as plain arithmetic.
 
 Written from these pages and not from the code, for `money_machine`. Amounts are nanocredits and nano-USD, moments
 nanoseconds. Prices of lots are whole nano-USD a nanocredit, so that nothing here is ever rounded.

@@ -1,4 +1,5 @@
-"""What tokens cost in effect, and how far that is from the list price. Pure; `docs/explanation/prices.md` defines every figure.
+"""What tokens cost in effect, and how far that is from the list price. Pure; `docs/explanation/prices.md` defines
+every figure.
 
 Costs are linear in what a call used, so that calls of one model under the same price versions can be taken together:
 their summed counts on one card give the exact cost of what went in and of what came out. What is left of the recorded
