@@ -381,3 +381,18 @@ def test_a_deposit_without_a_price_is_worth_its_credits_at_list(database: Databa
         connection.exec_driver_sql("UPDATE tenants SET usd_per_credit = '1000000000' WHERE id = 1")
     with pytest.raises(AmountError, match="say price_usd"):
         shop.run(move, movement=wanted._replace(amount_nanocredits=MAX_NANO // 2), idempotency_key=shop.name("e"))
+
+
+@pytest.mark.parametrize("first", ["refund", "dispute"])
+def test_of_two_returns_that_come_to_more_than_was_paid_the_later_is_unmatched(database: Database, first: str) -> None:
+    """Whichever is told first; as soon as the other stands no more, it is matched."""
+    shop = Shop(database)
+    shop.buy()
+    facts = {"refund": shop.refund(400), "dispute": shop.dispute(name="du")}
+    facts["dispute"] = facts["dispute"]._replace(made_at_ns=shop.now_ns + 10**9)
+    for kind in sorted(facts, key=lambda kind: kind != first):
+        shop.book(facts[kind])
+    ours = {shop.name("re"), shop.name("du")}
+    assert [one.id for one in shop.read(unmatched_between, *ALL_DAYS) if one.id in ours] == [shop.name("du")]
+    shop.book(shop.refund(400, failed=True))
+    assert not [one for one in shop.read(unmatched_between, *ALL_DAYS) if one.id in ours]

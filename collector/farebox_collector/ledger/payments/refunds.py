@@ -210,10 +210,13 @@ def _write_reason(connection: Connection, tenant_id: int, return_id: str, reason
 
 
 def _mark(connection: Connection, topup: Row[Any], returns: Sequence[Row[Any]]) -> None:
+    left_minor = topup.amount_minor
     for row in returns:
         reason = ""
         if row.currency != topup.currency:
             reason = OTHER_CURRENCY
-        elif row.amount_minor > topup.amount_minor:
-            reason = MORE_THAN_PAID
+        elif row.wanted:
+            # Those that were made first come first, whatever the order in which they were told.
+            reason = MORE_THAN_PAID if row.amount_minor > left_minor else ""
+            left_minor = max(left_minor - row.amount_minor, 0)
         _write_reason(connection, topup.tenant_id, row.return_id, reason if row.wanted else "")
