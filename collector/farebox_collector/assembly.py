@@ -36,7 +36,6 @@ from farebox_collector.ledger.privacy.pseudonym_key import require_pseudonym_key
 from farebox_collector.ledger.storage.connect import open_database
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.migrate import has_table, migrate
-from farebox_collector.ledger.storage.sqlite import SqliteDatabase
 from farebox_collector.ledger.tariffs.prices import BookChange, book_edition, import_prices
 from farebox_collector.metrics import endpoint
 from farebox_collector.metrics.exporter import LedgerCollector
@@ -175,7 +174,7 @@ def _require_keys(settings: Settings) -> None:
 
 def warn_of_open_files(settings: Settings, database: Database) -> None:
     """Warn of files with secrets or books in them that other users of this machine can read."""
-    files = database.files() if isinstance(database, SqliteDatabase) else []
+    files = database.files()
     with_secrets = (settings.tls_key, settings.secrets_key_file, Path(CONFIG_FILE))
     files += [path for path in with_secrets if path is not None and path.exists()]
     for path in files:

@@ -28,14 +28,13 @@ from farebox_collector.ledger.access.actors import SYSTEM, set_actor
 from farebox_collector.ledger.audit import audit as ledger_audit
 from farebox_collector.ledger.privacy.pseudonym_key import WrongPseudonymKey
 from farebox_collector.ledger.storage.connect import open_database
-from farebox_collector.ledger.storage.database import DatabaseInUse, NotADatabase
+from farebox_collector.ledger.storage.database import DatabaseInUse, NotADatabase, UseServerTools
 from farebox_collector.ledger.storage.migrate import (
     OldCollectors,
     SchemaMissing,
     migrate,
     newest_revision,
 )
-from farebox_collector.ledger.storage.sqlite import SqliteDatabase
 from farebox_collector.ledger.storage.throttle import Throttle
 from farebox_collector.ledger.usage.corrections import are_frozen
 from farebox_collector.ledger.usage.tombstones import DetailRetired
@@ -157,11 +156,9 @@ def backup(
 ) -> None:
     """Copy SQLite books into a file while they are written, and audit the copy. To restore, put it in their place."""
     with closing(open_database(settings_from(database_url=database_url).database_url, writable=False)) as database:
-        if not isinstance(database, SqliteDatabase):
-            raise Stop("PostgreSQL has tools of its own for this: pg_basebackup with WAL archiving, or pg_dump")
         try:
             database.back_up(target)
-        except FileExistsError as error:
+        except (FileExistsError, UseServerTools) as error:
             raise Stop(str(error)) from None
     with reading_books(f"sqlite:///{target}") as connection, progress_bar("auditing the copy") as progress:
         mismatches = list(ledger_audit.audit(connection, progress))

@@ -83,6 +83,21 @@ def test_functions_stay_short() -> None:
     assert not long
 
 
+def test_only_storage_tells_databases_apart() -> None:
+    """Other packages ask `storage.differences` or `Database`."""
+    ledger = REPOSITORY / "collector/farebox_collector/ledger"
+    products = {"farebox_collector.ledger.storage.sqlite", "farebox_collector.ledger.storage.postgresql"}
+    apart = {
+        f"{path.relative_to(REPOSITORY)}:{node.lineno}"
+        for path in tracked("collector/*.py")
+        if not any(path.is_relative_to(ledger / package) for package in ("storage", "migrations"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Attribute) and ast.unparse(node).endswith(("dialect.name", "dialect.paramstyle")))
+        or (isinstance(node, ast.ImportFrom) and node.module in products)
+    }
+    assert not apart
+
+
 def test_names_say_something() -> None:
     assert not [path for path in tracked() if {path.stem, path.parent.name} & VAGUE]
 

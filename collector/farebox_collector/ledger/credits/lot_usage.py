@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, func, select
 from farebox_collector.ledger.credits.lot import NewLot
 from farebox_collector.ledger.credits.returned_credits import DEBT_MOVE, RETURNED_MOVE
 from farebox_collector.ledger.journal.posting_index import legs_of
+from farebox_collector.ledger.storage.differences import has_one_writer
 from farebox_collector.ledger.tables.books import postings, transactions, usage_records
 from farebox_collector.ledger.tables.corrections import corrections
 from farebox_collector.ledger.tables.credits import lot_moves, lots
@@ -145,8 +146,8 @@ def _first_transaction(connection: Connection, posting_id: int) -> int:
     ).first()
     if drawn is None:
         return 0
-    if connection.dialect.name == "sqlite":
-        return int(drawn.id)  # one writer: ids are in the order of commits
+    if has_one_writer(connection):
+        return int(drawn.id)
     first, step = int(drawn.id), _STEP
     while first > 0:
         first, step = first - step, 2 * step

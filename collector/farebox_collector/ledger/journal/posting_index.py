@@ -13,6 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, FromClause, func, select, text
 
 from farebox_collector.ledger.journal.watermarks import set_watermark, watermark
+from farebox_collector.ledger.storage.differences import indexes_postings_late
 from farebox_collector.ledger.tables.books import postings
 from farebox_collector.ledger.tables.corrections import account_postings
 
@@ -77,7 +78,7 @@ class Sweep(NamedTuple):
 def legs_of(connection: Connection, account_ids: Sequence[int]) -> tuple[FromClause, ...]:
     """The postings of some accounts, each in one of one or more parts that have the columns of `postings`."""
     of_accounts = postings.c.account_id.in_(account_ids)
-    if not _is_late(connection):
+    if not indexes_postings_late(connection):
         return (select(postings).where(of_accounts).subquery("leg"),)
     entry, mark = account_postings.c, watermark(connection, _UPTO)
     indexed = (
@@ -93,7 +94,7 @@ def legs_of(connection: Connection, account_ids: Sequence[int]) -> tuple[FromCla
 
 def behind(connection: Connection) -> int:
     """How many postings have come since the index was brought up to date."""
-    if not _is_late(connection):
+    if not indexes_postings_late(connection):
         return 0
     return max(0, _newest(connection) - watermark(connection, _UPTO))
 
@@ -102,7 +103,7 @@ def plan(connection: Connection, most: int, piece: int) -> Sweep | None:
     """What to take into the index next, of the oldest postings that it lacks; None if there are none."""
     after = watermark(connection, _UPTO)
     upto = min(_newest(connection), after + most)
-    if not _is_late(connection) or upto <= after:
+    if not indexes_postings_late(connection) or upto <= after:
         return None
     found = connection.execute(_BOUNDS, {"after": after, "upto": upto, "piece": piece})
     return Sweep(after, upto, [_FIRST, *((row[0], row[1], row[2]) for row in found), _LAST])
@@ -121,7 +122,3 @@ def take_in(connection: Connection, sweep: Sweep, start: int, stop: int) -> None
 
 def _newest(connection: Connection) -> int:
     return int(connection.execute(select(func.coalesce(func.max(postings.c.id), 0))).scalar_one())
-
-
-def _is_late(connection: Connection) -> bool:
-    return connection.dialect.name == "sqlite"

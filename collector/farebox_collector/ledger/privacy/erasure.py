@@ -37,6 +37,7 @@ from farebox_collector.ledger.privacy.personal_places import (
     WALLET_COLUMNS,
     Texts,
 )
+from farebox_collector.ledger.storage.differences import prepare_to_erase
 from farebox_collector.ledger.tables.access import audit_log
 from farebox_collector.ledger.tables.books import accounts, api_keys
 from farebox_collector.ledger.tables.columns import metadata
@@ -92,12 +93,7 @@ def rename(connection: Connection, erasure: Erasure, at_ns: int) -> int:
 
     Its links and keys end, and its saved cards are let go of.
     """
-    if connection.dialect.name == "postgresql":
-        # All of it has to be one transaction, however many records there are.
-        connection.exec_driver_sql("SET LOCAL statement_timeout TO 0")
-    else:
-        # What is overwritten leaves no trace in free pages of the file.
-        connection.exec_driver_sql("PRAGMA secure_delete=ON")
+    prepare_to_erase(connection)
     tenant_id, wallet = erasure.tenant_id, erasure.wallet
     own = _rows_of(accounts, "name", tenant_id, wallet)
     # Waits for the transaction that spends from the wallet.

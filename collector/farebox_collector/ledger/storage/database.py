@@ -9,6 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, event
@@ -78,6 +79,10 @@ class NotADatabase(Exception):
     """What is at the given place is no database; the message says so."""
 
 
+class UseServerTools(Exception):
+    """The database server does this with its own tools; the message names them."""
+
+
 class Database(ABC):
     """The books' database."""
 
@@ -97,6 +102,14 @@ class Database(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of the database."""
+
+    def files(self) -> list[Path]:
+        """The files of the books that exist now; none where a server keeps them."""
+        return []
+
+    def back_up(self, target: Path) -> None:
+        """Copy the books as they are at one moment into a new file. Raises FileExistsError, UseServerTools."""
+        raise UseServerTools("use the database server's own tools for backups")
 
     @abstractmethod
     def is_transient(self, error: DBAPIError) -> bool:

@@ -6,6 +6,7 @@ a deadlock's victim all the same runs its transaction again.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, event, text
@@ -14,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from farebox_collector.ledger.storage.database import (
     Database,
     Result,
+    UseServerTools,
     collecting,
     hand_box_to,
 )
@@ -131,6 +133,10 @@ class PostgresqlDatabase(Database):
                 if mine:
                     connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": kind})
                     connection.commit()
+
+    def back_up(self, target: Path) -> None:
+        """Raise UseServerTools."""
+        raise UseServerTools("PostgreSQL has tools of its own for this: pg_basebackup with WAL archiving, or pg_dump")
 
     def is_transient(self, error: DBAPIError) -> bool:
         """Collisions with other replicas, and connections that were lost."""

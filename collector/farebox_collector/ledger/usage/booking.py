@@ -24,6 +24,7 @@ from farebox_collector.ledger.journal.journal import (
 from farebox_collector.ledger.journal.legs import Charged, legs_of
 from farebox_collector.ledger.journal.usage_rollups import WalletSums
 from farebox_collector.ledger.storage import bulk_insert
+from farebox_collector.ledger.storage.differences import has_one_writer
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.usage.action_pricing import charge_actions_once
 from farebox_collector.ledger.usage.batch import Calls, Prepared
@@ -150,7 +151,7 @@ def _book_prepared(batch: _Batch, prepared: Prepared) -> list[Verdict] | None:
     if not _has_room(batch, prepared.sums):
         return None
     names, same, rows = prepared.rows()
-    if connection.dialect.name != "sqlite":
+    if not has_one_writer(connection):
         places = prepared.columns_of(*_PLACE_COLUMNS)
         rows = [row for _, row in sorted(zip(places, rows, strict=True))]
     columns = (*BATCH_COLUMNS, *names)
@@ -346,7 +347,7 @@ def _insert(batch: _Batch, entries: Mapping[SpanKey, Entry]) -> dict[SpanKey, En
 
 def _in_one_order(connection: Connection, entries: Mapping[SpanKey, Entry]) -> list[tuple[SpanKey, Entry]]:
     """The entries as `_PLACE_COLUMNS` orders them, where several write."""
-    if connection.dialect.name == "sqlite":
+    if has_one_writer(connection):
         return list(entries.items())
     return sorted(entries.items(), key=lambda item: (item[1].call.usage.started_at_ns, item[0]))
 

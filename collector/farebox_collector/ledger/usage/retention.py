@@ -11,12 +11,13 @@ from enum import StrEnum
 from operator import add
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, func, select, text
+from sqlalchemy import Connection, Row, delete, func, select
 
 from farebox_collector.ledger.credits.spending import subjects_of
 from farebox_collector.ledger.journal.journal import PROVIDER, WALLET
 from farebox_collector.ledger.journal.usage_rollups import figures_of
 from farebox_collector.ledger.storage import bulk_insert
+from farebox_collector.ledger.storage.differences import size_in_bytes
 from farebox_collector.ledger.tables.books import TOKEN_COLUMNS, accounts, usage_records
 from farebox_collector.ledger.tables.rollups import DAY_SUMS
 from farebox_collector.ledger.tables.tombstones import RETIRED_SUMS
@@ -128,13 +129,7 @@ def retire(connection: Connection, after_id: int, before_ns: int, limit: int) ->
 
 def books_size(connection: Connection) -> Size:
     """How large the database is."""
-    if connection.dialect.name == "sqlite":
-        pages, free, size = (
-            int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        return Size(pages * size, free * size)
-    return Size(int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()), None)
+    return Size(*size_in_bytes(connection))
 
 
 def _look(connection: Connection, after_id: int, before_ns: int, limit: int, *, hold: bool) -> _Looked:

@@ -1,0 +1,36 @@
+"""How databases differ where the ledger has to know. Only this package names a database.
+
+Ask for what matters, not for the product: a third database then answers here.
+"""
+
+from sqlalchemy import Connection, text
+
+
+def has_one_writer(connection: Connection) -> bool:
+    """Whether write transactions run one after another, so that ids are in the order of commits."""
+    return connection.dialect.name == "sqlite"
+
+
+def indexes_postings_late(connection: Connection) -> bool:
+    """Whether postings are found by account through `account_postings` instead of an index on `postings`."""
+    return connection.dialect.name == "sqlite"
+
+
+def size_in_bytes(connection: Connection) -> tuple[int, int | None]:
+    """The size of the database, and how much of it is free for new rows; None where the database does not say."""
+    if connection.dialect.name == "sqlite":
+        pages, free, size = (
+            int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return pages * size, free * size
+    return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()), None
+
+
+def prepare_to_erase(connection: Connection) -> None:
+    """Prepare a transaction that erases data: no time limit for its statements, no trace in free pages of a file."""
+    if connection.dialect.name == "postgresql":
+        # Erasing is one transaction, however many records there are.
+        connection.exec_driver_sql("SET LOCAL statement_timeout TO 0")
+    else:
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")
