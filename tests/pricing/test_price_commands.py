@@ -97,7 +97,7 @@ def test_one_bad_row_leaves_the_book_as_it_was(books: Books) -> None:
     listed = CSV + "p,m,input,1,USD,2026-01-01\np,m,output,0,USD,2026-01-01\np,m,inputs,1,USD,\n"
     reason = books.refused("prices", "import", "--from", "csv", books.file(listed), "--apply")
     assert "line 3: the price is zero" in reason
-    assert "line 4: 'inputs' is no unit" in reason
+    assert "line 4: 'inputs' is not a unit" in reason
     overlapping = CSV + "p,m,input,1,USD,2026-01-01\np,m,input,2,USD,2026-02-01\n"
     reason = books.refused("prices", "import", "--from", "csv", books.file(overlapping), "--apply")
     assert "line 3: overlaps line 2" in reason
@@ -178,7 +178,7 @@ def test_hours_and_tiers_can_be_set_and_overlapping_hours_cannot(books: Books) -
     assert books.run(*price, "2", "--hours", "22:00-06:00").exit_code == 0
     assert books.run(*price, "3", "--condition", "Batch").exit_code == 0
     assert "refuses" in books.refused(*price, "4", "--hours", "05:00-07:00")
-    assert "no hours" in books.refused(*price, "4", "--hours", "5-7")
+    assert "not hours" in books.refused(*price, "4", "--hours", "5-7")
     assert sorted(
         (found["usd_per_1k"], found["condition"], found["daily_from"]) for found in books.json("prices", "list", "p")
     ) == [("1", "standard", None), ("2", "standard", "22:00:00Z"), ("3", "batch", None)]

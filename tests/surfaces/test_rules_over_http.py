@@ -35,7 +35,7 @@ def test_a_rule_is_tried_out_set_and_charged_by(collector: Collector) -> None:
 
     made = post(collector, "/v1/rules", FLAT)
     assert made.status_code == 201, made.text
-    assert (made.json()["terms"], made.json()["author"]) == ("2 credits an action", "local")
+    assert (made.json()["terms"], made.json()["author"]) == ("2 credits per action", "local")
     assert [rule["event"] for rule in collector.pages("/v1/rules", limit=1)] == ["*", "chat.reply"]
     tokens = {"kind": "per_1k_tokens", "input_credits_per_1k": "0.5", "output_credits_per_1k": "1"}
     later = post(collector, "/v1/rules", FLAT | tokens | {"flat_credits": "", "author": "ada"}).json()

@@ -1,7 +1,7 @@
-"""Who may do what: API keys and signed links, as texts and as what they stand for. Pure.
+"""API keys, signed links and what each allows. Pure.
 
-A key is `fbx_<16 hex digits>_<secret>`: the digits are public and find it, the secret has at least 256 bits. A link is
-`fbl_<payload>.<signature>` and reads one wallet until it expires. The books keep the SHA-256 of a whole key only.
+A key is `fbx_<16 hex digits>_<secret>`: the digits are its public id, the secret has at least 256 bits. A link is
+`fbl_<payload>.<signature>` and reads one wallet until it expires. The books store only the SHA-256 of a whole key.
 """
 
 import base64
@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 MAX_TOKEN = 4_096
-"""Longest text that is looked at as a key or a link, in characters."""
+"""Longest text that is examined as a key or a link, in characters."""
 
 _KEY = re.compile(r"fbx_([0-9a-f]{16})_[A-Za-z0-9_-]{43,128}")
 _LINK = re.compile(r"fbl_([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{43})")
@@ -32,30 +32,30 @@ class Scope(StrEnum):
     READ = "read"
     """Read everything of the tenant."""
     WALLETS = "wallets"
-    """Pay in, hold, and whatever else moves credits."""
+    """Deposit, hold, and move credits in any other way."""
     PRICING = "pricing"
     """Set prices, rules, budgets, policies and packs."""
     ALERTS = "alerts"
-    """Send alerts and handle incidents; Alertmanager's key has this scope and no other."""
+    """Send alerts and handle incidents. Alertmanager's key has only this scope."""
     ROUTES = "routes"
     """Change how calls are routed."""
     ADMIN = "admin"
-    """People, keys, webhooks, settings, and all that the others may but `ingest`."""
+    """Manage people, keys, webhooks and settings; includes every other scope except `ingest`."""
 
 
 class Role(StrEnum):
-    """What a person does here."""
+    """What a person may do."""
 
     VIEWER = "viewer"
-    """Looks at everything and changes nothing."""
+    """Read everything, change nothing."""
     FINANCE = "finance"
-    """Also moves credits: deposits, grants, refunds, links for customers."""
+    """Also move credits: deposits, grants, refunds, links for customers."""
     PRICING = "pricing"
-    """Also sets prices, rules, budgets, policies and packs."""
+    """Also set prices, rules, budgets, policies and packs."""
     OPERATOR = "operator"
-    """Also handles alerts and incidents."""
+    """Also handle alerts and incidents."""
     ADMIN = "admin"
-    """Everything but reporting usage: people, keys, webhooks, settings too."""
+    """Everything except reporting usage; includes people, keys, webhooks and settings."""
 
 
 SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
@@ -65,62 +65,62 @@ SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
     Role.OPERATOR: frozenset({Scope.READ, Scope.ALERTS, Scope.ROUTES}),
     Role.ADMIN: frozenset(Scope) - {Scope.INGEST},
 }
-"""The scopes of each role: the one table that the API, the console and the documentation read."""
+"""The scopes of each role. The API, the console and the documentation read this table."""
 
 _INCLUDED = {Scope.ADMIN: frozenset(Scope) - {Scope.INGEST}}
 ALL_SCOPES = frozenset(Scope)
 
 
 class Caller(NamedTuple):
-    """Who is behind a request. Nothing but its key says so."""
+    """The caller of a request, identified by its key alone."""
 
     tenant_id: int
     scopes: frozenset[Scope]
     wallet: str = ""
-    """The one wallet that this caller may read; empty for all of the tenant's."""
+    """The only wallet that this caller may read; empty for all wallets of the tenant."""
     key_id: str = ""
     person: int = 0
-    """The number of the person to whom the key or the session belongs; 0 for none."""
+    """The person's number, for a session or a personal key; 0 otherwise."""
     login: str = ""
     """The login of a person with a session; empty for a key."""
     session_id: str = ""
     link_id: int = 0
-    """The number of the signed link; 0 for none, and for links from before they were numbered."""
+    """The number of the signed link; 0 without a link, and for links issued before links were numbered."""
 
     def may(self, scope: Scope) -> bool:
-        """Whether a scope is among what this caller may do."""
+        """Return whether the caller has a scope."""
         return scope in self.scopes or any(scope in _INCLUDED.get(held, ()) for held in self.scopes)
 
 
 class Link(NamedTuple):
-    """What a signed link says; true only if its signature is the secret's."""
+    """The content of a signed link; trusted only after its signature is verified."""
 
     tenant_id: int
     secret_id: int
     wallet: str
     expires_at_s: int
     link_id: int = 0
-    """Its row in the books; 0 for a link that was made before links had rows."""
+    """The link's row in the books; 0 for a link issued before links had rows."""
 
 
 def new_token() -> str:
-    """A new key, with 256 bits that nobody can guess."""
+    """Return a new key with 256 random bits."""
     return f"fbx_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
 
 
 def key_id_of(token: str) -> str | None:
-    """The public part of a text that has the form of a key; None for any other."""
+    """Return the public part of a key; None if the text does not have the form of a key."""
     found = _KEY.fullmatch(token) if len(token) <= MAX_TOKEN else None
     return found.group(1) if found else None
 
 
 def fingerprint(token: str) -> bytes:
-    """What the books keep of a key. Its secret is random and long, so no slow hash is called for."""
+    """Return the hash that the books store. The secret is long and random, so a slow hash is not needed."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
 def token_in(authorization: str | None, api_key: str | None) -> str | None:
-    """The token of a request by its `Authorization: Bearer` or `X-API-Key` header; None without one."""
+    """Return the token from the `Authorization: Bearer` or `X-API-Key` header; None if neither is present."""
     if authorization is not None:
         found = _BEARER.fullmatch(authorization) if len(authorization) <= MAX_TOKEN + 16 else None
         return found.group(1) if found else authorization[:MAX_TOKEN]
@@ -128,13 +128,13 @@ def token_in(authorization: str | None, api_key: str | None) -> str | None:
 
 
 def sign_link(link: Link, secret: bytes) -> str:
-    """The text of a link."""
+    """Return the text of a signed link."""
     payload = _encoded(json.dumps(link, ensure_ascii=False, separators=(",", ":")).encode())
     return f"fbl_{payload}.{_signature(payload, secret)}"
 
 
 def read_link(token: str) -> Link | None:
-    """What a text that has the form of a link says, not yet to be believed; None for any other."""
+    """Parse a link without verifying its signature; None if the text does not have the form of a link."""
     found = _LINK.fullmatch(token) if len(token) <= MAX_TOKEN else None
     if found is None:
         return None
@@ -150,7 +150,7 @@ def read_link(token: str) -> Link | None:
 
 
 def is_signed(token: str, secret: bytes) -> bool:
-    """Whether a link was signed with a secret; takes as long whether or not it was."""
+    """Verify a link's signature in constant time."""
     payload, _, signature = token.removeprefix("fbl_").partition(".")
     return hmac.compare_digest(signature.encode(), _signature(payload, secret).encode())
 

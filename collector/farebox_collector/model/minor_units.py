@@ -6,7 +6,7 @@ from fractions import Fraction
 from farebox_collector.model.money import NANO, AmountError, round_half_even
 
 MAX_MINOR = 99_999_999
-"""The largest amount that Stripe takes."""
+"""The largest amount that Stripe accepts."""
 _NO_DECIMALS = frozenset(
     ["BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF"]
 )
@@ -15,14 +15,14 @@ _AMOUNT = re.compile(r"([0-9]{1,10})(?:\.([0-9]+))?")
 
 
 def decimals(currency: str) -> int:
-    """How many decimals a currency's amounts have at Stripe; the code is in capitals."""
+    """Return the number of decimals that Stripe uses for a currency. The code is in capitals."""
     if currency in _NO_DECIMALS:
         return 0
     return 3 if currency in _THREE_DECIMALS else 2
 
 
 def parse_minor(text: str, currency: str) -> int:
-    """Read a positive price: "10.00" EUR is 1000. Raises AmountError for what cannot be paid."""
+    """Parse a positive price: "10.00" EUR is 1000. Raises AmountError for an amount that cannot be paid."""
     found, places = _AMOUNT.fullmatch(text), decimals(currency)
     if found is None:
         raise AmountError("not a plain decimal number")
@@ -38,7 +38,7 @@ def parse_minor(text: str, currency: str) -> int:
 
 
 def format_minor(minor: int, currency: str) -> str:
-    """Write a price with the decimals of its currency.
+    """Format a price with the decimals of its currency.
 
     >>> format_minor(1000, "EUR"), format_minor(-5, "USD"), format_minor(500, "JPY")
     ('10.00', '-0.05', '500')
@@ -49,6 +49,6 @@ def format_minor(minor: int, currency: str) -> str:
 
 
 def minor_in_nanousd(minor: int, currency: str, usd_per_currency: Fraction) -> int:
-    """What an amount is worth in nano US dollars, at a rate."""
+    """Convert an amount to nano US dollars at a rate."""
     worth = Fraction(minor * NANO, 10 ** decimals(currency)) * usd_per_currency
     return round_half_even(worth.numerator, worth.denominator)

@@ -1,10 +1,10 @@
-"""What an audit looks at, and what it finds."""
+"""The range of transactions that an audit checks, and the mismatches that it reports."""
 
 from typing import NamedTuple
 
 
 class Window(NamedTuple):
-    """The transactions with after < id <= upto, or, where it is not `inside`, all others."""
+    """The transactions with after < id <= upto; with `inside` false, all other transactions."""
 
     after: int
     upto: int
@@ -12,14 +12,14 @@ class Window(NamedTuple):
 
     @property
     def condition(self) -> str:
-        r"""SQL that holds for a transaction of the window; `\1` is its id, :after and :upto are the bounds."""
+        r"""Return SQL that selects transactions of the window; `\1` is the id, :after and :upto are the bounds."""
         if self.inside:
             return r"\1 > :after AND \1 <= :upto"
         return r"(\1 IS NULL OR \1 <= :after OR \1 > :upto)"
 
 
 class Mismatch(NamedTuple):
-    """Something in the books that contradicts something else in them."""
+    """A contradiction between two parts of the books."""
 
     check: str
     what: str
@@ -27,5 +27,5 @@ class Mismatch(NamedTuple):
     found: str
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Format the mismatch as one line."""
         return f"{self.check}: {self.what}: expected {self.expected}, found {self.found}"

@@ -1,18 +1,18 @@
-"""Moments: RFC 3339 in UTC for people, integer nanoseconds since 1970 inside."""
+"""Times: RFC 3339 in UTC at the edges, integer nanoseconds since 1970 inside."""
 
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 
 class Days(NamedTuple):
-    """UTC days since 1970, half-open."""
+    """A half-open range of UTC days since 1970."""
 
     first: int
     end: int
 
     @property
     def before(self) -> "Days":
-        """As many days, directly before these."""
+        """Return the range of the same length that ends where this one begins."""
         return Days(2 * self.first - self.end, self.first)
 
 
@@ -20,25 +20,25 @@ DAY_NS = 86_400 * 10**9
 
 
 def day_of(at_ns: int) -> int:
-    """The UTC day of a moment, counted from 1970."""
+    """Return the UTC day of a time, counted from 1970."""
     return at_ns // DAY_NS
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_NS = 2**63 - 1
 _LAST_SECOND = 253_402_300_799
-"""Of the year 9999, the last that a datetime can hold."""
+"""The end of the year 9999, the last time that a datetime can hold."""
 
 
 def format_ns(nanoseconds: int) -> str:
-    """Nanoseconds since 1970 as RFC 3339 in UTC with nanoseconds."""
+    """Format nanoseconds since 1970 as RFC 3339 in UTC, with nanoseconds."""
     seconds, rest = divmod(nanoseconds, 10**9)
     moment = datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
 def to_ns(moment: datetime) -> int:
-    """An aware moment as nanoseconds since 1970. Raises ValueError before 1970 and after 2262."""
+    """Convert an aware datetime to nanoseconds since 1970. Raises ValueError before 1970 and after 2262."""
     delta = moment - _EPOCH
     nanoseconds = (delta.days * 86_400 + delta.seconds) * 10**9 + delta.microseconds * 1000
     if not 0 <= nanoseconds <= _MAX_NS:

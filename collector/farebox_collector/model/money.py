@@ -1,33 +1,33 @@
-"""Money as integers with the unit in the name, and the one place that rounds.
+"""Money as integers with the unit in the name, and the only function that rounds.
 
-`*_nanousd` is 10⁻⁹ US dollar, `*_nanocredits` is 10⁻⁹ credit. Rates are `Decimal`. Nothing here is a float.
+`*_nanousd` is 10⁻⁹ US dollar, `*_nanocredits` is 10⁻⁹ credit. Rates are `Decimal`. No floats.
 """
 
 import re
 from enum import StrEnum
 
 NANO = 10**9
-# What a signed 64-bit column holds, halved, so that a sum of two bounded amounts still fits.
+# Half the range of a signed 64-bit column, so that the sum of two bounded amounts still fits.
 MAX_NANO = 2**62
 MAX_SUM_NANO = 2**63 - 1
 MAX_MOVEMENT_NANO = MAX_NANO
-"""Most credits that one movement may have, and most dollars that may be paid for them: some 4.6 billion."""
+"""The most credits in one movement, and the most dollars paid for them: about 4.6 billion."""
 _PLAIN_DECIMAL = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?")
 
 
 class Commodity(StrEnum):
-    """What a posting is counted in."""
+    """What a posting counts."""
 
     USD = "USD"
     CREDIT = "CREDIT"
 
 
 class AmountError(ValueError):
-    """A text is not an amount of money that can be booked; the message says why."""
+    """A text is not an amount that can be booked; the message gives the reason."""
 
 
 def round_half_even(numerator: int, denominator: int) -> int:
-    """Divide and round to the nearest integer, ties to even: the only rounding of money in Farebox.
+    """Divide and round to the nearest integer, ties to even. No other code in Farebox rounds money.
 
     >>> [round_half_even(n, 2) for n in (1, 3, 5, -1)]
     [0, 2, 2, 0]
@@ -42,9 +42,10 @@ def round_half_even(numerator: int, denominator: int) -> int:
 
 
 def parse_nano(text: str) -> int:
-    """Read a decimal amount with at most nine decimals as nano units: "1.5" is 1_500_000_000.
+    """Parse a decimal amount with at most nine decimals as nano units: "1.5" is 1_500_000_000.
 
-    Raises AmountError for anything else than ASCII digits with a point, more than nine decimals, or too large.
+    Raises AmountError for anything but ASCII digits with a point, for more than nine decimals, and for a value over
+    the limit.
     """
     found = _PLAIN_DECIMAL.fullmatch(text)
     if found is None:
@@ -59,7 +60,7 @@ def parse_nano(text: str) -> int:
 
 
 def format_nano(nano: int) -> str:
-    """Write nano units as a plain decimal with nine decimals: 150 is "0.000000150"."""
+    """Format nano units as a plain decimal with nine decimals: 150 is "0.000000150"."""
     sign = "-" if nano < 0 else ""
     whole, part = divmod(abs(nano), NANO)
     return f"{sign}{whole}.{part:09d}"

@@ -1,8 +1,8 @@
-"""Pseudonyms in the place of the names of wallets and users, for installations whose books shall hold no name.
+"""Replace the names of wallets and users with pseudonyms, for installations whose books must not hold names.
 
-A pseudonym is a keyed hash of the name (HMAC-SHA256), so that nobody without the key can guess which name is behind it.
-Names are replaced where they come in, by one function, `name_in_books`. It leaves pseudonyms as they are, so that what
-was read from the books can be asked for again.
+A pseudonym is a keyed hash of the name (HMAC-SHA256); it cannot be reversed without the key. Names are replaced where
+they enter, by one function, `name_in_books`. It leaves pseudonyms unchanged, so that a name read from the books can be
+used in a request.
 """
 
 import hmac
@@ -12,26 +12,26 @@ from functools import lru_cache
 _HASH_BYTES = 16
 _REMEMBERED = 50_000
 _KEPT = re.compile(r"p-[0-9a-f]{32}|erased-[0-9a-f]{16}(-[0-9a-f]{12})?")
-"""What stands in the books already: pseudonyms, and what is left of erased names."""
+"""Prefixes of names that the books already use: pseudonyms and erased names."""
 _NO_NAME = frozenset({"", "*"})
-"""None, and each that has nothing of its own."""
+"""Names that are never replaced: the empty one and the shared ones."""
 
 
 class Pseudonyms:
-    """The pseudonyms under one key. Equal names have equal pseudonyms, as wallets and as users."""
+    """The pseudonyms under one key. Equal names get equal pseudonyms, as wallets and as users."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        # Finding an end customer's pseudonym again is cheaper than making it.
+        # Looking up a known pseudonym is cheaper than computing it.
         self.of = lru_cache(_REMEMBERED)(self._of)
 
     @property
     def fingerprint(self) -> int:
-        """A number of 63 bits by which books know the key again; it says nothing of the key."""
+        """Return a number of 63 bits by which the books recognise the key. It reveals nothing about the key."""
         return int.from_bytes(hmac.digest(self._key, b"fingerprint", "sha256")[:8], "big") >> 1 or 1
 
     def _of(self, name: str) -> str:
-        """What stands for a name in the books."""
+        """Return the pseudonym of a name."""
         if name in _NO_NAME or _KEPT.fullmatch(name):
             return name
         told = b"name\0" + name.encode("utf-8", "surrogatepass")
@@ -45,10 +45,10 @@ class _InForce:
 
 
 def use_pseudonyms(pseudonyms: Pseudonyms | None) -> None:
-    """Let `name_in_books` replace names from now on, or leave them, for all of this process."""
+    """Set the pseudonyms that `name_in_books` uses in this process; None leaves names unchanged."""
     _InForce.pseudonyms = pseudonyms
 
 
 def name_in_books(name: str) -> str:
-    """The name of a wallet or user as the books have it: a pseudonym where the installation wants that."""
+    """Return the name of a wallet or user as the books store it: a pseudonym if the installation uses them."""
     return name if _InForce.pseudonyms is None else _InForce.pseudonyms.of(name)

@@ -1,8 +1,8 @@
-"""Encryption of the secrets that the books hold: AES-256-GCM under keys that are not in the books.
+"""Encrypt the secrets that the books hold: AES-256-GCM under keys that are stored elsewhere.
 
-A sealed secret is `SEALED`, 4 bytes that name the key, a nonce of 12 bytes, and the ciphertext with its tag. It is
-bound to what it is for, so that a sealed secret which is moved to another place does not open. Several keys may be
-given: the first seals, each of them opens.
+A sealed secret is `SEALED`, 4 bytes that identify the key, a nonce of 12 bytes, and the ciphertext with its tag. It is
+bound to its purpose: a sealed secret that is moved to another place does not open. Several keys may be given: the first
+key seals, and each key opens.
 """
 
 import base64
@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY_BYTES = 32
 SEALED = b"farebox.sealed.1:"
-"""How a sealed secret begins. A plain one is 32 random bytes and does not begin like this."""
+"""Prefix of a sealed secret. A plain secret is 32 random bytes and does not begin with it."""
 _NAME_BYTES = 4
 _NONCE_BYTES = 12
 
 
 class BadSecretsKey(ValueError):
-    """A key that cannot be one; the message says what a key looks like."""
+    """A malformed encryption key; the message describes the format."""
 
 
 class WrongSecretsKey(Exception):
@@ -30,12 +30,12 @@ class WrongSecretsKey(Exception):
 
 
 def new_secrets_key() -> str:
-    """A new key, as `FAREBOX_SECRETS_KEY` takes it."""
+    """Return a new key in the format of `FAREBOX_SECRETS_KEY`."""
     return base64.urlsafe_b64encode(os.urandom(KEY_BYTES)).decode()
 
 
 class SecretBox:
-    """Seals with the first of its keys and opens with each; without any key it leaves secrets as they are."""
+    """Seal with the first key and open with any key. Without keys, leave secrets as they are."""
 
     def __init__(self, keys: Sequence[bytes] = ()) -> None:
         self._ciphers = {_name(key): AESGCM(key) for key in keys}
@@ -43,18 +43,18 @@ class SecretBox:
 
     @property
     def has_key(self) -> bool:
-        """Whether it seals at all."""
+        """Return whether the box encrypts."""
         return bool(self._ciphers)
 
     def seal(self, secret: bytes, purpose: str) -> bytes:
-        """What to store for a secret; the secret itself if there is no key."""
+        """Return what to store for a secret; without a key, the secret itself."""
         if not self.has_key:
             return secret
         nonce = os.urandom(_NONCE_BYTES)
         return SEALED + self._first + nonce + self._ciphers[self._first].encrypt(nonce, secret, purpose.encode())
 
     def open(self, stored: bytes, purpose: str) -> bytes:
-        """The secret behind what is stored. Raises WrongSecretsKey."""
+        """Return the secret behind a stored value. Raises WrongSecretsKey."""
         if not is_sealed(stored):
             return stored
         name, rest = stored[len(SEALED) :][:_NAME_BYTES], stored[len(SEALED) + _NAME_BYTES :]
@@ -77,17 +77,17 @@ class SecretBox:
             ) from None
 
     def is_current(self, stored: bytes) -> bool:
-        """Whether what is stored is as this box would store it now: sealed with the first key, if there is one."""
+        """Return whether a stored value is sealed with the first key, or is plain if the box has no key."""
         return not self.has_key or stored.startswith(SEALED + self._first)
 
 
 def is_sealed(stored: bytes) -> bool:
-    """Whether what is stored is encrypted."""
+    """Return whether a stored value is encrypted."""
     return stored.startswith(SEALED)
 
 
 def secrets_keys(text: str) -> list[bytes]:
-    """The keys of a text, separated by commas or white space. Raises BadSecretsKey."""
+    """Parse keys that are separated by commas or white space. Raises BadSecretsKey."""
     return [_key(word) for word in text.replace(",", " ").split()]
 
 

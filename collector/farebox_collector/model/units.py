@@ -1,8 +1,8 @@
-"""What a call is billed by besides tokens: web searches, images, pages, seconds of audio, requests.
+"""Units other than tokens that calls are billed by: web searches, images, pages, seconds of audio, requests.
 
-A name is up to 40 lower-case letters, digits and underscores. Units travel as a tuple of (name, count) pairs in the
-order of their names, and rest in the books as JSON. A call that is billed by them alone has empty token buckets; one
-whose buckets are unknown stays unmetered whatever else it reports.
+A name is up to 40 lower-case letters, digits and underscores. Units are passed as a tuple of (name, count) pairs sorted
+by name, and stored as JSON. A call that is billed by units alone has empty token buckets. A call whose buckets are
+unknown stays unmetered, even if it reports other units.
 """
 
 import json
@@ -12,11 +12,11 @@ from collections.abc import Container, Mapping
 Units = tuple[tuple[str, int], ...]
 
 REQUESTS = "requests"
-"""The unit that every call has one of, unless it says otherwise."""
+"""Every call has one of these, unless it reports another count."""
 MAX_KINDS = 16
-"""Most kinds of units that one call can have."""
+"""Most kinds of units in one call."""
 MAX_UNIT_COUNT = 10**10
-"""Most of one unit that one call can have used; more is a broken sender."""
+"""Most of one unit in one call; a higher count comes from a broken sender."""
 TOKEN_BUCKETS = frozenset(
     {
         "input",
@@ -32,53 +32,53 @@ TOKEN_BUCKETS = frozenset(
         "output_reasoning",
     }
 )
-"""Names that mean tokens, which a call reports in `records.Buckets` and nowhere else."""
+"""Names of token buckets. Calls report them in `records.Buckets` and nowhere else."""
 
 UNITS: Mapping[str, str] = {
-    "input": "tokens of text that went in, not cached",
+    "input": "input text tokens, not cached",
     "cache_read": "tokens read from a cache",
     "cache_write": "tokens written to a cache for five minutes",
     "cache_write_1h": "tokens written to a cache for an hour",
-    "input_audio": "tokens of audio that went in",
-    "input_image": "tokens of images that went in",
-    "output": "tokens of text that came out",
-    "output_audio": "tokens of audio that came out",
-    "output_image": "tokens of images that came out",
-    "output_reasoning": "tokens spent on reasoning, where they are billed apart from `output`",
-    "cache_audio_read_tokens": "tokens of audio read from a cache",
-    "cache_image_read_tokens": "tokens of images read from a cache",
-    "cache_video_read_tokens": "tokens of video read from a cache",
-    "input_video_tokens": "tokens of video that went in",
-    "output_video_tokens": "tokens of video that came out",
-    "output_citation_tokens": "tokens of citations that came out",
-    REQUESTS: "a fee a call",
-    "web_searches": "searches of the web",
-    "advanced_web_searches": "searches of the web that the provider bills at a higher fee",
-    "preview_web_searches": "searches of the web by the earlier tool of OpenAI",
-    "web_visits": "pages of the web that a tool opened",
+    "input_audio": "audio input tokens",
+    "input_image": "image input tokens",
+    "output": "text output tokens",
+    "output_audio": "audio output tokens",
+    "output_image": "image output tokens",
+    "output_reasoning": "reasoning tokens, if billed separately from `output`",
+    "cache_audio_read_tokens": "audio tokens read from a cache",
+    "cache_image_read_tokens": "image tokens read from a cache",
+    "cache_video_read_tokens": "video tokens read from a cache",
+    "input_video_tokens": "video input tokens",
+    "output_video_tokens": "video output tokens",
+    "output_citation_tokens": "citation output tokens",
+    REQUESTS: "fee per call",
+    "web_searches": "web searches",
+    "advanced_web_searches": "web searches that the provider bills at a higher fee",
+    "preview_web_searches": "web searches by OpenAI's earlier tool",
+    "web_visits": "web pages that a tool opened",
     "browser_automations": "browsers that the provider drove",
     "map_searches": "searches of maps",
     "social_searches": "searches of a social network",
     "storage_searches": "searches of stored files",
     "document_searches": "searches of attached files",
     "rerank_searches": "rerank requests",
-    "code_executions": "runs of code by the provider",
-    "container_sessions": "containers of the provider in which code ran, by session and gigabyte",
-    "images": "images that were made",
-    "input_characters": "characters that went in",
-    "input_text_messages": "messages that went in",
-    "input_pixels": "pixels that went in",
-    "input_document_pages": "pages that were read",
-    "input_annotated_document_pages": "pages that were read and annotated",
+    "code_executions": "code runs at the provider",
+    "container_sessions": "provider containers in which code ran, per session and gigabyte",
+    "images": "images generated",
+    "input_characters": "input characters",
+    "input_text_messages": "input messages",
+    "input_pixels": "input pixels",
+    "input_document_pages": "pages read",
+    "input_annotated_document_pages": "pages read and annotated",
     "audio_seconds": "seconds of audio, in or out",
-    "audio_hours": "the same, priced by the hour",
-    "input_audio_seconds": "seconds of audio that went in",
-    "input_audio_hours": "the same, priced by the hour",
-    "output_audio_seconds": "seconds of audio that came out",
-    "output_audio_hours": "the same, priced by the hour",
-    "video_seconds": "seconds of video that were made",
+    "audio_hours": "hours of audio, in or out",
+    "input_audio_seconds": "seconds of input audio",
+    "input_audio_hours": "hours of input audio",
+    "output_audio_seconds": "seconds of output audio",
+    "output_audio_hours": "hours of output audio",
+    "video_seconds": "seconds of video generated",
 }
-"""What can have a price. Calls report token buckets and, of the rest, what is counted in whole ones."""
+"""Units that can have a price. Calls report token buckets, and of the others those counted in whole units."""
 IN, CACHED, OUT = "in", "cached", "out"
 TOKENS: Mapping[str, str] = {
     "input_video_tokens": IN,
@@ -88,14 +88,14 @@ TOKENS: Mapping[str, str] = {
     "output_video_tokens": OUT,
     "output_citation_tokens": OUT,
 }
-"""Units that are tokens, and whether they went in, were read from a cache (and so went in), or came out.
+"""Units that are tokens: input, read from a cache (also input), and output.
 
-Rules that charge by tokens and long-context thresholds count them as they count those in buckets.
+Token rules and long-context thresholds count them like tokens in buckets.
 """
 INPUT_TOKENS = frozenset(unit for unit, way in TOKENS.items() if way != OUT)
-"""Units that are tokens which went in: they count for long-context thresholds."""
+"""Units that are input tokens; they count towards long-context thresholds."""
 OWN_UNIT = "x_"
-"""How the name of a unit begins that somebody made up."""
+"""Prefix of custom units."""
 PER_HOUR: Mapping[str, str] = {
     "audio_seconds": "audio_hours",
     "input_audio_seconds": "input_audio_hours",
@@ -122,27 +122,27 @@ FALLBACK_UNITS: Mapping[str, str] = {
     "input_audio_seconds": "audio_seconds",
     "output_audio_seconds": "audio_seconds",
 }
-"""Where a book has no price of its own for a unit, providers bill it as this one."""
+"""Fallback units: used if the book has no price for the unit itself, as providers bill it."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 class InvalidUnit(ValueError):
-    """Units that can never be booked; the message is the reason."""
+    """Units that cannot be booked; the message is the reason."""
 
 
 def is_unit_name(name: str) -> bool:
-    """Whether something can be a unit's name."""
+    """Return whether a value can be a unit's name."""
     return _NAME.fullmatch(name) is not None
 
 
 def can_have_price(unit: str) -> bool:
-    """Whether a unit can be in the price book."""
+    """Return whether the price book accepts a unit."""
     return unit in UNITS or (unit.startswith(OWN_UNIT) and is_unit_name(unit))
 
 
 def stand_in(unit: str, priced: Container[str]) -> str | None:
-    """The unit whose price a unit has, among those with a price: its own, else its fallback's; None without any."""
+    """Return the priced unit that a unit is billed as: itself, else its fallback; None if neither has a price."""
     priced_as: str | None = unit
     while priced_as is not None and priced_as not in priced:
         priced_as = FALLBACK_UNITS.get(priced_as)
@@ -150,7 +150,7 @@ def stand_in(unit: str, priced: Container[str]) -> str | None:
 
 
 def billable_units(counts: Mapping[str, int]) -> Units:
-    """Counts by name as a record keeps them: in the order of their names, without zeros. Raises InvalidUnit."""
+    """Convert counts by name to a record's units: sorted by name, zeros dropped. Raises InvalidUnit."""
     found = tuple(sorted((name, count) for name, count in counts.items() if count))
     if len(found) > MAX_KINDS:
         raise InvalidUnit(f"more than {MAX_KINDS} kinds of units")
@@ -165,10 +165,10 @@ def billable_units(counts: Mapping[str, int]) -> Units:
 
 
 def stored_units(units: Units) -> str:
-    """Units as the books keep them: the same text for the same units; empty for none."""
+    """Serialise units for the books. Equal units give equal texts; no units give an empty text."""
     return json.dumps(dict(units), separators=(",", ":")) if units else ""
 
 
 def read_units(stored: str) -> Units:
-    """Units from the text that `stored_units` made."""
+    """Parse the text that `stored_units` made."""
     return tuple(json.loads(stored).items()) if stored else ()

@@ -4,32 +4,32 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What became of one span. `STORED` names those that leave a usage record behind."""
+    """The outcome of one span. `STORED` lists those that leave a usage record."""
 
     CHARGED = "charged"
     """Priced, and its wallet debited."""
     DUPLICATE = "duplicate"
     """The same span again with the same content: nothing changed."""
     CONFLICT = "conflict"
-    """The same span again with other content: the first stays, this one is kept for people to look at."""
+    """The same span again with other content: the first stays, and this one is kept for review."""
     COVERED = "covered"
-    """Another span of the same call stands for it: same response id, or nested around it."""
+    """Another span of the same call represents it: same response id, or nested around it."""
     DEFERRED = "deferred"
     """An agent or workflow span that sums up its calls: kept, not charged."""
     UNPRICED = "unpriced"
-    """Usage is known, its price is not: kept, and charged nothing yet."""
+    """Usage is known, its price is not: kept, and not charged yet."""
     UNMETERED = "unmetered"
-    """A model call that reported no usage: kept, and charged nothing yet."""
+    """A model call that reported no usage: kept, and not charged yet."""
     EXPOSED = "exposed"
-    """A call whose end was not seen: the provider may bill it. Kept with an estimate, and charged nothing yet."""
+    """A call whose end was not seen: the provider may bill it. Kept with an estimate, and not charged yet."""
     FAILED = "failed"
     """A model call that ended in an error before it used anything: kept, costs nothing."""
     NOT_BILLABLE = "not_billable"
     """Not a model call: accepted, not kept."""
     NOTED = "noted"
-    """What somebody found out about an answer after the call: kept once, however often it arrives."""
+    """A quality report on an answer, sent after the call: kept once, even if it arrives several times."""
     REJECTED = "rejected"
-    """Facts that cannot be booked (negative counts, no ids): refused for ever, reported as partial success."""
+    """Facts that cannot be booked (negative counts, no ids): refused permanently, reported as partial success."""
 
 
 STORED = frozenset(
@@ -44,4 +44,4 @@ STORED = frozenset(
     }
 )
 ONE_CALL = STORED - {Verdict.COVERED, Verdict.DEFERRED}
-"""Verdicts that stand for a call of their own, rather than for another view of one."""
+"""Verdicts of spans that represent a call of their own, not another view of a call."""

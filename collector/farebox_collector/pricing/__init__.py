@@ -1,5 +1,5 @@
 """Pricing, pure: the price book (`book`), model matching (`matching`), charge rules (`rules`), and their use (`price`).
 
-`catalogue` reads published price lists into price versions. Nothing here does I/O or asks for the time: the moment
-whose prices apply is always an argument.
+`catalogue` converts published price lists to price versions. No I/O and no clock: the time whose prices apply is always
+an argument.
 """

@@ -1,4 +1,4 @@
-"""The bill of a call: what each unit that it used costs at the prices of a card. Pure."""
+"""The bill of a call: the cost of each unit that it used, at the prices of a card. Pure."""
 
 from collections.abc import Mapping
 from operator import mul
@@ -15,28 +15,28 @@ from farebox_collector.model.units import (
 from farebox_collector.pricing.cards import RateCard, price_flags
 
 Used = tuple[str, int]
-"""A unit and how many of it."""
+"""A unit and its count."""
 
 
 class UnknownPrice(Exception):
-    """A bucket has tokens and the card no price for it; the message names the unit."""
+    """A bucket has tokens but the card has no price for it; the message names the unit."""
 
 
 class Line(NamedTuple):
-    """One line of the bill of a call."""
+    """One line of a call's bill."""
 
     unit: str
     quantity: int
     priced_as: str
-    """The unit whose price is used: its own, unless the book has none for it."""
+    """The unit whose price is used: the unit itself, or its fallback if the book has no price for it."""
     rate: int
     """Over the card's denominator."""
 
 
 def cost(card: RateCard, buckets: Buckets, units: Units = ()) -> tuple[int, tuple[str, ...]]:
-    """Nano-USD that a call costs, and which units were billed at another unit's price. Raises UnknownPrice.
+    """Return a call's cost in nano-USD, and the units billed at another unit's price. Raises UnknownPrice.
 
-    It is the sum of the `bill`, without making it: every call comes through here.
+    The cost is the sum of `bill`, computed without creating the lines because every call passes through here.
     """
     if units:
         return _cost_of_bill(card, buckets, units)
@@ -66,10 +66,10 @@ def _cost_of_bill(card: RateCard, buckets: Buckets, units: Units) -> tuple[int, 
 
 
 def bill(card: RateCard, buckets: Buckets, units: Units = ()) -> list[Line]:
-    """The lines whose sum is the cost of a call, one a unit that it used. Raises UnknownPrice.
+    """Return one line per unit used; the sum is the cost of the call. Raises UnknownPrice.
 
-    Reasoning is billed apart from output only where the card prices it apart. A fee a request is one, unless the call
-    says how many requests it stands for.
+    Reasoning is a separate line only if the card has a separate price for it. A call counts as one request unless it
+    states another count.
     """
     lines, missing = bill_in_part(card.rates, buckets, units)
     if missing:
@@ -78,7 +78,7 @@ def bill(card: RateCard, buckets: Buckets, units: Units = ()) -> list[Line]:
 
 
 def bill_in_part(rates: Mapping[str, int], buckets: Buckets, units: Units = ()) -> tuple[list[Line], list[Used]]:
-    """The lines of what has a price, as `bill` makes them, and what has none."""
+    """Return the lines of the priced units, as `bill` does, and the units without a price."""
     lines: list[Line] = []
     missing: list[Used] = []
     if REQUESTS in rates and REQUESTS not in dict(units):
@@ -98,13 +98,13 @@ def bill_in_part(rates: Mapping[str, int], buckets: Buckets, units: Units = ()) 
 
 
 def used_of(buckets: Buckets, units: Units = ()) -> list[Used]:
-    """What a call used, each unit once, without the memo of reasoning."""
+    """Return what a call used, each unit once, without the reasoning memo."""
     tokens = [(unit, count) for unit, count in zip(Buckets._fields, buckets, strict=True) if unit != "reasoning"]
     return [(unit, count) for unit, count in (*tokens, *units) if count]
 
 
 def inclusive_input(buckets: Buckets, units: Units) -> int:
-    """All tokens that went in, cached or not: what long-context thresholds look at."""
+    """Return all input tokens, cached or not. Long-context thresholds compare this."""
     if units:
         return buckets.inclusive_input + sum(count for name, count in units if name in INPUT_TOKENS)
     return buckets.inclusive_input

@@ -1,7 +1,7 @@
-"""The price book in memory: `PriceBook.rate_for(provider, model, at)` answers in about a microsecond once asked.
+"""The price book in memory: `PriceBook.rate_for(provider, model, at)` takes about a microsecond after the first call.
 
-Built from price versions; immutable, so that a reload swaps the whole book between two batches. Cards (`cards`) are
-made when a model is first asked for: a book of thousands of models is loaded without working out those without calls.
+Built from price versions and immutable: a reload swaps the whole book between two batches. Cards (`cards`) are compiled
+when a model is first looked up, so that loading thousands of models costs nothing for those without calls.
 """
 
 from bisect import bisect_right
@@ -23,7 +23,7 @@ from farebox_collector.pricing.providers import book_provider
 
 REQUESTED_MODEL = "priced_as_the_requested_model"
 ANOTHER_PROVIDER = "provider_at_another_provider_s_price"
-"""What is said of a card that is not quite that of the call."""
+"""Flags of a card that does not match the call exactly."""
 
 _LOOKUPS_REMEMBERED = 10_000
 _DAY_S = 86_400
@@ -32,29 +32,30 @@ _DAY_NS = _DAY_S * _NS
 
 
 class _Times(NamedTuple):
-    """Some times of the week, UTC."""
+    """A weekly time range, UTC."""
 
     daily_from_s: int
     daily_to_s: int
-    """Half-open hours, which may go past midnight; equal ends mean all day."""
+    """Half-open hours, which may cross midnight; equal ends mean all day."""
     weekdays: int
-    """Monday 1, Tuesday 2, Wednesday 4, …; 0 is every day. The day is that of the moment, not of where hours began."""
+    """Monday 1, Tuesday 2, Wednesday 4, …; 0 is every day. The day is that of the priced time, not of the range's
+    start."""
 
     def include(self, at_ns: int) -> bool:
-        """Whether a moment is one of them."""
+        """Return whether a time lies in the range."""
         second = at_ns // _NS % _DAY_S
         return is_within(second, self.daily_from_s, self.daily_to_s) and is_on(at_ns // _DAY_NS, self.weekdays)
 
 
 class _Period(NamedTuple):
-    """One stretch of time, all of it or some times of the week: the cards for growing context lengths."""
+    """One period, whole or limited to weekly times: the cards for increasing context lengths."""
 
     valid_from_ns: int
     valid_to_ns: int | None
     times: _Times | None
     """None is always."""
     thresholds: tuple[int, ...]
-    """Ascending; card `i` applies when the inclusive input is over `thresholds[i]`, the first being 0."""
+    """Ascending; card `i` applies if the inclusive input exceeds `thresholds[i]`. The first is 0."""
     cards: tuple[RateCard, ...]
 
 
@@ -64,20 +65,20 @@ class ModelRates:
     def __init__(self, versions: Sequence[PriceVersion]) -> None:
         self._versions = versions
         self.conditions = tuple(sorted({version.condition for version in versions} | {STANDARD}))
-        """All that the model has prices for."""
+        """All conditions that the model has prices for."""
         self._standard = _periods(versions, (STANDARD,))
-        # By the conditions that the model has prices for, so that invented names of tiers add nothing.
+        # Keyed by conditions that the model has prices for, so that invented tier names add no entries.
         self._by_chain: dict[tuple[str, ...], list[_Period]] = {(STANDARD,): self._standard}
 
     def card(self, at_ns: int, inclusive_input: int, tier: str = "") -> RateCard | None:
-        """The card that holds at a moment for a context length and condition; None in a gap.
+        """Return the card in force at a time for a context length and condition; None in a gap.
 
-        A condition that the model has no price for at all gets the standard card, whose `condition` says so.
+        For a condition without any price, return the standard card; its `condition` says so.
         """
         return _card(self.periods(tier), at_ns, inclusive_input)
 
     def periods(self, tier: str) -> "Sequence[_Period]":
-        """The periods of a service tier, or of any other condition."""
+        """Return the periods of a service tier or another condition."""
         if tier in STANDARD_TIERS:
             return self._standard
         serving = tuple(one for one in chain(canonical(tier)) if one in self.conditions)
@@ -88,7 +89,7 @@ class ModelRates:
 
 
 def _card(periods: Sequence[_Period], at_ns: int, inclusive_input: int) -> RateCard | None:
-    """The card of the first period that holds at a moment, for a context length; None if there is none."""
+    """Return the card of the first period in force at a time, for a context length; None if there is none."""
     for valid_from_ns, valid_to_ns, times, thresholds, cards in periods:
         if at_ns < valid_from_ns or (valid_to_ns is not None and at_ns >= valid_to_ns):
             continue
@@ -101,9 +102,9 @@ def _card(periods: Sequence[_Period], at_ns: int, inclusive_input: int) -> RateC
 
 
 class Offer:
-    """What a book asks for calls that name provider, models and condition alike: all of it but the moment's choice.
+    """The prices for calls with the same provider, models and condition; the time is chosen per call.
 
-    The model that answered counts, else the one that was asked for, flagged.
+    The model that answered decides. If it is unknown, the requested model decides, and the call is flagged.
     """
 
     __slots__ = (
@@ -126,10 +127,10 @@ class Offer:
         self._known = book.conditions_of(provider, response_model, request_model) if "@" in self._condition else ()
         self._own_names = (book_provider(provider), provider)
         self.has_steps = any(len(period.cards) > 1 for period in (*self._answered, *self._asked))
-        """Whether a card depends on the context length."""
+        """Return whether a card depends on the context length."""
 
     def card(self, at_ns: int, inclusive_input: int) -> tuple[RateCard | None, tuple[str, ...]]:
-        """The card that holds at a moment for a context length, and what is to be said of it; None if there is none."""
+        """Return the card in force at a time for a context length, with its flags; None if there is none."""
         flags: tuple[str, ...] = ()
         card = _card(self._answered, at_ns, inclusive_input)
         if card is None:
@@ -154,22 +155,22 @@ class PriceBook:
         self._offers: dict[tuple[str, str, str, str], Offer] = {}
 
     def with_own_prices(self, versions: Iterable[PriceVersion]) -> "PriceBook":
-        """The book of a tenant that has negotiated prices: these, and for everything else those of this book."""
+        """Return a tenant's book: its negotiated prices in front of the prices of this book."""
         own = {key: [*self._listed.get(key, ()), *rows] for key, rows in _by_model(versions).items()}
         book = PriceBook((), ())
-        # Shared, not copied: a thousand tenants with a price of their own each hold one model more.
+        # Shared, not copied: each of a thousand tenants with one negotiated price stores one more model.
         book._versions = ChainMap(own, self._listed)
         book._recogniser = self._recogniser
         return book
 
     def rates_for(self, reported_provider: str, reported_model: str) -> ModelRates | None:
-        """The rates of a model as a span names it; None if the book does not know it."""
+        """Return the rates of a model as a span names it; None if the book does not know it."""
         key = (reported_provider, reported_model)
         try:
             return self._found[key]
         except KeyError:
             if len(self._found) >= _LOOKUPS_REMEMBERED:
-                # Hostile or generated names: forget rather than grow.
+                # Hostile or generated names: clear the cache instead of growing it.
                 self._found.clear()
             named = self._recogniser.find(reported_provider, reported_model, self._versions)
             found = None if named is None else self._compile(named)
@@ -179,22 +180,22 @@ class PriceBook:
     def rate_for(
         self, provider: str, model: str, at_ns: int, inclusive_input: int = 0, tier: str = ""
     ) -> RateCard | None:
-        """The card of a model at a moment for a context length and tier; None if unknown or in a gap of its prices."""
+        """Return a model's card at a time for a context length and tier; None if unknown or in a gap of its prices."""
         rates = self.rates_for(provider, model)
         return None if rates is None else rates.card(at_ns, inclusive_input, tier)
 
     def periods_for(self, provider: str, model: str, tier: str) -> Sequence[_Period]:
-        """The periods of a model's prices in a service tier; none if the book does not know it."""
+        """Return the periods of a model's prices in a service tier; empty if the book does not know the model."""
         rates = self.rates_for(provider, model)
         return () if rates is None else rates.periods(tier)
 
     def conditions_of(self, provider: str, *models: str) -> tuple[str, ...]:
-        """The conditions that the first of some models that the book knows has prices for."""
+        """Return the priced conditions of the first of these models that the book knows."""
         found = (self.rates_for(provider, model) for model in models if model)
         return next((rates.conditions for rates in found if rates is not None), ())
 
     def offer(self, provider: str, request_model: str, response_model: str, tier: str) -> Offer:
-        """What calls cost that name provider, models and tier, or another condition, like this."""
+        """Return the prices for calls with this provider, these models and this tier or other condition."""
         key = provider, request_model, response_model, tier
         try:
             return self._offers[key]
@@ -206,11 +207,11 @@ class PriceBook:
 
     @property
     def remembered(self) -> int:
-        """How many names of models and of conditions it keeps an answer for; bounded."""
+        """Return the number of cached names of models and conditions; bounded."""
         return max(len(self._found), len(self._offers))
 
     def compile_all(self) -> int:
-        """Make the cards of every model, as calls would one by one; returns how many models there are."""
+        """Compile the cards of every model, as calls would one by one. Return the number of models."""
         for key in self._versions:
             self._compile(key)
         return len(self._compiled)
@@ -222,7 +223,7 @@ class PriceBook:
 
 
 def is_within(second: int, from_s: int, to_s: int) -> bool:
-    """Whether a second of the day lies in half-open hours, which may go past midnight; equal ends mean all day."""
+    """Return whether a second of the day lies in half-open hours. They may cross midnight; equal ends mean all day."""
     if from_s < to_s:
         return from_s <= second < to_s
     return from_s == to_s or second >= from_s or second < to_s
@@ -236,17 +237,17 @@ def _by_model(versions: Iterable[PriceVersion]) -> dict[tuple[str, str], list[Pr
 
 
 def is_on(day: int, weekdays: int) -> bool:
-    """Whether a day, counted from 1970, is one of some days of the week; 0 is every day."""
-    # The first day of 1970 was a Thursday.
+    """Return whether a day, counted from 1970, is one of these weekdays; 0 is every day."""
+    # 1970-01-01 was a Thursday.
     return not weekdays or bool(weekdays >> (day + 3) % 7 & 1)
 
 
 def _periods(versions: Sequence[PriceVersion], serving: Sequence[str]) -> list[_Period]:
-    """Cut the versions of one model at every start, end, hour and day, so that each piece has one price a unit.
+    """Cut the versions of one model at every start, end, hour and day, so that each piece has one price per unit.
 
-    `serving` are the conditions whose prices may be used, the best first. A negotiated price stands in for the list
-    price of the same thing. Of what is left, the price of the best condition comes first, and of these one for some
-    times of the week before one for all of it, a unit at a time.
+    `serving` lists the usable conditions, the best first. A negotiated price replaces the list price of the same slot.
+    Then, per unit, prices of a better condition precede others; within a condition, prices for weekly times precede
+    prices for the whole week.
     """
     ranks = {condition: rank for rank, condition in enumerate(serving)}
     rows = [version for version in versions if version.condition in ranks]
@@ -269,7 +270,7 @@ def _periods(versions: Sequence[PriceVersion], serving: Sequence[str]) -> list[_
 
 
 def _times(rows: Sequence[PriceVersion]) -> list[_Times | None]:
-    """The times of the week between which prices change; None, always, if they never do."""
+    """Return the weekly times between which prices change; [None], always, if they never change."""
     some_hours = [row for row in rows if row.daily_from_s != row.daily_to_s]
     hours = sorted({row.daily_from_s for row in some_hours} | {row.daily_to_s for row in some_hours}) or [0]
     masks = {row.weekdays for row in rows if row.weekdays}
@@ -287,7 +288,7 @@ def _times(rows: Sequence[PriceVersion]) -> list[_Times | None]:
 
 
 def _holds(row: PriceVersion, times: _Times) -> bool:
-    """Whether a price holds at times of `_times`, which lie all within its own or all without."""
+    """Return whether a price holds during `times`, a range of `_times` that lies entirely inside or outside its own."""
     on_days = not row.weekdays or bool(row.weekdays & times.weekdays)
     return on_days and is_within(times.daily_from_s, row.daily_from_s, row.daily_to_s)
 
@@ -297,7 +298,7 @@ def _over(row: PriceVersion, at_ns: int) -> bool:
 
 
 def _chosen(rows: Sequence[PriceVersion], ranks: Mapping[str, int]) -> list[PriceVersion]:
-    """Of the prices that hold at one moment those that apply: for each unit the steps of what comes first."""
+    """Return the prices that apply among those in force: for each unit the steps of the highest precedence."""
     slots: dict[tuple[str, int, str, bool], PriceVersion] = {}
     for row in sorted(rows, key=lambda row: row.tenant_id is not None):
         slots[row.unit, row.over_input_tokens, row.condition, _is_partial(row)] = row
@@ -309,12 +310,12 @@ def _chosen(rows: Sequence[PriceVersion], ranks: Mapping[str, int]) -> list[Pric
 
 
 def _is_partial(row: PriceVersion) -> bool:
-    """Whether a price holds at some times of the week only."""
+    """Return whether a price holds only at certain times of the week."""
     return row.daily_from_s != row.daily_to_s or row.weekdays != 0
 
 
 def _applicable(chosen: Sequence[PriceVersion], threshold: int) -> list[PriceVersion]:
-    """The versions over one threshold: for each unit the highest step at or below it."""
+    """Return the versions for one threshold: for each unit the highest step at or below it."""
     by_unit: dict[str, PriceVersion] = {}
     for row in sorted(chosen, key=lambda row: row.over_input_tokens):
         if row.over_input_tokens <= threshold:

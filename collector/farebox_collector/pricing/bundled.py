@@ -1,10 +1,9 @@
-"""Read the published catalogue of genai-prices into rows of our price book.
+"""Convert the published catalogue of genai-prices to rows of the price book.
 
-Its conditional prices become half-open validities, its tiers become `over_input_tokens`, its hours of the day become
-`daily_*`, its variants become conditions; prices per million become USD per 1,000. Left out, so that those models come
-out `unpriced` rather than free or wrong: models without any positive price (unless free ones are asked for), variants
-by what no span reports (a route behind a gateway, a kind of search), and hours of audio of two models that are billed
-for ten seconds at least.
+Its conditional prices become half-open validities, its tiers `over_input_tokens`, its hours of the day `daily_*`, its
+variants conditions; prices per million become USD per 1,000. Omitted entries leave their models `unpriced`, rather than
+free or wrong: models without a positive price (unless free ones are allowed), variants by facts that no span reports (a
+gateway's route, a kind of search), and prices per hour of audio of two models that are billed for at least ten seconds.
 """
 
 import json
@@ -61,15 +60,15 @@ _PER_1K = {
     "input_mchars": ("input_characters", Decimal("0.001")),
     "input_gpixels": ("input_pixels", Decimal("0.000001")),
 }
-"""Key of genai-prices → our unit, and what makes its price one for a thousand."""
+"""genai-prices key → unit of the price book, and the factor to a price per thousand."""
 _CONDITIONS = ("service_tier", "processing", "speed")
-"""What variants may depend on; the value is the condition."""
+"""Variant keys that are supported; the value is the condition."""
 _AT_LEAST_TEN_SECONDS = {("groq", "whisper-large-v3"), ("groq", "whisper-large-v3-turbo")}
 _SINCE_EVER_NS = 0
 
 
 def read_catalogue(allow_free: bool) -> Catalogue:
-    """The catalogue inside the installed genai-prices package; no network."""
+    """Read the catalogue of the installed genai-prices package; no network."""
     rows: list[CatalogueRow] = []
     models: list[PricedModel] = []
     left_out: Counter[str] = Counter()
@@ -90,13 +89,13 @@ def read_catalogue(allow_free: bool) -> Catalogue:
 def _model_rows(provider: str, model: types.ModelInfo) -> Iterator[CatalogueRow]:
     prices = model.prices
     blocks = [types.ConditionalPrice(prices=prices)] if isinstance(prices, types.ModelPrice) else prices
-    # The first block also holds before its own date: that is how the catalogue is defined.
+    # By definition of the catalogue, the first block also holds before its own date.
     yield from _course(provider, model.id, blocks, STANDARD, first_since_ever=True)
     variants: defaultdict[tuple[str, str], list[types.ConditionalPrice]] = defaultdict(list)
     for variant in model.price_variants or ():
         ((what, value),) = list(variant.when.items()) if len(variant.when) == 1 else [("", "")]
         if what in _CONDITIONS and value not in STANDARD_TIERS:
-            # The first that holds comes first there, the last here.
+            # There the first matching block wins, here the last.
             variants[what, value].insert(0, types.ConditionalPrice(variant.constraint, prices=variant.prices))
     for (_, value), alternatives in variants.items():
         yield from _course(provider, model.id, alternatives, value.lower(), first_since_ever=False)
@@ -105,8 +104,8 @@ def _model_rows(provider: str, model: types.ModelInfo) -> Iterator[CatalogueRow]
 def _course(
     provider: str, model: str, blocks: list[types.ConditionalPrice], condition: str, *, first_since_ever: bool
 ) -> Iterator[CatalogueRow]:
-    """The rows of prices in one condition: those with a date one after the other; those with hours from the date of the
-    block before them on, since ever where there is none."""
+    """Yield the rows of prices in one condition. Dated blocks follow one another. Blocks with hours begin with the
+    block before them, or have no beginning if there is none."""
     dated = [block for block in blocks if not isinstance(block.constraint, types.TimeOfDateConstraint)]
     starts = [_start_ns(block) for block in dated]
     if starts and first_since_ever:
@@ -155,7 +154,7 @@ def _second_of_day(value: time) -> int:
 
 
 def _clause(match: Any) -> dict[str, Any]:
-    """A clause of genai-prices as the JSON that `matching.compile_match` reads."""
+    """Convert a genai-prices clause to the JSON that `matching.compile_match` reads."""
     match match:
         case types.ClauseOr():
             return {"or": [_clause(part) for part in match.or_]}
@@ -171,4 +170,4 @@ def _clause(match: Any) -> dict[str, Any]:
             return {"contains": match.contains}
         case types.ClauseRegex():
             return {"regex": match.regex}
-    raise TypeError(f"genai-prices has a kind of clause that is new to us: {match!r}")
+    raise TypeError(f"unsupported kind of genai-prices clause: {match!r}")

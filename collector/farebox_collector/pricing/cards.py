@@ -1,6 +1,6 @@
-"""Rate cards: the prices of one model at one moment, in one condition and context length, as whole numbers. Pure.
+"""Rate cards: the integer prices of one model at one time, for one condition and context length. Pure.
 
-Rates become integers over one common denominator a card, so that a cost is exact until its single rounding.
+All rates of a card share a common denominator, so that a cost is exact until its single rounding.
 """
 
 import json
@@ -18,14 +18,14 @@ _TEXT = tuple(Buckets._fields.index(name) for name in ("input", "cache_read", "o
 
 
 Marks = tuple[tuple[int, tuple[str, ...] | None], ...]
-"""(field of `Buckets`, what to flag if it has tokens; None: it has no price)"""
+"""(field of `Buckets`, flag if it has tokens); None instead of a flag: the field has no price."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateCard:
-    """The rates of one model at one moment, in one condition and context length, over a common denominator.
+    """The rates of one model at one time, for one condition and context length, over a common denominator.
 
-    A unit costs `rates[unit] / denominator` nano-USD a piece.
+    One unit costs `rates[unit] / denominator` nano-USD.
     """
 
     provider: str
@@ -35,30 +35,30 @@ class RateCard:
     version_ids: str
     """JSON list of the price versions behind the rates."""
     condition: str
-    """The best of the conditions that may serve the call and that the model has a price for, else `standard`."""
+    """The best condition that may serve the call and has a price, else `standard`."""
     standard_units: frozenset[str]
-    """Units whose price is of a lesser condition, such as the standard one, than the card's."""
+    """Units whose price is of a condition further down the chain than the card's, such as the standard one."""
     bucket_rates: tuple[int, ...]
-    """The rate of each field of `Buckets`, stand-ins included; for reasoning what it adds to that of output."""
+    """The rate of each field of `Buckets`, fallbacks included; for reasoning the difference from the output rate."""
     marks: Marks
-    """Where there is something to flag."""
+    """Fields that are flagged if they have tokens."""
     text_rates: tuple[int, int, int, int]
-    """Those of `bucket_rates` that most calls need: input, read from a cache, output, reasoning."""
+    """The `bucket_rates` that most calls need: input, cache read, output, reasoning."""
     text_marks: Marks
     """`marks` of these."""
     fee: int
-    """For each call, over the denominator."""
+    """Fee per call, over the denominator."""
     fee_flags: tuple[str, ...]
 
     @property
     def is_free(self) -> bool:
-        """Whether the model costs nothing, on purpose."""
+        """Return whether the model is deliberately free."""
         return bool(self.rates) and not any(self.rates.values())
 
 
 def rate_card(versions: Sequence[PriceVersion], condition: str = STANDARD) -> RateCard:
-    """The card that price versions make up, at most one a unit."""
-    # USD per 1,000 to nano-USD per one.
+    """Build a card from price versions, at most one per unit."""
+    # USD per 1,000 to nano-USD per unit.
     exact = {row.unit: Fraction(row.usd_per_1k) * 10**6 for row in versions}
     for seconds, hours in PER_HOUR.items():
         if hours in exact:
@@ -88,7 +88,7 @@ def rate_card(versions: Sequence[PriceVersion], condition: str = STANDARD) -> Ra
 
 
 def price_flags(unit: str, priced_as: str, standard_units: Container[str]) -> tuple[str, ...]:
-    """What is said of a unit that is billed at another's price, or at the standard one in another condition."""
+    """Return the flags of a unit billed at another unit's price, or at the standard price in another condition."""
     flags: tuple[str, ...] = () if priced_as == unit else (f"{unit}_at_{priced_as}_price",)
     return (*flags, f"{unit}_at_standard_price") if priced_as in standard_units else flags
 

@@ -1,8 +1,8 @@
-"""Conditions of prices: how the provider processed a call, as one text. Pure.
+"""Price conditions: how the provider processed a call, as one text. Pure.
 
-A condition is `standard`, a service tier (`batch`), a speed (`fast`), both (`batch+fast`), each perhaps with the region
-that the provider bills by behind an `@`: `standard@us`, `fast@us`. The region `*` stands for every region that a call
-names. Texts are lower case, and the same for the same condition.
+A condition is `standard`, a service tier (`batch`), a speed (`fast`), or both (`batch+fast`), optionally followed by
+`@` and the billing region: `standard@us`, `fast@us`. The region `*` means every region that a call names. Texts are
+lower case, and each condition has exactly one text.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ STANDARD_TIERS = frozenset(
         "traffic_type_unspecified",
     }
 )
-"""What providers call the service tier and the speed whose price is the standard one."""
+"""Providers' names for the service tier and speed that have the standard price."""
 GLOBAL_REGIONS = frozenset({"", "global", "not_available", "unspecified"})
-"""What providers call the region whose price is the standard one: anywhere."""
+"""Providers' names for the region that has the standard price: anywhere."""
 ANY_REGION = "*"
 MAX_CONDITION = 80
 """Longest text of a condition."""
@@ -42,7 +42,7 @@ _TIER_NAMES = {
 
 
 def condition_of(tier: str, speed: str = "", region: str = "") -> str:
-    """The condition that a call asks for: its service tier, speed and region as the span names them."""
+    """Return the condition of a call from its service tier, speed and region as the span names them."""
     tier, speed, region = tier.strip().lower(), speed.strip().lower(), region.strip().lower()
     parts = [_TIER_NAMES.get(part, part) for part in (tier, speed) if part not in STANDARD_TIERS]
     head = "+".join(dict.fromkeys(parts)) or STANDARD
@@ -50,17 +50,17 @@ def condition_of(tier: str, speed: str = "", region: str = "") -> str:
 
 
 def canonical(condition: str) -> str:
-    """A condition as the book writes it, from what a person or a price list wrote."""
+    """Normalise a condition that a person or a price list wrote."""
     head, _, region = condition.partition("@")
     tier, _, speed = head.partition("+")
     return condition_of(tier, speed, region)
 
 
 def chain(condition: str) -> tuple[str, ...]:
-    """The conditions whose prices may serve a call of a condition, the best first; `standard` comes last.
+    """Return the conditions whose prices may serve a call, the best first; `standard` is last.
 
-    How the call was processed counts more than where: a price of the tier without the region comes before a price of
-    the region without the tier.
+    Processing takes precedence over region: a price of the tier without the region comes before a price of the region
+    without the tier.
     """
     head, _, region = condition.partition("@")
     processings = [head] if head != STANDARD else []
@@ -73,10 +73,10 @@ def chain(condition: str) -> tuple[str, ...]:
 
 
 def lacking(asked: str, found: str, known: Sequence[str]) -> tuple[str, ...]:
-    """What is said of prices of the condition `found` for a call that asks for another one.
+    """Return the flags for prices of the condition `found` that serve a call of the condition `asked`.
 
-    A region is only named if the model, whose conditions are `known`, has prices by region at all: providers name the
-    region of models too that cost the same everywhere.
+    A missing region is flagged only if one of the model's conditions, `known`, has a region: providers also report a
+    region for models that cost the same everywhere.
     """
     if asked == found:
         return ()

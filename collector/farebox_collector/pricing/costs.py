@@ -1,9 +1,9 @@
-"""What tokens cost in effect, and how far that is from the list price. Pure; `docs/explanation/prices.md` defines
+"""Effective token costs and their distance from the list price. Pure; `docs/explanation/prices.md` defines
 every figure.
 
-Costs are linear in what a call used, so that calls of one model under the same price versions can be taken together:
-their summed counts on one card give the exact cost of what went in and of what came out. What is left of the recorded
-cost are fees, other units, and what rounding each call added.
+Costs are linear in usage, so calls of one model under the same price versions can be summed: their total counts on one
+card give the exact cost of input and output. The rest of the recorded cost is fees, other units and the rounding of
+each call.
 """
 
 from collections import defaultdict
@@ -22,10 +22,10 @@ _UNCACHED = {"cache_read": "input", "cache_write": "input", "cache_write_1h": "i
 
 
 class Consumption(NamedTuple):
-    """What charged calls used that agree in everything their price depends on."""
+    """Summed usage of charged calls that agree in everything their price depends on."""
 
     key: str
-    """The group they are shown in."""
+    """The group in which they are shown."""
     provider: str
     model: str
     price_version_ids: str
@@ -36,56 +36,56 @@ class Consumption(NamedTuple):
 
 
 class EffectiveCost(NamedTuple):
-    """The figures of one group; amounts in nano-USD, None where there is nothing to divide by or to compare with."""
+    """The figures of one group; amounts in nano-USD, None if there is no divisor or nothing to compare with."""
 
     key: str
     calls: int
     input_tokens: int
-    """Everything that went in, cached or not."""
+    """All input tokens, cached or not."""
     output_tokens: int
     cost_nanousd: int
     input_cost_nanousd: int
     output_cost_nanousd: int
     list_cost_nanousd: int | None
-    """What the tokens would cost at the list price: uncached, standard tier, no long context, nothing negotiated."""
+    """The cost of the tokens at the list price: uncached, standard tier, no long context, no negotiated prices."""
 
     @property
     def other_cost_nanousd(self) -> int:
-        """Fees, searches and other units, and what rounding each call added or took away."""
+        """Return fees, searches and other units, and the rounding of each call."""
         return self.cost_nanousd - self.input_cost_nanousd - self.output_cost_nanousd
 
     @property
     def cost_per_1k_nanousd(self) -> int | None:
-        """The whole cost for each 1,000 tokens."""
+        """Return the whole cost per 1,000 tokens."""
         return per_1k(self.cost_nanousd, self.input_tokens + self.output_tokens)
 
     @property
     def input_cost_per_1k_nanousd(self) -> int | None:
-        """What 1,000 tokens that went in cost."""
+        """Return the cost of 1,000 input tokens."""
         return per_1k(self.input_cost_nanousd, self.input_tokens)
 
     @property
     def output_cost_per_1k_nanousd(self) -> int | None:
-        """What 1,000 tokens that came out cost."""
+        """Return the cost of 1,000 output tokens."""
         return per_1k(self.output_cost_nanousd, self.output_tokens)
 
     @property
     def list_cost_per_1k_nanousd(self) -> int | None:
-        """What 1,000 tokens of this mix cost at the list price."""
+        """Return the list price of 1,000 tokens of this mix."""
         if self.list_cost_nanousd is None:
             return None
         return per_1k(self.list_cost_nanousd, self.input_tokens + self.output_tokens)
 
     @property
     def drift(self) -> Fraction | None:
-        """By how much the cost of the tokens is over the list price: 0.1 is ten percent over, -0.5 half of it."""
+        """Return the cost of the tokens relative to the list price: 0.1 is ten percent over, -0.5 is half of it."""
         if not self.list_cost_nanousd:
             return None
         return Fraction(self.input_cost_nanousd + self.output_cost_nanousd, self.list_cost_nanousd) - 1
 
 
 def per_1k(nanousd: int, tokens: int) -> int | None:
-    """Nano-USD for each 1,000 tokens; None without any."""
+    """Return nano-USD per 1,000 tokens; None without tokens."""
     return round_half_even(nanousd * 1000, tokens) if tokens else None
 
 
@@ -94,9 +94,9 @@ def effective_costs(
     card_of: Callable[[str], RateCard],
     list_rates: Callable[[str, str], Mapping[str, Fraction] | None],
 ) -> list[EffectiveCost]:
-    """The figures of every group, dearest first.
+    """Return the figures of every group, most expensive first.
 
-    `card_of` gives the card behind a JSON list of price versions, `list_rates` nano-USD by unit at the list price.
+    `card_of` returns the card for a JSON list of price versions, `list_rates` returns list prices in nano-USD by unit.
     """
     sums: defaultdict[str, list[Fraction | None]] = defaultdict(lambda: [Fraction(0), Fraction(0), Fraction(0)])
     counts: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
@@ -116,7 +116,7 @@ def effective_costs(
 
 
 def _token_cost(card: RateCard, buckets: Buckets) -> tuple[Fraction, Fraction]:
-    """Exact nano-USD of what went in and of what came out."""
+    """Return the exact nano-USD of input and output."""
     went_in = came_out = Fraction(0)
     try:
         lines = bill(card, buckets)
@@ -131,7 +131,7 @@ def _token_cost(card: RateCard, buckets: Buckets) -> tuple[Fraction, Fraction]:
 
 
 def _list_cost(rates: Mapping[str, Fraction] | None, buckets: Buckets) -> Fraction | None:
-    """Exact nano-USD of the tokens at the list price, as if nothing had come from a cache; None if it has a gap."""
+    """Return the exact nano-USD at the list price without caching; None if the list price is incomplete."""
     if rates is None:
         return None
     total = Fraction(0)

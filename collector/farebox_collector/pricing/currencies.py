@@ -1,4 +1,4 @@
-"""Exchange rates with dates, and prices in other currencies made US dollars by them."""
+"""Dated exchange rates, and conversion of prices in other currencies to US dollars."""
 
 import re
 from bisect import bisect_right
@@ -15,7 +15,7 @@ _EXACT = Context(prec=60)
 
 
 class ExchangeRate(NamedTuple):
-    """What one unit of a currency is worth from a moment on, until a later rate takes over."""
+    """The value of one unit of a currency from a time on, until a later rate takes over."""
 
     currency: str
     usd_per_currency: Decimal
@@ -23,11 +23,11 @@ class ExchangeRate(NamedTuple):
 
 
 class NoExchangeRate(ValueError):
-    """There is no rate for a currency at a moment; the message names it."""
+    """No rate for a currency at a time; the message names the currency."""
 
 
 class ExchangeRates:
-    """All exchange rates; of two that begin at the same moment the one recorded later holds."""
+    """All exchange rates. Of two rates with the same start, the one recorded later holds."""
 
     def __init__(self, rates: Iterable[ExchangeRate] = ()) -> None:
         courses: defaultdict[str, dict[int, Decimal]] = defaultdict(dict)
@@ -36,7 +36,7 @@ class ExchangeRates:
         self._courses = {currency: sorted(course.items()) for currency, course in courses.items()}
 
     def usd_per(self, currency: str, at_ns: int) -> Decimal:
-        """What one unit of a currency was worth at a moment. Raises NoExchangeRate."""
+        """Return the value of one unit of a currency at a time. Raises NoExchangeRate."""
         if currency == USD:
             return Decimal(1)
         course = self._courses.get(currency, [])
@@ -48,12 +48,12 @@ class ExchangeRates:
 
 
 def is_currency(code: str) -> bool:
-    """Whether a text has the form of a currency's code: three capital letters."""
+    """Return whether a text has the form of a currency code: three capital letters."""
     return _CODE.fullmatch(code) is not None
 
 
 def in_usd(row: CatalogueRow, price_per_1k: Decimal, currency: str, rates: ExchangeRates) -> CatalogueRow:
-    """The row with a price in any currency, made US dollars at the rate of the moment it begins to hold.
+    """Return the row with a price converted to US dollars at the rate of the row's start.
 
     Raises NoExchangeRate.
     """

@@ -1,7 +1,7 @@
-"""Read a price list in the JSON of LiteLLM: an object of models, each with `litellm_provider` and prices for one unit.
+"""Read a price list in LiteLLM's JSON format: an object of models, each with `litellm_provider` and prices per unit.
 
-A key is a unit, then perhaps `_above_200k_tokens`, then perhaps a service tier. Prices have no dates there: what is new
-to the book is taken to hold since ever. A model is recognised by its exact name.
+A key is a unit, then optionally `_above_200k_tokens`, then optionally a service tier. Prices have no dates: a price
+that is new to the book is taken to have always held. A model is recognised by its exact name.
 """
 
 import json
@@ -68,19 +68,19 @@ _SINCE_EVER_NS = 0
 
 
 def litellm_catalogue(text: str, source_version: str, allow_free: bool = False) -> Catalogue:
-    """Read a list. Raises UnfitList for what is no such list, and for prices that are none."""
+    """Read a list. Raises UnfitList for another format and for invalid prices."""
     try:
         entries = json.loads(text, parse_float=Decimal, parse_int=Decimal)
     except (ValueError, RecursionError, InvalidOperation) as error:
         raise UnfitList([Problem("the file", f"is not JSON ({error})")]) from None
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-        raise UnfitList([Problem("the file", "is not an object of models, each an object")])
+        raise UnfitList([Problem("the file", "is not a JSON object that maps each model to an object")])
     rows: list[CatalogueRow] = []
     models: dict[tuple[str, str], PricedModel] = {}
     left_out: Counter[str] = Counter()
     problems: list[Problem] = []
     lines = _lines_of(text)
-    # Names without their provider in front come first: they are the model's own entry.
+    # Names without a provider prefix come first: they are the model's own entry.
     for name in sorted((name for name in entries if name != "sample_spec"), key=lambda name: ("/" in name, name)):
         entry = entries[name]
         provider = _provider(entry.get("litellm_provider"))
@@ -108,7 +108,7 @@ def litellm_catalogue(text: str, source_version: str, allow_free: bool = False) 
 def _entry_rows(
     provider: str, model: str, entry: Mapping[str, Any], left_out: Counter[str]
 ) -> tuple[list[CatalogueRow], list[tuple[str, str]]]:
-    """The rows of one model, and the keys whose prices are none, with the reason."""
+    """Return the rows of one model, and the keys with invalid prices, with the reason."""
     rows: dict[tuple[str, int, str], CatalogueRow] = {}
     wrong: list[tuple[str, str]] = []
     for key, over, tier, base, value in _prices(entry):
@@ -119,9 +119,9 @@ def _entry_rows(
         price = value.get(_SEARCH_SIZE) if isinstance(value, dict) else value
         if not isinstance(price, Decimal):
             if not isinstance(value, dict):
-                wrong.append((key, f"{value!r} is no price"))
+                wrong.append((key, f"{value!r} is not a price"))
             continue
-        # A zero beside other prices says that this unit is free; a model of zeros only is left out further up.
+        # A zero next to other prices marks a free unit; a model with only zeros is left out by the caller.
         reason = price_problem(price, allow_free=True)
         if reason:
             wrong.append((key, reason))
@@ -133,7 +133,7 @@ def _entry_rows(
 
 
 def _prices(entry: Mapping[str, Any]) -> Iterator[tuple[str, int, str, str, Any]]:
-    """(key, threshold, condition, unit's key, value) of everything in an entry that is a price."""
+    """Yield (key, threshold, condition, unit key, value) for each price of an entry."""
     for key, value in entry.items():
         if value is None or not _PRICE.search(key):
             continue
@@ -144,7 +144,7 @@ def _prices(entry: Mapping[str, Any]) -> Iterator[tuple[str, int, str, str, Any]
 
 
 def _provider(named: object) -> str:
-    """The book's name of a `litellm_provider`, such as `vertex_ai-anthropic_models`."""
+    """Return the book's name of a `litellm_provider`, such as `vertex_ai-anthropic_models`."""
     if not isinstance(named, str) or not named.strip() or not named.isprintable():
         return ""
     head = named.partition("-")[0]
@@ -157,7 +157,7 @@ def _model(name: str, provider: str) -> str:
 
 
 def _lines_of(text: str) -> dict[str, int]:
-    """Name of an entry → the line it begins on, in a file that is laid out as the published one."""
+    """Map each entry to the line where it begins, in a file laid out like the published one."""
     opening = re.compile(r'\s*"([^"]+)":\s*\{')
     found = ((number, opening.match(line)) for number, line in enumerate(text.splitlines(), start=1))
     return {match.group(1): number for number, match in found if match}

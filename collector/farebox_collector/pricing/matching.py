@@ -1,7 +1,7 @@
-"""Which model of the price book a name on a span means.
+"""Map a model name on a span to a model of the price book.
 
 Clauses are the published vocabulary of genai-prices: `equals`, `starts_with`, `ends_with`, `contains`, `regex`, `or`,
-`and`; texts compare in lower case. A name that ends in a compact date (`-20251211`) is tried again with dashes, since
+`and`; texts compare in lower case. A name that ends in a compact date (`-20251211`) is retried with dashes, because
 some gateways write it so.
 """
 
@@ -20,28 +20,28 @@ Key = tuple[str, str]
 """Provider and model in the price book."""
 
 _LONGEST_NAME = 150
-"""Longer names are no model's, whatever they begin with."""
+"""Longer names match no model, even if they begin like one."""
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 _ROUTING_PREFIXES = frozenset(
     {"models", "publishers", "converse", "invoke", "inference-profile", *PROVIDER_ALIASES, *PROVIDER_ALIASES.values()}
 )
-"""Parts before a model's name that say how it is reached and not which it is."""
+"""Prefixes of a model name that say how the model is reached, not which model it is."""
 _OPEN_WEIGHTS = ("gpt-oss",)
-"""Models that many sell, each at a price of its own: the maker in the name is not the seller."""
+"""Makers of models that many providers sell at their own prices: the maker in the name is not the seller."""
 _ROUTING_SUFFIXES = (":nitro", ":floor", ":exacto")
-"""OpenRouter's wishes for a route, which has the model's own price."""
+"""OpenRouter's routing preferences; they do not change the model's price."""
 _FREE_VARIANT = ":free"
-"""OpenRouter's alone, so it names the seller."""
+"""Used only by OpenRouter, so it identifies the seller."""
 _DATE_AND_VERSION = re.compile(r"(-20\d{6})?(-v?\d+:\d+)?$")
 _PROFILE = re.compile(r"(?:[a-z]{2}(?:-[a-z]{2,8})?|apac|amer|emea|latam|global)\.(?=[a-z0-9-]{3,}\.)")
 """How Bedrock's inference profiles begin: the region, before the maker and the model. Some, such as `global.`, have
-prices of their own, and are found by their whole name before."""
+prices of their own, and are found by their whole name first."""
 
 _COMPACT_DATE = re.compile(r"(?<!\d)(20\d\d)(\d\d)(\d\d)(?!\d)")
 
 
 class Recogniser:
-    """Finds the model of the price book that a provider and a model on a span mean."""
+    """Finds the model of the price book for a provider and a model on a span."""
 
     def __init__(self, models: Iterable[PricedModel]) -> None:
         self._models: defaultdict[str, list[PricedModel]] = defaultdict(list)
@@ -50,9 +50,9 @@ class Recogniser:
         self._matchers: dict[str, list[tuple[str, Matcher]]] = {}
 
     def find(self, reported_provider: str, reported_model: str, priced: Container[Key]) -> Key | None:
-        """Provider and model in the book, among those with prices; None if it is not there, or cannot be told.
+        """Return provider and model in the book, among those with prices; None if unknown or ambiguous.
 
-        A provider that the book does not know may be a gateway: then the model's name says whose it is, as in
+        A provider that the book does not know may be a gateway: then the model's name gives the provider, as in
         `anthropic/claude-…`.
         """
         if not reported_model or len(reported_model) > _LONGEST_NAME or not reported_model.isprintable():
@@ -75,7 +75,7 @@ class Recogniser:
         return self._on_mantle(names, priced) if provider == "aws" else None
 
     def _on_mantle(self, names: tuple[str, ...], priced: Container[Key]) -> Key | None:
-        """Bedrock's Mantle endpoint leaves date and version out of a model's id, and has no profiles but regions."""
+        """Match Bedrock's Mantle endpoint: its model ids omit date and version, and have regions but no profiles."""
         found = [
             candidate
             for candidate, _ in self._matchers_of("aws")
@@ -95,7 +95,7 @@ class Recogniser:
 
 
 def names_of(model: str) -> tuple[str, ...]:
-    """What to look for, in order: a lower-case name as it is, then without what only says how it is reached."""
+    """Return the names to look up, in order: the lower-case name as it is, then without routing prefixes."""
     names: list[str] = []
     for name in _routes_off(model):
         names.append(name)
@@ -107,7 +107,8 @@ def names_of(model: str) -> tuple[str, ...]:
 
 
 def _routes_off(model: str) -> Iterator[str]:
-    """The name, and what is left of `projects/…/models/gemini-x`, `arn:aws:bedrock:…/us.amazon…`, `bedrock/…`."""
+    """Yield the name, and the last part of `projects/…/models/gemini-x`, `arn:aws:bedrock:…/us.amazon…`,
+    `bedrock/…`."""
     yield model
     if model.startswith("arn:"):
         yield model.rpartition("/")[2]
@@ -121,12 +122,12 @@ def _routes_off(model: str) -> Iterator[str]:
 
 
 def compile_match(match: str) -> Matcher:
-    """Compile the JSON of a clause to a predicate over a lower-case model name. Raises ValueError if it is none."""
+    """Compile the JSON of a clause to a predicate over a lower-case model name. Raises ValueError if invalid."""
     return _compile(json.loads(match))
 
 
 def dashed_date(model: str) -> str:
-    """Rewrite a compact date in a model name with dashes; names without one come back as they were."""
+    """Rewrite a compact date in a model name with dashes; return other names unchanged."""
 
     def rewrite(found: re.Match[str]) -> str:
         year, month, day = found.groups()

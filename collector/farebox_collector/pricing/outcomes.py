@@ -1,4 +1,4 @@
-"""What becomes of a priced call: charged by its rule, or kept with the reason why not yet. Pure."""
+"""The outcome of a priced call: charged by its rule, or kept with the reason why not yet. Pure."""
 
 from farebox_collector.model.money import NANO
 from farebox_collector.model.records import (
@@ -12,7 +12,7 @@ from farebox_collector.pricing.rules import RuleBook, share
 
 MAX_COST_NANOUSD = 10_000 * NANO
 MAX_CHARGE_NANOCREDITS = 1_000_000 * NANO
-"""What one call can cost and be charged at most: more is a broken sender, and the sums of a batch must fit a column."""
+"""Largest cost and charge of one call. More comes from a broken sender, and the sums of a batch must fit a column."""
 
 _CHARGED = Verdict.CHARGED
 _named = tuple.__new__
@@ -28,7 +28,7 @@ def charged(
     assumptions: tuple[str, ...],
     particulars: Particulars | None = None,
 ) -> PricedUsage:
-    """A call with its cost, charged by the rule of its event, or why it cannot be.
+    """Return a call with its cost, charged by the rule of its event, or the reason why it cannot be charged.
 
     `buckets` are the tokens that a rule may charge by, `priced_as` is provider, model and price versions in the book.
     """
@@ -38,7 +38,7 @@ def charged(
     charge_nanocredits = share(rule.terms, cost_nanousd, buckets, usage.units)
     floor_nanocredits: int | None = rule.terms.floor_nanocredits
     if not usage.action_id:
-        # Outside any action the call is one of its own.
+        # A call outside any action is an action of its own.
         charge_nanocredits, floor_nanocredits = max(charge_nanocredits, floor_nanocredits or 0), None
     elif not floor_nanocredits and not rules.has_floors(usage.event):
         floor_nanocredits = None
@@ -66,7 +66,7 @@ def charged(
 
 
 def unsettled(usage: UsageRecord, verdict: Verdict, reason: str, at_ns: int) -> PricedUsage:
-    """A call that is kept and not charged, or not yet."""
+    """Return a call that is kept and not charged, or not charged yet."""
     return PricedUsage(
         usage=usage,
         verdict=verdict,

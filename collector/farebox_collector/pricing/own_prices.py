@@ -1,8 +1,8 @@
-"""Our own corrections of the bundled catalogue, and the conditions that providers state as multipliers.
+"""Our corrections of the bundled catalogue, and the conditions that providers state as multipliers.
 
-They rest in `own_prices.toml`, each with source, date and reason, and become two price lists: `corrections`, whose
-prices hold from the moments that they name, and `conditions`, which follow the catalogue's prices. Nothing here is
-imported but when the catalogue is.
+`own_prices.toml` holds them, each with source, date and reason. They become two price lists: `corrections`, whose
+prices hold from the times that they name, and `conditions`, which follow the catalogue's prices. This module is
+imported only together with the catalogue.
 """
 
 import json
@@ -26,14 +26,14 @@ from farebox_collector.pricing.revision import PriceList
 from farebox_collector.pricing.weekdays import weekdays_of
 
 CORRECTIONS, CONDITIONS = "farebox-corrections", "farebox-conditions"
-"""The sources of our own prices in the book."""
+"""The sources of these prices in the book."""
 FILE = "own_prices.toml"
 _TOKENS = TOKEN_BUCKETS | INPUT_TOKENS | {"output_video_tokens", "output_citation_tokens"}
 _FREE_UNITS = ("input", "output", "requests")
 _FIRST = -1
-"""Before every model of the catalogue: models that it takes for others."""
+"""Before every model of the catalogue: models that the catalogue takes for others."""
 _LAST = 10**6
-"""After every model of the catalogue: clauses that catch what no entry names."""
+"""After every model of the catalogue: clauses for names that no entry matches."""
 _SINCE_EVER_NS = 0
 _PER_1K = {"usd_per_1m": Decimal("0.001"), "usd_per_1k": Decimal(1), "usd_each": Decimal(1000)}
 
@@ -42,25 +42,25 @@ Slot = tuple[str, str, str, str]
 
 
 class Origin(NamedTuple):
-    """Where an entry comes from."""
+    """The origin of an entry."""
 
     source: str
     date: date
-    """When the entry was made."""
+    """The date on which the entry was made."""
     confirmed: bool
-    """Whether the figures were read on the source itself, and not in others' words about it."""
+    """Whether the figures were read at the source itself, not in a secondary report."""
     reason: str
 
 
 class Correction(NamedTuple):
-    """Prices in place of the catalogue's."""
+    """Prices that replace the catalogue's."""
 
     origin: Origin
     rows: tuple[CatalogueRow, ...]
 
 
 class OwnPrices(NamedTuple):
-    """The file as it was read."""
+    """The parsed file."""
 
     version: str
     corrections: tuple[Correction, ...]
@@ -72,7 +72,7 @@ class OwnPrices(NamedTuple):
 
 @cache
 def own_prices() -> OwnPrices:
-    """The file of our own prices, which is part of the package."""
+    """Read the file of our own prices, which is part of the package."""
     told = tomllib.loads(files("farebox_collector.pricing").joinpath(FILE).read_text(encoding="utf-8"))
     return OwnPrices(
         told["version"],
@@ -85,7 +85,7 @@ def own_prices() -> OwnPrices:
 
 
 def corrected(catalogue: Catalogue, own: OwnPrices | None = None) -> list[Catalogue]:
-    """The catalogue without what we correct, our corrections, and the conditions that follow from both."""
+    """Return the catalogue without the corrected prices, the corrections, and the conditions derived from both."""
     own = own_prices() if own is None else own
     replaced = {slot_of(row) for correction in own.corrections for row in correction.rows}
     rows = [row for row in catalogue.prices.rows if slot_of(row) not in replaced]
@@ -102,7 +102,7 @@ def corrected(catalogue: Catalogue, own: OwnPrices | None = None) -> list[Catalo
         PricedModel(row["provider"], row["model"], _FIRST, json.dumps({"or": [{"equals": n} for n in row["names"]]}))
         for row in own.models
     ]
-    # How all of them are recognised is said once, with the first list.
+    # The first list holds the clauses of all models.
     return [
         catalogue._replace(prices=catalogue.prices._replace(rows=rows), models=[*catalogue.models, *models]),
         Catalogue(PriceList([*mine, *free], CORRECTIONS, own.version, whole=True, dated=True), (), Counter()),
@@ -111,7 +111,7 @@ def corrected(catalogue: Catalogue, own: OwnPrices | None = None) -> list[Catalo
 
 
 def slot_of(row: CatalogueRow) -> Slot:
-    """What a correction replaces: all prices of a unit of a model in a condition, whatever their times and steps."""
+    """Return what a correction replaces: all prices of a model's unit in a condition, at all times and steps."""
     return row.provider, row.model, row.unit, row.condition
 
 
@@ -137,7 +137,7 @@ def _corrected(entry: Mapping[str, Any]) -> Iterator[CatalogueRow]:
 
 
 def _validities(price: Mapping[str, Any], days_off: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int | None]]:
-    """When a price holds: its validity without the days on which it does not."""
+    """Yield when a price holds: its validity minus the excluded days."""
     start_ns = _moment_ns(price["from"]) if "from" in price else _SINCE_EVER_NS
     end_ns = _moment_ns(price["to"]) if "to" in price else None
     for off_ns, on_ns in sorted(days_off):
@@ -151,7 +151,7 @@ def _validities(price: Mapping[str, Any], days_off: Sequence[tuple[int, int]]) -
 
 
 def _conditions(rows: Sequence[CatalogueRow], own: OwnPrices) -> Iterator[CatalogueRow]:
-    """What the multipliers and fees make of prices."""
+    """Yield the prices that multipliers and fees derive from other prices."""
     stated = {(row.provider, row.model, row.condition) for row in rows}
     for multiplier in own.multipliers:
         region, from_ns = multiplier["condition"], _start_ns(multiplier)
@@ -214,13 +214,13 @@ def _moment_ns(text: str) -> int:
 
 
 def _days(text: str) -> tuple[int, int]:
-    """The first moment of `2026-10-01/2026-10-07` and the first one after it, UTC."""
+    """Return the start of the first day of `2026-10-01/2026-10-07` and the end of the last, UTC."""
     first, last = (date.fromisoformat(part) for part in text.split("/"))
     return _moment_ns(first.isoformat()), _moment_ns((last + timedelta(days=1)).isoformat())
 
 
 def needless(catalogue: Catalogue, own: OwnPrices | None = None) -> Iterable[str]:
-    """Corrections that say what the catalogue says by itself now, a sentence each."""
+    """Yield a sentence for each correction that the catalogue now includes."""
     own = own_prices() if own is None else own
     listed: dict[Slot, set[tuple[Any, ...]]] = {}
     for row in catalogue.prices.rows:

@@ -1,9 +1,9 @@
-"""Price the calls that one card alone does not price: few of them, apart from the way that every call takes. Pure.
+"""Price the few calls that one card alone cannot price. Ordinary calls do not come here. Pure.
 
-An answer may have parts that other models made, each at its own model's price. A part or a unit without a price leaves
-the rest charged: it is named, and settles when a price comes. A provider's own statement of the cost is booked as such.
-Where counts contradict each other, what the other reading would cost says how much is at stake. A call whose end was
-not seen is an estimate, apart from cost.
+An answer may have parts that other models produced, each at its own model's price. A part or a unit without a price
+does not stop the rest from being charged: it is listed, and settles when a price is added. A provider's own statement
+of the cost is booked as such. If counts contradict each other, the cost of the other reading says how much is at stake.
+A call whose end was not seen has an estimate, apart from cost.
 """
 
 from collections.abc import Sequence
@@ -41,19 +41,19 @@ STATED_IMPLAUSIBLE = "stated_cost_implausible"
 STATED_ZERO = "stated_cost_zero"
 BY_ESTIMATE = "charged_by_estimate"
 FLAGS = frozenset({FREE, WITHOUT_PRICE, STATED, STATED_IMPLAUSIBLE, STATED_ZERO, BY_ESTIMATE})
-"""What is said of calls here; `records.PricedUsage.assumptions` has them."""
+"""Assumptions that are added here; see `records.PricedUsage.assumptions`."""
 
 MAX_STATED_TIMES = 1_000
 MIN_DOUBTED_NANOUSD = NANO
-"""A statement over so many times the list price, and over a dollar, is not believed."""
+"""A stated cost over this multiple of the list price and over a dollar is not believed."""
 _NO_CARD_IDS = "[]"
 _TOKENS = frozenset(Buckets._fields)
-"""A model sells what goes in and what comes out, and all other tokens are billed as one of these if need be: where the
-book has only one of the two it is incomplete, and the call waits for the other."""
+"""A model sells input and output, and all other tokens can fall back to one of these. If the book has only one of the
+two, it is incomplete, and the call waits for the other."""
 
 
 class _Part(NamedTuple):
-    """A part of an answer: what has a price, and what has none."""
+    """A part of an answer: its priced lines, and what has no price."""
 
     card: RateCard | None
     flags: tuple[str, ...]
@@ -69,7 +69,7 @@ class _Part(NamedTuple):
 
 
 def price_in_parts(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -> PricedUsage:
-    """Price a call with several parts, or with units that may have no price, or that is known in part only."""
+    """Price a call with several parts, with units that may have no price, or with an unseen end."""
     if usage.buckets is None:
         return _exposed(usage, at_ns, (), rules)
     main, *others = parts = _parts_of(usage, at_ns, book)
@@ -118,7 +118,7 @@ def price_in_parts(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleB
 
 
 def all_tokens(usage: UsageRecord) -> Buckets:
-    """The tokens of a call with those of its other parts: what a rule charges by."""
+    """Return the tokens of a call including its other parts; rules charge by these."""
     buckets = usage.buckets or Buckets()
     if not usage.other_lines:
         return buckets
@@ -149,7 +149,7 @@ def _part(book: PriceBook, at_ns: int, offered: tuple[str, str, str, str], bucke
 
 
 def _rounded(parts: Sequence[_Part]) -> int:
-    """Nano-USD of all parts: the sum is rounded once."""
+    """Return the nano-USD of all parts; the sum is rounded once."""
     exact = sum((part.exact_nanousd for part in parts), Fraction(0))
     return round_half_even(exact.numerator, exact.denominator)
 
@@ -161,16 +161,16 @@ def _line_price(part: _Part) -> LinePrice:
 
 
 def _answered(usage: UsageRecord) -> bool:
-    """Whether the model made what it was asked for; an embedding has no tokens of its own."""
+    """Return whether the model produced an answer; an embedding has no tokens of its own."""
     tokens = all_tokens(usage)
     return bool(tokens.output or tokens.output_audio or tokens.output_image) or usage.operation == "embeddings"
 
 
 def _believed(stated: int | None, list_cost: int | None, *, answered: bool) -> tuple[int | None, tuple[str, ...]]:
-    """The cost that a provider states, if it can be believed, and what is to be said of it.
+    """Return the provider's stated cost if it is credible, and the flags.
 
-    Zero is believed only where the list price is none or zero too, or where the model made nothing, which OpenRouter
-    does not bill: some gateways state it for calls that another account is billed for.
+    Zero is credible only if the list price is missing or zero, or if the model produced nothing, which OpenRouter does
+    not bill: some gateways state zero for calls that another account is billed for.
     """
     if stated is None:
         return None, ()
@@ -183,7 +183,7 @@ def _believed(stated: int | None, list_cost: int | None, *, answered: bool) -> t
 
 
 def _at_stake(usage: UsageRecord, at_ns: int, book: PriceBook, main: _Part) -> int | None:
-    """By how much the cost would differ if the counts were read the other way; None where they are clear."""
+    """Return by how much the other reading of the counts would change the cost; None if the counts are consistent."""
     if usage.other_reading is None:
         return None
     condition = condition_of(usage.service_tier, usage.speed, usage.inference_region)
@@ -194,7 +194,7 @@ def _at_stake(usage: UsageRecord, at_ns: int, book: PriceBook, main: _Part) -> i
 
 
 def _exposed(usage: UsageRecord, at_ns: int, parts: Sequence[_Part], rules: RuleBook) -> PricedUsage:
-    """A call whose end was not seen: an estimate of its cost, which is charged only if the tenant wants that."""
+    """Return a call whose end was not seen, with a cost estimate; charged only if the tenant enabled that."""
     card = parts[0].card if parts else None
     estimate = None if card is None else min(_rounded(parts), MAX_COST_NANOUSD)
     particulars = Particulars(lines=tuple(map(_line_price, parts[1:])), estimate_nanousd=estimate)

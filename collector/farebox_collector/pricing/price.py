@@ -1,4 +1,4 @@
-"""Price one usage record: what it cost, what it is charged, or why neither is known yet."""
+"""Price one usage record: its cost and charge, or the reason why they are not known yet."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 AHEAD_NS = 5 * 60 * 10**9
-"""How far ahead of the receiver a sender's clock may be."""
+"""How far a sender's clock may be ahead of the receiver's."""
 
 CLOCK_ASSUMPTION = "start_time_out_of_range"
 _AT_ANOTHER_PRICE = "_price"
@@ -50,9 +50,10 @@ _ONE_PART = tuple(UsageRecord._field_defaults[name] for name in UsageRecord._fie
 
 
 def price(usage: UsageRecord, received_at_ns: int, max_age_ns: int, book: PriceBook, rules: RuleBook) -> PricedUsage:
-    """Price a call with the prices and the rule of the moment it started.
+    """Price a call with the prices and the rule in force at its start.
 
-    A start outside [received − max age, received + 5 min] is priced at the time of receipt: senders don't pick a price.
+    A start outside [received − max age, received + 5 min] is priced at the time of receipt, so that senders cannot
+    choose a price.
     """
     at_ns = usage.started_at_ns
     if not received_at_ns - max_age_ns <= at_ns <= received_at_ns + AHEAD_NS:
@@ -62,8 +63,8 @@ def price(usage: UsageRecord, received_at_ns: int, max_age_ns: int, book: PriceB
 
 
 def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -> PricedUsage:
-    """Price a call with the prices and the rule of a given moment."""
-    # All at once, since every call comes through here.
+    """Price a call with the prices and the rule in force at a given time."""
+    # Read as one slice: every call passes through here.
     names: tuple[Any, ...] = usage[_NAMES]  # type: ignore[assignment]
     provider, asked, answered, response_id, tier, error_type, buckets, summary = names
     unusual = usage[_UNUSUAL] != _ORDINARY
@@ -89,7 +90,7 @@ def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -
     try:
         cost_nanousd, fallbacks = cost(card, buckets, units)
     except UnknownPrice:
-        # What has a price is charged.
+        # Charge what has a price.
         return price_in_parts(usage, at_ns, book, rules)
     if not cost_nanousd and card.is_free:
         fallbacks += (FREE,)
@@ -98,5 +99,5 @@ def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -
 
 
 def of_pricing(assumption: str) -> bool:
-    """Whether pricing made an assumption, rather than the reading of the span: it is made anew with the next price."""
+    """Return whether pricing made an assumption, not the dialect. The next pricing makes it again."""
     return assumption == REQUESTED_MODEL or assumption in FLAGS or assumption.endswith(_AT_ANOTHER_PRICE)

@@ -1,7 +1,7 @@
-"""Read a price list in CSV, as people write it; `docs/explanation/prices.md` has its columns.
+"""Read a price list in CSV as written by people; `docs/explanation/prices.md` describes the columns.
 
-Such a list states what it states and nothing else: prices that it leaves out stay, and published lists leave alone what
-it has set. Its prices hold from the moments that it names, also in the past.
+The list is not complete: prices that it omits stay, and published lists do not change prices that it set. Its prices
+hold from the times that it names, which may be in the past.
 """
 
 import csv
@@ -37,14 +37,14 @@ from farebox_collector.pricing.weekdays import weekdays_of
 SOURCE = "csv"
 REQUIRED = ("provider", "model", "unit")
 PRICES: Mapping[str, Decimal] = {"price_per_1k": Decimal(1), "price_per_1m": Decimal("0.001")}
-"""The column of the price, one of these, and what makes it one for a thousand."""
+"""The allowed price columns, and the factor to a price per thousand."""
 OPTIONAL = ("currency", "valid_from", "valid_to", "condition", "over_input_tokens", "hours", "weekdays")
 _MAX_NAME = 150
 _EXACT_NAME_FIRST = -1
 
 
 class _Wrong(ValueError):
-    """A row that states no price; the message is the reason."""
+    """A row without a valid price; the message is the reason."""
 
 
 def csv_catalogue(
@@ -84,15 +84,15 @@ def csv_catalogue(
 
 
 def _price_column(columns: object) -> str:
-    """Which price column there is. Raises _Wrong for a heading that is none of ours."""
+    """Return the price column. Raises _Wrong for an unknown or incomplete heading."""
     found = [str(column) for column in columns] if isinstance(columns, list | tuple) else []
     unknown = [column for column in found if column not in {*REQUIRED, *PRICES, *OPTIONAL}]
     missing = [column for column in REQUIRED if column not in found]
     prices = [column for column in found if column in PRICES]
     if unknown:
-        raise _Wrong(f"there is no column {unknown[0]!r}; those are {', '.join((*REQUIRED, *PRICES, *OPTIONAL))}")
+        raise _Wrong(f"unknown column {unknown[0]!r}; use {', '.join((*REQUIRED, *PRICES, *OPTIONAL))}")
     if missing or len(prices) != 1 or len(found) != len(set(found)):
-        raise _Wrong(f"the heading names {', '.join(REQUIRED)} and one of {', '.join(PRICES)}, each once")
+        raise _Wrong(f"the heading must name {', '.join(REQUIRED)} and one of {', '.join(PRICES)}, each once")
     return prices[0]
 
 
@@ -105,12 +105,12 @@ def _row(
     provider, model, unit = book_provider(cells["provider"]), cells["model"], cells["unit"]
     for name in (provider, model):
         if not name or len(name) > _MAX_NAME or not name.isprintable():
-            raise _Wrong(f"a provider and a model have 1 to {_MAX_NAME} printable characters")
+            raise _Wrong(f"provider and model must have 1 to {_MAX_NAME} printable characters")
     if not can_have_price(unit):
-        raise _Wrong(f"{unit!r} is no unit of the price book; one of your own begins with x_")
+        raise _Wrong(f"{unit!r} is not a unit of the price book; begin the name of a custom unit with x_")
     currency = cells.get("currency", "").upper() or USD
     if not is_currency(currency):
-        raise _Wrong(f"{currency!r} is no currency: three letters, such as EUR")
+        raise _Wrong(f"{currency!r} is not a currency; use three letters, such as EUR")
     per_1k = _decimal(cells[price_column], "the price") * PRICES[price_column]
     reason = price_problem(per_1k, allow_free=allow_free)
     if reason:
@@ -119,13 +119,13 @@ def _row(
     to_ns_ = _moment_ns(cells.get("valid_to", ""))
     from_ns = at_ns if from_ns is None else from_ns
     if to_ns_ is not None and to_ns_ <= from_ns:
-        raise _Wrong("valid_to is not after valid_from")
+        raise _Wrong("valid_to must be after valid_from")
     over = _decimal(cells.get("over_input_tokens", "") or "0", "over_input_tokens")
     if over != over.to_integral_value() or not 0 <= over < 10**12:
-        raise _Wrong("over_input_tokens is a whole number of tokens")
+        raise _Wrong("over_input_tokens must be a whole number of tokens")
     condition = canonical(cells.get("condition", ""))
     if len(condition) > MAX_CONDITION or not condition.isprintable():
-        raise _Wrong("a condition is a service tier, a speed or a region, such as batch, fast or standard@us")
+        raise _Wrong("condition must be a service tier, a speed or a region, such as batch, fast or standard@us")
     hours = hours_of_day(cells.get("hours", ""))
     try:
         weekdays = weekdays_of(cells.get("weekdays", ""))
@@ -136,27 +136,27 @@ def _row(
 
 
 def hours_of_day(text: str) -> tuple[int, int]:
-    """`22:00-06:00` as UTC seconds of the day; empty means all day. Raises ValueError with the reason."""
+    """Parse `22:00-06:00` as UTC seconds of the day; empty means all day. Raises ValueError with the reason."""
     if not text:
         return 0, 0
     try:
         start, end = (datetime.strptime(part.strip(), "%H:%M") for part in text.split("-"))
     except ValueError:
-        raise _Wrong(f"{text!r} are no hours of the day, such as 22:00-06:00 (UTC)") from None
+        raise _Wrong(f"{text!r} are not hours of the day; write them as 22:00-06:00 (UTC)") from None
     if start == end:
-        raise _Wrong("hours of the day end at another time than they begin")
+        raise _Wrong("hours of the day must end at another time than they begin")
     return start.hour * 3600 + start.minute * 60, end.hour * 3600 + end.minute * 60
 
 
 def _moment_ns(text: str) -> int | None:
-    """An ISO date or time as nanoseconds, taken for UTC if it does not say."""
+    """Parse an ISO date or time as nanoseconds; UTC if it has no offset."""
     if not text:
         return None
     try:
         moment = datetime.fromisoformat(text)
         return to_ns(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     except ValueError:
-        raise _Wrong(f"{text!r} is no date, such as 2026-11-01") from None
+        raise _Wrong(f"{text!r} is not a date; write it as 2026-11-01") from None
 
 
 def _decimal(text: str, what: str) -> Decimal:
@@ -165,5 +165,5 @@ def _decimal(text: str, what: str) -> Decimal:
     except InvalidOperation:
         number = Decimal("NaN")
     if not number.is_finite():
-        raise _Wrong(f"{what} is no number: {text[:40]!r}")
+        raise _Wrong(f"{what} must be a number, not {text[:40]!r}")
     return number

@@ -1,4 +1,4 @@
-"""What spans and price lists call a provider, and what the price book calls it."""
+"""Map provider names on spans and in price lists to the price book's names."""
 
 from collections.abc import Mapping
 
@@ -64,20 +64,20 @@ PROVIDER_ALIASES: Mapping[str, str] = {
     "z-ai": "zai",
     "z.ai": "zai",
 }
-"""`gen_ai.provider.name`, its older values and what emitters and gateways write → provider of the price book."""
+"""`gen_ai.provider.name`, its older values and the names written by emitters and gateways → the book's name."""
 
 FALLBACK_PROVIDERS: Mapping[str, tuple[str, ...]] = {
     "azure": ("openai", "anthropic", "deepseek", "x-ai", "moonshotai"),
     "google": ("anthropic",),
 }
-"""Providers that resell others' models at their list price: where to look for a model that they don't list."""
+"""Providers that resell others' models at list price → where to look up a model that they don't list."""
 
 
 def book_provider(reported: str) -> str:
-    """The price book's name of a provider as spans name it.
+    """Return the price book's name of a provider as spans name it.
 
-    Some emitters write the interface behind a dot (`openai.chat`, `google.vertex.chat`): it is cut off, part by part,
-    until the rest has a meaning.
+    Some emitters append the interface after a dot (`openai.chat`, `google.vertex.chat`): it is removed part by part
+    until the rest is known.
     """
     name = reported.strip().lower()
     head = name

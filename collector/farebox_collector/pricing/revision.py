@@ -1,7 +1,7 @@
-"""What a list of prices would change in the price book. Pure: it is worked out, shown, and then written or not.
+"""Compute what a price list would change in the price book. Pure: the result is shown, then written or discarded.
 
-A version is never altered but for one thing: the end of its validity is brought forward when another takes over. A
-version that had not come into force by then is closed at its own start, and so never applies.
+Versions are immutable except for one thing: the end of validity moves forward when another version takes over. A
+version that is not yet in force then is closed at its own start, and so never applies.
 """
 
 from collections import defaultdict
@@ -14,11 +14,11 @@ from typing import NamedTuple
 from farebox_collector.model.records import CatalogueRow, PriceVersion
 
 BY_HAND = frozenset({"manual", "csv"})
-"""Sources of prices that somebody set; published lists leave them alone."""
+"""Sources of prices that people set; published lists do not change them."""
 
 
 class Slot(NamedTuple):
-    """What has one price at a time."""
+    """Identifies one price: it has one value at a time."""
 
     tenant_id: int | None
     provider: str
@@ -32,7 +32,7 @@ class Slot(NamedTuple):
 
 
 class Kind(StrEnum):
-    """What happens to the price of a slot."""
+    """How the price of a slot changes."""
 
     ADDED = "added"
     CHANGED = "changed"
@@ -40,7 +40,7 @@ class Kind(StrEnum):
 
 
 class Difference(NamedTuple):
-    """How the course of one price changes, where it first does."""
+    """The first point at which the course of one price changes, and how."""
 
     kind: Kind
     slot: Slot
@@ -50,21 +50,22 @@ class Difference(NamedTuple):
 
 
 class PriceList(NamedTuple):
-    """Prices as a source states them, at most one a slot and moment."""
+    """Prices as a source states them, at most one per slot and time."""
 
     rows: Sequence[CatalogueRow]
     source: str
     source_version: str
     whole: bool
-    """Whether the list is all that the source has: what it no longer states ends."""
+    """Whether the list is complete: prices that it no longer states end."""
     dated: bool
-    """Whether its prices hold from the moments they state; else what differs from the book holds from the import on."""
+    """Whether prices hold from the times that they state; else prices that differ from the book hold from the import
+    on."""
     tenant_id: int | None = None
-    """Whose negotiated prices they are; None for list prices."""
+    """The tenant with these negotiated prices; None for list prices."""
 
 
 class Revision(NamedTuple):
-    """Versions to add and to close, and what that means for people."""
+    """Versions to add and to close, and the resulting changes for people to read."""
 
     added: list[tuple[Slot, CatalogueRow]]
     closed: dict[int, int]
@@ -72,11 +73,11 @@ class Revision(NamedTuple):
     differences: list[Difference]
     unchanged: int
     kept: int
-    """Slots that the list states and somebody has set by hand."""
+    """Slots that the list states and that a person has set."""
 
 
 class _Segment(NamedTuple):
-    """One price during one half-open time."""
+    """One price during one half-open period."""
 
     from_ns: int
     to_ns: int | None
@@ -88,7 +89,7 @@ class _Segment(NamedTuple):
 
 
 def slot_of(row: CatalogueRow | PriceVersion, tenant_id: int | None) -> Slot:
-    """What a row is the price of."""
+    """Return the slot of a row."""
     return Slot(
         tenant_id,
         row.provider,
@@ -103,7 +104,7 @@ def slot_of(row: CatalogueRow | PriceVersion, tenant_id: int | None) -> Slot:
 
 
 def by_slot(versions: Iterable[PriceVersion]) -> dict[Slot, list[PriceVersion]]:
-    """The versions that apply at some time, by what they are the price of."""
+    """Group the versions that apply at some time by slot."""
     slots: defaultdict[Slot, list[PriceVersion]] = defaultdict(list)
     for version in versions:
         if version.valid_to_ns is None or version.valid_to_ns > version.valid_from_ns:
@@ -117,10 +118,10 @@ def revise(
     at_ns: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Revision:
-    """What it takes to bring the book up to a list.
+    """Return the changes that bring the book in line with a list.
 
-    What is not in the book yet is taken over as stated, its past included. Where the list differs from the book it
-    holds from `at_ns` on, so that the past stays as it was charged, unless the list says itself from when.
+    Prices that are new to the book are imported as stated, including their past. Where the list differs from the book,
+    it holds from `at_ns` on, so that the past stays as charged, unless the list states its own start.
     """
     wanted: defaultdict[Slot, list[CatalogueRow]] = defaultdict(list)
     for row in stated.rows:
@@ -149,7 +150,8 @@ def revise(
 
 
 def _dated(row: CatalogueRow, at_ns: int) -> CatalogueRow:
-    """A new price of a list without dates: one for some hours holds from the import on, since no list always had it."""
+    """Date a new price of an undated list: one limited to some hours holds from the import on, since it is not
+    permanent."""
     some_hours = row.daily_from_s != row.daily_to_s or row.weekdays
     return row._replace(valid_from_ns=at_ns) if some_hours and not row.valid_from_ns else row
 
@@ -157,7 +159,7 @@ def _dated(row: CatalogueRow, at_ns: int) -> CatalogueRow:
 def _replace_from(
     at_ns: int, slot: Slot, versions: Sequence[PriceVersion], rows: Sequence[CatalogueRow], revision: Revision
 ) -> bool:
-    """Let `rows` hold from a moment on, in place of what the book says of that time; False if it says the same."""
+    """Replace the book's prices with `rows` from a time on; return False if both already agree."""
     old = _course_from(at_ns, [(version, _stated(version)) for version in versions])
     new = _course_from(at_ns, [(row, row) for row in rows])
     if [(part.from_ns, part.to_ns, part.price) for part in old] == [
@@ -184,7 +186,7 @@ def _stated(version: PriceVersion) -> CatalogueRow:
 
 
 def _course_from(at_ns: int, prices: Sequence[tuple[CatalogueRow | PriceVersion, CatalogueRow]]) -> list[_Segment]:
-    """The course of a price from a moment on, neighbours of the same price joined."""
+    """Return the course of a price from a time on; adjacent periods with the same price are joined."""
     segments: list[_Segment] = []
     for price, row in sorted(prices, key=lambda pair: pair[0].valid_from_ns):
         if price.valid_to_ns is not None and price.valid_to_ns <= at_ns:
@@ -199,14 +201,14 @@ def _course_from(at_ns: int, prices: Sequence[tuple[CatalogueRow | PriceVersion,
 
 
 def _difference(slot: Slot, old: Sequence[_Segment], new: Sequence[_Segment]) -> Difference:
-    """The first moment at which two courses differ, and how."""
+    """Return the first time at which two courses differ, and how."""
     moments = {edge for part in (*old, *new) for edge in (part.from_ns, part.to_ns) if edge is not None}
     for moment in sorted(moments):
         before, after = _price_at(moment, old), _price_at(moment, new)
         if before != after:
             kind = Kind.ADDED if before is None else Kind.CLOSED if after is None else Kind.CHANGED
             return Difference(kind, slot, before, after, moment)
-    # The same US dollars from another currency.
+    # Equal in US dollars, but from another currency.
     usd = new[0].row.usd_per_1k
     return Difference(Kind.CHANGED, slot, usd, usd, new[0].from_ns)
 
@@ -219,7 +221,7 @@ def _price_at(at_ns: int, course: Sequence[_Segment]) -> Decimal | None:
 
 
 def overlaps(rows: Sequence[CatalogueRow]) -> list[tuple[int, int]]:
-    """Places in a list of two rows that state a price of one slot for one moment."""
+    """Return pairs of positions in a list that state a price of the same slot for the same time."""
     slots: defaultdict[Slot, list[tuple[int, CatalogueRow]]] = defaultdict(list)
     for place, row in enumerate(rows):
         slots[slot_of(row, None)].append((place, row))

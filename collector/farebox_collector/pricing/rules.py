@@ -1,8 +1,9 @@
-"""Charge rules: what an event costs its wallet in credits, given what the call cost us and how many tokens it moved.
+"""Charge rules: the price of an event in credits, from the provider's cost and the tokens of its calls.
 
-A charge has two parts. The *share* of a call follows its cost or its tokens. The *floor* of an action is what the
-action is charged at least, however many calls it makes: the minimum of a `cost_plus` rule, and all that a `flat` rule
-asks for. An action is charged max(floor, sum of its calls' shares); a call outside any action is an action of its own.
+A charge has two parts. The *share* of a call follows its cost or its tokens. The *floor* of an action is the minimum
+that the action is charged, regardless of its number of calls: the minimum of a `cost_plus` rule, or the whole amount of
+a `flat` rule. An action is charged max(floor, sum of its calls' shares); a call outside any action is an action of its
+own.
 """
 
 from collections import defaultdict
@@ -26,39 +27,39 @@ from farebox_collector.model.units import (
 EVERY_OTHER_EVENT = "*"
 
 FLAT = "flat"
-"""So many credits an action, once, whatever it cost us."""
+"""A fixed number of credits per action, regardless of cost."""
 PER_1K_TOKENS = "per_1k_tokens"
-"""So many credits for 1,000 tokens: apart for input, cached input and output."""
+"""Credits per 1,000 tokens, separately for input, cached input and output."""
 COST_PLUS = "cost_plus"
-"""The provider's cost times a multiplier, and at least a minimum an action."""
+"""The provider's cost times a multiplier, with a minimum per action."""
 KINDS = (FLAT, PER_1K_TOKENS, COST_PLUS)
 
 MAX_RATE = Decimal(1_000_000)
-"""Most credits a rule may ask for at a time, and the largest multiplier."""
+"""Most credits in one figure of a rule, and the largest multiplier."""
 _MAX_DECIMALS = 18
 _MAX_CREDIT_DECIMALS = 9
 
 
 class BadRule(ValueError):
-    """A rule that cannot be charged by; the message says why."""
+    """A rule that cannot be charged by; the message gives the reason."""
 
 
 class RuleTerms(NamedTuple):
-    """What a rule asks for; figures that its kind has no use for are zero."""
+    """The terms of a rule; figures that its kind does not use are zero."""
 
     kind: str
     multiplier: Decimal = Decimal(0)
-    """`cost_plus`: times the provider's cost."""
+    """`cost_plus`: multiplier of the provider's cost."""
     minimum_credits: Decimal = Decimal(0)
-    """`cost_plus`: an action is charged at least this much."""
+    """`cost_plus`: the minimum charge of an action."""
     flat_credits: Decimal = Decimal(0)
-    """`flat`: what an action is charged."""
+    """`flat`: the charge of an action."""
     input_credits_per_1k: Decimal = Decimal(0)
-    """`per_1k_tokens`: all tokens that went in and were not read from a cache."""
+    """`per_1k_tokens`: all input tokens that were not read from a cache."""
     cached_credits_per_1k: Decimal = Decimal(0)
     """`per_1k_tokens`: tokens that were read from a cache."""
     output_credits_per_1k: Decimal = Decimal(0)
-    """`per_1k_tokens`: all tokens that came out."""
+    """`per_1k_tokens`: all output tokens."""
 
 
 _FIGURES_OF = {
@@ -69,31 +70,31 @@ _FIGURES_OF = {
 
 
 def require_chargeable(terms: RuleTerms) -> None:
-    """Raise BadRule for terms that nobody can be charged by: negative, not finite, of another kind, or too fine."""
+    """Raise BadRule for unusable terms: negative, not finite, of another kind, or with too many decimals."""
     if terms.kind not in KINDS:
-        raise BadRule(f"a rule is one of {', '.join(KINDS)}")
+        raise BadRule(f"kind must be one of {', '.join(KINDS)}")
     for name, figure in terms._asdict().items():
         if name == "kind":
             continue
         if not figure.is_finite() or figure < 0:
-            raise BadRule(f"{name} is not negative, and a number")
+            raise BadRule(f"{name} must be a number that is not negative")
         if figure > MAX_RATE:
-            raise BadRule(f"{name} is at most {MAX_RATE}")
+            raise BadRule(f"{name} must be at most {MAX_RATE}")
         exponent = figure.normalize().as_tuple().exponent
         decimals = _MAX_CREDIT_DECIMALS if name in ("flat_credits", "minimum_credits") else _MAX_DECIMALS
         if isinstance(exponent, int) and -exponent > decimals:
-            raise BadRule(f"{name} has at most {decimals} decimals")
+            raise BadRule(f"{name} must have at most {decimals} decimals")
         if figure and name not in _FIGURES_OF[terms.kind]:
-            raise BadRule(f"{name} is not of a {terms.kind} rule")
+            raise BadRule(f"{name} does not apply to a {terms.kind} rule")
     if terms.kind == COST_PLUS and not terms.multiplier:
-        raise BadRule("a multiplier is positive")
+        raise BadRule("multiplier must be positive")
 
 
 class Terms(NamedTuple):
-    """The terms of one rule version as whole numbers: rates over `denominator`, ready to be multiplied with."""
+    """The terms of a rule version as integers: rates over `denominator`, ready to be multiplied."""
 
     per_nanousd: int
-    """Nanocredits a nano-USD of cost."""
+    """Nanocredits per nano-USD of cost."""
     per_input_token: int
     per_cached_token: int
     per_output_token: int
@@ -103,7 +104,7 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RuleVersion:
-    """One version of a rule, ready to be used."""
+    """One version of a rule, ready to use."""
 
     id: int
     valid_from_ns: int
@@ -124,37 +125,37 @@ class RuleBook:
             by_event[rule.event].append(version)
         self._terms = {version.id: version.terms for versions in by_event.values() for version in versions}
         self._others = by_event.pop(EVERY_OTHER_EVENT, [])
-        # The event's own come first.
+        # Rules of the event itself come first.
         self._by_event = {event: [*versions, *self._others] for event, versions in by_event.items()}
         self._floors = {event: _any_floor(versions) for event, versions in self._by_event.items()}
         self._other_floors = _any_floor(self._others)
 
     def has_floors(self, event: str) -> bool:
-        """Whether any version that an event may be charged by asks for a flat charge or a minimum, at any time.
+        """Return whether any version for an event sets a flat charge or a minimum, at any time.
 
-        Then all its calls with an action id take part in their action: its floor is that of the call that started
-        first, whatever the rule of the others says.
+        If so, all its calls with an action id take part in their action: the call that started first sets the floor,
+        regardless of the other calls' rules.
         """
         return self._floors.get(event, self._other_floors)
 
     def in_force(self, event: str, at_ns: int) -> RuleVersion | None:
-        """The rule of an event at a moment, else that of `*`; None if neither has one then."""
+        """Return the rule of an event at a time, else the rule of `*`; None if neither is in force."""
         for version in self._by_event.get(event, self._others):
             if version.valid_from_ns <= at_ns and (version.valid_to_ns is None or at_ns < version.valid_to_ns):
                 return version
         return None
 
     def rule_for(self, event: str, at_ns: int) -> ChargeRule | None:
-        """The same, as it was stated."""
+        """Return the same rule as it was stated."""
         version = self.in_force(event, at_ns)
         return None if version is None else version.rule
 
     def share_nanocredits(self, rule: ChargeRule, cost_nanousd: int, buckets: Buckets, units: Units = ()) -> int:
-        """What a call adds to the charge of its action, rounded once, half to even."""
+        """Return the share of a call in its action's charge, rounded once, half to even."""
         return share(self._terms[rule.id], cost_nanousd, buckets, units)
 
     def floor_nanocredits(self, rule: ChargeRule) -> int:
-        """What an action is charged at least under a rule; 0 where there is no such thing."""
+        """Return the minimum charge of an action under a rule; 0 if the rule sets none."""
         return self._terms[rule.id].floor_nanocredits
 
 
@@ -163,8 +164,8 @@ def _any_floor(versions: Iterable[RuleVersion]) -> bool:
 
 
 def exact_terms(rule: ChargeRule) -> Terms:
-    """The terms of a rule, ready to be multiplied with."""
-    # 1 credit a 1,000 tokens is 10⁹ ÷ 1,000 nanocredits a token.
+    """Return the terms of a rule, ready to be multiplied."""
+    # 1 credit per 1,000 tokens is 10⁹ ÷ 1,000 nanocredits per token.
     rates = (
         Fraction(rule.multiplier) / Fraction(rule.usd_per_credit),
         Fraction(rule.input_credits_per_1k) * 1_000_000,
@@ -178,9 +179,9 @@ def exact_terms(rule: ChargeRule) -> Terms:
 
 
 def share(terms: Terms, cost_nanousd: int, buckets: Buckets, units: Units = ()) -> int:
-    """Nanocredits that a call adds to the charge of its action, rounded once, half to even.
+    """Return the nanocredits that a call adds to its action's charge, rounded once, half to even.
 
-    Tokens count wherever they travel: in buckets, or as units (`units.TOKENS`).
+    Tokens count both in buckets and as units (`units.TOKENS`).
     """
     per_nanousd, per_input_token, per_cached_token, per_output_token, denominator, _ = terms
     exact = cost_nanousd * per_nanousd
@@ -195,19 +196,19 @@ def share(terms: Terms, cost_nanousd: int, buckets: Buckets, units: Units = ()) 
 
 
 def rule_terms(kind: str, figures: Mapping[str, Any]) -> RuleTerms:
-    """The terms of a rule version out of figures by their names, as texts or numbers; other names don't matter."""
+    """Build the terms of a rule version from named figures, as texts or numbers; ignore other names."""
     return RuleTerms(kind, **{name: Decimal(figures[name]) for name in RuleTerms._fields if name != "kind"})
 
 
 def describe(terms: RuleTerms) -> str:
-    """The terms in words, for people."""
+    """Describe the terms for people."""
     if terms.kind == FLAT:
-        return f"{_plain(terms.flat_credits)} credits an action"
+        return f"{_plain(terms.flat_credits)} credits per action"
     if terms.kind == PER_1K_TOKENS:
         rates = (terms.input_credits_per_1k, terms.cached_credits_per_1k, terms.output_credits_per_1k)
         fresh, cached, output = map(_plain, rates)
         return f"{fresh} credits per 1,000 tokens in, {cached} cached, {output} out"
-    minimum = f", at least {_plain(terms.minimum_credits)} credits an action" if terms.minimum_credits else ""
+    minimum = f", at least {_plain(terms.minimum_credits)} credits per action" if terms.minimum_credits else ""
     return f"its cost times {_plain(terms.multiplier)}{minimum}"
 
 

@@ -1,11 +1,11 @@
-"""Days of the week on which a price holds, as people write them: `mon-fri`, `sat,sun`. Pure."""
+"""Weekdays on which a price holds, as people write them: `mon-fri`, `sat,sun`. Pure."""
 
 NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 EVERY_DAY = 0
 
 
 def weekdays_of(text: str) -> int:
-    """The days as the book keeps them, Monday 1, Tuesday 2, Wednesday 4, …; 0, every day, for an empty text.
+    """Return the days as the book stores them, Monday 1, Tuesday 2, Wednesday 4, …; 0, every day, for an empty text.
 
     Raises ValueError with what to write instead.
     """
@@ -22,7 +22,7 @@ def weekdays_of(text: str) -> int:
 
 
 def weekday_names(mask: int) -> str:
-    """The same days as a text that `weekdays_of` reads; empty for every day."""
+    """Format the days as a text that `weekdays_of` reads; empty for every day."""
     days = [day for day in range(7) if mask >> day & 1]
     if len(days) > 2 and days[-1] - days[0] == len(days) - 1:
         return f"{NAMES[days[0]]}-{NAMES[days[-1]]}"
@@ -33,4 +33,4 @@ def _place(name: str, text: str) -> int:
     try:
         return NAMES.index(name.strip())
     except ValueError:
-        raise ValueError(f"{text!r} are no days of the week, such as mon-fri or sat,sun") from None
+        raise ValueError(f"{text!r} are not weekdays; write them as mon-fri or sat,sun") from None
