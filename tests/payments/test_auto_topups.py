@@ -45,8 +45,8 @@ from farebox_collector.payments.desk import (
 from farebox_collector.payments.stripe_client import GatewayUnavailable, Kept, Payment
 from farebox_collector.settings import Settings
 from farebox_collector.stripe_double.delivery import sign
-from orders import NOW_NS
-from orders import Shop as Books
+from payments.orders import NOW_NS
+from payments.orders import Shop as Books
 from pydantic import SecretStr
 from stripe_double import StripeDouble
 

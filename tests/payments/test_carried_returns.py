@@ -11,7 +11,7 @@ from farebox_collector.ledger.payments.refunds import carried_over, settle_carri
 from farebox_collector.ledger.payments.topups import topup_by_key, topup_by_payment
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.migrate import alembic_config
-from orders import CREDIT, USD, Shop
+from payments.orders import CREDIT, USD, Shop
 from sqlalchemy import Connection, text
 
 BEFORE = "0031"

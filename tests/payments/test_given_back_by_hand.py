@@ -3,7 +3,7 @@
 import pytest
 from farebox_collector.ledger.credits.movements import Kind
 from farebox_collector.ledger.storage.database import Database
-from orders import CREDIT, SECOND_NS, USD, Shop
+from payments.orders import CREDIT, SECOND_NS, USD, Shop
 
 HALF = 400
 MS_NS = 10**6

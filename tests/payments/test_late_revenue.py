@@ -7,7 +7,7 @@ from farebox_collector.ledger.credits.movements import Kind
 from farebox_collector.ledger.reports.money_reports import Summary, summaries
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.model.moments import Days, day_of
-from orders import CREDIT, DAY_NS, NOW_NS, USD, Shop
+from payments.orders import CREDIT, DAY_NS, NOW_NS, USD, Shop
 
 
 @dataclass

@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 from farebox_collector.ledger.storage.database import Database
-from orders import CREDIT, DAY_NS, NOW_NS, USD, Shop
+from payments.orders import CREDIT, DAY_NS, NOW_NS, USD, Shop
 
 
 def live(database: Database, steps: tuple[str, ...], minor: int, *, look: bool) -> tuple[float, float, float]:

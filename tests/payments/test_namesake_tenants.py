@@ -36,7 +36,7 @@ from farebox_collector.ledger.payments.provider_events import EventConflict, boo
 from farebox_collector.ledger.payments.topups import PaymentMethod
 from farebox_collector.ledger.payments.unmatched import keep_payment, unmatched_between
 from farebox_collector.ledger.storage.database import Database
-from orders import CREDIT, DAY_NS, NOW_NS, NUMBERS, SECOND_NS, Shop
+from payments.orders import CREDIT, DAY_NS, NOW_NS, NUMBERS, SECOND_NS, Shop
 
 ALWAYS = (0, 2**62)
 # Which rows a question is about does not depend on the database.

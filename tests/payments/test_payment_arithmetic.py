@@ -21,7 +21,7 @@ from farebox_collector.ledger.storage.database import Database
 from farebox_collector.model.money import round_half_even
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from orders import OneTransaction
+from payments.orders import OneTransaction
 
 NOW_NS = 1_767_300_000 * 10**9
 CREDITS, PRICE_MINOR, NANOUSD_A_MINOR = 1_001, 777, 10**7

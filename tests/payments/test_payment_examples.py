@@ -13,7 +13,7 @@ from farebox_collector.ledger.credits.policies import Authorship, Terms, set_pol
 from farebox_collector.ledger.credits.spending import LimitScope, Subject
 from farebox_collector.ledger.payments.payment_facts import Paid
 from farebox_collector.ledger.storage.database import Database
-from orders import CREDIT, DAY_NS, USD, Shop
+from payments.orders import CREDIT, DAY_NS, USD, Shop
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("how-to/payments.md", "explanation/credits.md")

@@ -15,7 +15,7 @@ from farebox_collector.payments.automatic_topups import AutomaticTopups
 from farebox_collector.payments.events import read_event
 from farebox_collector.payments.stripe_client import GatewayRefused, Kept
 from farebox_collector.pricing.currencies import ExchangeRate
-from orders import NOW_NS, USD, OneTransaction, Shop
+from payments.orders import NOW_NS, USD, OneTransaction, Shop
 
 
 class Undo(Exception):

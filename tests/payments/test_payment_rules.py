@@ -33,7 +33,7 @@ from farebox_collector.model.money import (
 )
 from farebox_collector.payments.reconciliation import Side, differences
 from farebox_collector.payments.stripe_client import Listed
-from orders import CREDIT, DAY_NS, NOW_NS, USD, Shop
+from payments.orders import CREDIT, DAY_NS, NOW_NS, USD, Shop
 
 ALL_DAYS = (0, 2**62)
 

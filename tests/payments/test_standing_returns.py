@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 from farebox_collector.ledger.credits.movements import Kind
 from farebox_collector.ledger.storage.database import Database
-from orders import CREDIT, USD, OneTransaction, Shop, Undo
+from payments.orders import CREDIT, USD, OneTransaction, Shop, Undo
 
 USES = {"use 4": 4 * CREDIT, "use 7": 7 * CREDIT}
 DRAWN_FIRST, DRAWN_LAST = 50, 200

@@ -18,7 +18,7 @@ from farebox_collector.ledger.payments.topups import Order, PaymentMethod, Topup
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.model.minor_units import MAX_MINOR
 from farebox_collector.model.money import MAX_MOVEMENT_NANO, MAX_NANO, AmountError
-from orders import CREDIT, DAY_NS, NOW_NS, Shop
+from payments.orders import CREDIT, DAY_NS, NOW_NS, Shop
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 

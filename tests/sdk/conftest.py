@@ -16,7 +16,7 @@ from blank import blank_sqlite
 from harness import Collector
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.sdk.trace import TracerProvider
-from sdk_support import DEMO, Metered, OtlpReceiver
+from sdk.sdk_support import DEMO, Metered, OtlpReceiver
 
 
 @pytest.fixture(scope="session")

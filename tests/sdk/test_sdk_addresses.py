@@ -18,7 +18,7 @@ from farebox.unknown_hosts import UnknownHosts
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from sdk_support import Metered
+from sdk.sdk_support import Metered
 
 INPUT, OUTPUT = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
 TOTAL = "gen_ai.usage.total_tokens"

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from farebox.attribution import current
 from opentelemetry.trace import SpanKind
-from sdk_support import Metered
+from sdk.sdk_support import Metered
 
 
 def now() -> dict[str, str]:

@@ -30,7 +30,7 @@ from farebox.reading import LARGE_BODY_BYTES, Reading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
-from sdk_support import Metered
+from sdk.sdk_support import Metered
 
 INPUT, OUTPUT = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
 USAGE = {"prompt_tokens": 70, "completion_tokens": 30, "total_tokens": 100}

@@ -10,7 +10,7 @@ import httpx
 import httpx2
 import openai
 import pytest
-from sdk_support import Metered, scope
+from sdk.sdk_support import Metered, scope
 
 # The same call in the two providers' terms: OpenAI's input includes the cache, Anthropic's does not.
 OPENAI_USAGE = {"x-usage": "input=1000,output=200,cache_read=400,cache_write=100,reasoning=50"}

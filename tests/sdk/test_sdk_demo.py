@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sdk_support import ANTHROPIC_CLIENT_SCOPE, DEMO, OtlpReceiver
+from sdk.sdk_support import ANTHROPIC_CLIENT_SCOPE, DEMO, OtlpReceiver
 
 
 def run(model_url: str, receiver: OtlpReceiver, *arguments: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

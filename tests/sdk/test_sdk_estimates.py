@@ -10,7 +10,7 @@ import pytest
 from farebox import span_attributes
 from farebox.estimates import _plain_cost_usd, cost_attributes, started_at
 from farebox_collector.dialects import other_units
-from sdk_support import Metered
+from sdk.sdk_support import Metered
 
 TOKENS, UNITS = "gen_ai.usage.", "farebox.units."
 AT = datetime(2026, 11, 21, tzinfo=UTC)

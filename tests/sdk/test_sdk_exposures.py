@@ -19,8 +19,8 @@ import pytest
 from farebox.exposures import ASSUMED_OUTPUT_MAX, Arrived, estimate, reason_of
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from sdk_support import scope
-from unreliable_server import INPUT_TOKENS, OUTPUT_TOKENS, WORDS, UnreliableServer, unreliable_server
+from sdk.sdk_support import scope
+from sdk.unreliable_server import INPUT_TOKENS, OUTPUT_TOKENS, WORDS, UnreliableServer, unreliable_server
 
 TEXT = "word " * 200
 """1,000 bytes, so some 250 tokens."""

@@ -10,7 +10,7 @@ import openai
 import pytest
 from harness import Collector
 from opentelemetry.sdk.trace import TracerProvider
-from unreliable_server import UnreliableServer, unreliable_server
+from sdk.unreliable_server import UnreliableServer, unreliable_server
 
 MESSAGES: Any = [{"role": "user", "content": "word " * 200}]
 

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.util.genai import version
 from opentelemetry.util.genai.handler import TelemetryHandler
-from sdk_support import Metered
+from sdk.sdk_support import Metered
 
 HEADERS = {"x-usage": "input=1000,output=200,cache_read=400,reasoning=50,input_audio=7", "x-response-id": "r"}
 CHAT: Any = {

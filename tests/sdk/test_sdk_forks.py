@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 from farebox.attribution import new_action_id
-from sdk_support import OtlpReceiver
+from sdk.sdk_support import OtlpReceiver
 
 ENVIRONMENTS = Path(__file__).parent / "environments"
 sys.path.append(str(ENVIRONMENTS))

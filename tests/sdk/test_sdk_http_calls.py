@@ -18,7 +18,7 @@ from farebox.answers.openai import OpenAIAnswer
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from sdk_support import Metered
+from sdk.sdk_support import Metered
 
 OPENAI_URL = "https://api.openai.com/v1/chat/completions"
 ANTHROPIC_URL = "https://api.anthropic.com/v1/messages"

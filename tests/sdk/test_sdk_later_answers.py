@@ -13,7 +13,7 @@ import openai
 import pytest
 from farebox import later_answers
 from farebox.later_answers import KEPT_MAX, KEPT_S, LaterAnswers
-from sdk_support import Metered
+from sdk.sdk_support import Metered
 
 INPUT, OUTPUT = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"
 BASE = "https://api.openai.com/v1"

@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult, TraceIdRatioBased
-from sdk_support import ANTHROPIC_CLIENT_SCOPE, Metered, OtlpReceiver, scope, spans_of
+from sdk.sdk_support import ANTHROPIC_CLIENT_SCOPE, Metered, OtlpReceiver, scope, spans_of
 
 HOOKED = [
     (httpx.Client, "send"),

@@ -22,7 +22,7 @@ from farebox import attribution, span_attributes
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from sdk_support import Metered, OtlpReceiver
+from sdk.sdk_support import Metered, OtlpReceiver
 
 CLOSED = "http://127.0.0.1:9"
 

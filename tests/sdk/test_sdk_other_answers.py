@@ -12,7 +12,7 @@ import pytest
 from farebox.answers import answer_in
 from farebox.aws_event_stream import AwsEventStream
 from farebox.endpoints import Shape
-from sdk_support import Metered
+from sdk.sdk_support import Metered
 
 TOTAL = "gen_ai.usage.total_tokens"
 INPUT, OUTPUT = "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sdk_support import DEMO, Metered, scope
+from sdk.sdk_support import DEMO, Metered, scope
 
 ENVIRONMENTS = Path(__file__).parent / "environments"
 sys.path.append(str(ENVIRONMENTS))

@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import httpx2
 from harness import EXPORT_METHOD
-from hostile import Body, bodies
-from world import RETRYABLE, Broken, Collector
+from torture.hostile import Body, bodies
+from torture.world import RETRYABLE, Broken, Collector
 
 
 class Assailant:

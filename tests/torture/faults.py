@@ -4,15 +4,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import faults_content
-import faults_floods
-import faults_history
-import faults_load
-import faults_process
-import faults_senders
-import faults_storage
-from floods import FLOODS
-from world import Result, World
+from torture import (
+    faults_content,
+    faults_floods,
+    faults_history,
+    faults_load,
+    faults_process,
+    faults_senders,
+    faults_storage,
+)
+from torture.floods import FLOODS
+from torture.world import Result, World
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 BOTH = (SQLITE, POSTGRESQL)

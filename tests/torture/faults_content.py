@@ -5,8 +5,8 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from books import Served
-from world import WALLETS, Broken, Call, Load, Result, World, in_threads
+from torture.books import Served
+from torture.world import WALLETS, Broken, Call, Load, Result, World, in_threads
 
 _THREADS = 4
 

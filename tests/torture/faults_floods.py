@@ -3,9 +3,9 @@
 import statistics
 from contextlib import nullcontext
 
-from faults_load import p99_of_stretch
-from floods import Flood
-from world import Broken, Load, Result, World
+from torture.faults_load import p99_of_stretch
+from torture.floods import Flood
+from torture.world import Broken, Load, Result, World
 
 KEY = f"fbx_{'f10d' * 4}_{'A' * 43}"
 _SAMPLES = 150

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from blank import blank_postgresql, blank_sqlite
-from books_machine import try_histories
-from shop_machine import try_money
-from world import Result, World
+from torture.books_machine import try_histories
+from torture.shop_machine import try_money
+from torture.world import Result, World
 
 
 def any_history(world: World) -> Result:

@@ -4,8 +4,8 @@ import statistics
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
-from assailant import Assailant
-from world import Broken, Call, Load, Result, World, in_threads, p99
+from torture.assailant import Assailant
+from torture.world import Broken, Call, Load, Result, World, in_threads, p99
 
 _REQUEST_BYTES = 16 * 2**20
 _SAMPLES = 150

@@ -3,8 +3,8 @@
 import threading
 import time
 
-from serve import FAILPOINTS
-from world import Load, Result, World
+from torture.serve import FAILPOINTS
+from torture.world import Load, Result, World
 
 
 def kill_9(world: World) -> Result:

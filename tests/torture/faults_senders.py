@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from harness import farebox
-from hostile import STRINGS, WALLET
 from spans import llm_span
-from world import RATES, Broken, Call, Result, World
+from torture.hostile import STRINGS, WALLET
+from torture.world import RATES, Broken, Call, Result, World
 
 _MODEL = "gpt-4o-mini"
 _DAY_NS = 86_400 * 10**9

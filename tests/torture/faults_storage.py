@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from proxy import Cut, Proxy
-from world import Broken, Load, Result, World, in_threads
+from torture.proxy import Cut, Proxy
+from torture.world import Broken, Load, Result, World, in_threads
 
 _TMPFS_MIB = 48
 _BUSY_TIMEOUT_S = 10

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import grpc
 import httpx2
 from harness import EXPORT_METHOD, Collector
-from world import Broken
+from torture.world import Broken
 
 MOST_CONNECTIONS = 1_200
 _PAUSE_S = 0.002

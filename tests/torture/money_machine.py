@@ -47,7 +47,7 @@ from farebox_collector.settings import Settings
 from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
-from money_model import (
+from torture.money_model import (
     CREDIT,
     PACK_CREDITS,
     PACK_MINOR,

@@ -18,11 +18,11 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from blank import blank_postgresql, blank_sqlite
-from faults import BOTH, FAULTS, POSTGRESQL, Fault
 from postgres import PostgresServer, find_binaries
 from rich.console import Console
 from rich.table import Table
-from world import MOST_RESIDENT_MIB, Result, World
+from torture.faults import BOTH, FAULTS, POSTGRESQL, Fault
+from torture.world import MOST_RESIDENT_MIB, Result, World
 
 PAGE = Path(__file__).parents[2] / "docs/explanation/reliability.md"
 SEED = 20_260_101

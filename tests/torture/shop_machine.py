@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from chained_machine import ChainedMachine
 from farebox_collector.ledger.audit.audit import audit
 from farebox_collector.ledger.credits.hold_release import standing_of
 from farebox_collector.ledger.credits.lots import draw_up, lots_of
@@ -33,9 +32,10 @@ from farebox_collector.model.money import Commodity
 from hypothesis import Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
-from money_machine import CLUB, HOUR_NS, LATE, MS_NS, SHOP, UNKNOWN, credit_amounts, tenants
-from money_model import PACK_CREDITS, PACK_MINOR, Automatic, Lot, Return, Topup, month_of, spent_in_month
 from sqlalchemy import select
+from torture.chained_machine import ChainedMachine
+from torture.money_machine import CLUB, HOUR_NS, LATE, MS_NS, SHOP, UNKNOWN, credit_amounts, tenants
+from torture.money_model import PACK_CREDITS, PACK_MINOR, Automatic, Lot, Return, Topup, month_of, spent_in_month
 
 CENT = 10**7
 DISPUTE_FEE, PAYMENT_FEE = 1_500, 59

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import farebox_collector
-import faults_content
-import faults_process
 import pytest
 from postgres import PostgresServer
-from world import Result, World
+from torture import faults_content, faults_process
+from torture.world import Result, World
 
 PRODUCT = Path(farebox_collector.__file__).parent
 
@@ -126,11 +125,11 @@ def test_a_balance_that_is_read_and_written_back_loses_money(tmp_path: Path, pos
 
 TRY_MONEY = """
 import sys
-sys.path[:0] = [{torture!r}, {tests!r}]
+sys.path.insert(0, {tests!r})
 import farebox_collector
 assert farebox_collector.__file__.startswith({build!r}), farebox_collector.__file__
 from blank import blank_sqlite
-from shop_machine import try_money
+from torture.shop_machine import try_money
 try_money(blank_sqlite, {chosen_by}, examples=60, steps=40, shrink=False)
 """
 
@@ -143,8 +142,7 @@ try_money(blank_sqlite, {chosen_by}, examples=60, steps=40, shrink=False)
 def test_the_machine_of_money_finds(patches: tuple[Patch, ...], chosen_by: int, tmp_path: Path) -> None:
     """Broken rules of money turn random histories red, by an assertion of the machine and by nothing else."""
     environment = os.environ | patched(patches, tmp_path)
-    torture = Path(__file__).parent
-    facts = {"torture": str(torture), "tests": str(torture.parent), "build": str(tmp_path), "chosen_by": chosen_by}
+    facts = {"tests": str(Path(__file__).parents[1]), "build": str(tmp_path), "chosen_by": chosen_by}
     found = subprocess.run(
         [sys.executable, "-c", TRY_MONEY.format(**facts)],
         **{"env": environment, "capture_output": True, "text": True, "timeout": 240, "check": False},

@@ -5,9 +5,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from faults import BOTH, FAULTS, POSTGRESQL, Fault
 from postgres import PostgresServer
-from world import Result, World
+from torture.faults import BOTH, FAULTS, POSTGRESQL, Fault
+from torture.world import Result, World
 
 SEED = 20_260_101
 CASES = [(fault, kind) for fault in FAULTS for kind in fault.databases]

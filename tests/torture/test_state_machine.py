@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from blank import blank_postgresql, blank_sqlite
-from books_machine import try_histories
 from postgres import PostgresServer
-from shop_machine import try_money
+from torture.books_machine import try_histories
+from torture.shop_machine import try_money
 
 SEED = 20_260_101
 

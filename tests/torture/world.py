@@ -15,10 +15,10 @@ from typing import NamedTuple
 import grpc
 import httpx2
 from blank import blank_postgresql, blank_sqlite
-from books import Books, Served
 from harness import Collector
 from postgres import PostgresServer
 from spans import SpanSpec, json_body, llm_span, protobuf_body
+from torture.books import Books, Served
 
 WALLETS = 17
 EVENTS = ("chat.reply", "search", "agent.step")
