@@ -100,7 +100,7 @@ def alerts_table() -> str:
             for rule in group["rules"]:
                 if "alert" in rule:
                     labels = rule["labels"]
-                    link = f"[{rule['alert']}](runbook.md#{rule['alert'].lower()})"
+                    link = f"[{rule['alert']}](../how-to/runbook.md#{rule['alert'].lower()})"
                     summary = re.sub(r"\{\{ \$labels\.(\w+) \}\}", r"*\1*", rule["annotations"]["summary"])
                     rows.append((link, labels["severity"], labels["team"], rule.get("for", "at once"), summary))
     return _table(("alert", "severity", "team", "after", "what it says"), rows)
@@ -118,7 +118,9 @@ def endpoints_table() -> str:
         needs = " or ".join(
             " and ".join(f"`{scope}`" for scope in together.split()) for together in operation.get(SCOPES, ())
         )
-        rows.append((f"[`{method} {path}`](#{anchor(method, path)})", needs, operation["description"].split("\n")[0]))
+        rows.append(
+            (f"[`{method} {path}`](api.md#{anchor(method, path)})", needs, operation["description"].split("\n")[0])
+        )
     return _table(("endpoint", "scope", "what it does"), rows)
 
 
@@ -143,15 +145,15 @@ def sdk_limits_table() -> str:
 
 
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
-    "settings": ("README.md", settings_table),
-    "commands": ("README.md", commands_table),
+    "settings": ("docs/reference/settings.md", settings_table),
+    "commands": ("docs/reference/commands.md", commands_table),
     "metrics": ("docs/reference/metrics.md", metrics_table),
     "roles": ("docs/explanation/security.md", roles_table),
     "verdicts": ("docs/reference/verdicts.md", verdicts_table),
     "assumptions": ("docs/reference/dialects.md", assumptions_table),
     "audit": ("docs/explanation/reliability.md", audit_table),
     "units": ("docs/explanation/prices.md", units_table),
-    "endpoints": ("docs/reference/api.md", endpoints_table),
+    "endpoints": ("docs/reference/endpoints.md", endpoints_table),
     "api": ("docs/reference/api.md", api_page),
     "answers": ("docs/reference/api.md", models),
     "alerts": ("docs/reference/alerts.md", alerts_table),
