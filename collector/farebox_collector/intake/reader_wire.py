@@ -10,12 +10,6 @@ from typing import Any, NamedTuple
 from farebox_collector.intake.reader import Encoding, ReadRequest
 from farebox_collector.ledger.usage.batch import Calls, Prepared
 from farebox_collector.ledger.usage.batch_sums import CallSums, Figures, GroupKey
-from farebox_collector.ledger.usage.unusual import (
-    particulars_of,
-    read_unusual,
-    stored_particulars,
-    stored_unusual,
-)
 from farebox_collector.model.records import (
     NO_QUALITY,
     Buckets,
@@ -25,6 +19,12 @@ from farebox_collector.model.records import (
     QualityReport,
     Span,
     UsageRecord,
+)
+from farebox_collector.model.unusual import (
+    particulars_of,
+    read_unusual,
+    stored_particulars,
+    stored_unusual,
 )
 from farebox_collector.model.verdicts import Verdict
 

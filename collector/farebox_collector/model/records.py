@@ -142,7 +142,7 @@ class UsageRecord(NamedTuple):
     """The instrumentation scope that created the span."""
     user_id: str = ""
     """The user who spends from a shared wallet; empty if the wallet itself is the user."""
-    # Facts that few calls have. The books store them in one column (`ledger.usage.unusual`).
+    # Facts that few calls have. The books store them in one column (`model.unusual`).
     speed: str = ""
     """The processing speed, such as `fast`; empty for the standard speed."""
     inference_region: str = ""

@@ -8,13 +8,13 @@ from farebox_collector.ledger.usage.entries import facts_digest, facts_of
 from farebox_collector.ledger.usage.retention import retire
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query
-from farebox_collector.ledger.usage.unusual import (
+from farebox_collector.model.records import Buckets, ModelLine, PricedUsage
+from farebox_collector.model.unusual import (
     ORDINARY,
     UnusualFacts,
     read_unusual,
     stored_unusual,
 )
-from farebox_collector.model.records import Buckets, ModelLine, PricedUsage
 from farebox_collector.model.verdicts import Verdict
 from hypothesis import given
 from hypothesis import strategies as st

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Row, Select, func, select
 
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.tables.prices import price_imports
-from farebox_collector.ledger.usage.unusual import read_particulars, read_unusual
 from farebox_collector.model.units import UNITS
+from farebox_collector.model.unusual import read_particulars, read_unusual
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.conditions import REGION_FLAG, TIER_FLAG, condition_of
 from farebox_collector.pricing.own_prices import CORRECTIONS

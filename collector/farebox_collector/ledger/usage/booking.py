@@ -68,9 +68,9 @@ from farebox_collector.ledger.usage.summed_calls import (
     take_out,
 )
 from farebox_collector.ledger.usage.tombstones import retired_facts, take_out_retired
-from farebox_collector.ledger.usage.unusual import facts_in
 from farebox_collector.model.money import MAX_SUM_NANO
 from farebox_collector.model.records import PricedUsage
+from farebox_collector.model.unusual import facts_in
 from farebox_collector.model.verdicts import Verdict
 
 _SPAN = ("tenant_id", "trace_id", "span_id")

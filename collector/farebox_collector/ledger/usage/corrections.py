@@ -36,9 +36,9 @@ from farebox_collector.ledger.usage.correction_totals import count_corrections
 from farebox_collector.ledger.usage.entries import COVERED_REASON, Entry
 from farebox_collector.ledger.usage.running_totals import TotalLabels, add_to_totals
 from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_calls, usage_query
-from farebox_collector.ledger.usage.unusual import stored_unusual, unusual_facts
 from farebox_collector.model.money import MAX_SUM_NANO, AmountError
 from farebox_collector.model.records import PricedUsage
+from farebox_collector.model.unusual import stored_unusual, unusual_facts
 from farebox_collector.model.verdicts import Verdict
 
 CORRECTION = "correction"

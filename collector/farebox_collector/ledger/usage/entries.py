@@ -7,13 +7,6 @@ from typing import Any
 
 from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.response_ids import call_key
-from farebox_collector.ledger.usage.unusual import (
-    UnusualFacts,
-    read_particulars,
-    read_unusual,
-    stored_column,
-    stored_unusual,
-)
 from farebox_collector.model.records import (
     NO_QUALITY,
     Buckets,
@@ -22,6 +15,13 @@ from farebox_collector.model.records import (
     UsageRecord,
 )
 from farebox_collector.model.units import read_units, stored_units
+from farebox_collector.model.unusual import (
+    UnusualFacts,
+    read_particulars,
+    read_unusual,
+    stored_column,
+    stored_unusual,
+)
 from farebox_collector.model.verdicts import Verdict
 
 BATCH_COLUMNS = ("tenant_id", "transaction_id", "received_at_ns")

@@ -13,8 +13,8 @@ from farebox_collector.ledger.usage.entries import (
     SpanKey,
     call_of_row,
 )
-from farebox_collector.ledger.usage.unusual import facts_in
 from farebox_collector.model.records import PricedUsage
+from farebox_collector.model.unusual import facts_in
 
 _FACTS = Lookup(
     usage_records.name, {"trace_id": "bytea", "span_id": "bytea"}, "tenant_id", ("transaction_id", *FACT_COLUMNS)

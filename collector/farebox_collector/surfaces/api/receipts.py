@@ -14,7 +14,6 @@ from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
 from farebox_collector.ledger.tariffs.prices import version_of
 from farebox_collector.ledger.usage.action_pricing import action_before
 from farebox_collector.ledger.usage.tombstones import DetailRetired, is_retired
-from farebox_collector.ledger.usage.unusual import UnusualFacts, read_particulars, read_unusual
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import NANO, format_nano, round_half_even
 from farebox_collector.model.records import (
@@ -25,6 +24,7 @@ from farebox_collector.model.records import (
     PriceVersion,
 )
 from farebox_collector.model.units import PER_HOUR, Units, read_units
+from farebox_collector.model.unusual import UnusualFacts, read_particulars, read_unusual
 from farebox_collector.pricing.bills import bill_in_part, inclusive_input
 from farebox_collector.pricing.cards import rate_card
 from farebox_collector.pricing.weekdays import weekday_names

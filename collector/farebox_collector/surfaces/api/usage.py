@@ -8,11 +8,11 @@ from pydantic import AwareDatetime, BaseModel, Field
 from farebox_collector.ledger.reports import statements
 from farebox_collector.ledger.reports.statements import UsageFilter
 from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
-from farebox_collector.ledger.usage.unusual import read_particulars, read_unusual
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import format_nano, round_half_even
 from farebox_collector.model.records import ModelLine, Particulars
 from farebox_collector.model.units import read_units
+from farebox_collector.model.unusual import read_particulars, read_unusual
 from farebox_collector.model.verdicts import STORED, Verdict
 from farebox_collector.surfaces.api.context import (
     Amount,

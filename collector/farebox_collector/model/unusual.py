@@ -1,7 +1,7 @@
-"""Facts that few calls have, as one text a record: ordinary calls have none, and cost nothing more. Pure.
+"""Facts that few calls have, stored as one text per record; empty, and free of cost, for ordinary calls. Pure.
 
-The text is JSON by name, without what has its default, and the same for the same facts. What pricing made of them is
-under a name of its own, the last: it changes with the prices, and is none of the facts that tell spans apart.
+The text is JSON by name without default values; equal facts give equal texts. The result of pricing is stored last,
+under its own name: it changes with the prices and is not among the facts that distinguish spans.
 """
 
 import json
@@ -20,7 +20,7 @@ from farebox_collector.model.units import read_units, stored_units
 
 
 class UnusualFacts(NamedTuple):
-    """The last fields of `records.UsageRecord`, which says what they mean."""
+    """The last fields of `records.UsageRecord`, which documents them."""
 
     speed: str = ""
     inference_region: str = ""
@@ -42,31 +42,31 @@ def unusual_facts(usage: UsageRecord) -> tuple[Any, ...]:
 
 
 def stored_unusual(facts: tuple[Any, ...], particulars: Particulars | None = None) -> str:
-    """Facts, in the order of `UnusualFacts`, and what pricing made of them, as the books keep them; empty for an
+    """Facts, in the order of `UnusualFacts`, and the result of pricing, as the ledger stores them; empty for an
     ordinary call."""
     if facts == ORDINARY and particulars is None:
         return ""
     plain = UnusualFacts._make(facts)._asdict()
     plain["other_lines"] = [_plain_line(line) for line in plain["other_lines"]]
     if plain["other_reading"] is not None:
-        plain["other_reading"] = _told(plain["other_reading"])
-    told = {name: value for name, value in plain.items() if value is not None and value not in ("", [])}
+        plain["other_reading"] = _nonzero(plain["other_reading"])
+    stated = {name: value for name, value in plain.items() if value is not None and value not in ("", [])}
     if particulars is not None:
-        told[_PRICED] = stored_particulars(particulars)
-    return json.dumps(told, separators=(",", ":"))
+        stated[_PRICED] = stored_particulars(particulars)
+    return json.dumps(stated, separators=(",", ":"))
 
 
 def facts_in(stored: str) -> str:
-    """The text of the facts alone: what tells whether two spans are the same."""
+    """The text without the result of pricing; equal for equal facts."""
     if not stored or _PRICED not in stored:
         return stored
-    told = json.loads(stored)
-    told.pop(_PRICED, None)
-    return json.dumps(told, separators=(",", ":")) if told else ""
+    values = json.loads(stored)
+    values.pop(_PRICED, None)
+    return json.dumps(values, separators=(",", ":")) if values else ""
 
 
 def stored_particulars(particulars: Particulars) -> dict[str, Any]:
-    """What pricing made of a call, as plain values by name."""
+    """The result of pricing as plain values by name."""
     plain = {
         **particulars._asdict(),
         "lines": [list(line) for line in particulars.lines],
@@ -76,42 +76,42 @@ def stored_particulars(particulars: Particulars) -> dict[str, Any]:
 
 
 def read_particulars(stored: str) -> Particulars | None:
-    """What pricing made of a call, out of the text that `stored_unusual` made."""
+    """The result of pricing in a text made by `stored_unusual`."""
     if not stored or _PRICED not in stored:
         return None
     return particulars_of(json.loads(stored).get(_PRICED))
 
 
-def particulars_of(told: Mapping[str, Any] | None) -> Particulars | None:
-    """The particulars of the values that `stored_particulars` gave."""
-    if told is None:
+def particulars_of(values: Mapping[str, Any] | None) -> Particulars | None:
+    """The particulars in values made by `stored_particulars`."""
+    if values is None:
         return None
-    given = dict(told)
-    given["lines"] = tuple(LinePrice(*line) for line in told.get("lines", ()))
-    given["unpriced"] = tuple(UnpricedUnit(*unit) for unit in told.get("unpriced", ()))
+    given = dict(values)
+    given["lines"] = tuple(LinePrice(*line) for line in values.get("lines", ()))
+    given["unpriced"] = tuple(UnpricedUnit(*unit) for unit in values.get("unpriced", ()))
     return Particulars(**given)
 
 
 def read_unusual(stored: str) -> UnusualFacts:
-    """The facts of the text that `stored_unusual` made."""
+    """The facts in a text made by `stored_unusual`."""
     if not stored:
         return ORDINARY
-    told = json.loads(stored)
-    other = told.get("other_reading")
+    values = json.loads(stored)
+    other = values.get("other_reading")
     return UnusualFacts(
-        told.get("speed", ""),
-        told.get("inference_region", ""),
-        tuple(_line(line) for line in told.get("other_lines", ())),
-        told.get("stated_cost_nanousd"),
+        values.get("speed", ""),
+        values.get("inference_region", ""),
+        tuple(_line(line) for line in values.get("other_lines", ())),
+        values.get("stated_cost_nanousd"),
         None if other is None else Buckets(**other),
-        told.get("exposure", ""),
+        values.get("exposure", ""),
     )
 
 
 def stored_column(columns: Sequence[tuple[Any, ...]], particulars: Sequence[Particulars | None]) -> Sequence[str]:
-    """`stored_unusual` of many calls, from the values of each field of `UnusualFacts` in the order of the calls."""
+    """`stored_unusual` for many calls. `columns` holds the values of each field of `UnusualFacts`, in call order."""
     calls = len(columns[0])
-    # Counting is a loop in C that compares by identity first.
+    # count() is a loop in C that compares identities first.
     ordinary = all(values.count(usual) == calls for values, usual in zip(columns, ORDINARY, strict=True))
     if ordinary and particulars.count(None) == calls:
         return ("",) * calls
@@ -123,16 +123,16 @@ def stored_column(columns: Sequence[tuple[Any, ...]], particulars: Sequence[Part
 def _plain_line(line: ModelLine) -> dict[str, Any]:
     plain: Mapping[str, Any] = {
         **line._asdict(),
-        "buckets": _told(line.buckets),
+        "buckets": _nonzero(line.buckets),
         "units": stored_units(line.units),
     }
     return {name: value for name, value in plain.items() if value not in ("", {})}
 
 
-def _line(told: Mapping[str, Any]) -> ModelLine:
-    given = {**told, "buckets": Buckets(**told.get("buckets", {})), "units": read_units(told.get("units", ""))}
+def _line(values: Mapping[str, Any]) -> ModelLine:
+    given = {**values, "buckets": Buckets(**values.get("buckets", {})), "units": read_units(values.get("units", ""))}
     return ModelLine(**{"label": "", "provider": "", "model": "", **given})
 
 
-def _told(buckets: Buckets) -> dict[str, int]:
+def _nonzero(buckets: Buckets) -> dict[str, int]:
     return {name: count for name, count in buckets._asdict().items() if count}
