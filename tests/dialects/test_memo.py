@@ -103,7 +103,7 @@ def test_names_that_never_repeat_are_forgotten_again() -> None:
         reading = remembering.read(call_of(number))
         assert isinstance(reading, UsageRecord)
         assert reading.wallet == f"wallet-{number}"
-        sizes.append(remembering.remembered)
+        sizes.append(remembering.entries)
     assert max(sizes) <= 500
     assert len([size for size, after in pairwise(sizes) if after < size]) >= 8
 

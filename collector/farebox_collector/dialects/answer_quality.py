@@ -1,4 +1,4 @@
-"""How good an answer was, by attributes of our own: the same keys whatever the dialect."""
+"""Quality of an answer, from Farebox attributes. The keys are the same in every dialect."""
 
 from farebox_collector.model.records import Attributes, AttributeValue, Quality
 
@@ -13,7 +13,7 @@ _WORDS = {"true": 1, "false": 0, "1": 1, "0": 0}
 
 
 def quality_of(attributes: Attributes) -> Quality:
-    """What a span says about its answer; what is neither yes nor no, nor a share between 0 and 1, says nothing."""
+    """Read the quality of an answer. Ignore values that are not yes or no, or not a share between 0 and 1."""
     approved = _yes_or_no(attributes.get(_APPROVED))
     reviewed = _yes_or_no(attributes.get(_HUMAN_REVIEWED))
     return Quality(

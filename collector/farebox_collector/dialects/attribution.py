@@ -1,4 +1,4 @@
-"""Who a span belongs to (wallet, event, action, tags): the same keys whatever the dialect."""
+"""Attribution of a span (wallet, event, action, tags). The keys are the same in every dialect."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -13,16 +13,16 @@ REGION = "cloud.region"
 WALLET = "farebox.wallet"
 _TAGS = ("farebox.event", "farebox.dept", "farebox.project", "farebox.task", "farebox.route")
 ORIGIN_NAMES = (WALLET, *_TAGS, REGION)
-"""What is read here, beside the wallet attributes that are configured."""
+"""The attributes read here, besides the configured wallet attributes."""
 MEASURED = QUALITY_KEYS | {ACTION_ID}
-"""What is read from each span, since it differs from call to call."""
+"""Attributes read from every span because they differ between calls."""
 ATTRIBUTION_KEYS = MEASURED.union(ORIGIN_NAMES)
 
 _Value = AttributeValue | None
 
 
 class Origin(NamedTuple):
-    """Who pays for a span and what it was for."""
+    """Who pays for a span, and the event, action and tags it belongs to."""
 
     wallet: str
     event: str
@@ -35,37 +35,37 @@ class Origin(NamedTuple):
     user_id: str
     has_action: bool
     """Whether the span names its action."""
-    tells_quality: bool
-    """Whether the span says something of its answer."""
+    has_quality: bool
+    """Whether the span reports the quality of its answer."""
 
 
-def origin_of(said: SpanShape, wallet_attributes: tuple[str, ...]) -> Origin:
+def origin_of(shape: SpanShape, wallet_attributes: tuple[str, ...]) -> Origin:
     """Read the origin of a span: `farebox.*` first, then the configured wallet attributes, else `unattributed`."""
-    get = said.names.get
+    get = shape.names.get
     wallets = (get(WALLET), *map(get, wallet_attributes))
     wallet, assumptions = _wallet(wallets)
-    event, dept, project, task, route = [first_text(said.names, tag) for tag in _TAGS]
-    region = first_text({REGION: get(REGION) or said.region}, REGION)
+    event, dept, project, task, route = [first_text(shape.names, tag) for tag in _TAGS]
+    region = first_text({REGION: get(REGION) or shape.region}, REGION)
     user_id = _user(wallet, *wallets)
-    has_action, tells_quality = ACTION_ID in said.keys, not QUALITY_KEYS.isdisjoint(said.keys)
+    has_action, has_quality = ACTION_ID in shape.keys, not QUALITY_KEYS.isdisjoint(shape.keys)
     return Origin(
-        wallet, event or NO_EVENT, dept, project, task, route, region, assumptions, user_id, has_action, tells_quality
+        wallet, event or NO_EVENT, dept, project, task, route, region, assumptions, user_id, has_action, has_quality
     )
 
 
 def _wallet(candidates: Iterable[_Value]) -> tuple[str, tuple[str, ...]]:
-    """The first name that is there, and what was assumed."""
+    """Return the first name that is present, and the assumption."""
     for value in candidates:
         if value is None or value == "":
             continue
-        # A name that would have to be altered could become somebody else's: nobody pays for a stranger.
+        # Altering the name could produce another customer's name and charge the wrong wallet.
         usable = isinstance(value, str | int) and not isinstance(value, bool) and is_clean(str(value))
         return (str(value), ()) if usable else (UNATTRIBUTED, ("wallet_name_unusable",))
     return UNATTRIBUTED, ("wallet_missing",)
 
 
 def _user(wallet: str, named: _Value, *others: _Value) -> str:
-    """Who spends from a wallet that the application named; nobody apart where the wallet is named after the user."""
+    """Return the user of a wallet that the application named; empty if the wallet is named after the user."""
     if named is None:
         return ""
     user_id = next((identity(value) for value in others if value is not None and value != ""), "")

@@ -1,4 +1,4 @@
-"""Where the counts of a span are, and the shortest way to read them; `reconcile` has the long one."""
+"""Locate the counts of a span and read ordinary ones on a fast path; `reconcile` reads all others."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -19,11 +19,11 @@ _named = tuple.__new__
 
 
 Places = tuple[tuple[int, str], ...]
-"""Where the counts of a span are: (field of `Reported`, attribute)."""
+"""The positions of a span's counts: (field of `Reported`, attribute)."""
 
 
 class Slots:
-    """Where an emitter has its counts: attribute → (field of `Reported`, rank among its aliases)."""
+    """An emitter's counts: attribute → (field of `Reported`, rank among its aliases)."""
 
     def __init__(self, slots: Mapping[str, tuple[int, int]]) -> None:
         self._slots = slots
@@ -33,19 +33,19 @@ class Slots:
         return iter(self._slots)
 
     def among(self, keys: Iterable[str]) -> Places:
-        """Which of a span's attributes to read for each field: the first of its aliases."""
+        """Return the attribute to read for each field: the first alias that the span has."""
         ranked = sorted([(*self._slots[key], key) for key in keys if key in self._slots], reverse=True)
         return tuple({field: key for field, _, key in ranked}.items())[::-1]
 
     def spare(self, keys: Iterable[str]) -> Places:
-        """The other aliases among a span's attributes, for where the first tells nothing."""
+        """Return the other aliases that the span has, for fields whose first alias has no value."""
         ranked = sorted((*self._slots[key], key) for key in keys if key in self._slots)
         first = set(self.among(keys))
         return tuple((field, key) for field, _, key in ranked if (field, key) not in first)
 
 
 def reported_in(attributes: Attributes, places: Places, spare: Places = ()) -> Reported | None:
-    """The counts of a span, aliases coalesced by their rank; None if it has none at all. Raises InvalidCount."""
+    """Return the counts of a span, aliases coalesced by rank; None if it has no counts. Raises InvalidCount."""
     if not places:
         return None
     counts = list(_NOTHING)
@@ -65,7 +65,7 @@ def reported_in(attributes: Attributes, places: Places, spare: Places = ()) -> R
 
 
 class Counts:
-    """Where certain spans have their counts, and how their emitter counts."""
+    """The positions of the counts in spans of one kind, and how their emitter counts."""
 
     __slots__ = ("_habits", "_others", "_places", "_spare", "_text")
 
@@ -79,15 +79,15 @@ class Counts:
 
     @classmethod
     def of(cls, slots: Slots, keys: Iterable[str], habits: Habits) -> "Counts":
-        """The counts among a span's attributes."""
+        """Locate the counts among a span's attributes."""
         return cls(slots.among(keys), habits, slots.spare(keys))
 
     def reading(self, attributes: Attributes) -> Reading:
-        """What one of the spans says, as `disjoint` reads it. Raises InvalidCount."""
+        """Read the counts of one span, as `disjoint` does. Raises InvalidCount."""
         return self._of_text(attributes) or self._of_anything(attributes)
 
     def _of_text(self, attributes: Attributes) -> Reading | None:
-        """The shortest way, for most calls: text went in and came out, and all else is nothing. None for others."""
+        """Fast path for most calls: text input and output, and all other counts zero. None for other calls."""
         if self._text is None:
             return None
         input_key, output_key, total_key = self._text
@@ -97,7 +97,7 @@ class Counts:
             return None
         if not (0 <= went_in <= MAX_BUCKET and 0 <= came_out <= MAX_BUCKET):
             return None
-        # A total of nothing says nothing.
+        # A total of zero carries no information.
         if total and total != went_in + came_out:
             return None
         for key in self._others:

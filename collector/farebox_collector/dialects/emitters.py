@@ -1,7 +1,7 @@
-"""What each emitter of `gen_ai.*` attributes does in its own way: further keys, and habits of counting.
+"""Particulars of each emitter of `gen_ai.*` attributes: additional keys, and how it counts.
 
-An emitter is known by the name of its instrumentation scope. What is said here was read from the spans of the released
-packages (`tests/dialects/golden`); docs/reference/dialects.md has the versions.
+An emitter is identified by its instrumentation scope. The facts were read from spans of the released packages
+(`tests/dialects/golden`); docs/reference/dialects.md lists the versions.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from farebox_collector.dialects.reconcile import INSIDE, UNKNOWN, Habits
 
 
 class Keys(NamedTuple):
-    """The attributes of each count: aliases, the first one present counts."""
+    """The attributes of each count; the first alias present counts."""
 
     input: tuple[str, ...] = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
     output: tuple[str, ...] = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
@@ -24,7 +24,7 @@ class Keys(NamedTuple):
         "gen_ai.usage.cache_creation_input_tokens",
     )
     cache_write_1h: tuple[str, ...] = ("anthropic.usage.cache_creation.ephemeral_1h_input_tokens",)
-    """Only the Anthropic client's own spans and pydantic-ai tell how long a cache lives."""
+    """Only the Anthropic client's own spans and pydantic-ai report how long a cache lives."""
     reasoning: tuple[str, ...] = ("gen_ai.usage.reasoning.output_tokens", "gen_ai.usage.reasoning_tokens")
     input_audio: tuple[str, ...] = ("gen_ai.usage.audio.input_tokens",)
     output_audio: tuple[str, ...] = ("gen_ai.usage.audio.output_tokens",)
@@ -36,31 +36,31 @@ class Keys(NamedTuple):
 
 
 def slots_of(keys: Keys) -> Slots:
-    """Where the counts are, for reading all of them in one pass."""
+    """Locate the counts, for reading all of them in one pass."""
     return Slots({key: (field, rank) for field, aliases in enumerate(keys) for rank, key in enumerate(aliases)})
 
 
 class Emitter(NamedTuple):
-    """One emitter's way with the vocabulary."""
+    """How one emitter uses the vocabulary."""
 
     dialect: str
     habits: Habits
     slots: Slots
-    """Where its counts are."""
+    """The positions of its counts."""
     flags: tuple[str, ...] = ()
     """Assumed about each of its calls."""
     searches: str = ""
-    """Its attribute for web searches, where it has one of its own."""
+    """Its own attribute for web searches, if it has one."""
     usage_json: bool = False
     """Whether `RAW_USAGE` has the provider's usage object."""
 
 
 RAW_USAGE = "gen_ai.usage.raw"
-"""Where Logfire puts the provider's usage object, as JSON."""
+"""Logfire's attribute for the provider's usage object, as JSON."""
 GOOGLE = frozenset({"gemini", "google", "vertex_ai", "gcp.gen_ai", "gcp.gemini", "gcp.vertex_ai", "vertexai"})
 
 _GENAI = Keys()
-# Numbers that pydantic-ai gets from the provider's usage object; some repeat counts that have a key of their own.
+# Numbers that pydantic-ai copies from the provider's usage object; some repeat counts that have a key of their own.
 _PYDANTIC_AI = Keys(
     cache_read=(
         *_GENAI.cache_read,
@@ -145,16 +145,16 @@ _TRACELOOP_SCOPES = tuple(
 
 
 def emitter_of(scope: str, provider: str, payee: str) -> Emitter:
-    """How the emitter with this scope counts calls that it names `provider` and that `payee` bills."""
+    """Return how the emitter with this scope counts calls with provider name `provider` that `payee` bills."""
     emitter = _emitter_of(scope, provider)
     return emitter._replace(habits=habits_at(emitter.habits, payee, "openai" in scope))
 
 
 def habits_at(habits: Habits, payee: str, openai_shaped: bool = False) -> Habits:
-    """Habits of an emitter where it tells of calls that a provider bills; `openai_shaped` where its client is OpenAI's.
+    """Adjust an emitter's habits to the provider that bills; `openai_shaped` if the client is OpenAI's.
 
-    What providers document: xAI's completion tokens are without the reasoning, and so are those of Google's endpoint in
-    OpenAI's shape, which does not even tell of it but in the total. Anthropic has no hidden output.
+    Documented by the providers: xAI's completion tokens exclude the reasoning, and so do those of Google's
+    OpenAI-compatible endpoint, which reports reasoning only within the total. Anthropic has no hidden output.
     """
     who = family(payee)
     if who in _SUMS_ARE_TOTALS and habits.rest_is_output is None:
@@ -180,7 +180,7 @@ def _emitter_of(scope: str, provider: str) -> Emitter:
         return Emitter("pydantic_ai", INSIDE, _PYDANTIC_AI_SLOTS, searches=_PYDANTIC_AI_SEARCHES)
     if scope.startswith("logfire"):
         return Emitter("logfire", INSIDE, _PYDANTIC_AI_SLOTS, searches=RAW_USAGE, usage_json=True)
-    if scope == "gen_ai":  # the Vercel AI SDK from its seventh version on
+    if scope == "gen_ai":  # the Vercel AI SDK from version 7 on
         return Emitter("genai", INSIDE, _PLAIN_SLOTS)
     if scope.startswith("opentelemetry.instrumentation.openai_v2"):
         # 2.4b0, its last release, sets no cache attribute on chat completions.

@@ -1,7 +1,7 @@
-"""OpenTelemetry GenAI semantic conventions, from 1.26 (prompt_tokens) to today's keys, and those who speak them.
+"""OpenTelemetry GenAI semantic conventions, from 1.26 (prompt_tokens) to the current keys, and their emitters.
 
 Source: the registry of `gen_ai.*` attributes and its deprecation notes. OpenLLMetry, OpenLIT, pydantic-ai and Logfire
-write the same keys with habits of their own; `emitters.py` knows them by their scope and gives the record its dialect.
+write the same keys but count differently; `emitters.py` identifies them by scope and sets the record's dialect.
 """
 
 from collections.abc import Mapping
@@ -73,7 +73,7 @@ _SERVICE_TIER = (
     "gen_ai.openai.response.service_tier",
     "anthropic.response.service_tier",
     SERVICE_TIER,
-    # What was asked for, where nothing says what answered.
+    # The requested model, if the span does not name the model that answered.
     "openai.request.service_tier",
     "gen_ai.openai.request.service_tier",
 )
@@ -85,7 +85,7 @@ _FIRST_CHUNK = (
 _PARTIAL = ("gen_ai.usage.partial.input_tokens", "gen_ai.usage.partial.output_tokens")
 _OLD_OPERATION = "llm.request.type"
 _OLD_OPERATIONS = {"chat": "chat", "completion": "text_completion", "embedding": "embeddings", "rerank": "rerank"}
-"""What OpenLLMetry wrote before the conventions had a name for it."""
+"""OpenLLMetry's keys from before the conventions had names for them."""
 _SPAN_KIND = "traceloop.span.kind"
 _SUMMARY_KINDS = frozenset({"workflow", "agent", "task"})
 _SPAN_TYPE = "logfire.span_type"
@@ -115,7 +115,7 @@ MODEL_CALLS = frozenset(
         "text_completion",
         "generate_content",
         "embeddings",
-        # Not in the conventions. A model works for these too: without usage they are unmetered, not free.
+        # Not in the conventions. These also call a model: without usage they are unmetered, not free.
         "audio",
         "image",
         "image_generation",
@@ -129,9 +129,9 @@ MODEL_CALLS = frozenset(
     }
 )
 _EMBEDS = frozenset({"embeddings", "rerank"})
-"""Operations that make no output."""
+"""Operations without output."""
 SUMMARIES = frozenset({"invoke_agent", "invoke_workflow"})
-"""Operations whose usage repeats that of the calls inside them."""
+"""Operations whose usage repeats the usage of the calls inside them."""
 NO_TOKENS = frozenset(
     {"execute_tool", "create_agent", "fetch_response", "retrieval", "plan", "agent_step", "execute_task"}
 )
@@ -143,9 +143,9 @@ _PARTIAL_READING = NotBillable("usage_is_on_the_parent")
 _OPENED_STREAM = NotBillable("usage_comes_with_the_stream")
 
 
-def understand(said: SpanShape) -> "_Call | NotBillable | None":
-    """What the names on a span say of its call; see the package's contract."""
-    names = said.names
+def understand(shape: SpanShape) -> "_Call | NotBillable | None":
+    """Read the names of a span; see the package's contract."""
+    names = shape.names
     operation = first_text(names, _OPERATION)
     if not operation and _OLD_OPERATION in names:
         operation = _OLD_OPERATIONS.get(str(names[_OLD_OPERATION]), "")
@@ -156,15 +156,15 @@ def understand(said: SpanShape) -> "_Call | NotBillable | None":
         return _NO_TOKENS_READING
     request_model, response_model = first_text(names, _REQUEST_MODEL), first_text(names, _RESPONSE_MODEL)
     payee = payee_of(names, provider, response_model, request_model)
-    emitter = emitter_of(said.scope, provider, payee.provider)
+    emitter = emitter_of(shape.scope, provider, payee.provider)
     summary = operation in SUMMARIES or names.get(_SPAN_KIND) in _SUMMARY_KINDS
     started_twice = emitter.dialect == "traceloop" and names.get(_STREAMING) is True and provider in _START_COUNTS_TWICE
     assumptions = payee.assumptions + (("output_counts_the_start_twice",) if started_twice else ())
-    units = unit_keys(said.keys)
+    units = unit_keys(shape.keys)
     return _Call(
         named=Named(
             dialect=emitter.dialect,
-            scope=scope_of(said.scope),
+            scope=scope_of(shape.scope),
             operation=operation,
             provider=payee.provider,
             request_model=request_model,
@@ -172,68 +172,68 @@ def understand(said: SpanShape) -> "_Call | NotBillable | None":
             service_tier=first_text(names, *_SERVICE_TIER),
             error_type=first_text(names, _ERROR),
             summary=summary,
-            facts=facts_of(said, payee.inference_region),
+            facts=facts_of(shape, payee.inference_region),
         ),
         emitter=emitter,
-        counts=Counts.of(emitter.slots, said.keys, emitter.habits._replace(embeds=operation in _EMBEDS)),
+        counts=Counts.of(emitter.slots, shape.keys, emitter.habits._replace(embeds=operation in _EMBEDS)),
         units=units,
         tells_units=bool(units or emitter.usage_json or emitter.searches),
         plain=not (units or emitter.usage_json or emitter.searches or emitter.flags or assumptions),
-        first_chunk=next((key for key in _FIRST_CHUNK if key in said.keys), None),
+        first_chunk=next((key for key in _FIRST_CHUNK if key in shape.keys), None),
         assumptions=assumptions,
         known=operation in MODEL_CALLS or summary,
-        usage_missing=_MISSING in said.keys,
-        without_usage=_without_usage(said, emitter, operation, summary),
+        usage_missing=_MISSING in shape.keys,
+        without_usage=_without_usage(shape, emitter, operation, summary),
         ends=emitter.usage_json and names.get(_SPAN_TYPE) == "log",
-        opens=emitter.usage_json and names.get(_SPAN_TYPE) == "span" and _RESPONSE_ID not in said.keys,
+        opens=emitter.usage_json and names.get(_SPAN_TYPE) == "span" and _RESPONSE_ID not in shape.keys,
     )
 
 
 _START_COUNTS_TWICE = frozenset({"anthropic"})
-"""Providers whose streams begin with a few tokens that OpenLLMetry adds to the final count, which has them."""
+"""Providers whose streams begin with a few tokens that OpenLLMetry adds to the final count, which includes them."""
 
 
-def _without_usage(said: SpanShape, emitter: Emitter, operation: str, summary: bool) -> NotBillable | None:
-    """Why a span like this is no model call if it comes without usage; None if it is one."""
-    if not first_text(said.names, _REQUEST_MODEL, _RESPONSE_MODEL):
+def _without_usage(shape: SpanShape, emitter: Emitter, operation: str, summary: bool) -> NotBillable | None:
+    """Return why a span of this shape is not a model call if it has no usage; None if it is a call."""
+    if not first_text(shape.names, _REQUEST_MODEL, _RESPONSE_MODEL):
         return _NO_MODEL_READING
     if summary:
         return _EMPTY_SUMMARY
     if operation not in MODEL_CALLS:
         return _NO_TOKENS_READING
-    if any(key in said.keys for key in _PARTIAL):
+    if any(key in shape.keys for key in _PARTIAL):
         return _PARTIAL_READING
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """Calls of one kind, of one emitter."""
+    """Calls of one kind, from one emitter."""
 
     named: Named
     emitter: Emitter
     counts: Counts
     units: tuple[str, ...]
     tells_units: bool
-    """Whether there is any place for units other than tokens."""
+    """Whether the spans can have units other than tokens."""
     plain: bool
-    """Whether nothing but counts has to be read."""
+    """Whether only counts have to be read."""
     first_chunk: str | None
-    """The attribute with the time that it took."""
+    """The attribute with the time to first token."""
     assumptions: tuple[str, ...]
-    """Of those with usage."""
+    """Assumptions about calls with usage."""
     known: bool
-    """Whether the conventions name the operation."""
+    """Whether the operation is in the conventions."""
     usage_missing: bool
-    """Whether the span says that it lacks the usage."""
+    """Whether the span states that its usage is missing."""
     without_usage: NotBillable | None
-    """What it is if it has none and does not say so; None: a call."""
+    """What a span without usage is, unless it states that usage is missing; None: a call."""
     ends: bool
     opens: bool
-    """Logfire tells of a stream twice: when it opens, and in a span of its own when it is over."""
+    """Logfire sends two spans for a stream: one when it opens, and one when it is over."""
 
     def read(self, span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected:
-        """Read one of their spans."""
+        """Read one span of this kind."""
         attributes = span.attributes
         lines: tuple[ModelLine, ...] = ()
         raw: Mapping[str, Any] | None = None
@@ -253,7 +253,7 @@ class _Call:
         if buckets is None and not self.usage_missing and IMPLAUSIBLE not in reading.assumptions:
             if units:
                 buckets = Buckets()
-                reading = reading._replace(buckets=buckets)  # billed by those units alone
+                reading = reading._replace(buckets=buckets)  # billed by units alone
             elif self.named.facts.exposure:
                 pass  # a call whose end was not seen
             elif self.without_usage is not None:
@@ -275,7 +275,7 @@ class _Call:
         return record if raw is None else as_processed(record, conditions_in(raw))
 
     def _reading(self, attributes: Attributes, raw: Mapping[str, Any] | None) -> Reading:
-        """What the counts say; `raw` is the provider's usage object, if there is one. Raises InvalidCount."""
+        """Read the counts; `raw` is the provider's usage object, if there is one. Raises InvalidCount."""
         assumptions = self.assumptions
         if self.emitter.usage_json and RAW_USAGE in attributes:
             if raw is not None:
@@ -292,7 +292,7 @@ class _Call:
         return reading._replace(assumptions=reading.assumptions + assumptions) if assumptions else reading
 
     def _units(self, attributes: Attributes, raw: Mapping[str, Any] | None) -> Units:
-        """What else it is billed by. Raises InvalidCount and InvalidUnit."""
+        """Read the other units that the call is billed by. Raises InvalidCount and InvalidUnit."""
         searches = 0
         if self.emitter.usage_json:
             searches = web_searches(raw) if raw else 0
@@ -302,6 +302,6 @@ class _Call:
 
 
 def _whole(span: Span) -> Span:
-    """The span with the time that it tells of: Logfire's of a stream is made at the end, and says how long it took."""
+    """Return the span with the duration that it states: Logfire creates a stream's span at the end of the stream."""
     took_ns = nanoseconds(span.attributes.get(_TOOK))
     return span if took_ns is None else span._replace(start_ns=max(0, span.start_ns - took_ns))

@@ -1,7 +1,7 @@
-"""Who bills a call: the provider whose address was called, whatever the span's own name for it.
+"""Find the provider that bills a call by the address that was called, regardless of the span's name for it.
 
-An instrumentation of a client says that client's maker, also where the client was pointed at another provider. So the
-order is: `farebox.provider`, the address, the name, and last the model's name (`providers`).
+A client instrumentation names the client's maker, even if the client called another provider. So the order is:
+`farebox.provider`, the address, the provider name, and last the model's name (`providers`).
 """
 
 import re
@@ -65,7 +65,7 @@ HOSTS: Mapping[str, str] = {
     "models.github.ai": "github",
     "models.inference.ai.azure.com": "github",
 }
-"""The host of an API, or the last labels of it → the provider that bills what is called there."""
+"""API host, or its last labels → the provider that bills calls to it."""
 _PATTERNS = (
     (re.compile(r"bedrock(-runtime|-mantle)?(-fips)?\.[a-z0-9-]+\.(amazonaws\.com(\.cn)?|api\.aws)"), "aws.bedrock"),
     (re.compile(r"[a-z0-9-]+\.bedrock-(runtime|mantle)\.[a-z0-9-]+\.vpce\.amazonaws\.com"), "aws.bedrock"),
@@ -99,14 +99,14 @@ _FAMILIES: Mapping[str, tuple[str, ...]] = {
     "openrouter": ("openrouter", "open_router"),
     "voyage": ("voyage", "voyageai", "voyage_ai"),
 }
-"""Names that mean one provider: a span's own name stays where its address says the same."""
+"""Names of the same provider: the span's own name stays if its address agrees."""
 _FAMILY_OF = {name: family for family, names in _FAMILIES.items() for name in names}
 _REGIONAL_OPENAI = re.compile(r"([a-z]{2})\.api\.openai\.com")
 _LONGEST = 253
 
 
 class Billed(NamedTuple):
-    """Who bills what is called at an address, and where it is processed if that has a price; empty: not known."""
+    """The provider that bills an address, and the processing region if prices depend on it; empty: unknown."""
 
     provider: str
     inference_region: str = ""
@@ -116,7 +116,7 @@ _NOBODY = Billed("")
 
 
 def family(name: str) -> str:
-    """One name for all names of a provider."""
+    """Return one name for all names of a provider."""
     lower = name.strip().lower()
     head = lower
     while head not in _FAMILY_OF and "." in head:
@@ -126,7 +126,7 @@ def family(name: str) -> str:
 
 @lru_cache(maxsize=1024)
 def billed_at(address: str) -> Billed:
-    """Who bills what is called at an address: a host, with or without a port, or a URL."""
+    """Return who bills calls to an address: a host, with or without a port, or a URL."""
     host = _host(address)
     if not host or len(host) > _LONGEST:
         return _NOBODY
@@ -142,7 +142,7 @@ def billed_at(address: str) -> Billed:
 
 
 def _host(address: str) -> str:
-    """The host of an address, in lower case."""
+    """Return the host of an address, in lower case."""
     rest = address.strip().lower().partition("://")
     host = (rest[2] or rest[0]).partition("/")[0].rpartition("@")[2]
     return host.partition(":")[0].rstrip(".")

@@ -1,7 +1,7 @@
 """Langfuse's SDK: `langfuse.observation.*`, with the usage as JSON.
 
-Source: the released package. Its usage comes in the provider's own shape (OpenAI's includes the cache, Anthropic's does
-not) or as named buckets, which are disjoint. It names no provider and no response id.
+Source: the released package. Its usage has the provider's own shape (OpenAI's includes the cache, Anthropic's does not)
+or named buckets, which are disjoint. It has no provider and no response id.
 """
 
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ _PROVIDER_KEYS = _PROVIDER_SHAPE | {
     "prompt_cache_hit_tokens",
     "prompt_cache_miss_tokens",
 }
-"""Counts that stand in a provider's own usage object; with any other the keys are buckets by name."""
+"""Counts that identify a provider's own usage object; otherwise the keys are named buckets."""
 _NOT_A_CALL = NotBillable("operation_makes_no_tokens")
 _EMPTY_SUMMARY = NotBillable("summary_without_usage")
 
@@ -74,9 +74,9 @@ _EMPTY_SUMMARY = NotBillable("summary_without_usage")
 REDUCED: Reductions = {_PARAMETERS: service_tier_in}
 
 
-def understand(said: SpanShape) -> "_Call | NotBillable | None":
-    """What the names on a span say of its call; see the package's contract."""
-    names = said.names
+def understand(shape: SpanShape) -> "_Call | NotBillable | None":
+    """Read the names of a span; see the package's contract."""
+    names = shape.names
     kind = names.get(TYPE)
     if kind is None:
         return None
@@ -89,7 +89,7 @@ def understand(said: SpanShape) -> "_Call | NotBillable | None":
     return _Call(
         named=Named(
             dialect=NAME,
-            scope=scope_of(said.scope),
+            scope=scope_of(shape.scope),
             operation=operation,
             provider=payee.provider,
             request_model=model,
@@ -97,10 +97,10 @@ def understand(said: SpanShape) -> "_Call | NotBillable | None":
             service_tier=service_tier,
             error_type="error" if names.get(_LEVEL) == "ERROR" else "",
             summary=kind in _SUMMARIES,
-            facts=facts_of(said, payee.inference_region),
+            facts=facts_of(shape, payee.inference_region),
         ),
         assumptions=payee.assumptions,
-        units=unit_keys(said.keys),
+        units=unit_keys(shape.keys),
     )
 
 
@@ -113,7 +113,7 @@ class _Call:
     units: tuple[str, ...]
 
     def read(self, span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected:
-        """Read one of their spans."""
+        """Read one span of this kind."""
         attributes = span.attributes
         usage = parsed(attributes.get(_USAGE))
         try:
@@ -129,7 +129,7 @@ class _Call:
         return as_processed(record, conditions_in(usage)) if usage else record
 
     def _reading(self, attributes: Attributes, usage: Mapping[str, Any] | None) -> Reading:
-        """What the usage says. Raises InvalidCount."""
+        """Read the usage. Raises InvalidCount."""
         if usage is None:
             return Reading(None, ("usage_json_unusable",) if _USAGE in attributes else ())
         if _is_providers(usage):
@@ -141,7 +141,7 @@ class _Call:
 
 
 def _is_providers(usage: Mapping[str, Any]) -> bool:
-    """Whether a usage object is the provider's own, rather than buckets by name."""
+    """Return whether a usage object is the provider's own, not named buckets."""
     if not _GOOGLE_SHAPE.isdisjoint(usage) or "iterations" in usage:
         return True
     counts = {key for key, value in usage.items() if isinstance(value, int | float | str)}

@@ -1,8 +1,8 @@
-"""Usage as buckets by name, as Langfuse takes them: `input`, `output`, `input_cached_tokens`, …
+"""Usage as named buckets in Langfuse's format: `input`, `output`, `input_cached_tokens`, …
 
-Names come from Langfuse's documentation, from its callbacks (which take the details of LangChain, OpenAI, Anthropic and
-Vertex apart, each with a prefix of its own) and from those who send their own. The buckets are disjoint, but for
-Vertex's modalities, which include what was cached.
+Names come from Langfuse's documentation, from its callbacks (which split the details of LangChain, OpenAI, Anthropic
+and Vertex, each with its own prefix) and from senders of custom names. The buckets are disjoint, except Vertex's
+modalities, which include cached tokens.
 """
 
 import re
@@ -66,7 +66,7 @@ _BUCKETS: Mapping[str, str] = {
     "input_audio_cached_tokens": "cached_audio",
     "input_cached_audio_tokens": "cached_audio",
 }
-"""Key → its bucket; keys of one bucket are names of one count, of which the largest is taken."""
+"""Key → bucket. Keys of the same bucket are aliases of one count; the largest value counts."""
 _LIFETIME = re.compile(r"(?:input_)?(?:(?:cache_creation_)?ephemeral|cache_creation)_(5m|1h)(?:_input)?(?:_tokens)?")
 _MODALITY = re.compile(r"(input|output|cached)_modality_(?:[A-Za-z]*Modality\.)?([A-Za-z]+|[0-9])")
 _CAMEL_CASE = re.compile(r"[a-z]+(?:[A-Z][a-z0-9]*)+")
@@ -75,10 +75,10 @@ _MODALITIES = {"AUDIO": "audio", "4": "audio", "IMAGE": "image", "2": "image", "
 
 
 def named_buckets(usage: Mapping[str, Any]) -> tuple[Reported, Habits]:
-    """Buckets by name, aliases of one counted once. Raises InvalidCount.
+    """Read named buckets, counting aliases once. Raises InvalidCount.
 
-    A key that is in no bucket is not dropped: it counts for the input or the output that its name begins with, and is
-    left to the total where it says neither.
+    An unknown key is not dropped: it counts as input or output if its name begins with that, and otherwise only the
+    total includes it.
     """
     found: Counter[str] = Counter()
     present: set[str] = set()
@@ -88,7 +88,7 @@ def named_buckets(usage: Mapping[str, Any]) -> tuple[Reported, Habits]:
         if count is None or not bucket:
             continue
         present.add(bucket)
-        # Of two names for one count neither is added to the other; what only begins alike is a count of its own.
+        # Aliases of one count are not added. Keys that only share a prefix are separate counts.
         found[bucket] = found[bucket] + count if bucket.startswith("more_") else max(found[bucket], count)
     if not present - {"total"}:
         return Reported(total=found["total"] if "total" in present else None), _DISJOINT
@@ -96,7 +96,7 @@ def named_buckets(usage: Mapping[str, Any]) -> tuple[Reported, Habits]:
 
 
 def _bucket_of(key: str) -> str:
-    """The bucket of a key; empty for one that says nothing of where it belongs."""
+    """Return the bucket of a key; empty if the key does not say where it belongs."""
     known = _BUCKETS.get(key)
     if known is not None:
         return known
@@ -124,7 +124,7 @@ def _reported(found: Counter[str], present: set[str]) -> tuple[Reported, Habits]
     in_parts = {kind: found[f"input_modality_{kind}"] for kind in ("text", "audio", "image", "video")}
     out_parts = {kind: found[f"output_modality_{kind}"] for kind in ("text", "audio", "image")}
     hour, five = found["cache_write_1h"] + found["more_cache_write_1h"], found["cache_write_5m"]
-    # The sum of both lifetimes and the count of all writes are one.
+    # The sum of both lifetimes equals the count of all writes.
     write = max(found["cache_write"], hour + five) + found["more_cache_write"]
     by_lifetime = not present.isdisjoint({"cache_write_1h", "more_cache_write_1h", "cache_write_5m"})
     read = max(found["cache_read"], sum(cached.values())) + found["more_cache_read"] + found["cached_audio"]
@@ -134,19 +134,19 @@ def _reported(found: Counter[str], present: set[str]) -> tuple[Reported, Habits]
     input_image = max(found["input_image"], in_parts["image"])
     sums = found["input"] + found["output"] + found["reasoning"]
     if any((*in_parts.values(), *out_parts.values())) and sums == found["total"] > 0:
-        # Those who write these keys without Langfuse's callback leave the modalities in the counts.
+        # Senders that write these keys without Langfuse's callback include the modalities in the counts.
         found["input"] = max(0, found["input"] - sum(in_parts.values()))
         found["output"] = max(0, found["output"] - sum(out_parts.values()))
     beside = found["input"] + found["input_tools"] + found["more_input"]
     if any(in_parts.values()):
-        # Vertex's modalities include what was cached, which was taken out of what is left of the input as well.
+        # Vertex's modalities include cached tokens, which were also subtracted from the rest of the input.
         uncached = max(0, sum(in_parts.values()) - read) + beside
     else:
         uncached = beside + found["input_audio"] + found["input_image"]
     output = found["output"] + found["output_text"] + found["more_output"] + sum(out_parts.values())
     output += max(0, found["output_audio"] - out_parts["audio"]) + max(0, found["output_image"] - out_parts["image"])
     if "total" in present and any(cached.values()):
-        # What was cached of a modality that is told apart was taken out twice.
+        # Cached tokens of a modality with its own count were subtracted twice.
         missing = found["total"] - uncached - read - write - output - reasoning
         uncached += missing if 0 < missing <= read else 0
     return (

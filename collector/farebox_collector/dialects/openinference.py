@@ -1,8 +1,8 @@
 """OpenInference: `openinference.span.kind` and `llm.*`, as Arize's instrumentations write them.
 
 Source: the OpenInference specification and its released instrumentations. The prompt count includes the cache. No
-attribute has the response's id; where `output.value` is the provider's answer as JSON the id is found in it, and
-nothing else of that answer is kept.
+attribute has the response's id. If `output.value` is the provider's answer as JSON, the id is taken from it, and the
+rest of the answer is dropped.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ _RESPONSE_ID = "gen_ai.response.id"
 _OUTPUT = "output.value"
 _METADATA = "metadata"
 _PARAMETERS = "llm.invocation_parameters"
-# An instrumentation may write the conventions' keys on the same span: other names of the same counts.
+# An instrumentation may write the conventions' keys on the same span: aliases of the same counts.
 _SLOTS = slots_of(
     Keys(
         input=("llm.token_count.prompt", "gen_ai.usage.input_tokens"),
@@ -78,15 +78,15 @@ _NO_MODEL = NotBillable("names_no_model")
 _EMPTY_SUMMARY = NotBillable("summary_without_usage")
 
 _ID_STARTS = ("resp_", "chatcmpl-", "msg_", "gen-")
-"""How ids of responses begin at the providers that give them; `msg_` last, since parts of a response have such ids."""
+"""Prefixes of providers' response ids; `msg_` is last, because parts of a response have such ids too."""
 _ID_MAX = 100
 _SEARCHED_MAX = 200_000
 
 
 def response_id_of(answer: str) -> str | None:
-    """The response's id out of a provider's answer in JSON; None for any other text.
+    """Find the response's id in a provider's JSON answer; None for any other text.
 
-    Within the strings of a JSON text quotes are escaped, so that nothing that a model wrote can look like the key.
+    Quotes within JSON strings are escaped, so text written by a model cannot look like the key.
     """
     if not answer.startswith(("{", "[")):
         return None
@@ -111,9 +111,9 @@ def _until_quote(text: str, start: int) -> str | None:
 REDUCED: Reductions = {_OUTPUT: response_id_of, _METADATA: numbers_in, _PARAMETERS: service_tier_in}
 
 
-def understand(said: SpanShape) -> "_Call | NotBillable | None":
-    """What the names on a span say of its call; see the package's contract."""
-    names = said.names
+def understand(shape: SpanShape) -> "_Call | NotBillable | None":
+    """Read the names of a span; see the package's contract."""
+    names = shape.names
     if KIND not in names:
         return None
     kind = str(names[KIND]).upper()
@@ -122,23 +122,23 @@ def understand(said: SpanShape) -> "_Call | NotBillable | None":
         return _NOT_A_CALL
     request_model, response_model = first_text(names, *_REQUEST_MODEL), first_text(names, *_RESPONSE_MODEL)
     payee = payee_of(names, first_text(names, *_PROVIDER), response_model, request_model, guess=True)
-    habits = habits_at(INSIDE, payee.provider, "openai" in said.scope)
+    habits = habits_at(INSIDE, payee.provider, "openai" in shape.scope)
     return _Call(
         named=Named(
             dialect=NAME,
-            scope=scope_of(said.scope),
+            scope=scope_of(shape.scope),
             operation=operation,
             provider=payee.provider,
             request_model=request_model,
             response_model=response_model,
             service_tier=first_text(names, _TIER, SERVICE_TIER, _PARAMETERS),
             summary=kind in _SUMMARIES,
-            facts=facts_of(said, payee.inference_region),
+            facts=facts_of(shape, payee.inference_region),
         ),
         assumptions=payee.assumptions,
-        counts=Counts.of(_SLOTS, said.keys, habits._replace(embeds=operation == "embeddings")),
-        units=unit_keys(said.keys),
-        has_metadata=_METADATA in said.keys,
+        counts=Counts.of(_SLOTS, shape.keys, habits._replace(embeds=operation == "embeddings")),
+        units=unit_keys(shape.keys),
+        has_metadata=_METADATA in shape.keys,
     )
 
 
@@ -153,7 +153,7 @@ class _Call:
     has_metadata: bool
 
     def read(self, span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected:
-        """Read one of their spans."""
+        """Read one span of this kind."""
         attributes, named = span.attributes, self.named
         try:
             reading = self.counts.reading(attributes)

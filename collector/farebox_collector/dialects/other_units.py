@@ -1,4 +1,4 @@
-"""What a call is billed by besides tokens: `farebox.units.NAME` on any span, whatever its dialect."""
+"""Units other than tokens that a call is billed by: `farebox.units.NAME` on any span, in every dialect."""
 
 from collections.abc import Iterable
 
@@ -17,20 +17,20 @@ PREFIX = "farebox.units."
 _ALIASES = {"pages": "input_document_pages", "characters": "input_characters"}
 _HOURS = frozenset(PER_HOUR.values())
 NAMES = (*(name for name in UNITS if name not in TOKEN_BUCKETS and name not in _HOURS), *_ALIASES)
-"""Units that a span can report: all that can have a price and are counted in whole ones. Attributes are chosen by their
-whole key at the door, so there is a list."""
+"""Units that a span can report: all that can have a price and are counted in whole units. It is a list because the
+decoder selects attributes by their whole key."""
 
 KEYS = frozenset(PREFIX + name for name in NAMES)
 _NAMES = {PREFIX + name: _ALIASES.get(name, name) for name in NAMES}
 
 
 def unit_keys(keys: Iterable[str]) -> tuple[str, ...]:
-    """Those of a span's attributes that are units; a unit's own name comes last, and counts."""
+    """Return the unit attributes among the keys; a unit's own name comes last, and takes precedence."""
     return tuple(sorted(KEYS.intersection(keys), key=lambda key: (key == PREFIX + _NAMES[key], key)))
 
 
 def units_of(attributes: Attributes, keys: tuple[str, ...], web_searches: int = 0) -> Units:
-    """The units of a call by its `unit_keys`; `web_searches` are those that the dialect found.
+    """Return the units of a call by its `unit_keys`; `web_searches` are those that the dialect found.
 
     Raises InvalidCount and InvalidUnit.
     """
@@ -40,6 +40,6 @@ def units_of(attributes: Attributes, keys: tuple[str, ...], web_searches: int = 
     for key in keys:
         count = count_of(key, attributes[key])
         if count is not None:
-            # What is over this is not charged anyhow; it only has to stay over the bound.
+            # A sum over the bound is not charged; clamping keeps it over the bound.
             counts[_NAMES[key]] = min(count, MAX_UNIT_COUNT)
     return billable_units(counts)

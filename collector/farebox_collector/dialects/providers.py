@@ -1,4 +1,4 @@
-"""The provider of a call, from what its span says: its own attribute, the address, the name, the model's name."""
+"""Find the provider of a call from its own attribute, the address, the provider name or the model's name."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from farebox_collector.dialects.text import first_text
 from farebox_collector.model.records import Attributes
 
 NAMES = frozenset({PROVIDER, ADDRESS})
-"""The attributes that are read here, beside those of a dialect."""
+"""The attributes read here, besides those of a dialect."""
 
 _BY_PREFIX = (
     (("gpt-", "o1", "o3", "o4", "chatgpt-", "text-embedding-", "dall-e", "tts-", "whisper"), "openai"),
@@ -24,11 +24,11 @@ _BY_PREFIX = (
     (("grok-",), "x-ai"),
 )
 _OWN_MODELS = ("claude-", "gemini-", "grok-", "deepseek-")
-"""How the names of models begin that OpenAI never sold, and of which the name tells who did."""
+"""Prefixes of models that OpenAI never sold, whose names identify the seller."""
 _OPEN_WEIGHTS = "gpt-oss"
-"""OpenAI made these models and sells no calls of them."""
+"""Models that OpenAI made but sells no calls of."""
 GATEWAY = "gateway"
-"""A provider that nothing names: a model is sold there under another seller's name."""
+"""An unnamed provider that sells a model under another seller's name."""
 
 
 class Payee(NamedTuple):
@@ -40,16 +40,16 @@ class Payee(NamedTuple):
 
 
 def payee_of(names: Attributes, named: str, *models: str, guess: bool = False) -> Payee:
-    """Who bills a call that a span names `named` and whose models are called like this, the answering one first.
+    """Return who bills a call with the provider name `named` and these models, the answering one first.
 
-    `guess` is for vocabularies that need not name a provider.
+    `guess` is for vocabularies in which naming the provider is optional.
     """
-    told = first_text(names, PROVIDER) if PROVIDER in names else ""
+    stated = first_text(names, PROVIDER) if PROVIDER in names else ""
     address = names.get(ADDRESS)
     at = billed_at(address) if isinstance(address, str) else None
     region = at.inference_region if at is not None else ""
-    if told:
-        return Payee(told, region)
+    if stated:
+        return Payee(stated, region)
     if at is not None and at.provider:
         return Payee(named if named and family(named) == family(at.provider) else at.provider, region)
     model = next((model for model in models if model), "")
@@ -62,11 +62,11 @@ def payee_of(names: Attributes, named: str, *models: str, guess: bool = False) -
 
 
 def _not_openai(named: str, model: str) -> Payee:
-    """OpenAI, unless the model's name is that of another seller: the client was pointed at an address of its own."""
+    """Return OpenAI, unless the model's name belongs to another seller: then the client called a custom address."""
     name = model.lower()
     head, slash, _ = name.partition("/")
     if (slash and head != "models") or name.startswith(_OPEN_WEIGHTS):
-        # The price of a gateway is not known; the book looks for that of the seller in the name, if there is one.
+        # A gateway's price is unknown; the book looks up the price of the seller in the name, if there is one.
         return Payee(GATEWAY, "", ("provider_not_openai",))
     if name.startswith(_OWN_MODELS):
         return Payee(provider_of_model(name), "", ("provider_from_model",))
@@ -74,7 +74,7 @@ def _not_openai(named: str, model: str) -> Payee:
 
 
 def provider_of_model(model: str) -> str:
-    """The provider whose models are called like this; empty where it cannot be told."""
+    """Return the provider that sells models with such names; empty if unknown."""
     if model.startswith("text-embedding-00"):
         return "google"
     for prefixes, provider in _BY_PREFIX:

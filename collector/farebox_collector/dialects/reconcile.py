@@ -1,9 +1,9 @@
-"""From the counts that an emitter reports to disjoint buckets: the one place where counts are subtracted.
+"""Convert reported counts to disjoint buckets. No other module subtracts counts.
 
-Emitters differ: the cache is a part of the input or beside it, the reasoning a part of the output or beside it, and so
-are audio and images. A total is evidence: of the plausible readings the one counts that explains it. If none or several
-explain it, the habits of the emitter and the documents of the provider decide; then the record is flagged, and keeps
-the reading that was not chosen, so that pricing can say how much is at stake. Nothing is refused here.
+Emitters differ: the cache is inside the input or separate, the reasoning inside the output or separate, and so are
+audio and images. The total is evidence: of the plausible readings, the one that explains the total is chosen. If none
+or several explain it, the emitter's habits and the provider's documentation decide; then the record is flagged, and
+keeps the other reading, so that pricing can compute the amount at stake. Nothing is refused here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,20 +17,20 @@ _CACHED_UNITS = ("cache_audio_read_tokens", "cache_image_read_tokens", "cache_vi
 
 
 class Habits(NamedTuple):
-    """How an emitter counts. None: not known."""
+    """How an emitter counts. None: unknown."""
 
     cache_inside: bool | None = None
-    """Whether the input includes what was read from and written to the cache."""
+    """Whether the input includes tokens read from and written to the cache."""
     reasoning_inside: bool | None = True
-    """Whether the output includes the reasoning, as the specification has it. None: beside it, unless the total says
+    """Whether the output includes the reasoning, as in the specification. None: separate, unless the total shows
     otherwise, as with providers that document it so."""
     rest_is_output: bool | None = None
-    """Whether what the total has more than its parts is output that nothing else tells of, such as reasoning. None:
-    taken for that, and flagged. False: the provider documents the total as the sum of the parts."""
+    """Whether a total above the sum of its parts means output that no other count reports, such as reasoning. None:
+    assumed, and flagged. False: the provider documents the total as the sum of the parts."""
     adds_up: bool = False
-    """Whether a total is the sum of all counts that are told, so that one of only the first two says something."""
+    """Whether the total is the sum of all reported counts, so that input or output alone can complete it."""
     embeds: bool = False
-    """Whether the call makes no output, so that its total is its input."""
+    """Whether the call has no output, so that its total is its input."""
 
 
 INSIDE = Habits(cache_inside=True)
@@ -38,7 +38,7 @@ UNKNOWN = Habits()
 
 
 class Reported(NamedTuple):
-    """The counts of one call as its span has them; None where it has none."""
+    """The counts of one call as its span has them; None if it has none."""
 
     input: int | None = None
     output: int | None = None
@@ -46,10 +46,10 @@ class Reported(NamedTuple):
     cache_read: int = 0
     cache_write: int = 0
     cache_write_1h: int | None = None
-    """The part of `cache_write` that lives an hour; None where the emitter does not tell."""
+    """The part of `cache_write` that lives an hour; None if the emitter does not report it."""
     reasoning: int = 0
     input_audio: int = 0
-    """Of this and of images the cached part is included."""
+    """This and the images include the cached part."""
     output_audio: int = 0
     input_image: int = 0
     output_image: int = 0
@@ -58,59 +58,59 @@ class Reported(NamedTuple):
     cached_image: int = 0
     cached_video: int = 0
     unreadable: bool = False
-    """Whether there was a count that is no number."""
+    """Whether a count was not a number."""
 
 
 class Reading(NamedTuple):
-    """What counts were taken for."""
+    """The chosen reading of counts."""
 
     buckets: Buckets | None
-    """None without any usage, or with an implausible one."""
+    """None without usage, or with an implausible count."""
     assumptions: tuple[str, ...] = ()
     units: Units = ()
-    """Tokens that have no bucket: those of audio, images and video that were read from a cache."""
+    """Tokens without a bucket: audio, images and video read from a cache."""
     other: Buckets | None = None
-    """Another reading of contradictory counts, as far as buckets tell it."""
+    """Another reading of contradictory counts, as far as buckets show it."""
 
 
 class _Way(NamedTuple):
-    """One way to read the counts: what the input is without the cache, and what the whole output is."""
+    """One way to read the counts: the input without the cache, and the whole output."""
 
     uncached: int
     output: int
     cache_beside: str
-    """Which part of the cache is beside the input: empty, `all`, or `write`."""
+    """The part of the cache that is separate from the input: empty, `all`, or `write`."""
     reasoning_beside: bool
     input_parts_beside: bool = False
     output_parts_beside: bool = False
-    """Whether audio and images are beside the rest."""
+    """Whether audio and images are separate."""
     total: int = 0
-    """The sum of all of it."""
+    """The sum of all counts."""
 
 
 def disjoint(reported: Reported, habits: Habits) -> Reading:
-    """Disjoint buckets, what was assumed, and how else the counts can be read."""
-    said, completed = _completed(reported, habits)
-    if said.input is None and said.output is None:
+    """Return disjoint buckets, the assumptions, and the other reading of the counts."""
+    counts, completed = _completed(reported, habits)
+    if counts.input is None and counts.output is None:
         return Reading(None, ("count_unreadable",) if reported.unreadable else ())
-    ways = list(_ways(said, habits))
-    way, other, flags = _chosen(said, habits, ways)
-    buckets, units, about_parts = _bucketed(said, way)
+    ways = list(_ways(counts, habits))
+    way, other, flags = _chosen(counts, habits, ways)
+    buckets, units, about_parts = _bucketed(counts, way)
     if max(buckets) > MAX_BUCKET or any(count > MAX_BUCKET for _, count in units):
         return Reading(None, (IMPLAUSIBLE,))
-    flags = completed + _about(said, habits, way) + flags + about_parts
+    flags = completed + _about(counts, habits, way) + flags + about_parts
     if reported.unreadable:
         flags += ("count_unreadable",)
     if reported.cache_write and reported.cache_write_1h is None:
         flags += ("cache_write_lifetime_unknown",)
-    beside = _bucketed(said, other)[0] if other is not None else None
+    beside = _bucketed(counts, other)[0] if other is not None else None
     if beside == buckets or (beside is not None and max(beside) > MAX_BUCKET):
         beside = None
     return Reading(buckets, flags, units, beside)
 
 
 def _completed(reported: Reported, habits: Habits) -> tuple[Reported, tuple[str, ...]]:
-    """The counts with what the total tells where there is no input, or no output, and what was assumed of that."""
+    """Derive a missing input or output from the total, and return the assumptions."""
     total, went_in, came_out = reported.total or 0, reported.input, reported.output
     if went_in is None and came_out is None:
         return (reported._replace(input=total), ("input_from_total",)) if habits.embeds and total else (reported, ())
@@ -120,10 +120,10 @@ def _completed(reported: Reported, habits: Habits) -> tuple[Reported, tuple[str,
     return reported, ()
 
 
-def _ways(said: Reported, habits: Habits) -> Iterator[_Way]:
-    """The plausible readings, those first that the habits speak for."""
-    stated_in, stated_out = said.input or 0, said.output or 0
-    read, write = said.cache_read, said.cache_write
+def _ways(counts: Reported, habits: Habits) -> Iterator[_Way]:
+    """Yield the plausible readings, those that match the habits first."""
+    stated_in, stated_out = counts.input or 0, counts.output or 0
+    read, write = counts.cache_read, counts.cache_write
     caches = [(stated_in, "")]
     if read or write:
         caches = [(stated_in - read - write, "")] if read + write <= stated_in else []
@@ -131,10 +131,10 @@ def _ways(said: Reported, habits: Habits) -> Iterator[_Way]:
         if read and write and read <= stated_in:
             caches.append((stated_in - read, "write"))
     reasons = [(stated_out, False)]
-    if said.reasoning:
-        reasons = [(stated_out, False)] if said.reasoning <= stated_out else []
-        reasons.insert(len(reasons) if habits.reasoning_inside else 0, (stated_out + said.reasoning, True))
-    parts_in, parts_out = said.input_audio + said.input_image, said.output_audio + said.output_image
+    if counts.reasoning:
+        reasons = [(stated_out, False)] if counts.reasoning <= stated_out else []
+        reasons.insert(len(reasons) if habits.reasoning_inside else 0, (stated_out + counts.reasoning, True))
+    parts_in, parts_out = counts.input_audio + counts.input_image, counts.output_audio + counts.output_image
     for input_beside in (False, True) if parts_in else (False,):
         for output_beside in (False, True) if parts_out else (False,):
             for (uncached, where), (output, beside) in _pairs(caches, reasons, habits):
@@ -146,24 +146,24 @@ def _ways(said: Reported, habits: Habits) -> Iterator[_Way]:
 def _pairs(
     caches: Sequence[tuple[int, str]], reasons: Sequence[tuple[int, bool]], habits: Habits
 ) -> list[tuple[tuple[int, str], tuple[int, bool]]]:
-    """Each with each, in such an order that what is least known of the emitter is doubted first."""
+    """Return all pairs, ordered so that the least known habit of the emitter is doubted first."""
     if habits.cache_inside is None:
         return [(cache, reason) for reason in reasons for cache in caches]
     return [(cache, reason) for cache in caches for reason in reasons]
 
 
-def _chosen(said: Reported, habits: Habits, ways: Sequence[_Way]) -> tuple[_Way, _Way | None, tuple[str, ...]]:
-    """The reading that counts, the one that it might also be, and what there is to say of that."""
-    stated = (said.input or 0) + (said.output or 0)
-    total = said.total or 0
-    by_habit = next(way for way in ways if _holds(said, way))
-    if not total or total == said.cache_read + said.cache_write:
-        return by_habit, _undecided(said, habits, ways), ()
+def _chosen(counts: Reported, habits: Habits, ways: Sequence[_Way]) -> tuple[_Way, _Way | None, tuple[str, ...]]:
+    """Return the chosen reading, the alternative if there is one, and the flags."""
+    stated = (counts.input or 0) + (counts.output or 0)
+    total = counts.total or 0
+    by_habit = next(way for way in ways if _holds(counts, way))
+    if not total or total == counts.cache_read + counts.cache_write:
+        return by_habit, _undecided(counts, habits, ways), ()
     if total == stated and not habits.adds_up:
-        # This says little: some emitters add up the two counts themselves, whatever is in them.
-        agreeing, other = by_habit, _undecided(said, habits, ways)
+        # Weak evidence: some emitters add up the two counts themselves, regardless of their content.
+        agreeing, other = by_habit, _undecided(counts, habits, ways)
         if habits.reasoning_inside is None and by_habit.reasoning_beside:
-            inside = [way for way in ways if not way.reasoning_beside and _holds(said, way)]
+            inside = [way for way in ways if not way.reasoning_beside and _holds(counts, way)]
             agreeing = next((way for way in inside if way.cache_beside == by_habit.cache_beside), by_habit)
             other = other if agreeing is by_habit else None
         if by_habit.input_parts_beside or by_habit.output_parts_beside:
@@ -173,17 +173,17 @@ def _chosen(said: Reported, habits: Habits, ways: Sequence[_Way]) -> tuple[_Way,
     if habits.rest_is_output and total > by_habit.total and by_habit not in explaining:
         explaining = []
     if explaining:
-        explaining.sort(key=lambda way: not _holds(said, way))
-        first = _bucketed(said, explaining[0])[0]
-        others = [way for way in explaining[1:] if _holds(said, way) and _bucketed(said, way)[0] != first]
+        explaining.sort(key=lambda way: not _holds(counts, way))
+        first = _bucketed(counts, explaining[0])[0]
+        others = [way for way in explaining[1:] if _holds(counts, way) and _bucketed(counts, way)[0] != first]
         return explaining[0], next(iter(others), None), ("counts_ambiguous",) if others else ()
-    return _unexplained(said, habits, by_habit, total)
+    return _unexplained(counts, habits, by_habit, total)
 
 
 def _unexplained(
-    said: Reported, habits: Habits, by_habit: _Way, total: int
+    counts: Reported, habits: Habits, by_habit: _Way, total: int
 ) -> tuple[_Way, _Way | None, tuple[str, ...]]:
-    """What counts if no reading adds up to the total."""
+    """Choose a reading if none adds up to the total."""
     rest = total - by_habit.total
     with_rest = by_habit._replace(output=max(0, by_habit.output + rest), total=total)
     plausible = with_rest.output <= MAX_BUCKET
@@ -192,18 +192,18 @@ def _unexplained(
     return by_habit, with_rest if plausible else None, ("total_does_not_add_up",)
 
 
-def _holds(said: Reported, way: _Way) -> bool:
-    """Whether audio and images fit where this reading has them."""
-    parts_in, parts_out = said.input_audio + said.input_image, said.output_audio + said.output_image
-    room = way.uncached + said.cache_read
+def _holds(counts: Reported, way: _Way) -> bool:
+    """Return whether audio and images fit where this reading puts them."""
+    parts_in, parts_out = counts.input_audio + counts.input_image, counts.output_audio + counts.output_image
+    room = way.uncached + counts.cache_read
     fits = (way.input_parts_beside or parts_in <= room, way.output_parts_beside or parts_out <= way.output)
     return all(fits)
 
 
-def _undecided(said: Reported, habits: Habits, ways: Sequence[_Way]) -> _Way | None:
-    """The second reading where neither the total nor a habit decides between two."""
-    first = next(way for way in ways if _holds(said, way))
-    about_cache = said.cache_read + said.cache_write > 0 and (
+def _undecided(counts: Reported, habits: Habits, ways: Sequence[_Way]) -> _Way | None:
+    """Return the second reading if neither the total nor a habit decides between two."""
+    first = next(way for way in ways if _holds(counts, way))
+    about_cache = counts.cache_read + counts.cache_write > 0 and (
         habits.cache_inside is None or (habits.cache_inside and first.cache_beside == "all")
     )
     about_reasoning = first.reasoning_beside and habits.reasoning_inside is not False
@@ -214,49 +214,49 @@ def _undecided(said: Reported, habits: Habits, ways: Sequence[_Way]) -> _Way | N
     for way in ways:
         cache_fits = about_cache or way.cache_beside == first.cache_beside
         reasoning_fits = about_reasoning or way.reasoning_beside == first.reasoning_beside
-        parts_fit = _holds(said, way) and not (way.input_parts_beside or way.output_parts_beside)
+        parts_fit = _holds(counts, way) and not (way.input_parts_beside or way.output_parts_beside)
         if way != first and cache_fits and reasoning_fits and parts_fit:
             return way
-    return _clamped(said, first)
+    return _clamped(counts, first)
 
 
-def _clamped(said: Reported, way: _Way) -> _Way | None:
-    """A reading by which the reasoning is what was reported as output, although it is more."""
-    return way._replace(output=said.output or 0, reasoning_beside=False) if way.reasoning_beside else None
+def _clamped(counts: Reported, way: _Way) -> _Way | None:
+    """Return the reading in which the reasoning is limited to the reported output."""
+    return way._replace(output=counts.output or 0, reasoning_beside=False) if way.reasoning_beside else None
 
 
-def _about(said: Reported, habits: Habits, way: _Way) -> tuple[str, ...]:
-    """What a reading assumes, where it is not what is known of the emitter."""
+def _about(counts: Reported, habits: Habits, way: _Way) -> tuple[str, ...]:
+    """Return the assumptions of a reading that differ from what is known of the emitter."""
     flags: tuple[str, ...] = ()
-    cache = said.cache_read + said.cache_write
+    cache = counts.cache_read + counts.cache_write
     if way.cache_beside and habits.cache_inside is not False:
-        over = habits.cache_inside and cache > (said.input or 0)
+        over = habits.cache_inside and cache > (counts.input or 0)
         flags += ("cache_over_input",) if over else ("cache_outside_input",)
     elif cache and not way.cache_beside and habits.cache_inside is not True:
         flags += ("cache_inside_input",) if habits.cache_inside is False else ("cache_assumed_inside_input",)
     if way.reasoning_beside:
-        over = habits.reasoning_inside is True and way.total != said.total
+        over = habits.reasoning_inside is True and way.total != counts.total
         flags += ("reasoning_over_output",) if over else ("reasoning_added_to_output",)
-    elif said.reasoning and habits.reasoning_inside is False:
+    elif counts.reasoning and habits.reasoning_inside is False:
         flags += ("reasoning_inside_output",)
     if way.input_parts_beside or way.output_parts_beside:
         flags += ("modalities_beside_text",)
     return flags
 
 
-def _bucketed(said: Reported, way: _Way) -> tuple[Buckets, Units, tuple[str, ...]]:
-    """A reading as buckets and units, none of which is negative or has tokens of another, and what is odd about it."""
+def _bucketed(counts: Reported, way: _Way) -> tuple[Buckets, Units, tuple[str, ...]]:
+    """Convert a reading to buckets and units, none negative, without counting a token twice, and return the flags."""
     flags: tuple[str, ...] = ()
-    audio, image, video = _cached_parts(said)
-    if (audio, image, video) != (said.cached_audio, said.cached_image, said.cached_video):
+    audio, image, video = _cached_parts(counts)
+    if (audio, image, video) != (counts.cached_audio, counts.cached_image, counts.cached_video):
         flags += ("modalities_over_cache",)
-    text_cached = said.cache_read - audio - image - video
-    new_audio, new_image = max(0, said.input_audio - audio), max(0, said.input_image - image)
+    text_cached = counts.cache_read - audio - image - video
+    new_audio, new_image = max(0, counts.input_audio - audio), max(0, counts.input_image - image)
     text_in = way.uncached
     if way.input_parts_beside:
         text_in += new_audio + new_image
     elif new_audio + new_image > text_in:
-        # There is more of them than is not cached: some of it must have been, so as little as possible.
+        # More of them than uncached tokens: some were cached; assume the smallest possible number.
         from_image = min(new_image + new_audio - text_in, new_image, text_cached)
         from_audio = min(new_image + new_audio - text_in - from_image, new_audio, text_cached - from_image)
         audio, image, text_cached = audio + from_audio, image + from_image, text_cached - from_audio - from_image
@@ -267,31 +267,31 @@ def _bucketed(said: Reported, way: _Way) -> tuple[Buckets, Units, tuple[str, ...
             new_audio = text_in - new_image
             flags += ("modalities_over_text",)
     output = way.output
-    out_image, out_audio, text_out = said.output_image, said.output_audio, output
+    out_image, out_audio, text_out = counts.output_image, counts.output_audio, output
     if not way.output_parts_beside:
         if out_image + out_audio > output:
             out_image = min(out_image, output)
             out_audio = output - out_image
             flags += ("modalities_over_text",)
         text_out -= out_image + out_audio
-    hour = min(said.cache_write_1h or 0, said.cache_write)
+    hour = min(counts.cache_write_1h or 0, counts.cache_write)
     buckets = Buckets(
         input=text_in - new_audio - new_image,
         cache_read=text_cached,
-        cache_write=said.cache_write - hour,
+        cache_write=counts.cache_write - hour,
         cache_write_1h=hour,
         input_audio=new_audio,
         input_image=new_image,
         output=text_out,
         output_audio=out_audio,
         output_image=out_image,
-        reasoning=min(said.reasoning, text_out),
+        reasoning=min(counts.reasoning, text_out),
     )
     return buckets, tuple([pair for pair in zip(_CACHED_UNITS, (audio, image, video), strict=True) if pair[1]]), flags
 
 
-def _cached_parts(said: Reported) -> tuple[int, int, int]:
-    """Audio, images and video among what was read from the cache: together no more than that."""
-    audio = min(said.cached_audio, said.cache_read)
-    image = min(said.cached_image, said.cache_read - audio)
-    return audio, image, min(said.cached_video, said.cache_read - audio - image)
+def _cached_parts(counts: Reported) -> tuple[int, int, int]:
+    """Return audio, images and video read from the cache, together at most the cached tokens."""
+    audio = min(counts.cached_audio, counts.cache_read)
+    image = min(counts.cached_image, counts.cache_read - audio)
+    return audio, image, min(counts.cached_video, counts.cache_read - audio - image)

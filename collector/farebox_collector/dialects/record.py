@@ -1,4 +1,4 @@
-"""The usage record of a span, once a dialect knows what the call was and what it used."""
+"""Build the usage record of a span after a dialect has read its names and usage."""
 
 from typing import NamedTuple, Protocol
 
@@ -9,9 +9,9 @@ from farebox_collector.dialects.text import clean, first_identity
 from farebox_collector.dialects.unusual import (
     ORDINARY,
     Facts,
+    call_facts,
     estimated,
     plausible,
-    told_in,
 )
 from farebox_collector.model.records import (
     IMPLAUSIBLE,
@@ -29,19 +29,19 @@ from farebox_collector.model.units import Units
 
 _NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 _MAX_TIME_NS = 2**63 - 1
-"""As much as a column holds: nonsense is cut to that, and flagged by pricing."""
+"""The largest value of a column: nonsense is cut to it, and flagged by pricing."""
 _named = tuple.__new__
 
 
 class Call(Protocol):
-    """What a dialect made of the names on a span: the way in which all spans that say the same are read."""
+    """The result of reading a span's names; reads all spans of the same shape."""
 
     def read(self, span: Span, origin: Origin) -> UsageRecord | QualityReport | NotBillable | Rejected:
-        """Read one of them."""
+        """Read one span of this shape."""
 
 
 class Named(NamedTuple):
-    """The part of a usage record that the names on a span tell."""
+    """The part of a usage record that a span's names determine."""
 
     dialect: str
     scope: str
@@ -65,21 +65,21 @@ def usage_record(
     time_to_first_chunk_ns: int | None = None,
     lines: tuple[ModelLine, ...] = (),
 ) -> UsageRecord | Rejected:
-    """The record of a call as a dialect understood it, or why there cannot be one."""
+    """Build the record of a call from a dialect's reading, or return why there is none."""
     trace_id, span_id, parent_span_id, start_ns, end_ns, failed, attributes, _, _, _ = span
     if len(trace_id) != 16 or trace_id == _NO_TRACE or len(span_id) != 8 or span_id == _NO_SPAN:
         return Rejected("the trace id or span id is missing or malformed")
     latency_ns = end_ns - start_ns
     if not (0 <= start_ns <= _MAX_TIME_NS and 0 <= latency_ns <= _MAX_TIME_NS):
         start_ns, latency_ns = (min(max(0, moment), _MAX_TIME_NS) for moment in (start_ns, latency_ns))
-    wallet, event, dept, project, task, route, region, about_origin, user_id, has_action, tells_quality = origin
+    wallet, event, dept, project, task, route, region, about_origin, user_id, has_action, has_quality = origin
     dialect, scope, operation, provider, asked, answered, service_tier, error_type, summary, facts = named
     speed, inference_region, exposure, more, about_facts = facts
     stated = None
     if more:
-        told = told_in(attributes)
-        lines, stated = lines + told.lines, told.stated_cost_nanousd
-        about_facts += told.assumptions
+        own_facts = call_facts(attributes)
+        lines, stated = lines + own_facts.lines, own_facts.stated_cost_nanousd
+        about_facts += own_facts.assumptions
         if exposure:
             reading = estimated(reading, attributes)
     buckets, assumptions, cached, other = reading
@@ -87,7 +87,7 @@ def usage_record(
         units, buckets, assumptions = _all_units(dict(units), reading)
     if about_facts:
         assumptions += about_facts
-    # As a plain tuple in the order of the fields: naming thirty of them takes as long as all the rest of this function.
+    # A plain tuple in field order: thirty keyword arguments would double the time of this function.
     return _named(
         UsageRecord,
         (
@@ -117,7 +117,7 @@ def usage_record(
             dialect,
             about_origin + assumptions,
             units,
-            quality_of(attributes) if tells_quality else NO_QUALITY,
+            quality_of(attributes) if has_quality else NO_QUALITY,
             scope,
             user_id,
             speed,
@@ -131,7 +131,7 @@ def usage_record(
 
 
 def _all_units(together: dict[str, int], reading: Reading) -> tuple[Units, Buckets | None, tuple[str, ...]]:
-    """All units of a call. One with more of one than a call can have used is kept without any, and without counts."""
+    """Return all units of a call. If one exceeds what a call can use, drop the units and the counts."""
     for name, count in reading.units:
         together[name] = together.get(name, 0) + count
     units = tuple(sorted(together.items()))
@@ -141,12 +141,12 @@ def _all_units(together: dict[str, int], reading: Reading) -> tuple[Units, Bucke
 
 
 def scope_of(name: str) -> str:
-    """The name of a scope as a record keeps it."""
+    """Return the name of a scope as a record stores it."""
     return clean(name)
 
 
 def nanoseconds(seconds: AttributeValue | None) -> int | None:
-    """A duration in seconds as nanoseconds; None for anything that is no duration of less than a day."""
+    """Convert a duration in seconds to nanoseconds; None unless it is a duration of less than a day."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 86_400:
         return None
     return round(seconds * 1e9)

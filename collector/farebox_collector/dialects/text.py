@@ -1,4 +1,4 @@
-"""Text and counts from outside, made safe to keep: bounded, printable, whole."""
+"""Make external text and counts safe to store: bounded, printable, whole."""
 
 import math
 import re
@@ -8,17 +8,17 @@ from hashlib import blake2b
 from farebox_collector.model.records import Attributes, AttributeValue
 
 MAX_TEXT = 200
-"""Longest name that is kept, in characters; longer ones are cut, but never those that tell things apart."""
+"""Longest stored name, in characters; longer ones are cut, except identities."""
 MAX_COUNT = 2**63 - 1
-"""Largest count that is read at all; more cannot be a count."""
+"""Largest count that is read; a larger value cannot be a count."""
 MAX_BUCKET = 10**9
-"""Most tokens of one kind that are charged for one call; a call with more is kept, and not charged."""
+"""Most tokens of one kind that are charged for one call; a call with more is kept and not charged."""
 
 _LONGEST_NUMBER = 40
 _NUMBER = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?\s*")
 
 Reductions = Mapping[str, Callable[[str], str | None]]
-"""Attribute → what may be kept of its text; None for nothing."""
+"""Attribute → the function that keeps the allowed part of its text; None to keep nothing."""
 
 
 class InvalidCount(ValueError):
@@ -26,12 +26,12 @@ class InvalidCount(ValueError):
 
 
 def is_clean(text: str) -> bool:
-    """Whether a text can be kept as it is: not too long, and without control characters or lone surrogates."""
+    """Return whether a text can be stored as it is: short enough, no control characters, no lone surrogates."""
     return len(text) <= MAX_TEXT and text.isprintable()
 
 
 def clean(value: AttributeValue) -> str:
-    """A value as one bounded, printable line; what cannot be printed becomes U+FFFD."""
+    """Return a value as one bounded, printable line; unprintable characters become U+FFFD."""
     text = value if isinstance(value, str) else ",".join(value) if isinstance(value, tuple) else str(value)
     if is_clean(text):
         return text
@@ -39,11 +39,11 @@ def clean(value: AttributeValue) -> str:
 
 
 def first_identity(attributes: Attributes, *keys: str) -> str:
-    """The first non-empty value among aliases, as an `identity`; empty where there is none."""
+    """Return the first non-empty alias as an `identity`; empty if there is none."""
     for key in keys:
         value = attributes.get(key)
         if value is not None and value != "":
-            # Spelt out for the ordinary case: this runs for every span.
+            # Inlined for the ordinary case: this runs for every span.
             if type(value) is str and len(value) <= MAX_TEXT and value.isprintable():
                 return value
             return identity(value)
@@ -51,17 +51,17 @@ def first_identity(attributes: Attributes, *keys: str) -> str:
 
 
 def identity(value: AttributeValue) -> str:
-    """A value to tell things apart by: never cut, but a digest where it cannot be kept as it is."""
+    """Return an identifier: never cut, but replaced by a digest if it cannot be stored as it is."""
     text = str(value)
     return text if is_clean(text) else f"blake2b:{blake2b(text.encode(), digest_size=16).hexdigest()}"
 
 
 def first_text(attributes: Attributes, *keys: str) -> str:
-    """The first non-empty value among aliases, cleaned; empty where there is none."""
+    """Return the first non-empty alias, cleaned; empty if there is none."""
     for key in keys:
         value = attributes.get(key)
         if value is not None and value != "":
-            # Spelt out for the ordinary case: this runs a dozen times a span.
+            # Inlined for the ordinary case: this runs a dozen times per span.
             if type(value) is str and len(value) <= MAX_TEXT and value.isprintable():
                 return value
             return clean(value)
@@ -69,7 +69,7 @@ def first_text(attributes: Attributes, *keys: str) -> str:
 
 
 def first_count(attributes: Attributes, *keys: str) -> int | None:
-    """The first count present among aliases; None where there is none. Raises InvalidCount."""
+    """Return the first count among aliases; None if there is none. Raises InvalidCount."""
     for key in keys:
         value = attributes.get(key)
         if value is not None and (count := count_of(key, value)) is not None:
@@ -78,7 +78,7 @@ def first_count(attributes: Attributes, *keys: str) -> int | None:
 
 
 def count_of(key: str, value: object) -> int | None:
-    """A reported value as a count; digits as text are a number. None for what is no whole number: it tells nothing.
+    """Convert a reported value to a count; digits as text are accepted. None if it is not a whole number.
 
     Raises InvalidCount for a number that cannot be a count: negative, or over `MAX_COUNT`.
     """
@@ -98,7 +98,7 @@ def _number_in(text: str) -> int | float | None:
     if len(text) > _LONGEST_NUMBER:
         digits = text.strip()
         endless = digits.isascii() and digits.removeprefix("-").isdigit()
-        # More digits than any count has are not worth converting.
+        # More digits than any count has: skip the conversion.
         return ((-1 if digits[0] == "-" else MAX_COUNT + 1) if digits.strip("-0") else 0) if endless else None
     if _NUMBER.fullmatch(text) is None:
         return None

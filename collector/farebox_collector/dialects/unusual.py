@@ -1,7 +1,6 @@
 """Facts that few calls have and that change their price: `farebox.usage.*`, `farebox.cost.*`, `farebox.exposure`.
 
-The same keys on any span, whatever its dialect. They are bounded and checked; what cannot be used is left out, and
-flagged.
+The keys are the same in every dialect. Values are bounded and checked; unusable ones are left out and flagged.
 """
 
 import json
@@ -32,7 +31,7 @@ from farebox_collector.model.records import (
 from farebox_collector.model.units import InvalidUnit, Units, billable_units
 
 SERVICE_TIER = "farebox.usage.service_tier"
-"""The tier that answered, of providers whose attributes have no place for it."""
+"""The tier that served the call, for providers whose attributes have no field for it."""
 _SPEED = "farebox.usage.speed"
 _REGION = "farebox.usage.inference_region"
 _EXPOSURE = "farebox.exposure"
@@ -48,7 +47,7 @@ ONCE = frozenset({_LINES, _STATED})
 
 MAX_LINES = 16
 MAX_LINES_TEXT = 8_000
-"""Most lines of other models in one answer, and the longest text that tells of them, in characters."""
+"""Most lines of other models in one answer, and the longest text of lines, in characters."""
 MAX_STATED_USD = 10_000
 _WORD = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 _EVERYWHERE = frozenset({"global", "not_available", "default"})
@@ -58,7 +57,7 @@ _LINES_UNUSABLE = ("line_unusable",)
 
 
 class Facts(NamedTuple):
-    """What calls of one kind have in common, beyond tokens."""
+    """Facts that calls of one kind have in common, besides tokens."""
 
     speed: str = ""
     inference_region: str = ""
@@ -71,11 +70,11 @@ class Facts(NamedTuple):
 ORDINARY = Facts()
 
 
-def facts_of(said: SpanShape, inference_region: str = "") -> Facts:
-    """The facts in the names on a span; `inference_region` is what the address tells."""
-    if not inference_region and KEYS.isdisjoint(said.keys):
+def facts_of(shape: SpanShape, inference_region: str = "") -> Facts:
+    """Read the facts in a span's names; `inference_region` comes from the address."""
+    if not inference_region and KEYS.isdisjoint(shape.keys):
         return ORDINARY
-    speed, region, exposure = (first_text(said.names, key).lower() for key in (_SPEED, _REGION, _EXPOSURE))
+    speed, region, exposure = (first_text(shape.names, key).lower() for key in (_SPEED, _REGION, _EXPOSURE))
     speed = "" if speed in _ORDINARY_SPEEDS else speed
     region = "" if region in _EVERYWHERE else region
     usable = [not word or _WORD.fullmatch(word) is not None for word in (speed, region, exposure)]
@@ -83,13 +82,13 @@ def facts_of(said: SpanShape, inference_region: str = "") -> Facts:
         speed if usable[0] else "",
         (region if usable[1] else "") or inference_region,
         exposure if usable[2] else "unknown",
-        not _FOR_EACH.isdisjoint(said.keys) or bool(exposure),
+        not _FOR_EACH.isdisjoint(shape.keys) or bool(exposure),
         () if all(usable) else _UNUSABLE,
     )
 
 
 class Conditions(NamedTuple):
-    """How the provider says that it processed a call; empty: not told, or in the ordinary way."""
+    """How the provider processed a call, in its own words; empty: not reported, or ordinary."""
 
     service_tier: str = ""
     speed: str = ""
@@ -100,7 +99,7 @@ AS_ORDERED = Conditions()
 
 
 def conditions_in(usage: Mapping[str, Any]) -> Conditions:
-    """The conditions that a provider's own usage object, or the metadata of an answer, tells."""
+    """Read the conditions from a provider's usage object or from an answer's metadata."""
     tier = usage.get("service_tier") or usage.get("serviceTier") or usage.get("trafficType")
     if not tier and "performanceConfig" in usage:
         how = usage["performanceConfig"]
@@ -114,7 +113,7 @@ def conditions_in(usage: Mapping[str, Any]) -> Conditions:
 
 
 def as_processed(record: UsageRecord | Rejected, how: Conditions) -> UsageRecord | Rejected:
-    """A record with what the provider itself tells of how it processed the call."""
+    """Add the conditions that the provider reported to a record."""
     if how == AS_ORDERED or isinstance(record, Rejected):
         return record
     return record._replace(
@@ -124,7 +123,7 @@ def as_processed(record: UsageRecord | Rejected, how: Conditions) -> UsageRecord
     )
 
 
-class Told(NamedTuple):
+class CallFacts(NamedTuple):
     """The facts of one call."""
 
     lines: tuple[ModelLine, ...] = ()
@@ -132,18 +131,18 @@ class Told(NamedTuple):
     assumptions: tuple[str, ...] = ()
 
 
-def told_in(attributes: Attributes) -> Told:
-    """The lines of other models, and what the provider says that it charges."""
+def call_facts(attributes: Attributes) -> CallFacts:
+    """Read the lines of other models and the provider's stated cost."""
     lines, flags = lines_of(attributes[_LINES]) if _LINES in attributes else ((), ())
     stated = None
     if _STATED in attributes:
         stated = stated_nanousd(attributes[_STATED])
         flags += () if stated is not None else _UNUSABLE
-    return Told(lines, stated, flags)
+    return CallFacts(lines, stated, flags)
 
 
 def estimated(reading: Reading, attributes: Attributes) -> Reading:
-    """The counts of a call whose end was not seen: what had arrived, and no less than the estimate."""
+    """Return the counts of a call whose end was not seen: the received counts, at least the estimate."""
     try:
         went_in, came_out = first_count(attributes, _EXPOSED_INPUT), first_count(attributes, _EXPOSED_OUTPUT)
     except InvalidCount:
@@ -159,7 +158,7 @@ def estimated(reading: Reading, attributes: Attributes) -> Reading:
 
 
 def lines_of(text: AttributeValue) -> tuple[tuple[ModelLine, ...], tuple[str, ...]]:
-    """The lines in a JSON list, and what there is to say of those that cannot be used."""
+    """Read the lines in a JSON list, and flag unusable ones."""
     if not isinstance(text, str) or len(text) > MAX_LINES_TEXT:
         return (), _LINES_UNUSABLE
     try:
@@ -168,22 +167,22 @@ def lines_of(text: AttributeValue) -> tuple[tuple[ModelLine, ...], tuple[str, ..
         return (), _LINES_UNUSABLE
     if not isinstance(found, list):
         return (), _LINES_UNUSABLE
-    lines = [_line(told) for told in found[:MAX_LINES] if isinstance(told, dict)]
+    lines = [_line(line) for line in found[:MAX_LINES] if isinstance(line, dict)]
     usable = tuple(line for line in lines if line is not None)
     return usable, () if len(usable) == len(found) else _LINES_UNUSABLE
 
 
-def _line(told: Mapping[str, Any]) -> ModelLine | None:
-    """One line; None if it names no model, or its counts cannot be."""
+def _line(line: Mapping[str, Any]) -> ModelLine | None:
+    """Read one line; None if it names no model or its counts are unusable."""
     names = {
-        name: told.get(name) or ""
+        name: line.get(name) or ""
         for name in ("label", "provider", "model", "service_tier", "speed", "inference_region")
     }
     if not all(isinstance(name, str) for name in names.values()) or not names["model"]:
         return None
     try:
-        tokens = _counts(told.get("tokens") or {}, Buckets._fields)
-        units = billable_units(_counts(told.get("units") or {}, None))
+        tokens = _counts(line.get("tokens") or {}, Buckets._fields)
+        units = billable_units(_counts(line.get("units") or {}, None))
     except (InvalidCount, InvalidUnit, TypeError, AttributeError):
         return None
     kept = {name: clean(text) for name, text in names.items()}
@@ -194,19 +193,19 @@ def _sound(buckets: Buckets) -> Buckets:
     return buckets._replace(reasoning=min(buckets.reasoning, buckets.output))
 
 
-def _counts(told: Mapping[str, Any], names: tuple[str, ...] | None) -> dict[str, int]:
-    """Counts by name, each at most a billion. Raises InvalidCount for those that no name of the list is for."""
+def _counts(line: Mapping[str, Any], names: tuple[str, ...] | None) -> dict[str, int]:
+    """Return counts by name, each at most a billion. Raises InvalidCount for a name that is not in the list."""
     counts: dict[str, int] = {}
-    for name, value in list(told.items())[:32]:
+    for name, value in list(line.items())[:32]:
         count = count_of(name, value)
         if count is None or count > MAX_BUCKET or (names is not None and name not in names):
-            raise InvalidCount("a line has a count that cannot be used")
+            raise InvalidCount("a line has an unusable count")
         counts[name] = count
     return counts
 
 
 def stated_nanousd(value: object) -> int | None:
-    """A sum of US dollars as nano-USD; None for anything else."""
+    """Convert an amount of US dollars to nano-USD; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int | float) or len(str(value)) > 40:
         return None
     try:
@@ -220,5 +219,5 @@ def stated_nanousd(value: object) -> int | None:
 
 
 def plausible(units: Units) -> bool:
-    """Whether none of some units is more than a call can have used."""
+    """Return whether no unit exceeds what a call can use."""
     return all(count <= MAX_BUCKET for _, count in units)

@@ -14,20 +14,20 @@ MAX_JSON = 16_000
 """Longest usage text that is parsed, in characters; real ones have a few hundred."""
 _MAX_KEYS = 64
 _MAX_ITEMS = 32
-"""Most keys of an object and items of a list that are looked at."""
+"""Most keys of an object and items of a list that are read."""
 _WORDS = frozenset(
     {"model", "type", "modality", "speed", "service_tier", "inference_geo", "serviceTier", "trafficType", "latency"}
 )
-"""Keys whose texts are names, and no prompts."""
+"""Keys whose texts are names, not prompts."""
 _WORD = re.compile(r"[A-Za-z0-9_.:/@-]{1,80}")
 _DATE = re.compile(r"[-@](20\d{6}|latest)$")
 _DIGITS = re.compile(r"[0-9]{1,20}(\.0*)?")
 _AUDIO, _IMAGE, _VIDEO = ({"AUDIO", "4"}, {"IMAGE", "2"}, {"VIDEO", "3"})
-"""Modalities as Google names them, and the numbers that some clients write for them."""
+"""Google's names of modalities, and the numbers that some clients write for them."""
 
 
 def parsed(value: AttributeValue | None) -> Mapping[str, Any] | None:
-    """The object in a text; None for anything else."""
+    """Parse the JSON object in a text; None for anything else."""
     if not isinstance(value, str) or not value or len(value) > MAX_JSON:
         return None
     try:
@@ -38,22 +38,22 @@ def parsed(value: AttributeValue | None) -> Mapping[str, Any] | None:
 
 
 def service_tier_in(parameters: str) -> str | None:
-    """The service tier among a call's parameters; None where there is none."""
+    """Return the service tier among a call's parameters; None if there is none."""
     found = parsed(parameters) if '"service_tier"' in parameters else None
     tier = found.get("service_tier") if found else None
     return tier if isinstance(tier, str) else None
 
 
 def numbers_in(text: str) -> str | None:
-    """The same JSON object with nothing but its numbers and a few names, four levels deep; None for any other text."""
+    """Reduce a JSON object to its numbers and a few names, four levels deep; None for any other text."""
     found = parsed(text)
     return json.dumps(_numbers(found, 4), separators=(",", ":")) if found is not None else None
 
 
 def provider_usage(usage: Mapping[str, Any], model: str = "") -> tuple[Reported, Habits]:
-    """A usage object as OpenAI, Anthropic or Google return it, or who speaks like them. Raises InvalidCount.
+    """Read a usage object in the format of OpenAI, Anthropic or Google. Raises InvalidCount.
 
-    `model` is the one that answered: its iterations are the counts of the call.
+    `model` is the model that answered: its iterations are the counts of the call.
     """
     if "promptTokenCount" in usage or "prompt_token_count" in usage:
         return _google_usage(usage)
@@ -67,13 +67,13 @@ def provider_usage(usage: Mapping[str, Any], model: str = "") -> tuple[Reported,
 
 
 def other_lines(usage: Mapping[str, Any], model: str) -> tuple[ModelLine, ...]:
-    """The parts of Anthropic's answer that its counts leave out: a compaction, an advisor. Raises InvalidCount."""
+    """Return the parts of Anthropic's answer that its counts omit: a compaction, an advisor. Raises InvalidCount."""
     iterations = _iterations(usage)
     if not iterations:
         return ()
     lines: list[ModelLine] = []
     tier, fast, region = conditions_in(usage)
-    # Without any message of the model that is named on top, the counts on top are those of the messages.
+    # Without a message of the model named at the top, the counts at the top are those of the messages.
     counted = [one for one in iterations if _is_message(one) and _is_of(one, model)] or [
         one for one in iterations if _is_message(one)
     ]
@@ -85,13 +85,13 @@ def other_lines(usage: Mapping[str, Any], model: str) -> tuple[ModelLine, ...]:
             own = _is_of(one, model)
             speed = conditions_in(one).speed if "speed" in one else fast if own else ""
             label = clean(str(one.get("type") or "iteration"))[:40]
-            told = model if own else str(one["model"])
-            lines.append(ModelLine(label, "", clean(told), tier, speed, region, buckets))
+            name = model if own else str(one["model"])
+            lines.append(ModelLine(label, "", clean(name), tier, speed, region, buckets))
     return tuple(lines[:16])
 
 
 def of_model(lines: Sequence[ModelLine], model: str) -> Sequence[ModelLine]:
-    """Those of some lines that a model itself did."""
+    """Return the lines that the model itself produced."""
     return [line for line in lines if line.model == model]
 
 
@@ -100,7 +100,7 @@ def _is_message(iteration: Mapping[str, Any]) -> bool:
 
 
 def _is_of(iteration: Mapping[str, Any], model: str) -> bool:
-    """Whether an iteration is that of a model, whose name may have a date behind it."""
+    """Return whether an iteration belongs to a model, whose name may have a date appended."""
     named = iteration.get("model")
     if not isinstance(named, str) or not named:
         return True
@@ -108,7 +108,7 @@ def _is_of(iteration: Mapping[str, Any], model: str) -> bool:
 
 
 def web_searches(usage: Mapping[str, Any]) -> int:
-    """Searches that the provider made for a call and bills by the piece. Raises InvalidCount."""
+    """Return the searches that the provider made for a call and bills individually. Raises InvalidCount."""
     return count_in(object_in(usage, "server_tool_use"), "web_search_requests") or 0
 
 
@@ -116,7 +116,7 @@ def _openai_usage(usage: Mapping[str, Any]) -> Reported:
     into = object_in(usage, "prompt_tokens_details") or object_in(usage, "input_tokens_details")
     out = object_in(usage, "completion_tokens_details") or object_in(usage, "output_tokens_details")
     cached = object_in(into, "cached_tokens_details")
-    # Moonshot, Mistral and DeepSeek tell of the cache beside the counts.
+    # Moonshot, Mistral and DeepSeek report the cache next to the counts.
     beside = count_in(usage, "cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens")
     read = count_in(into, "cached_tokens")
     return Reported(
@@ -136,7 +136,7 @@ def _openai_usage(usage: Mapping[str, Any]) -> Reported:
 
 
 def _anthropic_usage(parts: Sequence[Mapping[str, Any]]) -> Reported:
-    """The counts of one usage object, or of several iterations together."""
+    """Return the counts of one usage object, or of several iterations together."""
     hours = [count_in(object_in(one, "cache_creation"), "ephemeral_1h_input_tokens") for one in parts]
     inputs = [count for one in parts if (count := count_in(one, "input_tokens")) is not None]
     outputs = [count for one in parts if (count := count_in(one, "output_tokens")) is not None]
@@ -151,7 +151,7 @@ def _anthropic_usage(parts: Sequence[Mapping[str, Any]]) -> Reported:
 
 
 def _google_usage(usage: Mapping[str, Any]) -> tuple[Reported, Habits]:
-    """Google's own: the thoughts are beside the candidates, the results of tools beside the prompt."""
+    """Read Google's format: thoughts are separate from candidates, tool results separate from the prompt."""
     prompt = count_in(usage, "promptTokenCount", "prompt_token_count")
     tools = count_in(usage, "toolUsePromptTokenCount", "tool_use_prompt_token_count") or 0
     cached = _modalities(usage, "cacheTokensDetails", "cache_tokens_details")
@@ -175,7 +175,7 @@ def _google_usage(usage: Mapping[str, Any]) -> tuple[Reported, Habits]:
 
 
 def _modalities(usage: Mapping[str, Any], *keys: str) -> tuple[int, int, int]:
-    """Tokens of audio, images and video in a list of Google's."""
+    """Return the tokens of audio, images and video in one of Google's lists."""
     found: list[Any] = next((usage[key] for key in keys if isinstance(usage.get(key), list)), [])
     sums = [0, 0, 0]
     for part in found[:_MAX_ITEMS]:
@@ -201,24 +201,24 @@ def _numbers(value: Mapping[str, Any], depth: int) -> dict[str, Any]:
             objects = [_numbers(one, depth - 1) for one in item[:_MAX_ITEMS] if isinstance(one, dict)]
             if objects:
                 kept[key] = objects
-        elif isinstance(item, int | float) or (isinstance(item, str) and _is_told(key, item)):
+        elif isinstance(item, int | float) or (isinstance(item, str) and _is_kept(key, item)):
             kept[key] = item
     return kept
 
 
-def _is_told(key: str, text: str) -> bool:
-    """Whether a text is a number, or one of the few names that count."""
+def _is_kept(key: str, text: str) -> bool:
+    """Return whether a text is a number, or one of the few names that matter."""
     return _DIGITS.fullmatch(text) is not None or (key in _WORDS and _WORD.fullmatch(text) is not None)
 
 
 def object_in(owner: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The object under a key; an empty one for anything else."""
+    """Return the object under a key; an empty one for anything else."""
     value = owner.get(key)
     return value if isinstance(value, dict) else {}
 
 
 def count_in(owner: Mapping[str, Any], *keys: str) -> int | None:
-    """The first count among aliases; None for what is no number. Raises InvalidCount."""
+    """Return the first count among aliases; None if it is not a number. Raises InvalidCount."""
     for key in keys:
         value = owner.get(key)
         if value is not None and (count := count_of(key[:40], value)) is not None:

@@ -1,10 +1,10 @@
 """The Vercel AI SDK's own spans, `ai.*`: its versions 3 to 6, and 7 with `LegacyOpenTelemetry`.
 
-Source: the released packages. `ai.generateText` and its like sum up the calls inside them, which end in `.doGenerate`,
-`.doStream` and `.doEmbed`. Up to version 5 the counts are the provider's own: the cache is outside Claude's input,
-whoever hosts it, and outside that of all models on Bedrock; Google's and xAI's output is without the reasoning.
-`generateText` does not report the cache but in the provider's metadata. From version 6 on, which tells the parts of
-the input and the output apart, all is inside.
+Source: the released packages. `ai.generateText` and similar spans sum up the calls inside them, whose names end in
+`.doGenerate`, `.doStream` and `.doEmbed`. Up to version 5 the counts are the provider's own: the cache is outside
+Claude's input on every host, and outside the input of all models on Bedrock; Google's and xAI's output excludes the
+reasoning. `generateText` reports the cache only in the provider's metadata. From version 6 on, which reports the parts
+of input and output separately, everything is inside.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ from farebox_collector.dialects.usage_json import (
     parsed,
     provider_usage,
 )
-from farebox_collector.dialects.vercel_metadata import told_in_metadata
+from farebox_collector.dialects.vercel_metadata import with_metadata
 from farebox_collector.model.records import (
     IMPLAUSIBLE,
     Attributes,
@@ -76,10 +76,10 @@ _PARTS = frozenset(
         "outputTokenDetails.reasoningTokens",
     )
 )
-"""What only version 6 and later write."""
+"""Keys that only version 6 and later write."""
 _ALIASES = {"googleVertex": "google-vertex"}
 _HOSTS_OF_CLAUDE = frozenset({"anthropic", "aws", "google", "azure", "gateway", "vercel"})
-"""Whose packages speak Anthropic's own interface with Claude; all others, such as OpenRouter's, speak OpenAI's."""
+"""Providers whose packages use Anthropic's interface with Claude; all others, such as OpenRouter's, use OpenAI's."""
 _SLOTS = slots_of(
     Keys(
         input=("ai.usage.inputTokens", "ai.usage.promptTokens", "ai.usage.tokens", "gen_ai.usage.input_tokens"),
@@ -100,9 +100,9 @@ _NOT_A_CALL = NotBillable("operation_makes_no_tokens")
 _EMPTY_SUMMARY = NotBillable("summary_without_usage")
 
 
-def understand(said: SpanShape) -> "_Call | NotBillable | None":
-    """What the names on a span say of its call; see the package's contract."""
-    names = said.names
+def understand(shape: SpanShape) -> "_Call | NotBillable | None":
+    """Read the names of a span; see the package's contract."""
+    names = shape.names
     name = names.get(OPERATION)
     if not isinstance(name, str):
         return None
@@ -120,28 +120,28 @@ def understand(said: SpanShape) -> "_Call | NotBillable | None":
     return _Call(
         named=Named(
             dialect=NAME,
-            scope=scope_of(said.scope),
+            scope=scope_of(shape.scope),
             operation=operation,
             provider=payee.provider,
             request_model=request_model,
             response_model=response_model,
             service_tier=first_text(names, SERVICE_TIER),
             summary=summary,
-            facts=facts_of(said, payee.inference_region),
+            facts=facts_of(shape, payee.inference_region),
         ),
-        counts=_SLOTS.among(said.keys),
-        spare=_SLOTS.spare(said.keys),
+        counts=_SLOTS.among(shape.keys),
+        spare=_SLOTS.spare(shape.keys),
         habits=_habits(
-            not _PARTS.isdisjoint(said.keys), interface.lower(), provider, payee.provider, is_claude
+            not _PARTS.isdisjoint(shape.keys), interface.lower(), provider, payee.provider, is_claude
         )._replace(embeds=operation == "embeddings"),
-        assumptions=("cache_not_reported",) if "ai.usage.promptTokens" in said.keys else (),
+        assumptions=("cache_not_reported",) if "ai.usage.promptTokens" in shape.keys else (),
         about_payee=payee.assumptions,
-        units=unit_keys(said.keys),
+        units=unit_keys(shape.keys),
     )
 
 
 def _habits(version_6: bool, interface: str, provider: str, payee: str, is_claude: bool) -> Habits:
-    """How a version counts what a provider reports."""
+    """Return how a version counts what a provider reports."""
     who = family(payee)
     hides_reasoning = who == "x-ai" or (who == "google" and not is_claude)
     rest_is_output = True if hides_reasoning else False if is_claude else None
@@ -161,12 +161,12 @@ class _Call:
     spare: Places
     habits: Habits
     assumptions: tuple[str, ...]
-    """Of those without a cache."""
+    """Assumptions about calls without a cache."""
     about_payee: tuple[str, ...]
     units: tuple[str, ...]
 
     def read(self, span: Span, origin: Origin) -> UsageRecord | NotBillable | Rejected:
-        """Read one of their spans."""
+        """Read one span of this kind."""
         attributes = span.attributes
         try:
             reading = self._reading(attributes)
@@ -186,19 +186,19 @@ class _Call:
             nanoseconds(milliseconds / 1000 if isinstance(milliseconds, int | float) else None),
         )
         metadata = parsed(attributes[_METADATA]) if _METADATA in attributes else None
-        return told_in_metadata(record, metadata) if metadata else record
+        return with_metadata(record, metadata) if metadata else record
 
     def _reading(self, attributes: Attributes) -> Reading:
-        """What the counts say. Raises InvalidCount."""
+        """Read the counts. Raises InvalidCount."""
         reported = reported_in(attributes, self.counts, self.spare)
         if reported is None:
             return Reading(None, self.about_payee)
-        told = _told_by_the_provider(attributes)
-        if told is not None:
+        cache = _provider_cache(attributes)
+        if cache is not None:
             reported = reported._replace(
-                cache_read=reported.cache_read or told.cache_read,
-                cache_write=reported.cache_write or told.cache_write,
-                cache_write_1h=told.cache_write_1h,
+                cache_read=reported.cache_read or cache.cache_read,
+                cache_write=reported.cache_write or cache.cache_write,
+                cache_write_1h=cache.cache_write_1h,
             )
         reading = disjoint(reported, self.habits)
         flags = self.about_payee
@@ -207,11 +207,11 @@ class _Call:
         return reading._replace(assumptions=reading.assumptions + flags) if flags else reading
 
 
-def _told_by_the_provider(attributes: Attributes) -> Reported | None:
-    """The cache as the provider's own metadata has it, whoever hosts the model; None where there is none.
+def _provider_cache(attributes: Attributes) -> Reported | None:
+    """Return the cache counts in the provider's metadata, on every host; None if there are none.
 
-    Anthropic's package writes under its name for Vertex and Bedrock's interface of Anthropic too, version 4 without
-    the usage object. Bedrock's own has the counts of Converse.
+    Anthropic's package writes under its own name on Vertex and on Bedrock's Anthropic interface too; version 4 omits
+    the usage object. Bedrock's own package has the counts of Converse.
     """
     metadata = parsed(attributes.get(_METADATA))
     if not metadata:

@@ -1,4 +1,4 @@
-"""What the AI SDK tells in `ai.response.providerMetadata` beyond counts: conditions, iterations, a stated cost."""
+"""Read the AI SDK's `ai.response.providerMetadata`, beyond counts: conditions, iterations, a stated cost."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -18,10 +18,10 @@ _MAX_PROVIDERS = 8
 _INSIDE = ("usage", "usageMetadata")
 
 
-def told_in_metadata(record: UsageRecord | Rejected, metadata: Mapping[str, Any]) -> UsageRecord | Rejected:
-    """A record with what the providers say in the metadata of their answer."""
-    for told in _objects(metadata):
-        record = as_processed(record, conditions_in(told))
+def with_metadata(record: UsageRecord | Rejected, metadata: Mapping[str, Any]) -> UsageRecord | Rejected:
+    """Add the facts in the metadata of an answer to a record."""
+    for entry in _objects(metadata):
+        record = as_processed(record, conditions_in(entry))
     if isinstance(record, Rejected) or record.buckets is None:
         return record
     stated = stated_nanousd(object_in(object_in(metadata, "openrouter"), "usage").get("cost"))
@@ -39,7 +39,7 @@ def _objects(metadata: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _with_iterations(record: UsageRecord, usage: Mapping[str, Any]) -> UsageRecord | Rejected:
-    """Anthropic's counts leave a compaction and an adviser out; from version 6 on the SDK adds the compaction."""
+    """Add what Anthropic's counts omit: a compaction and an advisor; from version 6 on the SDK adds the compaction."""
     model = record.response_model or record.request_model
     try:
         lines = other_lines(usage, model)
