@@ -23,7 +23,7 @@ from calls import call
 from farebox_collector import assembly
 from farebox_collector.background.replay import Replay
 from farebox_collector.cache.tariffs import Tariffs
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.tariffs.prices import set_price
 from farebox_collector.ledger.usage.booking import record_usage

@@ -25,7 +25,7 @@ from farebox_collector.commands.terminal import (
     settings_from,
 )
 from farebox_collector.ledger.access.actors import SYSTEM, set_actor
-from farebox_collector.ledger.audit import audit as ledger_audit
+from farebox_collector.ledger.audit import books_audit as ledger_audit
 from farebox_collector.ledger.privacy.pseudonym_key import WrongPseudonymKey
 from farebox_collector.ledger.storage.connect import open_database
 from farebox_collector.ledger.storage.database import DatabaseInUse, NotADatabase, UseServerTools

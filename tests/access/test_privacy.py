@@ -11,7 +11,7 @@ import pytest
 from farebox_collector import assembly
 from farebox_collector.ledger.access.chain import compare_chains
 from farebox_collector.ledger.access.erased import text_without_names
-from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.audit import books_audit
 from farebox_collector.ledger.privacy import erasure, personal_places
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.tables.books import usage_records
@@ -129,7 +129,7 @@ def test_export_and_erase_leave_clean_books_without_the_name(kind: str, new_book
     with closing(assembly.open_books(Settings(database_url=url, secrets_key=key))) as database:
         assert holding(database, NAME, USER) == set()
         with database.reading() as connection:
-            assert list(audit.audit(connection)) == []
+            assert list(books_audit.audit(connection)) == []
             assert list(compare_chains(connection)) == []
             of_person = usage_records.c.wallet == found[0]
             (user,) = connection.execute(select(usage_records.c.user_id).where(of_person).distinct()).scalars()
@@ -171,7 +171,7 @@ def test_what_is_broken_off_is_taken_up_again(kind: str, new_books: Urls, tmp_pa
             for place in erasure.places()[:3]:
                 assert erasure.sweep(connection, first, place, None) is None
         with database.reading() as connection:
-            assert list(audit.audit(connection)) == []
+            assert list(books_audit.audit(connection)) == []
         assert holding(database, NAME) - {"audit_log"}
     assert farebox("privacy", "erase", NAME, "--yes", database_url=url).returncode == 0
     with closing(assembly.open_books(Settings(database_url=url))) as database:
@@ -179,7 +179,7 @@ def test_what_is_broken_off_is_taken_up_again(kind: str, new_books: Urls, tmp_pa
         with database.transaction() as connection:
             assert erasure.begin(connection, 1, NAME, 3).pseudonym == first.pseudonym
         with database.reading() as connection:
-            assert list(audit.audit(connection)) == []
+            assert list(books_audit.audit(connection)) == []
 
 
 def test_a_wallet_that_is_not_known_is_not_erased(tmp_path: Path, new_books: Urls) -> None:

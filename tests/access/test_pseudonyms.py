@@ -12,7 +12,7 @@ from farebox_collector import assembly
 from farebox_collector.dialects.attribution import WALLET
 from farebox_collector.ledger.access.erased import pseudonymous_letter
 from farebox_collector.ledger.access.keys import create_key
-from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.audit import books_audit
 from farebox_collector.ledger.credits.deposits import deposit
 from farebox_collector.ledger.privacy.pseudonym_key import WrongPseudonymKey
 from farebox_collector.ledger.storage.connect import open_database
@@ -83,7 +83,7 @@ def live(collector: Collector) -> None:
 
 def check_that_no_name_is_in(directory: Path) -> None:
     with closing(open_database(f"sqlite:///{directory}/farebox.db")) as database, database.reading() as connection:
-        assert not list(audit.audit(connection))
+        assert not list(books_audit.audit(connection))
         for table in metadata.sorted_tables:
             for row in connection.execute(select(table)):
                 told = "\x1f".join(value.decode("latin-1") if isinstance(value, bytes) else str(value) for value in row)

@@ -11,7 +11,7 @@ from blank import blank_sqlite
 from farebox_collector import assembly
 from farebox_collector.ledger.access.audit_log import LogFilter, entries_of
 from farebox_collector.ledger.access.links import mint, verify_link
-from farebox_collector.ledger.audit import audit
+from farebox_collector.ledger.audit import books_audit
 from farebox_collector.ledger.journal import outbox
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.tables.books import link_secrets
@@ -100,7 +100,7 @@ def test_plain_secrets_are_read_and_encrypted_at_the_next_start_with_a_key(
         assert not any(secret in sealed for secret in plain for sealed in now)
         works(database, *made)
         with database.reading() as connection:
-            assert list(audit.audit(connection)) == []
+            assert list(books_audit.audit(connection)) == []
             entry = entries_of(connection, T, LogFilter(action="secrets.seal"))[0]
         assert '"secrets":3' in entry.details
     with closing(open_with(url, OLD)) as database:

@@ -27,7 +27,7 @@ from farebox_collector.background.webhook_destinations import (
 )
 from farebox_collector.background.webhook_sender import PAUSES_S, WebhookSender
 from farebox_collector.cli import app
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.deposits import deposit
 from farebox_collector.ledger.credits.holds import HoldRequest, take_holds
 from farebox_collector.ledger.credits.policies import Authorship, Terms, set_policy

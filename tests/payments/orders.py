@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from calls import call
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.hold_release import standing_of
 from farebox_collector.ledger.credits.holds import HoldRequest, take_holds
 from farebox_collector.ledger.credits.lots import draw_up, lots_of

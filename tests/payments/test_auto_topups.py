@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from farebox_collector import assembly
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.movements import Kind, Movement, move
 from farebox_collector.ledger.journal.journal import balance, wallet_account
 from farebox_collector.ledger.payments.auto_topups import (

@@ -5,7 +5,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.movements import (
     RECEIPTS_ACCOUNT,
     Kind,

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from blank import blank_sqlite
 from farebox_collector import assembly
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.journal.journal import balance, wallet_account
 from farebox_collector.ledger.payments.packs import PackTerms, pack_in_force, set_pack
 from farebox_collector.ledger.payments.payment_facts import Event, Paid, Returned

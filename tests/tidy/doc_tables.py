@@ -17,7 +17,7 @@ import yaml
 from api_page import anchor, api_page, endpoints, models
 from farebox_collector.cli import app
 from farebox_collector.dialects.assumptions import ASSUMPTIONS
-from farebox_collector.ledger.audit.audit import CHECKS
+from farebox_collector.ledger.audit.books_audit import CHECKS
 from farebox_collector.metrics.catalogue import CATALOGUE
 from farebox_collector.model import credentials, verdicts
 from farebox_collector.model.units import UNITS

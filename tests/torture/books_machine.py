@@ -14,7 +14,7 @@ import pytest
 from farebox_collector import dialects
 from farebox_collector.background.replay import Replay
 from farebox_collector.cache.tariffs import Tariffs
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.deposits import IdempotencyConflict, deposit
 from farebox_collector.ledger.reports import statements
 from farebox_collector.ledger.storage.connect import open_database

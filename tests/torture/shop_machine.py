@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.hold_release import standing_of
 from farebox_collector.ledger.credits.lots import draw_up, lots_of
 from farebox_collector.ledger.journal.journal import Account, balance, wallet_account

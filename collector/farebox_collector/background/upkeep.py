@@ -10,7 +10,6 @@ from farebox_collector.background.retention_job import retire_some
 from farebox_collector.ledger.access.audit_log import retire_entries
 from farebox_collector.ledger.access.chain import Head, heads, move_anchor
 from farebox_collector.ledger.approvals import proposals
-from farebox_collector.ledger.audit.audit import audit_all, audit_recent, last_transaction
 from farebox_collector.ledger.audit.audit_runs import (
     FULL,
     RECENT,
@@ -18,6 +17,7 @@ from farebox_collector.ledger.audit.audit_runs import (
     last_audit,
     note_audit,
 )
+from farebox_collector.ledger.audit.books_audit import audit_all, audit_recent, last_transaction
 from farebox_collector.ledger.audit.checkpoints import Standing, move_checkpoints
 from farebox_collector.ledger.credits.hold_release import MOST_EXPIRED_AT_ONCE, expire_holds
 from farebox_collector.ledger.credits.limit_watch import (

@@ -8,7 +8,7 @@ import pytest
 from calls import START_NS, call
 from farebox_collector import assembly
 from farebox_collector.ledger.access.actors import Actor, acting_as
-from farebox_collector.ledger.audit.audit import CHECKS, audit
+from farebox_collector.ledger.audit.books_audit import CHECKS, audit
 from farebox_collector.ledger.credits.deposits import deposit
 from farebox_collector.ledger.credits.holds import HoldRequest, take_holds
 from farebox_collector.ledger.storage.database import Database

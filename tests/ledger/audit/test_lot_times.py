@@ -1,7 +1,7 @@
 """The audit's check `lot times`: which usage drew on lots that have ended, however well all else agrees."""
 
 import pytest
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.audit.lot_times import LOTS_BEFORE
 from farebox_collector.ledger.credits.movements import Kind
 from farebox_collector.ledger.journal.watermarks import set_watermark

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from calls import START_NS, call
 from farebox_collector import assembly
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.deposits import deposit
 from farebox_collector.ledger.credits.hold_fast_path import are_plain, take_plain_holds
 from farebox_collector.ledger.credits.hold_release import expire_holds, void_hold

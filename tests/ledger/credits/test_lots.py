@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 from calls import START_NS, call
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.hold_release import expire_holds, void_hold
 from farebox_collector.ledger.credits.holds import Held, HoldRequest, take_holds
 from farebox_collector.ledger.credits.lots import (

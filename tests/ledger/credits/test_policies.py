@@ -17,7 +17,7 @@ from blank import blank_sqlite
 from calls import START_NS, call
 from farebox_collector import assembly
 from farebox_collector.cli import app
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.deposits import deposit
 from farebox_collector.ledger.credits.hold_release import expire_holds, void_hold
 from farebox_collector.ledger.credits.holds import (

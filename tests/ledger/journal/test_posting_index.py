@@ -10,7 +10,7 @@ import pytest
 from calls import START_NS, call
 from farebox_collector import assembly
 from farebox_collector.background.posting_index_job import TAIL, PostingIndexJob
-from farebox_collector.ledger.audit.audit import audit, audit_recent
+from farebox_collector.ledger.audit.books_audit import audit, audit_recent
 from farebox_collector.ledger.audit.checkpoints import move_checkpoints
 from farebox_collector.ledger.credits.lots import draw_up, lots_of
 from farebox_collector.ledger.credits.movements import Kind, Movement, move

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from alembic import command
 from calls import START_NS, call
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.movements import Kind, Movement, move
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.migrate import alembic_config

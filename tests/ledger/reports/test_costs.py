@@ -11,7 +11,7 @@ from booked import book_calls, used
 from calls import START_NS
 from farebox_collector import assembly
 from farebox_collector.cache.tariffs import Tariffs
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.reports.costs import Grouping, Period, costs
 from farebox_collector.ledger.reports.token_costs import Cards
 from farebox_collector.ledger.storage.database import Database

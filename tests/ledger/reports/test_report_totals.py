@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 from calls import START_NS, call
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.lots import (
     BREAKAGE_ACCOUNT,
     DEFERRED_ACCOUNT,

@@ -8,7 +8,7 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from blank import blank_postgresql
 from calls import START_NS, call
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.journal.posting_index import behind
 from farebox_collector.ledger.reports.statements import UsageFilter, usage
 from farebox_collector.ledger.storage.connect import open_database

@@ -8,8 +8,8 @@ import pytest
 from booked import used
 from farebox_collector.background.settling import Settling
 from farebox_collector.cache.tariffs import Tariff, Tariffs
-from farebox_collector.ledger.audit.audit import audit
 from farebox_collector.ledger.audit.audit_runs import RECENT, Audited, note_audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.movements import Kind
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.tables.books import usage_records

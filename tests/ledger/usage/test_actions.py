@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from calls import START_NS, call
 from farebox_collector import assembly
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.tariffs.rules import RuleAuthorship, set_rule

@@ -12,7 +12,7 @@ from calls import SECOND_NS, START_NS, call
 from farebox_collector.assembly import open_books
 from farebox_collector.intake.reader import ReadRequest
 from farebox_collector.intake.reader_wire import packed, unpacked
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.deposits import deposit
 from farebox_collector.ledger.credits.holds import HoldRequest, take_holds
 from farebox_collector.ledger.storage.database import Database

@@ -6,7 +6,7 @@ import pytest
 from farebox_collector.background.dead_letter_retry import retry
 from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.intake.reader import SpanReader
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.reports import statements
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.usage import dead_letters

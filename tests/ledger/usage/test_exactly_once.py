@@ -5,7 +5,7 @@ from collections import Counter
 from blank import blank_sqlite
 from calls import START_NS, call
 from farebox_collector import assembly
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.deposits import deposit
 from farebox_collector.ledger.reports import statements
 from farebox_collector.ledger.usage.booking import record_usage

@@ -8,7 +8,7 @@ import pytest
 from booked import book_calls, used
 from calls import SECOND_NS, START_NS, call
 from farebox_collector.background.replay import Replay, ReplayReport
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.reports import statements
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.tables.books import usage_records

@@ -2,7 +2,7 @@
 
 import pytest
 from calls import SECOND_NS, START_NS, call
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.reports.statements import UsageFilter, usage
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.usage.booking import record_usage

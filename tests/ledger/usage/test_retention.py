@@ -10,7 +10,7 @@ from calls import SECOND_NS, START_NS, call
 from farebox_collector.background.replay import Replay
 from farebox_collector.background.retention_job import SomebodyElse, retire_all, retire_some
 from farebox_collector.background.upkeep import Upkeep
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.reports.costs import Grouping, Period, costs
 from farebox_collector.ledger.reports.reports import UsageFilter, UsageGroup, usage_by
 from farebox_collector.ledger.reports.simulation import simulate

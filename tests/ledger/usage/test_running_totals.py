@@ -8,7 +8,7 @@ import pytest
 from alembic import command
 from calls import SECOND_NS, START_NS, call
 from farebox_collector import assembly
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.deposits import deposit
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.migrate import alembic_config

@@ -7,7 +7,7 @@ import pytest
 from calls import SECOND_NS, START_NS, call
 from farebox_collector.background.settling import Settling
 from farebox_collector.cache.tariffs import Tariffs
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.reports import statements
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.tables.books import accounts, transactions, usage_records

@@ -9,7 +9,7 @@ from calls import START_NS
 from farebox_collector.background.replay import Replay
 from farebox_collector.background.settling import Settling
 from farebox_collector.cache.tariffs import Tariffs
-from farebox_collector.ledger.audit.audit import audit
+from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.reports.money_reports import summaries
 from farebox_collector.ledger.reports.price_lacks import lacks
 from farebox_collector.ledger.reports.statements import corrections_of, usage_record
