@@ -80,9 +80,9 @@ _MOVED = (
         "corrections cost_days>cost_rollups dead_letters entries intake>span_counts labels long_actions "
         "one_charge>deduplication prepared>batch quality replayed_usage>replay_candidates response_ids "
         "retired>tombstones retirement>retention stakes stored_usage summed_calls totals>running_totals "
-        "unsettled>settlement unsettled_parts>parts_settlement unusual witnesses>span_matching wrappers",
+        "unsettled>settlement unsettled_parts>parts_settlement witnesses>span_matching wrappers",
     ),
-    ("ledger", "model", "mismatches"),
+    ("ledger", "model", "mismatches unusual"),
     ("ledger.access", "ledger.approvals", "approvals>proposals"),
     ("ledger.access", "ledger.privacy", "erasure personal_export personal_places pseudonym_key"),
     ("ledger.access", "ledger.tables", "personal_tables>personal tables>access"),
