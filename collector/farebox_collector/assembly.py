@@ -1,4 +1,4 @@
-"""Wires the parts together, starts them in order and stops them in reverse. The only place that knows all of them."""
+"""Build all parts of the collector, start them in order and stop them in reverse."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from farebox_collector.background.upkeep import Upkeep
 from farebox_collector.background.webhook_sender import WebhookSender
 from farebox_collector.cache.keyring import KeyRing
 from farebox_collector.cache.tariffs import Tariffs
-from farebox_collector.intake.gc_tuning import look_for_garbage_seldom
+from farebox_collector.intake.gc_tuning import tune_gc
 from farebox_collector.intake.reader import RequestReader
 from farebox_collector.intake.reader_worker import ReaderWorker
 from farebox_collector.ledger.access.keys import any_key, create_key
@@ -64,12 +64,11 @@ from farebox_collector.surfaces.login_desk import LoginDesk
 _logger = logging.getLogger(__name__)
 
 _BODY_SECONDS = 30.0
-"""Longest that a body may take to arrive at the API."""
+"""Longest time for a request body to arrive at the API."""
 
 _PORTS = 4
-_DOORMAN_SECONDS = 0.5
-_COURIER_SECONDS = 1
-"""How often the outbox is looked at."""
+_ADMISSION_SECONDS = 0.5
+_OUTBOX_SECONDS = 1
 _INDEXING_SECONDS = 1
 _REFUSALS_SECONDS = 1
 
@@ -78,7 +77,7 @@ Progress = Callable[[int, int], None]
 
 
 class Listening(NamedTuple):
-    """The ports that were bound, which matters where a setting said 0."""
+    """The bound ports. They differ from the settings where a setting is 0."""
 
     grpc: int
     otlp_http: int
@@ -87,14 +86,15 @@ class Listening(NamedTuple):
 
 
 def no_progress(done: int, total: int) -> None:
-    """For who does not watch."""
+    """Ignore progress."""
 
 
 def open_books(settings: Settings, clock: Clock = time.time_ns, progress: Progress = no_progress) -> Database:
-    """Open the books for writing: migrated, with a tenant, and with prices at the first start.
+    """Open the books for writing: migrate them, ensure the default tenant, and import prices at the first start.
 
-    With a key, secrets that were stored in plain text are encrypted. Raises DatabaseInUse when another process writes
-    the books, WrongSecretsKey when a secret in them cannot be decrypted, WrongPseudonymKey when they hold other names.
+    With a secrets key, encrypt secrets that were stored in plain text. Raises DatabaseInUse if another process writes
+    the books, WrongSecretsKey if a stored secret cannot be decrypted, and WrongPseudonymKey if the books do not match
+    the pseudonym key.
     """
     pseudonyms = settings.pseudonyms()
     database = open_database(settings.database_url, box=settings.secret_box())
@@ -120,7 +120,7 @@ def open_books(settings: Settings, clock: Clock = time.time_ns, progress: Progre
 
 
 def import_catalogue(database: Database, clock: Clock = time.time_ns, progress: Progress = no_progress) -> BookChange:
-    """Bring the price book up to the installed genai-prices, with our own corrections."""
+    """Update the price book to the installed genai-prices and the bundled corrections."""
     catalogues = bundled_catalogues()
     now_ns = clock()
     with database.transaction() as connection:
@@ -132,7 +132,8 @@ def import_catalogue(database: Database, clock: Clock = time.time_ns, progress: 
 
 
 async def serve(settings: Settings, on_ready: Callable[[Listening], None], clock: Clock = time.time_ns) -> None:
-    """Run the collector until SIGTERM or SIGINT, then drain: not ready, stop taking, finish what was taken, close."""
+    """Run the collector until SIGTERM or SIGINT, then drain: report not ready, accept no more, finish requests in
+    progress, close."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -142,12 +143,12 @@ async def serve(settings: Settings, on_ready: Callable[[Listening], None], clock
         warn_of_open_files(settings, database)
         if not settings.secret_box().has_key:
             _logger.warning(
-                "secrets of links and webhooks are stored in plain text; set FAREBOX_SECRETS_KEY to a key from"
+                "secrets of links and webhooks are stored in plain text: set FAREBOX_SECRETS_KEY to a key from"
                 " `farebox secrets generate`"
             )
-        _logger.info("the books are open", extra={"kind": type(database).__name__, "sqlite": sqlite3.sqlite_version})
+        _logger.info("opened the books", extra={"kind": type(database).__name__, "sqlite": sqlite3.sqlite_version})
         async with _running(settings, database, clock, stop) as listening:
-            look_for_garbage_seldom()
+            tune_gc()
             on_ready(listening)
             await stop.wait()
             _logger.info("draining")
@@ -155,9 +156,9 @@ async def serve(settings: Settings, on_ready: Callable[[Listening], None], clock
 
 
 def _require_keys(settings: Settings) -> None:
-    """Raise CannotListen for an address that others can reach while nobody has a key; warn of plain text there.
+    """Raise CannotListen for an address that other machines can reach while there is no key; warn of plain text there.
 
-    Looks before anything is created: what is refused leaves nothing behind.
+    Checks before the books are created, so that a refused start leaves no files.
     """
     reachable = {name: address for name, address in settings.addresses.items() if not is_loopback(address)}
     if not reachable:
@@ -165,21 +166,23 @@ def _require_keys(settings: Settings) -> None:
     if settings.bootstrap_key is None and not _has_keys(settings.database_url):
         name, address = next(iter(reachable.items()))
         raise CannotListen(
-            f"{name}: refusing to listen on {address}: there are no API keys yet, so whoever reaches a port could read"
-            " and write the books; make one with `farebox keys create`, or set FAREBOX_BOOTSTRAP_KEY"
+            f"{name}: refusing to listen on {address}: there are no API keys yet, so any client that reaches the port"
+            " could read and write the books; create a key with `farebox keys create`, or set FAREBOX_BOOTSTRAP_KEY"
         )
     if settings.tls_certificate is None:
-        _logger.warning("keys and usage travel in plain text; set FAREBOX_TLS_CERTIFICATE, or end TLS in front")
+        _logger.warning(
+            "keys and usage are sent in plain text: set FAREBOX_TLS_CERTIFICATE, or terminate TLS in a proxy"
+        )
 
 
 def warn_of_open_files(settings: Settings, database: Database) -> None:
-    """Warn of files with secrets or books in them that other users of this machine can read."""
+    """Warn of files with secrets or books that other users of this machine can read."""
     files = database.files()
     with_secrets = (settings.tls_key, settings.secrets_key_file, Path(CONFIG_FILE))
     files += [path for path in with_secrets if path is not None and path.exists()]
     for path in files:
         if path.stat().st_mode & 0o077:
-            _logger.warning("other users of this machine may read %s; run: chmod 600 %s", path, path)
+            _logger.warning("other users of this machine can read %s; run: chmod 600 %s", path, path)
 
 
 def _has_keys(database_url: str) -> bool:
@@ -192,7 +195,7 @@ def _has_keys(database_url: str) -> bool:
 
 
 class _Parts(NamedTuple):
-    """What the ports of one collector share."""
+    """Objects that the ports of one collector share."""
 
     registry: CollectorRegistry
     meters: Meters
@@ -210,7 +213,7 @@ def _parts(settings: Settings, database: Database, clock: Clock) -> _Parts:
     meters = Meters(registry, settings.queue_max_bytes)
     registry.register(LedgerCollector(database, meters.exemplars, clock))
     tariffs = Tariffs(database, clock, settings.charge_exposed)
-    # Another process has the time of day and no other clock.
+    # The reading process always uses the system clock.
     worker = ReaderWorker(settings) if settings.reading_process and clock is time.time_ns else None
     pipeline = Pipeline(settings, database, RequestReader(settings, tariffs), meters, clock, worker)
     keyring, rates, refusals = KeyRing(database, clock), Rates(settings), Refusals(database, clock)
@@ -222,7 +225,7 @@ def _parts(settings: Settings, database: Database, clock: Clock) -> _Parts:
 async def _running(
     settings: Settings, database: Database, clock: Clock, stop: asyncio.Event
 ) -> AsyncIterator[Listening]:
-    """Listen on all ports and work in the background; everything is stopped in reverse, so that a drain can be seen."""
+    """Listen on all ports and run the periodic jobs. Stop in reverse order: the API and metrics show the drain."""
     parts = _parts(settings, database, clock)
     started = False
 
@@ -231,8 +234,8 @@ async def _running(
 
     async with contextlib.AsyncExitStack() as stack:
         most = connections_of_port(settings.max_connections, _PORTS)
-        doorman = CallAdmission(most, min(settings.max_connections_per_peer, most))
-        grpc_server = _bound_grpc(parts.intake, doorman, settings, most)
+        call_admission = CallAdmission(most, min(settings.max_connections_per_peer, most))
+        grpc_server = _bound_grpc(parts.intake, call_admission, settings, most)
 
         async def port(application: Any, address: str, body_seconds: float = _BODY_SECONDS) -> int:
             return await stack.enter_async_context(http_port(application, address, settings, most, body_seconds))
@@ -247,25 +250,27 @@ async def _running(
         api_port = await port(api.application(context, rooms(context, settings)), settings.api_address)
         stack.push_async_callback(parts.pipeline.close)
         otlp_http = http_receiver.application(parts.intake, settings.max_request_bytes, settings.request_seconds)
-        # The receiver itself cuts slow requests off, with an answer that asks for another try.
+        # The receiver cuts slow requests off earlier, with an answer that asks the client to retry.
         otlp_http_port = await port(otlp_http, settings.otlp_http_address, settings.request_seconds + 5)
         await grpc_server.start()
-        _work_in_background(stack, settings, database, clock, parts, payments, doorman)
-        # What was taken is answered by then: what is still open has not begun, or its client is gone.
+        _work_in_background(stack, settings, database, clock, parts, payments, call_admission)
+        # Accepted requests are answered by then: open calls have not begun, or have lost their client.
         stack.push_async_callback(grpc_server.stop, STOP_SECONDS)
         stack.push_async_callback(parts.pipeline.settle)
         started = True
-        yield Listening(doorman.port, otlp_http_port, api_port, metrics_port)
+        yield Listening(call_admission.port, otlp_http_port, api_port, metrics_port)
 
 
-def _bound_grpc(intake: Intake, doorman: CallAdmission, settings: Settings, most: int) -> grpc.aio.Server:
-    """A gRPC server that has its port and does not answer yet. Raises CannotListen."""
-    service = grpc_receiver.TraceService(intake, doorman, settings)
+def _bound_grpc(intake: Intake, call_admission: CallAdmission, settings: Settings, most: int) -> grpc.aio.Server:
+    """Bind a gRPC server to its port without starting it. Raises CannotListen."""
+    service = grpc_receiver.TraceService(intake, call_admission, settings)
     grpc_server = grpc_receiver.server(service, settings.max_request_bytes, most)
     try:
-        doorman.port = _open_grpc(grpc_server, settings)
+        call_admission.port = _open_grpc(grpc_server, settings)
     except RuntimeError as error:
-        raise CannotListen(f"cannot listen on {settings.grpc_address}: is something else there?") from error
+        raise CannotListen(
+            f"cannot listen on {settings.grpc_address}: the port may be in use; set FAREBOX_GRPC_ADDRESS"
+        ) from error
     return grpc_server
 
 
@@ -306,12 +311,12 @@ def _work_in_background(
     clock: Clock,
     parts: _Parts,
     payments: PaymentDesk,
-    doorman: CallAdmission,
+    call_admission: CallAdmission,
 ) -> None:
-    """Begin every round; the stack ends them."""
+    """Start every periodic job; the stack ends them."""
     upkeep = Upkeep(settings, database, clock, parts.meters.lots_set_aside, parts.meters.long_actions)
     indexing = PostingIndexJob(database, clock)
-    courier = WebhookSender(database, settings.webhook_private_hosts, clock)
+    sender = WebhookSender(database, settings.webhook_private_hosts, clock)
     for round_ in (
         Round("upkeep", settings.audit_seconds, upkeep.round),
         Round("indexing", _INDEXING_SECONDS, indexing.round),
@@ -319,11 +324,11 @@ def _work_in_background(
         Round("topups", settings.topup_seconds, AutomaticTopups(payments).round),
         Round("settling", settings.settle_seconds, Settling(settings, database, parts.tariffs, clock).round),
         Round("refusals", _REFUSALS_SECONDS, parts.refusals.write),
-        Round("webhooks", _COURIER_SECONDS, courier.round),
-        Round("doors", _DOORMAN_SECONDS, doorman.round),
+        Round("webhooks", _OUTBOX_SECONDS, sender.round),
+        Round("doors", _ADMISSION_SECONDS, call_admission.round),
     ):
         stack.push_async_callback(_cancelled, asyncio.create_task(repeat(round_)))
-    stack.callback(courier.stop)
+    stack.callback(sender.stop)
     stack.callback(upkeep.stop)
     stack.callback(indexing.stop)
 
@@ -346,7 +351,7 @@ def _open_grpc(server: grpc.aio.Server, settings: Settings) -> int:
 
 
 def _metrics(registry: CollectorRegistry, keyring: KeyRing, meters: Meters, settings: Settings) -> Any:
-    """The metrics' application; where others reach it, it wants a key, for it says what is earned and spent."""
+    """The metrics application. It requires a key where other machines reach it: metrics show revenue and costs."""
     app = SafeHeaders(endpoint.application(registry))
     if is_loopback(settings.metrics_address) or settings.metrics_without_key:
         return app

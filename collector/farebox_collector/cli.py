@@ -1,4 +1,4 @@
-"""The command `farebox`: run the collector, audit and back up the books; the other commands are under `commands/`."""
+"""The command `farebox`: run the collector, audit and back up the books. The other commands are in `commands/`."""
 
 import asyncio
 import json
@@ -49,15 +49,15 @@ app = typer.Typer(
 )
 
 _FROZEN = (
-    "Corrections are frozen: an audit of a collector found a mismatch. They go on after the next full audit of a"
-    " collector that finds none; while they are frozen it makes one an hour."
+    "Corrections are frozen: an audit by a collector found a mismatch. They resume after a collector's full audit finds"
+    " none; while they are frozen it runs one every hour."
 )
 
 _UNUSABLE_BOOKS = (DatabaseInUse, NotADatabase, SchemaMissing, OldCollectors)
 
 
 def main() -> None:
-    """Entry point: errors that a person can do something about are one sentence on stderr and status 2."""
+    """Run the command. Print an error that the user can fix as one sentence on stderr, and exit with status 2."""
     try:
         app()
     except (
@@ -96,16 +96,16 @@ def serve(
         metrics_address=metrics_address,
         log_level=log_level,
     )
-    # The other commands need none of it.
+    # Imported here: the other commands start faster without it.
     from farebox_collector import assembly
     from farebox_collector.receivers.http_ports import CannotListen
 
     def announce(listening: assembly.Listening) -> None:
-        """Say where everything is, on stdout: a line of JSON that a script can wait for."""
+        """Print the ports on stdout, as one line of JSON that a script can wait for."""
         sys.stdout.write(json.dumps({"ready": True, "pid": os.getpid(), **listening._asdict()}) + "\n")
         sys.stdout.flush()
 
-    # What a collector does by itself is nobody's command.
+    # The audit log names the system as the actor of background work.
     set_actor(SYSTEM)
     logs.configure(settings.log_level)
     try:
@@ -116,7 +116,7 @@ def serve(
 
 @app.command("migrate")
 def migrate_command(database_url: DatabaseUrl = None) -> None:
-    """Create or upgrade the schema of the books, and do nothing else; for a database role that owns the tables."""
+    """Create or upgrade the schema of the books and exit. For a database role that owns the tables."""
     with closing(open_database(settings_from(database_url=database_url).database_url)) as database, database.alone():
         migrate(database)
     out.print(f"The schema is at {newest_revision()}.")
@@ -127,10 +127,10 @@ def audit(
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
     share: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Share of the time to work; less makes way for what runs beside it.")
+        float, typer.Option(min=0.01, max=1, help="Share of the time to work; less leaves more to other processes.")
     ] = 1.0,
 ) -> None:
-    """Recompute every balance, total and charge from what they came from. Status 1 and a line for each mismatch."""
+    """Recompute every balance, total and charge from its sources. Print each mismatch; exit with status 1 if any."""
     with reading_books(database_url) as connection, progress_bar("auditing") as progress:
         mismatches = list(ledger_audit.audit(connection, progress, Throttle(share).breathe))
         frozen = are_frozen(connection)
@@ -151,10 +151,10 @@ def audit(
 
 @app.command()
 def backup(
-    target: Annotated[Path, typer.Argument(help="A file that does not exist yet.")],
+    target: Annotated[Path, typer.Argument(help="Path of a new file.")],
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Copy SQLite books into a file while they are written, and audit the copy. To restore, put it in their place."""
+    """Copy SQLite books to a file while the collector runs, and audit the copy. To restore, replace the books by it."""
     with closing(open_database(settings_from(database_url=database_url).database_url, writable=False)) as database:
         try:
             database.back_up(target)
@@ -170,7 +170,7 @@ def backup(
 def _event_loop_runner() -> Any:
     try:
         import uvloop
-    except ImportError:  # not made for Windows
+    except ImportError:  # uvloop does not support Windows
         return asyncio.run
     return uvloop.run
 

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on stderr, with the trace id where there is one."""
+"""Log one JSON object a line to stderr, with the trace id if there is one."""
 
 import logging
 import sys
@@ -16,8 +16,8 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Uvicorn's access log would be a line a request; what happened is in the metrics.
+    # Uvicorn's access log would write a line for each request; metrics count requests instead.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
-    # Uvicorn announces each of its servers; we say once what listens where.
+    # Uvicorn announces each of its servers; the ready line names all ports once.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)

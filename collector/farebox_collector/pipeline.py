@@ -1,4 +1,4 @@
-"""The way of a request, from bytes to verdicts. The stages, and where each is:
+"""Take a request from bytes to verdicts. The stages, and the module of each:
 
     decode    bytes to spans                        intake.decoding
     read      span to usage record                  dialects
@@ -7,9 +7,8 @@
     answer    verdicts, metrics and log lines       this module
 
 The first three are pure: `intake.reader` does them in the threads and the process of `intake.reading_threads`.
-Everything that waits when a transaction begins goes into it together (`intake.group_commit`), so that load makes
-batches larger and not queues longer. `accept` returns after the commit, not before: no queue lies between an
-acknowledgement and the ledger.
+All requests that wait when a transaction begins share it (`intake.group_commit`): load makes batches larger, not
+queues longer. `accept` returns after the commit: no queue lies between an acknowledgement and the ledger.
 """
 
 import asyncio
@@ -43,11 +42,11 @@ _logger = logging.getLogger(__name__)
 
 
 class Outcome(NamedTuple):
-    """What became of a request that was acknowledged."""
+    """The result of an acknowledged request."""
 
     verdicts: Counter[Verdict]
     rejections: tuple[str, ...]
-    """Reasons of the rejected spans, each once."""
+    """Reasons of the rejected spans, without repetition."""
 
 
 class Batch(NamedTuple):
@@ -59,11 +58,11 @@ class Batch(NamedTuple):
 
 
 class Pipeline:
-    """Takes OTLP requests and answers when their charges are durable.
+    """Accept OTLP requests and answer when their charges are durable.
 
-    A receiver holds room in `admission` for a request from its first byte to its answer, which raises Overloaded and
-    ShuttingDown (try again). `accept` raises RequestTooLarge and what `decode` raises (do not try again), and lets
-    storage errors through (try again). After an error nothing of the request is in the books.
+    A receiver reserves room in `admission` for a request from its first byte to its answer; that raises Overloaded and
+    ShuttingDown (retryable). `accept` raises RequestTooLarge and the errors of `decode` (permanent), and passes storage
+    errors on (retryable). After an error nothing of the request is in the books.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Pipeline:
         self.admission = Admission(settings.queue_max_bytes, meters.queued)
 
     async def accept(self, request: ExportRequest) -> Outcome:
-        """Decode, read, price and book one request, then answer; see the class for what it raises."""
+        """Decode, read, price and book one request, then answer. The class lists the errors."""
         received_at_ns = self._clock()
         async with self._reading.read(request, received_at_ns) as read:
             batch = Batch(request, received_at_ns, read)
@@ -100,7 +99,7 @@ class Pipeline:
             return self._answer(batch, recorded)
 
     def _commit(self, batches: Sequence[Batch]) -> list[list[Verdict]]:
-        """Book several requests in one transaction; durable on return. A list of verdicts for each request."""
+        """Book several requests in one transaction, durable on return. Return a list of verdicts for each request."""
         started = time.perf_counter()
         folded_before = self._desk.labels.folded
         verdicts = self._database.transact(lambda connection: self._book(connection, batches))
@@ -109,7 +108,7 @@ class Pipeline:
         return verdicts
 
     def _book(self, connection: Connection, batches: Sequence[Batch]) -> list[list[Verdict]]:
-        """Book tenant by tenant; hand the verdicts out again in the order of the requests."""
+        """Book tenant by tenant. Return the verdicts in the order of the requests."""
         verdicts: dict[int, Iterator[Verdict]] = {}
         for tenant_id in sorted({batch.request.tenant_id for batch in batches}):
             own = [batch for batch in batches if batch.request.tenant_id == tenant_id]
@@ -117,7 +116,7 @@ class Pipeline:
         return [list(islice(verdicts[batch.request.tenant_id], len(batch.read.calls))) for batch in batches]
 
     def _commit_what_can_be(self, batch: Batch) -> list[Verdict]:
-        """Book a request with a call that cannot be stored: that becomes a dead letter, the others are booked."""
+        """Book a request with calls that cannot be stored: these become dead letters, the other calls are booked."""
         request, read = batch.request, batch.read
         own: list[DeadLetter] = []
 
@@ -127,7 +126,7 @@ class Pipeline:
             return own[-1]
 
         def attempt(connection: Connection) -> list[Verdict]:
-            own.clear()  # A transaction may be tried again.
+            own.clear()  # The transaction may be retried.
             return book_what_can_be(connection, request.tenant_id, _together([batch]), self._desk, letter_of)
 
         verdicts = self._database.transact(attempt)
@@ -135,7 +134,7 @@ class Pipeline:
         return verdicts
 
     def _answer(self, batch: Batch, recorded: Sequence[Verdict]) -> Outcome:
-        """Count and log what became of a request."""
+        """Count and log the verdicts of a request."""
         read = batch.read
         verdicts = Counter(recorded)
         verdicts[Verdict.NOT_BILLABLE] += read.not_billable
@@ -148,21 +147,21 @@ class Pipeline:
         return Outcome(verdicts, tuple(dict.fromkeys(letter.reason for letter in read.dead)))
 
     async def settle(self) -> None:
-        """Take no more, and return when everything taken is answered or the time for it is up."""
+        """Accept no more requests. Return when all accepted ones are answered, or after `drain_seconds`."""
         self.admission.close()
         try:
             await asyncio.wait_for(self.admission.wait_until_idle(), self._settings.drain_seconds)
         except TimeoutError:
-            _logger.warning("stopped waiting for requests: their clients got no answer and send them again")
+            _logger.warning("stopped waiting for requests in progress: their clients get no answer and retry")
 
     async def close(self) -> None:
-        """Commit what is left and end the threads; to be called when no receiver runs any more."""
+        """Commit the remaining requests and end the threads. Call it after all receivers have stopped."""
         await asyncio.to_thread(self._committer.close)
         await self._reading.close()
 
 
 def _together(batches: Sequence[Batch]) -> Arrivals:
-    """What several requests of one tenant brought."""
+    """Combine several requests of one tenant."""
     return Arrivals(
         received_at_ns=max(batch.received_at_ns for batch in batches),
         calls=Calls.together([batch.read.calls for batch in batches]),

@@ -14,7 +14,7 @@ from farebox_collector.cache.keyring import (
     REMEMBER_NS,
     Forbidden,
     KeyRing,
-    TooManyStrangers,
+    TooManyUnknownKeys,
     Unauthenticated,
 )
 from farebox_collector.ledger.access import keys, links
@@ -339,6 +339,6 @@ def test_too_many_unknown_keys_are_told_to_come_again(desk: Desk, monkeypatch: p
 
     answers = asyncio.run(flood())
     assert [type(one) for one in answers] == [
-        Unauthenticated, Unauthenticated, TooManyStrangers,
+        Unauthenticated, Unauthenticated, TooManyUnknownKeys,
     ]  # fmt: skip
     assert asked(ring, new_token()) == "unknown"

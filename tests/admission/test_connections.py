@@ -14,7 +14,7 @@ from blank import blank_sqlite
 from farebox_collector.admission import descriptors
 from farebox_collector.admission.connections import CONNECTION, Connection, Connections
 from farebox_collector.model.credentials import new_token
-from farebox_collector.receivers import call_admission as doorman_module
+from farebox_collector.receivers import call_admission as call_admission_module
 from farebox_collector.receivers import http_ports
 from farebox_collector.receivers.call_admission import CallAdmission
 from farebox_collector.settings import Settings
@@ -311,7 +311,7 @@ def test_idle_strangers_of_one_address_are_shut_out_of_grpc_and_callers_stay(gua
     lines = [socket.create_connection((address[0], int(address[2])), timeout=30) for _ in range(60)]
     try:
         for line in lines[:30]:
-            # The oldest go first: this waits for the next round of the doorman at most.
+            # The oldest go first: this waits for the next round of the admission at most.
             with contextlib.suppress(ConnectionError):
                 while line.recv(4096):
                     pass
@@ -325,24 +325,24 @@ def test_the_doorman_forgets_who_is_gone_and_shuts_strangers_after_a_while(monke
     now_s = 0.0
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         port = listening.getsockname()[1]
-        doorman = CallAdmission(100, 100, lambda: now_s)
-        doorman.port = port
+        admission = CallAdmission(100, 100, lambda: now_s)
+        admission.port = port
         with closing(socket.create_connection(("127.0.0.1", port), timeout=5)) as known:
             taken = [listening.accept()[0]]
-            doorman.note_key(f"ipv4:127.0.0.1:{known.getsockname()[1]}")
+            admission.note_key(f"ipv4:127.0.0.1:{known.getsockname()[1]}")
             with closing(socket.create_connection(("127.0.0.1", port), timeout=5)) as stranger:
                 taken.append(listening.accept()[0])
-                assert doorman.round() == 0
-                now_s = doorman_module.STRANGER_SECONDS + 1
-                assert doorman.round() == 1
+                assert admission.round() == 0
+                now_s = call_admission_module.UNAUTHENTICATED_SECONDS + 1
+                assert admission.round() == 1
                 assert stranger.recv(1) == b""
                 known.sendall(b"x")
                 assert taken[0].recv(1) == b"x"
         for connection in taken:
             connection.close()
-        assert doorman.round() == 0
-        assert not doorman.__dict__["_known"]
-        assert not doorman.__dict__["_seen"]
+        assert admission.round() == 0
+        assert not admission.__dict__["_known"]
+        assert not admission.__dict__["_seen"]
 
 
 # ---- descriptors

@@ -13,7 +13,7 @@ def test_a_transaction_waits_for_half_of_what_is_coming() -> None:
         groups.append(list(group))
         return [work.upper() for work in group]
 
-    committer = GroupCommit(commit, str.upper, len, 100, lambda _: False, held_back_s=60)
+    committer = GroupCommit(commit, str.upper, len, 100, lambda _: False, max_delay_s=60)
 
     async def work() -> list[str]:
         with committer.coming() as none, committer.coming() as one, committer.coming() as two:
@@ -38,7 +38,7 @@ def test_what_is_waiting_is_committed_when_nothing_else_comes_and_when_there_is_
         groups.append(len(group))
         return group
 
-    committer = GroupCommit(commit, str, len, 10, lambda _: False, held_back_s=60)
+    committer = GroupCommit(commit, str, len, 10, lambda _: False, max_delay_s=60)
 
     async def work() -> None:
         with committer.coming(), committer.coming(), committer.coming():

@@ -126,7 +126,7 @@ def test_under_load_the_collector_reads_aside_and_survives_its_death(tmp_path: P
 def reading_processes(collector: Collector) -> list[int]:
     """The ids of the processes that the collector said it reads in."""
     lines = map(json.loads, collector.log.read_text(encoding="utf-8").splitlines())
-    return [line["pid"] for line in lines if "pid" in line and "process of their own" in line["message"]]
+    return [line["pid"] for line in lines if "pid" in line and "separate process" in line["message"]]
 
 
 def test_the_process_ends_with_its_collector_however_that_ends(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_older_calls_and_clocks_that_are_ahead_cause_no_look(
 ) -> None:
     now, looks = [START_NS], []
     tariffs = Tariffs(database, lambda: now[0])
-    monkeypatch.setattr(tariffs, "_look", lambda: looks.append(now[0]))
+    monkeypatch.setattr(tariffs, "_check", lambda: looks.append(now[0]))
     now[0] += 100 * MILLISECOND_NS
     tariffs.refresh_for(START_NS - 1000 * MILLISECOND_NS)
     assert looks == []

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import httpx2
 import pytest
 from farebox_collector.admission.rates import TooMuch
-from farebox_collector.cache.keyring import Forbidden, TooManyStrangers, Unauthenticated
+from farebox_collector.cache.keyring import Forbidden, TooManyUnknownKeys, Unauthenticated
 from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.access.sessions import Found, SessionOver, csrf_token
 from farebox_collector.model.credentials import (
@@ -48,7 +48,7 @@ KEYS = {
 ERRORS = {
     "revoked": Unauthenticated("revoked"),
     "forbidden": Forbidden("no"),
-    "flood": TooManyStrangers("later"),
+    "flood": TooManyUnknownKeys("later"),
     "broken": OperationalError("", {}, Exception()),
     "fast": TooMuch("10 requests", 1.2),
 }

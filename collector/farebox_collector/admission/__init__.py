@@ -1,1 +1,1 @@
-"""Who may connect, how often, and with how much at once."""
+"""Admission: limits on connections, request rates and bytes in progress."""

@@ -1,8 +1,8 @@
-"""Who is connected to a port, and who has to go when too many are.
+"""Limit the connections to a port, and choose which to close when there are too many.
 
-A connection is a stranger's until a good key has come over it. Strangers go first: the oldest of an address that has
-too many of them, then the oldest of all. A connection that has shown a key goes only when it is idle, and its tenant
-has more of them than any other.
+A connection is unauthenticated until a valid key has arrived over it. Unauthenticated ones are closed first: the oldest
+of an address that has too many, then the oldest of all. An authenticated connection is closed only while idle, and only
+if its tenant has more of them than any other.
 """
 
 from collections import Counter
@@ -13,81 +13,81 @@ from typing import Any
 from farebox_collector.model.credentials import Caller
 
 CONNECTION = "farebox.connection"
-"""Where a request's scope has its `Connection`."""
+"""Key of the `Connection` in a request's scope."""
 
 
 class Connection:
     """One connection to a port."""
 
     def __init__(self, peer: str, end: Callable[[], None]) -> None:
-        """`peer` is the address that it comes from; `end` closes it at once."""
+        """`peer` is the client's address; `end` closes the connection at once."""
         self.peer = peer
         self.end = end
         self.note_key: Callable[[int], None] = lambda _tenant_id: None
-        """Tells that a good key of a tenant came over it."""
+        """Called when a valid key of a tenant arrives over the connection."""
         self.busy = False
         """Whether a request is being answered."""
         self.tenant_id = 0
-        """The tenant whose key came over it; 0 for a stranger."""
+        """The tenant whose key arrived over the connection; 0 while it is unauthenticated."""
 
 
 def note_key(scope: MutableMapping[str, Any], caller: Caller) -> None:
-    """The request with this scope came with a good key."""
+    """Note that the request with this scope has a valid key."""
     connection: Connection | None = scope.get(CONNECTION)
     if connection is not None and not connection.tenant_id:
         connection.note_key(caller.tenant_id)
 
 
 class Connections:
-    """The connections of one port. One event loop's; not thread-safe."""
+    """The connections of one port. Use on one event loop; not thread-safe."""
 
-    def __init__(self, limit: int, strangers_of_peer: int) -> None:
-        """At most `limit` in all, and at most `strangers_of_peer` without a good key from one address."""
+    def __init__(self, limit: int, unauthenticated_per_peer: int) -> None:
+        """Allow `limit` in all, and `unauthenticated_per_peer` without a valid key from one address."""
         self._limit = limit
-        self._strangers_of_peer = strangers_of_peer
-        self._strangers: dict[str, dict[Connection, None]] = {}
+        self._unauthenticated_per_peer = unauthenticated_per_peer
+        self._unauthenticated: dict[str, dict[Connection, None]] = {}
         self._oldest: dict[Connection, None] = {}
         self._known: dict[Connection, None] = {}
         self._of_tenant: Counter[int] = Counter()
         self.evicted = 0
-        """Connections that were closed to make room."""
+        """Number of connections closed to make room."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of open connections."""
         return len(self._oldest) + len(self._known)
 
     def add(self, connection: Connection) -> bool:
-        """Take a new connection in, closing another where there is no room; False where it cannot be had."""
+        """Add a connection, closing another if there are too many. Return False if the new one was closed."""
         connection.note_key = partial(self.note_key, connection)
-        of_peer = self._strangers.setdefault(connection.peer, {})
+        of_peer = self._unauthenticated.setdefault(connection.peer, {})
         of_peer[connection] = None
         self._oldest[connection] = None
-        if len(of_peer) > self._strangers_of_peer:
+        if len(of_peer) > self._unauthenticated_per_peer:
             self._evict(next(iter(of_peer)))
         elif len(self) > self._limit:
             self._evict(self._least_wanted(connection))
         return connection in self._oldest
 
     def remove(self, connection: Connection) -> None:
-        """Forget a connection that is closed."""
+        """Remove a closed connection."""
         if connection in self._oldest:
-            self._forget_stranger(connection)
+            self._forget_unauthenticated(connection)
         elif connection in self._known:
             del self._known[connection]
             self._of_tenant[connection.tenant_id] -= 1
 
     def note_key(self, connection: Connection, tenant_id: int) -> None:
-        """A good key of a tenant came over this connection."""
+        """Mark a connection as authenticated by a key of a tenant."""
         if connection in self._oldest:
-            self._forget_stranger(connection)
+            self._forget_unauthenticated(connection)
             connection.tenant_id = tenant_id
             self._known[connection] = None
             self._of_tenant[tenant_id] += 1
 
     def _least_wanted(self, new: Connection) -> Connection:
-        stranger = next(iter(self._oldest))
-        if stranger is not new:
-            return stranger
+        oldest = next(iter(self._oldest))
+        if oldest is not new:
+            return oldest
         busiest = max(self._of_tenant, key=lambda tenant_id: self._of_tenant[tenant_id], default=0)
         idle = (one for one in self._known if one.tenant_id == busiest and not one.busy)
         return next(idle, new)
@@ -97,9 +97,9 @@ class Connections:
         self.remove(connection)
         connection.end()
 
-    def _forget_stranger(self, connection: Connection) -> None:
+    def _forget_unauthenticated(self, connection: Connection) -> None:
         del self._oldest[connection]
-        of_peer = self._strangers[connection.peer]
+        of_peer = self._unauthenticated[connection.peer]
         del of_peer[connection]
         if not of_peer:
-            del self._strangers[connection.peer]
+            del self._unauthenticated[connection.peer]

@@ -1,18 +1,18 @@
-"""How many connections the process has descriptors for."""
+"""Limit connections to the file descriptors of the process."""
 
 import logging
 import resource
 
 _OWN = 512
-"""Descriptors for everything but clients: books, threads, what we call ourselves."""
+"""Descriptors for everything except clients: books, threads, outgoing connections."""
 
 _logger = logging.getLogger(__name__)
 
 
 def connections_of_port(wanted: int, ports: int) -> int:
-    """How many connections each of some ports may have: `wanted`, or as many as there are descriptors for.
+    """Return how many connections each port may have: `wanted`, or fewer if there are too few descriptors.
 
-    Raises the soft limit of the process as far as it needs and may.
+    Raises the soft limit of the process as far as needed and allowed.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted * ports + _OWN

@@ -1,4 +1,4 @@
-"""How much may be worked on at once: a bound in bytes, counted from the first byte of a request that arrives."""
+"""Bound the bytes of requests in progress, counted from the first byte that arrives."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -6,34 +6,34 @@ from contextlib import contextmanager
 
 
 class Overloaded(Exception):
-    """Too much is being worked on already; the same request will be taken later."""
+    """Too many bytes are in progress; the client may retry later."""
 
 
 class ShuttingDown(Exception):
-    """This process is draining; the same request will be taken by its successor."""
+    """This process is draining; its successor will accept a retry."""
 
 
 class Hold:
-    """The room that one request takes."""
+    """The bytes reserved for one request."""
 
     def __init__(self, admission: "Admission") -> None:
         self._admission = admission
         self.size_bytes = 0
 
     def grow(self, more_bytes: int) -> None:
-        """Take more room. Raises Overloaded when there is none left."""
+        """Reserve more bytes. Raises Overloaded if none are left."""
         self._admission.take(more_bytes, own_bytes=self.size_bytes)
         self.size_bytes += more_bytes
 
 
 class Admission:
-    """Gives out room for requests, up to `limit_bytes` for all together. One event loop's; not thread-safe."""
+    """Reserve bytes for requests, up to `limit_bytes` in total. Use on one event loop; not thread-safe."""
 
-    def __init__(self, limit_bytes: int, tell: Callable[[int], None]) -> None:
-        """`tell` is called with the bytes in hand whenever they change."""
+    def __init__(self, limit_bytes: int, on_change: Callable[[int], None]) -> None:
+        """`on_change` is called with the bytes in progress whenever they change."""
         self._limit_bytes = limit_bytes
-        self._tell = tell
-        self._in_hand_bytes = 0
+        self._on_change = on_change
+        self._in_progress_bytes = 0
         self._requests = 0
         self._closed = False
         self._idle = asyncio.Event()
@@ -41,7 +41,7 @@ class Admission:
 
     @contextmanager
     def hold(self) -> Iterator[Hold]:
-        """Room for one request for as long as the block runs. Raises ShuttingDown."""
+        """Reserve bytes for one request while the block runs. Raises ShuttingDown."""
         if self._closed:
             raise ShuttingDown("shutting down")
         self._requests += 1
@@ -56,21 +56,21 @@ class Admission:
                 self._idle.set()
 
     def take(self, more_bytes: int, own_bytes: int = 0) -> None:
-        """Count bytes in, or out where negative; `own_bytes` are those that the same request has taken before.
+        """Reserve bytes, or release them if negative. `own_bytes` are those that the same request reserved before.
 
-        Raises Overloaded, and then counts nothing.
+        Raises Overloaded, and then reserves nothing.
         """
-        # A request that is alone is always taken, however small the limit, also where it arrives in pieces.
-        alone = self._in_hand_bytes == own_bytes
-        if more_bytes > 0 and not alone and self._in_hand_bytes + more_bytes > self._limit_bytes:
-            raise Overloaded("too much is being worked on")
-        self._in_hand_bytes += more_bytes
-        self._tell(self._in_hand_bytes)
+        # A single request is always accepted, also above the limit and in pieces.
+        alone = self._in_progress_bytes == own_bytes
+        if more_bytes > 0 and not alone and self._in_progress_bytes + more_bytes > self._limit_bytes:
+            raise Overloaded("too many requests in progress; try again")
+        self._in_progress_bytes += more_bytes
+        self._on_change(self._in_progress_bytes)
 
     def close(self) -> None:
-        """Turn every new request away, from now on."""
+        """Refuse new requests."""
         self._closed = True
 
     async def wait_until_idle(self) -> None:
-        """Return when no request is in hand."""
+        """Return when no request is in progress."""
         await self._idle.wait()

@@ -1,7 +1,7 @@
-"""Limits on what a tenant, and a key, may send in a time: requests, spans and bytes. Off until they are set.
+"""Limit the rate of requests, spans and bytes of a tenant and of a key. Off by default.
 
-Each collector counts by itself, in memory, in fixed windows. A request is refused when a window is used up already;
-what one request brings beyond that is taken, and counts, so that no request is ever torn apart.
+Each collector counts separately, in memory, in fixed windows. A request is refused if a window is already used up. A
+request that exceeds the rest of a window is accepted whole and counted, because a request cannot be split.
 """
 
 import math
@@ -21,7 +21,7 @@ _UNITS = ("requests", "spans", "bytes")
 
 
 class TooMuch(Exception):
-    """A window is used up; the same request is taken once it is over, in `delay_s` seconds."""
+    """A window is used up; the client may retry after it ends, in `delay_s` seconds."""
 
     def __init__(self, limit: str, delay_s: float) -> None:
         super().__init__(f"over the limit of {limit}; try again in {math.ceil(delay_s)} s")
@@ -34,7 +34,7 @@ class _Limit(NamedTuple):
     item: RateLimitItem
 
     def of(self, caller: Caller) -> tuple[str, str, str]:
-        """Whose window it is."""
+        """The key of the caller's window."""
         whose = str(caller.tenant_id) if self.owner == "tenant" else f"{caller.tenant_id} {caller.key_id}"
         return self.owner, self.unit, whose
 
@@ -44,7 +44,7 @@ class _Limit(NamedTuple):
 
 
 class Rates:
-    """The limits of one collector. One event loop's."""
+    """The rate limits of one collector. Use on one event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._limits = tuple(
@@ -57,13 +57,13 @@ class Rates:
 
     @property
     def are_set(self) -> bool:
-        """Whether there is any limit."""
+        """Whether any limit is set."""
         return bool(self._limits)
 
     async def admit(self, caller: Caller, *, brings_usage: bool) -> None:
         """Count a request. Raises TooMuch while a window of its caller is used up.
 
-        Windows of spans and bytes are for requests that bring usage; others may come all the same.
+        Windows of spans and bytes limit only requests that bring usage.
         """
         for limit in self._limits:
             if (brings_usage or limit.unit == "requests") and not await self._windows.test(
@@ -74,7 +74,7 @@ class Rates:
         await self._count(caller, "requests", 1)
 
     async def count(self, caller: Caller, *, spans: int = 0, size_bytes: int = 0) -> None:
-        """Count what a request has brought."""
+        """Count the spans and bytes of a request."""
         await self._count(caller, "spans", spans)
         await self._count(caller, "bytes", size_bytes)
 

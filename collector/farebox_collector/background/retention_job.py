@@ -36,11 +36,11 @@ _RETIRED = "retired"
 Progress = Callable[[int, int], None]
 
 
-class TooYoung(Exception):
+class TooRecent(Exception):
     """Records of that age are still needed; the message says which are not."""
 
 
-class SomebodyElse(Exception):
+class AlreadyRunning(Exception):
     """Another process is retiring records of these books."""
 
 
@@ -58,10 +58,10 @@ class Retired(NamedTuple):
 
 
 def require_age(before_ns: int, now_ns: int, settings: Settings) -> None:
-    """Raise TooYoung for a moment that the month's close, or late spans, may still need the records of."""
+    """Raise TooRecent for a moment that the month's close, or late spans, may still need the records of."""
     least_ns = max(MIN_RETENTION_DAYS * DAY_NS, settings.max_span_age_hours * _HOUR_NS)
     if before_ns > now_ns - least_ns:
-        raise TooYoung(f"records are kept for {least_ns // DAY_NS} days at the least, so that a month can be closed")
+        raise TooRecent(f"records are kept for {least_ns // DAY_NS} days at the least, so that a month can be closed")
 
 
 def foresee(database: Database, before_ns: int, progress: Progress) -> Retired:
@@ -75,7 +75,7 @@ def foresee(database: Database, before_ns: int, progress: Progress) -> Retired:
 
 
 def retire_all(database: Database, before_ns: int, progress: Progress, breathe: Breathe = no_breath) -> Retired:
-    """Retire what was received before a moment, from the first record on. Raises SomebodyElse and UnderSuspicion."""
+    """Retire what was received before a moment, from the first record on. Raises AlreadyRunning and UnderSuspicion."""
     report = _reported(database, progress)
 
     def step(after_id: int) -> Stretch:
@@ -87,7 +87,7 @@ def retire_all(database: Database, before_ns: int, progress: Progress, breathe: 
 
     with database.turn(RETIRING) as mine:
         if not mine:
-            raise SomebodyElse("another process is retiring records of these books; it goes on by itself")
+            raise AlreadyRunning("another process is retiring records of these books; it goes on by itself")
         return _go(step, 0, after, None)
 
 

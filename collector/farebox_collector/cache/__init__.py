@@ -1,1 +1,1 @@
-"""The books in memory: tariffs and keys, checked for changes a few times a second."""
+"""Tariffs and keys in memory, checked for changes every second."""

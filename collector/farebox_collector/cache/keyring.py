@@ -1,4 +1,4 @@
-"""Who a token is, remembered for a second: what a request costs here is a look into a dictionary."""
+"""Authenticate tokens, with a cache of a second: most requests cost one dictionary look-up."""
 
 import asyncio
 import threading
@@ -18,17 +18,17 @@ from farebox_collector.model.credentials import (
 from farebox_collector.model.records import DEFAULT_TENANT_ID
 
 REMEMBER_NS = 10**9
-"""How long a token that was found good is taken to be so: a revoked key works no longer than this."""
+"""How long a valid token is cached: the longest time that a revoked key still works."""
 _MAX_REMEMBERED = 10_000
-_STRANGERS_AT_ONCE = 2
-_MOST_STRANGERS = 200
+_UNKNOWN_AT_ONCE = 2
+_MOST_UNKNOWN = 200
 
 WITHOUT_KEYS = Caller(DEFAULT_TENANT_ID, ALL_SCOPES)
-"""Everybody, as long as no key was ever made; the ports are on loopback then."""
+"""Every caller until the first key is created; until then the ports are on loopback."""
 
 
 class Unauthenticated(Exception):
-    """Nobody knows who this is; `reason` is one of `missing`, `unknown`, `revoked`, `expired`."""
+    """The request has no valid key; `reason` is one of `missing`, `unknown`, `revoked`, `expired`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(_DETAILS[reason])
@@ -36,7 +36,7 @@ class Unauthenticated(Exception):
 
 
 class Forbidden(Exception):
-    """The caller is known and may not do this; the message says what it would need."""
+    """The caller is authenticated but lacks a permission; the message names it."""
 
     reason = "scope"
 
@@ -45,13 +45,13 @@ class Forbidden(Exception):
         self.caller = caller
 
 
-class TooManyStrangers(Exception):
-    """Nothing is known about the key yet; the same request may come again."""
+class TooManyUnknownKeys(Exception):
+    """Too many unknown keys wait for a look-up; the client may retry."""
 
 
 _DETAILS = {
-    "missing": "an API key is needed: send it as Authorization: Bearer, or as X-API-Key",
-    # Whether the key exists is nobody's business who cannot prove to have it.
+    "missing": "an API key is required: send it as Authorization: Bearer, or as X-API-Key",
+    # The same for all unknown keys: the answer must not reveal which key ids exist.
     "unknown": "this API key is not known",
     "revoked": "this API key was revoked",
     "expired": "this API key has expired",
@@ -59,7 +59,7 @@ _DETAILS = {
 
 
 class KeyRing:
-    """Turns tokens into callers. Its methods may be called from any thread."""
+    """Authenticate callers by their tokens. Thread-safe."""
 
     def __init__(self, database: Database, clock: Callable[[], int]) -> None:
         self._database = database
@@ -67,47 +67,47 @@ class KeyRing:
         self._known: dict[bytes, tuple[Verified, int]] = {}
         self._used: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._strangers = asyncio.Semaphore(_STRANGERS_AT_ONCE)
+        self._unknown_turns = asyncio.Semaphore(_UNKNOWN_AT_ONCE)
         self._waiting = 0
         self._needs_keys = False
-        # Without another process that writes, nobody but this process makes the first key.
+        # If no other process writes the books, only this process can create the first key.
         self._none_yet = False
 
     async def caller(self, token: str | None, scope: Scope | None = None) -> Caller:
-        """Who sent a request with this token. Raises Unauthenticated, and Forbidden if they have not got the scope.
+        """Return the caller with this token. Raises Unauthenticated, and Forbidden if the scope is missing.
 
-        Storage errors come through: a database that is away says nothing about a key.
+        Storage errors are passed on: an unavailable database does not make a key invalid.
         """
         found = self._remembered(token)
         if found is None:
             found = await self._looked_up(token)
         if scope is not None and not found.may(scope):
-            raise Forbidden(f"this key has not got the scope {scope.value}", found)
+            raise Forbidden(f"this key lacks the scope {scope.value}", found)
         if found.key_id:
             self._used[found.key_id] = self._clock()
         return found
 
     async def _looked_up(self, token: str | None) -> Caller:
-        """Look a token up in the books. Tokens that were never good take turns: a flood of them holds no one else up.
+        """Look a token up in the books. Unknown tokens take turns, so that a flood of them does not delay callers.
 
-        Raises TooManyStrangers where too many of them are waiting already.
+        Raises TooManyUnknownKeys if too many of them are waiting.
         """
         if not self._needs_keys or (token is not None and fingerprint(token) in self._known):
             return await asyncio.to_thread(self._look_up, token)
         if token is None or (key_id_of(token) is None and read_link(token) is None):
-            # Not a question for the books.
+            # Decided without the database.
             return self._look_up(token)
-        if self._waiting >= _MOST_STRANGERS:
-            raise TooManyStrangers("too many unknown keys are being looked up; try again")
+        if self._waiting >= _MOST_UNKNOWN:
+            raise TooManyUnknownKeys("too many unknown keys are being looked up; try again")
         self._waiting += 1
         try:
-            async with self._strangers:
+            async with self._unknown_turns:
                 return await asyncio.to_thread(self._look_up, token)
         finally:
             self._waiting -= 1
 
     def needs_keys(self) -> bool:
-        """Whether requests need a key: since the first one was made."""
+        """Whether requests need a key: true once the first key exists."""
         if not self._needs_keys and not self._none_yet:
             with self._lock, self._database.reading() as connection:
                 self._needs_keys = any_key(connection)
@@ -115,13 +115,13 @@ class KeyRing:
         return self._needs_keys
 
     def note_first_key(self) -> None:
-        """Look again whether requests need a key: call this when a key was made, before its text is given out."""
+        """Check again whether requests need a key. Call this after creating a key, before revealing its text."""
         with self._lock:
             self._none_yet = False
         self.needs_keys()
 
     def note_use(self) -> None:
-        """Write down when keys were used since the last time; for upkeep."""
+        """Store when keys were used since the last time. A periodic job calls this."""
         used, self._used = self._used, {}
         if used:
             self._database.transact(lambda connection: note_use(connection, used))
@@ -144,7 +144,7 @@ class KeyRing:
             return WITHOUT_KEYS
         if token is None:
             raise Unauthenticated("missing")
-        # What has not the form of a token never gets near the database.
+        # Text without the form of a token never reaches the database.
         link = None if key_id_of(token) else read_link(token)
         if link is None and key_id_of(token) is None:
             raise Unauthenticated("unknown")

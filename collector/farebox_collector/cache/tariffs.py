@@ -1,4 +1,4 @@
-"""The price books and the charge rules in force, in memory; reloaded when the books on disk change."""
+"""Keep price books and charge rules in memory; reload them when the database changes."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection
@@ -15,63 +15,62 @@ from farebox_collector.pricing.book import PriceBook
 from farebox_collector.pricing.price import of_pricing, price_at
 from farebox_collector.pricing.rules import RuleBook
 
-_LOOK_EVERY_NS = 10**9
-_COMMITTED_NS = 250 * 10**6
-"""How far the clocks of collectors may be apart, so that a call which started by another one's is looked up again."""
-_LOOK_AGAIN_NS = 10**6
-"""However far ahead senders' clocks are, nobody looks more often than that."""
+_CHECK_EVERY_NS = 10**9
+_CLOCK_SKEW_NS = 250 * 10**6
+"""Tolerated difference between the clocks of collectors: a call that started within it is checked again."""
+_CHECK_AGAIN_NS = 10**6
+"""Shortest time between two checks, for calls from senders whose clocks are ahead."""
 
 
 class Tariff(NamedTuple):
-    """What calls cost one tenant and what it charges for them."""
+    """Prices and charge rules of one tenant."""
 
     book: PriceBook
     rules: RuleBook
     erased: ErasedNames | None = None
-    """The names that may not come into the books again; None if there are none."""
+    """Erased names, which must not enter the books again; None if there are none."""
 
 
 class Tariffs:
     """The tariff of every tenant, as `price` needs it.
 
-    `refresh` looks at most once a second whether there is a newer edition, by whichever collector it was recorded, and
-    before it prices a call that started since it looked: rules and prices begin when they are recorded or later, so an
-    edition says all there is to know of the time before it was looked at. Tenants without negotiated prices share one
-    price book.
+    A newer edition, recorded by any collector, is loaded at most once a second, and before pricing a call that started
+    after the last check. Rules and prices begin when they are recorded or later, so an edition is complete for all time
+    before its check. Tenants without negotiated prices share one price book.
     """
 
     def __init__(self, database: Database, clock: Callable[[], int], charge_exposed: Collection[str] = ()) -> None:
-        """`charge_exposed` names the tenants that are charged the estimate of calls whose end was not seen."""
+        """`charge_exposed` names the tenants that are charged the estimate for calls whose end was not seen."""
         self._charge_exposed = frozenset(charge_exposed)
         self._database = database
         self._clock = clock
         self.edition: tuple[int, ...] = (-1, -1, -1)
-        """Of the price book, of the rules and of erased names; grows with every change."""
-        self._looked_at_ns = 0
+        """Editions of the price book, of the rules and of erased names; each grows with every change."""
+        self._checked_at_ns = 0
         self.known_until_ns = 0
-        """Calls that started before are priced by this edition as by any later one."""
+        """For calls that started before this moment, later editions give the same price."""
         self._list_book = PriceBook((), ())
         self._negotiated: dict[int, list[PriceVersion]] = {}
         self._tariffs: dict[int, Tariff] = {}
         self.refresh()
 
     def refresh(self) -> None:
-        """Load the newest edition, if it is time to look and there is one."""
-        if abs(self._clock() - self._looked_at_ns) >= _LOOK_EVERY_NS:
-            self._look()
+        """Load a newer edition, if a check is due."""
+        if abs(self._clock() - self._checked_at_ns) >= _CHECK_EVERY_NS:
+            self._check()
 
     def refresh_for(self, started_at_ns: int) -> None:
-        """Load the newest edition, if a call started since somebody looked and there is one."""
-        if started_at_ns >= self.known_until_ns and abs(self._clock() - self._looked_at_ns) >= _LOOK_AGAIN_NS:
-            self._look()
+        """Load a newer edition, if a call started after the last check."""
+        if started_at_ns >= self.known_until_ns and abs(self._clock() - self._checked_at_ns) >= _CHECK_AGAIN_NS:
+            self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now_ns = self._clock()
-        self._looked_at_ns = now_ns
+        self._checked_at_ns = now_ns
         with self._database.reading() as connection:
             edition = (book_edition(connection), rules_edition(connection), erased_edition(connection))
             if edition == self.edition:
-                self.known_until_ns = now_ns - _COMMITTED_NS
+                self.known_until_ns = now_ns - _CLOCK_SKEW_NS
                 return
             if edition[0] != self.edition[0]:
                 self._list_book = PriceBook(*load_prices(connection))
@@ -81,7 +80,7 @@ class Tariffs:
                 self._negotiated = dict(negotiated)
             self._tariffs = {}
             self.edition = edition
-            self.known_until_ns = now_ns - _COMMITTED_NS
+            self.known_until_ns = now_ns - _CLOCK_SKEW_NS
 
     def of(self, tenant_id: int) -> Tariff:
         """The tariff of one tenant."""
@@ -101,8 +100,8 @@ class Tariffs:
 
 
 def price_anew(stored: StoredCall, tariff: Tariff) -> PricedUsage:
-    """What a record comes to by a tariff as it is now known, at the moment whose prices it had; an agent stands for
-    itself."""
+    """Price a stored record again by the tariff now known, at the moment whose prices it had. An agent's own usage is
+    priced as such."""
     read = tuple(assumption for assumption in stored.call.usage.assumptions if not of_pricing(assumption))
     usage = stored.call.usage._replace(assumptions=read, summary=False)
     return price_at(usage, stored.call.priced_at_ns, tariff.book, tariff.rules)

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from farebox_collector.background.retention_job import (
+    AlreadyRunning,
     Retired,
-    SomebodyElse,
-    TooYoung,
+    TooRecent,
     foresee,
     require_age,
     retire_all,
@@ -89,7 +89,7 @@ def maintain_command(
                         )
                     )
             after = _size(database)
-    except (TooYoung, SomebodyElse, UnderSuspicion) as error:
+    except (TooRecent, AlreadyRunning, UnderSuspicion) as error:
         raise Stop(str(error)) from None
     if as_json:
         print_json(_shown(done, before_ns, size, after, dry_run=dry_run))

@@ -1,1 +1,1 @@
-"""From bytes to priced batches: decode, read in a process of its own, admit, commit in groups."""
+"""Turn bytes into priced batches: decode, read in a separate process, commit in groups."""

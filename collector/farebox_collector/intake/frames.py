@@ -1,4 +1,4 @@
-"""Messages over a socket between two processes: eight bytes of length, then as many bytes."""
+"""Exchange messages over a socket between two processes: eight bytes of length, then the message."""
 
 import socket
 import struct
@@ -7,7 +7,7 @@ _LENGTH = struct.Struct("!Q")
 
 
 class ConnectionEnded(Exception):
-    """The other side is gone."""
+    """The other process closed the connection."""
 
 
 def send(connection: socket.socket, message: bytes) -> None:

@@ -1,8 +1,8 @@
-"""Group commit: whatever waits when a transaction begins goes into it together.
+"""Group commit: all requests that wait when a transaction begins share it.
 
-A transaction has costs that do not grow with what is in it, so the next one is not begun with the first that comes
-along while more is about to be ready: it waits until half of what is known of is there, though never for long. That
-settles into two halves that take turns, one prepared while the other is committed.
+A transaction has fixed costs, so it does not begin with the first request while others are about to be ready: it waits
+until half of the announced requests are ready, at most `MAX_DELAY_S`. Under load two halves alternate: one is prepared
+while the other commits.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ Answer = tuple[asyncio.Future[Any], Any, Exception | None]
 COMMITTING = "commit"
 """The name of committing threads."""
 
-HELD_BACK_S = 0.02
-"""How long what is ready waits for what is coming, at most: somebody may send what takes long to prepare."""
+MAX_DELAY_S = 0.02
+"""Longest time that ready work waits for announced work, which may take long to prepare."""
 
 _logger = logging.getLogger(__name__)
 
 
 class GroupCommit(Generic[Work, Result]):
-    """One thread that commits work in groups of at most `max_weight`.
+    """Commit work in groups of at most `max_weight`, in one thread.
 
-    `commit_group` gets the waiting items and returns a result for each, or raises, and then nothing of the group may
-    have been kept. A group that fails is tried again item by item, so that one bad item hurts only itself, and that one
-    is given to `rescue`, to save what can be saved; not so after an error that `is_outage`, which hurts all alike.
+    `commit_group` gets the waiting items and returns a result for each; if it raises, it must have stored nothing of
+    the group. A failed group is retried item by item, so that a bad item fails alone; `rescue` then stores the valid
+    parts of that item. After an error that `is_outage` nothing is retried: it affects all items alike.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class GroupCommit(Generic[Work, Result]):
         weigh: Callable[[Work], int],
         max_weight: int,
         is_outage: Callable[[Exception], bool],
-        held_back_s: float = HELD_BACK_S,
+        max_delay_s: float = MAX_DELAY_S,
     ) -> None:
         self._commit_group = commit_group
         self._rescue = rescue
@@ -50,7 +50,7 @@ class GroupCommit(Generic[Work, Result]):
         self._max_weight = max_weight
         self._is_outage = is_outage
         self._waiting: deque[tuple[Work, asyncio.Future[Result]]] = deque()
-        self._held_back_s = held_back_s
+        self._max_delay_s = max_delay_s
         self._coming = 0
         self._changed = threading.Condition()
         self._closed = False
@@ -59,8 +59,7 @@ class GroupCommit(Generic[Work, Result]):
 
     @contextmanager
     def coming(self) -> Iterator[int]:
-        """Something that is going to be committed is being prepared for as long as the block runs, which others have to
-        wait for; yields how many others are."""
+        """Announce work that is being prepared while the block runs. Yield how many others are announced."""
         with self._changed:
             others = self._coming
             self._coming += 1
@@ -72,7 +71,7 @@ class GroupCommit(Generic[Work, Result]):
                 self._changed.notify()
 
     async def commit(self, work: Work) -> Result:
-        """Wait until the work is committed and return its result; raises what committing it raised."""
+        """Wait until the work is committed and return its result, or raise the error of the commit."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         with self._changed:
             self._waiting.append((work, future))
@@ -80,7 +79,7 @@ class GroupCommit(Generic[Work, Result]):
         return await future
 
     def close(self) -> None:
-        """Commit what is waiting and end the thread."""
+        """Commit the waiting work and end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -90,16 +89,16 @@ class GroupCommit(Generic[Work, Result]):
         while group := self._next_group():
             for done in self._committed(group):
                 loop = done[0][0].get_loop()
-                # A loop that is gone has nobody waiting any more.
+                # Nothing waits on a closed loop.
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(_resolve, done)
 
     def _next_group(self) -> list[tuple[Work, asyncio.Future[Result]]]:
-        """Wait for work, and for what comes with it; empty when closed and nothing is left."""
+        """Wait for work and for announced work. Return an empty list when closed and nothing is left."""
         with self._changed:
             while not self._waiting and not (self._closed and not self._coming):
                 self._changed.wait()
-            self._changed.wait_for(self._is_worth_it, self._held_back_s if self._waiting else 0)
+            self._changed.wait_for(self._is_enough, self._max_delay_s if self._waiting else 0)
             group: list[tuple[Work, asyncio.Future[Result]]] = []
             weight = 0
             while self._waiting:
@@ -109,8 +108,8 @@ class GroupCommit(Generic[Work, Result]):
                 group.append(self._waiting.popleft())
             return group
 
-    def _is_worth_it(self) -> bool:
-        """Whether to begin with what is waiting."""
+    def _is_enough(self) -> bool:
+        """Whether to begin a transaction with the waiting work."""
         if not self._waiting:
             return False
         if len(self._waiting) >= self._coming:
@@ -118,12 +117,12 @@ class GroupCommit(Generic[Work, Result]):
         return sum(self._weigh(work) for work, _ in self._waiting) >= self._max_weight
 
     def _committed(self, group: list[tuple[Work, asyncio.Future[Result]]]) -> list[list[Answer]]:
-        """Commit a group, or its items one by one if it fails; a list of answers that are ready at the same moment."""
+        """Commit a group, or its items one by one if it fails. Return lists of answers that are ready together."""
         try:
             results = self._commit_group([work for work, _ in group])
         except Exception as error:
             if self._is_outage(error):
-                _logger.exception("a group could not be committed")
+                _logger.exception("the database is unavailable: a group of requests was not committed")
                 return [[(future, None, error) for _, future in group]]
             if len(group) > 1:
                 return [answers for item in group for answers in self._committed([item])]
@@ -131,11 +130,11 @@ class GroupCommit(Generic[Work, Result]):
         return [[(future, result, None) for (_, future), result in zip(group, results, strict=True)]]
 
     def _rescued(self, work: Work, future: asyncio.Future[Result]) -> Answer:
-        _logger.exception("an item could not be committed whole")
+        _logger.exception("a request could not be committed whole: storing its valid spans")
         try:
             return future, self._rescue(work), None
         except Exception as error:
-            _logger.exception("an item could not be committed at all")
+            _logger.exception("a request could not be committed")
             return future, None, error
 
 

@@ -1,4 +1,4 @@
-"""What a request held that somebody should look at, in the log: a line a request and verdict, with a trace id."""
+"""Log spans that need attention: one warning per request and verdict, with a trace id."""
 
 import logging
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _logger = logging.getLogger(__name__)
 
 
 def log_notable_spans(calls: Sequence[PricedUsage], verdicts: Sequence[Verdict], dead: Sequence[DeadLetter]) -> None:
-    """Log the first span of each notable verdict with how many there are: never a line a span."""
+    """Log one warning per verdict, with its first span and the number of its spans."""
     for verdict in (verdict for verdict in _NOTABLE if verdict in verdicts):
         found = [call for call, given in zip(calls, verdicts, strict=True) if given is verdict]
         first = found[0]
@@ -25,4 +25,4 @@ def _log(verdict: Verdict, spans: int, trace_id: bytes, reason: str, span_id: by
     extra = {"verdict": verdict.value, "spans": spans, "trace_id": trace_id.hex(), "reason": reason}
     if span_id:
         extra |= {"span_id": span_id.hex(), "model": model}
-    _logger.warning("spans that need a look", extra=extra)
+    _logger.warning("spans need attention", extra=extra)

@@ -1,4 +1,4 @@
-"""From bytes to what calls cost: decode, dialect, price, by the settings and the tariffs in force."""
+"""Read requests: decode spans, apply dialects and price calls by the settings and the tariffs in force."""
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
@@ -27,22 +27,22 @@ from farebox_collector.settings import Settings
 
 _HOUR_NS = 3600 * 10**9
 _SPANS_A_PAUSE = 50
-"""What a millisecond or so is enough for."""
+"""About a millisecond of work."""
 
 
 class Encoding(StrEnum):
-    """How the body of a request is written."""
+    """The encoding of a request body."""
 
     PROTOBUF = "protobuf"
     JSON = "json"
 
 
 class ReadRequest(NamedTuple):
-    """What the spans of one request came to."""
+    """The result of reading one request."""
 
     calls: Calls
     places: list[int]
-    """Which of the request's spans the calls are, counted from 0."""
+    """The position of each call's span in the request, from 0."""
     reports: list[QualityReport]
     dead: list[DeadLetter]
     not_billable: int
@@ -50,12 +50,12 @@ class ReadRequest(NamedTuple):
 
     @property
     def accepted(self) -> int:
-        """How many of the spans are the ledger's business."""
+        """Number of spans that concern the ledger."""
         return self.spans - self.not_billable
 
 
 class SpanReader:
-    """Reads spans by one set of settings and tariffs."""
+    """Read and price single spans."""
 
     def __init__(self, settings: Settings, tariffs: Tariffs) -> None:
         self._dialects = dialects.reader(settings.wallet_attributes)
@@ -66,7 +66,7 @@ class SpanReader:
     def read(
         self, span: Span, tenant_id: int, received_at_ns: int
     ) -> PricedUsage | QualityReport | NotBillable | Rejected:
-        """What a span of a tenant that was received at a moment comes to."""
+        """Read and price a span of a tenant that was received at a moment."""
         reading = self._dialects.read(span)
         if not isinstance(reading, UsageRecord):
             return reading
@@ -81,7 +81,7 @@ class SpanReader:
 
 
 class RequestReader:
-    """Reads whole requests. Any thread may use it."""
+    """Read whole requests. Thread-safe."""
 
     def __init__(self, settings: Settings, tariffs: Tariffs) -> None:
         wanted = dialects.wanted_attributes(settings.wallet_attributes)
@@ -109,7 +109,7 @@ class RequestReader:
         not_billable = number = 0
         for number, span in enumerate(self._decoders[encoding](body, pause), start=1):
             if number > self._max_spans:
-                raise RequestTooLarge(f"more than {self._max_spans} spans in one request")
+                raise RequestTooLarge(f"the request has more than {self._max_spans} spans; send smaller batches")
             if number % _SPANS_A_PAUSE == 0:
                 pause()
             reading = self._reader.read(span, tenant_id, received_at_ns)
@@ -125,12 +125,12 @@ class RequestReader:
         return ReadRequest(Calls.of(calls), places, reports, dead, not_billable, number)
 
     def _letter(self, letter: DeadLetter, tenant_id: int) -> DeadLetter:
-        """A dead letter with no name that may not be in the books."""
+        """Remove the names from a dead letter that the books may not hold."""
         if self._pseudonyms is not None:
             letter = pseudonymous_letter(letter, self._pseudonyms, self._wallet_attributes)
         erased = self._tariffs.of(tenant_id).erased
         return letter if erased is None else erased.in_letter(letter)
 
     def spans(self, encoding: Encoding, body: bytes) -> list[Span]:
-        """The spans of a request that was read before, as they came."""
+        """Decode the spans of a request again, unchanged."""
         return list(self._decoders[encoding](body, no_pause))

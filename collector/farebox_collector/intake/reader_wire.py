@@ -1,7 +1,7 @@
-"""Requests and what they came to, as bytes between two processes of one collector. Pure.
+"""Encode requests and their results as bytes between two processes of one collector. Pure.
 
-Both run the same Python, so that its own `marshal` will do, which is several times as fast as pickling named tuples:
-they become plain tuples for the way and are named again where they arrive.
+Both processes run the same Python, so `marshal` is safe; it is several times as fast as pickling named tuples. Named
+tuples are sent as plain tuples and rebuilt by the recipient.
 """
 
 import marshal
@@ -45,18 +45,18 @@ class Task(NamedTuple):
 
 
 def packed_task(task: Task) -> bytes:
-    """A task as bytes."""
+    """Encode a task."""
     return marshal.dumps((task.encoding.value, *task[1:]))
 
 
 def unpacked_task(data: bytes | bytearray) -> Task:
-    """The task of these bytes."""
+    """Decode a task."""
     encoding, *rest = marshal.loads(data)  # noqa: S302  (from our own process)
     return Task(Encoding(encoding), *rest)
 
 
 def packed(read: ReadRequest) -> bytes:
-    """What a request came to, as bytes."""
+    """Encode the result of a request."""
     prepared = read.calls.prepared
     calls = _plain_columns(prepared) if prepared is not None else [_plain_call(call) for call in read.calls]
     reports = [(*report[:3], tuple(report.quality)) for report in read.reports]
@@ -65,7 +65,7 @@ def packed(read: ReadRequest) -> bytes:
 
 
 def unpacked(data: bytes | bytearray | memoryview) -> ReadRequest:
-    """What these bytes say that a request came to."""
+    """Decode the result of a request."""
     calls, places, reports, dead, not_billable, spans = marshal.loads(data)  # noqa: S302  (from our own process)
     return ReadRequest(
         Calls([_call(*fields) for fields in calls]) if isinstance(calls, list) else Calls(prepared=_columns(*calls)),
@@ -104,7 +104,7 @@ def _call(fields: list[Any], verdict: str, *others: Any) -> PricedUsage:
     buckets, quality = fields[_BUCKETS], fields[_QUALITY]
     if buckets is not None:
         fields[_BUCKETS] = _named(Buckets, buckets)
-    # The one that says nothing is known by its identity.
+    # NO_QUALITY is compared by identity.
     fields[_QUALITY] = NO_QUALITY if quality is None else _named(Quality, quality)
     fields[_UNUSUAL:] = read_unusual(fields[_UNUSUAL])
     usage, priced = _named(UsageRecord, fields), particulars_of(rest.pop())

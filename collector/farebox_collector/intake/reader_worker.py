@@ -1,7 +1,7 @@
-"""A second process to read requests in, so that reading and committing use two cores.
+"""Start and use a second process that reads requests, so that reading and committing use two cores.
 
-Threads of one Python process compute one at a time. While there is one request at a time that costs little, and a
-process costs memory; so it is started when requests begin to wait for each other, and stays.
+Threads of one Python process compute one at a time. That costs little while there is one request at a time, and a
+process costs memory. So the process starts when requests begin to wait for each other, and stays.
 """
 
 import logging
@@ -19,7 +19,7 @@ from farebox_collector.intake.reader_wire import Task, packed_task, unpacked
 from farebox_collector.settings import Settings
 
 _WAITS_BEFORE_START = 50
-"""How often a request must have found another one being read."""
+"""Number of requests that had to wait for another one before the process starts."""
 _WAITS_BEFORE_RESTART = 5_000
 _END_SECONDS = 5
 
@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 
 
 class ReadingFailed(Exception):
-    """The reading process could not read a request, for a reason that has nothing to do with the request's form."""
+    """The reading process could not read a request, for a reason other than the request's form."""
 
 
 class _Process(NamedTuple):
@@ -35,7 +35,7 @@ class _Process(NamedTuple):
     connection: socket.socket
 
     def end(self) -> None:
-        """Close the connection, at which it ends by itself."""
+        """Close the connection, which ends the process; kill it after `_END_SECONDS`."""
         self.connection.close()
         try:
             self.running.wait(_END_SECONDS)
@@ -45,7 +45,7 @@ class _Process(NamedTuple):
 
 
 class ReaderWorker:
-    """The reading process of a collector: none at first. `read` is one thread's; the other methods are anybody's."""
+    """The reading process of a collector; not started at first. Call `read` from one thread only."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -57,11 +57,11 @@ class ReaderWorker:
 
     @property
     def ready(self) -> bool:
-        """Whether there is a process to read in."""
+        """Whether the process accepts requests."""
         return self._process is not None
 
     def start(self) -> None:
-        """Begin to read in another process; returns when it can, or cannot, which is logged."""
+        """Start the process. Return when it is ready, or has failed to start, which is logged."""
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-m", reader_process.__name__, str(theirs.fileno())]
@@ -76,11 +76,11 @@ class ReaderWorker:
             _logger.exception("the reading process did not start; requests are read in this process")
             process.end()
             return
-        _logger.info("requests are read in a process of their own", extra={"pid": process.running.pid})
+        _logger.info("requests are read in a separate process", extra={"pid": process.running.pid})
         self._process = process
 
     def requests_wait(self) -> None:
-        """A request has to wait until another one is read."""
+        """Count a request that waits for another one to be read; start the process after enough of them."""
         with self._lock:
             self._waits += 1
             if self._waits == _WAITS_BEFORE_START and not self._closed:
@@ -93,7 +93,7 @@ class ReaderWorker:
         return None if self._process is None else self._process.running.pid
 
     def read(self, task: Task) -> ReadRequest:
-        """Have a request read, while `ready`. Raises MalformedRequest, RequestTooLarge, ReadingFailed."""
+        """Read a request in the process, while `ready`. Raises MalformedRequest, RequestTooLarge, ReadingFailed."""
         process = self._process
         if process is None:
             raise ReadingFailed("there is no reading process")
@@ -104,18 +104,18 @@ class ReaderWorker:
             self._process = None
             process.end()
             with self._lock:
-                # Whatever it died of: not at once again.
+                # Delay the restart: the cause may persist.
                 self._waits = -_WAITS_BEFORE_RESTART
             raise ReadingFailed("the reading process ended") from error
-        kind, said = bytes(answer[:1]), answer[1:]
+        kind, content = bytes(answer[:1]), answer[1:]
         if kind == reader_process.READ:
-            return unpacked(said)
+            return unpacked(content)
         if kind == reader_process.REFUSED:
-            raise pickle.loads(said)  # noqa: S301  (from our own process)
-        raise ReadingFailed(bytes(said).decode())
+            raise pickle.loads(content)  # noqa: S301  (from our own process)
+        raise ReadingFailed(bytes(content).decode())
 
     def close(self) -> None:
-        """End the process; nothing is read in it any more."""
+        """End the process. Call it when no request is being read."""
         with self._lock:
             self._closed = True
         if self._starting is not None:

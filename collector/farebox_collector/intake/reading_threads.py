@@ -1,7 +1,7 @@
-"""Where requests are read: in one thread, in another one if they are large, and under load in a second process.
+"""Read requests in a thread, large ones in a second thread, and under load in a second process.
 
-Reading and committing overlap: while one transaction is committed, the next requests are read. A large request has a
-thread of its own, which yields to small requests.
+Reading and committing overlap: while one transaction commits, the next requests are read. The thread for large
+requests yields to small ones.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from farebox_collector.intake.reader_worker import ReaderWorker
 from farebox_collector.intake.yielding import Yielding
 
 _LARGE_BYTES = 256 * 2**10
-"""A request that takes longer to read than others should have to wait: some hundred spans with their prompts."""
+"""A request of this size delays others too long on their thread: some hundred spans with their prompts."""
 
 
 class ExportRequest(NamedTuple):
-    """One OTLP export as a receiver took it: not yet decoded, its tenant known from its key."""
+    """One OTLP export from a receiver: not decoded yet, with the tenant of its key."""
 
     tenant_id: int
     encoding: Encoding
@@ -28,12 +28,12 @@ class ExportRequest(NamedTuple):
 
 
 class ReadingThreads:
-    """Reads requests. Its methods are called on the event loop's thread."""
+    """Read requests. Call the methods on the event loop's thread."""
 
     def __init__(
         self, reader: RequestReader, worker: ReaderWorker | None, coming: Callable[[], AbstractContextManager[int]]
     ) -> None:
-        """`coming` tells the committing thread that something is about to be ready, and yields what else is."""
+        """`coming` announces a request to the committing thread and yields how many others are announced."""
         self._reader = reader
         self._worker = worker
         self._coming = coming
@@ -49,7 +49,7 @@ class ReadingThreads:
         """
         loop = asyncio.get_running_loop()
         if len(request.body) >= _LARGE_BYTES:
-            # No transaction is held back for it.
+            # Transactions do not wait for large requests.
             yield await loop.run_in_executor(self._large, self._read_large, request, received_at_ns)
             return
         with self._yielding.small():
@@ -70,7 +70,7 @@ class ReadingThreads:
         )
 
     async def close(self) -> None:
-        """End the threads and the process; to be called when nothing is read any more."""
+        """End the threads and the process. Call it when no request is being read."""
         for thread in (self._small, self._large):
             thread.shutdown(wait=True)
         if self._worker is not None:

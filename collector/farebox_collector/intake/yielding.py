@@ -1,7 +1,7 @@
-"""Large requests give way to small ones: work on them stands back for a moment, again and again, while others wait.
+"""Let work on large requests yield to small ones: it pauses repeatedly while a small request is in progress.
 
-Threads of one Python process take turns at five milliseconds each. Next to somebody who never stops, a small request
-that takes ten turns would take fifty milliseconds longer.
+Threads of one Python process alternate every five milliseconds. Beside a thread that never pauses, a small request that
+takes ten turns would take fifty milliseconds longer.
 """
 
 import time
@@ -11,22 +11,22 @@ from contextlib import contextmanager
 _PAUSE_S = 0.005
 
 Pause = Callable[[], None]
-"""To be called by work on a large request after each millisecond or so."""
+"""Called by work on a large request about every millisecond."""
 
 
 def no_pause() -> None:
-    """For what is small."""
+    """Do not pause; for small requests."""
 
 
 class Yielding:
-    """Knows whether small requests are in hand. They are counted on one thread; any may pause."""
+    """Count small requests in progress, on one thread. Any thread may pause."""
 
     def __init__(self) -> None:
         self._small = 0
 
     @contextmanager
     def small(self) -> Iterator[None]:
-        """A small request is in hand for as long as the block runs."""
+        """Count a small request while the block runs."""
         self._small += 1
         try:
             yield
@@ -34,6 +34,6 @@ class Yielding:
             self._small -= 1
 
     def pause(self) -> None:
-        """Stand back for a moment if a small request is in hand."""
+        """Sleep briefly if a small request is in progress."""
         if self._small:
             time.sleep(_PAUSE_S)

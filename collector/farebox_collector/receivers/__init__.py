@@ -1,9 +1,9 @@
-"""OTLP intake: bytes to spans (`protobuf`, `otlp_json`), transports (`grpc`, `http`), failures to codes (`status`).
+"""OTLP transports: gRPC (`grpc`) and HTTP (`http`), with status codes for failures (`status`).
 
-The contract of a receiver, whatever its transport:
+The contract of every receiver:
 
 1. It answers success only after `Pipeline.accept` returned, which is after the ledger committed.
-2. Bodies are bounded before and after decompression; nothing of a body is kept once it is answered.
-3. A failure is answered with the code that `status.py` gives it: retryable where a retry can help, permanent where not.
-4. A bad span costs only itself: it is counted in `partial_success`, the good spans beside it are booked.
+2. Bodies are bounded before and after decompression; nothing of a body is kept after the answer.
+3. It answers a failure with the code from `status.py`: retryable if a retry can help, else permanent.
+4. A bad span fails alone: it is counted in `partial_success`, the other spans of the request are booked.
 """

@@ -1,7 +1,7 @@
-"""Who is connected to the gRPC port: gRPC itself does not tell strangers from callers.
+"""Close gRPC connections without a valid key; gRPC cannot distinguish them from those of callers.
 
-Every connection is a socket of this process. The doorman looks at them now and then, and shuts those down over which no
-good key has come: the oldest when there are too many, or too many of one address, and each after half a minute.
+Every connection is a socket of this process. A periodic job lists them and shuts down those that have sent no valid
+key: the oldest if there are too many in all or from one address, and each after 30 seconds.
 """
 
 import os
@@ -13,10 +13,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
-STRANGER_SECONDS = 30.0
-"""How long a connection may be there without a key. A client that is closed too early connects again when it sends."""
+UNAUTHENTICATED_SECONDS = 30.0
+"""Longest life of a connection without a key. A client that is cut off too early reconnects when it sends."""
 _FULL = 0.8
-"""From this share of the connections on strangers have to go."""
+"""Above this share of the limit the oldest connections without a key are closed."""
 _DESCRIPTORS = "/dev/fd"
 
 
@@ -26,32 +26,32 @@ class _Seen(NamedTuple):
 
 
 class CallAdmission:
-    """Watches one port. `note_key` is for the event loop, `round` for a thread."""
+    """Watch the connections of one port. Call `note_key` on the event loop, `round` in a thread."""
 
-    def __init__(self, limit: int, strangers_of_peer: int, clock_s: Callable[[], float] = monotonic) -> None:
-        """At most `limit` connections in all, and `strangers_of_peer` without a good key from one address."""
+    def __init__(self, limit: int, unauthenticated_per_peer: int, clock_s: Callable[[], float] = monotonic) -> None:
+        """Allow `limit` connections in all, and `unauthenticated_per_peer` without a valid key from one address."""
         self.port = 0
-        """The port to watch; 0 for none yet."""
+        """The port to watch; 0 until it is bound."""
         self._limit = limit
-        self._strangers_of_peer = strangers_of_peer
+        self._unauthenticated_per_peer = unauthenticated_per_peer
         self._clock_s = clock_s
         self._lock = threading.Lock()
         self._known: set[str] = set()
         self._seen: dict[str, _Seen] = {}
 
     def note_key(self, peer: str) -> None:
-        """A good key came from this peer, as gRPC writes it: `ipv4:127.0.0.1:50000`."""
+        """Note that a valid key came from this peer, in gRPC's notation: `ipv4:127.0.0.1:50000`."""
         if peer not in self._known:
             with self._lock:
                 self._known.add(peer)
 
     def round(self) -> int:
-        """Shut down those who have to go; returns how many."""
+        """Shut down the connections that are over a limit. Return how many."""
         if not self.port:
             return 0
         now_s, found = self._clock_s(), _connected_to(self.port)
         with self._lock:
-            # A client that comes again may have the same port: what is gone is forgotten.
+            # A new connection may reuse the port of a closed one: forget closed ones.
             self._known &= found.keys()
             known = set(self._known)
         self._seen = {
@@ -60,13 +60,17 @@ class CallAdmission:
             else _Seen(now_s, descriptor)
             for peer, descriptor in found.items()
         }
-        strangers = sorted((seen.since_s, peer) for peer, seen in self._seen.items() if peer not in known)
-        of_peer = Counter(_address(peer) for _, peer in strangers)
+        unauthenticated = sorted((seen.since_s, peer) for peer, seen in self._seen.items() if peer not in known)
+        of_peer = Counter(_address(peer) for _, peer in unauthenticated)
         too_many = len(found) - int(self._limit * _FULL)
         shut = 0
-        for since_s, peer in strangers:
+        for since_s, peer in unauthenticated:
             address = _address(peer)
-            if too_many > 0 or of_peer[address] > self._strangers_of_peer or now_s - since_s > STRANGER_SECONDS:
+            if (
+                too_many > 0
+                or of_peer[address] > self._unauthenticated_per_peer
+                or now_s - since_s > UNAUTHENTICATED_SECONDS
+            ):
                 shut += _shut(self._seen[peer].descriptor, peer)
                 too_many -= 1
                 of_peer[address] -= 1
@@ -78,7 +82,7 @@ def _address(peer: str) -> str:
 
 
 def _connected_to(port: int) -> dict[str, int]:
-    """Peer → descriptor of every connection to a port of ours."""
+    """Map the peer of every connection to a local port to its descriptor."""
     found: dict[str, int] = {}
     for name in os.listdir(_DESCRIPTORS):
         peer = _peer(int(name), port)
@@ -88,11 +92,11 @@ def _connected_to(port: int) -> dict[str, int]:
 
 
 def _peer(descriptor: int, port: int) -> str | None:
-    """Who is at the other end of a connection to a port, as gRPC writes it; None for whatever else it is."""
+    """The peer of a connection to a local port, in gRPC's notation; None if the descriptor is anything else."""
     try:
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             return None
-        # A descriptor of our own: the other may be closed, and given out again, at any moment.
+        # Duplicate the descriptor: the original may be closed and reused at any moment.
         with socket.socket(fileno=os.dup(descriptor)) as connection:
             if connection.family not in (socket.AF_INET, socket.AF_INET6) or connection.getsockname()[1] != port:
                 return None
@@ -110,7 +114,7 @@ def _name(connection: socket.socket) -> str:
 
 
 def _shut(descriptor: int, peer: str) -> bool:
-    """End a connection from below, if the descriptor is still its; gRPC finds it closed by its client."""
+    """Shut down a connection's socket if the descriptor still belongs to it. To gRPC its client has closed it."""
     try:
         with socket.socket(fileno=os.dup(descriptor)) as connection:
             if connection.family not in (socket.AF_INET, socket.AF_INET6) or _name(connection) != peer:

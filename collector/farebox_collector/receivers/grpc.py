@@ -1,4 +1,4 @@
-"""OTLP/gRPC: TraceService/Export over grpc.aio, bodies as bytes; gRPC itself undoes gzip and bounds the message."""
+"""OTLP/gRPC: TraceService/Export over grpc.aio, bodies as bytes. gRPC decompresses gzip and bounds the message."""
 
 import asyncio
 from pathlib import Path
@@ -23,22 +23,22 @@ from farebox_collector.receivers.status import (
 from farebox_collector.settings import Settings
 
 MAX_STREAMS = 100
-"""Most calls at once on one connection; further ones wait at the client."""
+"""Most concurrent calls on one connection; further calls wait at the client."""
 _METADATA_BYTES = 8 * 2**10
 _LEAST_AT_ONCE = 4
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
 class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
-    """Serves Export; see the package for the contract of a receiver.
+    """Serve Export by the contract of a receiver (see the package).
 
     gRPC receives the message of a unary call before it asks for a handler. So Export is served as a stream of one
-    message, which is the same on the wire: it is received when the caller is known and there is room for it.
+    message, with the same wire format: the message is received after the caller is authenticated and has room.
     """
 
-    def __init__(self, intake: Intake, doorman: CallAdmission, settings: Settings) -> None:
+    def __init__(self, intake: Intake, call_admission: CallAdmission, settings: Settings) -> None:
         self._intake = intake
-        self._doorman = doorman
+        self._call_admission = call_admission
         self._request_seconds = settings.request_seconds
         self._at_once = max(_LEAST_AT_ONCE, settings.queue_max_bytes // settings.max_request_bytes)
         self._receiving: dict[int, asyncio.Semaphore] = {}
@@ -51,8 +51,8 @@ class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
 
     async def _export(self, _messages: object, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
         async def arriving(caller: Caller, hold: Hold) -> bytes:
-            self._doorman.note_key(context.peer())
-            # No more room, no message.
+            self._call_admission.note_key(context.peer())
+            # Raise Overloaded before the message is received.
             hold.grow(1)
             body = await self._message(caller.tenant_id, context)
             hold.grow(max(0, len(body) - 1))
@@ -69,9 +69,9 @@ class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
         raise AssertionError("unreachable")
 
     async def _message(self, tenant_id: int, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
-        """The one message of a call. Raises TooSlow, MalformedRequest.
+        """Receive the message of a call. Raises TooSlow, MalformedRequest.
 
-        A tenant has so many on their way at once, for what arrives is in memory before its size is known.
+        Each tenant receives a limited number at once: a message is in memory before its size is known.
         """
         turn = self._receiving.setdefault(tenant_id, asyncio.Semaphore(self._at_once))
         try:
@@ -85,13 +85,13 @@ class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
 
 
 def _address(peer: str) -> str:
-    """The IP address of a peer as gRPC names it: `ipv4:192.0.2.1:50000`, `ipv6:%5B2001:db8::1%5D:50000`."""
+    """The IP address of a peer in gRPC's notation: `ipv4:192.0.2.1:50000`, `ipv6:%5B2001:db8::1%5D:50000`."""
     host = unquote(peer).partition(":")[2].rpartition(":")[0]
     return host.strip("[]")
 
 
 def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
-    """TLS from PEM files; with authorities for client certificates these are required."""
+    """TLS credentials from PEM files. With `client_ca`, client certificates are required."""
     return grpc.ssl_server_credentials(
         [(key.read_bytes(), certificate.read_bytes())],
         root_certificates=None if client_ca is None else client_ca.read_bytes(),
@@ -105,19 +105,19 @@ def server(service: TraceService, max_request_bytes: int, max_connections: int) 
         ("grpc.max_receive_message_length", max_request_bytes),
         ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
-        # Metadata is a key and a few names.
+        # Metadata holds a key and a few names.
         ("grpc.max_metadata_size", _METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", 2 * _METADATA_BYTES),
-        # A client that does not speak HTTP/2, or not on, is gone soon.
+        # Cut off clients that do not complete the HTTP/2 handshake.
         ("grpc.server_handshake_timeout_ms", 10_000),
-        # What has not been asked for stays with the client: windows do not grow by guessing.
+        # Fixed flow-control windows: unread data stays with the client.
         ("grpc.http2.bdp_probe", 0),
-        # Exporters send every few seconds; what is silent for ten minutes is gone.
+        # Exporters send every few seconds: a connection idle for ten minutes is dead.
         ("grpc.max_connection_idle_ms", 600_000),
-        # Clients connect anew now and then, and so find new replicas, and new certificates.
+        # Clients reconnect hourly, and so find new replicas and certificates.
         ("grpc.max_connection_age_ms", 3_600_000),
         ("grpc.max_connection_age_grace_ms", 60_000),
-        # Two processes on one port would each get half of the spans, and nobody would know.
+        # Without this, a second process could bind the port too and get half of the spans unnoticed.
         ("grpc.so_reuseport", 0),
     ]
     made = grpc.aio.server(options=options)
@@ -126,7 +126,7 @@ def server(service: TraceService, max_request_bytes: int, max_connections: int) 
 
 
 def _token(context: "grpc.aio.ServicerContext[bytes, bytes]") -> str | None:
-    """The key that came with a call. Of several the last counts, as with HTTP's own headers of one name."""
+    """The key of a call. Of several the last one counts, as with repeated HTTP headers."""
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     return token_in(metadata.get("authorization"), metadata.get("x-api-key"))
 

@@ -30,8 +30,8 @@ _PROTOBUF = "application/x-protobuf"
 _JSON = "application/json"
 _ENCODINGS = {_PROTOBUF: Encoding.PROTOBUF, _JSON: Encoding.JSON}
 _TRANSPORT = "http"
-_UNFOLDED_AT_ONCE = 256 * 2**10
-"""Others are served in between: a piece of this length takes a millisecond or two."""
+_INFLATED_AT_ONCE = 256 * 2**10
+"""Bytes decompressed before other requests get a turn: one or two milliseconds."""
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
@@ -40,7 +40,7 @@ def application(
     max_request_bytes: int,
     request_seconds: float,
 ) -> Starlette:
-    """The ASGI application of the OTLP/HTTP port; a request that takes longer than `request_seconds` is cut off."""
+    """The ASGI application of the OTLP/HTTP port. A request that arrives slower than `request_seconds` is cut off."""
 
     async def export(request: Request) -> Response:
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -48,7 +48,7 @@ def application(
         async def arriving(caller: Caller, hold: Hold) -> bytes:
             note_key(request.scope, caller)
             if content_type not in _ENCODINGS:
-                raise UnsupportedEncoding(f"the content type must be {_PROTOBUF} or {_JSON}")
+                raise UnsupportedEncoding(f"the Content-Type must be {_PROTOBUF} or {_JSON}")
             try:
                 async with asyncio.timeout(request_seconds):
                     return await _body(request, max_request_bytes, hold)
@@ -70,48 +70,48 @@ def application(
 
 
 async def _body(request: Request, limit: int, hold: Hold) -> bytes:
-    """The body, unfolded; neither form of it is read further than the limit.
+    """Read and decompress the body. Reading stops when either form exceeds the limit.
 
     Raises RequestTooLarge, MalformedRequest, UnsupportedEncoding, Overloaded.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", ""):
-        raise UnsupportedEncoding("the content encoding must be identity or gzip")
+        raise UnsupportedEncoding("the Content-Encoding must be identity or gzip")
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
-        raise RequestTooLarge(f"the body is over {limit} bytes")
+        raise RequestTooLarge(f"the body is over {limit} bytes; send smaller batches")
     inflate = _Inflate() if encoding == "gzip" else None
     parts: list[bytes] = []
-    folded = size = 0
+    compressed = size = 0
     async for chunk in request.stream():
-        folded += len(chunk)
-        for part in inflate.parts(chunk, _UNFOLDED_AT_ONCE) if inflate else (chunk,):
+        compressed += len(chunk)
+        for part in inflate.parts(chunk, _INFLATED_AT_ONCE) if inflate else (chunk,):
             size += len(part)
-            # A bomb never unfolds: what is over the limit is not kept.
-            if max(folded, size) > limit:
-                raise RequestTooLarge(f"the body is over {limit} bytes")
+            # A decompression bomb stops here: parts over the limit are not kept.
+            if max(compressed, size) > limit:
+                raise RequestTooLarge(f"the body is over {limit} bytes; send smaller batches")
             hold.grow(len(part))
             parts.append(part)
             if inflate:
                 await asyncio.sleep(0)
-    if inflate is not None and not inflate.is_whole:
-        raise MalformedRequest("the body is not whole")
+    if inflate is not None and not inflate.is_complete:
+        raise MalformedRequest("the gzip body is incomplete")
     return b"".join(parts)
 
 
 class _Inflate:
-    """Undoes gzip piece by piece; members may follow each other (RFC 1952)."""
+    """Decompress gzip piece by piece, also several members in a row (RFC 1952)."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(_GZIP_WINDOW)
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the last member has come to its end."""
+    def is_complete(self) -> bool:
+        """Whether the last member is complete."""
         return self._member.eof
 
     def parts(self, chunk: bytes, most: int) -> Iterator[bytes]:
-        """What a piece unfolds to, at most so many bytes at once. Raises MalformedRequest."""
+        """Decompress a piece into parts of at most `most` bytes. Raises MalformedRequest."""
         while chunk:
             if self._member.eof:
                 self._member = zlib.decompressobj(_GZIP_WINDOW)

@@ -1,8 +1,7 @@
-"""HTTP ports: uvicorn with bounds on what a client may make it keep and for how long.
+"""Serve HTTP ports: uvicorn with bounds on the memory and time that a client can use.
 
-Uvicorn has no bound on headers, none on the time that a request takes to come, and none on pipelined requests. Here
-each has one, and a client that has not shown a key gets less time than one that has. Who has to go when there are too
-many is up to `Connections`.
+Uvicorn bounds neither headers, nor the time for a request to arrive, nor pipelined requests; this module does. Clients
+without a valid key get less time than others. `Connections` decides which connection to close if there are too many.
 """
 
 import asyncio
@@ -24,30 +23,30 @@ from farebox_collector.settings import Settings, host_and_port, is_loopback
 from farebox_collector.surfaces.api.hosts import AllowedHosts
 
 MAX_HEADER_BYTES = 32 * 2**10
-"""Most bytes of a request that are not its body: its line, headers, trailers, and what divides chunks."""
+"""Most bytes of a request outside its body: request line, headers, trailers and chunk framing."""
 HEADER_SECONDS = 10.0
-"""Longest that a request may take until its headers are there, and that a stranger may be idle."""
+"""Longest time for the headers of a request to arrive, and longest idle time without a valid key."""
 IDLE_SECONDS = 75
-"""Longest that a connection with a key may be idle: exporters send every few seconds."""
+"""Longest idle time of a connection with a valid key: exporters send every few seconds."""
 STALLED_SECONDS = 60.0
-"""Longest that a client may take no byte of an answer."""
+"""Longest time that a client may read no byte of an answer."""
 MAX_PIPELINED = 16
-"""Most requests that a client may send ahead of their answers."""
+"""Most pipelined requests of a client."""
 STOP_SECONDS = 2
-"""How long a port that has answered everything waits for the rest of its connections."""
+"""How long a port waits for its remaining connections after the last answer."""
 _HANDSHAKE_SECONDS = 10.0
 _PIECE = 32 * 2**10
 _OVERHEAD_OF_CHUNK = 8
-"""What a chunk of one byte costs beside it, at most, when it is written as everyone does."""
+"""Most framing bytes of a chunk of one byte, as common clients write it."""
 _SAME_LINE_SECONDS = 10.0
 
 
 class CannotListen(Exception):
-    """A port cannot be had; the message says which."""
+    """A port cannot be bound; the message names it."""
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection, with its bounds."""
+    """One connection, with bounds on size and time."""
 
     def __init__(self, *, connections: Connections, request_seconds: float, **options: Any) -> None:
         super().__init__(**options)
@@ -62,14 +61,14 @@ class Protocol(HttpToolsProtocol):
         self._body_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has connected."""
+        """Register a new connection."""
         super().connection_made(transport)
         self._place = Connection(self.client[0] if self.client else "", transport.abort)
         if self._connections.add(self._place):
             self._deadline = self.loop.call_later(HEADER_SECONDS, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone, or was closed."""
+        """Remove a closed connection."""
         self._connections.remove(self._place)
         self._disarm()
         self._writes_again()
@@ -77,7 +76,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, in pieces, as long as what is not body stays within its bound."""
+        """Parse data in pieces while the bytes outside the body stay within their bound."""
         for start in range(0, len(data), _PIECE):
             piece = data if len(data) <= _PIECE else data[start : start + _PIECE]
             self._taken_bytes += len(piece)
@@ -91,51 +90,51 @@ class Protocol(HttpToolsProtocol):
         self._arm()
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Begin a request."""
         super().on_message_begin()
         self._in_headers = True
         self._disarm()
         self.scope[CONNECTION] = self._place  # type: ignore[literal-required]
 
     def on_headers_complete(self) -> None:
-        """The headers are there."""
+        """Handle complete headers."""
         if len(self.pipeline) >= MAX_PIPELINED:
-            # The parser stops, and the client is told that its request cannot be served.
-            raise ValueError("too many requests ahead of their answers")
+            # The parser stops and the client gets status 400.
+            raise ValueError("too many pipelined requests")
         self._in_headers, self._in_body, self._place.busy = False, True, True
         self._disarm()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body."""
+        """Handle a part of the body."""
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """Handle a complete request."""
         self._in_body = False
         self._taken_bytes = self._body_bytes = 0
         self._disarm()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """The answer is given: the client may be idle now."""
+        """Handle a complete answer: set the idle time."""
         self._place.busy = bool(self.pipeline)
         self.timeout_keep_alive = IDLE_SECONDS if self._place.tenant_id else int(HEADER_SECONDS)
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """The client takes nothing of its answer now."""
+        """Start the timer for a client that does not read its answer."""
         super().pause_writing()
         self._stalled = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client takes its answer again."""
+        """Stop that timer: the client reads again."""
         super().resume_writing()
         self._writes_again()
 
     def _arm(self) -> None:
-        """Begin to count the time that the rest of a request may take, unless that has begun."""
+        """Start the timer for the rest of a request, unless it runs."""
         if self._deadline is not None:
             return
         if self._in_body:
@@ -161,25 +160,25 @@ class Protocol(HttpToolsProtocol):
         self._answer_and_close(431)
 
     def _answer_and_close(self, status: int) -> None:
-        """Close; with an answer where a request has begun and none is under way."""
+        """Close the connection. Answer first if a request has begun and no other answer is in progress."""
         if self.transport.is_closing():
             return
         if self._in_headers and self._taken_bytes and (self.cycle is None or self.cycle.response_complete):
             self.transport.write(STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n")
         self.transport.close()
-        # What a client does not take must not keep it here.
+        # Unread data must not keep the connection open.
         self.loop.call_later(1, self.transport.abort)
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn as one of several servers in a process: the signals are ours, and we wait until it listens."""
+    """Uvicorn as one of several servers in a process: it handles no signals and reports when it listens."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen; uvicorn's own way leaves a client a minute for the TLS handshake."""
+        """Listen, with a shorter limit for the TLS handshake than uvicorn's minute."""
         config = self.config
         make: Callable[..., Protocol] = config.http_protocol_class  # type: ignore[assignment]
         seconds: dict[str, Any] = {} if config.ssl is None else {"ssl_handshake_timeout": _HANDSHAKE_SECONDS}
@@ -196,19 +195,19 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
+        """Handle no signals."""
         yield
 
 
-class Seldom(logging.Filter):
-    """Lets a line of the log pass once in a while: clients that send rubbish must not fill the disk."""
+class RateLimitedLog(logging.Filter):
+    """Log each message at most once in ten seconds: clients that send invalid data must not fill the disk."""
 
     def __init__(self) -> None:
         super().__init__()
         self._last_s: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record is written."""
+        """Whether to write a record."""
         now_s = time.monotonic()
         if now_s - self._last_s.get(record.msg, -_SAME_LINE_SECONDS) < _SAME_LINE_SECONDS:
             return False
@@ -220,7 +219,7 @@ class Seldom(logging.Filter):
 async def http_port(
     app: Any, address: str, settings: Settings, max_connections: int, request_seconds: float
 ) -> AsyncIterator[int]:
-    """Serve an ASGI application while the block runs; yields the port. Raises CannotListen."""
+    """Serve an ASGI application while the block runs. Yield the port. Raises CannotListen."""
     host, port = host_and_port(address)
     try:
         bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -236,7 +235,7 @@ async def http_port(
         server_header=False,
         ws="none",
         timeout_keep_alive=IDLE_SECONDS,
-        # A client that never finishes its request must not hold up the end.
+        # A client that never completes its request must not delay the shutdown.
         timeout_graceful_shutdown=STOP_SECONDS,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
@@ -245,8 +244,8 @@ async def http_port(
     )
     server = _Server(config)
     log = logging.getLogger("uvicorn.error")
-    if not any(isinstance(one, Seldom) for one in log.filters):
-        log.addFilter(Seldom())
+    if not any(isinstance(one, RateLimitedLog) for one in log.filters):
+        log.addFilter(RateLimitedLog())
     task = asyncio.create_task(server.serve(sockets=[bound]))
     await server.listening.wait()
     try:

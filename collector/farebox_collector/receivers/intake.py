@@ -1,4 +1,4 @@
-"""What both transports do with a body: hand it to the pipeline, count the answer, build the response."""
+"""Steps that all transports share: authenticate, limit, pass the body to the pipeline, count, build the response."""
 
 import logging
 import time
@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Refused(Exception):
-    """The request was not taken; `failure` says how to answer."""
+    """The request was refused; `failure` holds the answer."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -35,7 +35,7 @@ class Refused(Exception):
 
 
 class Intake:
-    """The receivers' way into the pipeline."""
+    """Pass exports from receivers to the pipeline."""
 
     def __init__(self, pipeline: Pipeline, keyring: KeyRing, meters: Meters, rates: Rates, refusals: Refusals) -> None:
         self._pipeline = pipeline
@@ -52,12 +52,12 @@ class Intake:
         encoding: Encoding,
         address: str = "",
     ) -> ExportTraceServiceResponse:
-        """Take one export; returns once it is durable. Its tenant is the token's, whatever its spans say.
+        """Accept one export and return when it is durable. Its tenant is the token's, never one named in spans.
 
-        `read` brings the body, growing its hold as it comes in; nothing is read for a caller without a good key.
-        `address` is the peer's, for the audit log.
+        `read` reads the body and grows its hold meanwhile; it is called only for a caller with a valid key. `address`
+        is the peer's, for the audit log.
 
-        Raises Refused for whatever goes wrong, and lets ClientDisconnect through.
+        Raises Refused for every error except ClientDisconnect, which it passes on.
         """
         started = time.perf_counter()
         try:
@@ -86,20 +86,20 @@ class Intake:
         return response
 
     def _refusal(self, transport: str, error: Exception, seconds: float, address: str) -> Refused:
-        """Count a request that is not taken, and log what nobody foresaw."""
+        """Count a refused request, and log an unexpected error."""
         failure = failure_of(error)
         if isinstance(error, Unauthenticated | Forbidden):
             self._meters.turned_away(transport, error.reason)
             self._refusals.count(_attempt(transport, error), address)
         if failure.outcome == "failed":
-            _logger.error("an export could not be taken", exc_info=error)
+            _logger.error("an export failed", exc_info=error)
         self._meters.answered(transport, failure.outcome, seconds)
-        _let_go(error)
+        _release_frames(error)
         return Refused(failure)
 
 
 def _attempt(transport: str, error: Unauthenticated | Forbidden) -> Attempt:
-    """A refused export as the audit log has it: in the log of the tenant whose key it was, if it was one's."""
+    """The entry of a refused export for the audit log of the key's tenant, or of the default tenant."""
     what = f"report usage over {transport}"
     who = error.caller if isinstance(error, Forbidden) else None
     if who is None:
@@ -107,10 +107,10 @@ def _attempt(transport: str, error: Unauthenticated | Forbidden) -> Attempt:
     return Attempt(who.tenant_id, actor_of(who, "").name, what, "not allowed")
 
 
-def _let_go(error: BaseException | None) -> None:
-    """Empty the frames that an error went through, which hold a body and what was made of it.
+def _release_frames(error: BaseException | None) -> None:
+    """Clear the frames in an error's traceback: they hold a body and its spans.
 
-    Whoever answers with an error may leave it in a cycle, and the garbage collector comes by rarely.
+    The caller may leave the error in a reference cycle, and the garbage collector runs rarely.
     """
     while error is not None:
         traceback.clear_frames(error.__traceback__)

@@ -1,8 +1,8 @@
-"""Failures of the way, and the one place that maps them to gRPC and HTTP answers.
+"""Map failures to gRPC and HTTP answers; no other module does.
 
-Retryable failures tell the client to send the same request again; permanent ones tell it not to. Clients differ in
-where they look for the delay: some read the standard `grpc-status-details-bin`, the Python SDK reads only
-`google.rpc.retryinfo-bin`, HTTP clients read `Retry-After`. All get it.
+A retryable failure asks the client to send the same request again, a permanent one asks it not to. Clients read the
+delay from different places: some from the standard `grpc-status-details-bin`, the Python SDK only from
+`google.rpc.retryinfo-bin`, HTTP clients from `Retry-After`. The answer sets all of them.
 """
 
 import math
@@ -16,36 +16,36 @@ from google.rpc.status_pb2 import Status
 
 from farebox_collector.admission.in_flight import Overloaded, ShuttingDown
 from farebox_collector.admission.rates import TooMuch
-from farebox_collector.cache.keyring import Forbidden, TooManyStrangers, Unauthenticated
+from farebox_collector.cache.keyring import Forbidden, TooManyUnknownKeys, Unauthenticated
 from farebox_collector.intake.decoding.errors import MalformedRequest, RequestTooLarge
 
 RETRY_DELAY_MS = 1_700
-"""Between 1.5 and 1.9 s the Python SDK makes the most attempts (six) before it gives a batch up."""
+"""With a delay of 1.5 to 1.9 s the Python SDK makes the most attempts (six) before it drops a batch."""
 
 
 class UnsupportedEncoding(Exception):
-    """The content type or content encoding is none that OTLP/HTTP defines."""
+    """OTLP/HTTP does not define the content type or content encoding."""
 
 
 class TooSlow(Exception):
-    """The request took too long to arrive; nothing of it was taken, and it may come again."""
+    """The request took too long to arrive. Nothing of it was booked; the client may retry."""
 
 
 class Failure(NamedTuple):
-    """How one kind of failure is answered."""
+    """The answer to one kind of failure."""
 
     grpc_code: grpc.StatusCode
     http_status: int
     retryable: bool
     message: str
     outcome: str
-    """How the metric of answered requests calls it."""
+    """Label value in the metric of answered requests."""
     delay_ms: int = RETRY_DELAY_MS
-    """When to try again, where that can help."""
+    """Delay before a retry, if the failure is retryable."""
 
 
 def failure_of(error: BaseException) -> Failure:
-    """The answer for an exception. Texts of unforeseen errors stay inside: they may hold data."""
+    """The answer to an exception. Messages of unexpected errors are not sent: they may hold data."""
     match error:
         case Unauthenticated():
             return Failure(grpc.StatusCode.UNAUTHENTICATED, 401, False, str(error), "unauthenticated")
@@ -60,15 +60,15 @@ def failure_of(error: BaseException) -> Failure:
         case TooMuch():
             delay_ms = math.ceil(error.delay_s * 1000)
             return Failure(grpc.StatusCode.UNAVAILABLE, 429, True, str(error), "limited", delay_ms)
-        case Overloaded() | ShuttingDown() | TooSlow() | TooManyStrangers():
+        case Overloaded() | ShuttingDown() | TooSlow() | TooManyUnknownKeys():
             return Failure(grpc.StatusCode.UNAVAILABLE, 503, True, str(error), "overloaded")
         case _:
-            # Storage trouble, or a bug of ours: either way the client still holds the only copy. Let it try again.
-            return Failure(grpc.StatusCode.UNAVAILABLE, 503, True, "the ledger cannot take this now", "failed")
+            # A storage error or a bug: the client holds the only copy, so let it retry.
+            return Failure(grpc.StatusCode.UNAVAILABLE, 503, True, "the ledger is unavailable; try again", "failed")
 
 
 def status_message(failure: Failure) -> Status:
-    """The google.rpc.Status that OTLP/HTTP wants as a body and gRPC as a trailer."""
+    """The google.rpc.Status for the body of OTLP/HTTP and the trailer of gRPC."""
     status = Status(code=getattr(Code, failure.grpc_code.name), message=failure.message)
     if failure.retryable:
         status.details.add().Pack(retry_info(failure.delay_ms))
@@ -76,5 +76,5 @@ def status_message(failure: Failure) -> Status:
 
 
 def retry_info(delay_ms: int) -> RetryInfo:
-    """The delay that is asked of a client that is told to try again."""
+    """The delay before a retry, as gRPC encodes it."""
     return RetryInfo(retry_delay=Duration(seconds=delay_ms // 1000, nanos=delay_ms % 1000 * 1_000_000))

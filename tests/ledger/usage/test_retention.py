@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from calls import SECOND_NS, START_NS, call
 from farebox_collector.background.replay import Replay
-from farebox_collector.background.retention_job import SomebodyElse, retire_all, retire_some
+from farebox_collector.background.retention_job import AlreadyRunning, retire_all, retire_some
 from farebox_collector.background.upkeep import Upkeep
 from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.reports.costs import Grouping, Period, costs
@@ -256,7 +256,7 @@ def test_the_rounds_of_a_collector_retire_what_is_old_and_take_turns(database: D
     with database.turn(RETIRING):
         if isinstance(database, PostgresqlDatabase):
             assert round_at(LATER_NS, 40) == 6
-            with pytest.raises(SomebodyElse):
+            with pytest.raises(AlreadyRunning):
                 retire_all(database, START_NS + 1, lambda done, total: None)
     assert round_at(LATER_NS, 40) == 1
     assert rows(database, "SELECT value FROM watermarks WHERE name = 'retired'") == [(5,)]

@@ -1,1 +1,1 @@
-"""OTLP bodies to spans, in both encodings, by one contract: lazily, within bounds, and never keeping a prompt."""
+"""Decode OTLP bodies to spans, in both encodings, lazily and within bounds. No prompt is kept."""

@@ -1,7 +1,7 @@
-"""What a body may unfold to in memory: counted on the wire, before an object is made of any of it.
+"""Bound the memory that a body decodes to: count its spans and attributes on the wire, before any object is made.
 
-A few bytes can stand for a message of a few hundred: sixteen MiB of empty spans are a GiB of objects, and a second in
-which nobody else is served. Whoever sends that is refused for what it takes to count up to the bound.
+A few bytes can decode to an object of a few hundred: sixteen MiB of empty spans are a GiB of objects, and block other
+requests for a second. Such a request is refused at the cost of counting up to the bound.
 """
 
 from collections.abc import Iterator
@@ -11,37 +11,37 @@ from farebox_collector.intake.decoding.errors import RequestTooLarge
 from farebox_collector.intake.yielding import Pause, no_pause
 
 _SMALL_BYTES = 256 * 2**10
-"""What is not longer than this is not worth counting: it makes some twenty MiB at the most."""
+"""Bodies up to this size are not counted: they decode to some twenty MiB at most."""
 _STEPS = 2_000
-"""What a millisecond or so is enough for."""
+"""About a millisecond of work."""
 _RESOURCE_SPANS = 1
 _OTHER, _RESOURCE, _SPAN = 0, 1, 2
 _SCOPE_SPANS = 2
 _RESOURCE_ATTRIBUTES, _SPAN_ATTRIBUTES = 1, 9
 _TAGS_OF_SPAN_ATTRIBUTES = (b"\x4a", b"\xca")
-"""How the tag of a span's attribute begins, in the shortest form of it and in any longer one."""
+"""First bytes of the tag of a span's attribute, in its shortest form and in any longer form."""
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class Bounds(NamedTuple):
-    """What one request may hold."""
+    """The limits of one request."""
 
     spans: int = 50_000
     attributes: int = 500_000
     """Of all its spans and resources together."""
 
     def check_protobuf(self, body: bytes, pause: Pause = no_pause) -> None:
-        """Raise RequestTooLarge for too much, and ValueError or IndexError for what is no protobuf at all."""
+        """Raise RequestTooLarge for a body over the bounds, ValueError or IndexError for one that is not protobuf."""
         if len(body) <= _SMALL_BYTES:
             return
-        # An upper bound that takes no time: no more attributes than bytes that their tags can begin with.
+        # A cheap upper bound: there are no more attributes than bytes that can begin their tags.
         in_spans = sum(body.count(tag) for tag in _TAGS_OF_SPAN_ATTRIBUTES) > self.attributes
         attributes = 0
         for parts, (number, start, end) in enumerate(_parts(body), start=1):
             if parts % _STEPS == 0:
                 pause()
             if parts > 2 * self.spans:
-                raise RequestTooLarge(f"more than {self.spans} spans in one request")
+                raise RequestTooLarge(f"the request has more than {self.spans} spans; send smaller batches")
             if number == _RESOURCE or (number == _SPAN and in_spans):
                 wanted = _RESOURCE_ATTRIBUTES if number == _RESOURCE else _SPAN_ATTRIBUTES
                 for fields, (field, _, _) in enumerate(_fields(body, start, end)):
@@ -49,17 +49,22 @@ class Bounds(NamedTuple):
                         pause()
                     attributes += field == wanted
                     if attributes > self.attributes or fields > 2 * self.attributes:
-                        raise RequestTooLarge(f"more than {self.attributes} attributes in one request")
+                        raise RequestTooLarge(
+                            f"the request has more than {self.attributes} attributes; send smaller batches"
+                        )
 
     def check_json(self, body: bytes) -> None:
-        """Raise RequestTooLarge for a body with more values than the most spans and attributes need."""
-        # An attribute is two objects and a comma or two. Commas are also in texts, which are longer than these.
+        """Raise RequestTooLarge for a body with more values than the allowed spans and attributes need."""
+        # An attribute has two objects and one or two commas. Texts hold commas too, but are longer than attributes.
         if body.count(b"{") > 2 * self.attributes + 8 * self.spans or body.count(b",") > 4 * self.attributes:
-            raise RequestTooLarge("more values in one request than its spans and attributes may need")
+            raise RequestTooLarge(
+                f"the request has more values than {self.spans} spans with {self.attributes} attributes need; send"
+                " smaller batches"
+            )
 
 
 def _parts(body: bytes) -> Iterator[tuple[int, int, int]]:
-    """(what it is, start, end) of each resource, each span, and each other field of the messages around them."""
+    """Yield (kind, start, end) of each resource, each span, and each other field of the enclosing messages."""
     for number, start, end in _fields(body, 0, len(body)):
         yield _OTHER, start, end
         if number != _RESOURCE_SPANS:
@@ -72,9 +77,9 @@ def _parts(body: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _fields(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(number, start, end) of the fields between two places of a message; what has no length is nowhere.
+    """Yield (number, start, end) of the fields between two offsets; fields without a length have an empty range.
 
-    Raises ValueError for groups, which OTLP has none of, and ValueError or IndexError where the message ends too soon.
+    Raises ValueError for groups, which OTLP does not use, and ValueError or IndexError for a truncated message.
     """
     while at < end:
         tag = body[at]
@@ -102,7 +107,7 @@ def _fields(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _varint(body: bytes, at: int) -> tuple[int, int]:
-    """The number at a place, and the place after it. Raises IndexError at the end, ValueError for too long a one."""
+    """Return the number at an offset and the offset after it. Raises IndexError at the end, ValueError if too long."""
     value = 0
     for shift in range(0, 70, 7):
         byte = body[at]

@@ -1,8 +1,8 @@
-"""Why a body is refused for good."""
+"""Permanent errors of request bodies."""
 
 
 class RequestTooLarge(Exception):
-    """The request is over a limit and always will be; the message says which."""
+    """The request is over a limit; a retry cannot help. The message names the limit."""
 
 
 class MalformedRequest(Exception):

@@ -1,8 +1,8 @@
-"""OTLP/JSON to spans, by the same contract as `protobuf.py`.
+"""Decode OTLP/JSON to spans, with the same contract as `protobuf.py`.
 
 Ids are hexadecimal, 64-bit integers may be strings, unknown fields are ignored (OTLP 1.x, JSON Protobuf Encoding).
-Read by hand rather than through protobuf's JSON parser: that one refuses a whole request for one number out of range,
-and the good spans beside it would be lost.
+Protobuf's JSON parser is not used: it refuses a whole request for one number out of range, which would lose the valid
+spans.
 """
 
 import itertools
@@ -20,12 +20,12 @@ _MAX_DIGITS = 20
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _DEFAULT_BOUNDS = Bounds()
 _OBJECTS = 1_000
-"""What a millisecond or so is enough for."""
+"""About a millisecond of work."""
 _STATUS_ERROR = (2, "STATUS_CODE_ERROR")
 
 
 class JsonDecoder:
-    """Turns OTLP/JSON bodies into spans that carry only the `wanted` attributes, and of the `reduced` a part."""
+    """Decode OTLP/JSON bodies to spans with the `wanted` attributes only; those in `reduced` are kept in part."""
 
     def __init__(
         self,
@@ -40,7 +40,8 @@ class JsonDecoder:
     def __call__(self, body: bytes, pause: Pause = no_pause) -> Iterator[Span]:
         """Yield the spans of an ExportTraceServiceRequest.
 
-        Raises MalformedRequest if it is none, and RequestTooLarge, before the first span, if it is over the bounds.
+        Raises MalformedRequest if the body is invalid, and RequestTooLarge, before the first span, if it is over the
+        bounds.
         """
         self._bounds.check_json(body)
         try:
@@ -80,8 +81,8 @@ class JsonDecoder:
 
 
 def _pausing(pause: Pause) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
-    """What leaves an object as it is, and pauses after some of them. Python's parser lets no other thread run before
-    it has come to its end, unless it calls something on its way."""
+    """A hook that returns objects unchanged and pauses after every `_OBJECTS`. Without a hook Python's JSON parser lets
+    no other thread run until it has finished."""
     if pause is no_pause:
         return None
     objects = itertools.count(1)
@@ -116,12 +117,12 @@ def _list(owner: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    # A lone surrogate is legal in JSON and cannot be stored anywhere.
+    # JSON allows lone surrogates; databases do not.
     return value.encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
 def _identifier(value: Any) -> bytes:
-    """A trace or span id; empty when it is not hexadecimal, which the dialects then reject span by span."""
+    """Return a trace or span id; empty if it is not hexadecimal. The dialects reject spans with an empty id."""
     try:
         return bytes.fromhex(value) if isinstance(value, str) else b""
     except ValueError:
@@ -139,7 +140,7 @@ def _integer(value: Any) -> int | None:
 
 
 def _bounded_integer(digits: str) -> int | str:
-    """A JSON number without a fraction; one that fits nowhere stays a text, for the dialect to reject by name."""
+    """Parse a JSON integer; one out of range stays a text, so that the dialect can name it in the rejection."""
     return int(digits) if len(digits) <= _MAX_DIGITS else digits[:_MAX_DIGITS] + "…"
 
 
@@ -147,7 +148,7 @@ def _value(value: Mapping[str, Any]) -> AttributeValue | None:
     if value.get("stringValue") is not None:
         return _text(value["stringValue"])
     if value.get("intValue") is not None:
-        # What is no integer stays visible to the dialect, which rejects it by name.
+        # An invalid integer stays a text, so that the dialect can name it in the rejection.
         integer = _integer(value["intValue"])
         return _text(str(value["intValue"])) if integer is None else integer
     if value.get("doubleValue") is not None:

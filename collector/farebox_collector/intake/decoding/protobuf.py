@@ -1,9 +1,8 @@
-"""OTLP protobuf to spans, lazily: an attribute that no dialect reads is never parsed, nor kept.
+"""Decode OTLP protobuf to spans, lazily: attributes that no dialect reads are neither parsed nor kept.
 
-The published schema makes a Python object of each attribute of each span, which costs more than all the rest of the
-way. This one declares attributes as plain `bytes` (wire-compatible: a message and a byte string are encoded alike), so
-that the C parser hands over slices. Of those, only the wanted keys are decoded, and since models, wallets and tags
-repeat, decoded slices are remembered.
+The published schema makes a Python object of each attribute of each span, which costs more than all other stages. This
+schema declares attributes as `bytes` (wire-compatible: a message and a byte string have the same encoding), so that the
+C parser returns slices. Only wanted keys are decoded. Models, wallets and tags repeat, so decoded slices are cached.
 """
 
 import struct
@@ -28,18 +27,18 @@ _KEY_FIRST = bytes([_KEY])
 _STRING, _INT = 0x0A, 0x18
 """Tags of fields of an AnyValue."""
 _SHORT = 129
-"""Longest tail of a message whose lengths are of one byte."""
+"""Longest tail of a message whose lengths fit one byte."""
 _LONGEST_INT = 12
-"""The tail with a number of nine bytes: ten are for negative ones."""
+"""Length of a tail with a number of nine bytes; negative numbers have ten."""
 _NO_KEY = ""
 _UNWANTED: tuple[str, AttributeValue] = (_NO_KEY, "")
-"""Stands for all attributes that nobody wants: one of them at a time is quickly taken out again."""
+"""Replaces every attribute that no dialect reads; a single key is cheap to remove from the result."""
 _named = tuple.__new__
 _DEFAULT_BOUNDS = Bounds()
 
 
 def _lazy_request_class() -> type[Any]:
-    """The message class of ExportTraceServiceRequest with `bytes` attributes; the numbers are opentelemetry-proto's."""
+    """Build the class of ExportTraceServiceRequest with `bytes` attributes; field numbers as in opentelemetry-proto."""
     file = descriptor_pb2.FileDescriptorProto(name="farebox/otlp_lazy.proto", package="farebox.otlp", syntax="proto3")
     scalar = {"bytes": _Field.TYPE_BYTES, "fixed64": _Field.TYPE_FIXED64, "int32": _Field.TYPE_INT32}
     messages = {
@@ -79,9 +78,9 @@ _Request = _lazy_request_class()
 
 
 def attribute_value(raw: bytes, at: int = 0) -> AttributeValue | None:
-    """The value of one encoded KeyValue whose key ends at a place; 0 if that is not known.
+    """Decode the value of an encoded KeyValue whose key ends at offset `at` (0: unknown).
 
-    None for what no dialect uses (bytes, maps, nothing) or cannot be parsed.
+    None for types that no dialect uses (bytes, maps, empty) and for values that cannot be parsed.
     """
     if at:
         value = _plainly_written(raw, at)
@@ -100,9 +99,9 @@ def attribute_value(raw: bytes, at: int = 0) -> AttributeValue | None:
 
 
 def _plainly_written(raw: bytes, at: int) -> str | int | None:
-    """A short text or a number up to 2⁶³, where the rest of the message is that and in its shortest form; else None.
+    """Decode a short text or a number up to 2⁶³ in its shortest form that fills the rest of the message; else None.
 
-    The same as protobuf would say, in a third of the time: counts and ids differ from call to call.
+    Equal to protobuf's result, in a third of the time. Counts and ids differ from call to call, so caching cannot help.
     """
     size = len(raw) - at
     if not 4 <= size <= _SHORT or raw[at] != _VALUE or raw[at + 1] != size - 2:
@@ -126,7 +125,7 @@ def _plainly_written(raw: bytes, at: int) -> str | int | None:
 
 
 class _Wanted(NamedTuple):
-    """An attribute that is wanted."""
+    """An attribute that a dialect reads."""
 
     key: str
     reduced: Callable[[str], str | None] | None
@@ -134,8 +133,7 @@ class _Wanted(NamedTuple):
 
 
 class _Memo(dict[bytes, tuple[str, AttributeValue]]):
-    """Encoded attribute → its key and value, _UNWANTED for what nobody wants; what is not known yet is decoded on
-    look-up.
+    """Map an encoded attribute to its key and value, or to _UNWANTED; decode it at the first look-up.
 
     A look-up that hits runs in C, and so does a loop of them.
     """
@@ -174,7 +172,7 @@ class _Memo(dict[bytes, tuple[str, AttributeValue]]):
         return attribute
 
     def _parsed_key(self, raw: bytes) -> _Wanted | None:
-        """What is wanted of one encoded KeyValue; None if nobody wants it."""
+        """Find the wanted attribute of an encoded KeyValue by parsing it; None if no dialect reads it."""
         try:
             return self._wanted.get(KeyValue.FromString(raw).key)
         except (message.DecodeError, ValueError):
@@ -182,10 +180,10 @@ class _Memo(dict[bytes, tuple[str, AttributeValue]]):
 
 
 class ProtobufDecoder:
-    """Turns request bodies into spans that carry only the `wanted` attributes. Any thread may use it.
+    """Decode request bodies to spans with the `wanted` attributes only. Thread-safe.
 
-    `once` names attributes whose values never repeat (response ids), so that they don't push others out of the memo;
-    `reduced` says what may be kept of those that can hold prompts beside what is wanted.
+    `once` names attributes whose values never repeat (response ids); they are not cached. `reduced` maps attributes
+    that can hold prompts to functions that return the part to keep.
     """
 
     def __init__(
@@ -201,7 +199,8 @@ class ProtobufDecoder:
     def __call__(self, body: bytes, pause: Pause = no_pause) -> Iterator[Span]:
         """Yield the spans of an ExportTraceServiceRequest.
 
-        Raises MalformedRequest if it is none, and RequestTooLarge, before the first span, if it is over the bounds.
+        Raises MalformedRequest if the body is invalid, and RequestTooLarge, before the first span, if it is over the
+        bounds.
         """
         try:
             self._bounds.check_protobuf(body, pause)
@@ -216,7 +215,7 @@ class ProtobufDecoder:
                 scope = scope_spans.scope.name.decode(errors="replace")
                 version = scope_spans.scope.version.decode(errors="replace")
                 for span in scope_spans.spans:
-                    # A slice is made in C at once, which an iterator over protobuf's container is not.
+                    # C makes a slice in one call; an iterator over protobuf's container is slower.
                     attributes = dict(map(decoded, span.attributes[:]))
                     attributes.pop(_NO_KEY, None)
                     yield _named(

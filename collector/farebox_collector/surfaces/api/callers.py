@@ -28,7 +28,7 @@ from farebox_collector.admission.rates import Rates, TooMuch
 from farebox_collector.cache.keyring import (
     Forbidden,
     KeyRing,
-    TooManyStrangers,
+    TooManyUnknownKeys,
     Unauthenticated,
 )
 from farebox_collector.ledger.access.actors import actor_of, set_actor
@@ -260,7 +260,7 @@ class Doorkeeper:
             answer = problem(429, str(error))
             answer.headers["Retry-After"] = str(math.ceil(error.delay_s))
             return answer
-        except TooManyStrangers as error:
+        except TooManyUnknownKeys as error:
             answer = problem(503, str(error))
             answer.headers["Retry-After"] = "2"
             return answer
