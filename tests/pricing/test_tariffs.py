@@ -111,7 +111,7 @@ def test_older_calls_and_clocks_that_are_ahead_cause_no_look(
     now[0] += 100 * MILLISECOND_NS
     tariffs.refresh_for(START_NS - 1000 * MILLISECOND_NS)
     assert looks == []
-    tariffs._looked_at_ns = now[0]
+    tariffs._checked_at_ns = now[0]
     tariffs.refresh_for(START_NS + 300 * 1000 * MILLISECOND_NS)
     assert looks == [], "not twice in a millisecond"
     now[0] += MILLISECOND_NS
