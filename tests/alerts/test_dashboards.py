@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from farebox_collector.metrics import catalogue
 from farebox_collector.metrics.catalogue import CATALOGUE, Kind
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
@@ -180,6 +181,11 @@ def test_every_query_is_promql(tmp_path: Path) -> None:
     done = subprocess.run(["promtool", "check", "rules", path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(rules)} rules found" in done.stdout
+
+
+def test_every_metric_is_in_the_catalogue() -> None:
+    declared = [value for value in vars(catalogue).values() if isinstance(value, catalogue.Metric)]
+    assert {metric.name for metric in declared} == {metric.name for metric in CATALOGUE}
 
 
 def test_every_label_that_a_rule_looks_at_is_one_that_is_exported() -> None:
