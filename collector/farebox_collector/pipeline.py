@@ -28,7 +28,7 @@ from farebox_collector.intake.reader import ReadRequest, RequestReader
 from farebox_collector.intake.reader_worker import ReaderWorker
 from farebox_collector.intake.reading_threads import ExportRequest, ReadingThreads
 from farebox_collector.ledger.storage.database import Database, is_storage_outage
-from farebox_collector.ledger.usage.arrivals import Arrivals, Desk, book, book_what_can_be
+from farebox_collector.ledger.usage.arrivals import Arrivals, BookingContext, book, book_storable
 from farebox_collector.ledger.usage.batch import Calls
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.metrics.meters import Meters
@@ -79,7 +79,7 @@ class Pipeline:
         self._reader = reader
         self._meters = meters
         self._clock = clock
-        self._desk = Desk(TotalLabels(), settings.dead_letter_days * 86_400 * 10**9)
+        self._desk = BookingContext(TotalLabels(), settings.dead_letter_days * 86_400 * 10**9)
         self._committer = GroupCommit(
             self._commit,
             self._commit_what_can_be,
@@ -127,7 +127,7 @@ class Pipeline:
 
         def attempt(connection: Connection) -> list[Verdict]:
             own.clear()  # The transaction may be retried.
-            return book_what_can_be(connection, request.tenant_id, _together([batch]), self._desk, letter_of)
+            return book_storable(connection, request.tenant_id, _together([batch]), self._desk, letter_of)
 
         verdicts = self._database.transact(attempt)
         read.dead.extend(own)

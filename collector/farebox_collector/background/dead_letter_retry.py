@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row
 from farebox_collector.intake.reader import SpanReader
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.usage import dead_letters
-from farebox_collector.ledger.usage.arrivals import Arrivals, Desk, book
+from farebox_collector.ledger.usage.arrivals import Arrivals, BookingContext, book
 from farebox_collector.ledger.usage.batch import Calls
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.span_counts import count_spans
@@ -26,14 +26,14 @@ class Retried(NamedTuple):
 
 def retry(database: Database, reader: SpanReader, letters: Sequence[Row[Any]]) -> list[Retried]:
     """Try dead letters again, each in a transaction of its own; one that is booked now is taken out in the same."""
-    desk = Desk(TotalLabels(), 0)
+    desk = BookingContext(TotalLabels(), 0)
     return [
         database.transact(lambda connection, letter=letter: _retry(connection, reader, letter, desk))  # type: ignore[misc]
         for letter in letters
     ]
 
 
-def _retry(connection: Connection, reader: SpanReader, letter: Row[Any], desk: Desk) -> Retried:
+def _retry(connection: Connection, reader: SpanReader, letter: Row[Any], desk: BookingContext) -> Retried:
     reading = reader.read(dead_letters.span_of(letter), letter.tenant_id, letter.received_at_ns)
     if isinstance(reading, Rejected):
         return Retried(letter.id, Verdict.REJECTED, reading.reason)

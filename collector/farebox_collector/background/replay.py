@@ -23,7 +23,7 @@ from farebox_collector.ledger.usage.corrections import (
     Cause,
     Correction,
     correct,
-    foresee,
+    preview_corrections,
 )
 from farebox_collector.ledger.usage.replay_candidates import (
     Decided,
@@ -154,7 +154,7 @@ class Replay:
     def _compare_chunk(self, after: Position, size: int) -> _Chunk:
         with self._database.reading() as connection:
             stored, decided = self._look(connection, after, size)
-            return _Chunk(stored, decided, foresee(connection, self._tenant_id, decided.wanted))
+            return _Chunk(stored, decided, preview_corrections(connection, self._tenant_id, decided.wanted))
 
     def _post_chunk(self, after: Position, size: int, *, keep_mark: bool = False) -> _Chunk:
         def post(connection: Connection) -> _Chunk:

@@ -64,7 +64,7 @@ def require_age(before_ns: int, now_ns: int, settings: Settings) -> None:
         raise TooRecent(f"records are kept for {least_ns // DAY_NS} days at the least, so that a month can be closed")
 
 
-def foresee(database: Database, before_ns: int, progress: Progress) -> Retired:
+def preview_corrections(database: Database, before_ns: int, progress: Progress) -> Retired:
     """What `retire_all` would do. Writes nothing."""
 
     def step(after_id: int) -> Stretch:
@@ -75,7 +75,7 @@ def foresee(database: Database, before_ns: int, progress: Progress) -> Retired:
 
 
 def retire_all(database: Database, before_ns: int, progress: Progress, breathe: Breathe = no_breath) -> Retired:
-    """Retire what was received before a moment, from the first record on. Raises AlreadyRunning and UnderSuspicion."""
+    """Retire what was received before a moment, from the first record on. Raises AlreadyRunning and RetentionFrozen."""
     report = _reported(database, progress)
 
     def step(after_id: int) -> Stretch:
@@ -94,7 +94,7 @@ def retire_all(database: Database, before_ns: int, progress: Progress, breathe: 
 def retire_some(database: Database, before_ns: int, stretches: int, breathe: Breathe) -> Retired:
     """Retire a few stretches, from where it was left the last time. Does nothing while another process is at it.
 
-    Raises UnderSuspicion, and what `breathe` does.
+    Raises RetentionFrozen, and what `breathe` does.
     """
 
     def work(connection: Connection, after_id: int) -> Stretch:

@@ -35,7 +35,7 @@ from farebox_collector.ledger.storage.throttle import Stopped, Throttle
 from farebox_collector.ledger.usage import dead_letters
 from farebox_collector.ledger.usage.corrections import are_frozen
 from farebox_collector.ledger.usage.long_actions import count_long_actions
-from farebox_collector.ledger.usage.retention import UnderSuspicion
+from farebox_collector.ledger.usage.retention import RetentionFrozen
 from farebox_collector.model.mismatches import Mismatch
 from farebox_collector.settings import Settings
 
@@ -117,7 +117,7 @@ class Upkeep:
         """Retire some of the records whose time is up, if there is a time."""
         if self._retention_ns:
             pace = Throttle(_RETIRING_SHARE, self._stop)
-            with contextlib.suppress(Stopped, UnderSuspicion):
+            with contextlib.suppress(Stopped, RetentionFrozen):
                 retire_some(self._database, self._clock() - self._retention_ns, _STRETCHES, pace.breathe)
 
     def _retire_audit_log(self) -> None:

@@ -11,7 +11,7 @@ from farebox_collector.background.retention_job import (
     AlreadyRunning,
     Retired,
     TooRecent,
-    foresee,
+    preview_corrections,
     require_age,
     retire_all,
 )
@@ -35,7 +35,7 @@ from farebox_collector.ledger.storage.throttle import Throttle
 from farebox_collector.ledger.usage.retention import (
     Kept,
     Size,
-    UnderSuspicion,
+    RetentionFrozen,
     books_size,
 )
 from farebox_collector.model.moments import format_ns
@@ -79,7 +79,7 @@ def maintain_command(
             size = _size(database)
             with progress_bar("counting" if dry_run else "retiring") as progress:
                 if dry_run:
-                    done = foresee(database, before_ns, progress)
+                    done = preview_corrections(database, before_ns, progress)
                 else:
                     done = retire_all(database, before_ns, progress, Throttle(share).breathe)
                     after_it = {"before_ns": before_ns, "records": done.retired}
@@ -89,7 +89,7 @@ def maintain_command(
                         )
                     )
             after = _size(database)
-    except (TooRecent, AlreadyRunning, UnderSuspicion) as error:
+    except (TooRecent, AlreadyRunning, RetentionFrozen) as error:
         raise Stop(str(error)) from None
     if as_json:
         print_json(_shown(done, before_ns, size, after, dry_run=dry_run))

@@ -23,8 +23,8 @@ from farebox_collector.ledger.usage.booking import record_usage
 from farebox_collector.ledger.usage.replay_candidates import ReplayScope
 from farebox_collector.ledger.usage.retention import (
     Kept,
+    RetentionFrozen,
     Stretch,
-    UnderSuspicion,
     look,
     retire,
 )
@@ -270,7 +270,7 @@ def test_nothing_is_let_go_of_while_the_books_are_under_suspicion(database: Data
     found = "INSERT INTO audits (scope, ended_at_ns, upto_transaction, mismatches) VALUES ('full', 1, 1, {})"
     with database.transaction() as connection:
         connection.execute(text(found.format(1)))
-    with pytest.raises(UnderSuspicion):
+    with pytest.raises(RetentionFrozen):
         retire_all(database, START_NS + 1, lambda done, total: None)
     with database.transaction() as connection:
         connection.execute(text(found.format(0)))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from farebox_collector.ledger.journal.low_balances import Fall, tell_of_falls
+from farebox_collector.ledger.journal.low_balances import Fall, notify_falls
 from farebox_collector.ledger.journal.money_rollups import add_money_days
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.tables.books import accounts, transactions
@@ -184,7 +184,7 @@ def _post(
             for row in wallets
             if amounts[row.name] < 0
         ]
-        tell_of_falls(connection, tenant_id, transaction_id, falls, at_ns)
+        notify_falls(connection, tenant_id, transaction_id, falls, at_ns)
     return frozenset(row.name for row in wallets if row.holds_until_ns > at_ns)
 
 

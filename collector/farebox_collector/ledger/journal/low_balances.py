@@ -72,7 +72,7 @@ def set_thresholds(
     return int(key[0])
 
 
-def tell_of_falls(
+def notify_falls(
     connection: Connection, tenant_id: int, transaction_id: int, falls: Sequence[Fall], at_ns: int
 ) -> None:
     """Put into the outbox what these falls cross; to be called in the transaction that posts them."""

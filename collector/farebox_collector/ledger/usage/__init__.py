@@ -1,1 +1,1 @@
-"""Usage: one record for each call, its charge, its corrections, and what waits for a price."""
+"""Usage: one record per call, its charge, its corrections, and the records that wait for a price."""

@@ -1,7 +1,7 @@
-"""Calls that take part in their action although they were recorded before their event had any rule with a floor.
+"""Add calls to their action that were recorded before their event had any rule with a floor.
 
-Until then an action is the sum of its calls, and no row is kept for it. When the first rule with a floor is set, calls
-of actions that may still be going on are taken in, once: what they were charged is their share, and their floor is 0.
+Until then an action is the sum of its calls, and has no row. When the first rule with a floor is set, calls of actions
+that may still be in progress are added once: their charge becomes their share, and the floor of the action is 0.
 """
 
 from sqlalchemy import Connection, bindparam, select, update
@@ -12,9 +12,9 @@ from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.rules import EVERY_OTHER_EVENT
 
 LONGEST_NS = 24 * 3600 * 10**9
-"""How old a call may be for its action to be still going on."""
+"""The greatest age of a call whose action may still be in progress."""
 MOST_CALLS = 100_000
-"""Most calls that are taken in, the newest first."""
+"""Most calls that are added, the newest first."""
 _JOIN = (
     update(usage_records)
     .where(usage_records.c.id == bindparam("record"))
@@ -23,7 +23,7 @@ _JOIN = (
 
 
 def join_recorded_calls(connection: Connection, tenant_id: int, event: str, at_ns: int) -> int:
-    """Take in the calls of an event, or of all events for `*`, that belong to an action; returns how many."""
+    """Add the calls of an event, or of all events for `*`, that belong to an action; return their number."""
     table = usage_records.c
     query = select(
         table.id, table.wallet, table.event, table.action_id, table.charge_nanocredits, table.priced_at_ns

@@ -1,13 +1,13 @@
-"""Actions with a price of their own: a flat charge or a minimum is paid once an action, however many calls it makes.
+"""Price actions: a flat charge or a minimum is paid once per action, regardless of its number of calls.
 
-An action is charged max(floor, sum of its calls' shares). Its floor is that of the rule of the call that started first,
-also where that is 0, whatever order the calls come in: an earlier call that comes later moves it, and what the calls
-carry by corrections. Each call carries what it added to that, in the order of recording: the first call of a flat
-action carries all of it, the others nothing. The action's row in `charged_actions` keeps the sums, and its lock keeps
-two replicas that bring calls of one action from both charging the floor.
+An action is charged max(floor, sum of its calls' shares). The rule of the call that started first sets the floor, even
+if that is 0, in whatever order the calls arrive: an earlier call that arrives later changes the floor, and corrections
+change what the recorded calls carry. Each call carries what it added, in the order of recording: the first call of a
+flat action carries the whole charge, the others nothing. The action's row in `charged_actions` keeps the sums, and its
+lock prevents two replicas that book calls of one action from both charging the floor.
 
-Calls with an action id take part where any rule of their event ever had a floor; elsewhere an action is the sum of its
-calls anyway, and no row is kept.
+Calls with an action id take part if any rule of their event ever had a floor. Elsewhere an action is the sum of its
+calls, and no row is kept.
 """
 
 from collections import defaultdict
@@ -56,7 +56,7 @@ ActionKey = tuple[str, str, str]
 
 
 class ActionSums(NamedTuple):
-    """What is charged for an action, apart from how it falls on its calls."""
+    """The sums of an action, regardless of how its charge is distributed over its calls."""
 
     calls: int
     share_nanocredits: int
@@ -64,34 +64,34 @@ class ActionSums(NamedTuple):
 
     @property
     def charge_nanocredits(self) -> int:
-        """What the action is charged in all."""
+        """Return the total charge of the action."""
         return max(self.floor_nanocredits, self.share_nanocredits) if self.calls else 0
 
     def with_call(self, share_nanocredits: int) -> "ActionSums":
-        """The same with one more call."""
+        """Return the sums with one more call."""
         return self._replace(calls=self.calls + 1, share_nanocredits=self.share_nanocredits + share_nanocredits)
 
 
 class FirstCall(NamedTuple):
-    """What decides which call of an action is its first; the least is."""
+    """The sort key that decides which call of an action is its first: the smallest."""
 
     priced_at_ns: int
-    """When it started; a start that no clock can mean is that of the receipt, as for its price."""
+    """The start; the time of receipt if the start is implausible, as for its price."""
     span: str
-    """Trace and span id in hexadecimal, which decide between calls that started at one moment."""
+    """Trace and span id in hexadecimal, which decide between calls with the same start."""
 
     @classmethod
     def of(cls, call: PricedUsage) -> "FirstCall":
-        """A call as it may be the first."""
+        """Return the sort key of a call."""
         return cls(call.priced_at_ns, (call.usage.trace_id + call.usage.span_id).hex())
 
 
 _BY_RECORDING = FirstCall(0, "")
-"""The first call of an action whose floor was decided by another one: nothing comes before it."""
+"""The first call of an action whose floor another call decided: no call sorts before it."""
 
 
 class Change(NamedTuple):
-    """What a call adds to the sums of its action, or with negative figures takes back."""
+    """What a call adds to the sums of its action; negative figures take back."""
 
     key: ActionKey
     calls: int
@@ -101,7 +101,7 @@ class Change(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """An action's sums before and after some changes, and the first call that decided its floor so far."""
+    """An action's sums before and after some changes, and the call that decided its floor before."""
 
     before: ActionSums
     after: ActionSums
@@ -109,14 +109,14 @@ class Moved(NamedTuple):
 
 
 def action_of(call: PricedUsage) -> ActionKey:
-    """The action that a call belongs to. A wallet pays for its own calls: two wallets never share a floor."""
+    """Return the action of a call. A wallet pays only for its own calls: two wallets never share a floor."""
     return call.usage.wallet, call.usage.event, call.usage.action_id
 
 
 def move_actions(connection: Connection, tenant_id: int, changes: Iterable[Change]) -> dict[ActionKey, Moved]:
-    """Move the sums of actions, which stay locked until the end of the transaction.
+    """Change the sums of actions, which stay locked until the end of the transaction.
 
-    The floor of an action that is known stays what it is: see `set_first`.
+    The floor of a known action stays as it is: see `set_first`.
     """
     by_key: defaultdict[ActionKey, list[Change]] = defaultdict(list)
     for change in changes:
@@ -139,7 +139,7 @@ def move_actions(connection: Connection, tenant_id: int, changes: Iterable[Chang
 
 
 def set_first(connection: Connection, tenant_id: int, firsts: Mapping[ActionKey, tuple[FirstCall, int]]) -> None:
-    """Let other calls be the first of locked actions, with the floor of their rule."""
+    """Set other calls as the first calls of locked actions, with the floor of their rule."""
     rows = []
     for key, (call, floor) in sorted(firsts.items()):
         of = {f"of_{name}": value for name, value in zip(_KEY, (tenant_id, *key), strict=True)}
@@ -151,10 +151,10 @@ def set_first(connection: Connection, tenant_id: int, firsts: Mapping[ActionKey,
 def charge_actions_once(
     connection: Connection, tenant_id: int, recorded: Sequence[Entry], may_correct: Callable[[], bool]
 ) -> list[ActionKey]:
-    """Let newly recorded calls carry what they add to the charge of their action; `recorded` is in their order.
+    """Make newly recorded calls carry what they add to the charge of their action; `recorded` is in their order.
 
-    Returns the actions whose floor has moved: the calls that were recorded before carry something else from now on.
-    Where these may not be corrected the floor stays.
+    Returns the actions whose floor has changed: the charges of their earlier calls change too. If corrections are not
+    allowed, the floor stays.
     """
     of_actions = [entry for entry in recorded if entry.charged and entry.call.action_floor_nanocredits is not None]
     if not of_actions:
@@ -195,7 +195,7 @@ def charge_actions_once(
 def _carry(
     connection: Connection, tenant_id: int, of_actions: Sequence[Entry], sums: dict[ActionKey, ActionSums]
 ) -> None:
-    """Let calls carry what they add to what is charged for the calls before them."""
+    """Make calls carry what they add to the charge of the calls before them."""
     changed = []
     for entry in of_actions:
         call, key = entry.call, action_of(entry.call)
@@ -211,7 +211,7 @@ def _carry(
 
 
 def action_before(connection: Connection, tenant_id: int, key: ActionKey, record_id: int) -> ActionSums:
-    """The sums of an action's calls that were recorded before one of them, as the books have them now."""
+    """Return the sums of an action's calls that were recorded before a record, as the books have them now."""
     wallet, event, action_id = key
     actions, table = charged_actions.c, usage_records.c
     floor = connection.execute(
@@ -237,7 +237,7 @@ def action_before(connection: Connection, tenant_id: int, key: ActionKey, record
 
 
 class Move(NamedTuple):
-    """What a correction does to the action of a record; a share of None is that the record has no part in it."""
+    """What a correction does to the action of a record; a share of None means that the record takes no part."""
 
     record_id: int
     key: ActionKey
@@ -248,12 +248,12 @@ class Move(NamedTuple):
 
 
 SettleActions = Callable[[Connection, int, Iterable[Move]], dict[int, int]]
-"""Says what records are charged after some moves, by their id: all that take part in a corrected action and would not
-be charged what they are."""
+"""Returns new charges by record id after some moves, for all records of a corrected action whose charge would
+change."""
 
 
 def settle_actions(connection: Connection, tenant_id: int, moves: Iterable[Move]) -> dict[int, int]:
-    """A SettleActions that moves the sums of corrected records' actions, which stay locked."""
+    """A SettleActions that changes the sums of corrected records' actions, which stay locked."""
     by_id, changes = _parts(moves)
     if not changes:
         return {}
@@ -265,7 +265,7 @@ def settle_actions(connection: Connection, tenant_id: int, moves: Iterable[Move]
     return _charges(by_id, parts, firsts)
 
 
-def foresee_actions(connection: Connection, tenant_id: int, moves: Iterable[Move]) -> dict[int, int]:
+def preview_actions(connection: Connection, tenant_id: int, moves: Iterable[Move]) -> dict[int, int]:
     """A SettleActions that writes nothing."""
     by_id, changes = _parts(moves)
     if not changes:
@@ -277,13 +277,13 @@ def foresee_actions(connection: Connection, tenant_id: int, moves: Iterable[Move
 
 
 def charges_of_actions(connection: Connection, tenant_id: int, keys: Sequence[ActionKey]) -> dict[int, int]:
-    """What records of some actions are charged by their floors, by their id, as far as it is not what they are."""
+    """Return the charges that the floors of some actions require, by record id, where they differ from the current."""
     known = _known(connection, tenant_id, keys)
     return _charges({}, _parts_of_actions(connection, tenant_id, known, {}), known)
 
 
 def _known(connection: Connection, tenant_id: int, keys: Iterable[ActionKey]) -> dict[ActionKey, tuple[FirstCall, int]]:
-    """The first call and the floor of those of some actions that are in the books."""
+    """Return the first call and the floor of the actions that are in the books."""
     wanted, actions = set(keys), charged_actions.c
     rows = connection.execute(
         select(actions.wallet, actions.event, actions.action_id, *(actions[name] for name in _FIRST)).where(
@@ -300,7 +300,7 @@ def _known(connection: Connection, tenant_id: int, keys: Iterable[ActionKey]) ->
 
 
 def _parts(moves: Iterable[Move]) -> tuple[dict[int, Move], list[Change]]:
-    """The moves that have to do with actions, and what they change."""
+    """Return the moves that affect actions, and their changes."""
     by_id = {move.record_id: move for move in moves if (move.share_before, move.share_after) != (None, None)}
     changes = []
     for move in by_id.values():
@@ -320,13 +320,13 @@ class _Part(NamedTuple):
     call: FirstCall
     rule_id: int | None
     floor: int | None = None
-    """What its rule asks for, where the correction says it."""
+    """The floor of its rule, if the correction states it."""
 
 
 def _parts_of_actions(
     connection: Connection, tenant_id: int, keys: Iterable[ActionKey], by_id: Mapping[int, Move]
 ) -> dict[int, _Part]:
-    """The records that take part in some actions, by their id, once some moves are made."""
+    """Return the records that take part in some actions after some moves, by their id."""
     wanted, table = set(keys), usage_records.c
     rows = connection.execute(
         select(table.id, table.wallet, table.event, table.action_id, table.action_share_nanocredits)
@@ -356,7 +356,7 @@ def _parts_of_actions(
 def _firsts(
     connection: Connection, known: Mapping[ActionKey, tuple[FirstCall, int]], parts: Mapping[int, _Part]
 ) -> dict[ActionKey, tuple[FirstCall, int]]:
-    """The first call and the floor of actions, by the records that take part in them."""
+    """Return the first call and the floor of actions, from the records that take part."""
     earliest: dict[ActionKey, _Part] = {}
     for part in parts.values():
         if part.key not in earliest or part.call < earliest[part.key].call:
@@ -371,7 +371,7 @@ def _firsts(
 
 
 def floors_of_rules(connection: Connection, rule_ids: Sequence[int]) -> dict[int, int]:
-    """What an action is charged at least by some rule versions, by their id, in nanocredits."""
+    """Return the floors of rule versions by their id, in nanocredits."""
     rules = charge_rules.c
     query = select(rules.id, rules.kind, rules.flat_credits, rules.minimum_credits).where(rules.id.in_(rule_ids))
     rows = connection.execute(query) if rule_ids else ()
@@ -381,7 +381,7 @@ def floors_of_rules(connection: Connection, rule_ids: Sequence[int]) -> dict[int
 def _charges(
     by_id: Mapping[int, Move], parts: Mapping[int, _Part], firsts: Mapping[ActionKey, tuple[FirstCall, int]]
 ) -> dict[int, int]:
-    """What the calls of actions carry, by their record's id, as far as it is not what they carry now."""
+    """Return what the calls of actions carry, by record id, where it differs from what they carry now."""
     sums = {key: ActionSums(0, 0, floor) for key, (_, floor) in firsts.items()}
     charges = {}
     for record_id, part in sorted(parts.items()):

@@ -1,7 +1,6 @@
 """Book what one tenant sent: its calls, quality reports and dead letters, and the counts of all of them.
 
-Every way into the books goes through `book`: requests, requests of which something cannot be stored, and dead letters
-that are tried again.
+Every path into the books uses `book`: requests, requests with parts that cannot be stored, and retried dead letters.
 """
 
 from collections import Counter
@@ -22,7 +21,7 @@ from farebox_collector.model.verdicts import Verdict
 
 
 class Arrivals(NamedTuple):
-    """Spans of one tenant that were read and priced."""
+    """Spans of one tenant after reading and pricing."""
 
     received_at_ns: int
     calls: Calls
@@ -30,42 +29,42 @@ class Arrivals(NamedTuple):
     dead: Sequence[DeadLetter] = ()
     """Spans that could not be read."""
     accepted: int = 0
-    """How many spans to count as accepted; 0 for spans that were counted before."""
+    """The number of spans to count as accepted; 0 for spans that were counted before."""
 
 
-class Desk(NamedTuple):
-    """What booking needs besides the spans themselves."""
+class BookingContext(NamedTuple):
+    """The context that booking needs besides the spans."""
 
     labels: TotalLabels
     dead_letter_lifetime_ns: int
 
 
-def book(connection: Connection, tenant_id: int, arrivals: Arrivals, desk: Desk) -> list[Verdict]:
+def book(connection: Connection, tenant_id: int, arrivals: Arrivals, context: BookingContext) -> list[Verdict]:
     """Book everything in the transaction of `connection`. Returns a verdict for each call, in order."""
-    verdicts = record_calls(connection, tenant_id, arrivals.calls, arrivals.received_at_ns, desk.labels)
-    _book_the_rest(connection, tenant_id, arrivals, verdicts, arrivals.dead, desk)
+    verdicts = record_calls(connection, tenant_id, arrivals.calls, arrivals.received_at_ns, context.labels)
+    _book_remainder(connection, tenant_id, arrivals, verdicts, arrivals.dead, context)
     return verdicts
 
 
-def book_what_can_be(
+def book_storable(
     connection: Connection,
     tenant_id: int,
     arrivals: Arrivals,
-    desk: Desk,
+    context: BookingContext,
     letter_of: Callable[[int, str], DeadLetter],
 ) -> list[Verdict]:
-    """Book everything but the calls that cannot be stored: each becomes a dead letter and is rejected.
+    """Book everything except the calls that cannot be stored: each of them becomes a dead letter and is rejected.
 
-    `letter_of` makes the dead letter of a call, by its place and the reason. Returns a verdict for each call, in order.
-    Storage outages are raised.
+    `letter_of` makes the dead letter of a call from its index and the reason. Returns a verdict for each call, in
+    order. Raises on storage outages.
     """
     dead = list(arrivals.dead)
 
     def halve(calls: Sequence[PricedUsage], first: int) -> list[Verdict]:
-        """Halve what fails until it is a single call."""
+        """Halve a failing batch until it is a single call."""
         try:
             with connection.begin_nested():
-                return record_calls(connection, tenant_id, Calls.of(calls), arrivals.received_at_ns, desk.labels)
+                return record_calls(connection, tenant_id, Calls.of(calls), arrivals.received_at_ns, context.labels)
         except Exception as error:
             if is_storage_outage(error):
                 raise
@@ -76,20 +75,20 @@ def book_what_can_be(
             return [*halve(calls[:middle], first), *halve(calls[middle:], first + middle)]
 
     verdicts = halve(arrivals.calls, 0)
-    _book_the_rest(connection, tenant_id, arrivals, verdicts, dead, desk)
+    _book_remainder(connection, tenant_id, arrivals, verdicts, dead, context)
     return verdicts
 
 
-def _book_the_rest(
+def _book_remainder(
     connection: Connection,
     tenant_id: int,
     arrivals: Arrivals,
     verdicts: Sequence[Verdict],
     dead: Sequence[DeadLetter],
-    desk: Desk,
+    context: BookingContext,
 ) -> None:
-    keep_reports(connection, tenant_id, arrivals.reports, arrivals.received_at_ns, desk.labels)
-    dead_letters.keep(connection, tenant_id, dead, arrivals.received_at_ns, desk.dead_letter_lifetime_ns)
-    others = {Verdict.NOTED: len(arrivals.reports), Verdict.REJECTED: len(arrivals.dead)}
+    keep_reports(connection, tenant_id, arrivals.reports, arrivals.received_at_ns, context.labels)
+    dead_letters.keep(connection, tenant_id, dead, arrivals.received_at_ns, context.dead_letter_lifetime_ns)
+    other_counts = {Verdict.NOTED: len(arrivals.reports), Verdict.REJECTED: len(arrivals.dead)}
     # Last: other transactions wait for these rows.
-    count_spans(connection, tenant_id, arrivals.accepted, Counter(verdicts) + Counter(others))
+    count_spans(connection, tenant_id, arrivals.accepted, Counter(verdicts) + Counter(other_counts))

@@ -1,5 +1,5 @@
-"""What calls add to the totals and roll-ups, summed up once for all tables. Pure, and additive: the sums of two groups
-of calls are the sums of both, so that they can be made where requests are read, and added where they are recorded.
+"""Sum what calls add to the totals and roll-ups, once for all tables. Pure and additive: the sums of two groups of
+calls are the sums of both. So they can be computed by reader processes, and added by the thread that commits.
 """
 
 from bisect import bisect_right
@@ -36,13 +36,13 @@ QUALITY_COLUMNS = (
 _LATENCY_BOUNDS_NS = tuple(bound * 1_000_000 for bound in LATENCY_BOUNDS_MS)
 _FIRST_CHUNK_BOUNDS_NS = tuple(bound * 1_000_000 for bound in FIRST_CHUNK_BOUNDS_MS)
 _MAX_LATENCY_NS = 86_400 * 10**9
-"""A call counts for a day at most: one broken clock must not drown the sum."""
+"""Longest latency that is counted: one day, so that one broken clock does not distort the sum."""
 _EMBEDDINGS = "embeddings"
 
-# Tokens that went in come first, then those that came out.
+# Input tokens first, then output tokens.
 _OUTPUT, _REASONING = Buckets._fields.index("output"), Buckets._fields.index("reasoning")
 
-# Where the figures of a group are in its list.
+# Positions of figures in a group's list.
 _REQUESTS, _ERRORS = 0, 1
 _TOKENS = slice(2, 2 + len(TOKEN_COLUMNS))
 _MONEY = slice(_TOKENS.stop, _TOKENS.stop + 2)
@@ -54,7 +54,7 @@ _QUALITY = slice(_FIRST_CHUNKS_BY.stop, _FIRST_CHUNKS_BY.stop + len(QUALITY_COLU
 
 
 class GroupKey(NamedTuple):
-    """What the calls of one group have in common. The order is that of the tables' labels."""
+    """The labels that the calls of one group share. The order is that of the tables' labels."""
 
     day: int
     verdict: Verdict
@@ -71,47 +71,47 @@ class GroupKey(NamedTuple):
 
     @property
     def usage(self) -> tuple[str, ...]:
-        """Its labels in the usage totals."""
+        """Return its labels in the usage totals."""
         return self[2:8]
 
     @property
     def service(self) -> tuple[str, ...]:
-        """Its labels in the service totals."""
+        """Return its labels in the service totals."""
         return self.provider, self.model, self.route, self.region
 
 
 class Figures(list[int]):
-    """The sums of a group of calls. A list, since groups are added figure by figure."""
+    """The sums of a group of calls. A list, because groups are added figure by figure."""
 
     @property
     def requests(self) -> int:
-        """How many calls they are."""
+        """Return the number of calls."""
         return self[_REQUESTS]
 
     @property
     def errors(self) -> int:
-        """How many of them failed."""
+        """Return the number of failed calls."""
         return self[_ERRORS]
 
     @property
     def tokens(self) -> Buckets:
-        """Their tokens."""
+        """Return their tokens."""
         return Buckets._make(self[_TOKENS])
 
     @property
     def money(self) -> tuple[int, int]:
-        """Nano-USD they cost and nanocredits they were charged."""
+        """Return their cost in nano-USD and their charge in nanocredits."""
         cost, charge = self[_MONEY]
         return cost, charge
 
     @property
     def usage(self) -> list[int]:
-        """Requests, errors, tokens, cost and charge: the sums of the usage totals."""
+        """Return the sums of the usage totals: requests, errors, tokens, cost and charge."""
         return self[: _MONEY.stop]
 
     @property
     def service(self) -> list[int]:
-        """The sums of the service totals, times in microseconds."""
+        """Return the sums of the service totals, times in microseconds."""
         tokens = self.tokens
         return [
             self.requests,
@@ -132,15 +132,15 @@ class CallSums(NamedTuple):
 
     groups: dict[GroupKey, Figures]
     wallets: dict[WalletKey, list[int]]
-    """Of charged calls, `days.DAY_SUMS`. Legs are made of these too."""
+    """`DAY_SUMS` of charged calls. Legs are made from these too."""
     spending: dict[SpendingKey, int]
-    """What charged calls took, in nanocredits, by whom a limit can be for beside the wallet itself."""
+    """Charges in nanocredits by spender, for limits on spenders other than the wallet itself."""
     stakes: list[Stake]
-    """What is at stake with some of them."""
+    """The amounts at stake with these calls."""
 
 
 def sums_of(calls: Sequence[PricedUsage]) -> CallSums:
-    """The sums of some calls, as the books have them."""
+    """Return the sums of calls as the books have them."""
     if not calls:
         return CallSums({}, {}, {}, [])
     columns = _Columns.of(calls)
@@ -156,7 +156,7 @@ def sums_of(calls: Sequence[PricedUsage]) -> CallSums:
 
 
 class _Columns(NamedTuple):
-    """Calls by what is summed up, and by what: a loop over columns takes a third of one over calls."""
+    """Calls as columns: a loop over columns takes a third of the time of a loop over calls."""
 
     usage: Mapping[str, Sequence[Any]]
     call: Mapping[str, Sequence[Any]]
@@ -169,7 +169,7 @@ class _Columns(NamedTuple):
         return cls(usage, call, [at_ns // DAY_NS for at_ns in call["priced_at_ns"]])
 
     def group_keys(self) -> Iterator[tuple[Any, ...]]:
-        """The values of `GroupKey`."""
+        """Yield the values of `GroupKey`."""
         usage, call = self.usage, self.call
         tags = (usage[name] for name in ("dept", "project", "task", "route", "region"))
         model = (usage["event"], call["provider"], call["model"])
@@ -197,19 +197,19 @@ def _by_wallet(columns: _Columns) -> dict[WalletKey, list[int]]:
         tokens = (sum(buckets[:_OUTPUT]), sum(buckets[_OUTPUT:_REASONING])) if buckets else (0, 0)
         figures = [1, 1 if error else 0, *tokens, cost or 0, charge or 0]
         earlier = sums.get(key)
-        # Nearly always the only one: there are as many wallets as calls in a batch.
+        # Nearly always one call: a batch has about as many wallets as calls.
         sums[key] = figures if earlier is None else list(map(add, earlier, figures))
     return sums
 
 
 def _by_spender(columns: _Columns) -> dict[SpendingKey, int]:
     usage, call = columns.usage, columns.call
-    who = [usage[name] for name in ("user_id", "dept", "project")]
-    if not any(map(any, who)):
+    spenders = [usage[name] for name in ("user_id", "dept", "project")]
+    if not any(map(any, spenders)):
         return {}
     sums: defaultdict[SpendingKey, int] = defaultdict(int)
     facts = (call["verdict"], call["charge_nanocredits"], columns.days, usage["wallet"])
-    for verdict, charge, day, wallet, user_id, dept, project in zip(*facts, *who, strict=True):
+    for verdict, charge, day, wallet, user_id, dept, project in zip(*facts, *spenders, strict=True):
         if (dept or project or user_id) and verdict is Verdict.CHARGED:
             sums[day, wallet if user_id else "", user_id, dept, project] += charge or 0
     return dict(sums)
@@ -223,7 +223,7 @@ def _at_stake(columns: _Columns, calls: Sequence[PricedUsage]) -> list[Stake]:
 
 
 def added(sums: Sequence[CallSums]) -> CallSums:
-    """The sums of several groups of calls together."""
+    """Return the sum of several groups of calls."""
     if len(sums) == 1:
         return sums[0]
     groups: dict[GroupKey, Figures] = {}
@@ -241,22 +241,22 @@ def added(sums: Sequence[CallSums]) -> CallSums:
     return CallSums(groups, wallets, dict(spending), [stake for part in sums for stake in part.stakes])
 
 
-def quality_sums(told: Iterable[Quality], lookups: int = 0, hits: int = 0) -> list[int]:
-    """The values of `QUALITY_COLUMNS`, with what is known of the cache otherwise."""
-    said = [quality for quality in told if quality is not NO_QUALITY]
-    rates = [quality.citation_rate_ppm for quality in said if quality.citation_rate_ppm is not None]
+def quality_sums(reports: Iterable[Quality], lookups: int = 0, hits: int = 0) -> list[int]:
+    """Return the values of `QUALITY_COLUMNS`; cache lookups and hits known from elsewhere are added."""
+    reported = [quality for quality in reports if quality is not NO_QUALITY]
+    rates = [quality.citation_rate_ppm for quality in reported if quality.citation_rate_ppm is not None]
     return [
-        lookups + sum(quality.cache_hit is not None for quality in said),
-        hits + sum(quality.cache_hit or 0 for quality in said),
+        lookups + sum(quality.cache_hit is not None for quality in reported),
+        hits + sum(quality.cache_hit or 0 for quality in reported),
         len(rates),
         sum(rates),
-        sum(quality.human_reviewed or 0 for quality in said),
-        sum(quality.review_approved or 0 for quality in said),
+        sum(quality.human_reviewed or 0 for quality in reported),
+        sum(quality.review_approved or 0 for quality in reported),
     ]
 
 
 def _figures(verdict: Verdict, calls: Sequence[PricedUsage]) -> Figures:
-    """The sums of a group: lists first, since loops in C cost a tenth."""
+    """Return the sums of a group: builds lists first, because loops in C cost a tenth."""
     usages = [call.usage for call in calls]
     counted = [usage.buckets for usage in usages if usage.buckets is not None]
     tokens = list(map(sum, zip(*counted, strict=True))) if counted else [0] * len(TOKEN_COLUMNS)
@@ -269,7 +269,7 @@ def _figures(verdict: Verdict, calls: Sequence[PricedUsage]) -> Figures:
     if latencies[-1] > _MAX_LATENCY_NS:
         latencies = [min(latency, _MAX_LATENCY_NS) for latency in latencies]
     first_chunks = sorted([u.time_to_first_chunk_ns for u in usages if u.time_to_first_chunk_ns is not None])
-    # Where nobody says whether a cache was hit, the provider's own prompt cache counts.
+    # If no cache hit is reported, the provider's own prompt cache counts.
     hits = [
         usage.buckets.cache_read > 0
         for usage in usages

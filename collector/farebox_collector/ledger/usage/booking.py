@@ -1,8 +1,8 @@
 """Record a batch of priced calls: the dedupe mark and the money in one transaction.
 
-The database decides what is new: rows go in with ON CONFLICT DO NOTHING under the unique key (tenant, trace, span),
-then claim their calls (`call_claims`) in the same way, and only those that did both are posted as charged. So it makes
-no difference how often, where and in which company a span arrives.
+The database decides what is new: rows are inserted with ON CONFLICT DO NOTHING under the unique key (tenant, trace,
+span), then claim their calls (`claims`) in the same way. Only rows that succeed in both are posted as charged. So a
+span may arrive any number of times, on any replica and in any batch.
 """
 
 import json
@@ -33,15 +33,15 @@ from farebox_collector.ledger.usage.claims import claim_recorded, reached
 from farebox_collector.ledger.usage.corrections import (
     Cause,
     are_frozen,
-    carry_anew,
     correct,
     cover,
+    update_carried_charges,
 )
 from farebox_collector.ledger.usage.deduplication import (
     charge_each_response_once,
     charge_related_spans_once,
-    cover_the_unsettled,
-    settle_kept_out,
+    cover_unpriced_twins,
+    settle_claimed_elsewhere,
 )
 from farebox_collector.ledger.usage.entries import (
     BATCH_COLUMNS,
@@ -63,11 +63,11 @@ from farebox_collector.ledger.usage.stored_usage import (
 )
 from farebox_collector.ledger.usage.summed_calls import (
     SUMMED_UP,
-    beside_a_wrapper,
     cover_wrappers,
-    take_out,
+    delete_unclaimed,
+    may_be_wrapped,
 )
-from farebox_collector.ledger.usage.tombstones import retired_facts, take_out_retired
+from farebox_collector.ledger.usage.tombstones import delete_retired, retired_facts
 from farebox_collector.model.money import MAX_SUM_NANO
 from farebox_collector.model.records import PricedUsage
 from farebox_collector.model.unusual import facts_in
@@ -76,7 +76,7 @@ from farebox_collector.model.verdicts import Verdict
 _SPAN = ("tenant_id", "trace_id", "span_id")
 _CONFLICT_COLUMNS = ("tenant_id", "trace_id", "span_id", "digest", "received_at_ns", "facts")
 _PLACE_COLUMNS = ("started_at_ns", "trace_id", "span_id")
-"""The order in which writers insert, so that two that bring the same spans wait for each other, but never crosswise."""
+"""The order of inserts: two writers with the same spans wait for each other, and cannot deadlock."""
 _ACTION_COLUMNS = ("wallet", "action_id", "charge_nanocredits")
 
 ActionCharge = tuple[str, str, int]
@@ -103,10 +103,10 @@ def record_calls(
     received_at_ns: int,
     labels: TotalLabels,
 ) -> list[Verdict]:
-    """Record one tenant's calls; who calls this counts them. Returns a verdict for each, in order."""
+    """Record one tenant's calls; the caller counts them. Returns a verdict for each, in order."""
     batch = _Batch(begin(connection, tenant_id, "usage", received_at_ns, calls_ns=calls.priced_ns), labels)
     verdicts = _book_prepared(batch, calls.prepared) if calls.prepared is not None else None
-    return _look_at_each(batch, calls) if verdicts is None else verdicts
+    return _book_individually(batch, calls) if verdicts is None else verdicts
 
 
 class _Batch(NamedTuple):
@@ -122,30 +122,30 @@ class _Batch(NamedTuple):
 
     @property
     def tenant_id(self) -> int:
-        """Whose calls they are."""
+        """Return the tenant of the calls."""
         return self.transaction.tenant_id
 
     @property
     def transaction_id(self) -> int:
-        """What the records are marked with."""
+        """Return the transaction id that the records get."""
         return self.transaction.id
 
     @property
     def received_at_ns(self) -> int:
-        """When the calls arrived."""
+        """Return when the calls arrived."""
         return self.transaction.at_ns
 
     @property
     def columns(self) -> tuple[int, int, int]:
-        """The values of `BATCH_COLUMNS`."""
+        """Return the values of `BATCH_COLUMNS`."""
         return self.tenant_id, self.transaction_id, self.received_at_ns
 
 
 def _book_prepared(batch: _Batch, prepared: Prepared) -> list[Verdict] | None:
-    """Book calls as they are prepared, but for those that the books have already. Returns a verdict for each, in order.
+    """Book calls as prepared, except those that the books already have. Returns a verdict for each, in order.
 
-    None if anything else has to be known of one of them: then nothing is posted, and some of the rows are there, which
-    `_look_at_each` finds as if it had inserted them.
+    Returns None if any call needs individual handling; then nothing is posted, and some rows are inserted, which
+    `_book_individually` treats as if it had inserted them.
     """
     connection = batch.connection
     if not _has_room(batch, prepared.sums):
@@ -158,10 +158,10 @@ def _book_prepared(batch: _Batch, prepared: Prepared) -> list[Verdict] | None:
     inserted = bulk_insert.insert_ignoring_conflicts(
         connection, usage_records.name, columns, rows, (*batch.columns, *same), on=_SPAN
     )
-    if take_out_retired(connection, batch.transaction_id):
+    if delete_retired(connection, batch.transaction_id):
         return None
-    if inserted and beside_a_wrapper(connection, batch.transaction_id):
-        take_out(connection, batch.transaction_id)
+    if inserted and may_be_wrapped(connection, batch.transaction_id):
+        delete_unclaimed(connection, batch.transaction_id)
         return None
     if inserted == prepared.size:
         return [Verdict.CHARGED] * inserted if _claim_and_post(batch, prepared) else None
@@ -176,7 +176,7 @@ def _book_prepared(batch: _Batch, prepared: Prepared) -> list[Verdict] | None:
 
 
 def _claim_and_post(batch: _Batch, prepared: Prepared) -> bool:
-    """Post calls that were just inserted; false, and nothing is posted, if anybody else has claimed one."""
+    """Post calls that were just inserted; false, with nothing posted, if one is claimed by another record."""
     if claim_recorded(batch.connection, batch.transaction_id, prepared.size, prepared.claims):
         return False
     wallets = frozenset(prepared.column("wallet"))
@@ -185,9 +185,9 @@ def _claim_and_post(batch: _Batch, prepared: Prepared) -> bool:
 
 
 def _known(batch: _Batch, prepared: Prepared) -> frozenset[int] | None:
-    """The places of those of some calls, all of which were to be inserted, that the books had already.
+    """Return the indexes of the calls that the books already had; all calls were inserted or known.
 
-    None if one of them has other facts there, or is gone since.
+    None if a call has other facts in the books, or was removed in between.
     """
     keys = list(prepared.columns_of("trace_id", "span_id"))
     stored = known_facts(batch.connection, batch.tenant_id, keys)
@@ -201,7 +201,7 @@ def _known(batch: _Batch, prepared: Prepared) -> frozenset[int] | None:
     return frozenset(known)
 
 
-def _look_at_each(batch: _Batch, calls: Sequence[PricedUsage]) -> list[Verdict]:
+def _book_individually(batch: _Batch, calls: Sequence[PricedUsage]) -> list[Verdict]:
     """Book calls that may be known, or of which another span in the batch or in the books shows the same."""
     connection, tenant_id = batch.connection, batch.tenant_id
     entries: dict[SpanKey, Entry] = {}
@@ -212,8 +212,8 @@ def _look_at_each(batch: _Batch, calls: Sequence[PricedUsage]) -> list[Verdict]:
     charge_each_response_once(entries.values())
     displaced = charge_related_spans_once(connection, tenant_id, entries, unnamed)
     _give_back(batch, displaced)
-    cover_the_unsettled(connection, tenant_id, entries.values())
-    _leave_out_what_does_not_fit(batch, entries.values())
+    cover_unpriced_twins(connection, tenant_id, entries.values())
+    _leave_overflow_unpriced(batch, entries.values())
     _book(batch, entries)
     verdicts = [_verdict(call, entries[call.usage.trace_id, call.usage.span_id]) for call in calls]
     conflicts = [call for call, verdict in zip(calls, verdicts, strict=True) if verdict is Verdict.CONFLICT]
@@ -222,7 +222,7 @@ def _look_at_each(batch: _Batch, calls: Sequence[PricedUsage]) -> list[Verdict]:
 
 
 def _has_room(batch: _Batch, sums: CallSums) -> bool:
-    """Whether the tenant's sums stay within what a column holds."""
+    """Return whether the tenant's sums stay within the range of a column."""
     spent, charged = _spent_and_charged(batch)
     for figures in sums.groups.values():
         cost, charge = figures.money
@@ -237,8 +237,8 @@ def _spent_and_charged(batch: _Batch) -> tuple[int, int]:
     )
 
 
-def _leave_out_what_does_not_fit(batch: _Batch, entries: Iterable[Entry]) -> None:
-    """Calls that would take the tenant's sums past what a column holds stay unpriced; the others go on."""
+def _leave_overflow_unpriced(batch: _Batch, entries: Iterable[Entry]) -> None:
+    """Leave calls unpriced that would take the tenant's sums out of the range of a column; charge the others."""
     spent, charged = _spent_and_charged(batch)
     charging = [entry for entry in entries if entry.verdict is Verdict.CHARGED]
     costs = [entry.call.cost_nanousd or 0 for entry in charging]
@@ -255,12 +255,12 @@ def _leave_out_what_does_not_fit(batch: _Batch, entries: Iterable[Entry]) -> Non
 
 
 def _most(call: PricedUsage) -> int:
-    """The most that a call can come to once its action is looked at."""
+    """Return the highest possible charge of a call, before its action is considered."""
     return max(call.charge_nanocredits or 0, call.action_floor_nanocredits or 0)
 
 
 def _verdict(call: PricedUsage, entry: Entry) -> Verdict:
-    """The verdict of one call, by what the books now say of its span."""
+    """Return the verdict of one call, from what the books have of its span."""
     if call is entry.arrived and entry.booked is None:
         return entry.verdict
     booked = facts_of(entry.call) if entry.booked is None else entry.booked
@@ -268,7 +268,7 @@ def _verdict(call: PricedUsage, entry: Entry) -> Verdict:
 
 
 def _book(batch: _Batch, entries: dict[SpanKey, Entry]) -> None:
-    """Insert what is new and post it; note on the others what the books have of their span."""
+    """Insert new calls and post them; set `booked` on the others."""
     connection, tenant_id, transaction_id = batch.connection, batch.tenant_id, batch.transaction_id
     pending = entries
     recorded: list[Entry] = []
@@ -280,11 +280,11 @@ def _book(batch: _Batch, entries: dict[SpanKey, Entry]) -> None:
             if entry.call_key is not None
         ]
         claims = reached(claiming)
-        # Of these another span has claimed the call: they go in without it, or take it over.
-        others = claim_recorded(connection, transaction_id, len(claiming), claims)
-        kept_out = {key: new.pop(key) for key in others}
+        # Another span has claimed the call: insert these without the claim, or replace the claimant.
+        conflicting = claim_recorded(connection, transaction_id, len(claiming), claims)
+        kept_out = {key: new.pop(key) for key in conflicting}
         recorded += new.values()
-        displaced = settle_kept_out(connection, tenant_id, kept_out.values()) if kept_out else []
+        displaced = settle_claimed_elsewhere(connection, tenant_id, kept_out.values()) if kept_out else []
         _give_back(batch, displaced)
         pending = kept_out
     if not recorded:
@@ -295,13 +295,13 @@ def _book(batch: _Batch, entries: dict[SpanKey, Entry]) -> None:
     sums = sums_of([entry.as_booked() for entry in recorded])
     _post(batch, sums, wallets, lambda: _charges_of_actions(recorded))
     if moved:
-        carry_anew(connection, tenant_id, moved, batch.received_at_ns, batch.labels)
+        update_carried_charges(connection, tenant_id, moved, batch.received_at_ns, batch.labels)
 
 
 def _post(
     batch: _Batch, sums: CallSums, wallets: frozenset[str], of_actions: Callable[[], Iterable[ActionCharge]]
 ) -> None:
-    """Post what was recorded, and count it. `of_actions` says what each call was charged, if somebody has to know."""
+    """Post what was recorded, and count it. `of_actions` returns each call's charge, and is called only if needed."""
     connection, tenant_id, at_ns = batch.connection, batch.tenant_id, batch.received_at_ns
     legs = legs_of(_charges(sums.wallets))
     with_holds = batch.transaction.post(legs, active=wallets, spending=True)
@@ -315,7 +315,7 @@ def _post(
 
 
 def _insert(batch: _Batch, entries: Mapping[SpanKey, Entry]) -> dict[SpanKey, Entry]:
-    """Insert what is new and return it; the others learn what the books have of their span."""
+    """Insert new calls and return them; set `booked` on the others to what the books have of their span."""
     connection, tenant_id, transaction_id = batch.connection, batch.tenant_id, batch.transaction_id
     ordered = _in_one_order(connection, entries)
     rows = list(
@@ -325,12 +325,12 @@ def _insert(batch: _Batch, entries: Mapping[SpanKey, Entry]) -> dict[SpanKey, En
     inserted = bulk_insert.insert_ignoring_conflicts(
         connection, usage_records.name, columns, rows, batch.columns, on=_SPAN
     )
-    # Only now: the insert has waited for whoever was retiring one of these spans.
-    retired = take_out_retired(connection, transaction_id)
+    # Only now: the insert has waited for a transaction that was retiring one of these spans.
+    retired = delete_retired(connection, transaction_id)
     if inserted == len(rows) and not retired:
         return dict(ordered)
     stored = known_facts(connection, tenant_id, list(entries))
-    # What was there when this was inserted, and is not any more, was retired in between.
+    # Rows that were present at the insert, and are missing now, were retired in between.
     retired |= retired_facts(connection, tenant_id, entries.keys() - stored.keys() - retired.keys())
     new = {}
     for key, entry in ordered:
@@ -346,20 +346,20 @@ def _insert(batch: _Batch, entries: Mapping[SpanKey, Entry]) -> dict[SpanKey, En
 
 
 def _in_one_order(connection: Connection, entries: Mapping[SpanKey, Entry]) -> list[tuple[SpanKey, Entry]]:
-    """The entries as `_PLACE_COLUMNS` orders them, where several write."""
+    """Return the entries in the order of `_PLACE_COLUMNS` if there are several writers."""
     if has_one_writer(connection):
         return list(entries.items())
     return sorted(entries.items(), key=lambda item: (item[1].call.usage.started_at_ns, item[0]))
 
 
 def _charges(sums: WalletSums) -> Iterator[Charged]:
-    """What the calls of each sum take and cost together."""
+    """Yield the total charge and cost of the calls of each sum."""
     for (_, wallet, event, provider, model, rule_id), (calls, _, _, _, cost, charge) in sums.items():
         yield wallet, event, rule_id, charge, provider, model, cost, calls
 
 
 def _charges_of_actions(recorded: Iterable[Entry]) -> Iterator[ActionCharge]:
-    """What each call was charged."""
+    """Yield the charge of each call."""
     for entry in recorded:
         if entry.charged:
             yield entry.call.usage.wallet, entry.call.usage.action_id, entry.call.charge_nanocredits or 0
@@ -368,7 +368,7 @@ def _charges_of_actions(recorded: Iterable[Entry]) -> Iterator[ActionCharge]:
 def _keep_conflicts(
     connection: Connection, tenant_id: int, conflicts: Sequence[PricedUsage], received_at_ns: int
 ) -> None:
-    """Keep what arrived under a known span's ids with other content, once for each content."""
+    """Keep spans with a known span's ids and other content, once per content."""
     rows = []
     for call in conflicts:
         facts = json.dumps(dict(zip(FACT_COLUMNS, facts_of(call), strict=True)))
@@ -380,14 +380,14 @@ def _keep_conflicts(
 
 
 def _give_back(batch: _Batch, displaced: Sequence[StoredCall], reason: str = COVERED_REASON) -> None:
-    """Let records go uncharged whose calls other spans pay for now."""
+    """Reverse the charges of records whose calls other spans pay for now."""
     connection, tenant_id = batch.connection, batch.tenant_id
     pending = list(displaced)
     while pending:
         covering = [cover(stored, reason) for stored in pending]
         done = correct(connection, tenant_id, Cause.TWIN, covering, batch.received_at_ns, batch.labels)
         settled = {correction.stored.record_id for correction in done}
-        # Somebody else corrected the rest at the same moment: look again. They are held by now.
+        # Another transaction corrected the rest at the same time: read again. The records are locked by now.
         left = [stored.record_id for stored in pending if stored.record_id not in settled]
         table = usage_records.c
         query = usage_query(tenant_id).where(table.id.in_(left), table.verdict == Verdict.CHARGED)

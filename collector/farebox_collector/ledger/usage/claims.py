@@ -1,12 +1,12 @@
 """Claims: which record was charged for a call, so that no other span of the same call is charged too.
 
-A call is known by the key of its response id (`response_ids.call_key`). Most ids are random, and an index over all of
-them would be written to at random places, slower with every record. So claims are kept by slots of time, 69 seconds
-each: a record claims its call in every slot that it reaches into. Two spans that overlap in time share a slot, and the
-primary key lets one of them in. Spans that do not overlap are two calls of a server that repeats its ids.
+A call is identified by the key of its response id (`response_ids.call_key`). Most ids are random, and an index over all
+of them would be written at random places, slower with every record. So claims are stored by time slots of 69 seconds: a
+record claims its call in every slot that it overlaps. Two spans that overlap in time share a slot, and the primary key
+accepts one of them. Spans that do not overlap are two calls of a server that repeats its ids.
 
-Ids that are unique for ever are claimed apart from time: in one slot for all, if the key is ordered in time by itself;
-in slots of ten hours, with a look back, if it is random.
+Permanently unique ids are claimed independently of time: in one slot for all if the key is ordered in time; in slots of
+ten hours, with a look back, if it is random.
 """
 
 from collections.abc import Iterable
@@ -22,12 +22,12 @@ from farebox_collector.ledger.usage.response_ids import FOREVER_BYTES, OVERLAP_B
 SLOT_BITS = 36
 """A slot is 2**36 ns."""
 MAX_SLOTS = 64
-"""A record claims this many slots at most: a span that starts more than 73 minutes into another is not its twin."""
+"""Most slots that a record claims: a span that starts more than 73 minutes into another is not its twin."""
 
 FOREVER_SLOT = -1
-"""Where ids are claimed that are unique for ever and ordered in time."""
+"""The slot of permanently unique ids that are ordered in time."""
 WINDOW_BITS, BACK_NS = 45, 2**43
-"""Random ids that are unique for ever are claimed in slots of 2**45 ns, and in the one of 2**43 ns before: two spans
+"""Permanently unique random ids are claimed in slots of 2**45 ns, and in the slot of 2**43 ns before: two spans
 that start within that time of each other share a slot."""
 
 _FRACTION = 2**SLOT_BITS - 1
@@ -37,7 +37,7 @@ FIRST_SLOT = (
 )
 _FIRST = FIRST_SLOT
 _BEFORE = f"((r.started_at_ns - {BACK_NS}) >> {WINDOW_BITS})"
-# Without the sum of start and latency, which may be out of range for senders that talk nonsense.
+# Avoids the sum of start and latency, which may be out of range for senders of invalid values.
 _CARRY = f"(((r.started_at_ns & {_FRACTION}) + (r.latency_ns & {_FRACTION})) >> {SLOT_BITS})"
 _FURTHER = f"((r.latency_ns >> {SLOT_BITS}) + {_CARRY})"
 _STEPS = f"WITH RECURSIVE steps (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM steps WHERE n < {MAX_SLOTS - 1})"
@@ -78,7 +78,7 @@ _KEEP_TIMES = update(call_claims).where(_ONE).values(started_at_ns=bindparam("st
 
 
 class Claim(NamedTuple):
-    """A record that claims a call, or is to."""
+    """A record that claims a call, or is about to."""
 
     record_id: int
     call_key: bytes
@@ -93,11 +93,11 @@ class Held(NamedTuple):
     call_key: bytes
     started_at_ns: int | None
     latency_ns: int | None
-    """When the call was, if the record is retired; until then it says so itself."""
+    """The time of the call if the record is retired; until then the record has it."""
 
 
 def slots(call_key: bytes, started_at_ns: int, latency_ns: int) -> range:
-    """The slots in which a span claims its call: those that it reaches into, unless the key holds longer than that."""
+    """Return the slots in which a span claims its call: those that it overlaps, unless the key is valid for longer."""
     if len(call_key) == FOREVER_BYTES:
         return range(FOREVER_SLOT, FOREVER_SLOT + 1)
     if len(call_key) == WINDOW_BYTES:
@@ -107,12 +107,12 @@ def slots(call_key: bytes, started_at_ns: int, latency_ns: int) -> range:
 
 
 def reached(calls: Iterable[tuple[bytes | None, tuple[int, int]]]) -> int:
-    """How many slots calls claim together: their keys, each with start and latency."""
+    """Return how many slots calls claim in total: their keys, each with start and latency."""
     found = 0
     for key, (start, latency) in calls:
         if key is None:
             continue
-        if len(key) == OVERLAP_BYTES:  # spelt out: most are, and this runs for every call
+        if len(key) == OVERLAP_BYTES:  # inlined: the most common case, and this runs for every call
             found += min(((start + latency) >> SLOT_BITS) - (start >> SLOT_BITS), MAX_SLOTS - 1) + 1
         else:
             found += len(slots(key, start, latency))
@@ -120,10 +120,10 @@ def reached(calls: Iterable[tuple[bytes | None, tuple[int, int]]]) -> int:
 
 
 def claim_recorded(connection: Connection, transaction_id: int, records: int, claims: int) -> list[tuple[bytes, bytes]]:
-    """Claim the calls of a transaction's records that have a call key and claim nothing yet.
+    """Claim the calls of a transaction's records that have a call key and no claim yet.
 
-    `records` is how many these are, `claims` how many slots they reach into together. Returns trace and span ids of
-    those whose call somebody else has claimed: they are taken out of the books again, for the caller to settle.
+    `records` is their number, `claims` the number of slots that they overlap in total. Returns trace and span ids of
+    those whose call another record has claimed: their rows are deleted again, for the caller to settle.
     """
     if not records:
         return []
@@ -136,15 +136,15 @@ def claim_recorded(connection: Connection, transaction_id: int, records: int, cl
     claiming = connection.execute(_CLAIMING, {"made": transaction_id}).all()
     tenant_id = claiming[0].tenant_id
     wanted = [Claim(row.id, bytes(row.call_key), row.started_at_ns, row.latency_ns) for row in claiming]
-    others = _held_by_others(connection, tenant_id, wanted)
-    if others:
-        release(connection, tenant_id, [one for one in wanted if one.record_id in others])
-        connection.execute(delete(usage_records).where(usage_records.c.id.in_(sorted(others))))
-    return [(bytes(row.trace_id), bytes(row.span_id)) for row in claiming if row.id in others]
+    conflicting = _claimed_elsewhere(connection, tenant_id, wanted)
+    if conflicting:
+        release(connection, tenant_id, [one for one in wanted if one.record_id in conflicting])
+        connection.execute(delete(usage_records).where(usage_records.c.id.in_(sorted(conflicting))))
+    return [(bytes(row.trace_id), bytes(row.span_id)) for row in claiming if row.id in conflicting]
 
 
 def claim(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> None:
-    """Claim calls for records that are in the books. Raises IntegrityError if one of them is claimed by another."""
+    """Claim calls for records in the books. Raises IntegrityError if another record has claimed one."""
     rows = [
         (tenant_id, slot, one.call_key, one.record_id)
         for one in claims
@@ -154,7 +154,7 @@ def claim(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> No
 
 
 def release(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> None:
-    """Let go of the calls that records have claimed."""
+    """Release the calls that records have claimed."""
     rows = [
         {"tenant": tenant_id, "of_slot": slot, "key": one.call_key, "record": one.record_id}
         for one in claims
@@ -165,14 +165,14 @@ def release(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> 
 
 
 def held(connection: Connection, tenant_id: int, calls: Iterable[tuple[bytes, int, int]]) -> set[Held]:
-    """Who has claimed any of these calls (key, start, latency) in a slot that they reach into."""
+    """Return the claims on any of these calls (key, start, latency) in a slot that they overlap."""
     keys = sorted({(slot, key) for key, start, latency in calls for slot in slots(key, start, latency)})
     found = _HELD.rows(connection, tenant_id, keys)
     return {Held(record_id, keys[place][1], *times) for place, record_id, *times in found}
 
 
 def keep_times(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> None:
-    """Let the claims of records that are retired say when their calls were: nothing else will."""
+    """Store the times of calls in the claims of records that are being retired; no other row keeps them."""
     rows = [
         {"tenant": tenant_id, "of_slot": slot, "key": one.call_key, "record": one.record_id}
         | {"start": one.started_at_ns, "latency": one.latency_ns}
@@ -183,8 +183,8 @@ def keep_times(connection: Connection, tenant_id: int, claims: Iterable[Claim]) 
         connection.execute(_KEEP_TIMES, rows)
 
 
-def _held_by_others(connection: Connection, tenant_id: int, wanted: Iterable[Claim]) -> set[int]:
-    """Those of some records whose call another one has claimed, in any slot that they reach into."""
+def _claimed_elsewhere(connection: Connection, tenant_id: int, wanted: Iterable[Claim]) -> set[int]:
+    """Return the records whose call another record has claimed, in any slot that they overlap."""
     keys = [
         (slot, one.call_key, one.record_id)
         for one in wanted

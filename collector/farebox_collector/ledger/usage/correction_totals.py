@@ -1,4 +1,4 @@
-"""How much was corrected, by cause: ups and downs apart, since what metrics are read from may never fall."""
+"""Total corrections by cause, increases and decreases separately, because counters must not fall."""
 
 from collections.abc import Iterable
 
@@ -17,7 +17,7 @@ SUMS = (
 
 
 def count_corrections(connection: Connection, tenant_id: int, cause: str, changes: Iterable[tuple[int, int]]) -> None:
-    """Add corrections that were made for a cause, each by how it changed the cost and the charge of its record."""
+    """Add corrections of one cause, each as the changes of its record's cost and charge."""
     sums = [0] * len(SUMS)
     for cost_nanousd, charge_nanocredits in changes:
         one = (

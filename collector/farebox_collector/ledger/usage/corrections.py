@@ -1,7 +1,7 @@
-"""Corrections: a new outcome for a usage record that is in the books, with postings for the difference and no others.
+"""Corrections: a new outcome for a usage record in the books, with postings for the difference only.
 
-A record says what its newest correction made of it; the corrections keep what it said before, each with its cause and
-its ledger transaction. What a transaction once posted is never touched.
+A record holds the result of its newest correction; the corrections keep the earlier values, each with its cause and its
+ledger transaction. Posted transactions are never changed.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ from farebox_collector.ledger.usage.action_pricing import (
     SettleActions,
     action_of,
     charges_of_actions,
-    foresee_actions,
+    preview_actions,
     settle_actions,
 )
 from farebox_collector.ledger.usage.claims import Claim, claim, release
@@ -49,33 +49,33 @@ class Cause(StrEnum):
     """Why a record was corrected."""
 
     REPLAY = "replay"
-    """Somebody had history priced anew."""
+    """An operator replayed history with current prices."""
     LATE_PRICE = "late_price"
-    """A price or a rule came that the call had been waiting for."""
+    """A price or rule was added that the call had been waiting for."""
     TWIN = "twin"
-    """Another span of the same call knew more, or had paid already."""
+    """Another span of the same call knew more, or had already paid."""
     AGENT = "agent"
-    """The calls of an agent did or did not turn up."""
+    """The calls of an agent arrived, or did not."""
     ACTION = "action"
-    """A call of the same action came later and had started earlier, so that its rule says what the action costs."""
+    """A call of the same action arrived later but started earlier, so that its rule sets the floor of the action."""
 
 
 class Correction(NamedTuple):
-    """A record and what is to be said of it from now on."""
+    """A record and its new values."""
 
     stored: StoredCall
     after: Entry
 
 
 class CorrectionsFrozen(Exception):
-    """The audit found the books wrong, so nothing in them is corrected until a full audit finds them right."""
+    """The audit found mismatches: corrections stop until a full audit is clean."""
 
     def __init__(self) -> None:
         super().__init__("the last audit found mismatches: no corrections until a full audit is clean")
 
 
 def are_frozen(connection: Connection) -> bool:
-    """Whether an audit found a mismatch since the last full audit that was clean."""
+    """Return whether an audit found a mismatch since the last clean full audit."""
     clean = select(func.coalesce(func.max(audits.c.id), 0)).where(audits.c.scope == "full", audits.c.mismatches == 0)
     found = select(audits.c.id).where(audits.c.mismatches > 0, audits.c.id > clean.scalar_subquery()).limit(1)
     return connection.execute(found).first() is not None
@@ -89,10 +89,10 @@ def correct(
     at_ns: int,
     labels: TotalLabels,
 ) -> list[Correction]:
-    """Correct records of one tenant in one ledger transaction; returns those that were corrected.
+    """Correct records of one tenant in one ledger transaction; return the corrections made.
 
-    Left alone: a record that the correction would not change, and one that somebody else corrected meanwhile. Raises
-    CorrectionsFrozen, and AmountError when the tenant's sums would no longer fit the books.
+    Skips a correction that would change nothing, and a record that another transaction corrected in the meantime.
+    Raises CorrectionsFrozen, and AmountError if the tenant's sums would exceed the range of the books.
     """
     pending = _unchanged_since(connection, _changing(wanted))
     if not pending:
@@ -104,10 +104,10 @@ def correct(
     return pending
 
 
-def carry_anew(
+def update_carried_charges(
     connection: Connection, tenant_id: int, keys: Sequence[ActionKey], at_ns: int, labels: TotalLabels
 ) -> None:
-    """Let the recorded calls of actions whose floor has moved carry what follows from it."""
+    """Update what the recorded calls of actions carry after their floor has changed."""
     charges = charges_of_actions(connection, tenant_id, keys)
     if charges:
         pending = _carrying(connection, tenant_id, charges, held=True)
@@ -122,7 +122,7 @@ def _book(
     at_ns: int,
     labels: TotalLabels,
 ) -> None:
-    """Post corrections of records that are held, and write them down."""
+    """Post corrections of locked records, and store them."""
     charges = [charge for correction in pending for charge in _difference(correction)]
     legs = legs_of(charges)
     transaction_id = None
@@ -142,19 +142,19 @@ def _book(
     count_corrections(connection, tenant_id, cause, changes)
 
 
-def foresee(connection: Connection, tenant_id: int, wanted: Iterable[Correction]) -> list[Correction]:
-    """The corrections that `correct` would make if nobody else corrected anything meanwhile. Writes nothing."""
-    return _with_actions(connection, tenant_id, _changing(wanted), foresee_actions)
+def preview_corrections(connection: Connection, tenant_id: int, wanted: Iterable[Correction]) -> list[Correction]:
+    """Return the corrections that `correct` would make without concurrent corrections. Writes nothing."""
+    return _with_actions(connection, tenant_id, _changing(wanted), preview_actions)
 
 
 def _changing(wanted: Iterable[Correction]) -> list[Correction]:
-    """Those corrections that change what the books say of their record."""
+    """Return the corrections that change their record."""
     at_their_share = [_at_its_share(correction) for correction in wanted]
     return [one for one in at_their_share if _outcome(one.after) != outcome_of(one.stored.call)]
 
 
 def _at_its_share(correction: Correction) -> Correction:
-    """A call whose share of its action is what it was is charged what it was."""
+    """Keep the charge of a call whose share of its action is unchanged."""
     stored, after = correction
     if (
         after.charged
@@ -166,7 +166,7 @@ def _at_its_share(correction: Correction) -> Correction:
 
 
 def _share(after: Entry) -> int | None:
-    """What a call adds to its action's shares; None where it is charged by itself."""
+    """Return what a call adds to its action's shares; None if it is charged by itself."""
     if not after.charged or after.arrived.action_floor_nanocredits is None:
         return None
     return after.arrived.charge_nanocredits
@@ -175,7 +175,7 @@ def _share(after: Entry) -> int | None:
 def _with_actions(
     connection: Connection, tenant_id: int, pending: list[Correction], settle: SettleActions
 ) -> list[Correction]:
-    """The corrections with what they make of their actions: other calls of an action may have to carry its floor."""
+    """Return the corrections and their effects on actions: other calls of an action may have to carry its floor."""
     moves = [
         Move(
             c.stored.record_id,
@@ -198,13 +198,13 @@ def _with_actions(
 
 
 def _carrying(connection: Connection, tenant_id: int, charges: Mapping[int, int], *, held: bool) -> list[Correction]:
-    """Corrections of records that only carry something else of their action, by their id; held if they are to be."""
+    """Correct records that only carry another part of their action's charge, by their id; lock them if `held`."""
     query = usage_query(tenant_id).where(usage_records.c.id.in_(sorted(charges)))
     if held:
         query = query.with_for_update()
     found = []
     for stored in stored_calls(connection, query):
-        # Its share stays as it is; only what it carries of the action changes.
+        # Its share is unchanged; only what it carries of the action changes.
         arrived = stored.call._replace(charge_nanocredits=stored.action_share_nanocredits, action_floor_nanocredits=0)
         entry = Entry(arrived)
         entry.call = stored.call._replace(charge_nanocredits=charges[stored.record_id])
@@ -214,14 +214,14 @@ def _carrying(connection: Connection, tenant_id: int, charges: Mapping[int, int]
 
 
 def cover(stored: StoredCall, reason: str = COVERED_REASON) -> Correction:
-    """Let a record go uncharged, since another span stands for its call."""
+    """Make a record uncharged because another span represents its call."""
     entry = Entry(stored.call)
     entry.cover(reason)
     return Correction(stored, entry)
 
 
 def outcome_of(call: PricedUsage) -> tuple[Any, ...]:
-    """What of a record a correction may change and somebody would notice."""
+    """Return the values that a correction may change and that a user can see."""
     if call.verdict is not Verdict.CHARGED:
         return (call.verdict, call.reason)
     named = call.provider, call.model, call.particulars
@@ -233,13 +233,13 @@ def _outcome(after: Entry) -> tuple[Any, ...]:
 
 
 def _call_after(correction: Correction) -> PricedUsage:
-    """The call as the books have it after a correction; what is not charged keeps the names it had."""
+    """Return the call as the books have it after a correction; an uncharged call keeps its names."""
     call, before = correction.after.as_booked(), correction.stored.call
     return call if correction.after.charged else call._replace(provider=before.provider, model=before.model)
 
 
 def _difference(correction: Correction) -> list[Charge]:
-    """What was charged, given back, and what is charged instead."""
+    """Return the old charge, reversed, and the new one."""
     charges = []
     if correction.stored.call.verdict is Verdict.CHARGED:
         charges.append(charge_of(correction.stored.call).reversed())
@@ -249,7 +249,7 @@ def _difference(correction: Correction) -> list[Charge]:
 
 
 def _settle_holds(connection: Connection, tenant_id: int, pending: Sequence[Correction], at_ns: int) -> None:
-    """Let the holds of actions follow what corrections changed of their charge."""
+    """Adjust the holds of actions to the corrected charges."""
     changes: Counter[tuple[str, str]] = Counter()
     for correction in pending:
         usage = correction.stored.call.usage
@@ -257,13 +257,13 @@ def _settle_holds(connection: Connection, tenant_id: int, pending: Sequence[Corr
             changes[usage.wallet, usage.action_id] += _change(correction.stored.call, _call_after(correction))[1]
     moved = {key: charge for key, charge in changes.items() if charge}
     if moved:
-        # Some may have no leg of their own, where the action's calls paid for each other.
+        # Some have no leg of their own, if the action's calls offset each other.
         locked_wallets(connection, tenant_id, {wallet for wallet, _ in moved})
         settle_holds(connection, tenant_id, moved, at_ns)
 
 
 def _change(before: PricedUsage, after: PricedUsage) -> tuple[int, int]:
-    """How a correction changes the cost and the charge of a record."""
+    """Return how a correction changes the cost and the charge of a record."""
     return (
         (after.cost_nanousd or 0) - (before.cost_nanousd or 0),
         (after.charge_nanocredits or 0) - (before.charge_nanocredits or 0),
@@ -271,7 +271,7 @@ def _change(before: PricedUsage, after: PricedUsage) -> tuple[int, int]:
 
 
 def charge_of(call: PricedUsage) -> Charge:
-    """What a charged call takes from its wallet and costs us."""
+    """Return what a charged call takes from its wallet and costs us."""
     return Charge(
         call.usage.wallet,
         call.usage.event,
@@ -291,7 +291,7 @@ def _require_room(connection: Connection, tenant_id: int, charges: Sequence[Char
 
 
 def _unchanged_since(connection: Connection, wanted: Sequence[Correction]) -> list[Correction]:
-    """Hold the records until the end of the transaction; those that were corrected meanwhile are left out."""
+    """Lock the records until the end of the transaction; skip those that were corrected in the meantime."""
     by_id = {correction.stored.record_id: correction for correction in wanted}
     table = usage_records.c
     held = connection.execute(
@@ -308,7 +308,7 @@ def _write(
     transaction_id: int | None,
     at_ns: int,
 ) -> None:
-    """The corrections, and what the records say from now on."""
+    """Store the corrections and the new values of the records."""
     kept, changed = [], []
     for correction in pending:
         before, after = correction.stored.call, _call_after(correction)
@@ -346,7 +346,7 @@ def _write(
 
 
 def _move_claims(connection: Connection, tenant_id: int, pending: Sequence[Correction]) -> None:
-    """Calls are let go of before other records claim them."""
+    """Release claims before other records take them."""
     let_go: list[Claim] = []
     taken: list[Claim] = []
     for stored, after in pending:

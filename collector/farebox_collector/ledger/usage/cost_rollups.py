@@ -1,6 +1,6 @@
-"""Keep what charged calls used under the same prices by day, with what costs are shown by; and prove it.
+"""Roll up what charged calls used under the same prices by day, with the labels of cost reports; and verify it.
 
-It is what `costs` reads, instead of the records of its period. Names are bounded as those of the other totals are.
+`costs` reads this instead of the records of a period. Names are bounded like those of the other totals.
 """
 
 from collections import defaultdict
@@ -28,7 +28,7 @@ KNOWN_TIERS = STANDARD_TIERS | {
     "reserved",
     "scale",
 }
-"""Service tiers that are told apart; any text may come in a span, so that there must be an end to them."""
+"""Service tiers with a label of their own. Spans may contain any text, so the list is closed."""
 
 CostKey = tuple[int, ...] | tuple[int | str, ...]
 """The day, and `COST_NAMES`."""
@@ -38,7 +38,7 @@ _OUTPUT = " + ".join(TOKEN_COLUMNS[6:9])
 
 
 def known_tier(service_tier: str) -> str:
-    """A service tier as costs are shown by it."""
+    """Return the label of a service tier in cost reports."""
     return service_tier if service_tier in KNOWN_TIERS else OTHER
 
 
@@ -47,13 +47,13 @@ def add_cost_days(connection: Connection, tenant_id: int, rows: Iterable[tuple[C
     sums: defaultdict[CostKey, Sequence[int]] = defaultdict(lambda: (0,) * len(COST_SUMS))
     for key, row in rows:
         sums[key] = [left + right for left, right in zip(sums[key], row, strict=True)]
-    # One order for all writers, so that two of them never wait for each other crosswise.
+    # All writers use one order, so that they cannot deadlock.
     table_rows = [(tenant_id, *key, *row) for key, row in sorted(sums.items())]
     bulk_insert.insert_adding(connection, cost_days.name, _KEY, COST_SUMS, table_rows)
 
 
 def _against(names: str, own: dict[str, str], table: str, other: dict[str, str], condition: str) -> str:
-    """Sums of the table here against those of another that the records are compared with."""
+    """Return a query that compares sums of this table with those of another that is checked against the records."""
     figures = list(own)
     return f"""
         SELECT tenant_id, {names}, {", ".join(f"sum({name})" for name in figures)}
@@ -94,7 +94,7 @@ _COMPARISONS = (
 
 
 def compare_cost_days(connection: Connection) -> Iterator[Mismatch]:
-    """Yield where the days of costs are not what the roll-ups have that are compared with the records."""
+    """Yield mismatches between the cost roll-up and the roll-ups that are checked against the records."""
     for names, statement in _COMPARISONS:
         for tenant_id, what, *off in connection.execute(text(statement)):
             by = ", ".join(f"{name} {int(figure):+}" for name, figure in zip(names, off, strict=True) if figure)

@@ -1,6 +1,6 @@
-"""Dead letters: spans that can never be booked as they are, kept for people to look at, for a while.
+"""Dead letters: spans that cannot be booked as they are, kept for a while for review.
 
-They hold what got past the door: ids, times, and the attributes that some dialect reads. Prompts never got that far.
+They hold what the decoder kept: ids, times, and the attributes that some dialect reads. Prompts are dropped before.
 """
 
 import json
@@ -15,7 +15,7 @@ from farebox_collector.ledger.tables.service import dead_letters
 from farebox_collector.model.records import AttributeValue, DeadLetter, Span
 
 MAX_VALUE = 1_000
-"""Longest attribute value that is kept, in characters."""
+"""Longest stored attribute value, in characters."""
 
 _COLUMNS = ("tenant_id", "digest", "received_at_ns", "expires_at_ns", "trace_id", "span_id", "reason", "span")
 
@@ -23,7 +23,7 @@ _COLUMNS = ("tenant_id", "digest", "received_at_ns", "expires_at_ns", "trace_id"
 def keep(
     connection: Connection, tenant_id: int, letters: Sequence[DeadLetter], received_at_ns: int, lifetime_ns: int
 ) -> None:
-    """Keep dead letters; one that is sent again is kept once."""
+    """Store dead letters; one that is sent again is stored once."""
     rows = []
     for span, reason in letters:
         document = _document(span)
@@ -35,7 +35,7 @@ def keep(
 
 
 def letters(connection: Connection, tenant_id: int, after_id: int = 0, limit: int = 100) -> Sequence[Row[Any]]:
-    """Dead letters in the order in which they were kept."""
+    """Return dead letters in the order in which they were stored."""
     table = dead_letters.c
     return connection.execute(
         select(dead_letters).where(table.tenant_id == tenant_id, table.id > after_id).order_by(table.id).limit(limit)
@@ -43,13 +43,13 @@ def letters(connection: Connection, tenant_id: int, after_id: int = 0, limit: in
 
 
 def letter(connection: Connection, tenant_id: int, letter_id: int) -> Row[Any] | None:
-    """One dead letter; None if it is not there (any more)."""
+    """Return one dead letter; None if it does not exist or has expired."""
     table = dead_letters.c
     return connection.execute(select(dead_letters).where(table.tenant_id == tenant_id, table.id == letter_id)).first()
 
 
 def span_of(row: Row[Any]) -> Span:
-    """The span that a dead letter keeps."""
+    """Return the span of a dead letter."""
     kept = json.loads(row.span)
     return Span(
         trace_id=bytes.fromhex(kept["trace_id"]),
@@ -66,18 +66,18 @@ def span_of(row: Row[Any]) -> Span:
 
 
 def remove(connection: Connection, letter_id: int) -> None:
-    """Take out a dead letter that has been dealt with."""
+    """Delete a dead letter that was handled."""
     connection.execute(delete(dead_letters).where(dead_letters.c.id == letter_id))
 
 
 def purge(connection: Connection, expired_before_ns: int | None = None) -> int:
-    """Take out those whose time is up at a moment, or all of them. Returns how many."""
+    """Delete the letters that expired before a time, or all letters. Returns their number."""
     condition = [] if expired_before_ns is None else [dead_letters.c.expires_at_ns <= expired_before_ns]
     return connection.execute(delete(dead_letters).where(*condition)).rowcount
 
 
 def count(connection: Connection) -> int:
-    """How many there are, of all tenants."""
+    """Return the number of dead letters of all tenants."""
     return int(connection.execute(select(func.count()).select_from(dead_letters)).scalar_one())
 
 
@@ -92,7 +92,7 @@ def _document(span: Span) -> str:
         "scope_name": _text(span.scope_name),
         "scope_version": _text(span.scope_version),
     }
-    # NaN is legal here, and nowhere else in JSON: it is what some of these spans died of.
+    # NaN is allowed here and nowhere else in JSON: some of these spans are dead letters because of it.
     return json.dumps(values)
 
 
@@ -101,7 +101,7 @@ def _bounded(attributes: Any) -> dict[str, AttributeValue]:
 
 
 def _text(value: str) -> str:
-    # PostgreSQL's texts take no NUL, not even escaped by JSON in every function.
+    # PostgreSQL texts cannot contain NUL; some of its JSON functions reject it even if escaped.
     return value[:MAX_VALUE].replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 

@@ -1,9 +1,9 @@
 """One call, one charge: several spans may show the same call, and one of them pays.
 
-Two instrumentations of one client, a client that emits spans itself, or both: the ordinary case. Spans of one call
-share its response id; where one of them has none (a failure, an embedding, a framework's stream) their place in the
-trace tells (`witnesses`). The better witness pays, also when it comes last: then what the other paid is given back by a
-correction.
+This is common: two instrumentations of one client, a client that emits spans itself, or both. Spans of one call share
+its response id; if one of them has none (a failure, an embedding, a framework's stream), their position in the trace
+decides (`span_matching`). The span that knows more pays, even if it arrives last: then a correction gives back what the
+other paid.
 """
 
 from collections import defaultdict
@@ -19,16 +19,16 @@ from farebox_collector.ledger.usage.entries import Entry, SpanKey
 from farebox_collector.ledger.usage.response_ids import Uniqueness, call_key, uniqueness
 from farebox_collector.ledger.usage.span_matching import is_outranked, knowledge, show_one_call
 from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_calls, usage_query
-from farebox_collector.ledger.usage.tombstones import RETIRED_REASON, anything_retired, retired_in_traces
+from farebox_collector.ledger.usage.tombstones import RETIRED_REASON, has_retired_spans, retired_in_traces
 from farebox_collector.model.records import PricedUsage, UsageRecord
 from farebox_collector.model.verdicts import Verdict
 
 MAX_RELATIVES = 64
-"""Most spans under one parent that are looked at: a call has two or three."""
+"""Most spans under one parent that are compared: a call has two or three."""
 
 
 def charge_each_response_once(entries: Iterable[Entry]) -> None:
-    """Among the spans of one response in this batch let the one pay that knows most: the wallet, then the cache."""
+    """Among the spans of one response in this batch, charge the one that knows most: the wallet, then the cache."""
     with_id = [entry for entry in entries if entry.call.usage.response_id]
     if len({entry.call.usage.response_id for entry in with_id}) == len(with_id):
         return
@@ -51,15 +51,15 @@ def charge_each_response_once(entries: Iterable[Entry]) -> None:
 def charge_related_spans_once(
     connection: Connection, tenant_id: int, entries: Mapping[SpanKey, Entry], unnamed: frozenset[bytes] = frozenset()
 ) -> list[StoredCall]:
-    """Where there is no response id: of the spans that show one call the one that knows more pays; between equals the
-    inner one of a batch, or the one that is in the books. Returns the records that are not to pay any more.
+    """Charge one of the spans that show the same call, without a response id in common: the one that knows more;
+    between equals the inner one of a batch, or the one in the books. Returns the records that must not pay any more.
 
     `unnamed` are traces in which the books have a charge without a response id.
     """
     without_id = [key for key, entry in entries.items() if not entry.call.usage.response_id]
     if not (without_id or unnamed):
         return []
-    # No key of the database stands between two replicas that bring the two spans at the same moment.
+    # No unique key arbitrates between two replicas that book the two spans at the same time.
     wait_in_turn(connection, SPANS_OF_A_TRACE, (trace_id[-1] for trace_id, _ in without_id))
     relations = _Relations(entries, {trace_id for trace_id, _ in without_id} | unnamed)
     for key in without_id:
@@ -76,17 +76,17 @@ def charge_related_spans_once(
                 displaced.append(stored)
             else:
                 entry.cover()
-    if anything_retired(connection):
+    if has_retired_spans(connection):
         for retired in retired_in_traces(connection, tenant_id, {trace_id for trace_id, _ in without_id}):
             for entry in (entries[key] for key in without_id if key[0] == retired.trace_id):
-                # What is retired stands, whatever the later span knows.
+                # A retired span stays charged, even if the later span knows more.
                 if entry.charged and retired.shows_call_of(entry.call.usage):
                     entry.cover(RETIRED_REASON)
     return displaced
 
 
 class _Relations:
-    """The entries of some traces by their place and by what they show."""
+    """The entries of some traces, by their position and by what they show."""
 
     def __init__(self, entries: Mapping[SpanKey, Entry], traces: set[bytes]) -> None:
         self.spans = {key: entry for key, entry in entries.items() if key[0] in traces}
@@ -94,28 +94,28 @@ class _Relations:
         self._alike: defaultdict[tuple[bytes, str, int | None], list[Entry]] = defaultdict(list)
         for (trace_id, _), entry in self.spans.items():
             usage = entry.call.usage
-            for relatives in (self._children[trace_id, usage.parent_span_id], self._alike[looks_of(usage)]):
+            for relatives in (self._children[trace_id, usage.parent_span_id], self._alike[signature_of(usage)]):
                 if len(relatives) < MAX_RELATIVES:
                     relatives.append(entry)
 
     def of(self, call: PricedUsage) -> list[Entry]:
-        """The entries that may show the same call."""
+        """Return the entries that may show the same call."""
         usage = call.usage
         parent = self.spans.get((usage.trace_id, usage.parent_span_id))
         found = [parent] if parent else []
         found += self._children.get((usage.trace_id, usage.span_id), [])
-        alike = self._alike.get(looks_of(usage), [])
+        alike = self._alike.get(signature_of(usage), [])
         return found + [entry for entry in alike if entry.call.usage.span_id != usage.span_id]
 
 
-def looks_of(usage: UsageRecord) -> tuple[bytes, str, int | None]:
-    """Trace, model and tokens out: what two spans of one call have in common."""
+def signature_of(usage: UsageRecord) -> tuple[bytes, str, int | None]:
+    """Return what two spans of one call have in common: trace, model and output tokens."""
     return usage.trace_id, usage.request_model, usage.buckets.output if usage.buckets else None
 
 
 def _related_in_the_books(connection: Connection, tenant_id: int, relations: _Relations) -> Iterator[StoredCall]:
-    """The records that are around or within some of the entries, or show as much."""
-    looks = {looks_of(entry.call.usage) for entry in relations.spans.values()}
+    """Yield the records that enclose or are within some of the entries, or show the same output."""
+    looks = {signature_of(entry.call.usage) for entry in relations.spans.values()}
     query = usage_query(tenant_id).where(
         related_to(relations.spans, (entry.call.usage.parent_span_id for entry in relations.spans.values()), looks),
         usage_records.c.verdict.not_in((Verdict.COVERED, Verdict.DEFERRED)),
@@ -128,7 +128,8 @@ def _related_in_the_books(connection: Connection, tenant_id: int, relations: _Re
 def related_to(
     keys: Iterable[SpanKey], parents: Iterable[bytes], looks: Iterable[tuple[bytes, str, int | None]]
 ) -> ColumnElement[bool]:
-    """The records of the same traces that are around or within some spans, or show as many tokens of their model."""
+    """Select records of the same traces that enclose or are within some spans, or show as many tokens of their
+    model."""
     keys, looks = list(keys), list(looks)
     table = usage_records.c
     return and_(
@@ -143,14 +144,14 @@ def related_to(
 
 
 def _knows_more(connection: Connection, entry: Entry, stored: StoredCall) -> bool:
-    """Whether an entry is to pay in a record's place; never while the books are under suspicion."""
+    """Return whether an entry replaces a record as the payer; never while corrections are frozen."""
     return knowledge(entry.call) > knowledge(stored.call) and not are_frozen(connection)
 
 
 def _same_call(call: PricedUsage, other: PricedUsage) -> bool:
-    """Whether two spans with one response id show one call: always if the id is unique, else if they overlap in time.
+    """Return whether two spans with one response id show one call: always if the id is unique, else if they overlap.
 
-    Servers that hand out one id again and again are told apart by that, or by their counts.
+    Overlap or equal counts distinguish the calls of servers that reuse ids.
     """
     a, b = call.usage, other.usage
     if _overlap(call, b.started_at_ns, b.latency_ns):
@@ -166,8 +167,8 @@ def _overlap(call: PricedUsage, other_start_ns: int, other_latency_ns: int) -> b
     return start <= other_start_ns + other_latency_ns and other_start_ns <= start + call.usage.latency_ns
 
 
-def cover_the_unsettled(connection: Connection, tenant_id: int, entries: Iterable[Entry]) -> None:
-    """Spans that nobody can price, of calls that another span has paid for, are covered rather than open."""
+def cover_unpriced_twins(connection: Connection, tenant_id: int, entries: Iterable[Entry]) -> None:
+    """Cover spans without a price whose call another span has paid for, instead of leaving them open."""
     waiting = [
         entry
         for entry in entries
@@ -181,9 +182,9 @@ def cover_the_unsettled(connection: Connection, tenant_id: int, entries: Iterabl
             entry.cover()
 
 
-def settle_kept_out(connection: Connection, tenant_id: int, entries: Iterable[Entry]) -> list[StoredCall]:
-    """Entries whose call another record has claimed: a call of their own, covered by that record, or in its place,
-    where they know more. Returns the records that are not to pay any more."""
+def settle_claimed_elsewhere(connection: Connection, tenant_id: int, entries: Iterable[Entry]) -> list[StoredCall]:
+    """Settle entries whose call another record has claimed: each is a call of its own, or covered by that record, or
+    replaces it if it knows more. Returns the records that must not pay any more."""
     payers = Payers(connection, tenant_id, entries)
     displaced = []
     for entry in entries:
@@ -198,7 +199,8 @@ def settle_kept_out(connection: Connection, tenant_id: int, entries: Iterable[En
 
 
 class Payers:
-    """The records that have claimed the calls of some entries, or others of their response id at about that time."""
+    """The records that have claimed the calls of some entries, or other calls with their response id at about that
+    time."""
 
     def __init__(self, connection: Connection, tenant_id: int, entries: Iterable[Entry]) -> None:
         calls = [
@@ -219,25 +221,25 @@ class Payers:
             self._by_response[stored.call.usage.response_id].append(stored)
 
     def of(self, call: PricedUsage) -> StoredCall | None:
-        """The record that has claimed a call; None if nobody has, or one whose detail is retired."""
+        """Return the record that has claimed a call; None if there is none, or if its detail is retired."""
         if not call.usage.response_id:
             return None
         others = self._by_response.get(call.usage.response_id, ())
         return next((other for other in others if _same_call(other.call, call)), None)
 
     def paid(self, call: PricedUsage) -> bool:
-        """Whether a record has claimed a call, retired or not."""
+        """Return whether a record has claimed a call, retired or not."""
         retired = self._retired.get(call_key(call.usage.response_id) or b"", ())
         if self.of(call) is not None:
             return True
         if not retired:
             return False
-        # Of what is retired no counts are left.
+        # Retired spans have no counts.
         return uniqueness(call.usage.response_id) is not Uniqueness.OVERLAPPING or any(
             _overlap(call, *times) for times in retired
         )
 
     def repeated(self, call: PricedUsage) -> bool:
-        """Whether a record of another call with this response id stands in the way of claiming this one."""
+        """Return whether a record of another call with this response id prevents claiming this one."""
         key = call_key(call.usage.response_id)
         return key is not None and bool(self._by_response.get(call.usage.response_id) or key in self._retired)

@@ -1,7 +1,7 @@
-"""Which combinations of names have a running total of their own: names come from outside, so there must be a bound.
+"""Which combinations of names have a running total of their own. Names come from senders, so they must be bounded.
 
-Past it a combination is counted with its tags (the last names) as `other`, and past as many of those with every name
-as `other`.
+Over the bound, the tags (the last names) of a combination are counted as `other`; over a second bound of the same size,
+all its names.
 """
 
 from collections import Counter
@@ -17,9 +17,9 @@ Label = tuple[str, ...]
 
 
 class TableLabels:
-    """The combinations of one table, a tenant: at most `most` with all their names, and as many with tags as `other`.
+    """The combinations of one table per tenant: at most `most` with all their names, and as many with tags as `other`.
 
-    `tags` is how many of the last names are given up first.
+    `tags` is how many of the last names are replaced first.
     """
 
     def __init__(self, table: Table, names: tuple[str, ...], tags: int, most: int) -> None:
@@ -30,10 +30,10 @@ class TableLabels:
         self._known: dict[int, dict[Label, Label]] = {}
 
     def places(self, connection: Connection, tenant_id: int, wanted: Iterable[Label]) -> Mapping[Label, Label]:
-        """Under which label each of the wanted ones is counted.
+        """Return the label under which each wanted label is counted.
 
-        Labels that are new here are decided by what the books have at that moment: other replicas add some too, and
-        what this one added in a transaction that failed is not there.
+        Labels that are new here are checked against the books: other replicas add labels too, and labels that this
+        process added in a failed transaction are missing.
         """
         known = self._known.get(tenant_id, {})
         new = sorted({label for label in wanted if label not in known})
@@ -63,17 +63,17 @@ class TableLabels:
             elif coarse_room > 0:
                 placed[label] = placed[folded] = folded
                 coarse_room -= 1
-            # What is not placed goes under `other`, and is not remembered: there is no end to such names.
-        # Folded names are remembered for one batch only: there is no end to them either.
+            # Labels that are counted under `other` are not cached: their number is unbounded.
+            # Folded names are cached for one batch only, for the same reason.
         return placed
 
 
 def place(placed: Mapping[Label, Label], label: Label) -> Label:
-    """Where a label is counted, by what `places` answered."""
+    """Return where a label is counted, from the result of `places`."""
     return placed.get(label) or (OTHER,) * len(label)
 
 
 def folded(placed: Mapping[Label, Label], sizes: Mapping[Label, int]) -> int:
-    """How many calls are counted under another label than their own, given how many each label has."""
+    """Return how many calls are counted under another label than their own, given how many each label has."""
     counts = Counter({label: size for label, size in sizes.items() if place(placed, label) != label})
     return counts.total()

@@ -1,6 +1,6 @@
 """Actions that go on too long: an action id that never changes pays a flat charge once for all of its calls.
 
-A walk over all actions counts them, some thousands in a step, so that it never holds up the books.
+A walk over all actions counts them in steps of some thousands, so that it does not block the books.
 """
 
 from typing import NamedTuple
@@ -14,12 +14,12 @@ LONGEST_NS = 24 * 3600 * 10**9
 MOST_CALLS = 10_000
 """An action with more calls than this is too long."""
 RECENT_NS = 7 * 24 * 3600 * 10**9
-"""An action without a call for this long is over, and counts no more."""
+"""An action without a call for this long is over, and is not counted."""
 ACTIONS_AT_ONCE = 20_000
 
 
 class LongActions(NamedTuple):
-    """How many actions are too long of those that a step looked at, and the last of these; None at the end."""
+    """The number of too long actions in a step, and the last action of the step; None at the end."""
 
     long: int
     last_id: int | None
@@ -28,7 +28,7 @@ class LongActions(NamedTuple):
 def count_long_actions(
     connection: Connection, at_ns: int, after_id: int = 0, limit: int = ACTIONS_AT_ONCE
 ) -> LongActions:
-    """Count actions with a floor that are too long and still going on: one step of a walk, over every tenant's."""
+    """Count actions with a floor that are too long and in progress: one step of a walk over all tenants."""
     table = charged_actions.c
     ids = select(table.id).where(table.id > after_id).order_by(table.id).limit(limit).subquery().c
     looked_at, last_id = connection.execute(select(func.count(ids.id), func.max(ids.id))).one()
@@ -40,7 +40,7 @@ def count_long_actions(
             table.id > after_id,
             table.id <= last_id,
             table.floor_nanocredits > 0,
-            # Where another call than the first decided the floor, when it started is not kept.
+            # If a call other than the first decided the floor, the action has no start time.
             table.first_started_ns > 0,
             table.last_started_ns > at_ns - RECENT_NS,
             long,

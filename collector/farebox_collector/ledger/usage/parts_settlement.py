@@ -1,4 +1,4 @@
-"""Charged records of which something has no price yet: they settle by a correction when it gets one."""
+"""Settle charged records with parts that had no price, by a correction when the price is added."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from sqlalchemy import Connection, tuple_
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.usage.corrections import Cause, Correction, correct
 from farebox_collector.ledger.usage.entries import SpanKey
-from farebox_collector.ledger.usage.replay_candidates import charged_anew
+from farebox_collector.ledger.usage.replay_candidates import repriced
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.settlement import Pricing
 from farebox_collector.ledger.usage.stakes import keys_at_stake
@@ -21,7 +21,7 @@ FIRST: SpanKey = (b"", b"")
 
 
 class PartStep(NamedTuple):
-    """How far a round came: the last span that it looked at, None when there was none left; and what it did."""
+    """Progress of a round: the last span that it read, None when there was none left; and its results."""
 
     last: SpanKey | None
     corrected: int
@@ -36,7 +36,7 @@ def settle_parts(
     at_ns: int,
     labels: TotalLabels,
 ) -> PartStep:
-    """Charge what has got a price of the next few records; the others wait on."""
+    """Charge what now has a price in the next few records; the others keep waiting."""
     keys = keys_at_stake(connection, tenant_id, WITHOUT_PRICE, after, limit)
     if not keys:
         return PartStep(None, 0)
@@ -46,7 +46,7 @@ def settle_parts(
     )
     wanted = []
     for stored in stored_calls(connection, query):
-        entry = charged_anew(stored, price)
+        entry = repriced(stored, price)
         if entry.charged and _lacking(entry.call) < _lacking(stored.call):
             wanted.append(Correction(stored, entry))
     done = correct(connection, tenant_id, Cause.LATE_PRICE, wanted, at_ns, labels)
@@ -54,5 +54,5 @@ def settle_parts(
 
 
 def _lacking(call: PricedUsage) -> int:
-    """How many kinds of units of a call have no price."""
+    """Return how many kinds of units of a call have no price."""
     return 0 if call.particulars is None else len(call.particulars.unpriced)

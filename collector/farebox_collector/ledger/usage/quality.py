@@ -1,4 +1,4 @@
-"""What people and checks found out about answers after their calls: kept once, counted with the call it is about."""
+"""Quality reports by people and checks on answers, sent after their calls: kept once, counted with their call."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ def keep_reports(
     received_at_ns: int,
     labels: TotalLabels,
 ) -> None:
-    """Keep reports and count those that are new; one that arrives again changes nothing."""
+    """Store reports and count the new ones; a repeated report changes nothing."""
     subjects = _subjects(connection, tenant_id, {report.subject_trace_id for report in reports})
     counted: list[tuple[tuple[str, str, str, str], Quality]] = []
     for report in sorted(reports):
@@ -55,7 +55,7 @@ def keep_reports(
 
 
 def _subjects(connection: Connection, tenant_id: int, trace_ids: set[bytes]) -> dict[bytes, tuple[str, str, str, str]]:
-    """(provider, model, route, region) of the last call of each trace: the one that gave the answer."""
+    """Return (provider, model, route, region) of the last call of each trace, which produced the answer."""
     if not trace_ids:
         return {}
     table = usage_records.c

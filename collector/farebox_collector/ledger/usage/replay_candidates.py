@@ -1,4 +1,4 @@
-"""The usage records that a replay looks at, in the order of the moments whose prices they had."""
+"""Select the usage records of a replay, in the order of the times whose prices they had."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -14,11 +14,11 @@ from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_calls
 from farebox_collector.model.verdicts import Verdict
 
 REPRICED = (Verdict.CHARGED, Verdict.UNPRICED)
-"""Verdicts of the records that a replay prices anew; what the others wait for, if anything, is no price."""
+"""Verdicts of the records that a replay reprices; the others do not wait for a price."""
 
 
 class ReplayScope(NamedTuple):
-    """Which records of a tenant to price anew: those priced at from <= moment < to. Empty names mean all."""
+    """The records of a tenant to reprice: those priced at from <= time < to. Empty names mean all."""
 
     from_ns: int
     to_ns: int
@@ -29,19 +29,19 @@ class ReplayScope(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """A short text that only an equal scope has."""
+        """Return a short text that is unique to the scope."""
         return blake2b(repr(tuple(self)).encode(), digest_size=8).hexdigest()
 
 
 class Position(NamedTuple):
-    """The record that a replay looked at last."""
+    """The last record that a replay read."""
 
     priced_at_ns: int
     record_id: int
 
 
 class Decided(NamedTuple):
-    """What a replay makes of some records."""
+    """The result of repricing some records."""
 
     wanted: list[Correction]
     without_price: int
@@ -50,7 +50,7 @@ class Decided(NamedTuple):
 
 
 def count_replayed(connection: Connection, tenant_id: int, scope: ReplayScope) -> int:
-    """How many records a replay looks at."""
+    """Return the number of records in a replay."""
     query = select(func.count()).where(usage_records.c.tenant_id == tenant_id, *_within(scope))
     return int(connection.execute(query).scalar_one())
 
@@ -58,7 +58,7 @@ def count_replayed(connection: Connection, tenant_id: int, scope: ReplayScope) -
 def replayed_calls(
     connection: Connection, tenant_id: int, scope: ReplayScope, after: Position, limit: int
 ) -> list[StoredCall]:
-    """The next few records of a replay after a position."""
+    """Return the next few records of a replay after a position."""
     table = usage_records.c
     query = (
         usage_query(tenant_id)
@@ -74,17 +74,17 @@ def replayed_calls(
 
 
 def decide(connection: Connection, tenant_id: int, stored: Sequence[StoredCall], price: Pricing) -> Decided:
-    """What becomes of records at the prices that are now known. Writes nothing."""
+    """Reprice records at the current prices. Writes nothing."""
     charged = [one for one in stored if one.call.verdict is Verdict.CHARGED]
     unpriced = [one for one in stored if one.call.verdict is Verdict.UNPRICED]
     closing = closing_corrections(connection, tenant_id, unpriced, price)
-    anew = [Correction(one, charged_anew(one, price)) for one in charged]
-    priced = [correction for correction in anew if correction.after.charged]
-    return Decided([*priced, *closing], len(anew) - len(priced), len(unpriced) - len(closing))
+    corrections = [Correction(one, repriced(one, price)) for one in charged]
+    priced = [correction for correction in corrections if correction.after.charged]
+    return Decided([*priced, *closing], len(corrections) - len(priced), len(unpriced) - len(closing))
 
 
-def charged_anew(stored: StoredCall, price: Pricing) -> Entry:
-    """A charged record at other prices. It is the same call, and keeps what was decided about its response id."""
+def repriced(stored: StoredCall, price: Pricing) -> Entry:
+    """Reprice a charged record. It is the same call, and keeps the decision about its response id."""
     entry = Entry(price(stored))
     entry.call_key = stored.call_key if entry.charged else None
     return entry
@@ -100,7 +100,7 @@ def _within(scope: ReplayScope) -> list[ColumnElement[bool]]:
         conditions.append(table.wallet == scope.wallet)
     if scope.event:
         conditions.append(table.event == scope.event)
-    # As the price book names them, or as the span did: a wrong mapping is found by either.
+    # Names of the price book or of the span: a wrong mapping is found by either.
     if scope.provider:
         conditions.append(or_(table.provider == scope.provider, table.reported_provider == scope.provider))
     if scope.model:

@@ -1,9 +1,9 @@
-"""What the id of a response says: how far it tells one call from all others, and under which key that is claimed.
+"""How far a response id identifies one call, and the key under which the call is claimed.
 
-Providers' own ids are unique for ever: `resp_…`, `msg_…`, `gen-…`, `chatcmpl-…`. Spans that carry one of them show one
-call, also if it is fetched again and again, hours later, or told by an emitter that writes its spans afterwards. But
-small servers number their answers from 0 to 999 in the same shape, and test servers hand out one id for ever. So a
-short id means one call only together with equal counts, and any other id only with spans that overlap in time.
+Providers' own ids are permanently unique: `resp_…`, `msg_…`, `gen-…`, `chatcmpl-…`. Spans with the same one show one
+call, even if it is fetched repeatedly, hours later, or reported by an emitter that writes its spans afterwards. But
+small servers number their answers from 0 to 999 in the same format, and test servers repeat one id permanently. So a
+short id identifies a call only together with equal counts, and any other id only for spans that overlap in time.
 """
 
 import re
@@ -12,27 +12,27 @@ from hashlib import blake2b
 
 _PREFIXES = {"resp": "resp_", "msg_": "msg_", "gen-": "gen-", "chat": "chatcmpl-"}
 _LONG = 16
-"""Characters behind the prefix from which on an id is taken to be random enough."""
+"""Characters after the prefix from which on an id is considered random enough."""
 _UUIDS = (32, 36)
 _EPOCHS = range(1_600_000_000, 2_200_000_000)
-"""Seconds that are taken for the time in an id."""
+"""Plausible seconds for the time in an id."""
 _HEX = re.compile(r"[0-9a-f]{8}")
 OVERLAP_BYTES, WINDOW_BYTES, FOREVER_BYTES = 16, 17, 22
-"""How long the keys are of ids that mean one call while spans overlap, for some hours, and for ever."""
+"""Key lengths of ids that identify one call while spans overlap, for some hours, and permanently."""
 
 
 class Uniqueness(IntEnum):
-    """How far equal ids mean one call."""
+    """When equal ids mean one call."""
 
     OVERLAPPING = 0
     """If the spans overlap in time."""
     WITH_EQUAL_COUNTS = 1
-    """If the counts are equal too, whenever they were."""
+    """If the counts are equal too, at any time."""
     FOREVER = 2
 
 
 def uniqueness(response_id: str) -> Uniqueness:
-    """How far spans with this id show one call."""
+    """Return when spans with this id show one call."""
     prefix = _PREFIXES.get(response_id[:4])
     if prefix is None or not response_id.startswith(prefix):
         return Uniqueness.OVERLAPPING
@@ -43,11 +43,11 @@ def uniqueness(response_id: str) -> Uniqueness:
 
 
 def call_key(response_id: str) -> bytes | None:
-    """The key that spans of one call share; None for a call without a response id.
+    """Return the key that spans of one call share; None for a call without a response id.
 
-    The provider's name is left out on purpose: two instrumentations of one Azure call name it differently, and response
-    ids are unique without it. An equal key is not yet the same call (`one_charge`). Keys that hold for ever begin with
-    what orders the ids in time, where there is such a thing, so that those of now go next to each other in the index.
+    The provider's name is excluded on purpose: two instrumentations of one Azure call name it differently, and response
+    ids are unique without it. Equal keys do not yet mean the same call (`deduplication`). Permanent keys begin with
+    what orders the ids in time, if they contain it, so that current keys are adjacent in the index.
     """
     if not response_id:
         return None
@@ -59,14 +59,14 @@ def call_key(response_id: str) -> bytes | None:
     if prefix == "msg_":
         return b"m" + digest
     if prefix == "chatcmpl-":
-        # OpenAI's own are ordered as they are; random ones would go to another page each.
+        # OpenAI's own ids are ordered; random ids would each go to another page.
         return digest if len(rest) < _LONG or len(rest) in _UUIDS else rest.encode()[:6] + digest
     seconds = _seconds_in(rest, prefix)
     return (digest[:6] if seconds is None else seconds.to_bytes(6, "big")) + digest
 
 
 def _seconds_in(rest: str, prefix: str) -> int | None:
-    """The Unix time in an id of OpenAI's responses or OpenRouter's generations."""
+    """Return the Unix time in an id of OpenAI's responses or OpenRouter's generations."""
     if prefix == "gen-":
         found = rest[:10]
         return int(found) if len(found) == 10 and found.isascii() and found.isdigit() else None

@@ -1,8 +1,8 @@
-"""Retire usage records: their detail goes, while what was charged, counted and summed up stays as it was.
+"""Retire usage records: delete their detail, and keep charges, counts and sums unchanged.
 
-Each stretch is one transaction: it remembers the spans (`retired_spans`), adds what goes to the sums that the audit
-compares with, and deletes the records. Records go in the order of their ids, and only those that nothing can happen to
-any more but to come again.
+Each stretch is one transaction: it stores tombstones (`retired_spans`), adds the deleted figures to the sums that the
+audit compares, and deletes the records. Records are retired in the order of their ids, and only if nothing but a
+repeated delivery can happen to them any more.
 """
 
 from collections import Counter, defaultdict
@@ -47,35 +47,35 @@ _LEG_SUMS = ("records", "amount_nano")
 _DAY_KEY = ("tenant_id", "day", "kind", "name", "user_id")
 
 
-class UnderSuspicion(Exception):
-    """The audit found the books wrong: nothing that may tell why is let go of."""
+class RetentionFrozen(Exception):
+    """The audit found mismatches: retention stops, because the detail may explain them."""
 
     def __init__(self) -> None:
         super().__init__("the last audit found mismatches: nothing is retired until a full audit is clean")
 
 
 class Kept(StrEnum):
-    """Why a record that is old enough keeps its detail."""
+    """Why an old record keeps its detail."""
 
     OPEN = "open"
     """It waits for a price, for usage or for the calls of an agent."""
     BESIDE_OPEN = "beside_open"
-    """Something in its trace is open, and what becomes of that may depend on it."""
+    """Its trace has an open record, whose settlement may depend on it."""
     CORRECTED = "corrected"
     """Its corrections refer to it."""
     OF_ACTION = "of_action"
-    """It carries a part of what its action is charged at least."""
+    """It carries a part of its action's floor."""
     AGENT = "agent"
-    """An agent that was charged: if its calls turn up, it is given back."""
+    """A charged agent: if its calls arrive, the charge is given back."""
     NEWEST = "newest"
-    """The last record of all: SQLite would give its id to another one."""
+    """The newest record: SQLite would reuse its id."""
 
 
 class Stretch(NamedTuple):
-    """What became of a few records."""
+    """The result for a few records."""
 
     last_id: int
-    """The last record that was looked at, or where this began if there was none."""
+    """The last record that was read, or the start if there was none."""
     retired: int
     kept: Counter[Kept]
     ended: bool
@@ -88,25 +88,25 @@ class _Looked(NamedTuple):
 
 
 class Size(NamedTuple):
-    """What the books take on disk."""
+    """Disk use of the books."""
 
     database_bytes: int
     free_bytes: int | None
-    """Of these, what later records will use; None where the database does not say."""
+    """The part that later records will reuse; None if the database does not report it."""
 
 
 def look(connection: Connection, after_id: int, before_ns: int, limit: int) -> Stretch:
-    """What retiring would do to the next few records after an id; writes nothing."""
+    """Return what retiring would do to the next few records after an id; writes nothing."""
     return _look(connection, after_id, before_ns, limit, hold=False).stretch
 
 
 def retire(connection: Connection, after_id: int, before_ns: int, limit: int) -> Stretch:
-    """Retire those of the next few records after an id that were received before a moment and are final.
+    """Retire the final ones among the next few records after an id that were received before a time.
 
-    Raises UnderSuspicion.
+    Raises RetentionFrozen.
     """
     if are_frozen(connection):
-        raise UnderSuspicion
+        raise RetentionFrozen
     stretch, rows = _look(connection, after_id, before_ns, limit, hold=True)
     if not rows:
         return stretch
@@ -122,13 +122,13 @@ def retire(connection: Connection, after_id: int, before_ns: int, limit: int) ->
     _keep_totals(connection, rows)
     _keep_legs(connection, rows)
     ids = [row.id for row in rows]
-    gone = connection.execute(delete(usage_records).where(usage_records.c.id.in_(ids))).rowcount
-    assert gone == len(ids), "held since they were read"
+    deleted = connection.execute(delete(usage_records).where(usage_records.c.id.in_(ids))).rowcount
+    assert deleted == len(ids), "held since they were read"
     return stretch
 
 
 def books_size(connection: Connection) -> Size:
-    """How large the database is."""
+    """Return the size of the database."""
     return Size(*size_in_bytes(connection))
 
 
@@ -151,7 +151,7 @@ def _look(connection: Connection, after_id: int, before_ns: int, limit: int, *, 
 
 
 def _kept(row: Row[Any], newest: int | None) -> Kept | None:
-    """Why a record by itself keeps its detail."""
+    """Return why a record by itself keeps its detail."""
     if row.verdict not in _FINAL or WITHOUT_PRICE in row.assumptions:
         return Kept.OPEN
     if row.corrections:
@@ -164,13 +164,13 @@ def _kept(row: Row[Any], newest: int | None) -> Kept | None:
 
 
 def _open_traces(connection: Connection, rows: Sequence[Row[Any]]) -> set[tuple[int, bytes]]:
-    """The tenants' traces, of those of some records, in which something is open."""
+    """Return the traces of some records in which a record is open, by tenant."""
     table = usage_records.c
     wanted: defaultdict[int, set[bytes]] = defaultdict(set)
     for row in rows:
         wanted[row.tenant_id].add(row.trace_id)
     found: set[tuple[int, bytes]] = set()
-    # Tenant by tenant: for a list of pairs PostgreSQL reads the whole table.
+    # One query per tenant: for a list of pairs PostgreSQL reads the whole table.
     for tenant_id, traces in wanted.items():
         query = select(table.trace_id).where(
             table.tenant_id == tenant_id, table.trace_id.in_(sorted(traces)), table.verdict.not_in(_FINAL)
@@ -180,7 +180,7 @@ def _open_traces(connection: Connection, rows: Sequence[Row[Any]]) -> set[tuple[
 
 
 def _span(tenant_id: int, stored: StoredCall) -> tuple[Any, ...]:
-    """The values of `_SPAN_COLUMNS`."""
+    """Return the values of `_SPAN_COLUMNS`."""
     usage = stored.call.usage
     return (
         tenant_id,
@@ -200,7 +200,7 @@ def _claim(stored: StoredCall) -> Claim:
 
 
 def _keep_days(connection: Connection, tenant_id: int, stored: Iterable[StoredCall]) -> None:
-    """Add what goes to the sums of its days."""
+    """Add deleted records to the retired sums of their days."""
     sums: defaultdict[tuple[int, str, str, str], list[int]] = defaultdict(lambda: [0] * len(DAY_SUMS))
     for one in stored:
         call, usage, day = one.call, one.call.usage, day_of(one.call.priced_at_ns)
@@ -217,7 +217,7 @@ def _keep_days(connection: Connection, tenant_id: int, stored: Iterable[StoredCa
 
 
 def _keep_totals(connection: Connection, rows: Iterable[Row[Any]]) -> None:
-    """Add what goes to the sums of its tenant and verdict."""
+    """Add deleted records to the retired sums of their tenant and verdict."""
     sums: defaultdict[tuple[int, str], list[int]] = defaultdict(lambda: [0] * len(RETIRED_SUMS))
     names = ("cost_nanousd", "charge_nanocredits", *TOKEN_COLUMNS)
     for row in rows:
@@ -229,7 +229,7 @@ def _keep_totals(connection: Connection, rows: Iterable[Row[Any]]) -> None:
 
 
 def _keep_legs(connection: Connection, rows: Iterable[Row[Any]]) -> None:
-    """Add what goes to the sums of the legs that posted it."""
+    """Add deleted records to the retired sums of the legs that posted them."""
     sums: defaultdict[tuple[int, str, tuple[int, str, int], str], list[int]] = defaultdict(lambda: [0, 0])
     for row in rows:
         if row.verdict != Verdict.CHARGED:
@@ -248,7 +248,7 @@ def _keep_legs(connection: Connection, rows: Iterable[Row[Any]]) -> None:
 
 
 def _account_ids(connection: Connection, names: set[tuple[int, str, str]]) -> dict[tuple[int, str, str], int]:
-    """The ids of accounts by tenant, kind and name: wallets hold credits, providers are paid dollars."""
+    """Return account ids by tenant, kind and name: wallets hold credits, providers are paid dollars."""
     table = accounts.c
     wanted: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
     for tenant_id, kind, name in names:

@@ -1,9 +1,10 @@
-"""Running totals: what the metrics are read from, so that no restart and no second replica resets or doubles a graph.
+"""Running totals: metrics are read from these, so that restarts and replicas neither reset nor double a graph.
 
-Three tables out of one look at each batch, and the roll-ups by day (`days`). `usage_totals` holds requests, tokens and
-money by event, provider, model, dept, project, task and verdict; corrections add to rows of their own (`reversed`),
-since a counter may never fall. `card_totals` holds what charged calls used under the same prices, `reversed` likewise.
-`service_totals` holds how calls went by provider, model, route and region, each call once, when it is first recorded.
+One pass over each batch updates three tables and the daily roll-ups (`usage_rollups`). `usage_totals` holds requests,
+tokens and money by event, provider, model, dept, project, task and verdict; corrections add to rows of their own
+(`reversed`), because a counter must not fall. `card_totals` holds what charged calls used under the same prices,
+`reversed` likewise. `service_totals` holds the outcomes of calls by provider, model, route and region, each call once,
+when it is first recorded.
 """
 
 from collections import Counter, defaultdict
@@ -34,9 +35,9 @@ from farebox_collector.model.records import PricedUsage, Quality
 from farebox_collector.model.verdicts import ONE_CALL, Verdict
 
 MAX_LABELS = 1_000
-"""Most combinations of names a tenant has in its usage totals; `labels` says what becomes of more."""
+"""Most combinations of names per tenant in the usage totals; `labels` folds the rest."""
 MAX_SERVICE_LABELS = 200
-"""The same for its service totals, each of which is two histograms."""
+"""The same for the service totals, each of which is two histograms."""
 
 USAGE_LABELS = ("event", "provider", "model", "dept", "project", "task")
 SERVICE_LABELS = ("provider", "model", "route", "region")
@@ -61,13 +62,13 @@ _SERVICE_SUMS = (
 
 
 class TotalLabels:
-    """The combinations of names that have totals of their own, a tenant."""
+    """The combinations of names that have totals of their own, per tenant."""
 
     def __init__(self) -> None:
         self.usage = TableLabels(usage_totals, USAGE_LABELS, 3, MAX_LABELS)
         self.service = TableLabels(service_totals, SERVICE_LABELS, 2, MAX_SERVICE_LABELS)
         self.folded = 0
-        """How many calls were counted under `other` names since this process began."""
+        """Return how many calls this process has counted under `other` names."""
 
 
 def count_new_calls(connection: Connection, tenant_id: int, sums: CallSums, labels: TotalLabels) -> None:
@@ -83,9 +84,9 @@ def count_new_calls(connection: Connection, tenant_id: int, sums: CallSums, labe
 def add_to_totals(
     connection: Connection, tenant_id: int, calls: Sequence[PricedUsage], labels: TotalLabels, *, reversed: bool
 ) -> None:
-    """Add a correction to the usage totals: records that are taken back with `reversed`, what replaces them without.
+    """Add a correction to the usage totals: `reversed` for the old records, without it for their replacements.
 
-    Only ever adds: what holds is what was booked less what was reversed.
+    Only ever adds: the current value is what was booked minus what was reversed.
     """
     sums, sign = sums_of(calls), -1 if reversed else 1
     _add_usage(connection, tenant_id, sums.groups, labels, reversed=reversed)
@@ -103,7 +104,7 @@ def add_quality(
     reports: Sequence[tuple[tuple[str, str, str, str], Quality]],
     labels: TotalLabels,
 ) -> None:
-    """Add what was reported of answers after their calls, each under (provider, model, route, region)."""
+    """Add quality reports that arrived after their calls, each under (provider, model, route, region)."""
     before = len(_SERVICE_SUMS) - len(QUALITY_COLUMNS)
     rows = [(label, (*(0,) * before, *quality_sums([quality]))) for label, quality in reports]
     _add_service(connection, tenant_id, rows, labels)

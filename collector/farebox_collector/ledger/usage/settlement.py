@@ -1,6 +1,6 @@
-"""Records that wait for something: a price, a twin that paid, or the calls of an agent. Corrections settle them.
+"""Settle records that wait for a price, for a twin that paid, or for the calls of an agent, by corrections.
 
-Each function looks at a few records in one transaction and says how far it came; who calls it again goes on from there.
+Each function handles a few records in one transaction and returns its progress; the next call continues from there.
 """
 
 from collections import defaultdict
@@ -20,8 +20,8 @@ from farebox_collector.ledger.usage.corrections import (
 from farebox_collector.ledger.usage.deduplication import (
     Payers,
     charge_each_response_once,
-    looks_of,
     related_to,
+    signature_of,
 )
 from farebox_collector.ledger.usage.entries import Entry, SpanKey
 from farebox_collector.ledger.usage.running_totals import TotalLabels
@@ -33,21 +33,21 @@ from farebox_collector.ledger.usage.stored_usage import (
     usage_query,
 )
 from farebox_collector.ledger.usage.summed_calls import SUMMED_UP, wrappers_in_the_books
-from farebox_collector.ledger.usage.tombstones import anything_retired, retired_in_traces
+from farebox_collector.ledger.usage.tombstones import has_retired_spans, retired_in_traces
 from farebox_collector.model.records import PricedUsage
 from farebox_collector.model.verdicts import Verdict
 
 Pricing = Callable[[StoredCall], PricedUsage]
-"""Prices a record anew, as of the moment whose prices it had."""
+"""Reprices a record, as of the time whose prices it had."""
 
 CALLS_CHARGED = "its calls were charged"
 _MAX_RELATIVES = 64
 _SLACK_NS = 10**9
-"""How much later than its agent a call may seem to end: two clocks, two exporters."""
+"""How much later than its agent a call may appear to end: two clocks, two exporters."""
 
 
 class Waiting(NamedTuple):
-    """Which records to look at: those of a verdict that were received before a moment, a few from an id on."""
+    """The records to settle: those with a verdict that were received before a time, a few after an id."""
 
     verdict: Verdict
     after_id: int
@@ -56,7 +56,7 @@ class Waiting(NamedTuple):
 
 
 class Step(NamedTuple):
-    """How far a function came: the last record that it looked at, None when there was none left; and what it did."""
+    """Progress of a function: the last record that it read, None when there was none left; and its results."""
 
     last_id: int | None
     corrected: int
@@ -65,7 +65,7 @@ class Step(NamedTuple):
 def settle_open(
     connection: Connection, tenant_id: int, waiting: Waiting, price: Pricing, at_ns: int, labels: TotalLabels
 ) -> Step:
-    """Charge what can be priced, unless a twin or a call within it was charged; let the others wait on."""
+    """Charge records that can be priced, unless a twin or a call within them was charged; the others keep waiting."""
     stored = _waiting(connection, tenant_id, waiting)
     wanted = closing_corrections(connection, tenant_id, stored, price)
     cause = Cause.AGENT if waiting.verdict is Verdict.DEFERRED else Cause.LATE_PRICE
@@ -77,20 +77,20 @@ def settle_open(
 def closing_corrections(
     connection: Connection, tenant_id: int, stored: Sequence[StoredCall], price: Pricing
 ) -> list[Correction]:
-    """What becomes of open records by their prices and by what was charged beside them. Writes nothing."""
+    """Return the corrections of open records, from their prices and from related charges. Writes nothing."""
     entries = {one.record_id: Entry(price(one)) for one in stored}
     charge_each_response_once(entries.values())
     payers = Payers(connection, tenant_id, entries.values())
     traces = _Traces(connection, tenant_id, (one for one in stored if one.call.usage.summary))
     summed_up = _summed_up(connection, tenant_id, stored)
     wanted = []
-    # The innermost first: an agent that is charged is a call of the agents around it.
+    # Innermost first: a charged agent counts as a call of the agents around it.
     for one in sorted(stored, key=lambda one: one.call.usage.latency_ns):
         entry = entries[one.record_id]
         if one.record_id in summed_up:
             entry.cover(SUMMED_UP)
         else:
-            _look_for_others(entry, one, payers, traces)
+            _cover_if_paid(entry, one, payers, traces)
         if entry.charged:
             traces.charge(one)
         if entry.verdict is not one.call.verdict:
@@ -99,13 +99,13 @@ def closing_corrections(
 
 
 def _summed_up(connection: Connection, tenant_id: int, stored: Sequence[StoredCall]) -> frozenset[int]:
-    """The ids of those of some records that sum up calls which came after them: their price is never asked for."""
+    """Return the ids of records that sum up calls which arrived after them: these are not priced."""
     traces = {one.call.usage.trace_id for one in stored if one.call.verdict is Verdict.UNPRICED}
     return frozenset(one.record_id for one in wrappers_in_the_books(connection, tenant_id, traces))
 
 
-def _look_for_others(entry: Entry, one: StoredCall, payers: Payers, traces: "_Traces") -> None:
-    """Cover an entry whose call somebody paid for."""
+def _cover_if_paid(entry: Entry, one: StoredCall, payers: Payers, traces: "_Traces") -> None:
+    """Cover an entry whose call another record paid for."""
     if one.call.usage.summary and traces.has_charged_call(one):
         entry.cover(CALLS_CHARGED)
     elif payers.paid(entry.call):
@@ -115,7 +115,7 @@ def _look_for_others(entry: Entry, one: StoredCall, payers: Payers, traces: "_Tr
 
 
 def settle_unmetered(connection: Connection, tenant_id: int, waiting: Waiting, at_ns: int, labels: TotalLabels) -> Step:
-    """Cover calls that reported no usage where another span of the same call did and was charged."""
+    """Cover calls without usage if another span of the same call had usage and was charged."""
     stored = _waiting(connection, tenant_id, waiting)
     payers = Payers(connection, tenant_id, [Entry(one.call) for one in stored])
     wanted = [cover(one) for one in stored if payers.paid(one.call)]
@@ -123,8 +123,8 @@ def settle_unmetered(connection: Connection, tenant_id: int, waiting: Waiting, a
 
 
 def settle_doubles(connection: Connection, tenant_id: int, waiting: Waiting, at_ns: int, labels: TotalLabels) -> Step:
-    """Give back what spans without a response id paid for calls that a later span, with one, paid for again, or that
-    others within it paid for one by one."""
+    """Give back charges of spans without a response id whose calls were charged again, by a later span with an id or
+    by several spans within it."""
     table = usage_records.c
     stored = _waiting(connection, tenant_id, waiting, table.response_id == "")
     by_key = {(one.call.usage.trace_id, one.call.usage.span_id): one for one in stored}
@@ -146,20 +146,20 @@ def settle_doubles(connection: Connection, tenant_id: int, waiting: Waiting, at_
 
 
 def _relatives(tenant_id: int, by_key: Mapping[SpanKey, StoredCall]) -> Select[Any]:
-    """The charged records that may show the same calls as some others."""
+    """Select the charged records that may show the same calls as some others."""
     calls = [one.call.usage for one in by_key.values()]
-    related = related_to(by_key, (usage.parent_span_id for usage in calls), (looks_of(usage) for usage in calls))
+    related = related_to(by_key, (usage.parent_span_id for usage in calls), (signature_of(usage) for usage in calls))
     return usage_query(tenant_id).where(related, usage_records.c.verdict == Verdict.CHARGED)
 
 
 def leave(connection: Connection, tenant_id: int, waiting: Waiting) -> Step:
-    """Pass over records, which stay as they are."""
+    """Skip records, which stay as they are."""
     stored = _waiting(connection, tenant_id, waiting)
     return _step(stored, ())
 
 
 class PaidAgents(NamedTuple):
-    """Which agents to look at: those charged since a moment, a few from a record's id on."""
+    """The agents to check: those charged since a time, a few after a record's id."""
 
     charged_after_ns: int
     after_id: int
@@ -167,7 +167,7 @@ class PaidAgents(NamedTuple):
 
 
 def give_back_agents(connection: Connection, tenant_id: int, paid: PaidAgents, at_ns: int, labels: TotalLabels) -> Step:
-    """Give back what agents paid whose calls were charged after all."""
+    """Give back charges of agents whose calls were charged later."""
     record, made = usage_records.c, corrections.c
     other = usage_records.alias()
     query = (
@@ -200,7 +200,7 @@ def give_back_agents(connection: Connection, tenant_id: int, paid: PaidAgents, a
 def give_back_agents_around(
     connection: Connection, tenant_id: int, done: Iterable[Correction], at_ns: int, labels: TotalLabels
 ) -> int:
-    """Give back what agents paid, however long ago, around calls that have just been charged. Returns how many."""
+    """Give back charges of agents, of any age, around calls that have just been charged. Returns their number."""
     newly = [one.stored for one in done if one.after.charged and one.stored.call.verdict is not Verdict.CHARGED]
     trace_ids = sorted({stored.call.usage.trace_id for stored in newly})
     if not trace_ids:
@@ -221,7 +221,7 @@ def _give_back(
 
 
 class _Traces:
-    """The records of some agents' traces: which call is whose."""
+    """The records of some agents' traces: which call belongs to which agent."""
 
     def __init__(self, connection: Connection, tenant_id: int, agents: Iterable[StoredCall]) -> None:
         trace_ids = sorted({agent.call.usage.trace_id for agent in agents})
@@ -233,22 +233,22 @@ class _Traces:
             self._parents[usage.trace_id, usage.span_id] = usage.parent_span_id
             if stored.call.verdict is Verdict.CHARGED:
                 self._charged[usage.trace_id].append(stored.call)
-        retired = trace_ids and anything_retired(connection)
+        retired = trace_ids and has_retired_spans(connection)
         self._retired = list(retired_in_traces(connection, tenant_id, trace_ids)) if retired else []
 
     def charge(self, agent: StoredCall) -> None:
-        """From now on this agent counts as a call of the agents around it."""
+        """Count this agent as a call of the agents around it from now on."""
         self._charged[agent.call.usage.trace_id].append(agent.call)
 
     def has_charged_call(self, agent: StoredCall) -> bool:
-        """Whether some call within this agent was charged."""
+        """Return whether a call within this agent was charged."""
         usage = agent.call.usage
         return any(self._is_within(call, agent.call) for call in self._charged[usage.trace_id]) or any(
             one.is_within(usage, _SLACK_NS) for one in self._retired
         )
 
     def _is_within(self, call: PricedUsage, agent: PricedUsage) -> bool:
-        """By parents as far as they are known; where a span in between is not in the books, by time."""
+        """Compare parents as far as they are known; compare times if a span in between is not in the books."""
         inner, outer = call.usage, agent.usage
         if inner.span_id == outer.span_id:
             return False

@@ -1,7 +1,7 @@
-"""Counts of the spans that came to the books and of what became of them, added to in the transaction that did it.
+"""Count the spans that reach the books and their outcomes, in the transaction that books them.
 
-Spans that are no model calls never come to the books, and are not counted here. A batch that is run again since the
-line broke during COMMIT may be counted again, as duplicates: like spans that a sender repeats.
+Spans that are not model calls do not reach the books, and are not counted here. A batch that is retried after the
+connection broke during COMMIT may be counted twice, as duplicates, like spans that a sender repeats.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.model.verdicts import Verdict
 
 ACCEPTED = "accepted"
-"""The outcome under which every span is counted once, whatever its verdict."""
+"""The outcome under which every span is counted once, for any verdict."""
 
 _KEY = ("tenant_id", "outcome")
 
 
 def count_spans(connection: Connection, tenant_id: int, accepted: int, verdicts: Mapping[Verdict, int]) -> None:
-    """Add spans of a tenant and their verdicts. The last thing in a transaction: these rows are everybody's."""
+    """Add spans of a tenant and their verdicts. Call it last in a transaction: all transactions update these rows."""
     counts: dict[str, int] = {ACCEPTED: accepted}
     counts.update({str(verdict): spans for verdict, spans in verdicts.items()})
     rows = [(tenant_id, outcome, spans) for outcome, spans in sorted(counts.items()) if spans]

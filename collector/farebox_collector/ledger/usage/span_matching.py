@@ -1,4 +1,4 @@
-"""Spans as witnesses of calls: whether two of them show the same call, and which of the two knows more. Pure."""
+"""Match spans of the same call: whether two spans show one call, and which of them knows more. Pure."""
 
 from farebox_collector.model.records import UNATTRIBUTED, PricedUsage, UsageRecord
 from farebox_collector.model.verdicts import Verdict
@@ -8,11 +8,11 @@ Knowledge = tuple[bool, bool, bool, int, int, int, bool, bool]
 
 
 def knowledge(call: PricedUsage) -> Knowledge:
-    """What makes one of two spans of a call the better witness, the weightiest first.
+    """Return the sort key by which one of two spans of a call knows more, the most significant item first.
 
-    That it can be charged; names the wallet; is no estimate, not known to miscount; tells of searches, of parts that
-    other models made and of the provider's own statement; counts more (one of them may miss the output of a stream that
-    broke off); tells what the cache did, and how long it keeps it; and that it has the response id.
+    The span can be charged; names the wallet; is not an estimate and not known to miscount; reports searches, parts of
+    other models and the provider's stated cost; has higher counts (one of them may lack the output of an interrupted
+    stream); reports the cache, and its lifetime; has the response id.
     """
     usage = call.usage
     buckets = usage.buckets
@@ -29,10 +29,10 @@ def knowledge(call: PricedUsage) -> Knowledge:
 
 
 def show_one_call(one: PricedUsage, other: PricedUsage) -> bool:
-    """Whether two spans of one trace, of which one has no response id, show the same call.
+    """Return whether two spans of one trace, of which one has no response id, show the same call.
 
     Either one is nested in the other, or they overlap and come from two instrumentations: a framework's span that ended
-    early or was written afterwards, and that of the client below it. What lies between them need not be in the books.
+    early or was written afterwards, and the client's span below it. Spans between them need not be in the books.
     """
     a, b = one.usage, other.usage
     if (a.response_id and b.response_id) or a.request_model != b.request_model:
@@ -52,30 +52,30 @@ def show_one_call(one: PricedUsage, other: PricedUsage) -> bool:
 
 
 def _counts_nothing(call: PricedUsage) -> bool:
-    """Whether the counts of a call are none, or an estimate."""
+    """Return whether the counts of a call are zero, or an estimate."""
     return call.verdict in (Verdict.UNMETERED, Verdict.EXPOSED) or BY_ESTIMATE in call.assumptions
 
 
 def is_outranked(one: PricedUsage, other: PricedUsage) -> bool:
-    """Whether, of two spans of one call, the other is the one that pays."""
+    """Return whether, of two spans of one call, the other one pays."""
     known, other_known = knowledge(one), knowledge(other)
     if known != other_known:
         return known < other_known
     a, b = one.usage, other.usage
     if a.parent_span_id == b.span_id:
-        return False  # the inner one is nearer to the provider
+        return False  # the inner span is nearer to the provider
     if b.parent_span_id == a.span_id:
         return True
     return (a.started_at_ns, a.span_id) > (b.started_at_ns, b.span_id)
 
 
 def likeness(usage: UsageRecord) -> tuple[str, tuple[int, int] | None]:
-    """What two spans of one call, of which one has no response id, say alike."""
+    """Return what two spans of one call, of which one has no response id, have in common."""
     return usage.request_model, _output(usage)
 
 
 def _output(usage: UsageRecord) -> tuple[int, int] | None:
-    """Tokens out, and where there are none tokens in: what two spans of one call have in common."""
+    """Return the output tokens, or without output the input tokens: equal in two spans of one call."""
     buckets = usage.buckets
     if buckets is None:
         return None

@@ -1,7 +1,7 @@
-"""What is at stake: how much of what was charged may be wrong, and what calls may cost whose end was not seen.
+"""Amounts at stake: how much of the charges may be wrong, and what calls may cost whose end was not seen.
 
-A record has a row a flag for as long as it may change: corrections and retirement take rows out again. The sums by flag
-are what metrics are read from.
+A record has one row per flag as long as it may change: corrections and retention delete the rows. Metrics are read from
+the sums by flag.
 """
 
 from collections import Counter
@@ -34,25 +34,25 @@ COUNT_FLAGS = (
     "cache_assumed_inside_input",
     COUNTS_DISAGREE,
 )
-"""What the reading of contradictory counts may have said of them; the last where it said nothing of these."""
+"""Assumptions about contradictory counts; the last is used if the record has none of the others."""
 FLAGS = (*COUNT_FLAGS, WITHOUT_PRICE, EXPOSED, STATED_IMPLAUSIBLE, STATED_ZERO, BY_ESTIMATE)
-"""What can be at stake, in the order in which it is shown."""
+"""The flags, in display order."""
 
 Stake = tuple[str, bytes, bytes, int, str, str, str, int]
-"""Flag, trace id, span id, moment of pricing, wallet, provider, model, nano-USD."""
+"""Flag, trace id, span id, time of pricing, wallet, provider, model, nano-USD."""
 
 _COLUMNS = ("tenant_id", "flag", "trace_id", "span_id", "priced_at_ns", "wallet", "provider", "model", "amount_nanousd")
 
 
 class StakeFilter(NamedTuple):
-    """Which rows; an empty field does not filter."""
+    """Selects rows; an empty field does not filter."""
 
     flag: str = ""
     wallet: str = ""
 
 
 def stakes_of(call: PricedUsage) -> list[Stake]:
-    """What is at stake with a call as the books have it; most calls have nothing."""
+    """Return the amounts at stake with a call as the books have it; most calls have none."""
     found = call.particulars
     priced: list[tuple[str, int]] = []
     if found is None:
@@ -62,11 +62,11 @@ def stakes_of(call: PricedUsage) -> list[Stake]:
         priced.append((EXPOSED, found.estimate_nanousd or 0))
     elif call.verdict is Verdict.CHARGED:
         if found.at_stake_nanousd:
-            said = next((flag for flag in COUNT_FLAGS if flag in call.assumptions), COUNTS_DISAGREE)
-            priced.append((said, found.at_stake_nanousd))
+            flag_of_counts = next((flag for flag in COUNT_FLAGS if flag in call.assumptions), COUNTS_DISAGREE)
+            priced.append((flag_of_counts, found.at_stake_nanousd))
         if WITHOUT_PRICE in call.assumptions:
             priced.append((WITHOUT_PRICE, 0))
-        # An absurd statement is no measure of what is at stake.
+        # An absurd stated cost does not measure the amount at stake.
         doubted = (flag for flag in (STATED_IMPLAUSIBLE, STATED_ZERO) if flag in call.assumptions)
         priced += [(flag, cost) for flag in doubted]
         if BY_ESTIMATE in call.assumptions:
@@ -77,7 +77,7 @@ def stakes_of(call: PricedUsage) -> list[Stake]:
 
 
 def add_stakes(connection: Connection, tenant_id: int, added: Sequence[Stake]) -> None:
-    """Put in what is at stake with records that were just booked."""
+    """Add the amounts at stake with records that were just booked."""
     if added:
         rows = [(tenant_id, *stake) for stake in sorted(added)]
         bulk_insert.insert(connection, stakes.name, _COLUMNS, rows)
@@ -85,7 +85,7 @@ def add_stakes(connection: Connection, tenant_id: int, added: Sequence[Stake]) -
 
 
 def remove_stakes(connection: Connection, tenant_id: int, removed: Sequence[Stake]) -> None:
-    """Take out what was at stake with records that were corrected, or whose detail goes."""
+    """Remove the amounts at stake with records that were corrected or retired."""
     if removed:
         table = stakes.c
         keys = sorted(stake[:3] for stake in removed)
@@ -108,7 +108,7 @@ def _count(connection: Connection, tenant_id: int, changed: Iterable[Stake], sig
 
 
 def stake_sums(connection: Connection, tenant_id: int | None = None) -> dict[str, tuple[int, int]]:
-    """Flag → records and nano-USD at stake, of one tenant or of all together; every flag is there."""
+    """Return flag → records and nano-USD at stake, of one tenant or of all; includes every flag."""
     table = stake_totals.c
     query = select(table.flag, func.sum(table.records), func.sum(table.amount_nanousd)).group_by(table.flag)
     if tenant_id is not None:
@@ -124,7 +124,7 @@ def stake_rows(
     after: tuple[int, str, bytes, bytes] | None,
     limit: int,
 ) -> Sequence[Row[Any]]:
-    """Rows of a tenant, newest first; `after` is the place of the last row that is known."""
+    """Return rows of a tenant, newest first; `after` is the key of the last row of the page before."""
     table = stakes.c
     place = (table.priced_at_ns, table.flag, table.trace_id, table.span_id)
     query = select(stakes).where(table.tenant_id == tenant_id)
@@ -140,7 +140,7 @@ def stake_rows(
 def keys_at_stake(
     connection: Connection, tenant_id: int, flag: str, after: tuple[bytes, bytes], limit: int
 ) -> list[tuple[bytes, bytes]]:
-    """Trace and span ids of the next few records of a flag after a key, in the order of keys."""
+    """Return trace and span ids of the next few records of a flag after a key, in key order."""
     table = stakes.c
     found = connection.execute(
         select(table.trace_id, table.span_id)

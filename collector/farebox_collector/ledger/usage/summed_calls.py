@@ -1,7 +1,8 @@
-"""Wrappers in the books: spans that sum up calls, found when the last of them arrives, in any order, on any replica.
+"""Find wrappers in the books: spans that sum up calls, found when the last of them arrives, in any order, on any
+replica.
 
-A batch looks at the traces of its spans. What it cannot see is what another replica is about to commit: settling looks
-at the same traces again, two minutes later.
+A batch reads the traces of its spans. It cannot see what another replica is about to commit: settlement reads the same
+traces again, two minutes later.
 """
 
 from collections import defaultdict
@@ -32,8 +33,8 @@ _COLUMNS = [
     *(_RECORD[name] for name in ("response_id", "verdict", "summary")),
     *(_RECORD[name] for name in TOKEN_COLUMNS),
 ]
-# Spelt as the partial index over records without a response id is, so that only that is looked at. Without the sum of
-# start and latency, which may be out of range for senders that talk nonsense.
+# Written like the partial index over records without a response id, so that only it is read. Avoids the sum of start
+# and latency, which may be out of range for senders of invalid values.
 _BESIDE_A_WRAPPER = text(
     "SELECT 1 FROM usage_records n WHERE n.transaction_id = :made AND EXISTS ("
     "SELECT 1 FROM usage_records w WHERE w.tenant_id = n.tenant_id AND w.trace_id = n.trace_id"
@@ -47,21 +48,21 @@ class _Kept(NamedTuple):
     place: Place
 
 
-def beside_a_wrapper(connection: Connection, transaction_id: int) -> bool:
-    """Whether a record of a transaction may be within a charged span that names no response, by their trace."""
+def may_be_wrapped(connection: Connection, transaction_id: int) -> bool:
+    """Return whether a record of a transaction shares its trace with a charged span without response id around it."""
     return connection.execute(_BESIDE_A_WRAPPER, {"made": transaction_id}).first() is not None
 
 
-def take_out(connection: Connection, transaction_id: int) -> None:
-    """Take the records of a transaction out again, of which nothing is claimed or posted yet."""
+def delete_unclaimed(connection: Connection, transaction_id: int) -> None:
+    """Delete the records of a transaction again, before anything is claimed or posted."""
     connection.execute(delete(usage_records).where(usage_records.c.transaction_id == transaction_id))
 
 
 class Found(NamedTuple):
-    """What a look at the traces of a batch came to."""
+    """The result of checking the traces of a batch."""
 
     displaced: list[StoredCall]
-    """Records that sum up calls, and are not to pay any more."""
+    """Records that sum up calls, and must not pay any more."""
     unnamed: frozenset[bytes]
     """Traces in which a record without a response id is charged: it may show a call of the batch."""
 
@@ -72,7 +73,7 @@ def cover_wrappers(connection: Connection, tenant_id: int, entries: Mapping[Span
     traces = {trace_id for trace_id, _ in counting}
     if not traces:
         return Found([], frozenset())
-    # No key of the database stands between two replicas that bring a wrapper and its calls at the same moment.
+    # No unique key arbitrates between two replicas that book a wrapper and its calls at the same time.
     wait_in_turn(connection, SPANS_OF_A_TRACE, (trace_id[-1] for trace_id in traces))
     kept = _kept(connection, tenant_id, traces)
     found: set[int] = set()
@@ -89,7 +90,7 @@ def cover_wrappers(connection: Connection, tenant_id: int, entries: Mapping[Span
 
 
 def wrappers_in_the_books(connection: Connection, tenant_id: int, trace_ids: Iterable[bytes]) -> list[StoredCall]:
-    """The charged records of some traces that sum up others."""
+    """Return the charged records of some traces that sum up others."""
     kept = _kept(connection, tenant_id, trace_ids)
     found = {
         kept[trace_id, span_id].record_id
@@ -101,7 +102,7 @@ def wrappers_in_the_books(connection: Connection, tenant_id: int, trace_ids: Ite
 
 
 def _by_trace(entries: Mapping[SpanKey, Entry], kept: Mapping[SpanKey, _Kept]) -> Mapping[bytes, dict[bytes, Place]]:
-    """Trace → span → its place. What the books have of a span counts."""
+    """Return trace → span → position. The books take precedence over the batch."""
     found: defaultdict[bytes, dict[bytes, Place]] = defaultdict(dict)
     for (trace_id, span_id), entry in entries.items():
         found[trace_id][span_id] = place_of(entry.call)
@@ -111,7 +112,7 @@ def _by_trace(entries: Mapping[SpanKey, Entry], kept: Mapping[SpanKey, _Kept]) -
 
 
 def _kept(connection: Connection, tenant_id: int, trace_ids: Iterable[bytes]) -> dict[SpanKey, _Kept]:
-    """The places of the newest records of some traces."""
+    """Return the positions of the newest records of some traces."""
     wanted = sorted(set(trace_ids))
     if not wanted:
         return {}
@@ -137,7 +138,7 @@ def _kept(connection: Connection, tenant_id: int, trace_ids: Iterable[bytes]) ->
 
 
 def _records(connection: Connection, tenant_id: int, record_ids: Iterable[int]) -> list[StoredCall]:
-    """Records that may be corrected; none while the books are under suspicion."""
+    """Return records that may be corrected; none while corrections are frozen."""
     wanted = sorted(record_ids)
     if not wanted or are_frozen(connection):
         return []

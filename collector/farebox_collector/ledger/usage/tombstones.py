@@ -1,6 +1,6 @@
-"""Retired spans as the books remember them: the dedupe promise, and one charge a call, outlive the detail.
+"""Tombstones of retired spans: deduplication and one charge per call outlive the detail.
 
-`retirement` writes what is read here.
+`retention` writes what this module reads.
 """
 
 import json
@@ -27,11 +27,12 @@ _AMONG_NEW = text(
 
 
 class DetailRetired(Exception):
-    """What is asked for needs detail of calls that is retired, and could only be half right; the message says more."""
+    """A request needs detail of calls that is retired, so its answer would be incomplete; the message gives the
+    range."""
 
 
 class RetiredSpan(NamedTuple):
-    """What is left of a span that was charged."""
+    """The tombstone of a charged span."""
 
     trace_id: bytes
     span_id: bytes
@@ -40,7 +41,7 @@ class RetiredSpan(NamedTuple):
     latency_ns: int
 
     def shows_call_of(self, usage: UsageRecord) -> bool:
-        """Whether another span, without a response id, shows the same call, as far as one can still tell."""
+        """Return whether another span, without a response id, shows the same call, as far as the tombstone shows."""
         return (
             self.span_id != usage.span_id
             and self.likeness == likeness_digest(usage)
@@ -49,7 +50,7 @@ class RetiredSpan(NamedTuple):
         )
 
     def is_within(self, agent: UsageRecord, slack_ns: int) -> bool:
-        """Whether the span lies within an agent's of the same trace, by time: its parent is forgotten."""
+        """Return whether the span lies within an agent's span of the same trace, by time: its parent is not stored."""
         end_ns = self.started_at_ns + self.latency_ns
         return (
             self.trace_id == agent.trace_id
@@ -60,22 +61,22 @@ class RetiredSpan(NamedTuple):
 
 
 def likeness_digest(usage: UsageRecord) -> bytes:
-    """A digest of what two spans of one call have in common."""
+    """Return a digest of what two spans of one call have in common."""
     return blake2b(json.dumps(likeness(usage)).encode(), digest_size=8).digest()
 
 
-def anything_retired(connection: Connection) -> bool:
-    """Whether any record of any tenant was ever retired: whoever never retires pays no more than this question."""
+def has_retired_spans(connection: Connection) -> bool:
+    """Return whether any record of any tenant was ever retired, so that books without retention skip the look-ups."""
     return bool(connection.exec_driver_sql(_ANYTHING).scalar())
 
 
-def take_out_retired(connection: Connection, transaction_id: int) -> dict[SpanKey, RetiredFacts]:
-    """Of the spans that a transaction has just recorded, take those out again that are retired; returns their facts.
+def delete_retired(connection: Connection, transaction_id: int) -> dict[SpanKey, RetiredFacts]:
+    """Delete the spans that a transaction has just recorded but that are retired; return their facts.
 
-    To be asked after the insert. A record is deleted in the transaction that remembers its span, and an insert of the
-    same key waits for that transaction: whoever could insert sees what it remembers, on any number of replicas.
+    Call it after the insert. A record is deleted in the transaction that writes its tombstone, and an insert of the
+    same key waits for that transaction: after the insert the tombstone is visible, on any number of replicas.
     """
-    if not anything_retired(connection):
+    if not has_retired_spans(connection):
         return {}
     found = connection.execute(_AMONG_NEW, {"made": transaction_id}).all()
     if found:
@@ -84,7 +85,7 @@ def take_out_retired(connection: Connection, transaction_id: int) -> dict[SpanKe
 
 
 def retired_facts(connection: Connection, tenant_id: int, keys: Collection[SpanKey]) -> dict[SpanKey, RetiredFacts]:
-    """The facts of retired spans, by their keys."""
+    """Return the facts of retired spans by their keys."""
     if not keys:
         return {}
     table = retired_spans.c
@@ -97,7 +98,7 @@ def retired_facts(connection: Connection, tenant_id: int, keys: Collection[SpanK
 
 
 def retired_in_traces(connection: Connection, tenant_id: int, trace_ids: Iterable[bytes]) -> Iterator[RetiredSpan]:
-    """The retired spans of some traces that were charged."""
+    """Yield the charged retired spans of some traces."""
     table = retired_spans.c
     columns = (table.trace_id, table.span_id, table.likeness, table.started_at_ns, table.latency_ns)
     query = select(*columns).where(
@@ -108,7 +109,7 @@ def retired_in_traces(connection: Connection, tenant_id: int, trace_ids: Iterabl
 
 
 def is_retired(connection: Connection, tenant_id: int, trace_id: bytes, span_id: bytes) -> bool:
-    """Whether a span had a record whose detail is retired."""
+    """Return whether the detail of a span's record is retired."""
     table = retired_spans.c
     found = select(table.charged).where(
         table.tenant_id == tenant_id, table.trace_id == trace_id, table.span_id == span_id
@@ -117,7 +118,7 @@ def is_retired(connection: Connection, tenant_id: int, trace_id: bytes, span_id:
 
 
 def require_detail(connection: Connection, tenant_id: int, from_ns: int, to_ns: int, what: str) -> None:
-    """Raise DetailRetired if records priced within [from, to) may be retired; looks at whole days."""
+    """Raise DetailRetired if records priced within [from, to) may be retired; compares whole days."""
     table = retired_days.c
     last = connection.execute(
         select(func.max(table.day)).where(

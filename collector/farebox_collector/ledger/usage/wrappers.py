@@ -1,8 +1,8 @@
-"""Spans that sum up the calls within them, known by their structure and not by a name. Pure.
+"""Find spans that sum up the calls within them, by their structure and not by a name. Pure.
 
-A framework writes a span around its calls (a workflow, a chain, a graph, a model span around model spans) and gives it
-the sum of their counts. Such a span is no call: those within it are charged, and it is covered. Only a sum of two calls
-or more is told apart here; a span with the counts of one call within it is its twin (`witnesses`).
+A framework puts a span around its calls (a workflow, a chain, a graph, a model span around model spans) and gives it
+the sum of their counts. Such a span is not a call: the calls within it are charged, and it is covered. Only sums of two
+calls or more are detected here; a span with the counts of one call within it is its twin (`span_matching`).
 """
 
 from collections import defaultdict
@@ -13,14 +13,14 @@ from farebox_collector.model.records import Buckets, PricedUsage
 from farebox_collector.model.verdicts import Verdict
 
 MAX_SPANS = 256
-"""Most records of one trace that are looked at."""
+"""Most records of one trace that are compared."""
 _COUNTING = frozenset({Verdict.CHARGED, Verdict.UNPRICED})
 _SLACK_NS = 10**9
-"""How far a call may seem to reach beyond the span around it: two clocks, two exporters."""
+"""How far a call may appear to extend beyond the span around it: two clocks, two exporters."""
 
 
 class Place(NamedTuple):
-    """Where a span stands in its trace, and what it counts."""
+    """A span's position in its trace, and its counts."""
 
     span_id: bytes
     parent_span_id: bytes
@@ -32,13 +32,13 @@ class Place(NamedTuple):
     counts: bool
     """Whether it is charged, or would be if it had a price."""
     cached: int = 0
-    """Of what went in, what was read from or written to a cache."""
+    """The part of the input that was read from or written to a cache."""
     reasoning: int = 0
-    """Of what came out."""
+    """The part of the output that is reasoning."""
 
 
 def place_of(call: PricedUsage) -> Place:
-    """Where the span of a call stands."""
+    """Return the position of a call's span."""
     usage, buckets = call.usage, call.usage.buckets
     went_in = buckets.inclusive_input if buckets else 0
     return Place(
@@ -55,12 +55,12 @@ def place_of(call: PricedUsage) -> Place:
 
 
 def parts_of(buckets: Buckets) -> tuple[int, int]:
-    """What of the counts some frameworks leave out of their sums: the cache, and the reasoning."""
+    """Return the counts that some frameworks leave out of their sums: the cache, and the reasoning."""
     return buckets.cache_read + buckets.cache_write + buckets.cache_write_1h, buckets.reasoning
 
 
 def wrappers_in(spans: Iterable[Place]) -> set[bytes]:
-    """The ids of those of one trace's spans that sum up two calls within them, or more."""
+    """Return the ids of the spans of one trace that sum up two or more calls within them."""
     trace = _Trace(list(spans)[:MAX_SPANS])
     found: set[bytes] = set()
     repeated: set[bytes] = set()
@@ -72,12 +72,12 @@ def wrappers_in(spans: Iterable[Place]) -> set[bytes]:
             found.add(span.span_id)
             repeated.add(span.span_id)
         elif any(_counts_of(calls) == (span.went_in, span.came_out) for calls in _sets(leaves, groups) if calls):
-            repeated.add(span.span_id)  # the twin of one call: of the two only one counts further out
+            repeated.add(span.span_id)  # the twin of one call: only one of the two counts further out
     return found
 
 
 def _sets(known: Sequence[Place], groups: Sequence[Sequence[Place]]) -> Iterator[Sequence[Place]]:
-    """The calls that a span may sum up: those that are known to be within it, with none, all or one of the groups."""
+    """Yield sets of calls that a span may sum up: those known to be within it, with none, all or one of the groups."""
     yield known
     if groups:
         yield [*known, *(one for group in groups for one in group)]
@@ -87,7 +87,7 @@ def _sets(known: Sequence[Place], groups: Sequence[Sequence[Place]]) -> Iterator
 
 
 def _sums_up(span: Place, calls: Sequence[Place]) -> bool:
-    """Whether a span has the counts of two calls or more together; embeddings may be left out of them."""
+    """Return whether a span has the summed counts of two or more calls; embeddings may be left out."""
     for counted in (calls, [one for one in calls if one.came_out]):
         apart = _apart(counted)
         if len(apart) > 1 and _may_be_sum(span, apart):
@@ -96,14 +96,14 @@ def _sums_up(span: Place, calls: Sequence[Place]) -> bool:
 
 
 def _may_be_sum(span: Place, calls: Sequence[Place]) -> bool:
-    """Whether a span has the sum of some calls, or has left their cache or their reasoning out of it."""
+    """Return whether a span has the sum of some calls, with or without their cache and their reasoning."""
     went_in, came_out = _counts_of(calls)
     cached, reasoning = sum(one.cached for one in calls), sum(one.reasoning for one in calls)
     return span.went_in in (went_in, went_in - cached) and span.came_out in (came_out, came_out - reasoning)
 
 
 def _apart(calls: Sequence[Place]) -> Sequence[Place]:
-    """The calls without those that show the response of another one."""
+    """Return the calls without those that show the response of another one."""
     by_response = {one.response_id: one for one in calls if one.response_id}
     return [one for one in calls if not one.response_id or by_response[one.response_id] is one]
 
@@ -113,7 +113,7 @@ def _counts_of(calls: Sequence[Place]) -> tuple[int, int]:
 
 
 class _Trace:
-    """The spans of one trace by their places."""
+    """The spans of one trace by their positions."""
 
     def __init__(self, spans: Sequence[Place]) -> None:
         self._spans = spans
@@ -121,16 +121,16 @@ class _Trace:
         self._ancestors = {span.span_id: self._chain(span) for span in spans}
 
     def innermost_first(self) -> list[Place]:
-        """The spans that count, those within others before these."""
+        """Return the counting spans, inner ones before outer ones."""
         counting = [span for span in self._spans if span.counts]
         return sorted(
             counting, key=lambda span: (span.ended_at_ns - span.started_at_ns, -len(self._ancestors[span.span_id][0]))
         )
 
     def within(self, outer: Place) -> tuple[list[Place], list[list[Place]]]:
-        """The counting spans that are known to be within another, and those that may be, by the parent that they share.
+        """Return the counting spans known to be within another, and those that may be, grouped by their common parent.
 
-        Of a span whose parents are not all in the books only time tells; those of one unknown parent belong together.
+        If a span's parents are not all in the books, time decides; spans of one unknown parent belong together.
         """
         known: list[Place] = []
         others: defaultdict[bytes, list[Place]] = defaultdict(list)
@@ -145,7 +145,7 @@ class _Trace:
         return known, list(others.values())
 
     def _may_hold(self, outer: Place, span: Place, unknown: bytes) -> bool:
-        """Whether a span may be within another as far as time tells. Siblings are not."""
+        """Return whether a span may be within another, judged by time. Siblings are not."""
         own, own_unknown = self._ancestors[outer.span_id]
         return (
             span.span_id not in own
@@ -155,7 +155,8 @@ class _Trace:
         )
 
     def _chain(self, span: Place) -> tuple[frozenset[bytes], bytes]:
-        """The known spans around one, and the id of the first that is not known; empty if the outermost has none."""
+        """Return the known spans around a span, and the first unknown parent id; empty if the outermost has no
+        parent."""
         seen: set[bytes] = {span.span_id}
         parent = span.parent_span_id
         while parent in self._by_id and parent not in seen:
