@@ -34,8 +34,8 @@ from farebox_collector.ledger.storage.migrate import require_current
 from farebox_collector.ledger.storage.throttle import Throttle
 from farebox_collector.ledger.usage.retention import (
     Kept,
-    Size,
     RetentionFrozen,
+    Size,
     books_size,
 )
 from farebox_collector.model.moments import format_ns
