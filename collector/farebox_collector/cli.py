@@ -132,7 +132,7 @@ def audit(
 ) -> None:
     """Recompute every balance, total and charge from its sources. Print each mismatch; exit with status 1 if any."""
     with reading_books(database_url) as connection, progress_bar("auditing") as progress:
-        mismatches = list(ledger_audit.audit(connection, progress, Throttle(share).breathe))
+        mismatches = list(ledger_audit.audit(connection, progress, Throttle(share).pause))
         frozen = are_frozen(connection)
     if as_json:
         checks = [check.name for check in ledger_audit.CHECKS]

@@ -73,7 +73,7 @@ def works(database: Database, token: str, secret: bytes) -> None:
     with database.transaction() as connection:
         assert verify_link(connection, token, link, AT_NS).caller.wallet == "ada"
         (taken,) = outbox.take_due(connection, AT_NS, 10)
-        outbox.put_back(connection, [taken.id], AT_NS)
+        outbox.release_untried(connection, [taken.id], AT_NS)
     assert taken.secrets[0] == secret
     assert len(taken.secrets) == 2
     assert all(len(each) == 32 and not is_sealed(each) for each in taken.secrets)

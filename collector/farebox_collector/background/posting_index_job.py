@@ -12,8 +12,8 @@ from sqlalchemy import Connection
 from farebox_collector.ledger.journal.posting_index import (
     Sweep,
     behind,
+    index_pieces,
     plan,
-    take_in,
 )
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.throttle import Stopped, Throttle
@@ -77,7 +77,7 @@ class PostingIndexJob:
             if upto < sweep.pieces:
                 self._pieces = min(_MOST_PIECES, max(1, int(self._pieces * min(2, _LONG_S / took_s))))
             done = upto
-            pace.breathe()
+            pace.pause()
 
     def _take_in(self, sweep: Sweep, start: int, stop: int) -> float:
         """Take some pieces in; how many seconds it took, without waiting for the lock."""
@@ -86,7 +86,7 @@ class PostingIndexJob:
         def work(connection: Connection) -> None:
             nonlocal began_s
             began_s = time.monotonic()
-            take_in(connection, sweep, start, stop)
+            index_pieces(connection, sweep, start, stop)
 
         self._database.transact(work)
         return time.monotonic() - began_s

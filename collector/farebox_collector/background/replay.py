@@ -15,10 +15,10 @@ from sqlalchemy.exc import IntegrityError
 
 from farebox_collector.cache.tariffs import Tariffs, price_anew
 from farebox_collector.ledger.access.audit_log import note
-from farebox_collector.ledger.journal.watermarks import forget_watermarks, set_watermark, watermark
+from farebox_collector.ledger.journal.watermarks import delete_watermarks, set_watermark, watermark
 from farebox_collector.ledger.reports.replay_difference import Difference, DifferenceSums, Largest
 from farebox_collector.ledger.storage.database import Database
-from farebox_collector.ledger.storage.locks import SETTLING, wait_in_turn
+from farebox_collector.ledger.storage.locks import SETTLING, lock_stripes
 from farebox_collector.ledger.usage.corrections import (
     Cause,
     Correction,
@@ -114,7 +114,7 @@ class Replay:
         # The moment at which it was broken off is looked at again: several records may share it.
         start = max(self._start(), Position(come_to_ns, 0))
         report = self._go(partial(self._post_chunk, keep_mark=True), progress, start, None)
-        self._database.transact(lambda connection: forget_watermarks(connection, self._about))
+        self._database.transact(lambda connection: delete_watermarks(connection, self._about))
         return report
 
     def compare_some(self, after: Position | None, limit: int) -> ReplayReport:
@@ -159,7 +159,7 @@ class Replay:
     def _post_chunk(self, after: Position, size: int, *, keep_mark: bool = False) -> _Chunk:
         def post(connection: Connection) -> _Chunk:
             # Two replays, or one and the settling of open records, take turns rather than each other's calls.
-            wait_in_turn(connection, SETTLING, [self._tenant_id])
+            lock_stripes(connection, SETTLING, [self._tenant_id])
             stored, decided = self._look(connection, after, size)
             now_ns = self._clock()
             done = correct(connection, self._tenant_id, Cause.REPLAY, decided.wanted, now_ns, self._labels)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, select
 from farebox_collector.ledger.journal.watermarks import set_watermark, watermark
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.locks import RETIRING
-from farebox_collector.ledger.storage.throttle import Breathe, no_breath
+from farebox_collector.ledger.storage.throttle import Pause, no_pause
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.usage.retention import (
     Kept,
@@ -74,7 +74,7 @@ def preview_corrections(database: Database, before_ns: int, progress: Progress) 
     return _go(step, 0, _reported(database, progress), None)
 
 
-def retire_all(database: Database, before_ns: int, progress: Progress, breathe: Breathe = no_breath) -> Retired:
+def retire_all(database: Database, before_ns: int, progress: Progress, pause: Pause = no_pause) -> Retired:
     """Retire what was received before a moment, from the first record on. Raises AlreadyRunning and RetentionFrozen."""
     report = _reported(database, progress)
 
@@ -83,7 +83,7 @@ def retire_all(database: Database, before_ns: int, progress: Progress, breathe: 
 
     def after(stretch: Stretch) -> None:
         report(stretch)
-        breathe()
+        pause()
 
     with database.turn(RETIRING) as mine:
         if not mine:
@@ -91,10 +91,10 @@ def retire_all(database: Database, before_ns: int, progress: Progress, breathe: 
         return _go(step, 0, after, None)
 
 
-def retire_some(database: Database, before_ns: int, stretches: int, breathe: Breathe) -> Retired:
+def retire_some(database: Database, before_ns: int, stretches: int, pause: Pause) -> Retired:
     """Retire a few stretches, from where it was left the last time. Does nothing while another process is at it.
 
-    Raises RetentionFrozen, and what `breathe` does.
+    Raises RetentionFrozen, and what `pause` does.
     """
 
     def work(connection: Connection, after_id: int) -> Stretch:
@@ -111,7 +111,7 @@ def retire_some(database: Database, before_ns: int, stretches: int, breathe: Bre
         return _go(
             lambda last_id: database.transact(partial(work, after_id=last_id)),
             after_id,
-            lambda stretch: breathe(),
+            lambda stretch: pause(),
             stretches,
         )
 

@@ -11,7 +11,7 @@ from farebox_collector.cache.tariffs import Tariffs, price_anew
 from farebox_collector.ledger.access.tenants import tenant_ids
 from farebox_collector.ledger.journal.watermarks import set_watermark, watermark
 from farebox_collector.ledger.storage.database import Database
-from farebox_collector.ledger.storage.locks import SETTLING, take_turn
+from farebox_collector.ledger.storage.locks import SETTLING, try_lock_stripe
 from farebox_collector.ledger.usage import settlement
 from farebox_collector.ledger.usage.corrections import CorrectionsFrozen
 from farebox_collector.ledger.usage.entries import SpanKey
@@ -106,7 +106,7 @@ class Settling:
         while True:
 
             def work(connection: Connection, after: SpanKey = after) -> PartStep:
-                if not take_turn(connection, SETTLING, tenant_id):
+                if not try_lock_stripe(connection, SETTLING, tenant_id):
                     return PartStep(None, 0)
                 return settle_parts(connection, tenant_id, after, _CHUNK, price, now_ns, self._labels)
 
@@ -139,7 +139,7 @@ class Settling:
         """Do some work on every record of a verdict that it was not done on yet."""
 
         def step(connection: Connection, limit: int, *, leave: bool = False) -> Step:
-            if not take_turn(connection, SETTLING, tenant_id):
+            if not try_lock_stripe(connection, SETTLING, tenant_id):
                 return Step(None, 0)
             waiting = Waiting(verdict, watermark(connection, name), before_ns, limit)
             done = settlement.leave(connection, tenant_id, waiting) if leave else work(connection, waiting)

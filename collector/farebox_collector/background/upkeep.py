@@ -118,7 +118,7 @@ class Upkeep:
         if self._retention_ns:
             pace = Throttle(_RETIRING_SHARE, self._stop)
             with contextlib.suppress(Stopped, RetentionFrozen):
-                retire_some(self._database, self._clock() - self._retention_ns, _STRETCHES, pace.breathe)
+                retire_some(self._database, self._clock() - self._retention_ns, _STRETCHES, pace.pause)
 
     def _retire_audit_log(self) -> None:
         """Let go of some of the oldest entries of the audit log, if there is a time for that."""
@@ -198,9 +198,7 @@ class Upkeep:
             after = watermark(connection, _AUDITED)
         if full:
             pace = Throttle(self._full_share, self._stop)
-            found = audit_all(
-                self._database.reading, upto, right=self._move, breathe=pace.breathe, verified=self._anchor
-            )
+            found = audit_all(self._database.reading, upto, confirm=self._move, pause=pace.pause, verified=self._anchor)
             with contextlib.suppress(Stopped):
                 self._note(FULL, upto, found)
         elif recent:

@@ -26,7 +26,7 @@ from farebox_collector.ledger.journal.outbox import (
     any_due,
     note_attempt,
     purge_messages,
-    put_back,
+    release_untried,
     take_due,
 )
 from farebox_collector.ledger.storage.database import Database
@@ -118,7 +118,7 @@ class WebhookSender:
                 rest = [other.id for other in messages[place + 1 :]]
                 due_ns = self._clock() if outcome.arrived else next_ns
                 if rest:
-                    await asyncio.to_thread(self._database.transact, partial(put_back, ids=rest, next_ns=due_ns))
+                    await asyncio.to_thread(self._database.transact, partial(release_untried, ids=rest, next_ns=due_ns))
                 return
 
     async def _send(self, client: httpx2.AsyncClient, message: Taken) -> _Outcome:

@@ -81,7 +81,7 @@ def maintain_command(
                 if dry_run:
                     done = preview_corrections(database, before_ns, progress)
                 else:
-                    done = retire_all(database, before_ns, progress, Throttle(share).breathe)
+                    done = retire_all(database, before_ns, progress, Throttle(share).pause)
                     after_it = {"before_ns": before_ns, "records": done.retired}
                     database.transact(
                         lambda connection: note(

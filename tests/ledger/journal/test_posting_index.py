@@ -16,9 +16,9 @@ from farebox_collector.ledger.credits.lots import draw_up, lots_of
 from farebox_collector.ledger.credits.movements import Kind, Movement, move
 from farebox_collector.ledger.journal.posting_index import (
     behind,
+    index_pieces,
     legs_of,
     plan,
-    take_in,
 )
 from farebox_collector.ledger.reports.statements import UsageFilter, ledger, usage
 from farebox_collector.ledger.storage.database import Database
@@ -78,7 +78,7 @@ class Books:
         with self.database.reading() as connection:
             sweep = plan(connection, most, 3)
         for piece in range(min(pieces, sweep.pieces) if sweep else 0):
-            self.database.transact(lambda connection: take_in(connection, sweep, piece, piece + 1))  # noqa: B023
+            self.database.transact(lambda connection: index_pieces(connection, sweep, piece, piece + 1))  # noqa: B023
         return sweep is not None
 
     def audit_recent(self) -> None:

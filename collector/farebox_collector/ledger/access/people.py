@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.access.sessions import end_sessions_of
 from farebox_collector.ledger.storage import bulk_insert
-from farebox_collector.ledger.storage.locks import PEOPLE, wait_in_turn
+from farebox_collector.ledger.storage.locks import PEOPLE, lock_stripes
 from farebox_collector.ledger.tables.access import people, person_identities
 from farebox_collector.model.credentials import Role
 
@@ -63,7 +63,7 @@ def create_person(
     """
     login = login_of(login)
     # Numbers are handed out one after the other, in each tenant by itself.
-    wait_in_turn(connection, PEOPLE, [tenant_id])
+    lock_stripes(connection, PEOPLE, [tenant_id])
     table = people.c
     if connection.execute(select(table.number).where(table.tenant_id == tenant_id, table.login == login)).first():
         raise PersonExists(login)

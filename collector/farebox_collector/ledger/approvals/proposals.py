@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from farebox_collector.ledger.access.actors import Actor, acting
 from farebox_collector.ledger.access.audit_log import note
-from farebox_collector.ledger.storage.locks import PEOPLE, wait_in_turn
+from farebox_collector.ledger.storage.locks import PEOPLE, lock_stripes
 from farebox_collector.ledger.storage.pages import newest_first
 from farebox_collector.ledger.tables.access import approval_policies, approval_votes, approvals
 from farebox_collector.model.money import MAX_SUM_NANO
@@ -160,7 +160,7 @@ def propose(connection: Connection, tenant_id: int, proposal: Proposal, at_ns: i
     """Let a change wait; the same request again finds the same proposal. Raises ProposalConflict."""
     table, who = approvals.c, acting()
     change = json.dumps(proposal.change, sort_keys=True)
-    wait_in_turn(connection, PEOPLE, [tenant_id])
+    lock_stripes(connection, PEOPLE, [tenant_id])
     number = _next_number(connection, approvals, tenant_id)
     key = proposal.idempotency_key or f"#{number}"
     earlier = connection.execute(
@@ -309,7 +309,7 @@ def _end(
 
 
 def _next_number(connection: Connection, table: Any, tenant_id: int) -> int:
-    wait_in_turn(connection, PEOPLE, [tenant_id])
+    lock_stripes(connection, PEOPLE, [tenant_id])
     newest = select(func.coalesce(func.max(table.c.number), 0)).where(table.c.tenant_id == tenant_id)
     return int(connection.execute(newest).scalar_one()) + 1
 

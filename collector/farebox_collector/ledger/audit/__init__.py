@@ -1,1 +1,1 @@
-"""The audit: recomputes the books and names every difference."""
+"""The audit: recompute the books and report every difference."""

@@ -1,4 +1,4 @@
-"""Runs of the audit: what each found and when. The rows outlive restarts and are shared by all replicas."""
+"""Results of audit runs. The rows survive restarts and are shared by all replicas."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ from farebox_collector.ledger.tables.corrections import audits
 FULL = "full"
 """All of the books."""
 RECENT = "recent"
-"""What came since the last one."""
+"""The transactions since the last audit."""
 SCOPES = (RECENT, FULL)
 
 _KEPT_NS = 30 * 86_400 * 10**9
 
 
 class Audited(NamedTuple):
-    """An audit that came to its end."""
+    """A finished audit."""
 
     scope: str
     ended_at_ns: int
@@ -25,7 +25,7 @@ class Audited(NamedTuple):
 
 
 def last_audit(connection: Connection, scope: str) -> Audited | None:
-    """The newest audit of a scope; None before the first."""
+    """Return the newest audit of a scope; None before the first."""
     columns = [audits.c[name] for name in Audited._fields]
     newest = select(*columns).where(audits.c.scope == scope).order_by(audits.c.id.desc()).limit(1)
     found = connection.execute(newest).first()
@@ -33,7 +33,7 @@ def last_audit(connection: Connection, scope: str) -> Audited | None:
 
 
 def note_audit(connection: Connection, audited: Audited) -> None:
-    """Keep what an audit found. Recent ones that found nothing are let go of after a month: there is one a minute."""
+    """Store the result of an audit. Clean recent audits are deleted after a month: there is one per minute."""
     connection.execute(insert(audits).values(audited._asdict()))
     column = audits.c
     old = column.ended_at_ns < audited.ended_at_ns - _KEPT_NS

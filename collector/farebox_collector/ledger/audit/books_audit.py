@@ -1,9 +1,9 @@
-"""The audit: recompute everything that is derived and name every mismatch.
+"""The audit: recompute everything that is derived and report every mismatch.
 
-What looks at one transaction at a time is one SQL statement that returns a row for each mismatch, run over a stretch of
-transactions after another (in its SQL `[[column]]` stands for "this transaction is among those"), so that neither its
-time in one snapshot nor its memory grows with the books. Accounts and totals have modules of their own. An empty result
-is clean books.
+Each check of single transactions is one SQL statement that returns a row per mismatch. It runs over one range of
+transactions after another (`[[column]]` in its SQL means "this transaction is in the range"), so that neither the time
+in one snapshot nor memory grows with the books. Accounts and totals have modules of their own. No mismatches means that
+the books are clean.
 """
 
 import re
@@ -33,7 +33,7 @@ from farebox_collector.ledger.audit.payment_checks import PAYMENT_CHECKS, RETURN
 from farebox_collector.ledger.audit.total_checks import compare_totals
 from farebox_collector.ledger.journal.money_rollups import MONEY_CHECKS, compare_money_days
 from farebox_collector.ledger.journal.posting_index import INDEX_CHECKS
-from farebox_collector.ledger.storage.throttle import Breathe, no_breath
+from farebox_collector.ledger.storage.throttle import Pause, no_pause
 from farebox_collector.ledger.tables.books import (
     accounts,
     postings,
@@ -46,31 +46,31 @@ from farebox_collector.model.mismatches import Mismatch, Window
 
 _IN_WINDOW = re.compile(r"\[\[([a-z._]+)\]\]")
 _ROWS = 20_000
-"""About how many records, or postings, are looked at together."""
+"""Approximate number of records, or postings, per range."""
 
 Snapshot = Callable[[], AbstractContextManager[Connection]]
-"""Opens a consistent snapshot of the books; each step of an audit looks at one."""
+"""Opens a consistent snapshot of the books; each step of an audit reads one."""
 Progress = Callable[[int, int], None]
-"""Is told (done, in all)."""
+"""Receives (done, in all)."""
 Found = Callable[[Sequence[Standing], int], None]
-"""Is told of accounts that were found right, and up to which transaction."""
+"""Receives verified accounts, and up to which transaction."""
 
 
 class Check(NamedTuple):
-    """One thing that must hold."""
+    """One invariant of the books."""
 
     name: str
     meaning: str
     mismatches: str = ""
-    """SQL that returns (what, expected, found) for each mismatch; none where a module of its own looks."""
+    """SQL that returns (what, expected, found) for each mismatch; none if a module checks it in Python."""
 
     @property
     def by_transaction(self) -> bool:
-        """Whether it looks at transactions one by one."""
+        """Return whether it checks transactions one by one."""
         return "[[" in self.mismatches
 
     def run(self, connection: Connection, window: Window) -> Iterator[Mismatch]:
-        """Every mismatch, or every one in a window."""
+        """Yield every mismatch, or every one in a window."""
         statement = text(_IN_WINDOW.sub(window.condition, self.mismatches))
         bounds = {"after": window.after, "upto": window.upto} if self.by_transaction else {}
         for what, expected, found in connection.execute(statement, bounds):
@@ -87,11 +87,11 @@ class _Side(NamedTuple):
     amount: str
 
     def of_records(self) -> str:
-        """The columns of this side, as records have them now."""
+        """Return the columns of this side, as records have them now."""
         return self._columns("", "1")
 
     def of_corrections(self, suffix: str, sign: str) -> str:
-        """The columns of this side, as corrections `c` of records `r` had them."""
+        """Return the columns of this side, as corrections `c` of records `r` had them."""
         return self._columns(suffix, sign)
 
     def _columns(self, suffix: str, sign: str) -> str:
@@ -100,10 +100,10 @@ class _Side(NamedTuple):
 
 
 def _records_against_legs(side: _Side) -> str:
-    """What a transaction's records sum to against its legs, in both directions: nothing without its counterpart.
+    """Return SQL that compares the sums of a transaction's records with its legs, in both directions.
 
-    What a transaction first posted for a record is what the record says now, less all that corrections made of it; the
-    transaction of a correction posts what it changed. Records whose detail is retired count by the sums of their legs.
+    The first posting of a record equals its current amount less all its corrections; the transaction of a correction
+    posts the change. Retired records count through the sums of their legs.
     """
     corrected = " UNION ALL ".join(
         f"""
@@ -232,24 +232,24 @@ _EVERYTHING = Window(0, 0, inside=False)
 
 
 def audit(
-    connection: Connection, progress: Progress = lambda done, total: None, breathe: Breathe = no_breath
+    connection: Connection, progress: Progress = lambda done, total: None, pause: Pause = no_pause
 ) -> Iterator[Mismatch]:
     """Yield every mismatch in the books, as they are in the snapshot of this connection."""
-    return audit_all(lambda: nullcontext(connection), 0, progress, breathe=breathe)
+    return audit_all(lambda: nullcontext(connection), 0, progress, pause=pause)
 
 
 def audit_all(
     snapshot: Snapshot,
     settled_upto: int,
     progress: Progress = lambda done, total: None,
-    right: Found = lambda standing, upto: None,
-    breathe: Breathe = no_breath,
+    confirm: Found = lambda standing, upto: None,
+    pause: Pause = no_pause,
     verified: Verified = not_noted,
 ) -> Iterator[Mismatch]:
-    """Yield every mismatch in the books. `right` is told of accounts, whose checkpoints may go to `settled_upto`.
+    """Yield every mismatch in the books. `confirm` receives accounts, whose checkpoints may move to `settled_upto`.
 
-    `verified` is told how far each chain of the audit log is whole. Between its pieces it breathes, and what that
-    raises ends it.
+    `verified` receives the verified end of each chain of the audit log. `pause` is called between pieces; an
+    exception that it raises ends the audit.
     """
     with snapshot() as connection:
         newest, last_account, last_record = (
@@ -263,9 +263,9 @@ def audit_all(
             window = _next_window(connection, window.upto, newest)
             yield from _audit_transactions(connection, window)
         progress(window.upto, total)
-        breathe()
+        pause()
     with snapshot() as connection:
-        # What names a transaction that is not there, and what came meanwhile.
+        # Rows that name a missing transaction, and rows added in the meantime.
         yield from _audit_transactions(connection, Window(0, newest, inside=False))
     account_id = 0
     while True:
@@ -273,52 +273,52 @@ def audit_all(
             chunk = accounts_after(connection, account_id)
             if not chunk:
                 break
-            yield from _audit_accounts(connection, chunk, settled_upto, right, from_scratch=True)
+            yield from _audit_accounts(connection, chunk, settled_upto, confirm, from_scratch=True)
         account_id = chunk[-1]
         progress(newest + min(account_id, last_account), total)
-        breathe()
+        pause()
     for check in CHECKS:
         if check.mismatches and not check.by_transaction:
             with snapshot() as connection:
                 yield from check.run(connection, _EVERYTHING)
-            breathe()
+            pause()
     with snapshot() as connection:
         days = days_of(connection)
     for tenant_id, day in days:
         with snapshot() as connection:
             yield from compare_day(connection, tenant_id, day)
-        breathe()
+        pause()
 
     def read_so_far(read: int) -> None:
         progress(newest + last_account + read, total + read)
-        breathe()
+        pause()
 
     with snapshot() as connection:
         yield from compare_money_days(connection)
-    breathe()
+    pause()
     with snapshot() as connection:
         yield from compare_cost_days(connection)
-    breathe()
+    pause()
     with snapshot() as connection:
         yield from compare_chains(connection, verified)
-    breathe()
+    pause()
     with snapshot() as connection:
         yield from compare_returns(connection)
-    breathe()
+    pause()
     with snapshot() as connection:
         yield from compare_lot_times(connection)
-    breathe()
+    pause()
     with snapshot() as connection:
         yield from compare_totals(connection, read_so_far)
     progress(total, total)
 
 
 def audit_recent(
-    snapshot: Snapshot, after: int, upto: int, right: Found, verified: Verified = not_noted
+    snapshot: Snapshot, after: int, upto: int, confirm: Found, verified: Verified = not_noted
 ) -> Iterator[Mismatch]:
     """Yield every mismatch in the transactions with after < id <= upto, and in the accounts that they touched.
 
-    `verified` is told how far each chain of the audit log is whole.
+    `verified` receives the verified end of each chain of the audit log.
     """
     with snapshot() as connection:
         yield from compare_chains(connection, verified, from_scratch=False)
@@ -330,7 +330,7 @@ def audit_recent(
             touched = touched_accounts(connection, window)
             for start in range(0, len(touched), _ACCOUNTS):
                 chunk = touched[start : start + _ACCOUNTS]
-                yield from _audit_accounts(connection, chunk, upto, right, from_scratch=False)
+                yield from _audit_accounts(connection, chunk, upto, confirm, from_scratch=False)
 
 
 def _audit_transactions(connection: Connection, window: Window) -> Iterator[Mismatch]:
@@ -340,19 +340,19 @@ def _audit_transactions(connection: Connection, window: Window) -> Iterator[Mism
 
 
 def _audit_accounts(
-    connection: Connection, account_ids: Sequence[int], upto: int, right: Found, *, from_scratch: bool
+    connection: Connection, account_ids: Sequence[int], upto: int, confirm: Found, *, from_scratch: bool
 ) -> Iterator[Mismatch]:
-    found_right = []
+    clean = []
     for standing in standings(connection, account_ids, upto, from_scratch=from_scratch):
         mismatches = list(standing.mismatches())
         yield from mismatches
         if not mismatches:
-            found_right.append(standing)
-    right(found_right, upto)
+            clean.append(standing)
+    confirm(clean, upto)
 
 
 def _next_window(connection: Connection, after: int, upto: int) -> Window:
-    """The next transactions with about so many rows as are looked at together, at least one transaction."""
+    """Return the next transactions with about `_ROWS` rows, at least one transaction."""
     ends = [upto]
     for table in (usage_records, postings):
         column = table.c.transaction_id
@@ -362,6 +362,6 @@ def _next_window(connection: Connection, after: int, upto: int) -> Window:
 
 
 def last_transaction(connection: Connection, before_ns: int) -> int:
-    """The newest transaction that was recorded before a moment; 0 if there is none."""
+    """Return the newest transaction recorded before a time; 0 if there is none."""
     newest = select(func.coalesce(func.max(transactions.c.id), 0)).where(transactions.c.recorded_at_ns < before_ns)
     return int(connection.execute(newest).scalar_one())

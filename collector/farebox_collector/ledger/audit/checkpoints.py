@@ -1,7 +1,7 @@
-"""Accounts against their postings: the sums that an account carries, compared bit by bit and never lost sight of.
+"""Verify accounts against their postings, incrementally.
 
-An account's checkpoint says what its postings summed up to when they were last found right, up to a transaction that
-nothing can come before any more. What came since is all that must be read to compare it again.
+An account's checkpoint holds the sums of its postings when they were last verified, up to a transaction before which no
+other can appear. Verifying the account again reads only the postings since then.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,13 +17,13 @@ from farebox_collector.ledger.tables.corrections import audited_balances
 from farebox_collector.model.mismatches import Mismatch, Window
 
 _USAGE = ("usage", "correction")
-"""Kinds of transactions that take from wallets what they spend."""
+"""Kinds of transactions that debit wallets for usage."""
 CHUNK = 500
-"""Accounts that are compared by one statement, and whose checkpoints are moved in one transaction."""
+"""Accounts per statement; their checkpoints move in one transaction."""
 
 
 class Sums(NamedTuple):
-    """What an account's postings come to."""
+    """The sums of an account's postings."""
 
     balance_nano: int
     spent_nano: int
@@ -35,26 +35,26 @@ class Sums(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How an account stands in one snapshot of the books."""
+    """The state of an account in one snapshot of the books."""
 
     account_id: int
     label: str
     said: Sums
-    """What the account says of itself."""
+    """The account's own sums."""
     posted: Sums
-    """What its postings say."""
+    """The sums of its postings."""
     settled: Sums
     """The same, up to the transaction where the checkpoint may go."""
 
     def mismatches(self) -> Iterator[Mismatch]:
-        """Where the account contradicts its postings."""
+        """Yield where the account contradicts its postings."""
         for check, posted, said in zip(("balances", "spent", "calls"), self.posted, self.said, strict=True):
             if posted != said:
                 yield Mismatch(check, self.label, str(posted), str(said))
 
 
 def touched_accounts(connection: Connection, window: Window) -> list[int]:
-    """The accounts with postings in a window's transactions."""
+    """Return the accounts with postings in a window's transactions."""
     column = postings.c
     touched = select(column.account_id).where(
         column.transaction_id > window.after, column.transaction_id <= window.upto
@@ -63,7 +63,7 @@ def touched_accounts(connection: Connection, window: Window) -> list[int]:
 
 
 def accounts_after(connection: Connection, account_id: int) -> list[int]:
-    """The next accounts by id."""
+    """Return the next accounts by id."""
     following = select(accounts.c.id).where(accounts.c.id > account_id).order_by(accounts.c.id).limit(CHUNK)
     return list(connection.execute(following).scalars())
 
@@ -71,7 +71,7 @@ def accounts_after(connection: Connection, account_id: int) -> list[int]:
 def standings(
     connection: Connection, account_ids: Sequence[int], upto: int, *, from_scratch: bool
 ) -> Iterator[Standing]:
-    """How accounts stand; `from_scratch` reads every posting, else those after each account's checkpoint."""
+    """Return the state of accounts; `from_scratch` reads every posting, else those after each account's checkpoint."""
     posted, settled = (dict.fromkeys(account_ids, _NOTHING) for _ in range(2))
     for part in legs_of(connection, account_ids):
         for account_id, *figures in connection.execute(_sums(part, upto, from_scratch=from_scratch)):
@@ -86,7 +86,7 @@ def standings(
 
 
 def move_checkpoints(connection: Connection, standing: Sequence[Standing], upto: int) -> None:
-    """Remember what was found right. A checkpoint that is further already stays where it is."""
+    """Store verified sums. A checkpoint that is already further stays where it is."""
     rows = [(one.account_id, upto, *one.settled) for one in standing]
     bulk_insert.insert(connection, "audited_balances", _COLUMNS, rows, _ONLY_FORWARD)
 
@@ -114,7 +114,7 @@ _SAID = (
 
 
 def _sums(part: FromClause, upto: int, *, from_scratch: bool) -> Select[Any]:
-    """One row an account with postings in a part: the sums of all, and of those up to a transaction."""
+    """Select one row per account with postings in a part: the sums of all, and of those up to a transaction."""
     leg, account, made = part.c, accounts.c, transactions.c
     used = and_(account.kind == WALLET, made.kind.in_(_USAGE))
     figures = (leg.amount_nano, case((used, -leg.amount_nano), else_=0), leg.records)

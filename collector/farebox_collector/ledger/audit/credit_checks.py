@@ -1,4 +1,4 @@
-"""What the audit looks at in credits; see `audit` for how a check is written."""
+"""Audit checks of credits; see `books_audit` for how a check is written."""
 
 SECOND_NS = 10**9
 
@@ -22,7 +22,7 @@ _ACTIONS = """
 
 _FLOOR = """CAST(round(CAST(CASE WHEN u.kind = 'flat' THEN u.flat_credits ELSE u.minimum_credits END AS numeric)
         * 1000000000) AS bigint)"""
-# 0 is for actions from before first calls were kept, and for those that could not be corrected when one came.
+# 0 is for actions from before first calls were stored, and for those whose earlier calls could not be corrected.
 _FLOORS = f"""
     SELECT 'tenant ' || a.tenant_id || ', action ' || a.action_id,
            max(CASE WHEN r.priced_at_ns = a.first_started_ns THEN {_FLOOR} END) || ' from ' || min(r.priced_at_ns),
@@ -54,8 +54,8 @@ _HOLD_AMOUNTS = """
             WHEN settled_nano > amount_nano THEN 0 ELSE amount_nano - settled_nano END
         OR state = 'open' AND open_nano = 0 OR state IN ('voided', 'expired') AND open_nano <> 0
 """
-# Where all calls of an action came a second or more after its hold, and the hold has not ended. Records come first in
-# the order of the join, each with its hold: a hold cannot be looked up from its records without reading them all.
+# Only where all calls of an action arrived a second or more after its hold, and the hold has not ended. The join reads
+# records first, each with its hold: finding records from a hold would read all of them.
 _HOLD_CHARGES = f"""
     SELECT 'hold ' || h.id, sum(CASE WHEN r.verdict = 'charged' THEN r.charge_nanocredits ELSE 0 END), h.settled_nano
     FROM usage_records r CROSS JOIN holds h
@@ -98,8 +98,8 @@ _LOTS = """
         OR l.returned_nanousd <> coalesce(sum(m.returned_nanousd), 0)
         OR (l.remaining_nano = 0 AND l.price_nanousd <> l.recognised_nanousd + l.returned_nanousd)
 """
-# Postings are read through once, from the first that any wallet is behind by. CROSS says in which order: SQLite would
-# make an index of its own over all postings first.
+# Reads postings once, from the first that any wallet has not drawn up. CROSS fixes the order: SQLite would otherwise
+# build its own index over all postings.
 _DRAWN = """
     SELECT 'wallet ' || a.name, a.drawn_balance_nano || ', then ' || coalesce(m.moved, 0),
            (coalesce(l.remaining, 0) - a.overdraft_nano) || ', then ' || (a.balance_nano - a.drawn_balance_nano)

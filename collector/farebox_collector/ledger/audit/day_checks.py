@@ -1,7 +1,7 @@
-"""The roll-ups by day against the records they sum up, a tenant's day at a time: no statement looks at more than that.
-Records whose detail is retired count by the sums that were kept of them.
+"""Verify the daily roll-ups against their records, one tenant's day at a time: no statement reads more than that.
+Retired records count through their stored sums.
 
-One statement over all records would sort every one of them; those of a day are a range of an index.
+One statement over all records would sort every one of them; the records of a day are a range of an index.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,11 +30,11 @@ _OF_RECORD = {
     "cost_nanousd": "coalesce(cost_nanousd, 0)",
     "charge_nanocredits": "coalesce(charge_nanocredits, 0)",
 }
-"""What each of `DAY_SUMS` is of a usage record."""
+"""The SQL for each of `DAY_SUMS` over a usage record."""
 
 
 def _records_against_day(table: str, name: str, condition: str = "") -> TextClause:
-    """One day of a roll-up against the records of that day; `name` is what both are told apart by."""
+    """Compare one day of a roll-up with the records of that day; both are grouped by `name`."""
     return text(f"""
         SELECT {name},
                sum(CASE WHEN side = 1 THEN requests ELSE 0 END), sum(CASE WHEN side = -1 THEN requests ELSE 0 END),
@@ -85,7 +85,7 @@ _COMPARISONS = (
 
 
 def days_of(connection: Connection) -> list[tuple[int, int]]:
-    """Every (tenant, day) that has records or is in a roll-up, in order."""
+    """Return every (tenant, day) that has records or is in a roll-up, in order."""
     tables = (usage_days, wallet_days, spending_days, retired_days)
     parts = [select(table.c.tenant_id, table.c.day).distinct() for table in tables]
     found = {(row.tenant_id, row.day) for row in connection.execute(union(*parts))}
@@ -98,7 +98,7 @@ def days_of(connection: Connection) -> list[tuple[int, int]]:
 
 
 def _next_day(connection: Connection, tenant_id: int, day: int) -> int | None:
-    """The first day with records from a day on: one look-up in the index, however many there are."""
+    """Return the first day with records from a day on: one index look-up, regardless of their number."""
     table = usage_records.c
     first = select(func.min(table.priced_at_ns)).where(table.tenant_id == tenant_id, table.priced_at_ns >= day * DAY_NS)
     at_ns = connection.execute(first).scalar()
@@ -106,7 +106,7 @@ def _next_day(connection: Connection, tenant_id: int, day: int) -> int | None:
 
 
 def compare_day(connection: Connection, tenant_id: int, day: int) -> Iterator[Mismatch]:
-    """Yield where one day of a roll-up is not the sum of its records."""
+    """Yield mismatches between one day of a roll-up and the sum of its records."""
     bounds = {"tenant_id": tenant_id, "day": day, "from_ns": day * DAY_NS, "to_ns": (day + 1) * DAY_NS}
     for check, statement in _COMPARISONS:
         for name, records, requests, *off in connection.execute(statement, bounds):

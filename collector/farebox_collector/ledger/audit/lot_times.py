@@ -1,13 +1,13 @@
-"""The audit of lots by time: which usage may have drawn on a lot that has ended, and which must have.
+"""Verify lots by time: which usage may have drawn on a lot that has ended, and which must have.
 
-Worked out from the moments of the calls, and not by drawing again, for each lot that has ended:
+The check uses the times of the calls and does not repeat the drawing, for each lot that has ended:
 
-- Usage drew no more on the lots that ended by then than was used by then.
-- Where some of it expired, no usage that it was there for was paid by a lot that is drawn after it, or is overdraft.
+- Usage drew no more from the lots that had ended by then than was used by then.
+- If some of a lot expired, no usage during its life was paid by a lot that is drawn later, or became overdraft.
 
-Both are bounds that no order of reports, corrections and withdrawals can break. Wallets of which a payment is out are
-left to the check `returns`. Where corrections gave credits back, only the first bound holds. Lots from before an
-upgrade to the version that first looked are passed over.
+Both are bounds that hold in any order of reports, corrections and withdrawals. Wallets with a returned payment are
+left to the check `returns`. If corrections gave credits back, only the first bound holds. Lots from before the upgrade
+to the first version with this check are skipped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,27 +27,27 @@ from farebox_collector.model.mismatches import Mismatch
 
 LOT_TIME_CHECKS = (("lot times", "usage drew on the lots that lived when it happened, by the times of the calls"),)
 LOTS_BEFORE = "lots before their times were kept right"
-"""The watermark: the newest lot that is not looked at."""
+"""The watermark: the newest lot that is not checked."""
 
 _NO_USAGE = ("expiry", "recognition", "refund", "withdrawal", "transfer")
-"""Kinds of transactions that take credits out of a wallet and draw on no lot."""
+"""Kinds of transactions that take credits out of a wallet without drawing on a lot."""
 
 
 @dataclass
 class _Ended:
-    """A lot that has ended, and what was used by its end and after it."""
+    """A lot that has ended, and the usage by its end and after it."""
 
     lot: Lot
     ends_ns: int
     expired: int
     by_then: int = 0
-    """What may have been drawn by its end."""
+    """The most that may have been drawn by its end."""
     elsewhere: int = 0
-    """What may have been paid by others though some of it expired."""
+    """The most that other lots may have paid although some of this lot expired."""
 
-    def see(self, amount: int, at_ns: int | None, recorded_ns: int) -> None:
-        """Count usage of a moment; None where the moment is not known any more."""
-        # What was posted before the lot was there is overdraft that it pays, or was paid by others.
+    def count(self, amount: int, at_ns: int | None, recorded_ns: int) -> None:
+        """Count usage at a time; None if the time is no longer known."""
+        # Usage posted before the lot existed is overdraft that the lot pays, or was paid by other lots.
         before = recorded_ns <= self.lot.row.created_at_ns + LONGEST_TRANSACTION_NS
         if at_ns is None or before or at_ns <= self.ends_ns:
             self.by_then += amount
@@ -56,7 +56,7 @@ class _Ended:
 
 
 def compare_lot_times(connection: Connection) -> Iterator[Mismatch]:
-    """Yield where lots were drawn on for usage that they cannot have paid, or not for usage that they had to pay."""
+    """Yield lots that paid for usage which they cannot have paid, or did not pay for usage that they had to."""
     newest_ns = connection.execute(select(func.coalesce(func.max(transactions.c.recorded_at_ns), 0))).scalar_one()
     lot, mark = lots.c, watermark(connection, LOTS_BEFORE)
     ended = (lot.id > mark, lot.expires_at_ns <= newest_ns)
@@ -83,7 +83,7 @@ def _of_wallet(
         for row in rows
         if row.id > mark and row.expires_at_ns is not None and row.expires_at_ns <= newest_ns
     ]
-    gave_back = _see_all(connection, account, ended)
+    gave_back = _count_usage(connection, account, ended)
     for one in ended:
         drawn = sum(by_usage[row.id] for row in rows if (row.expires_at_ns or newest_ns + 1) <= one.ends_ns)
         what = f"wallet {wallet}, lots that ended by the end of lot {one.lot.row.id}"
@@ -104,8 +104,8 @@ def _expired(connection: Connection, tenant_id: int, lot_ids: Sequence[int]) -> 
     return {lot_id: int(amount) for lot_id, amount in connection.execute(query.group_by(move.lot_id))}
 
 
-def _see_all(connection: Connection, account: Row[Any], ended: Sequence[_Ended]) -> bool:
-    """Let ended lots see all that the wallet used; returns whether corrections gave any of it back."""
+def _count_usage(connection: Connection, account: Row[Any], ended: Sequence[_Ended]) -> bool:
+    """Pass all usage of the wallet to ended lots; return whether corrections gave any of it back."""
     gave_back = False
     for row in _postings(connection, account):
         amount, recorded_ns = -int(row.amount), int(row.recorded_at_ns)
@@ -115,7 +115,7 @@ def _see_all(connection: Connection, account: Row[Any], ended: Sequence[_Ended])
         elif row.kind in ("usage", "correction"):
             parts = list(moments_of(connection, account, row.id, row.kind))
             rest = amount - sum(part for _, part in parts)
-            # Detail that is retired: it may have been at any moment, and given back as well as used.
+            # Retired detail: the usage may have been at any time, and given back as well as used.
             gave_back |= row.kind == "correction" and bool(rest)
             parts.append((None, abs(rest)))
         else:
@@ -123,12 +123,12 @@ def _see_all(connection: Connection, account: Row[Any], ended: Sequence[_Ended])
         for at_ns, part in parts:
             gave_back |= row.kind == "correction" and part < 0
             for one in ended if part > 0 else ():
-                one.see(part, at_ns, recorded_ns)
+                one.count(part, at_ns, recorded_ns)
     return gave_back
 
 
 def _postings(connection: Connection, account: Row[Any]) -> Iterator[Any]:
-    """What each transaction that may use credits moved of a wallet."""
+    """Yield the wallet's movement in each transaction that may use credits."""
     for part in legs_of(connection, [account.id]):
         leg, made = part.c, transactions.c
         about = (made.id, made.kind, made.calls_from_ns, made.calls_to_ns, made.recorded_at_ns)

@@ -1,4 +1,4 @@
-"""What the audit looks at in payments; see `audit` for how a check is written."""
+"""Audit checks of payments; see `books_audit` for how a check is written."""
 
 from collections.abc import Iterator
 
@@ -55,10 +55,10 @@ RETURN_CHECKS = (("returns", "what is out of a payment is what its returns that 
 
 
 def compare_returns(connection: Connection) -> Iterator[Mismatch]:
-    """Yield where what is out of a payment is not what follows from its stored returns."""
+    """Yield mismatches between what is out of a payment and what follows from its stored returns."""
     for topup in topups_with_returns(connection):
         if topup.returned_minor < 0:
-            continue  # carried over from an older version, and not computed anew yet
+            continue  # migrated from an older version, and not recomputed yet
         due, found = due_now(connection, topup), out_now(connection, topup)
         if found != due:
             names = ("minor units returned", "nanocredits", "nano-USD")

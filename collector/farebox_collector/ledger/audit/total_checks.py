@@ -1,7 +1,7 @@
-"""Running totals against the records they sum up: read once in the order they lie in, a stretch at a time.
+"""Verify running totals against the records: read once in storage order, a range at a time.
 
-One statement over all records would sort every one of them, for want of an index by tenant and verdict; a stretch is
-sorted in memory, and what it comes to is a handful of sums.
+One statement over all records would sort every one of them, because no index has tenant and verdict; a range is sorted
+in memory, and yields a handful of sums.
 """
 
 from collections import Counter, defaultdict
@@ -50,9 +50,9 @@ _INTAKE = text("SELECT tenant_id, outcome, spans FROM intake_totals")
 
 
 def compare_totals(connection: Connection, progress: Callable[[int], None]) -> Iterator[Mismatch]:
-    """Yield where totals are not the sums of the records, a tenant and verdict, and where the intake does not add up.
+    """Yield mismatches between totals and the sums of the records per tenant and verdict, and in the span counts.
 
-    `progress` is told the records read.
+    `progress` receives the number of records read.
     """
     records: defaultdict[tuple[int, str], list[int]] = defaultdict(lambda: [0] * len(_FIGURES))
     ids = usage_records.c.id
@@ -77,7 +77,7 @@ def compare_totals(connection: Connection, progress: Callable[[int], None]) -> I
 
 
 def _compare_cards(connection: Connection, records: Mapping[tuple[int, str], list[int]]) -> Iterator[Mismatch]:
-    """What was used under each price, all together, against the records that were charged."""
+    """Compare the usage under each price, in total, with the charged records."""
     cards = {tenant_id: [int(figure) for figure in figures] for tenant_id, *figures in connection.execute(_CARDS)}
     charged = {tenant_id: figures for (tenant_id, verdict), figures in records.items() if verdict == Verdict.CHARGED}
     nothing = [0] * len(_FIGURES)
@@ -89,7 +89,7 @@ def _compare_cards(connection: Connection, records: Mapping[tuple[int, str], lis
 
 
 def _compare_corrections(connection: Connection) -> Iterator[Mismatch]:
-    """How much was corrected for each cause, against the corrections themselves."""
+    """Compare the totals of corrections by cause with the corrections."""
     expected, found = (
         {(row[0], row[1]): [int(figure) for figure in row[2:]] for row in connection.execute(statement)}
         for statement in (_CORRECTIONS, _CORRECTION_TOTALS)
@@ -107,7 +107,7 @@ def _off(what: str, names: Sequence[str], expected: Sequence[int], found: Sequen
 
 
 def _compare_intake(connection: Connection, records: Mapping[tuple[int, str], list[int]]) -> Iterator[Mismatch]:
-    """Accepted spans against their verdicts, and those that leave a record against the records."""
+    """Compare accepted spans with their verdicts, and stored verdicts with the records."""
     kept: Counter[int] = Counter()
     for (tenant_id, _), figures in records.items():
         kept[tenant_id] += figures[0]
@@ -117,7 +117,7 @@ def _compare_intake(connection: Connection, records: Mapping[tuple[int, str], li
     for tenant_id in sorted({*kept, *counted}):
         spans = counted[tenant_id]
         accepted = spans.pop(ACCEPTED, 0)
-        # A correction gives a record another verdict, but neither adds nor takes away one.
+        # A correction changes the verdict of a record, but neither adds nor removes one.
         stored = sum(spans.get(verdict, 0) for verdict in STORED)
         if accepted != sum(spans.values()):
             yield Mismatch("intake", f"tenant {tenant_id}", f"{accepted} spans", f"{sum(spans.values())} verdicts")

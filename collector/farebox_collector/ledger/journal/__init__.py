@@ -1,1 +1,1 @@
-"""The journal: transactions and postings, their roll-ups, and what is compared with them."""
+"""The journal: transactions and postings, their roll-ups, and the checks that verify them."""

@@ -1,7 +1,7 @@
 """The journal: the only code that writes transactions, postings, and the balances that project them.
 
-`begin` makes a `LedgerTransaction`; `post` gives it its legs, and `abandon` deletes it. Other columns of `accounts`
-project other things, and are written where those are: `held_nano` by holds, `overdraft_nano` and `drawn_…` by lots.
+`begin` creates a `LedgerTransaction`; `post` writes its legs, and `abandon` deletes it. Other columns of `accounts`
+project other things, and are written by their owners: `held_nano` by holds, `overdraft_nano` and `drawn_…` by lots.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from farebox_collector.ledger.tables.books import accounts, transactions
 from farebox_collector.model.money import Commodity
 
 WALLET = "wallet"
-"""CREDIT: what an end customer, a user or a team pays from. Positive is what it has left."""
+"""CREDIT: what an end customer, a user or a team pays from. A positive balance is what it has left."""
 ISSUED = "issued"
-"""CREDIT: the other side of deposits; minus what was ever put in."""
+"""CREDIT: the counterpart of deposits; minus the sum of all deposits."""
 EARNED = "earned"
 """CREDIT: what usage took from wallets."""
 PROVIDER = "provider"
-"""USD: what is owed to a provider for one of its models, as a negative figure."""
+"""USD: debt to a provider for one of its models, as a negative figure."""
 COGS = "cogs"
-"""USD: what usage cost us."""
+"""USD: the cost of usage."""
 
 _ACCOUNT_KEY = ("tenant_id", "kind", "name", "commodity")
 _ACCOUNT_SUMS = ("balance_nano", "spent_nano", "charged_calls")
@@ -46,7 +46,7 @@ _POSTING_COLUMNS = (
 )
 
 
-# Made once: every batch uses them, and building such a statement takes longer than running it.
+# Built once: every batch uses them, and building such a statement takes longer than running it.
 _OPEN = insert(transactions)
 _BALANCE = select(accounts.c.balance_nano).where(
     accounts.c.tenant_id == bindparam("tenant"),
@@ -70,7 +70,7 @@ COGS_ACCOUNT = Account(COGS, "", Commodity.USD)
 
 
 class Leg(NamedTuple):
-    """One posting to be: positive adds to the account, negative takes from it."""
+    """A posting to write: a positive amount adds to the account, a negative one takes from it."""
 
     account: Account
     amount_nano: int
@@ -81,7 +81,7 @@ class Leg(NamedTuple):
 
 
 class Unbalanced(ValueError):
-    """The legs of a transaction do not sum to zero in each commodity: a bug, and nothing was written."""
+    """The legs of a transaction do not sum to zero in each commodity: a bug. Nothing was written."""
 
 
 class LedgerTransaction(NamedTuple):
@@ -96,24 +96,24 @@ class LedgerTransaction(NamedTuple):
     def post(
         self, legs: Sequence[Leg], *, active: frozenset[str] = frozenset(), spending: bool = False
     ) -> frozenset[str]:
-        """Write the legs and move the balances.
+        """Write the legs and update the balances.
 
-        `active` names wallets whose last activity is now, with or without a leg; with `spending`, what leaves a wallet
-        counts as spent. Returns those of the wallets of which a hold may not have ended yet. Raises Unbalanced.
+        `active` names wallets whose last activity is now, with or without a leg; with `spending`, debits of a wallet
+        count as spent. Returns those of the wallets that may have an open hold. Raises Unbalanced.
         """
         return _post(self, legs, active, spending)
 
     def describe(self, metadata: str) -> None:
-        """Keep what the business says about it, as JSON."""
+        """Store business metadata, as JSON."""
         describe(self.connection, self.id, metadata)
 
     def abandon(self) -> None:
-        """Delete it: nothing is posted, and nothing outside this database transaction knows its id."""
+        """Delete the transaction: nothing is posted, and its id was not visible outside this database transaction."""
         self.connection.execute(delete(transactions).where(transactions.c.id == self.id))
 
 
 class _Moved(NamedTuple):
-    """An account after its balance was moved, as `_ACCOUNT_TAIL` returns it."""
+    """An account after its balance was updated, as `_ACCOUNT_TAIL` returns it."""
 
     id: int
     kind: str
@@ -122,17 +122,17 @@ class _Moved(NamedTuple):
     holds_until_ns: int
     balance_nano: int
     newest_threshold: int | None
-    """The id of the newest threshold of low balances, of any tenant; None if there is none."""
+    """The id of the newest low-balance threshold of any tenant; None if there is none."""
 
 
 @lru_cache(maxsize=10_000)
 def wallet_account(name: str) -> Account:
-    """The account behind a wallet."""
+    """Return the account of a wallet."""
     return Account(WALLET, name, _CREDIT)
 
 
 def balance(connection: Connection, tenant_id: int, account: Account) -> int:
-    """What an account holds, in nano units of its commodity; 0 for one that does not exist yet."""
+    """Return the balance of an account in nano units of its commodity; 0 if it does not exist yet."""
     return int(connection.execute(_BALANCE, {"tenant": tenant_id, **account._asdict()}).scalar() or 0)
 
 
@@ -144,7 +144,7 @@ def begin(
     memo: str = "",
     calls_ns: tuple[int | None, int | None] = (None, None),
 ) -> LedgerTransaction:
-    """Begin a ledger transaction. `calls_ns` are the first and the last moment whose prices its calls have."""
+    """Begin a ledger transaction. `calls_ns` are the first and the last time of pricing among its calls."""
     row = {"tenant_id": tenant_id, "kind": kind, "recorded_at_ns": at_ns, "memo": memo}
     row |= {"calls_from_ns": calls_ns[0], "calls_to_ns": calls_ns[1]}
     key = connection.execute(_OPEN, row).inserted_primary_key
@@ -153,12 +153,12 @@ def begin(
 
 
 def describe(connection: Connection, transaction_id: int, metadata: str) -> None:
-    """Replace what the business says about a transaction, as JSON."""
+    """Replace the business metadata of a transaction, as JSON."""
     connection.execute(update(transactions).where(transactions.c.id == transaction_id).values(metadata=metadata))
 
 
 def note_activity(connection: Connection, tenant_id: int, wallets: frozenset[str], at_ns: int) -> None:
-    """Make wallets active now; those that are new get their accounts."""
+    """Mark wallets as active now; create the accounts of new ones."""
     _move_balances(connection, tenant_id, at_ns, [], wallets, spending=False)
 
 
@@ -178,7 +178,7 @@ def _post(
         add_money_days(connection, tenant_id, kind, at_ns, [(leg.account.kind, leg.amount_nano) for leg in legs])
     wallets = [row for row in moved if row.kind == WALLET]
     if wallets and wallets[0].newest_threshold is not None:
-        # Some tenant has a threshold of low balances.
+        # A tenant has a low-balance threshold.
         falls = [
             Fall(row.name, row.balance_nano - amounts[row.name], row.balance_nano)
             for row in wallets
@@ -197,14 +197,14 @@ def _move_balances(
     *,
     spending: bool,
 ) -> tuple[list[_Moved], dict[str, int]]:
-    """Add legs to their accounts. Returns the accounts afterwards, and what each wallet got or gave."""
+    """Add legs to their accounts. Returns the updated accounts, and the net change of each wallet."""
     movements: dict[Account, tuple[int, int]] = {}
     for account, amount_nano, _, _, records in legs:
         amount, calls = movements.get(account, _NOTHING)
         movements[account] = (amount + amount_nano, calls + records)
     for name in active:
         movements.setdefault(wallet_account(name), _NOTHING)
-    # One order for all writers, so that two of them never wait for each other crosswise.
+    # All writers use one order, so that they cannot deadlock.
     rows = [
         (
             tenant_id,

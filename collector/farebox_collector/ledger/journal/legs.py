@@ -1,4 +1,4 @@
-"""The legs of what calls cost and are charged, summed up: what one ledger transaction posts for many usage records."""
+"""Sum costs and charges of calls into legs: one ledger transaction posts for many usage records."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -28,20 +28,20 @@ class Charge(NamedTuple):
     records: int = 1
 
     def reversed(self) -> "Charge":
-        """The same, given back."""
+        """Return the same charge, given back."""
         return self._replace(
             charge_nanocredits=-self.charge_nanocredits, cost_nanousd=-self.cost_nanousd, records=-self.records
         )
 
 
 Charged = tuple[str, str, int | None, int, str, str, int, int]
-"""The fields of a Charge: where there are thousands, naming them takes longer than adding them up."""
+"""The fields of a Charge: for thousands of charges, building named tuples takes longer than adding them up."""
 
 
 def legs_of(charges: Iterable[Charged]) -> list[Leg]:
-    """One CREDIT leg a (wallet, event, rule) and one USD leg a (provider, model), with their counterparts.
+    """Return one CREDIT leg per (wallet, event, rule) and one USD leg per (provider, model), with counterparts.
 
-    What cancels out leaves no leg.
+    Amounts that cancel out produce no leg.
     """
     taken: defaultdict[tuple[str, str, int | None], list[int]] = defaultdict(lambda: [0, 0])
     costs: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])

@@ -1,7 +1,7 @@
-"""Low balances: who wants to know below what, and telling it in the transaction that makes a balance fall below.
+"""Low balances: thresholds per wallet, and messages in the transaction that makes a balance fall below one.
 
-A balance moves under the lock of its account, so that each fall is seen by exactly one transaction, on any number of
-replicas. Rising above and falling again is another fall.
+A balance changes under the lock of its account, so exactly one transaction sees each fall, on any number of replicas.
+A balance that rises and falls again is another fall.
 """
 
 import json
@@ -18,13 +18,13 @@ from farebox_collector.model.money import MAX_SUM_NANO, format_nano
 
 EACH = "*"
 MOST_BOUNDS = 10
-"""Most balances below which one wallet's owner is told."""
+"""Most thresholds of one wallet."""
 BALANCE_LOW = "wallet.balance_low"
 _WALLETS_AT_ONCE = 500
 
 
 class BadThreshold(ValueError):
-    """A threshold that cannot be; the message says why."""
+    """A threshold that is not allowed; the message gives the reason."""
 
 
 class Fall(NamedTuple):
@@ -44,15 +44,15 @@ def set_thresholds(
     reason: str,
     at_ns: int,
 ) -> int:
-    """Tell from now on when a wallet's balance falls below one of these; none ends it. Returns the version.
+    """Send a message whenever a wallet's balance falls below one of these; an empty list ends it. Returns the version.
 
-    `*` is each wallet without thresholds of its own. Raises BadThreshold.
+    `*` applies to each wallet without its own thresholds. Raises BadThreshold.
     """
     bounds = sorted(set(bounds_nano), reverse=True)
     if len(bounds) > MOST_BOUNDS:
-        raise BadThreshold(f"a wallet has at most {MOST_BOUNDS} thresholds")
+        raise BadThreshold(f"a wallet can have at most {MOST_BOUNDS} thresholds")
     if not wallet or any(not -MAX_SUM_NANO <= bound <= MAX_SUM_NANO for bound in bounds):
-        raise BadThreshold("a threshold is a balance of a wallet, and fits the books")
+        raise BadThreshold("a threshold must be a balance that fits the books")
     if is_erased(connection, tenant_id, wallet):
         raise BadThreshold(ERASED)
     earlier = thresholds_history(connection, tenant_id, wallet, 1)
@@ -75,7 +75,7 @@ def set_thresholds(
 def notify_falls(
     connection: Connection, tenant_id: int, transaction_id: int, falls: Sequence[Fall], at_ns: int
 ) -> None:
-    """Put into the outbox what these falls cross; to be called in the transaction that posts them."""
+    """Put messages for crossed thresholds into the outbox. Call it in the transaction that posts the debits."""
     messages = []
     for start in range(0, len(falls), _WALLETS_AT_ONCE):
         chunk = falls[start : start + _WALLETS_AT_ONCE]
@@ -105,12 +105,12 @@ def _bounds(connection: Connection, tenant_id: int, wallets: Sequence[str]) -> d
         .where(table.tenant_id == tenant_id, table.wallet.in_([*wallets, EACH]))
         .order_by(table.id)
     )
-    # The newest version of each comes last, and is the one that holds.
+    # The newest version of each comes last, and is in force.
     return {row.wallet: tuple(json.loads(row.bounds)) for row in rows}
 
 
 def thresholds_in_force(connection: Connection, tenant_id: int) -> Sequence[Row[Any]]:
-    """The newest version of each wallet's thresholds, by wallet; those that were ended are left out."""
+    """Return the newest version of each wallet's thresholds, by wallet; ended ones are left out."""
     table = balance_thresholds.c
     newest = select(func.max(table.id)).where(table.tenant_id == tenant_id).group_by(table.wallet)
     query = select(balance_thresholds).where(table.id.in_(newest), table.bounds != "[]")
@@ -118,12 +118,12 @@ def thresholds_in_force(connection: Connection, tenant_id: int) -> Sequence[Row[
 
 
 def thresholds_history(connection: Connection, tenant_id: int, wallet: str, limit: int = 1_000) -> Sequence[Row[Any]]:
-    """All versions of a wallet's thresholds, newest first."""
+    """Return all versions of a wallet's thresholds, newest first."""
     table = balance_thresholds.c
     query = select(balance_thresholds).where(table.tenant_id == tenant_id, table.wallet == wallet)
     return connection.execute(query.order_by(table.id.desc()).limit(limit)).all()
 
 
 def bounds_of(row: Row[Any]) -> tuple[int, ...]:
-    """The balances of a version, falling."""
+    """Return the thresholds of a version, in descending order."""
     return tuple(json.loads(row.bounds))

@@ -1,7 +1,7 @@
-"""Keep what moved by day, but for usage: credits by where they came from and went to, revenue, receipts, fees.
+"""Roll up movements other than usage by day: credits by source and destination, revenue, receipts, fees.
 
-The journal adds every transaction that it posts, so that what is here is the postings, whoever posts them and why.
-Usage and its corrections have roll-ups of their own (`days`), by the day of their price.
+The journal adds every transaction that it posts, so the roll-up equals the postings, regardless of who posts them.
+Usage and its corrections have roll-ups of their own (`usage_rollups`), by the day of their price.
 """
 
 from collections import Counter, defaultdict
@@ -24,7 +24,7 @@ _SUMS = ("postings", "in_nano", "out_nano")
 def add_money_days(
     connection: Connection, tenant_id: int, source: str, at_ns: int, legs: Iterable[tuple[str, int]]
 ) -> None:
-    """Add the legs of a transaction that is no usage: (kind of the account, signed amount) each.
+    """Add the legs of a transaction other than usage, each as (kind of the account, signed amount).
 
     `source` is the kind of the transaction.
     """
@@ -34,7 +34,7 @@ def add_money_days(
         row[0] += 1
         row[1] += max(amount, 0)
         row[2] += max(-amount, 0)
-    # One order for all writers, so that two of them never wait for each other crosswise.
+    # All writers use one order, so that they cannot deadlock.
     rows = [(tenant_id, day_of(at_ns), source, account, *row) for account, row in sorted(sums.items())]
     bulk_insert.insert_adding(connection, money_days.name, _KEY, _SUMS, rows)
 
@@ -51,9 +51,9 @@ _POSTED = text(f"""
 
 
 def compare_money_days(connection: Connection) -> Iterator[Mismatch]:
-    """Yield where what moved on a day is not the sum of what was posted; looks at a stretch of transactions at a time.
+    """Yield mismatches between a day's movements and the postings; reads a range of transactions at a time.
 
-    So no statement sorts all of them.
+    So no statement sorts all postings.
     """
     off: defaultdict[tuple[int, int, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
     expected: Counter[tuple[int, int, str, str]] = Counter()

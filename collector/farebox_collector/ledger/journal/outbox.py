@@ -1,6 +1,6 @@
-"""The outbox: what is told to others, written in the transaction of what it tells about, and how far each message is.
+"""The outbox: outgoing messages, written in the transaction that causes them, and their delivery state.
 
-A message has one id, whatever endpoint it goes to and however often: who receives it twice knows it by that.
+A message has one id for all endpoints and attempts, so that a receiver recognises a repeated delivery.
 """
 
 import json
@@ -19,11 +19,11 @@ from farebox_collector.ledger.tables.outbox import webhook_endpoints, webhook_me
 from farebox_collector.model.moments import format_ns
 
 MOST_ENDPOINTS = 10
-"""Most endpoints of one tenant that messages go to."""
+"""Most endpoints per tenant."""
 KEPT_NS = 30 * 86_400 * 10**9
-"""How long a message is kept once it was delivered or given up."""
+"""How long a message is kept after it was delivered or given up."""
 _LEASE_NS = 120 * 10**9
-"""How long a message is with who took it up; longer than one round of sending."""
+"""How long a sender may hold a message; longer than one round of sending."""
 _SECRET_BYTES = 32
 _COLUMNS = (
     "tenant_id",
@@ -40,43 +40,43 @@ _COLUMNS = (
 
 
 class MessageState(StrEnum):
-    """How far a message is."""
+    """The delivery state of a message."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
     GIVEN_UP = "given_up"
-    """No attempt succeeded, and there will be no other unless somebody says so."""
+    """No attempt succeeded, and there is no further one unless a user retries the message."""
 
 
 class Message(NamedTuple):
-    """What is to be told."""
+    """A message to send."""
 
     type: str
     key: str
-    """What it is told once for."""
+    """Unique per cause: one message is sent for each key."""
     data: Mapping[str, Any]
 
 
 class Taken(NamedTuple):
-    """A message that is to be sent now, with where to."""
+    """A message to send now, with its endpoint."""
 
     id: int
     message_id: str
     body: str
     attempts: int
-    """How often it was tried before."""
+    """The number of earlier attempts."""
     endpoint_id: int
     url: str
     secrets: tuple[bytes, ...]
-    """Each of which signs it; the newest first."""
+    """Signing secrets; each signs the message. The newest is first."""
 
 
 class TooManyEndpoints(ValueError):
-    """The tenant has as many endpoints as there may be."""
+    """The tenant has the maximum number of endpoints."""
 
 
 def enqueue(connection: Connection, tenant_id: int, messages: Sequence[Message], at_ns: int) -> None:
-    """Let messages go to every endpoint of the tenant, once for each key; to none where it has none."""
+    """Queue messages for every endpoint of the tenant, once for each key; for none if it has no endpoint."""
     table = webhook_endpoints.c
     endpoints = connection.execute(
         select(table.id).where(table.tenant_id == tenant_id, table.removed_at_ns.is_(None)).order_by(table.id)
@@ -88,7 +88,7 @@ def enqueue(connection: Connection, tenant_id: int, messages: Sequence[Message],
 
 
 def ping(connection: Connection, tenant_id: int, endpoint_id: int, at_ns: int) -> bool:
-    """Let one endpoint be told that it is reached; False if there is no such endpoint."""
+    """Queue a test message for one endpoint; False if the endpoint does not exist."""
     if not _exists(connection, tenant_id, endpoint_id):
         return False
     message = Message("ping", f"{endpoint_id}/{at_ns}", {})
@@ -105,7 +105,7 @@ def _row(tenant_id: int, endpoint_id: int, message: Message, at_ns: int) -> tupl
 
 
 def take_due(connection: Connection, at_ns: int, limit: int) -> list[Taken]:
-    """Take up messages that are due, those that waited longest first; nobody else gets them until the lease is over."""
+    """Lease messages that are due, the longest waiting first; no other sender gets them until the lease ends."""
     message, endpoint = webhook_messages, webhook_endpoints.c
     due = connection.execute(
         select(message, endpoint.url, endpoint.secret, endpoint.former_secret, endpoint.former_until_ns)
@@ -129,7 +129,7 @@ def _taken(connection: Connection, row: Row[Any], at_ns: int) -> Taken:
 
 
 def any_due(connection: Connection, at_ns: int) -> bool:
-    """Whether there is anything to send."""
+    """Return whether a message is due."""
     table = webhook_messages.c
     query = select(table.id).where(table.state == MessageState.PENDING, table.next_attempt_ns <= at_ns).limit(1)
     return connection.execute(query).first() is not None
@@ -138,7 +138,7 @@ def any_due(connection: Connection, at_ns: int) -> bool:
 def note_attempt(
     connection: Connection, message_id: int, state: MessageState, status: int | None, error: str, next_ns: int
 ) -> None:
-    """Write down how an attempt went, and when the next is due. `next_ns` is the end where there is none."""
+    """Store the result of an attempt, and when the next is due. Without a next one, `next_ns` is when it ended."""
     table = webhook_messages.c
     ended = None if state is MessageState.PENDING else next_ns
     connection.execute(
@@ -155,14 +155,17 @@ def note_attempt(
     )
 
 
-def put_back(connection: Connection, ids: Sequence[int], next_ns: int) -> None:
-    """Let messages that were taken up and not tried be due at a moment."""
+def release_untried(connection: Connection, ids: Sequence[int], next_ns: int) -> None:
+    """Return leased messages that were not tried; they are due at the given time."""
     chosen = webhook_messages.c.id.in_(list(ids))
     connection.execute(update(webhook_messages).where(chosen).values(next_attempt_ns=next_ns))
 
 
 def retry(connection: Connection, tenant_id: int, message_id: str, at_ns: int) -> int:
-    """Let a message that was given up, or is not due yet, be sent now to who has not got it; returns to how many."""
+    """Make a message that was given up, or is not due yet, due now at the endpoints that did not get it.
+
+    Returns the number of endpoints.
+    """
     table = webhook_messages.c
     done = connection.execute(
         update(webhook_messages)
@@ -175,14 +178,14 @@ def retry(connection: Connection, tenant_id: int, message_id: str, at_ns: int) -
 
 
 def purge_messages(connection: Connection, at_ns: int) -> None:
-    """Let go of messages that ended long ago."""
+    """Delete messages that ended long ago."""
     connection.execute(delete(webhook_messages).where(webhook_messages.c.ended_at_ns < at_ns - KEPT_NS))
 
 
 def messages_of(
     connection: Connection, tenant_id: int, state: str = "", before_id: int | None = None, limit: int = 100
 ) -> Sequence[Row[Any]]:
-    """Messages with where they go, newest first; an empty state does not filter."""
+    """Return messages with their endpoints, newest first; an empty state does not filter."""
     table = webhook_messages.c
     query = (
         select(webhook_messages, webhook_endpoints.c.url)
@@ -197,16 +200,16 @@ def messages_of(
 
 
 def messages_by_state(connection: Connection) -> dict[str, int]:
-    """How many messages there are in each state, over all tenants."""
+    """Return the number of messages in each state, of all tenants."""
     state = webhook_messages.c.state
     found = connection.execute(select(state, func.count()).group_by(state))
     return {row[0]: row[1] for row in found}
 
 
 def add_endpoint(connection: Connection, tenant_id: int, url: str, at_ns: int) -> tuple[int, bytes]:
-    """Let messages go to a URL from now on; returns the endpoint and the secret that signs. Raises TooManyEndpoints."""
+    """Add an endpoint; return its id and its signing secret. Raises TooManyEndpoints."""
     if len(endpoints_of(connection, tenant_id)) >= MOST_ENDPOINTS:
-        raise TooManyEndpoints(f"a tenant has at most {MOST_ENDPOINTS} endpoints; remove one first")
+        raise TooManyEndpoints(f"a tenant can have at most {MOST_ENDPOINTS} endpoints; remove one first")
     secret = secrets.token_bytes(_SECRET_BYTES)
     sealed = seal(connection, WEBHOOK, tenant_id, secret)
     row = insert(webhook_endpoints).values(tenant_id=tenant_id, url=url, secret=sealed, created_at_ns=at_ns)
@@ -217,7 +220,7 @@ def add_endpoint(connection: Connection, tenant_id: int, url: str, at_ns: int) -
 
 
 def endpoints_of(connection: Connection, tenant_id: int) -> Sequence[Row[Any]]:
-    """Where messages go: id, url, created_at_ns. Without the secrets."""
+    """Return the endpoints: id, url, created_at_ns. Without secrets."""
     table = webhook_endpoints.c
     query: Select[Any] = select(table.id, table.url, table.created_at_ns)
     return connection.execute(
@@ -228,7 +231,7 @@ def endpoints_of(connection: Connection, tenant_id: int) -> Sequence[Row[Any]]:
 def rotate_secret(
     connection: Connection, tenant_id: int, endpoint_id: int, at_ns: int, overlap_ns: int
 ) -> bytes | None:
-    """Give an endpoint a new secret; the one before signs as well until the overlap is over. None if there is none."""
+    """Replace an endpoint's secret; the old one signs too until the overlap ends. None if it does not exist."""
     table, secret = webhook_endpoints.c, secrets.token_bytes(_SECRET_BYTES)
     if not _exists(connection, tenant_id, endpoint_id):
         return None
@@ -246,7 +249,7 @@ def rotate_secret(
 
 
 def remove_endpoint(connection: Connection, tenant_id: int, endpoint_id: int, at_ns: int) -> bool:
-    """Send nothing there any more; what was on its way is given up. False if there is no such endpoint."""
+    """Remove an endpoint and give up its pending messages. False if it does not exist."""
     if not _exists(connection, tenant_id, endpoint_id):
         return False
     chosen = webhook_endpoints.c.id == endpoint_id

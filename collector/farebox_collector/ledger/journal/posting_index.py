@@ -1,10 +1,9 @@
-"""The postings of accounts, by whatever way they are found.
+"""Find the postings of accounts.
 
-PostgreSQL has an index over them. In SQLite it would cost more than the postings themselves: each wallet of a batch has
-a page of its own there, and each commit writes whole pages. So `account_postings` stands in its place, which is brought
-up to date in bulk: sweep after sweep, in the order of accounts, in transactions as short as one likes. SQLite has one
-writer and gives out ids in the order of commits, so that a watermark says exactly which postings are in it; what came
-since, the tail, is read through.
+PostgreSQL has an index. In SQLite an index would cost more than the postings themselves: each wallet of a batch has its
+own page in it, and each commit writes whole pages. Instead the table `account_postings` is filled in bulk: in sweeps,
+in the order of accounts, in transactions of any length. SQLite has one writer and assigns ids in the order of commits,
+so a watermark states exactly which postings the table holds; later postings, the tail, are scanned.
 """
 
 from collections.abc import Sequence
@@ -19,12 +18,12 @@ from farebox_collector.ledger.tables.corrections import account_postings
 
 MAX_ID = 2**63 - 1
 _UPTO = "postings by account"
-"""The watermark: the last posting that is in `account_postings`."""
+"""The watermark: the last posting in `account_postings`."""
 Key = tuple[int, int, int]
 _FIRST, _LAST = (0, 0, 0), (MAX_ID, MAX_ID, MAX_ID)
 _REST = ("commodity", "amount_nano", "event", "rule_version_id", "records")
 
-# Some postings are there already where a sweep was broken off.
+# An interrupted sweep has inserted some of the postings already.
 _TAKE_IN = text(
     "INSERT INTO account_postings (account_id, transaction_id, posting_id)"
     " SELECT account_id, transaction_id, id FROM postings WHERE id > :after AND id <= :upto"
@@ -57,26 +56,26 @@ INDEX_CHECKS = (
         " WHERE there <> found",
     ),
 )
-"""What the audit looks at here; see `audit` for how a check is written."""
+"""The audit's checks of this index; see `books_audit` for how a check is written."""
 
 
 class Sweep(NamedTuple):
-    """Postings to be taken into the index in the order of accounts, so that each of its pages is found once."""
+    """Postings to add to the index in the order of accounts, so that each of its pages is written once."""
 
     after: int
     upto: int
-    """Their ids are greater than the one, up to the other."""
+    """The range of ids: after the first, up to the second."""
     bounds: list[Key]
-    """Where one piece ends and the next one begins, and both ends."""
+    """The boundaries between pieces, and both ends."""
 
     @property
     def pieces(self) -> int:
-        """In how many pieces they may be taken in."""
+        """Return the number of pieces."""
         return len(self.bounds) - 1
 
 
 def legs_of(connection: Connection, account_ids: Sequence[int]) -> tuple[FromClause, ...]:
-    """The postings of some accounts, each in one of one or more parts that have the columns of `postings`."""
+    """Return the postings of some accounts as one or more tables with the columns of `postings`."""
     of_accounts = postings.c.account_id.in_(account_ids)
     if not indexes_postings_late(connection):
         return (select(postings).where(of_accounts).subquery("leg"),)
@@ -84,23 +83,23 @@ def legs_of(connection: Connection, account_ids: Sequence[int]) -> tuple[FromCla
     indexed = (
         select(postings.c.id, entry.transaction_id, entry.account_id, *(postings.c[name] for name in _REST))
         .join_from(account_postings, postings, postings.c.id == entry.posting_id)
-        # What lies after the mark is of a sweep that has not come to its end.
+        # Rows after the watermark belong to an unfinished sweep.
         .where(entry.account_id.in_(account_ids), entry.posting_id <= mark)
     )
     tail = select(postings).where(postings.c.id > mark, of_accounts)
-    # Read once, by its ids: never looked for by each of a history of transactions.
+    # Read once, by id; not looked up for each transaction of a history.
     return indexed.subquery("leg"), tail.cte("tail").prefix_with("MATERIALIZED")
 
 
 def behind(connection: Connection) -> int:
-    """How many postings have come since the index was brought up to date."""
+    """Return the number of postings that are not indexed yet."""
     if not indexes_postings_late(connection):
         return 0
     return max(0, _newest(connection) - watermark(connection, _UPTO))
 
 
 def plan(connection: Connection, most: int, piece: int) -> Sweep | None:
-    """What to take into the index next, of the oldest postings that it lacks; None if there are none."""
+    """Plan the next sweep over the oldest postings that are not indexed; None if there are none."""
     after = watermark(connection, _UPTO)
     upto = min(_newest(connection), after + most)
     if not indexes_postings_late(connection) or upto <= after:
@@ -109,8 +108,8 @@ def plan(connection: Connection, most: int, piece: int) -> Sweep | None:
     return Sweep(after, upto, [_FIRST, *((row[0], row[1], row[2]) for row in found), _LAST])
 
 
-def take_in(connection: Connection, sweep: Sweep, start: int, stop: int) -> None:
-    """Take some pieces of a sweep in, one after another from the first one; the last moves the watermark."""
+def index_pieces(connection: Connection, sweep: Sweep, start: int, stop: int) -> None:
+    """Add pieces of a sweep to the index, in order from the first; the last piece moves the watermark."""
     stop = min(stop, sweep.pieces)
     values = {"after": sweep.after, "upto": sweep.upto}
     for side, bound in (("low", sweep.bounds[start]), ("high", sweep.bounds[stop])):

@@ -1,5 +1,5 @@
-"""Keep the roll-ups by day, in the transaction that records the calls. The day is that of the price: a late call counts
-where it belongs, and corrections take it back from there.
+"""Roll up usage by day, in the transaction that records the calls. The day is that of the price: a late call counts
+on its own day, and corrections subtract there.
 """
 
 from collections import defaultdict
@@ -29,13 +29,13 @@ def add_usage_days(connection: Connection, tenant_id: int, rows: Iterable[tuple[
 
 
 WalletKey = tuple[int, str, str, str, str, int | None]
-"""Day, wallet, event, provider, model, and the version of the rule by which it was charged."""
+"""Day, wallet, event, provider, model, and the version of the charge rule."""
 WalletSums = Mapping[WalletKey, Sequence[int]]
 """The sums (`DAY_SUMS`) of charged calls."""
 
 
 def figures_of(call: PricedUsage) -> list[int]:
-    """One call's part of `DAY_SUMS`."""
+    """Return one call's part of `DAY_SUMS`."""
     buckets = call.usage.buckets
     tokens_in = buckets.inclusive_input if buckets else 0
     tokens_out = buckets.total - tokens_in if buckets else 0
@@ -44,13 +44,13 @@ def figures_of(call: PricedUsage) -> list[int]:
 
 
 def add_wallet_days(connection: Connection, tenant_id: int, sums: WalletSums, sign: int = 1) -> None:
-    """Add sums to the days of their wallets; with a sign of -1 take them back."""
+    """Add sums to the days of their wallets; with a sign of -1 subtract them."""
     days: dict[DayKey, Sequence[int]] = {}
     for wallet_key, row in sums.items():
         key = wallet_key[:5]
         earlier = days.get(key)
         days[key] = row if earlier is None else list(map(add, earlier, row))
-    # One order for all writers, so that two of them never wait for each other crosswise.
+    # All writers use one order, so that they cannot deadlock.
     if sign > 0:
         rows = [(tenant_id, *key, *row) for key, row in sorted(days.items())]
     else:

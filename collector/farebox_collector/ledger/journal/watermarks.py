@@ -1,4 +1,4 @@
-"""Watermarks: how far something has come that goes through the books bit by bit, whoever takes it up next."""
+"""Watermarks: the progress of incremental jobs through the books, shared by all replicas."""
 
 from sqlalchemy import Connection, delete, select
 
@@ -7,21 +7,16 @@ from farebox_collector.ledger.tables.corrections import watermarks
 
 
 def watermark(connection: Connection, name: str) -> int:
-    """How far it has come; 0 for something that has not begun."""
+    """Return the progress of a job; 0 if it has not begun."""
     return int(connection.execute(select(watermarks.c.value).where(watermarks.c.name == name)).scalar() or 0)
 
 
 def set_watermark(connection: Connection, name: str, value: int) -> None:
-    """Remember how far it has come."""
+    """Store the progress of a job."""
     tail = " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
     bulk_insert.insert(connection, "watermarks", ("name", "value"), [(name, value)], tail)
 
 
-def forget_watermark(connection: Connection, name: str) -> None:
-    """It has come to its end."""
-    connection.execute(delete(watermarks).where(watermarks.c.name == name))
-
-
-def forget_watermarks(connection: Connection, beginning: str) -> None:
-    """All whose names begin like this have come to their end."""
+def delete_watermarks(connection: Connection, beginning: str) -> None:
+    """Delete all watermarks with this prefix."""
     connection.execute(delete(watermarks).where(watermarks.c.name.startswith(beginning, autoescape=True)))

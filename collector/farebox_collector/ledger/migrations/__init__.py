@@ -1,1 +1,1 @@
-"""Alembic migrations of the ledger's schema, run by `schema.migrate` at every start."""
+"""Alembic migrations of the ledger's schema, run by `storage.migrate` at every start."""

@@ -1,4 +1,4 @@
-"""Run by Alembic: upgrade on the connection that `schema.migrate` hands over."""
+"""Alembic's entry point: upgrade on the connection that `storage.migrate` passes."""
 
 from alembic import context
 

@@ -25,7 +25,7 @@ from farebox_collector.ledger.payments.payment_facts import (
 )
 from farebox_collector.ledger.payments.topups import TopupState
 from farebox_collector.ledger.storage import bulk_insert
-from farebox_collector.ledger.storage.locks import PAYMENTS, wait_in_turn
+from farebox_collector.ledger.storage.locks import PAYMENTS, lock_stripes
 from farebox_collector.ledger.tables.payments import payment_events
 
 _COLUMNS = ("tenant_id", "event_id", "type", "digest", "created_at_ns", "received_at_ns", "outcome")
@@ -91,7 +91,7 @@ def book(connection: Connection, tenant_id: int, fact: Fact, at_ns: int) -> str:
 
 
 def _paid(connection: Connection, tenant_id: int, fact: Paid, at_ns: int) -> str:
-    wait_in_turn(connection, PAYMENTS, [crc32(fact.payment_intent.encode())])
+    lock_stripes(connection, PAYMENTS, [crc32(fact.payment_intent.encode())])
     topup = topups.topup_by_key(connection, tenant_id, fact.topup_key)
     if topup is None:
         return "no top-up of ours"
@@ -128,7 +128,7 @@ def _paid(connection: Connection, tenant_id: int, fact: Paid, at_ns: int) -> str
 
 
 def _returned(connection: Connection, tenant_id: int, fact: Returned, at_ns: int) -> str:
-    wait_in_turn(connection, PAYMENTS, [crc32(fact.payment_intent.encode())])
+    lock_stripes(connection, PAYMENTS, [crc32(fact.payment_intent.encode())])
     new = refunds.note(connection, tenant_id, fact, at_ns)
     row = refunds.return_by_id(connection, tenant_id, fact.return_id)
     topup = topups.topup_by_payment(connection, tenant_id, row.payment_intent)

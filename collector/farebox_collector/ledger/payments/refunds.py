@@ -17,7 +17,7 @@ from farebox_collector.ledger.credits.returned_credits import Due, due_of
 from farebox_collector.ledger.journal.journal import Leg, begin
 from farebox_collector.ledger.payments.payment_facts import Returned
 from farebox_collector.ledger.storage import bulk_insert
-from farebox_collector.ledger.storage.locks import PAYMENTS, wait_in_turn
+from farebox_collector.ledger.storage.locks import PAYMENTS, lock_stripes
 from farebox_collector.ledger.tables.credits import lot_moves, lots
 from farebox_collector.ledger.tables.payments import payment_returns, topups
 
@@ -110,7 +110,7 @@ def carried_over(connection: Connection, limit: int) -> Sequence[Row[Any]]:
 
 def settle_carried(connection: Connection, topup: Row[Any], at_ns: int) -> bool:
     """Post what must be out of a top-up that was carried over, less what is."""
-    wait_in_turn(connection, PAYMENTS, [crc32(topup.payment_intent.encode())])
+    lock_stripes(connection, PAYMENTS, [crc32(topup.payment_intent.encode())])
     now = connection.execute(select(topups).where(topups.c.id == topup.id)).one()
     returns = returns_of(connection, now)
     return bool(now.returned_minor < 0 and settle(connection, now, returns[0].kind, returns[0].return_id, at_ns))

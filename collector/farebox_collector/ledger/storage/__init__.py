@@ -1,1 +1,1 @@
-"""The databases: engines, transactions, migrations, bulk inserts. Every difference between them is here."""
+"""The databases: engines, transactions, migrations, bulk inserts. All differences between databases are here."""

@@ -1,7 +1,7 @@
-"""Many rows in one statement.
+"""Insert many rows with one statement.
 
-SQLite lets go of Python's interpreter lock at every step of a statement, so that row after row beside busy threads
-queues for it thousands of times a batch. One statement with many rows steps once. Statements come in a few sizes only,
+SQLite releases Python's interpreter lock at every step of a statement. Inserting row by row next to busy threads waits
+for the lock thousands of times per batch. One statement with many rows steps once. Statements come in a few sizes only,
 so that the driver's cache of prepared statements always hits.
 """
 
@@ -16,9 +16,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 _SIZES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 _COPIED = 16
-"""From so many rows on PostgreSQL gets them by COPY, which takes a tenth of the time of as many parameters."""
+"""From this many rows on PostgreSQL uses COPY, which takes a tenth of the time of as many parameters."""
 _CAREFUL_TURNS = 50
-"""For so many times after a conflict on a connection, more of them are expected there."""
+"""For this many inserts after a conflict on a connection, further conflicts are expected there."""
 
 
 def insert_ignoring_conflicts(
@@ -30,11 +30,11 @@ def insert_ignoring_conflicts(
     *,
     on: tuple[str, ...] = (),
 ) -> int:
-    """Insert rows; one that breaks the unique key `on` is left out. Returns how many were inserted.
+    """Insert rows, skipping those that violate the unique key `on`. Returns the number of inserted rows.
 
-    A row that breaks another key is an IntegrityError: it is not the row that was there before. An empty `on` stands
-    for any key, for tables that have several.
-    `same` are the values of the first columns, if all rows have the same there: then they are not in the rows.
+    Violating another key raises IntegrityError: the existing row is not the same row. An empty `on` means any key, for
+    tables that have several.
+    `same` holds the values of the first columns if they are equal in all rows; then the rows omit them.
     """
     tail = f" ON CONFLICT ({', '.join(on)}) DO NOTHING" if on else " ON CONFLICT DO NOTHING"
     if connection.dialect.name == "sqlite":
@@ -46,9 +46,9 @@ def insert_ignoring_conflicts(
 
 
 def skip_taken_ids(connection: Connection, table: str) -> None:
-    """Let a table's next id follow those that are there; for a row that was inserted with an id of its own.
+    """Advance a table's id sequence past the existing ids, after a row was inserted with an explicit id.
 
-    PostgreSQL takes ids from a sequence, which knows nothing of such a row. Call it while no other process inserts.
+    PostgreSQL's sequence does not see such a row. Call it while no other process inserts.
     """
     if connection.dialect.name == "postgresql":
         sequence = connection.exec_driver_sql(f"SELECT pg_get_serial_sequence('{table}', 'id')").scalar_one()
@@ -64,7 +64,7 @@ def insert(
     rows: Sequence[tuple[Any, ...]],
     tail: str = "",
 ) -> None:
-    """Insert rows, all of them or an error; `tail` may say what to do on a conflict."""
+    """Insert rows, all of them or an error; `tail` may handle conflicts."""
     if not tail and _takes_copy(connection, rows):
         _copy(connection, table, columns, rows)
     else:
@@ -72,7 +72,7 @@ def insert(
 
 
 def load(connection: Connection, table: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert thousands of rows, all of them or an IntegrityError; in PostgreSQL with COPY, in one go."""
+    """Insert thousands of rows, all of them or an IntegrityError; in PostgreSQL with one COPY."""
     if connection.dialect.name == "postgresql":
         _copy(connection, table, columns, rows)
     else:
@@ -86,7 +86,7 @@ def insert_adding(
     sums: tuple[str, ...],
     rows: Sequence[tuple[Any, ...]],
 ) -> None:
-    """Insert rows of key and sums; where the key exists, add the sums to what is there."""
+    """Insert rows of key and sums; if the key exists, add the sums to the existing row."""
     _in_chunks(
         connection,
         table,
@@ -103,17 +103,17 @@ def upsert_returning(
     tail: str,
     rows: Sequence[tuple[Any, ...]],
 ) -> list[tuple[Any, ...]]:
-    """Insert rows with an ON CONFLICT … RETURNING clause; returns what it returns, in no particular order."""
+    """Insert rows with an ON CONFLICT … RETURNING clause; return its rows, in no particular order."""
     returned: list[tuple[Any, ...]] = []
     for statement, parameters in _chunks(connection, table, columns, tail, rows):
         with connection.exec_driver_sql(statement, parameters) as result:
-            # The driver's rows as they are: SQLAlchemy's would be made of them one by one.
+            # The driver's rows: SQLAlchemy would wrap them one by one.
             returned += result.cursor.fetchall() if result.cursor is not None else ()
     return returned
 
 
 def additions(table: str, sums: tuple[str, ...]) -> str:
-    """The SET clause that adds the new row's figures to those that are there."""
+    """Return the SET clause that adds the new row's figures to the existing ones."""
     return ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in sums)
 
 
@@ -153,14 +153,15 @@ def _chunks(
 
 @lru_cache(maxsize=256)
 def _statement(table: str, columns: tuple[str, ...], rows: int, tail: str, placeholder: str, same: int = 0) -> str:
-    """An INSERT of so many rows. The first `same` parameters are for all of them; numbered, as only SQLite can."""
+    """Return an INSERT of this many rows. The first `same` parameters apply to all; numbered, only SQLite can."""
     shared = [f"?{number}" for number in range(1, same + 1)]
     values = ", ".join(["(" + ", ".join(shared + [placeholder] * (len(columns) - same)) + ")"] * rows)
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values}{tail}"
 
 
 def _takes_copy(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether rows go by COPY: not where each statement is a transaction of its own, which they would not outlive."""
+    """Return whether rows go by COPY: not if each statement is its own transaction, because a temporary table would
+    end with it."""
     if connection.dialect.name != "postgresql" or len(rows) < _COPIED:
         return False
     return not getattr(connection.connection.driver_connection, "autocommit", False)
@@ -169,9 +170,9 @@ def _takes_copy(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> bool
 def _copied_whole(
     connection: Connection, table: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
 ) -> bool:
-    """Copy rows straight into their table; False, and none of them is there, if any breaks a unique key.
+    """Copy rows directly into their table; False, with none inserted, if one violates a unique key.
 
-    The server is spared a temporary table while nothing comes twice; what does comes in bursts, after failures.
+    This avoids a temporary table as long as there are no duplicates; duplicates come in bursts, after failures.
     """
     careful = connection.info.get("careful", 0)
     if careful:
@@ -189,7 +190,7 @@ def _copied_whole(
 
 
 def _copied(connection: Connection, table: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> str:
-    """Copy rows into a table of this connection; returns the statement that moves them on, to which a tail fits."""
+    """Copy rows into a temporary table; return the statement that moves them on, to which a tail can be appended."""
     names = ", ".join(columns)
     incoming = f"incoming_{table}_{crc32(names.encode()):08x}"
     connection.exec_driver_sql(
@@ -204,7 +205,7 @@ def _copied(connection: Connection, table: str, columns: tuple[str, ...], rows: 
 
 
 def _copy(connection: Connection, table: str, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
-    """COPY rows into a table. Raises what a statement of SQLAlchemy's would, which knows nothing of COPY."""
+    """COPY rows into a table. Raises SQLAlchemy's exceptions, although SQLAlchemy does not support COPY."""
     statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
     driver: Any = connection.connection.driver_connection
     try:

@@ -1,4 +1,4 @@
-"""Which database keeps the books: the one place that knows all kinds."""
+"""Choose the database by its URL. No other module knows all kinds."""
 
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.postgresql import PostgresqlDatabase
@@ -7,7 +7,7 @@ from farebox_collector.model.secret_box import SecretBox
 
 
 def open_database(url: str, *, writable: bool = True, box: SecretBox | None = None) -> Database:
-    """Open the database behind a SQLAlchemy URL; `box` seals and opens the secrets in it.
+    """Open the database of a SQLAlchemy URL; `box` seals and opens the secrets in it.
 
     Raises DatabaseInUse, FileNotFoundError, ValueError.
     """

@@ -1,4 +1,4 @@
-"""What every database of the books can do; `connect.open_database` chooses one by its URL.
+"""The interface of every database of the books; `connect.open_database` chooses one by its URL.
 
 Transactions are durable when they return: SQLite with synchronous=FULL, PostgreSQL with synchronous_commit=on.
 """
@@ -25,18 +25,18 @@ _FIRST_PAUSE_S = 0.02
 _logger = logging.getLogger(__name__)
 
 _BEFORE_COMMIT = "farebox.before_commit"
-_SECRET_BOX = "farebox.secret_box"  # noqa: S105  (a name, and no secret)
+_SECRET_BOX = "farebox.secret_box"  # noqa: S105  (a name, not a secret)
 _NO_KEY = SecretBox()
 
 LastWork = Callable[[Connection, list[Any]], None]
-"""Is given what was collected during a transaction, just before it commits."""
+"""Receives the items collected during a transaction, just before it commits."""
 
 
 @contextmanager
 def collecting(connection: Connection) -> Iterator[None]:
-    """Let `before_commit` be used while the block runs, and do its work at the end of a block that succeeds."""
+    """Enable `before_commit` in the block, and run its work at the end of a block that succeeds."""
     collected: dict[LastWork, list[Any]] = {}
-    # Kept, since a connection that is lost on the way has no such place any more, and would say that instead.
+    # Kept here: a connection that was lost has no `info` any more, and accessing it would hide the original error.
     info = connection.info
     info[_BEFORE_COMMIT] = collected
     try:
@@ -48,23 +48,23 @@ def collecting(connection: Connection) -> Iterator[None]:
 
 
 def before_commit(connection: Connection, work: LastWork, item: Any) -> None:
-    """Call `work` once, just before this transaction commits, with every item that was handed in for it.
+    """Call `work` once, just before this transaction commits, with all items that were passed for it.
 
-    What all writers need at the same place (a row that is a queue of its own) is locked last and briefly that way.
-    Raises KeyError on a connection that no `Database.transaction` opened: the work would never be done.
+    So rows that every writer updates (one row that all wait for) are locked last and briefly. Raises KeyError on a
+    connection that `Database.transaction` did not open: the work would never run.
     """
     connection.info[_BEFORE_COMMIT].setdefault(work, []).append(item)
 
 
 def secret_box_of(connection: Connection) -> SecretBox:
-    """What seals and opens the secrets of these books."""
+    """Return the box that seals and opens the secrets of these books."""
     box = connection.info.get(_SECRET_BOX, _NO_KEY)
     assert isinstance(box, SecretBox)
     return box
 
 
-def hand_box_to(engine: Engine, box: SecretBox) -> None:
-    """Let every connection of an engine that is made from now on have the box."""
+def attach_box(engine: Engine, box: SecretBox) -> None:
+    """Give the box to every new connection of an engine."""
 
     @event.listens_for(engine, "connect")
     def _give(_connection: Any, record: Any) -> None:
@@ -76,7 +76,7 @@ class DatabaseInUse(Exception):
 
 
 class NotADatabase(Exception):
-    """What is at the given place is no database; the message says so."""
+    """The file at the given path is not a database; the message says so."""
 
 
 class UseServerTools(Exception):
@@ -89,19 +89,19 @@ class Database(ABC):
     shared = False
     """Whether other processes may write the same books at the same time."""
     changes_with = False
-    """Whether a statement may change tables in its WITH clause, and return what it changed."""
+    """Whether a statement may change tables in its WITH clause, and return the changes."""
 
     @abstractmethod
     def transaction(self) -> AbstractContextManager[Connection]:
-        """A writing transaction: durable when the block ends well, undone when it raises."""
+        """A writing transaction: durable when the block succeeds, rolled back when it raises."""
 
     @abstractmethod
     def reading(self) -> AbstractContextManager[Connection]:
-        """A consistent snapshot to read from; never waits for writers, nor holds them up."""
+        """A consistent snapshot for reading; does not wait for writers, and does not block them."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the database."""
+        """Close all connections."""
 
     def files(self) -> list[Path]:
         """The files of the books that exist now; none where a server keeps them."""
@@ -113,28 +113,28 @@ class Database(ABC):
 
     @abstractmethod
     def is_transient(self, error: DBAPIError) -> bool:
-        """Whether the same transaction may succeed if it is run again (deadlock, serialization, lost connection)."""
+        """Return whether retrying the same transaction may succeed (deadlock, serialization, lost connection)."""
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep every other process out of this block: for migrations and what a first start creates."""
+        """Exclude every other process during this block: for migrations and for rows created at the first start."""
         yield
 
     @contextmanager
     def turn(self, kind: int) -> Iterator[bool]:
-        """Keep every other process from work of a kind during this block: False, at once, if one is at it already."""
+        """Exclude other processes from one kind of work during this block; yield False, at once, if one is doing it."""
         yield True
 
     def transact(self, work: Callable[[Connection], Result]) -> Result:
         """Run `work` in a transaction, and all of it again after a transient failure.
 
-        That includes a connection that is lost during COMMIT, when nobody knows whether it was done: `work` must change
-        nothing the second time, which unique keys see to.
+        That includes a connection lost during COMMIT, when the outcome is unknown: `work` must change nothing the
+        second time, which unique keys ensure.
         """
         return self._again(self.transaction, work)
 
     def transact_at_once(self, work: Callable[[Connection], Result]) -> Result:
-        """As `transact`, for work that is a single statement: if it can be, without round trips to begin and to end."""
+        """Like `transact`, for work that is a single statement: without round trips to begin and commit if possible."""
         return self.transact(work)
 
     def _again(
@@ -148,11 +148,11 @@ class Database(ABC):
                 if attempt == _ATTEMPTS or not self.is_transient(error):
                     raise
                 _logger.info("running a transaction again", extra={"attempt": attempt, "reason": str(error.orig)})
-            # Two that collided must not collide again in step.
+            # Jitter, so that two transactions that collided do not collide again.
             time.sleep(random.uniform(0.5, 1.5) * _FIRST_PAUSE_S * 2 ** (attempt - 1))  # noqa: S311
         raise AssertionError("unreachable")
 
 
 def is_storage_outage(error: Exception) -> bool:
-    """Whether an error is the storage's (full, locked, gone, another schema), not that of what was to be stored."""
+    """Return whether the storage caused an error (full, locked, missing, another schema), not the stored data."""
     return isinstance(error, DBAPIError) and not isinstance(error, DataError | IntegrityError)

@@ -1,8 +1,8 @@
-"""Look many keys up in one query.
+"""Look up many keys in one query.
 
-Each of the two databases has a way of its own. PostgreSQL takes a list of pairs for as many conditions: it plans longer
-than it runs, or reads the whole table; it gets arrays. SQLite gives its rows out one by one, each of which queues for
-Python's interpreter lock (see `bulk`): it answers with a single one.
+The databases need different statements. PostgreSQL treats a list of pairs as many conditions: planning takes longer
+than running, or it reads the whole table. It gets arrays. SQLite returns rows one by one, each of which waits for
+Python's interpreter lock (see `bulk_insert`). It returns a single row.
 """
 
 import json
@@ -14,34 +14,34 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 _AT_ONCE = 256
-"""Keys of one statement in SQLite."""
+"""Keys per statement in SQLite."""
 
 
 class Lookup(NamedTuple):
-    """What is asked for of the rows of a table under many keys; unique, together with a value that all rows have."""
+    """A lookup of rows of a table by many keys; a key is unique together with one value that all rows share."""
 
     table: str
     key: Mapping[str, str]
     """The columns of a key, with their PostgreSQL types."""
     common: str
-    """The column of that value."""
+    """The column of the shared value."""
     columns: tuple[str, ...]
-    """What is answered: numbers and texts."""
+    """The columns to return: numbers and texts."""
 
     def rows(self, connection: Connection, common: int, keys: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[Any]]:
-        """For each row that is found the place of its key, counted from 0, and the values of the columns."""
+        """Yield the index of the key, counted from 0, and the column values for each row found."""
         if not keys:
             return iter(())
         answers = _of_sqlite if connection.dialect.name == "sqlite" else _of_postgresql
         return answers(self, connection, common, keys)
 
     def on(self, parameter: str) -> str:
-        """The condition of the join."""
+        """Return the condition of the join."""
         return " AND ".join([f"t.{self.common} = {parameter}", *(f"t.{name} = k.{name}" for name in self.key)])
 
     @property
     def answer(self) -> str:
-        """The columns of the answer in SQL."""
+        """Return the selected columns in SQL."""
         return ", ".join(f"t.{name}" for name in self.columns)
 
 
@@ -52,7 +52,7 @@ def _of_postgresql(
     statement = (
         f"SELECT k.place - 1, {lookup.answer}"
         f" FROM unnest({arrays}) WITH ORDINALITY AS k({', '.join(lookup.key)}, place)"
-        # The limit keeps the planner, whatever it believes of the table, from reading all of it to join it as a whole.
+        # LIMIT keeps the planner from reading the whole table for a hash join, regardless of its statistics.
         f" CROSS JOIN LATERAL (SELECT * FROM {lookup.table} t WHERE {lookup.on('%s')} LIMIT 1) t"
     )
     with connection.exec_driver_sql(statement, (*map(list, zip(*keys, strict=True)), common)) as result:
@@ -72,7 +72,7 @@ def _of_sqlite(
 
 @lru_cache(maxsize=2 * _AT_ONCE)
 def _sqlite_statement(table: str, key: tuple[str, ...], answer: str, on: str, keys: int) -> str:
-    """A statement for so many keys; its answer is a single row, for which it looks up key after key."""
+    """Return a statement for this many keys; it returns a single row, for which it looks up each key."""
     asked = ", ".join(f"({place}{', ?' * len(key)})" for place in range(keys))
     return (
         f"WITH k(place, {', '.join(key)}) AS (VALUES {asked})"

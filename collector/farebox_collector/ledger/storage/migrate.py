@@ -1,6 +1,6 @@
-"""Bring a database to the newest schema.
+"""Upgrade a database to the newest schema.
 
-Alembic is imported where there is something to bring: a start, or a command that reads, only looks which schema it is.
+Alembic is imported only for an upgrade; other starts and reading commands only check the revision.
 """
 
 import functools
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 APPLICATION = "farebox"
-"""How collectors begin the name under which PostgreSQL knows them."""
+"""Prefix of the application name of collectors in PostgreSQL."""
 _MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
 _NOT_BESIDE_OLDER = frozenset(
     {"0013", "0015", "0016", "0017", "0018", "0020", "0022", "0023", "0024", "0025", "0030", "0032", "0034", "0035"}
 )
-"""Revisions that begin sums, claims on calls or keys of retired spans, which an older collector would leave out."""
+"""Revisions that add sums, claims on calls or keys of retired spans, which an older collector would not write."""
 _REVISION = text("SELECT version_num FROM alembic_version")
 _OTHERS = text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE :farebox"
@@ -31,26 +31,26 @@ _OTHERS = text(
 
 
 class OldCollectors(Exception):
-    """Collectors of an older version write these books, and would leave out what is new; the message says so."""
+    """Collectors of an older version write these books, and would omit new data; the message says so."""
 
 
 class SchemaMissing(Exception):
-    """The database has no books in it, or books of another version; the message says which."""
+    """The database has no books, or books of another version; the message says which."""
 
 
 def alembic_config(connection: Connection) -> "Config":
-    """Alembic's configuration for our migrations, on a connection that is already open."""
+    """Return Alembic's configuration for the migrations, on an open connection."""
     from alembic.config import Config
 
     config = Config()
-    # Through ConfigParser, which takes a % for an interpolation.
+    # ConfigParser would interpolate a %.
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 
 
 def migrate(database: Database) -> None:
-    """Create or upgrade the schema, in one transaction; does nothing when it is up to date. Raises OldCollectors."""
+    """Create or upgrade the schema, in one transaction; does nothing if it is up to date. Raises OldCollectors."""
     with database.transaction() as connection:
         found = _revision(connection)
         if found == newest_revision():
@@ -65,12 +65,12 @@ def migrate(database: Database) -> None:
 
 @functools.cache
 def newest_revision() -> str:
-    """The schema that this version reads and writes: files of migrations begin with their numbers."""
+    """Return the schema of this version: files of migrations begin with their numbers."""
     return max(path.name for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")).partition("_")[0]
 
 
 def _revision(connection: Connection) -> str | None:
-    """The schema that these books have; None if there are no books."""
+    """Return the schema of these books; None if there are no books."""
     if not has_table(connection, "alembic_version"):
         return None
     revision: str | None = connection.execute(_REVISION).scalar_one_or_none()
@@ -78,23 +78,23 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _require_to_be_alone(connection: Connection, config: "Config", found: str) -> None:
-    """Raise OldCollectors if something is to begin that a collector which still runs would leave out."""
+    """Raise OldCollectors if the upgrade adds data that a running older collector would omit."""
     from alembic.script import ScriptDirectory
 
-    # On SQLite there is one writer.
+    # SQLite has one writer.
     if connection.dialect.name != "postgresql":
         return
     script = ScriptDirectory.from_config(config)
     to_come = {revision.revision for revision in script.iterate_revisions("head", found)}
     if to_come & _NOT_BESIDE_OLDER and connection.execute(_OTHERS, {"farebox": f"{APPLICATION}%"}).scalar_one():
         raise OldCollectors(
-            "collectors of an older version still write these books, and would leave out what this one begins: stop"
+            "collectors of an older version still write these books, and would omit data that this version adds: stop"
             " them first"
         )
 
 
 def require_current(connection: Connection) -> None:
-    """Raise SchemaMissing unless the schema is the one this version reads."""
+    """Raise SchemaMissing unless the schema is the one of this version."""
     found, newest = _revision(connection), newest_revision()
     if found != newest:
         raise SchemaMissing(
@@ -103,5 +103,5 @@ def require_current(connection: Connection) -> None:
 
 
 def has_table(connection: Connection, name: str) -> bool:
-    """Whether a table is there, in books of any version or in none."""
+    """Return whether a table exists, in books of any version or without books."""
     return inspect(connection).has_table(name)

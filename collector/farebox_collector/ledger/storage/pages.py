@@ -1,4 +1,4 @@
-"""Lists that are read page by page: newest first, each page from where the last one ended."""
+"""Read lists page by page: newest first, each page from where the last one ended."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +14,6 @@ def newest_first(
     before: int | None,
     limit: int,
 ) -> Sequence[Row[Any]]:
-    """The chosen rows of a table by a number that grows, the largest first; only those below `before`, if given."""
+    """Return the chosen rows by an increasing number, the largest first; only those below `before`, if given."""
     query = select(table).where(*chosen).order_by(number.desc()).limit(limit)
     return connection.execute(query if before is None else query.where(number < before)).all()

@@ -1,7 +1,7 @@
 """The books in PostgreSQL, written by any number of collectors at once.
 
-READ COMMITTED and unique keys decide who was first; rows are locked in one order by everybody, and whoever is chosen as
-a deadlock's victim all the same runs its transaction again.
+READ COMMITTED and unique keys decide which writer was first. All writers lock rows in one order, and a deadlock victim
+runs its transaction again.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,8 +16,8 @@ from farebox_collector.ledger.storage.database import (
     Database,
     Result,
     UseServerTools,
+    attach_box,
     collecting,
-    hand_box_to,
 )
 from farebox_collector.ledger.storage.migrate import APPLICATION, newest_revision
 from farebox_collector.model.secret_box import SecretBox
@@ -25,7 +25,7 @@ from farebox_collector.model.secret_box import SecretBox
 _CONNECTIONS = 8
 _CONNECT_TIMEOUT_S = 5
 _STATEMENT_TIMEOUT_MS = 60_000
-_STARTING_LOCK = 0x6661726562  # any number that nobody else uses: "fareb"
+_STARTING_LOCK = 0x6661726562  # an arbitrary number: "fareb"
 
 _RETRYABLE = frozenset(
     {
@@ -55,7 +55,7 @@ class PostgresqlDatabase(Database):
             pool_pre_ping=True,
             connect_args={
                 "connect_timeout": _CONNECT_TIMEOUT_S,
-                # By this an upgrade knows who is older.
+                # An upgrade recognises older collectors by this name.
                 "application_name": f"{APPLICATION} {newest_revision()}",
             },
         )
@@ -63,7 +63,7 @@ class PostgresqlDatabase(Database):
             isolation_level="REPEATABLE READ", postgresql_readonly=True, postgresql_deferrable=False
         )
 
-        # For single statements: what makes a transaction of them is the server, and a lost connection shows by itself.
+        # For single statements: the server makes each a transaction, and a lost connection raises.
         self._at_once = create_engine(
             url,
             isolation_level="AUTOCOMMIT",
@@ -81,11 +81,11 @@ class PostgresqlDatabase(Database):
         @event.listens_for(self._engine, "connect")
         def _configure(connection: Any, _record: Any) -> None:
             with connection.cursor() as cursor:
-                # Whatever the server's default: a commit that returned is on its disk.
+                # Independent of the server's default: a commit that returned is on disk.
                 cursor.execute("SET synchronous_commit TO on")
             connection.commit()
 
-        hand_box_to(self._engine, box or SecretBox())
+        attach_box(self._engine, box or SecretBox())
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -98,7 +98,7 @@ class PostgresqlDatabase(Database):
             yield connection
 
     def transact_at_once(self, work: Callable[[Connection], Result]) -> Result:
-        """As in the base class: one round trip in all."""
+        """As in the base class: one round trip in total."""
         if not self._writable:
             raise RuntimeError("this database was opened for reading only")
         return self._again(self._at_once.begin, work)
@@ -111,7 +111,7 @@ class PostgresqlDatabase(Database):
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """As in the base class, by an advisory lock that goes with its connection."""
+        """As in the base class, by an advisory lock that ends with its connection."""
         with self._engine.connect() as connection:
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _STARTING_LOCK})
             connection.commit()
@@ -123,7 +123,7 @@ class PostgresqlDatabase(Database):
 
     @contextmanager
     def turn(self, kind: int) -> Iterator[bool]:
-        """As in the base class, by an advisory lock that goes with its connection; no transaction is open meanwhile."""
+        """As in the base class, by an advisory lock that ends with its connection; no transaction is open meanwhile."""
         with self._engine.connect() as connection:
             mine = bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": kind}).scalar_one())
             connection.commit()
@@ -139,9 +139,9 @@ class PostgresqlDatabase(Database):
         raise UseServerTools("PostgreSQL has tools of its own for this: pg_basebackup with WAL archiving, or pg_dump")
 
     def is_transient(self, error: DBAPIError) -> bool:
-        """Collisions with other replicas, and connections that were lost."""
+        """Collisions with other replicas, and lost connections."""
         state = getattr(error.orig, "sqlstate", None)
-        # Without a state it is the connection that failed, not a statement; class 08 says so itself.
+        # Without a SQLSTATE the connection failed, not a statement; class 08 means the same.
         lost = error.connection_invalidated or (state is None and type(error.orig).__name__ == "OperationalError")
         return lost or state in _RETRYABLE or str(state).startswith("08")
 

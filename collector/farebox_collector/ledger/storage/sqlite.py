@@ -1,7 +1,7 @@
 """The books in one SQLite file.
 
-One writing connection, which also checkpoints, and read-only connections beside it. Two connections that write or
-checkpoint at the same moment can corrupt the log of SQLite up to 3.51.2, so a second writing process is refused.
+One writing connection, which also checkpoints, and read-only connections. Two connections that write or checkpoint at
+the same time can corrupt the log of SQLite up to 3.51.2, so a second writing process is refused.
 """
 
 import fcntl
@@ -22,28 +22,29 @@ from farebox_collector.ledger.storage.database import (
     Database,
     DatabaseInUse,
     NotADatabase,
+    attach_box,
     collecting,
-    hand_box_to,
 )
 from farebox_collector.model.secret_box import SecretBox
 
 MINIMUM_SQLITE = (3, 37, 0)
-"""STRICT tables came with 3.37."""
+"""The first version with STRICT tables is 3.37."""
 PRIVATE = 0o600
-"""Permissions of every file that we make: only its owner may read what people paid."""
+"""Permissions of every created file: only its owner may read payment data."""
 _READERS = 16
-"""More than one tenant gets at once over the API. They are made when they are needed, and the last is used first."""
+"""More readers than one tenant can use at once over the API. They are opened on demand, and the last is reused
+first."""
 _BUSY_TIMEOUT_MS = 10_000
 _CACHE_KIB = 16_384
-"""Of the writing connection. What it does not hold is in the system's cache: with four times as much it was no faster,
-over empty books or ten million records."""
+"""Cache of the writing connection. The system's cache holds the rest: four times as much was not faster, over empty
+books or ten million records."""
 _CHECKPOINT_PAGES = 4_000
-"""Pages in the log before it is moved into the file: a page that many transactions changed is moved once. More of them
-would save little, and make the one who waits for it wait longer."""
+"""Pages in the log before a checkpoint: a page that many transactions changed is written once. A larger log would save
+little, and make the waiting transaction wait longer."""
 
 
 class SqliteDatabase(Database):
-    """Books in a file. Raises DatabaseInUse when `writable` and another process already writes them."""
+    """Books in a file. Raises DatabaseInUse if `writable` and another process already writes them."""
 
     def __init__(self, url: str, *, writable: bool = True, box: SecretBox | None = None) -> None:
         if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
@@ -59,7 +60,7 @@ class SqliteDatabase(Database):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock_file = _lock(self.path)
             if not self.path.exists():
-                # SQLite gives the log beside it the same permissions.
+                # SQLite gives the log file the same permissions.
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, PRIVATE))
         elif not self.path.exists():
             raise FileNotFoundError(f"there are no books at {self.path}")
@@ -67,7 +68,7 @@ class SqliteDatabase(Database):
         self._writer = _engine(url, "writer") if writable else None
         self._readers = _engine(url, "reader")
         for engine in filter(None, (self._writer, self._readers)):
-            hand_box_to(engine, box or SecretBox())
+            attach_box(engine, box or SecretBox())
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -84,11 +85,11 @@ class SqliteDatabase(Database):
             yield connection
 
     def is_transient(self, error: DBAPIError) -> bool:
-        """Never: the only writer has nobody to collide with, and a full disk does not pass in a moment."""
+        """Never: the only writer has no collisions, and a full disk does not recover in a moment."""
         return False
 
     def back_up(self, target: Path) -> None:
-        """Copy the books as they are at one moment into a new file, while they are written. Raises FileExistsError."""
+        """Copy a consistent snapshot of the books to a new file, while they are written. Raises FileExistsError."""
         if target.exists():
             raise FileExistsError(f"{target} exists already")
         unfinished = target.with_name(target.name + ".unfinished")
@@ -96,18 +97,18 @@ class SqliteDatabase(Database):
         os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR, PRIVATE))
         source_uri = f"{self.path.resolve().as_uri()}?mode=ro"
         with closing(sqlite3.connect(source_uri, uri=True)) as source, closing(sqlite3.connect(unfinished)) as copy:
-            # All pages in one step: a reader's snapshot, which writers neither disturb nor wait for.
+            # All pages in one step: a reader's snapshot, independent of writers.
             source.backup(copy, pages=-1)
-        # Only a whole copy gets the name.
+        # Only a complete copy gets the name.
         unfinished.rename(target)
 
     def files(self) -> list[Path]:
-        """The files of the books that exist now."""
+        """Return the files of the books that exist now."""
         names = (self.path.name + ending for ending in ("", "-wal", "-shm", ".lock"))
         return [path for path in map(self.path.with_name, names) if path.exists()]
 
     def close(self) -> None:
-        """Move the log into the database file and let go of it."""
+        """Checkpoint the log into the database file and close it."""
         self._readers.dispose()
         if self._writer is not None:
             with self._writing:
@@ -124,7 +125,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _require_sqlite(path: Path) -> None:
-    """Raise NotADatabase for a file that SQLite cannot read; an empty one is a database."""
+    """Raise NotADatabase for a file that SQLite cannot read; an empty file is a database."""
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
         try:
             connection.execute("PRAGMA schema_version").fetchone()
@@ -134,7 +135,7 @@ def _require_sqlite(path: Path) -> None:
 
 def _lock(path: Path) -> IO[str]:
     lock_path = path.with_name(path.name + ".lock")
-    file = open(lock_path, "a+", encoding="ascii", opener=_private)  # noqa: SIM115  (held open for as long as the lock is)
+    file = open(lock_path, "a+", encoding="ascii", opener=_private)  # noqa: SIM115  (open while locked)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -155,14 +156,14 @@ def _engine(url: str, role: str) -> Engine:
     writer = role == "writer"
     engine = create_engine(
         url,
-        # The pool's one writing connection is used by one thread at a time, under a lock, but not always the same.
+        # One thread at a time uses the pool's writing connection, under a lock, but not always the same thread.
         connect_args={"check_same_thread": False, "isolation_level": None, "cached_statements": 256},
-        # Errors reach the log, and parameters are keys, names and money.
+        # Errors are logged, and parameters contain keys, names and money.
         hide_parameters=True,
         poolclass=QueuePool,
         pool_size=1 if writer else _READERS,
         max_overflow=0,
-        # As few readers as there are questions at once: each has a cache of its own, which fills and stays.
+        # As few readers as there are concurrent queries: each has its own cache, which fills and stays.
         pool_use_lifo=True,
     )
 

@@ -1,23 +1,23 @@
-"""The pace of long work beside other work: pauses in proportion to what was done since the last one."""
+"""Throttle long work next to other work: pause in proportion to the work done since the last pause."""
 
 import threading
 import time
 from collections.abc import Callable
 
-Breathe = Callable[[], None]
-"""To be called between the pieces of long work."""
+Pause = Callable[[], None]
+"""Called between the pieces of long work."""
 
 
 class Stopped(Exception):
-    """The work was told to stop; what it has not come to is left for another time."""
+    """The work was stopped; the remaining work is done another time."""
 
 
-def no_breath() -> None:
-    """For work that nobody else waits for."""
+def no_pause() -> None:
+    """For work that no other thread waits for."""
 
 
 class Throttle:
-    """Lets work take a share of one thread's time, and stops it between two of its pieces. One piece of work's."""
+    """Limits work to a share of one thread's time, and stops it between two pieces. Used for one job at a time."""
 
     def __init__(self, share: float, stop: threading.Event | None = None) -> None:
         """`share` of the time is for work, over 0 and at most 1."""
@@ -25,8 +25,8 @@ class Throttle:
         self._stop = stop or threading.Event()
         self._since_s = time.monotonic()
 
-    def breathe(self) -> None:
-        """Pause for as long as the pace asks for. Raises Stopped."""
+    def pause(self) -> None:
+        """Pause as the share requires. Raises Stopped."""
         if self._stop.wait((time.monotonic() - self._since_s) * self._pause_per_second):
             raise Stopped("the collector is stopping")
         self._since_s = time.monotonic()

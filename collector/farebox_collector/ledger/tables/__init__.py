@@ -1,4 +1,4 @@
-"""The tables of the books, by subject. All of them are in `metadata`."""
+"""The tables of the books, by subject. `metadata` holds all of them."""
 
 from farebox_collector.ledger.tables import (
     access,

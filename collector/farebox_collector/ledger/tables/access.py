@@ -4,7 +4,7 @@ from sqlalchemy import Column, Index, LargeBinary, PrimaryKeyConstraint, UniqueC
 
 from farebox_collector.ledger.tables.columns import number, table, words
 
-# What was done and by whom, in one chain a tenant: each entry's hash covers the hash of the one before.
+# Who did what, in one chain per tenant: each entry's hash covers the hash of the one before.
 audit_log = table(
     "audit_log",
     number("tenant_id"),
@@ -14,9 +14,9 @@ audit_log = table(
     words("actor"),
     words("address"),
     words("action"),
-    # `done`, or `refused` for an attempt that was turned away.
+    # `done`, or `refused` for a rejected attempt.
     words("outcome"),
-    # What can be forgotten: the chain covers `content_sha256`, which is salted. Both are empty afterwards.
+    # Data that can be erased: the chain covers `content_sha256`, which is salted. Both are empty afterwards.
     words("subject"),
     words("details"),
     Column("salt", LargeBinary, nullable=False),
@@ -27,7 +27,7 @@ audit_log = table(
 Index("ix_audit_log_at_ns", audit_log.c.tenant_id, audit_log.c.at_ns)
 Index("ix_audit_log_subject", audit_log.c.tenant_id, audit_log.c.subject)
 
-# One row a tenant: the end of its chain, its beginning after retention, and what an audit last found right.
+# One row per tenant: the end of its chain, its beginning after retention, and the last verified entry.
 audit_log_heads = table(
     "audit_log_heads",
     number("tenant_id"),
@@ -53,7 +53,7 @@ people = table(
     words("login"),
     words("name"),
     words("role"),
-    # An Argon2id hash; empty for a person who logs in elsewhere.
+    # An Argon2id hash; empty for a person who logs in through another provider.
     words("password_hash"),
     number("created_at_ns"),
     number("disabled_at_ns", nullable=True),
@@ -62,7 +62,7 @@ people = table(
     UniqueConstraint("tenant_id", "login"),
 )
 
-# Who a person is at an OpenID provider.
+# A person's identity at an OpenID provider.
 person_identities = table(
     "person_identities",
     number("tenant_id"),
@@ -102,12 +102,12 @@ login_failures = table(
     PrimaryKeyConstraint("tenant_id", "kind", "subject"),
 )
 
-# What of a tenant waits for a second person. Append-only; the version with the largest number holds.
+# Which actions of a tenant require a second person. Append-only; the version with the largest number is in force.
 approval_policies = table(
     "approval_policies",
     number("tenant_id"),
     number("number"),
-    # Movements of so many credits or more wait; NULL for none.
+    # Movements of this many credits or more need approval; NULL for none.
     number("movement_nanocredits", nullable=True),
     number("prices"),
     number("rules"),
@@ -124,9 +124,9 @@ approvals = table(
     number("number"),
     words("kind"),
     words("summary"),
-    # JSON of exactly what is done when it is approved; it never changes.
+    # JSON of exactly what is executed on approval; it never changes.
     words("proposal"),
-    # What makes the same request the same proposal; unique while it is not empty.
+    # Identifies a repeated request as the same proposal; unique unless empty.
     words("idempotency_key"),
     words("state"),
     # How many persons other than the proposer must approve.

@@ -1,4 +1,4 @@
-"""What every table is made of. Integers hold 64 bits in either database; names are never NULL."""
+"""Building blocks of tables. Integers have 64 bits in either database; names are never NULL."""
 
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ metadata = MetaData(
 
 Part = TypeVar("Part", Index, ForeignKeyConstraint)
 
-# STRICT tables know INTEGER only, which SQLite stores in up to 64 bits.
+# STRICT tables support only INTEGER, which SQLite stores in up to 64 bits.
 Int64 = BigInteger().with_variant(Integer(), "sqlite")
 
 
@@ -46,7 +46,7 @@ def words(name: str, *, default: str | None = None) -> Column[str]:
 
 
 def identity() -> Column[int]:
-    """The key that every table has, in the order of recording."""
+    """The primary key of every table, in the order of recording."""
     return Column("id", Int64, primary_key=True, autoincrement=True)
 
 
@@ -67,12 +67,12 @@ def table(name: str, *items: Item) -> Table:
 
 
 def only_on(dialect: str, item: Part) -> Part:
-    """An index or a constraint that databases of one kind have."""
+    """An index or a constraint that only one kind of database has."""
     item.info["dialect"] = dialect
     item.ddl_if(dialect=dialect)
     return item
 
 
 def is_on(dialect: str, item: Any) -> bool:
-    """Whether databases of a kind have what `metadata` names."""
+    """Return whether a kind of database has an item of `metadata`."""
     return bool(item.info.get("dialect", dialect) == dialect)

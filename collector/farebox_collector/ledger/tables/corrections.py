@@ -1,4 +1,4 @@
-"""Tables of what comes after a booking: corrections, audits, and how far each has come."""
+"""Tables of corrections and audits, and of the progress of each."""
 
 from sqlalchemy import Column, ForeignKey, Index, Table, UniqueConstraint
 
@@ -16,7 +16,8 @@ corrections = table(
     identity(),
     number("tenant_id"),
     Column("usage_record_id", Int64, ForeignKey("usage_records.id"), nullable=False),
-    # 1 for the first correction of a record, and so on: two that are made at once cannot both be the same one.
+    # 1 for the first correction of a record, and so on: the unique key rejects the second of two concurrent
+    # corrections.
     number("number"),
     number("transaction_id", nullable=True),
     number("recorded_at_ns"),
@@ -39,7 +40,7 @@ corrections = table(
     number("rule_version_id_after", nullable=True),
     UniqueConstraint("tenant_id", "usage_record_id", "number"),
 )
-# What a record that is deleted is looked for by.
+# For the look-up of corrections when a record is deleted.
 Index("ix_corrections_usage_record_id", corrections.c.usage_record_id)
 Index("ix_corrections_transaction_id", corrections.c.transaction_id)
 Index("ix_corrections_recorded_at_ns", corrections.c.tenant_id, corrections.c.recorded_at_ns)
@@ -57,7 +58,7 @@ correction_totals = table(
     UniqueConstraint("tenant_id", "cause"),
 )
 
-# How far something that goes through the books bit by bit has come.
+# The progress of incremental jobs through the books.
 watermarks = table("watermarks", identity(), words("name"), number("value"), UniqueConstraint("name"))
 
 audits = table(
@@ -68,7 +69,7 @@ audits = table(
     number("upto_transaction"),
     number("mismatches"),
 )
-# Accounts as the audit last found them right: the sums of their postings up to a transaction.
+# Accounts as the audit last verified them: the sums of their postings up to a transaction.
 audited_balances = table(
     "audited_balances",
     Column("account_id", Int64, ForeignKey("accounts.id"), primary_key=True, autoincrement=False),
@@ -78,7 +79,7 @@ audited_balances = table(
     number("charged_calls", default=0),
 )
 
-# Postings in the order of accounts, as far as a watermark has come; it stays empty in PostgreSQL. See `account_legs`.
+# Postings in the order of accounts, up to a watermark; empty in PostgreSQL. See `posting_index`.
 account_postings = Table(
     "account_postings",
     metadata,

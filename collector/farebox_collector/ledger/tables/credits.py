@@ -1,4 +1,4 @@
-"""Tables of credits: what was asked for once, actions that are charged as one, holds."""
+"""Tables of credits: idempotent requests, actions that are charged as one, holds."""
 
 from sqlalchemy import Column, ForeignKey, Index, Text, UniqueConstraint
 
@@ -20,7 +20,7 @@ idempotency_keys = table(
     UniqueConstraint("tenant_id", "key"),
 )
 
-# Sums over the charged calls of actions whose rule has a floor; what an action is charged follows from them.
+# Sums over the charged calls of actions whose rule has a floor; the action's charge follows from them.
 charged_actions = table(
     "charged_actions",
     identity(),
@@ -30,38 +30,38 @@ charged_actions = table(
     words("action_id"),
     number("calls"),
     number("share_nanocredits"),
-    # What the action is charged at least, by the rule of the call that started first.
+    # The minimum charge of the action, by the rule of the call that started first.
     number("floor_nanocredits"),
-    # When its first and its last call started, and the trace and span of the first in hexadecimal. 0 comes first.
+    # Start of the first and the last call; trace and span of the first in hexadecimal. 0 sorts first.
     number("first_started_ns", default=0),
     number("last_started_ns", default=0),
     words("first_span", default=""),
     UniqueConstraint("tenant_id", "wallet", "event", "action_id", name="uq_charged_actions"),
 )
 
-# Credits of a wallet that are set aside; `accounts.held_nano` is the sum of those that are open.
+# Credits of a wallet that are set aside; `accounts.held_nano` is the sum of the open holds.
 holds = table(
     "holds",
     identity(),
     number("tenant_id"),
     words("wallet"),
-    # Whom it counts for besides its wallet, where somebody has said.
+    # The spenders it counts for besides its wallet, if stated.
     words("user_id", default=""),
     words("dept", default=""),
     words("project", default=""),
     words("idempotency_key"),
     words("request"),
     words("event"),
-    # NULL for a hold that is for no action: NULLs are no duplicates of each other.
+    # NULL for a hold without an action: NULLs do not violate the unique key.
     Column("action_id", Text, nullable=True),
     number("amount_nano"),
-    # The amount less the net charge, never negative, as long as the hold is open.
+    # The amount less the net charge, never negative, while the hold is open.
     number("open_nano"),
     words("state"),
     number("created_at_ns"),
     number("expires_at_ns"),
     number("ended_at_ns", nullable=True),
-    # What the action was charged since the hold was taken, less what corrections gave back.
+    # The action's charge since the hold was taken, less what corrections gave back.
     number("settled_nano", default=0),
     UniqueConstraint("tenant_id", "idempotency_key"),
     UniqueConstraint("tenant_id", "wallet", "action_id"),
@@ -83,7 +83,7 @@ Index(
     postgresql_where=holds.c.state == "open",
 )
 
-# Where a wallet's credits come from, and what of each is left; see `lots`.
+# The source of a wallet's credits, and how much of each is left; see `lots`.
 lots = table(
     "lots",
     identity(),
@@ -93,9 +93,9 @@ lots = table(
     words("origin"),
     number("amount_nano"),
     number("remaining_nano"),
-    # What went back or away unused; the rest of what is gone was used up or expired.
+    # Credits that were returned or withdrawn unused; the rest of the missing credits was used or expired.
     number("taken_nano"),
-    # What was paid for all of it; what of that became revenue, and what went back or away.
+    # The price of the whole lot; the part that became revenue, and the part that was returned.
     number("price_nanousd"),
     number("recognised_nanousd"),
     number("returned_nanousd"),
@@ -103,8 +103,8 @@ lots = table(
     number("promotional"),
     number("expires_at_ns", nullable=True),
     number("created_at_ns"),
-    # Credits that refunds and disputes of the lot's payment take: what was unused, with its part of the price, and what
-    # had expired; the rest is displaced usage. Then credits that pay for displaced usage of other lots. See
+    # Credits that refunds and disputes of the lot's payment take: unused ones, with their part of the price, and
+    # expired ones; the rest is displaced usage. Then credits that pay for displaced usage of other lots. See
     # `returned_credits`.
     number("out_nano", default=0),
     number("out_taken_nano", default=0),
@@ -123,7 +123,7 @@ Index(
     postgresql_where=lots.c.remaining_nano > 0,
 )
 
-# Every change of a lot: appended, never altered.
+# Every change of a lot: append-only.
 lot_moves = table(
     "lot_moves",
     identity(),

@@ -1,4 +1,4 @@
-"""Tables of limits: what may be spent, and what was spent and is held by whom it is limited for."""
+"""Tables of limits: what may be spent, and what each limited spender has spent and holds."""
 
 from sqlalchemy import Index, UniqueConstraint
 
@@ -9,7 +9,7 @@ from farebox_collector.ledger.tables.columns import (
     words,
 )
 
-# Versions, appended and never altered; see `policies`.
+# Append-only versions; see `policies`.
 spending_policies = table(
     "spending_policies",
     identity(),
@@ -32,7 +32,7 @@ spending_policies = table(
 _POLICY = spending_policies.c
 Index("ix_spending_policies_name", _POLICY.tenant_id, _POLICY.scope, _POLICY.name, _POLICY.user_id, _POLICY.id)
 
-# What charged calls of a day took, by department, project, and user of a wallet; wallets have `wallet_days`.
+# Charges of a day by department, project, and user of a wallet; wallets have `wallet_days`.
 spending_days = table(
     "spending_days",
     identity(),
@@ -45,7 +45,7 @@ spending_days = table(
     UniqueConstraint("tenant_id", "day", "scope", "name", "user_id"),
 )
 
-# What of open holds names a department, project, or user of a wallet. Its lock orders those who ask for more.
+# Open holds by department, project, or user of a wallet. The row's lock serialises new holds.
 spenders = table(
     "spenders",
     identity(),

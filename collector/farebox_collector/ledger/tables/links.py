@@ -9,14 +9,14 @@ from farebox_collector.ledger.tables.columns import (
     words,
 )
 
-# Links that were given out, so that they can be revoked one by one, or with the key that minted them.
+# Issued links, so that each can be revoked, alone or with the key that created it.
 wallet_links = table(
     "wallet_links",
     identity(),
     number("tenant_id"),
     number("secret_id"),
     words("wallet"),
-    # The key's public part; empty while there were no keys.
+    # The public part of the key; empty for links from before keys existed.
     words("minted_by"),
     number("created_at_ns"),
     number("expires_at_ns"),

@@ -1,4 +1,4 @@
-"""Tables of what is told to others: below which balances, to which addresses, and what is on its way there."""
+"""Tables of outgoing messages: low-balance thresholds, endpoints, and messages in delivery."""
 
 from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint
 
@@ -9,13 +9,13 @@ from farebox_collector.ledger.tables.columns import (
     words,
 )
 
-# Versions, appended and never altered: the newest of a wallet holds. See `low_balances`.
+# Append-only versions: the newest of a wallet is in force. See `low_balances`.
 balance_thresholds = table(
     "balance_thresholds",
     identity(),
     number("tenant_id"),
     words("wallet"),
-    # JSON list of nanocredits, falling; empty is none.
+    # JSON list of nanocredits, descending; empty is none.
     words("bounds"),
     words("author"),
     words("reason"),
@@ -34,7 +34,7 @@ webhook_endpoints = table(
     number("tenant_id"),
     words("url"),
     Column("secret", LargeBinary, nullable=False),
-    # The secret before the last rotation, which signs as well until its time is up.
+    # The secret before the last rotation, which signs too until it expires.
     Column("former_secret", LargeBinary, nullable=True),
     number("former_until_ns", nullable=True),
     number("created_at_ns"),
@@ -42,7 +42,7 @@ webhook_endpoints = table(
 )
 Index("ix_webhook_endpoints_tenant_id", webhook_endpoints.c.tenant_id, webhook_endpoints.c.id)
 
-# Written in the transaction of what they tell about, and sent afterwards: one for each endpoint.
+# Written in the transaction of their cause, and sent afterwards: one row for each endpoint.
 webhook_messages = table(
     "webhook_messages",
     identity(),
@@ -54,7 +54,7 @@ webhook_messages = table(
     number("created_at_ns"),
     words("state"),
     number("attempts"),
-    # When it is due; while it is being sent, when somebody else may take it up.
+    # When it is due; while it is being sent, when the lease ends.
     number("next_attempt_ns"),
     number("last_status", nullable=True),
     words("last_error"),

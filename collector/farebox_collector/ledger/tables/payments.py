@@ -1,4 +1,4 @@
-"""Tables of payments: packs of credits, top-ups and what a payment provider told about them."""
+"""Tables of payments: packs of credits, top-ups and events of the payment provider."""
 
 from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint, and_
 
@@ -9,7 +9,7 @@ from farebox_collector.ledger.tables.columns import (
     words,
 )
 
-# Append-only; the last that is recorded of a name holds. Without credits the pack is no longer on offer.
+# Append-only; the newest row of a name is in force. A pack without credits is no longer on offer.
 packs = table(
     "packs",
     identity(),
@@ -26,12 +26,12 @@ packs = table(
 )
 Index("ix_packs_name", packs.c.tenant_id, packs.c.name, packs.c.id)
 
-# Packs that somebody wants to pay, or that are paid without asking (`automatic`).
+# Packs that a customer ordered, or that are paid automatically (`automatic`).
 topups = table(
     "topups",
     identity(),
     number("tenant_id"),
-    # What the payment provider knows it by: unguessable, and the same nowhere else.
+    # Its id at the payment provider: unguessable and unique.
     words("key"),
     words("idempotency_key"),
     words("request"),
@@ -53,14 +53,14 @@ topups = table(
     number("transaction_id", nullable=True),
     number("lot_id", nullable=True),
     number("created_at_ns"),
-    # When the payment provider says that it was paid.
+    # The time of payment that the payment provider states.
     number("paid_at_ns", nullable=True),
     number("ended_at_ns", nullable=True),
-    # What refunds and disputes that stand take of what was paid: in the smallest unit of its currency, and of its
-    # price. -1 for what was carried over from an older version and waits to be computed anew.
+    # The part of the payment that standing refunds and disputes take: in the smallest unit of its currency, and of its
+    # price. -1 for rows migrated from an older version, which wait to be recomputed.
     number("returned_minor", default=0),
     number("back_nanousd", default=0),
-    # 1 for one that has the payment of another top-up, from before that was refused: no return is its own.
+    # 1 for a top-up with the payment of another one, from before that was refused: it has no returns of its own.
     number("second_of_payment", default=0),
     # Whether the fee of its own payment is booked, or waits for a rate.
     number("fee_known", default=0),
@@ -100,7 +100,7 @@ Index(
     postgresql_where=_IN_FLIGHT,
 )
 
-# Every event that was booked or passed over, for ever: what makes one that comes again do nothing.
+# Every event that was booked or skipped, permanently: a repeated event does nothing.
 payment_events = table(
     "payment_events",
     identity(),
@@ -114,7 +114,7 @@ payment_events = table(
     UniqueConstraint("tenant_id", "event_id"),
 )
 
-# Refunds and disputes, also those that came before the payment which they are of.
+# Refunds and disputes, including those that arrived before their payment.
 payment_returns = table(
     "payment_returns",
     identity(),
@@ -124,12 +124,12 @@ payment_returns = table(
     words("payment_intent"),
     words("currency"),
     number("amount_minor"),
-    # How far it has come, as the payment provider says, and when it said so; see `payment_facts.Returned`.
+    # The state that the payment provider states, and when; see `payment_facts.Returned`.
     number("progress"),
     number("told_at_ns", default=0),
     # Whether it stands: the customer has the money, or will.
     number("wanted"),
-    # Why it, or a part of it, moves no credits; empty where all is well.
+    # Why it, or a part of it, moves no credits; empty if it was booked in full.
     words("unmatched", default=""),
     number("created_at_ns"),
     number("recorded_at_ns"),
@@ -144,7 +144,7 @@ Index(
     postgresql_where=payment_returns.c.unmatched != "",
 )
 
-# Payments that no top-up can take: kept for people to look at.
+# Payments that match no top-up: kept for review.
 unmatched_payments = table(
     "unmatched_payments",
     identity(),
@@ -171,13 +171,13 @@ payment_fees = table(
     number("fee_nanousd"),
     number("transaction_id"),
     number("recorded_at_ns"),
-    # What it is the fee of: `payment`, `dispute`; empty where that was not written down.
+    # The kind of fee: `payment`, `dispute`; empty for rows from before it was stored.
     words("source", default=""),
     UniqueConstraint("tenant_id", "fee_id"),
 )
 Index("ix_payment_fees_topup_id", payment_fees.c.tenant_id, payment_fees.c.topup_id)
 
-# Fees that cannot be booked yet: of a payment that is not known, or in a currency without an exchange rate.
+# Fees that cannot be booked yet: of an unknown payment, or in a currency without an exchange rate.
 waiting_fees = table(
     "waiting_fees",
     identity(),
@@ -194,7 +194,7 @@ waiting_fees = table(
 Index("ix_waiting_fees_payment_intent", waiting_fees.c.tenant_id, waiting_fees.c.payment_intent)
 Index("ix_waiting_fees_currency", waiting_fees.c.tenant_id, waiting_fees.c.reason, waiting_fees.c.currency)
 
-# Append-only; the last of a wallet holds. Card numbers never come here, only the provider's names for them.
+# Append-only; the newest row of a wallet is in force. Contains the provider's names of cards, never card numbers.
 payment_methods = table(
     "payment_methods",
     identity(),
@@ -206,7 +206,7 @@ payment_methods = table(
 )
 Index("ix_payment_methods_wallet", payment_methods.c.tenant_id, payment_methods.c.wallet, payment_methods.c.id)
 
-# Append-only; the last of a wallet holds.
+# Append-only; the newest row of a wallet is in force.
 auto_topups = table(
     "auto_topups",
     identity(),
@@ -225,7 +225,7 @@ auto_topups = table(
 )
 Index("ix_auto_topups_wallet", auto_topups.c.tenant_id, auto_topups.c.wallet, auto_topups.c.id)
 
-# Wallets that are below their threshold and were looked at: the one looked at longest ago comes next.
+# Wallets that are below their threshold and were checked: the least recently checked is next.
 auto_topup_turns = table(
     "auto_topup_turns",
     identity(),

@@ -1,4 +1,4 @@
-"""Tables of erased names. No name is in them: only its keyed hash, so that it is known when it comes again."""
+"""Tables of erased names. They store only the keyed hash of a name, which recognises it in new spans."""
 
 from sqlalchemy import Column, LargeBinary, PrimaryKeyConstraint, UniqueConstraint
 
@@ -9,7 +9,7 @@ from farebox_collector.ledger.tables.columns import (
     words,
 )
 
-# The secret of a tenant under which names are hashed; sealed as `stored_secrets` says.
+# The tenant's secret for hashing names; sealed as `stored_secrets` describes.
 name_secrets = table(
     "name_secrets",
     identity(),
@@ -24,9 +24,9 @@ erased_names = table(
     Column("name_hmac", LargeBinary, nullable=False),
     words("pseudonym"),
     number("begun_at_ns"),
-    # NULL until the books have the pseudonym in its place; from then on the name is replaced in what comes in.
+    # NULL until the books have the pseudonym in its place; from then on the name is replaced in new spans.
     number("renamed_at_ns", nullable=True),
-    # NULL until the name is nowhere in the books any more.
+    # NULL until the books no longer contain the name.
     number("ended_at_ns", nullable=True),
     PrimaryKeyConstraint("tenant_id", "name_hmac"),
 )

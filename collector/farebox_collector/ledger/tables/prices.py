@@ -1,4 +1,4 @@
-"""The tables of the price book; `prices` says how they are written."""
+"""The tables of the price book; `prices` writes them."""
 
 from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, UniqueConstraint
 
@@ -37,9 +37,9 @@ price_versions = table(
     words("source_version"),
     number("recorded_at_ns"),
     words("condition", default="standard"),
-    # Whose negotiated price it is; NULL is the list price.
+    # The tenant of a negotiated price; NULL is the list price.
     number("tenant_id", nullable=True),
-    # What was asked for in another currency, and the rate by which it became US dollars.
+    # The price in another currency, and the rate that converted it to US dollars.
     words("currency", default="USD"),
     words("original_per_1k", default=""),
     words("usd_per_currency", default="1"),

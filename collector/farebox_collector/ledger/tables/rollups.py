@@ -1,4 +1,4 @@
-"""Roll-ups by UTC day: what reports and overviews are read from, however many usage records there are."""
+"""Roll-ups by UTC day: reports and overviews read these, regardless of the number of usage records."""
 
 from sqlalchemy import ColumnElement, UniqueConstraint, and_
 
@@ -13,14 +13,14 @@ from farebox_collector.model.records import Buckets
 
 
 def within(day: ColumnElement[int], days: Days) -> ColumnElement[bool]:
-    """Whether a column is one of some days."""
+    """Return whether a column lies in a range of days."""
     return and_(day >= days.first, day < days.end)
 
 
 DAY_SUMS = ("requests", "errors", "input_tokens", "output_tokens", "cost_nanousd", "charge_nanocredits")
 
 
-# By the day of the price, so that a call is on one day for ever. Labels are bounded as those of `usage_totals` are.
+# By the day of the price, so that a call stays on one day. Labels are bounded like those of `usage_totals`.
 usage_days = table(
     "usage_days",
     identity(),
@@ -39,8 +39,8 @@ usage_days = table(
     UniqueConstraint("tenant_id", "day", "event", "provider", "model", "verdict"),
 )
 
-# Charged calls only. The day before the wallet: all writers of a day touch neighbouring rows, all wallets of a span of
-# days are one range, and one wallet's are a look-up a day.
+# Charged calls only. The key has the day before the wallet: all writers of a day touch neighbouring rows, all wallets
+# of a period are one range, and one wallet's rows are one look-up per day.
 wallet_days = table(
     "wallet_days",
     identity(),
@@ -59,8 +59,8 @@ wallet_days = table(
     UniqueConstraint("tenant_id", "day", "wallet", "event", "provider", "model"),
 )
 
-# What moved by the day it was posted, but for usage and its corrections: those are in the two above. `source` is the
-# kind of the transactions, `account` that of the accounts.
+# Movements by the day of posting, except usage and its corrections: those are in the two tables above. `source` is the
+# kind of the transactions, `account` the kind of the accounts.
 money_days = table(
     "money_days",
     identity(),
@@ -69,20 +69,20 @@ money_days = table(
     words("source"),
     words("account"),
     number("postings"),
-    # What came to these accounts and what left them, neither negative.
+    # What was added to these accounts and what was taken from them, neither negative.
     number("in_nano"),
     number("out_nano"),
     UniqueConstraint("tenant_id", "day", "source", "account"),
 )
 
-# Revenue that was posted on another UTC day than that on which the calls started that it is for.
+# Revenue posted on another UTC day than the start of its calls.
 late_revenue = table(
     "late_revenue",
     identity(),
     number("tenant_id"),
     number("day"),
     number("calls_day"),
-    # Negative where a correction took revenue back.
+    # Negative if a correction took revenue back.
     number("revenue_nanousd"),
     UniqueConstraint("tenant_id", "day", "calls_day"),
 )
@@ -105,8 +105,8 @@ COST_SUMS = (
     "cost_nanousd",
     "charge_nanocredits",
 )
-# Charged calls by what their cost depends on and is shown by. Costs are linear in tokens under the same prices, so that
-# sums of tokens give the exact cost of each kind.
+# Charged calls by what determines their cost and by the labels of reports. Costs are linear in tokens at the same
+# prices, so that sums of tokens give the exact cost of each kind.
 cost_days = table(
     "cost_days",
     identity(),

@@ -1,4 +1,4 @@
-"""Tables of the control room: how calls went, what people reported of answers, credits by where they came from."""
+"""Tables of running totals: outcomes of calls, quality reports, credits by source."""
 
 from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint
 
@@ -13,12 +13,12 @@ from farebox_collector.model.records import Buckets
 LATENCY_BOUNDS_MS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000, 40_000, 80_000, 160_000)
 FIRST_CHUNK_BOUNDS_MS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 
-# What charged calls used under the same prices: from it follows, exactly, what each kind of token cost.
+# What charged calls used at the same prices: gives the exact cost of each kind of token.
 card_totals = table(
     "card_totals",
     identity(),
     number("tenant_id"),
-    # Named as in `usage_totals`: past its bound these are `other`, while the prices are what they were.
+    # Named as in `usage_totals`: over its bound these are `other`, while the prices stay exact.
     words("provider"),
     words("model"),
     words("price_version_ids"),
@@ -30,7 +30,7 @@ card_totals = table(
     UniqueConstraint("tenant_id", "provider", "model", "price_version_ids", "reversed", name="uq_card_totals"),
 )
 
-# How calls went, each counted once, when it is first recorded; corrections of money leave these alone.
+# Outcomes of calls, each counted once, when it is first recorded; corrections of money do not change them.
 service_totals = table(
     "service_totals",
     identity(),
@@ -43,7 +43,7 @@ service_totals = table(
     number("errors"),
     # Microseconds: in nanoseconds a few broken clocks could fill the column.
     number("latency_us"),
-    # Calls that took so long or less.
+    # Calls with at most this latency.
     *(number(f"latency_le_{bound}ms") for bound in LATENCY_BOUNDS_MS),
     number("first_chunks"),
     number("first_chunk_us"),
@@ -52,7 +52,7 @@ service_totals = table(
     number("output_tokens"),
     number("cache_lookups"),
     number("cache_hits"),
-    # Answers whose citations were looked at, and the sum of their citation rates.
+    # Answers with checked citations, and the sum of their citation rates.
     number("citation_rates"),
     number("citation_rate_ppm"),
     number("human_reviews"),
@@ -70,7 +70,7 @@ credit_totals = table(
     UniqueConstraint("tenant_id", "source"),
 )
 
-# Spans that came to the books, under `accepted` and under the verdict that each was given when it came.
+# Spans received by the books, under `accepted` and under their first verdict.
 intake_totals = table(
     "intake_totals",
     identity(),
@@ -92,7 +92,7 @@ quality_reports = table(
     number("citation_rate_ppm", nullable=True),
     number("human_reviewed", nullable=True),
     number("review_approved", nullable=True),
-    # Whose totals it was counted in; empty where the trace has no call in the books yet.
+    # The totals it was counted in; empty if the trace has no call in the books yet.
     words("provider"),
     words("model"),
     UniqueConstraint("tenant_id", "trace_id", "span_id"),
@@ -115,7 +115,7 @@ incidents = table(
     "incidents",
     identity(),
     number("tenant_id"),
-    # Alertmanager's: a fingerprint of the labels, and when the alert began to fire.
+    # From Alertmanager: a fingerprint of the labels, and when the alert began to fire.
     words("fingerprint"),
     number("started_at_ns"),
     number("recorded_at_ns"),
@@ -124,14 +124,14 @@ incidents = table(
     words("alert"),
     words("severity"),
     words("team"),
-    # JSON: what Alertmanager said, and what the books said at that moment.
+    # JSON: Alertmanager's payload, and the state of the books at that time.
     words("labels"),
     words("annotations"),
     words("snapshot"),
     UniqueConstraint("tenant_id", "fingerprint", "started_at_ns"),
 )
 
-# Spans that can never be booked as they are, until their time is up.
+# Spans that cannot be booked as they are, until they expire.
 dead_letters = table(
     "dead_letters",
     identity(),

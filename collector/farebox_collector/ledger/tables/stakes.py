@@ -1,4 +1,4 @@
-"""The tables of what is at stake: charged records that may be wrong, and calls whose end was not seen."""
+"""The tables of amounts at stake: charged records that may be wrong, and calls whose end was not seen."""
 
 from sqlalchemy import Column, Index, LargeBinary, Table, Text
 
@@ -9,7 +9,7 @@ from farebox_collector.ledger.tables.columns import (
     words,
 )
 
-# A row for each flag of a record that has money at stake, for as long as the record may still change.
+# One row for each flag of a record with money at stake, as long as the record may change.
 stakes = Table(
     "stakes",
     metadata,

@@ -1,6 +1,6 @@
-"""What is left of usage records whose detail is retired: the key that makes them duplicates, and the audit's sums.
+"""Tombstones of retired usage records: the key that makes repeats duplicates, and the audit's sums.
 
-Rows are added in the transaction that deletes the records (`retirement`), and never taken away.
+Rows are added in the transaction that deletes the records (`retention`), and never deleted.
 """
 
 from sqlalchemy import Column, LargeBinary, Table, Text
@@ -9,7 +9,7 @@ from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
 from farebox_collector.ledger.tables.columns import Int64, metadata, number
 from farebox_collector.ledger.tables.rollups import DAY_SUMS
 
-# The key of `usage_records`, and what tells whether a span that comes later is the same one, or one of the same call.
+# The key of `usage_records`, and digests that recognise a later span as the same one, or as one of the same call.
 retired_spans = Table(
     "retired_spans",
     metadata,
@@ -26,14 +26,14 @@ retired_spans = Table(
     sqlite_with_rowid=False,
 )
 
-# What retired records were charged and cost, by the transaction and the leg that posted it.
+# Charge and cost of retired records, by the transaction and the leg that posted them.
 retired_legs = Table(
     "retired_legs",
     metadata,
     Column("transaction_id", Int64, primary_key=True, autoincrement=False),
     Column("account_id", Int64, primary_key=True, autoincrement=False),
     Column("event", Text, primary_key=True),
-    # 0 where the leg names no rule.
+    # 0 if the leg names no rule.
     Column("rule_version_id", Int64, primary_key=True, autoincrement=False),
     number("records"),
     number("amount_nano"),
@@ -52,7 +52,7 @@ retired_totals = Table(
     sqlite_with_rowid=False,
 )
 
-# By the day of the price; `kind` is what the name is of: a verdict, and of charged calls a wallet, dept, project, user.
+# By the day of the price; `kind` says what the name is: a verdict; for charged calls a wallet, dept, project, user.
 retired_days = Table(
     "retired_days",
     metadata,

@@ -1,7 +1,7 @@
 """Price actions: a flat charge or a minimum is paid once per action, regardless of its number of calls.
 
 An action is charged max(floor, sum of its calls' shares). The rule of the call that started first sets the floor, even
-if that is 0, in whatever order the calls arrive: an earlier call that arrives later changes the floor, and corrections
+if that is 0, in any order of arrival: an earlier call that arrives later changes the floor, and corrections
 change what the recorded calls carry. Each call carries what it added, in the order of recording: the first call of a
 flat action carries the whole charge, the others nothing. The action's row in `charged_actions` keeps the sums, and its
 lock prevents two replicas that book calls of one action from both charging the floor.

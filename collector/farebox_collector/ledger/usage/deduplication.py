@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from sqlalchemy import ColumnElement, Connection, and_, or_
 
-from farebox_collector.ledger.storage.locks import SPANS_OF_A_TRACE, wait_in_turn
+from farebox_collector.ledger.storage.locks import SPANS_OF_A_TRACE, lock_stripes
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.usage.claims import held
 from farebox_collector.ledger.usage.corrections import are_frozen
@@ -60,7 +60,7 @@ def charge_related_spans_once(
     if not (without_id or unnamed):
         return []
     # No unique key arbitrates between two replicas that book the two spans at the same time.
-    wait_in_turn(connection, SPANS_OF_A_TRACE, (trace_id[-1] for trace_id, _ in without_id))
+    lock_stripes(connection, SPANS_OF_A_TRACE, (trace_id[-1] for trace_id, _ in without_id))
     relations = _Relations(entries, {trace_id for trace_id, _ in without_id} | unnamed)
     for key in without_id:
         entry = entries[key]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from sqlalchemy import Connection, Table, select
 
-from farebox_collector.ledger.storage.locks import NEW_LABELS, wait_in_turn
+from farebox_collector.ledger.storage.locks import NEW_LABELS, lock_stripes
 
 OTHER = "other"
 
@@ -38,7 +38,7 @@ class TableLabels:
         known = self._known.get(tenant_id, {})
         new = sorted({label for label in wanted if label not in known})
         if new:
-            wait_in_turn(connection, NEW_LABELS, [tenant_id])
+            lock_stripes(connection, NEW_LABELS, [tenant_id])
             columns = (self._table.c[name] for name in self._names)
             found = connection.execute(select(*columns).distinct().where(self._table.c.tenant_id == tenant_id))
             known = self._placed(new, {tuple(row) for row in found})

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, select, text
 
-from farebox_collector.ledger.storage.locks import SPANS_OF_A_TRACE, wait_in_turn
+from farebox_collector.ledger.storage.locks import SPANS_OF_A_TRACE, lock_stripes
 from farebox_collector.ledger.tables.books import TOKEN_COLUMNS, usage_records
 from farebox_collector.ledger.usage.corrections import are_frozen
 from farebox_collector.ledger.usage.entries import Entry, SpanKey
@@ -74,7 +74,7 @@ def cover_wrappers(connection: Connection, tenant_id: int, entries: Mapping[Span
     if not traces:
         return Found([], frozenset())
     # No unique key arbitrates between two replicas that book a wrapper and its calls at the same time.
-    wait_in_turn(connection, SPANS_OF_A_TRACE, (trace_id[-1] for trace_id in traces))
+    lock_stripes(connection, SPANS_OF_A_TRACE, (trace_id[-1] for trace_id in traces))
     kept = _kept(connection, tenant_id, traces)
     found: set[int] = set()
     for trace_id, spans in _by_trace(counting, kept).items():

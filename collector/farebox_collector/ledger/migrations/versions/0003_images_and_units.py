@@ -1,4 +1,4 @@
-"""Image tokens, and what calls are billed by besides tokens."""
+"""Image tokens, and units other than tokens that calls are billed by."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,8 +15,7 @@ def upgrade() -> None:
         op.add_column("usage_records", sa.Column(name, INT64, nullable=True))
         op.add_column("usage_totals", sa.Column(name, INT64, nullable=False, server_default=sa.text("0")))
     op.add_column("usage_records", sa.Column("units", sa.Text(), nullable=False, server_default=sa.text("''")))
-    # Records that were metered have no image tokens rather than an unknown number of them: what arrives again must
-    # compare equal.
+    # Metered records get zero image tokens rather than NULL: a repeated span must compare equal.
     op.execute(
         "UPDATE usage_records SET input_image_tokens = 0, output_image_tokens = 0 WHERE input_tokens IS NOT NULL"
     )

@@ -1,4 +1,4 @@
-"""Corrections, the audit's memory, and how far work that goes through the books bit by bit has come."""
+"""Corrections, audit runs, and the progress of incremental jobs."""
 
 import sqlalchemy as sa
 from alembic import op

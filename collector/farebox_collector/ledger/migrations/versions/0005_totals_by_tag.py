@@ -1,4 +1,4 @@
-"""Totals by tag and for how calls went, reports on answers, credits by where they came from."""
+"""Totals by tag and by outcome of calls, quality reports, credits by source."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -97,7 +97,7 @@ def upgrade() -> None:
 
 
 def _count_what_is_there() -> None:
-    """Sum up the records and deposits of before; past the bound on labels the smallest go under `other`."""
+    """Sum up the existing records and deposits; over the bound on labels the smallest go under `other`."""
     op.execute(f"""
         INSERT INTO service_totals (tenant_id, provider, model, route, region, {", ".join(SERVICE_SUMS)})
         WITH calls AS (
@@ -126,7 +126,7 @@ def _or_other(name: str) -> str:
 
 
 def downgrade() -> None:
-    # What the old key cannot tell apart is added up; corrections are netted.
+    # Rows that the old key cannot distinguish are added up; corrections are netted.
     sums = ("requests", "errors", "cost_nanousd", "charge_nanocredits")
     tokens = [
         f"{kind}_tokens"

@@ -8,18 +8,18 @@ down_revision = "0007"
 
 INT64 = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 NEW_TEXTS = {"condition": "standard", "currency": "USD", "original_per_1k": "", "usd_per_currency": "1"}
-BOOK_LOCK = 0x7072696365  # any number that nobody else uses: "price"
+BOOK_LOCK = 0x7072696365  # an arbitrary number: "price"
 
 
 def _within(second: str, start: str, end: str) -> str:
-    """SQL: whether a second of the day lies in half-open hours that may go past midnight."""
+    """SQL: whether a second of the day lies in half-open hours that may cross midnight."""
     after, before = f"{second} >= {start}", f"{second} < {end}"
     return f"CASE WHEN {start} < {end} THEN {after} AND {before} ELSE {after} OR {before} END"
 
 
-# The price of one thing at one moment is one row. Hours of the day come before all day, so those two may overlap.
+# One slot has one price at a time. Hours of the day take precedence over all day, so those two may overlap.
 def _same_moment(n: str) -> str:
-    """SQL: whether a row and the row `o` are two prices of one thing at one moment."""
+    """SQL: whether a row and the row `o` are two prices of one slot at the same time."""
     return f"""
     o.provider = {n}.provider AND o.model = {n}.model AND o.unit = {n}.unit AND o.condition = {n}.condition
     AND o.over_input_tokens = {n}.over_input_tokens AND coalesce(o.tenant_id, 0) = coalesce({n}.tenant_id, 0)
@@ -65,8 +65,8 @@ SQLITE = (
     """CREATE TRIGGER price_versions_deleted BEFORE DELETE ON price_versions
     BEGIN SELECT RAISE(ABORT, 'price versions are never deleted'); END""",
 )
-# A whole list goes in with one statement and is looked at once. Two writers at once must see each other's rows: the
-# lock is taken before the statement that looks for overlaps.
+# A whole list is one statement and is checked once. Two concurrent writers must see each other's rows: the lock is
+# taken before the statement that looks for overlaps.
 POSTGRESQL = (
     f"""CREATE FUNCTION price_versions_overlap() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN

@@ -1,4 +1,4 @@
-"""Rules by the action and by tokens: their figures, the actions they charge as one, and each call's share."""
+"""Rules by the action and by tokens: their figures, the actions charged as one, and each call's share."""
 
 import sqlalchemy as sa
 from alembic import op

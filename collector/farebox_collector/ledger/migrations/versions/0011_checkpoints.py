@@ -1,4 +1,4 @@
-"""What accounts had spent, and for how many calls, where the audit last found them right."""
+"""Spent credits and calls of accounts in their audit checkpoints."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,7 +13,7 @@ def upgrade() -> None:
     with op.batch_alter_table("audited_balances", schema=None) as batch_op:
         batch_op.add_column(sa.Column("spent_nano", INT64, server_default=sa.text("0"), nullable=False))
         batch_op.add_column(sa.Column("charged_calls", INT64, server_default=sa.text("0"), nullable=False))
-    # They knew balances only. The next audit works them out again, from all postings.
+    # Old checkpoints hold balances only. The next audit recomputes them from all postings.
     op.execute("DELETE FROM audited_balances")
 
 

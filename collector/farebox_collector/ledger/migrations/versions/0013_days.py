@@ -1,4 +1,4 @@
-"""Roll-ups of usage by day, made from the records that are there."""
+"""Roll-ups of usage by day, filled from the existing records."""
 
 import sqlalchemy as sa
 from alembic import op

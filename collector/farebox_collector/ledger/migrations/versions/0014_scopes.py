@@ -1,4 +1,4 @@
-"""Who made a span; and an index of the charged records that have no response id."""
+"""The instrumentation scope of a span; and an index of the charged records without a response id."""
 
 import sqlalchemy as sa
 from alembic import op

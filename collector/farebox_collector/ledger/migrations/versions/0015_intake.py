@@ -1,4 +1,4 @@
-"""Counts of spans by what became of them, beginning with what is in the books."""
+"""Counts of spans by outcome, starting from the existing records."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,7 +20,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("tenant_id", "outcome", name=op.f("uq_intake_totals_tenant_id_outcome")),
         sqlite_strict=True,
     )
-    # Duplicates and conflicts were not counted until now; each of these is a span that came.
+    # Duplicates and conflicts were not counted until now; each of these was a received span.
     op.execute(
         "INSERT INTO intake_totals (tenant_id, outcome, spans)"
         " SELECT tenant_id, verdict, count(*) FROM usage_records GROUP BY tenant_id, verdict"

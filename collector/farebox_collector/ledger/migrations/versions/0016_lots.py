@@ -1,4 +1,4 @@
-"""Lots: where credits come from. What was paid in before becomes lots without a price, drawn on like any others."""
+"""Lots: the sources of credits. Earlier deposits become lots without a price, drawn on like any others."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -66,7 +66,7 @@ def upgrade() -> None:
         " t.recorded_at_ns FROM postings p JOIN accounts a ON a.id = p.account_id"
         " JOIN transactions t ON t.id = p.transaction_id WHERE a.kind = 'wallet' AND t.kind = 'deposit' ORDER BY p.id"
     )
-    # Drawn up to the deposits, and to nothing of what was used since.
+    # Drawn up to the deposits; usage since then is not drawn yet.
     op.execute(
         "UPDATE accounts SET drawn_balance_nano = (SELECT coalesce(sum(l.amount_nano), 0) FROM lots l"
         " WHERE l.tenant_id = accounts.tenant_id AND l.wallet = accounts.name) WHERE kind = 'wallet'"

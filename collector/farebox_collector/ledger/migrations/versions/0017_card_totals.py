@@ -1,4 +1,4 @@
-"""What charged calls used under the same prices, made from the records and corrections that are there."""
+"""What charged calls used at the same prices, filled from the existing records and corrections."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -48,7 +48,7 @@ def upgrade() -> None:
 
 
 def _add_corrections() -> None:
-    """What corrections took back was booked once, and taken back: it stands on both sides."""
+    """Add corrected amounts to both sides: they were booked once, and taken back."""
     tokens = ", ".join(f"sum(coalesce(r.{name}, 0))" for name in TOKENS)
     add = ", ".join(f"{name} = card_totals.{name} + excluded.{name}" for name in ("requests", *TOKENS, "cost_nanousd"))
     for side in (0, 1):

@@ -1,4 +1,4 @@
-"""Limits: policies, who spends from a wallet of several, and what was spent by department, project and user."""
+"""Limits: policies, users of shared wallets, and spending by department, project and user."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Payments: packs of credits, top-ups, and what a payment provider told about them. Only new tables."""
+"""Payments: packs of credits, top-ups, and events of the payment provider. Only new tables."""
 
 import sqlalchemy as sa
 from alembic import op

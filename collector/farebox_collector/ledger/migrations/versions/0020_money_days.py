@@ -1,4 +1,4 @@
-"""Roll-ups of movements by day, made from the postings that are there; lots by when they came."""
+"""Roll-ups of movements by day, filled from the existing postings; creation times of lots."""
 
 import sqlalchemy as sa
 from alembic import op

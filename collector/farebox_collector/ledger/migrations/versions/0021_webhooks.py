@@ -1,4 +1,4 @@
-"""Webhooks: balances below which they are called, their addresses, and what is on its way."""
+"""Webhooks: low-balance thresholds, endpoints, and messages in delivery."""
 
 import sqlalchemy as sa
 from alembic import op

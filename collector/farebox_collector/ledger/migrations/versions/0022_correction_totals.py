@@ -1,4 +1,4 @@
-"""How much was corrected, by cause, made from the corrections that are there."""
+"""Totals of corrections by cause, filled from the existing corrections."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,5 @@
-"""Claims on calls by slots of time, in place of a unique key over random ids; no index over the wallets of all records.
+"""Claims on calls by time slots, replacing a unique key over random ids; drop the index over the wallets of all
+records.
 
 Replicas of the version before must be stopped: they would charge calls without claiming them.
 """
@@ -32,7 +33,7 @@ def upgrade() -> None:
         sqlite_strict=True,
         sqlite_with_rowid=False,
     )
-    # The column was unique until now, so that there is one record a call.
+    # The column was unique until now, so there is one record per call.
     op.execute(
         f"""
         INSERT INTO call_claims (tenant_id, slot, call_key, usage_record_id)
@@ -56,7 +57,7 @@ def upgrade() -> None:
 
 @contextmanager
 def rebuilt() -> Iterator[BatchOperations]:
-    """Alter usage records. SQLite copies the table for that, which it refuses while others refer to it."""
+    """Alter usage records. SQLite copies the table for that, which it refuses while other tables refer to it."""
     sqlite = op.get_bind().dialect.name == "sqlite"
     if sqlite:
         op.execute("CREATE TEMPORARY TABLE referring AS SELECT * FROM corrections")
@@ -69,7 +70,7 @@ def rebuilt() -> Iterator[BatchOperations]:
 
 
 def downgrade() -> None:
-    # Of calls with one id at different times one keeps the key.
+    # Among calls with one id at different times one keeps the key.
     op.execute(
         "UPDATE usage_records SET call_key = NULL WHERE call_key IS NOT NULL AND id NOT IN"
         " (SELECT min(id) FROM usage_records WHERE call_key IS NOT NULL GROUP BY tenant_id, call_key)"

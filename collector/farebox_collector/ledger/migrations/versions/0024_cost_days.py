@@ -1,4 +1,4 @@
-"""What charged calls used under the same prices by day, made from the records that are there."""
+"""What charged calls used at the same prices by day, filled from the existing records."""
 
 import sqlalchemy as sa
 from alembic import op

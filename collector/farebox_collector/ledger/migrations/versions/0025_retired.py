@@ -1,6 +1,6 @@
-"""What is left of usage records whose detail is retired, and the times of their claims on calls.
+"""Tombstones of retired usage records, and the times of their claims on calls.
 
-Replicas of the version before must be stopped: they would take a retired span that comes again for a new one.
+Replicas of the version before must be stopped: they would book a repeated retired span as a new one.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def upgrade() -> None:
     create("retired_days", days, *map(number, DAYS))
     op.add_column("call_claims", sa.Column("started_at_ns", INT64, nullable=True))
     op.add_column("call_claims", sa.Column("latency_ns", INT64, nullable=True))
-    # Without it every record that goes would be looked for among all corrections.
+    # Without this index every deletion of a record would scan all corrections.
     op.create_index("ix_corrections_usage_record_id", "corrections", ["usage_record_id"], unique=False)
 
 

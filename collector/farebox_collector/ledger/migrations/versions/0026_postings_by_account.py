@@ -1,4 +1,4 @@
-"""Postings by account, brought up to date in bulk, in place of SQLite's index; that of PostgreSQL stays."""
+"""Postings by account, filled in bulk, replacing SQLite's index; PostgreSQL keeps its index."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""PostgreSQL's postings without foreign keys: they cost a query a row each, and the audit finds what they prevent."""
+"""Drop foreign keys of postings in PostgreSQL: each costs a query per row, and the audit finds what they prevent."""
 
 from alembic import op
 

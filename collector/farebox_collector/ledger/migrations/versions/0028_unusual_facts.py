@@ -1,4 +1,4 @@
-"""Facts that few calls have: speed, region, lines of other models, the provider's own statement, other readings."""
+"""Facts that few calls have: speed, region, lines of other models, the provider's stated cost, other readings."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""A row for each signed link: who minted it, and whether it was revoked. Ids of tenants that follow the first."""
+"""A row for each signed link: its creator, and whether it was revoked. Continue the sequence of tenant ids."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -27,7 +27,7 @@ def upgrade() -> None:
     op.create_index("ix_wallet_links_expires_at", "wallet_links", ["tenant_id", "expires_at_ns"], unique=False)
 
     if op.get_bind().dialect.name == "postgresql":
-        # The tenant `default` was inserted with an id of its own, which its sequence knew nothing of.
+        # The tenant `default` was inserted with an explicit id, which its sequence did not see.
         op.execute(
             "SELECT setval(pg_get_serial_sequence('tenants', 'id'),"
             " (SELECT max(id) FROM tenants)) WHERE EXISTS (SELECT 1 FROM tenants)"

@@ -1,4 +1,4 @@
-"""Net charges of holds, until when a wallet may have a hold, call times of transactions, first calls of actions."""
+"""Net charges of holds, the end of a wallet's last hold, call times of transactions, first calls of actions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -31,7 +31,7 @@ def upgrade() -> None:
     )
     op.add_column("transactions", sa.Column("calls_from_ns", INT64, nullable=True))
     op.add_column("transactions", sa.Column("calls_to_ns", INT64, nullable=True))
-    # 0 comes before every call: what the first call by recording decided stays.
+    # 0 sorts before every call: the decision of the first recorded call stays.
     op.add_column("charged_actions", _zero("first_started_ns"))
     op.add_column("charged_actions", _zero("last_started_ns"))
     op.add_column("charged_actions", sa.Column("first_span", sa.Text(), nullable=False, server_default=sa.text("''")))

@@ -1,4 +1,4 @@
-"""Access: the audit log, people, sessions, approvals; who a key belongs to."""
+"""Access: the audit log, people, sessions, approvals; the person of a key."""
 
 import sqlalchemy as sa
 from alembic import op

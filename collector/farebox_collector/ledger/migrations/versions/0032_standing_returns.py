@@ -1,8 +1,8 @@
-"""What must be out of a payment follows from the returns that stand; fees that wait; what is unmatched.
+"""Derive what is out of a payment from the standing returns; add waiting fees and unmatched payments.
 
-What refunds and disputes did to lots until now is carried over: what they took of lots, what had expired, what they
-left as debt, and who pays that now. The next round computes what must be out of each of these payments anew, and posts
-the difference. Replicas of the version before must be stopped: they would go on counting by the order of events.
+Earlier effects of refunds and disputes on lots are migrated: what they took from lots, what had expired, the resulting
+debt, and what pays it now. The next round recomputes what must be out of each of these payments, and posts the
+difference. Replicas of the version before must be stopped: they would continue to apply events in order of arrival.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ def _words(name: str) -> "sa.Column[Any]":
 
 
 def _table(name: str, columns: str, key: str, key_name: str) -> None:
-    """A new table: names of its columns, texts with a `:t`."""
+    """Create a table from names of its columns; texts end in `:t`."""
     parts = [column.partition(":") for column in columns.split()]
     op.create_table(
         name,
@@ -86,15 +86,15 @@ def upgrade() -> None:
 
 
 def _carry_payments() -> None:
-    # Of top-ups with one payment the one that is paid keeps it, or the first.
+    # Among top-ups with one payment the paid one keeps it, or else the first.
     op.execute(
         "UPDATE topups SET second_of_payment = 1 WHERE payment_intent <> '' AND EXISTS (SELECT 1 FROM topups o"
         " WHERE o.tenant_id = topups.tenant_id AND o.payment_intent = topups.payment_intent AND o.id <> topups.id"
         " AND (CASE o.state WHEN 'paid' THEN 0 ELSE 1 END < CASE topups.state WHEN 'paid' THEN 0 ELSE 1 END"
         " OR ((o.state = 'paid') = (topups.state = 'paid') AND o.id < topups.id)))"
     )
-    # A fee is the payment's own where there was no dispute; otherwise Stripe is asked again, and a fee that is booked
-    # already is not booked again.
+    # A fee belongs to the payment if there was no dispute; otherwise Stripe is asked again, and a fee that is already
+    # booked is not booked twice.
     disputed = (
         "EXISTS (SELECT 1 FROM payment_returns r JOIN topups t ON t.tenant_id = r.tenant_id"
         " AND t.payment_intent = r.payment_intent WHERE r.kind = 'dispute' AND t.id = {})"
@@ -110,7 +110,7 @@ def _carry_payments() -> None:
         " (SELECT 1 FROM topups t WHERE t.tenant_id = payment_returns.tenant_id"
         " AND t.payment_intent = payment_returns.payment_intent AND t.lot_id IS NOT NULL)"
     )
-    # Moves of lots by payments' returns are told from those that people made.
+    # Separate moves of lots by returned payments from those that people made.
     op.execute(
         "UPDATE lot_moves SET kind = 'payment_return' WHERE kind IN ('refund', 'dispute')"
         " AND EXISTS (SELECT 1 FROM topups t WHERE t.tenant_id = lot_moves.tenant_id AND t.lot_id = lot_moves.lot_id)"
@@ -129,7 +129,7 @@ def _carry_lots(connection: sa.Connection) -> None:
             " GROUP BY t.id, t.tenant_id, t.wallet, t.lot_id ORDER BY t.id"
         )
     ).all()
-    # -1: to be computed anew by the next round.
+    # -1: to be recomputed by the next round.
     connection.execute(
         sa.text(
             "UPDATE topups SET returned_minor = -1 WHERE lot_id IS NOT NULL AND second_of_payment = 0 AND EXISTS"
@@ -164,7 +164,7 @@ def _carry_lots(connection: sa.Connection) -> None:
 
 
 def _paid_by_others(connection: sa.Connection, row: "sa.Row[Any]", as_overdraft: int) -> tuple[int, int]:
-    """Who pays the debt of a returned payment now: (overdraft, what other lots lend)."""
+    """Return what pays the debt of a returned payment now: (overdraft, what other lots lend)."""
     values = {"tenant": row.tenant_id, "wallet": row.wallet, "lot": row.lot_id}
     overdraft = connection.execute(
         sa.text(

@@ -7,23 +7,23 @@ revision = "0033"
 down_revision = "0032"
 
 INT64 = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-BOOK_LOCK = 0x7072696365  # that of revision 0008
+BOOK_LOCK = 0x7072696365  # as in revision 0008
 
 
 def _within(second: str, start: str, end: str) -> str:
-    """SQL: whether a second of the day lies in half-open hours that may go past midnight; equal ends are all day."""
+    """SQL: whether a second of the day lies in half-open hours that may cross midnight; equal ends are all day."""
     after, before = f"{second} >= {start}", f"{second} < {end}"
     return f"CASE WHEN {start} < {end} THEN {after} AND {before} ELSE {after} OR {before} END"
 
 
 def _partial(row: str) -> str:
-    """SQL: whether a price holds at some times of the week only."""
+    """SQL: whether a price holds only at certain times of the week."""
     return f"({row}.daily_from_s <> {row}.daily_to_s OR {row}.weekdays <> 0)"
 
 
-# A price for some times of the week comes before one for all of it, so those two may overlap.
+# A price for weekly times takes precedence over one for the whole week, so those two may overlap.
 def _same_moment(n: str, *, weekdays: bool) -> str:
-    """SQL: whether a row and the row `o` are two prices of one thing at one moment."""
+    """SQL: whether a row and the row `o` are two prices of one slot at the same time."""
     hours = f"""({_within(f"{n}.daily_from_s", "o.daily_from_s", "o.daily_to_s")}
              OR {_within("o.daily_from_s", f"{n}.daily_from_s", f"{n}.daily_to_s")})"""
     days = f"(o.weekdays = 0 OR {n}.weekdays = 0 OR (o.weekdays & {n}.weekdays) <> 0)"
@@ -66,7 +66,7 @@ FIXED = (
 
 
 def _guard(*, weekdays: bool) -> None:
-    """Let the database refuse two prices of one thing at one moment, and changes of a price."""
+    """Reject two prices of one slot at the same time, and changes of a price, in the database."""
     bind = op.get_bind()
     if bind.dialect.name == "sqlite":
         altered = " OR ".join(f"NEW.{name} IS NOT OLD.{name}" for name in (*FIXED, *(["weekdays"] * weekdays)))
@@ -97,7 +97,7 @@ def _guard(*, weekdays: bool) -> None:
 
 
 def _unguard() -> None:
-    """On SQLite a column cannot go while a trigger names it, and the triggers are made anew."""
+    """Drop the triggers: on SQLite a column cannot be dropped while a trigger names it. They are created again."""
     bind = op.get_bind()
     if bind.dialect.name == "sqlite":
         for name in ("overlap", "altered"):

@@ -1,4 +1,4 @@
-"""The charged records of a trace without a response id: one of them may sum up the others."""
+"""An index of the charged records of a trace without a response id: one of them may sum up the others."""
 
 import sqlalchemy as sa
 from alembic import op

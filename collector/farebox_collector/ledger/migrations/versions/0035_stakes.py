@@ -1,6 +1,6 @@
-"""What is at stake, by record and in sums; calls whose end was not seen are found like other open records.
+"""Amounts at stake, by record and in sums; calls whose end was not seen are found like other open records.
 
-Replicas of the version before must be stopped: they would leave out what is at stake.
+Replicas of the version before must be stopped: they would not write amounts at stake.
 """
 
 import sqlalchemy as sa

@@ -1,4 +1,4 @@
-"""Names that were erased, as keyed hashes, and the secret under which a tenant's names are hashed."""
+"""Erased names as keyed hashes, and the secret for hashing a tenant's names."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Revenue that is posted on another day than that of its calls, kept from now on; where audits of lots by time begin.
+"""Revenue that is posted on another day than that of its calls, stored from now on; start of the audit of lot times.
 
 Older versions drew late usage on other lots.
 """
