@@ -34,8 +34,8 @@ class Pseudonyms:
         """Return the pseudonym of a name."""
         if name in _NO_NAME or _KEPT.fullmatch(name):
             return name
-        told = b"name\0" + name.encode("utf-8", "surrogatepass")
-        return f"p-{hmac.digest(self._key, told, 'sha256')[:_HASH_BYTES].hex()}"
+        data = b"name\0" + name.encode("utf-8", "surrogatepass")
+        return f"p-{hmac.digest(self._key, data, 'sha256')[:_HASH_BYTES].hex()}"
 
 
 class _InForce:

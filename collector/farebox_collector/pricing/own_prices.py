@@ -73,12 +73,12 @@ class OwnPrices(NamedTuple):
 @cache
 def own_prices() -> OwnPrices:
     """Read the file of our own prices, which is part of the package."""
-    told = tomllib.loads(files("farebox_collector.pricing").joinpath(FILE).read_text(encoding="utf-8"))
+    data = tomllib.loads(files("farebox_collector.pricing").joinpath(FILE).read_text(encoding="utf-8"))
     return OwnPrices(
-        told["version"],
-        tuple(Correction(_origin(entry), tuple(_corrected(entry))) for entry in told["correction"]),
+        data["version"],
+        tuple(Correction(_origin(entry), tuple(_corrected(entry))) for entry in data["correction"]),
         *(
-            tuple({**entry, "origin": _origin(entry)} for entry in told[kind])
+            tuple({**entry, "origin": _origin(entry)} for entry in data[kind])
             for kind in ("multiplier", "fee", "free", "model")
         ),
     )

@@ -100,7 +100,7 @@ def price_in_parts(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleB
         list_cost_nanousd=None if usage.stated_cost_nanousd is None else list_cost,
         at_stake_nanousd=_at_stake(usage, at_ns, book, main) if stated is None else None,
     )
-    said = tuple(dict.fromkeys(flag for part in parts for flag in part.flags))
+    flagged = tuple(dict.fromkeys(flag for part in parts for flag in part.flags))
     if main.card is None:
         priced_as = usage.provider, usage.response_model or usage.request_model, _NO_CARD_IDS
     else:
@@ -112,7 +112,7 @@ def price_in_parts(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleB
         cost_nanousd,
         all_tokens(usage),
         priced_as,
-        usage.assumptions + said + flags,
+        usage.assumptions + flagged + flags,
         None if particulars == Particulars() else particulars,
     )
 

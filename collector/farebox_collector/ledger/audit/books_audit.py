@@ -158,7 +158,7 @@ CHECKS = (
     ),
     Check(
         "origins",
-        "every leg is of an account and a transaction that are there",
+        "every leg has an existing account and transaction",
         "SELECT 'posting ' || p.id, 'account ' || p.account_id || ', transaction ' || p.transaction_id,"
         " CASE WHEN a.id IS NULL THEN 'no account' ELSE 'an account' END ||"
         " CASE WHEN t.id IS NULL THEN ', no transaction' ELSE ', a transaction' END"
@@ -166,8 +166,8 @@ CHECKS = (
         " ON t.id = p.transaction_id WHERE (a.id IS NULL OR t.id IS NULL) AND [[p.transaction_id]]",
     ),
     Check("balances", "every balance is the sum of its account's postings"),
-    Check("spent", "what a wallet has spent is what usage took from it"),
-    Check("calls", "every account has as many calls as the legs of its charged records sum up"),
+    Check("spent", "the spent credits of a wallet are what usage took from it"),
+    Check("calls", "the calls of every account are those that the legs of its charged records sum up"),
     Check(
         "charges",
         "charged records sum to the CREDIT legs of their transaction",
@@ -188,14 +188,14 @@ CHECKS = (
     ),
     Check(
         "claims",
-        "a record that pays for a call with a response id has claimed it",
+        "a record charged for a call with a response id has claimed the call",
         "SELECT 'usage record ' || r.id, 'a claim', 'none' FROM usage_records r LEFT JOIN call_claims c"
         f" ON c.tenant_id = r.tenant_id AND c.slot = {FIRST_SLOT} AND c.call_key = r.call_key"
         " AND c.usage_record_id = r.id WHERE r.call_key IS NOT NULL AND c.slot IS NULL AND [[r.transaction_id]]",
     ),
     Check(
         "corrections",
-        "a record says what its newest correction made of it",
+        "a record has the values of its newest correction",
         "SELECT 'usage record ' || r.id, r.corrections || ' corrections, ' || coalesce(c.verdict_after, 'none'),"
         " (SELECT count(*) FROM corrections n WHERE n.tenant_id = r.tenant_id AND n.usage_record_id = r.id)"
         " || ' corrections, ' || r.verdict FROM usage_records r LEFT JOIN corrections c ON c.tenant_id = r.tenant_id"
@@ -208,7 +208,7 @@ CHECKS = (
     ),
     Check(
         "retired",
-        "every record whose detail is retired left its span, by which it is known when it comes again",
+        "every retired record has a tombstone, which makes a repeated span a duplicate",
         "SELECT 'tenant ' || tenant_id, sum(records), sum(spans) FROM ("
         " SELECT tenant_id, requests AS records, 0 AS spans FROM retired_totals UNION ALL"
         " SELECT tenant_id, 0, count(*) FROM retired_spans GROUP BY tenant_id"
@@ -224,7 +224,7 @@ CHECKS = (
     *(Check(*check) for check in COST_CHECKS),
     *(Check(*check) for check in CHAIN_CHECKS),
     Check("totals", "running totals are the sums of the records"),
-    Check("intake", "spans that came to the books have a verdict each, and those that are kept are the records"),
+    Check("intake", "every span received by the books has a verdict, and the kept ones are the records"),
 )
 
 

@@ -39,7 +39,7 @@ class Standing(NamedTuple):
 
     account_id: int
     label: str
-    said: Sums
+    stated: Sums
     """The account's own sums."""
     posted: Sums
     """The sums of its postings."""
@@ -48,9 +48,9 @@ class Standing(NamedTuple):
 
     def mismatches(self) -> Iterator[Mismatch]:
         """Yield where the account contradicts its postings."""
-        for check, posted, said in zip(("balances", "spent", "calls"), self.posted, self.said, strict=True):
-            if posted != said:
-                yield Mismatch(check, self.label, str(posted), str(said))
+        for check, posted, stated in zip(("balances", "spent", "calls"), self.posted, self.stated, strict=True):
+            if posted != stated:
+                yield Mismatch(check, self.label, str(posted), str(stated))
 
 
 def touched_accounts(connection: Connection, window: Window) -> list[int]:
@@ -79,9 +79,9 @@ def standings(
             posted[account_id] = posted[account_id].plus(Sums(*sums[:3]))
             settled[account_id] = settled[account_id].plus(Sums(*sums[3:]))
     for account_id, kind, name, *figures in connection.execute(_SAID.where(accounts.c.id.in_(account_ids))):
-        said, base = Sums(*figures[:3]), _NOTHING if from_scratch else Sums(*figures[3:])
+        stated, base = Sums(*figures[:3]), _NOTHING if from_scratch else Sums(*figures[3:])
         yield Standing(
-            account_id, f"{kind} {name}", said, base.plus(posted[account_id]), base.plus(settled[account_id])
+            account_id, f"{kind} {name}", stated, base.plus(posted[account_id]), base.plus(settled[account_id])
         )
 
 

@@ -128,13 +128,17 @@ _DEFERRED = """
 """
 
 CREDIT_CHECKS = (
-    ("actions", "an action with a floor is charged that, or the sum of its calls' shares where it is more", _ACTIONS),
-    ("floors", "the floor of an action is that of the rule of the call that started first", _FLOORS),
-    ("holds", "what is held of a wallet is the sum of its open holds", _HOLDS),
+    ("actions", "an action with a floor is charged the larger of its floor and the sum of its calls' shares", _ACTIONS),
+    ("floors", "the floor of an action is set by the rule of the call that started first", _FLOORS),
+    ("holds", "the held credits of a wallet are the sum of its open holds", _HOLDS),
     ("hold amounts", "an open hold is its amount less the net charge of its action", _HOLD_AMOUNTS),
-    ("hold charges", "what an open hold counts is what the calls of its action are charged", _HOLD_CHARGES),
-    ("spenders", "what is held for users, departments and projects is the sum of their open holds", _SPENDERS),
-    ("lots", "a lot is what came into it less its moves, and its price is deferred, revenue or returned", _LOTS),
-    ("drawn", "a wallet's balance is what its lots have left, less overdraft, and what it moved since", _DRAWN),
-    ("deferred", "deferred revenue is the price of the credits that are still to be used", _DEFERRED),
+    ("hold charges", "the settled amount of an open hold is the charge of its action's calls", _HOLD_CHARGES),
+    ("spenders", "the held credits of users, departments and projects are the sum of their open holds", _SPENDERS),
+    ("lots", "the rest of a lot is its amount plus its moves; the price of an empty lot is revenue or returned", _LOTS),
+    (
+        "drawn",
+        "a wallet's balance is the rest of its lots less overdraft, plus movements since the last draw",
+        _DRAWN,
+    ),
+    ("deferred", "deferred revenue is the price of unused credits", _DEFERRED),
 )

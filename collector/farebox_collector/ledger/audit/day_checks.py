@@ -16,9 +16,9 @@ from farebox_collector.model.mismatches import Mismatch
 from farebox_collector.model.moments import DAY_NS
 
 DAY_CHECKS = (
-    ("days", "the days of usage are the sums of the records"),
-    ("wallet days", "the days of every wallet are the sums of its charged records"),
-    ("spending days", "the days of users, departments and projects are the sums of their charged records"),
+    ("days", "the daily usage is the sum of the records"),
+    ("wallet days", "the daily usage of every wallet is the sum of its charged records"),
+    ("spending days", "the daily spending of users, departments and projects is the sum of their charged records"),
 )
 
 _OF_RECORD = {

@@ -25,7 +25,7 @@ from farebox_collector.ledger.tables.books import accounts, transactions
 from farebox_collector.ledger.tables.credits import lot_moves, lots
 from farebox_collector.model.mismatches import Mismatch
 
-LOT_TIME_CHECKS = (("lot times", "usage drew on the lots that lived when it happened, by the times of the calls"),)
+LOT_TIME_CHECKS = (("lot times", "usage drew on lots that existed at the time of the calls"),)
 LOTS_BEFORE = "lots before their times were kept right"
 """The watermark: the newest lot that is not checked."""
 

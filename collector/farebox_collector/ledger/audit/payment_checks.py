@@ -22,9 +22,9 @@ _TOPUPS = """
         AND (m.kind IS NULL OR m.kind NOT IN ('refund_failed', 'dispute_won'))
 """
 _PAYMENTS = """
-    SELECT 'tenant ' || tenant_id || ', ' || kind, sum(told), sum(booked)
+    SELECT 'tenant ' || tenant_id || ', ' || kind, sum(stated), sum(booked)
     FROM (
-        SELECT tenant_id, 'fees' AS kind, fee_nanousd AS told, 0 AS booked FROM payment_fees
+        SELECT tenant_id, 'fees' AS kind, fee_nanousd AS stated, 0 AS booked FROM payment_fees
         UNION ALL
         SELECT tenant_id, 'refunded', back_nanousd, 0 FROM topups
         UNION ALL
@@ -32,7 +32,7 @@ _PAYMENTS = """
         UNION ALL
         SELECT tenant_id, kind, 0, balance_nano FROM accounts WHERE kind IN ('fees', 'refunded')
     ) both_sides
-    GROUP BY tenant_id, kind HAVING sum(told) <> sum(booked)
+    GROUP BY tenant_id, kind HAVING sum(stated) <> sum(booked)
 """
 _DISPLACED = """
     SELECT 'wallet ' || wallet, sum(displaced_nano) || ' displaced, all paid', sum(lent_nano) || ' lent, overdraft of '
@@ -47,11 +47,11 @@ _DISPLACED = """
 """
 
 PAYMENT_CHECKS = (
-    ("top-ups", "a top-up that is paid, and no other, has a lot with its credits and its price", _TOPUPS),
-    ("payments", "fees and refunds of used credits are what the payment provider told", _PAYMENTS),
-    ("displaced", "what returned payments left to pay is lent by other lots, or overdraft", _DISPLACED),
+    ("top-ups", "every paid top-up, and no other, has a lot with its credits and its price", _TOPUPS),
+    ("payments", "fees and refunds of used credits are what the payment provider reported", _PAYMENTS),
+    ("displaced", "usage displaced by returned payments is paid by other lots, or is overdraft", _DISPLACED),
 )
-RETURN_CHECKS = (("returns", "what is out of a payment is what its returns that stand take, computed anew"),)
+RETURN_CHECKS = (("returns", "what is out of a payment equals a new computation from its standing returns"),)
 
 
 def compare_returns(connection: Connection) -> Iterator[Mismatch]:

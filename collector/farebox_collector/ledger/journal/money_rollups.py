@@ -15,7 +15,7 @@ from farebox_collector.ledger.tables.rollups import money_days
 from farebox_collector.model.mismatches import Mismatch
 from farebox_collector.model.moments import DAY_NS, day_of
 
-MONEY_CHECKS = (("money days", "what moved by day is the sums of the postings"),)
+MONEY_CHECKS = (("money days", "the daily movements are the sums of the postings"),)
 
 _KEY = ("tenant_id", "day", "source", "account")
 _SUMS = ("postings", "in_nano", "out_nano")
@@ -59,11 +59,11 @@ def compare_money_days(connection: Connection) -> Iterator[Mismatch]:
     expected: Counter[tuple[int, int, str, str]] = Counter()
     first, last = connection.execute(select(func.min(transactions.c.id), func.max(transactions.c.id))).one()
     for after in range((first or 0) - 1, last or 0, _STRETCH):
-        for *key, postings, come, gone in connection.execute(_POSTED, {"after": after, "upto": after + _STRETCH}):
+        for *key, postings, added, taken in connection.execute(_POSTED, {"after": after, "upto": after + _STRETCH}):
             tenant_id, day, source, account = key
             place = (int(tenant_id), int(day), source, account)
             expected[place] += postings
-            off[place] = [a - int(b) for a, b in zip(off[place], (postings, come, gone), strict=True)]
+            off[place] = [a - int(b) for a, b in zip(off[place], (postings, added, taken), strict=True)]
     columns = (money_days.c[name] for name in (*_KEY, *_SUMS))
     for tenant_id, day, source, account, *sums in connection.execute(select(*columns)):
         place = (tenant_id, day, source, account)

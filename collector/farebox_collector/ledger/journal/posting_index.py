@@ -41,7 +41,7 @@ _COME_TO = f"(SELECT coalesce(max(value), 0) FROM watermarks WHERE name = '{_UPT
 INDEX_CHECKS = (
     (
         "index",
-        "every posting that the index by account has come to is in it",
+        "the index by account has every posting up to its watermark",
         "SELECT 'posting ' || p.id, 'account ' || p.account_id || ', transaction ' || p.transaction_id, 'none'"
         " FROM postings p LEFT JOIN account_postings i ON i.account_id = p.account_id"
         " AND i.transaction_id = p.transaction_id AND i.posting_id = p.id"
@@ -49,7 +49,7 @@ INDEX_CHECKS = (
     ),
     (
         "index size",
-        "the index by account has nothing but the postings that it has come to",
+        "the index by account has only postings up to its watermark",
         "SELECT 'the index of postings by account', there, found"
         f" FROM (SELECT (SELECT count(*) FROM postings WHERE id <= {_COME_TO}) AS there,"
         f" (SELECT count(*) FROM account_postings WHERE posting_id <= {_COME_TO}) AS found) both_sides"

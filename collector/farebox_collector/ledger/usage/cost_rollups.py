@@ -15,7 +15,7 @@ from farebox_collector.ledger.usage.labels import OTHER
 from farebox_collector.model.mismatches import Mismatch
 from farebox_collector.pricing.conditions import STANDARD_TIERS
 
-COST_CHECKS = (("cost days", "what calls used by day and price is what the days and the prices have"),)
+COST_CHECKS = (("cost days", "the daily usage by price matches the daily roll-ups and the totals by price"),)
 
 KNOWN_TIERS = STANDARD_TIERS | {
     "batch",
