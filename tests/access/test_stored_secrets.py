@@ -188,7 +188,7 @@ def test_a_key_and_a_file_at_once_and_an_empty_file_are_refused(tmp_path: Path) 
     file.write_text("\n", encoding="utf-8")
     with pytest.raises(ValidationError, match="there is no key in"):
         Settings(secrets_key_file=file)
-    with pytest.raises(ValidationError, match="set one of them"):
+    with pytest.raises(ValidationError, match="set secrets_key or secrets_key_file, not both"):
         Settings(secrets_key=OLD, secrets_key_file=file)
 
 
