@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from farebox_collector.admission.descriptors import connections_of_port
 from farebox_collector.admission.rates import Rates
-from farebox_collector.background.periodic import Round, repeat
+from farebox_collector.background.periodic import PeriodicJob, repeat
 from farebox_collector.background.posting_index_job import PostingIndexJob
 from farebox_collector.background.settling import Settling
 from farebox_collector.background.upkeep import Upkeep
@@ -317,17 +317,17 @@ def _work_in_background(
     upkeep = Upkeep(settings, database, clock, parts.meters.lots_set_aside, parts.meters.long_actions)
     indexing = PostingIndexJob(database, clock)
     sender = WebhookSender(database, settings.webhook_private_hosts, clock)
-    for round_ in (
-        Round("upkeep", settings.audit_seconds, upkeep.round),
-        Round("indexing", _INDEXING_SECONDS, indexing.round),
-        Round("keys", settings.audit_seconds, parts.keyring.note_use),
-        Round("topups", settings.topup_seconds, AutomaticTopups(payments).round),
-        Round("settling", settings.settle_seconds, Settling(settings, database, parts.tariffs, clock).round),
-        Round("refusals", _REFUSALS_SECONDS, parts.refusals.write),
-        Round("webhooks", _OUTBOX_SECONDS, sender.round),
-        Round("doors", _ADMISSION_SECONDS, call_admission.round),
+    for job in (
+        PeriodicJob("upkeep", settings.audit_seconds, upkeep.round),
+        PeriodicJob("indexing", _INDEXING_SECONDS, indexing.round),
+        PeriodicJob("keys", settings.audit_seconds, parts.keyring.note_use),
+        PeriodicJob("topups", settings.topup_seconds, AutomaticTopups(payments).round),
+        PeriodicJob("settling", settings.settle_seconds, Settling(settings, database, parts.tariffs, clock).round),
+        PeriodicJob("refusals", _REFUSALS_SECONDS, parts.refusals.write),
+        PeriodicJob("webhooks", _OUTBOX_SECONDS, sender.round),
+        PeriodicJob("doors", _ADMISSION_SECONDS, call_admission.round),
     ):
-        stack.push_async_callback(_cancelled, asyncio.create_task(repeat(round_)))
+        stack.push_async_callback(_cancelled, asyncio.create_task(repeat(job)))
     stack.callback(sender.stop)
     stack.callback(upkeep.stop)
     stack.callback(indexing.stop)

@@ -2,7 +2,7 @@
 
 import pytest
 from calls import START_NS, call
-from farebox_collector.background.periodic import Round
+from farebox_collector.background.periodic import PeriodicJob
 from farebox_collector.background.upkeep import Upkeep
 from farebox_collector.ledger.audit.audit_runs import last_audit
 from farebox_collector.ledger.storage.database import Database
@@ -41,12 +41,12 @@ class Rounds:
     def restart(self) -> None:
         """As if the collector had been started anew."""
         settings = Settings(database_url="sqlite:///unused.db", full_audit_hours=24)
-        self._round = Round("upkeep", 60, Upkeep(settings, self.database, self.clock).round)
+        self._round = PeriodicJob("upkeep", 60, Upkeep(settings, self.database, self.clock).round)
 
     def round(self, after_ns: int = MINUTE_NS) -> tuple[int | None, int | None]:
         """Make a round; (mismatches of the last recent audit, of the last full one)."""
         self.clock.now_ns += after_ns
-        self._round.make()
+        self._round.run()
         with self.database.reading() as connection:
             recent, full = (last_audit(connection, scope) for scope in ("recent", "full"))
         return recent and recent.mismatches, full and full.mismatches
@@ -185,7 +185,7 @@ def test_a_round_that_fails_is_not_the_last(rounds: Rounds, caplog: pytest.LogCa
     with rounds.database.transaction() as connection:
         connection.execute(text("ALTER TABLE usage_totals RENAME TO elsewhere"))
     assert rounds.round() == (None, None)
-    assert "a round failed" in caplog.text
+    assert "a periodic job failed" in caplog.text
     with rounds.database.transaction() as connection:
         connection.execute(text("ALTER TABLE elsewhere RENAME TO usage_totals"))
     assert rounds.round() == (None, 0)

@@ -132,7 +132,7 @@ class Books:
         self.now_ns = START_NS
         self.number = 0
         self.endpoint, self.secret = database.transact(lambda connection: add_endpoint(connection, 1, url, self.now_ns))
-        self.courier = WebhookSender(database, ("127.0.0.1", "localhost"), lambda: self.now_ns)
+        self.sender = WebhookSender(database, ("127.0.0.1", "localhost"), lambda: self.now_ns)
 
     def warn(self, wallet: str, *bounds: int) -> None:
         self.database.transact(lambda c: set_thresholds(c, 1, wallet, bounds, "eve", "why", self.now_ns))
@@ -218,12 +218,12 @@ def test_a_message_is_signed_and_sent_until_it_arrives(books: Books, receiver: R
     books.pay_in(60)
     books.use(20)
     receiver.answers = [500, 302]
-    books.courier.round()
-    books.courier.round()
+    books.sender.round()
+    books.sender.round()
     assert len(receiver.got) == 1  # not before its time
     for _ in range(3):
         books.now_ns += 100 * SECOND_NS
-        books.courier.round()
+        books.sender.round()
     assert len(receiver.got) == 3
     (row,) = books.messages()
     assert (row.state, row.attempts, row.last_status) == (MessageState.DELIVERED, 3, 204)
@@ -243,7 +243,7 @@ def test_after_a_rotation_both_secrets_sign_until_the_overlap_is_over(books: Boo
     for _ in range(2):
         books.pay_in(60)
         books.use(60)
-        books.courier.round()
+        books.sender.round()
         signed.append([receiver.got[-1].is_signed_by(secret) for secret in (books.secret, new)])
         books.now_ns += HOUR_NS
     assert signed == [[True, True], [False, True]]
@@ -256,7 +256,7 @@ def test_hope_ends_and_comes_back_when_somebody_says_so(books: Books, receiver: 
     receiver.answers = [503] * (len(PAUSES_S) + 1)
     due = []
     for pause_s in (*PAUSES_S, 0):
-        books.courier.round()
+        books.sender.round()
         (row,) = books.messages()
         due.append((row.next_attempt_ns - books.now_ns) / SECOND_NS / (pause_s or 1))
         books.now_ns = row.next_attempt_ns
@@ -264,7 +264,7 @@ def test_hope_ends_and_comes_back_when_somebody_says_so(books: Books, receiver: 
     assert len(set(due)) > 5  # none in step with another
     assert (row.state, row.attempts) == (MessageState.GIVEN_UP, len(PAUSES_S) + 1)
     assert books.database.transact(lambda c: retry(c, 1, row.message_id, books.now_ns)) == 1
-    books.courier.round()
+    books.sender.round()
     assert [message.state for message in books.messages()] == [MessageState.DELIVERED]
     assert books.database.transact(lambda c: retry(c, 1, row.message_id, books.now_ns)) == 0
     books.database.transact(lambda c: purge_messages(c, books.now_ns + KEPT_NS - 1))
@@ -280,12 +280,12 @@ def test_one_that_is_gone_is_given_up_at_once_and_one_that_is_removed_gets_nothi
     receiver.answers = [410]
     books.pay_in(60)
     books.use(60)
-    books.courier.round()
+    books.sender.round()
     assert [row.state for row in books.messages()] == [MessageState.GIVEN_UP]
     books.pay_in(60)
     books.use(60)
     assert books.database.transact(lambda c: remove_endpoint(c, 1, books.endpoint, books.now_ns))
-    books.courier.round()
+    books.sender.round()
     books.pay_in(60)
     books.use(60)
     assert [row.state for row in books.messages()] == [MessageState.GIVEN_UP] * 2
@@ -299,10 +299,10 @@ def test_replicas_take_up_different_messages_and_a_dead_one_s_come_back(books: B
         books.pay_in(60, wallet)
     books.use(60, *wallets)
     first = books.database.transact(partial(take_due, at_ns=books.now_ns, limit=4))
-    books.courier.round()
+    books.sender.round()
     assert len(receiver.got) == 2
     books.now_ns += 121 * SECOND_NS  # the first has died with what it took up
-    books.courier.round()
+    books.sender.round()
     assert len({got.headers["webhook-id"] for got in receiver.got}) == 6
     assert {one.message_id for one in first} < {got.headers["webhook-id"] for got in receiver.got}
 
@@ -315,7 +315,7 @@ def test_who_cannot_be_reached_holds_up_nobody_else(books: Books, receiver: Rece
     for wallet in ("ada", "ben"):
         books.pay_in(60, wallet)
     books.use(60, "ada", "ben")
-    books.courier.round()
+    books.sender.round()
     assert len(receiver.got) == 2
     assert [(row.attempts, row.last_error) for row in books.messages("pending")] == [(1, "ConnectError"), (0, "")]
 
@@ -374,11 +374,11 @@ def test_over_tls_the_name_is_checked_though_the_address_is_called(database: Dat
     with receiving(tls) as receiver:
         books = Books(database, f"https://localhost:{receiver.port}/hook")
         books.database.transact(lambda c: add_endpoint(c, 1, f"https://127.0.0.1:{receiver.port}/", books.now_ns))
-        books.courier.__dict__["_tls"] = trusting
+        books.sender.__dict__["_tls"] = trusting
         books.warn("ada", 50)
         books.pay_in(60)
         books.use(60)
-        books.courier.round()
+        books.sender.round()
         assert [got.headers["host"] for got in receiver.got] == [f"localhost:{receiver.port}"]
         assert [row.last_error for row in books.messages("pending")] == ["ConnectError"]
 
@@ -431,17 +431,17 @@ def test_names_that_stand_for_our_own_network_are_not_called(books: Books, recei
     assert is_public(ip_address("8.8.8.8"))
     assert is_public(ip_address("2606:4700::1111"))
     assert is_public(ip_address("::ffff:8.8.8.8"))
-    books.courier = WebhookSender(books.database, (), lambda: books.now_ns)
+    books.sender = WebhookSender(books.database, (), lambda: books.now_ns)
     url = f"https://localhost:{receiver.port}/"
     books.database.transact(lambda c: add_endpoint(c, 1, url, books.now_ns))
     books.warn("ada", 50)
     books.pay_in(60)
     books.use(60)
-    books.courier.round()
+    books.sender.round()
     said = [row.last_error for row in books.messages("pending")]
     assert [error.partition("is not")[0] + "…" for error in said] == [
-        "a webhook goes to an https URL, but for the hosts of FAREBOX_WEBHOOK_PRIVATE_HOSTS…",
-        "the host's name stands for an address that …",
+        "use an https URL; http is only for hosts in FAREBOX_WEBHOOK_PRIVATE_HOSTS…",
+        "the host name resolves to an address that …",
     ]
     assert receiver.got == []
     for bad in ("http://example.com/", "ftp://example.com/", "https://", "https://me:secret@example.com/", "x" * 3000):

@@ -328,7 +328,7 @@ def test_reconciling_names_what_is_out_that_should_not_be_and_fees(database: Dat
         return [(str(one.side), one.kind, one.why) for one in every if one.payment_intent == intent]
 
     assert found(payment) == []
-    assert found(payment, fee) == [("only at Stripe", "fee", f"the fee is not booked, of top-up {key}")]
+    assert found(payment, fee) == [("only at Stripe", "fee", f"the fee of top-up {key} is not booked")]
     assert found(payment, fee, fees_until_ns=NOW_NS) == []
     shop.book(shop.dispute(won=True)._replace(fees=()))
     shop.book(shop.refund(400))

@@ -89,7 +89,7 @@ def send(collector: Collector, event: Any, late_s: int = 0, secret: str = SECRET
 BAD: list[tuple[str, Callable[[Collector, str], Any], int, str]] = [
     ("forged", lambda c, key: send(c, paid_event(key), secret="whsec_other"), 400, "signature"),
     ("stale", lambda c, key: send(c, paid_event(key), late_s=310), 400, "seconds ago"),
-    ("of the future", lambda c, key: send(c, paid_event(key), late_s=-310), 400, "ahead of the clock"),
+    ("of the future", lambda c, key: send(c, paid_event(key), late_s=-310), 400, "ahead of this machine"),
     ("in another currency", lambda c, key: send(c, paid_event(key, currency="eur")), 422, "payment is in EUR"),
     ("of a test in live mode", lambda c, key: send(c, paid_event(key, livemode=False)), 422, "test mode"),
     ("of too little", lambda c, key: send(c, paid_event(key, amount_total=799)), 422, "799"),
@@ -138,7 +138,7 @@ def test_a_replayed_webhook_is_booked_once_and_another_content_is_a_conflict(off
     again = send(offline, paid_event(key, payment_intent="pi_other"))
     assert (again.status_code, "paid by pi_1" in again.json()["detail"]) == (422, True)
     assert send(offline, paid_event(key)).json() == {"outcome": "known"}
-    assert send(offline, paid_event("topup_of_somebody_else")).json() == {"outcome": "no top-up of ours"}
+    assert send(offline, paid_event("topup_of_somebody_else")).json() == {"outcome": "not a top-up of Farebox"}
     assert offline.wallet("ada")["balance_credits"] == "10.000000000"
 
 

@@ -40,7 +40,7 @@ def test_old_calls_are_let_go_of_and_known_when_they_come_again(tmp_path: Path) 
     books = ("--database-url", url)
     for words, refusal in (
         ((), "say --before which day"),
-        (("--before", f"{datetime.now(UTC) - timedelta(days=10):%Y-%m-%d}"), "kept for 35 days at the least"),
+        (("--before", f"{datetime.now(UTC) - timedelta(days=10):%Y-%m-%d}"), "kept for at least 35 days"),
     ):
         refused = farebox("maintain", *words, *books)
         assert (refused.returncode, refusal in refused.stderr) == (2, True), refused.stderr

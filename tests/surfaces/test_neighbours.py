@@ -109,8 +109,8 @@ def test_pictures_are_one_for_each_set_of_labels_and_taken_outside_of_any_writin
     monkeypatch.setattr(type(database), "transaction", transaction)
     found = [incident(number, JANUARY_NS + number, model="a", pod=f"p{number}") for number in range(20)]
     found += [incident(100 + number, model=f"m{number}") for number in range(30)]
-    made = pictures.with_pictures(database, 1, found, JANUARY_NS)
-    assert len(taken) == pictures.MOST_PICTURES + 1
+    made = pictures.with_snapshots(database, 1, found, JANUARY_NS)
+    assert len(taken) == pictures.MOST_SNAPSHOTS + 1
     assert taken[0] == ({"model": "a"}, JANUARY_NS), "from the first of them on"
     assert taken[-1][0] == {}, "the rest share one of everything"
     assert [json.loads(one.snapshot)["labels"] for one in made[:20]] == [{"model": "a"}] * 20
@@ -121,7 +121,7 @@ def test_pictures_are_one_for_each_set_of_labels_and_taken_outside_of_any_writin
         for one in made:
             record_incident(connection, 1, one)
     taken.clear()
-    again = pictures.with_pictures(database, 1, [*found, incident(999, model="new")], JANUARY_NS)
+    again = pictures.with_snapshots(database, 1, [*found, incident(999, model="new")], JANUARY_NS)
     assert taken == [({"model": "new"}, JANUARY_NS)], "what is known is not looked at again"
     assert [one.snapshot for one in again[:-1]] == ["{}"] * 50
     with database.reading() as connection:

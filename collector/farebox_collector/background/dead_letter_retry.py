@@ -1,4 +1,4 @@
-"""Try dead letters again, after a fix: read, price as of their receipt, and book them like any other span."""
+"""Retry dead letters after a fix: read them, price them as of their receipt, and book them like other spans."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from farebox_collector.model.verdicts import Verdict
 
 
 class Retried(NamedTuple):
-    """What became of one dead letter."""
+    """The result for one dead letter."""
 
     letter_id: int
     verdict: Verdict
@@ -25,7 +25,7 @@ class Retried(NamedTuple):
 
 
 def retry(database: Database, reader: SpanReader, letters: Sequence[Row[Any]]) -> list[Retried]:
-    """Try dead letters again, each in a transaction of its own; one that is booked now is taken out in the same."""
+    """Retry dead letters, each in a separate transaction, which also removes the letter if it is booked."""
     desk = BookingContext(TotalLabels(), 0)
     return [
         database.transact(lambda connection, letter=letter: _retry(connection, reader, letter, desk))  # type: ignore[misc]
@@ -39,7 +39,7 @@ def _retry(connection: Connection, reader: SpanReader, letter: Row[Any], desk: B
         return Retried(letter.id, Verdict.REJECTED, reading.reason)
     dead_letters.remove(connection, letter.id)
     reason = "" if isinstance(reading, QualityReport) else reading.reason
-    # It was accepted and rejected when it came; now it has another verdict.
+    # At its arrival it was counted as accepted and rejected; now it has another verdict.
     if isinstance(reading, NotBillable):
         count_spans(connection, letter.tenant_id, 0, {Verdict.REJECTED: -1, Verdict.NOT_BILLABLE: 1})
         return Retried(letter.id, Verdict.NOT_BILLABLE, reason)

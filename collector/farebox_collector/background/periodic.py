@@ -1,4 +1,4 @@
-"""Rounds: what a collector does again and again beside its work."""
+"""Run the periodic jobs of a collector."""
 
 import asyncio
 import logging
@@ -8,23 +8,23 @@ from typing import NamedTuple
 _logger = logging.getLogger(__name__)
 
 
-class Round(NamedTuple):
-    """Some work, and how long to wait before it is done again."""
+class PeriodicJob(NamedTuple):
+    """A job, and the pause before each run."""
 
     name: str
     pause_s: float
     work: Callable[[], object]
 
-    def make(self) -> None:
-        """Do the work once. Never raises: what goes wrong is logged, and the next time tries again."""
+    def run(self) -> None:
+        """Run the job once. Never raises: an error is logged, and the next run tries again."""
         try:
             self.work()
         except Exception:
-            _logger.exception("a round failed", extra={"round": self.name})
+            _logger.exception("a periodic job failed", extra={"job": self.name})
 
 
-async def repeat(round_: Round) -> None:
-    """Make rounds in a thread of their own until cancelled."""
+async def repeat(job: PeriodicJob) -> None:
+    """Run a job in a thread, again and again, until cancelled."""
     while True:
-        await asyncio.sleep(round_.pause_s)
-        await asyncio.to_thread(round_.make)
+        await asyncio.sleep(job.pause_s)
+        await asyncio.to_thread(job.run)

@@ -1,6 +1,4 @@
-"""Bring the index of postings by account up to date, where commits leave it behind: a stretch at a time, so that nobody
-waits long for the writer's lock.
-"""
+"""Update the index of postings by account, which commits leave behind, in short transactions."""
 
 import contextlib
 import threading
@@ -19,22 +17,22 @@ from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.throttle import Stopped, Throttle
 
 TAIL = 20_000
-"""So many postings that are not in the index are brought in at once: every read of an account reads through them."""
+"""Postings outside the index that make an update due: every read of an account scans them."""
 _LATEST_NS = 60 * 10**9
-"""However few there are, they wait no longer."""
+"""Longest time that postings stay outside the index, however few they are."""
 _SWEEP = 2 * TAIL
-"""Most postings of one sweep: each of its transactions reads through all of them."""
+"""Most postings of one sweep: each of its transactions scans all of them."""
 _PIECE = 500
-"""Postings in the shortest transaction: with as many accounts it writes a page for each of them."""
+"""Postings in the shortest transaction: with as many accounts it writes one page for each."""
 _MOST_PIECES = 40
 _LONG_S = 0.02
-"""How long a transaction may be: whoever brings calls waits for it."""
+"""Target length of a transaction: intake waits for it."""
 _SHARE = 0.5
-"""Of the time, while there is something to do: the rest is for whoever waits for the lock."""
+"""Share of the time to work while there is work; the rest leaves the lock to other transactions."""
 
 
 class PostingIndexJob:
-    """Looks once a second, in a round of its own."""
+    """Check every second whether the index needs an update."""
 
     def __init__(self, database: Database, clock: Callable[[], int]) -> None:
         self._database = database
@@ -44,32 +42,32 @@ class PostingIndexJob:
         self._stop = threading.Event()
 
     def stop(self) -> None:
-        """End between two stretches."""
+        """Stop after the current transaction."""
         self._stop.set()
 
     def round(self) -> None:
-        """Bring the index up to date if it is due."""
+        """Update the index if due."""
         with self._database.reading() as connection:
             waiting = behind(connection)
         waited_ns = self._clock() - self._up_to_date_ns
         if waiting >= TAIL or (waiting and not 0 <= waited_ns < _LATEST_NS):
             with contextlib.suppress(Stopped):
-                self._bring_up(Throttle(_SHARE, self._stop))
+                self._update(Throttle(_SHARE, self._stop))
         elif not waiting:
             self._up_to_date_ns = self._clock()
 
-    def _bring_up(self, pace: Throttle) -> None:
+    def _update(self, throttle: Throttle) -> None:
         waiting = TAIL
         while waiting >= TAIL:
             with self._database.reading() as connection:
                 sweep = plan(connection, _SWEEP, _PIECE)
             if sweep is not None:
-                self._make(sweep, pace)
+                self._run_sweep(sweep, throttle)
             with self._database.reading() as connection:
                 waiting = behind(connection)
         self._up_to_date_ns = self._clock()
 
-    def _make(self, sweep: Sweep, pace: Throttle) -> None:
+    def _run_sweep(self, sweep: Sweep, throttle: Throttle) -> None:
         done = 0
         while done < sweep.pieces:
             upto = min(done + self._pieces, sweep.pieces)
@@ -77,10 +75,10 @@ class PostingIndexJob:
             if upto < sweep.pieces:
                 self._pieces = min(_MOST_PIECES, max(1, int(self._pieces * min(2, _LONG_S / took_s))))
             done = upto
-            pace.pause()
+            throttle.pause()
 
     def _take_in(self, sweep: Sweep, start: int, stop: int) -> float:
-        """Take some pieces in; how many seconds it took, without waiting for the lock."""
+        """Index some pieces. Return the seconds it took, without the wait for the lock."""
         began_s = 0.0
 
         def work(connection: Connection) -> None:

@@ -1,8 +1,8 @@
-"""Replay: price history anew, at the prices and the rules of the moments when the calls were made, as now known.
+"""Replay: price past calls again, with the prices and rules now known for the time of each call.
 
-First `compare`, which writes nothing, then `post`, which posts the differences and nothing else. Both go through the
-records a thousand at a time, so that memory stays the same however many there are and nobody waits long for a lock.
-Whoever breaks off goes on from there, and whoever replays twice posts nothing the second time.
+First `compare`, which writes nothing, then `post`, which posts only the differences. Both read a thousand records at a
+time, which bounds memory and the time that locks are held. A replay that stops continues from there; a second replay
+posts nothing.
 """
 
 import contextlib
@@ -40,35 +40,35 @@ from farebox_collector.ledger.usage.tombstones import require_detail
 from farebox_collector.model.records import PricedUsage
 
 CHUNK = 1_000
-"""Records looked at in one transaction."""
+"""Records per transaction."""
 SHOWN = 20
-"""Models and wallets that a report names; the others are taken together."""
+"""Number of models and wallets that a report names; the rest are summed."""
 _ATTEMPTS = 3
 
 Progress = Callable[[int, int], None]
 
 
 def _no_progress(done: int, total: int) -> None:
-    """For who does not watch."""
+    """Ignore progress."""
 
 
 class ReplayReport(NamedTuple):
-    """What a replay changes, or has changed."""
+    """The changes of a replay, planned or posted."""
 
     looked_at: int
     total: Difference
-    """Over the records that change."""
+    """Sum over the records that change."""
     without_price: int
-    """Charged records that have no price any more; they stay as they are."""
+    """Charged records that no longer have a price; they stay unchanged."""
     still_unpriced: int
     models: Largest
     wallets: Largest
     next: Position | None
-    """Where to go on; None when there is nothing left."""
+    """Where to continue; None at the end."""
 
 
 class _Chunk(NamedTuple):
-    """A few records, and what a replay makes of them."""
+    """Records of one transaction, and their corrections."""
 
     stored: list[StoredCall]
     decided: Decided
@@ -76,7 +76,7 @@ class _Chunk(NamedTuple):
 
 
 class Replay:
-    """A replay of some records of one tenant, by the tariffs that are known when it is made."""
+    """A replay of records of one tenant, by the tariffs known when this object is made."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Replay:
         chunk: int = CHUNK,
         charge_exposed: Collection[str] = (),
     ) -> None:
-        """`charge_exposed` names the tenants that are charged the estimate of calls whose end was not seen."""
+        """`charge_exposed` names the tenants that are charged the estimate for calls whose end was not seen."""
         self._database = database
         self._tenant_id = tenant_id
         self._scope = scope
@@ -97,32 +97,32 @@ class Replay:
         tariffs = Tariffs(database, clock, charge_exposed)
         self._tariff = tariffs.of(tenant_id)
         self._about = f"replay {tenant_id} {scope.digest} "
-        # Other tariffs, other differences: what was looked at by these need not be looked at again.
+        # The mark holds for these tariffs only: other tariffs give other differences.
         self._mark = self._about + "{}-{}".format(*tariffs.edition)
 
     def compare(self, progress: Progress = _no_progress) -> ReplayReport:
-        """What posting would change. Writes nothing. Raises DetailRetired."""
+        """Return what posting would change. Writes nothing. Raises DetailRetired."""
         return self._go(self._compare_chunk, progress, self._start(), None)
 
     def post(self, progress: Progress = _no_progress) -> ReplayReport:
-        """Post the differences, from where the same replay was broken off; what was posted.
+        """Post the differences, from where the same replay stopped. Return what was posted.
 
-        Raises CorrectionsFrozen, DetailRetired, and AmountError when the tenant's sums would no longer fit the books.
+        Raises CorrectionsFrozen, DetailRetired, and AmountError if the tenant's sums would no longer fit the books.
         """
         with self._database.reading() as connection:
             come_to_ns = watermark(connection, self._mark)
-        # The moment at which it was broken off is looked at again: several records may share it.
+        # Begin with the same moment again: several records may share it.
         start = max(self._start(), Position(come_to_ns, 0))
         report = self._go(partial(self._post_chunk, keep_mark=True), progress, start, None)
         self._database.transact(lambda connection: delete_watermarks(connection, self._about))
         return report
 
     def compare_some(self, after: Position | None, limit: int) -> ReplayReport:
-        """What posting the next few records after a position would change. Writes nothing."""
+        """Return what posting the next records after a position would change. Writes nothing."""
         return self._go(self._compare_chunk, _no_progress, after or self._start(), limit)
 
     def post_some(self, after: Position | None, limit: int) -> ReplayReport:
-        """Post the differences of the next few records after a position; see `post` for what it raises."""
+        """Post the differences of the next records after a position. Raises as `post` does."""
         return self._go(self._post_chunk, _no_progress, after or self._start(), limit)
 
     def _start(self) -> Position:
@@ -158,7 +158,7 @@ class Replay:
 
     def _post_chunk(self, after: Position, size: int, *, keep_mark: bool = False) -> _Chunk:
         def post(connection: Connection) -> _Chunk:
-            # Two replays, or one and the settling of open records, take turns rather than each other's calls.
+            # Replays and settlement take turns, so that they do not correct the same calls.
             lock_stripes(connection, SETTLING, [self._tenant_id])
             stored, decided = self._look(connection, after, size)
             now_ns = self._clock()
@@ -176,14 +176,14 @@ class Replay:
             try:
                 return self._database.transact(post)
             except IntegrityError:
-                # A call came in, at the same moment, that has the response id of one which was to be charged.
+                # A call arrived at the same moment with the response id of a call that was to be charged.
                 if attempt == _ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
 
     def _look(self, connection: Connection, after: Position, size: int) -> tuple[list[StoredCall], Decided]:
         stored = replayed_calls(connection, self._tenant_id, self._scope, after, size)
-        # Asked with every look, as records may be retired while it goes on.
+        # Checked every time: records may be retired during a replay.
         scope = self._scope
         require_detail(connection, self._tenant_id, scope.from_ns, scope.to_ns, "calls can be priced anew")
         return stored, decide(connection, self._tenant_id, stored, self._price)

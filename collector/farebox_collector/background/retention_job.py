@@ -1,7 +1,7 @@
-"""Retire old usage records, a stretch at a time, so that nobody waits long for a lock and nothing is held in memory.
+"""Retire old usage records in short transactions, with little memory.
 
-The collector does it in its rounds, `farebox maintain` in one go; several replicas take turns. Whoever breaks off has
-retired what it came to, and whoever begins again goes on with the rest.
+The collector does it in its periodic job, `farebox maintain` in one run; replicas take turns. A run that stops keeps
+what it retired; the next run continues from there.
 """
 
 from collections import Counter
@@ -26,18 +26,18 @@ from farebox_collector.model.moments import DAY_NS
 from farebox_collector.settings import MIN_RETENTION_DAYS, Settings
 
 AT_ONCE = 1_000
-"""Records that are looked at in one transaction, where somebody waits for the end."""
+"""Records per transaction of `farebox maintain`."""
 BESIDE_INTAKE = 250
-"""The same beside intake, which on SQLite waits for the lock meanwhile: some 30 ms."""
+"""Records per transaction beside intake, which on SQLite waits for the lock: some 30 ms."""
 _HOUR_NS = 3600 * 10**9
 _RETIRED = "retired"
-"""The watermark: the last record that the rounds have looked at."""
+"""The watermark of the last record that the periodic job examined."""
 
 Progress = Callable[[int, int], None]
 
 
 class TooRecent(Exception):
-    """Records of that age are still needed; the message says which are not."""
+    """The moment is too recent: records of that age are still needed. The message names the shortest retention."""
 
 
 class AlreadyRunning(Exception):
@@ -45,27 +45,29 @@ class AlreadyRunning(Exception):
 
 
 class Retired(NamedTuple):
-    """What became of the records that were looked at."""
+    """The result for the records examined."""
 
     retired: int
     kept: Counter[Kept]
     ended: bool
-    """Whether all records that are old enough were looked at."""
+    """Whether all records that are old enough were examined."""
 
     def plus(self, stretch: Stretch) -> "Retired":
-        """With a further stretch."""
+        """Add the result of a further transaction."""
         return Retired(self.retired + stretch.retired, self.kept + stretch.kept, stretch.ended)
 
 
 def require_age(before_ns: int, now_ns: int, settings: Settings) -> None:
-    """Raise TooRecent for a moment that the month's close, or late spans, may still need the records of."""
+    """Raise TooRecent if closing a month, or late spans, may still need records from after this moment."""
     least_ns = max(MIN_RETENTION_DAYS * DAY_NS, settings.max_span_age_hours * _HOUR_NS)
     if before_ns > now_ns - least_ns:
-        raise TooRecent(f"records are kept for {least_ns // DAY_NS} days at the least, so that a month can be closed")
+        raise TooRecent(
+            f"records are kept for at least {least_ns // DAY_NS} days, to close a month; give an earlier moment"
+        )
 
 
-def preview_corrections(database: Database, before_ns: int, progress: Progress) -> Retired:
-    """What `retire_all` would do. Writes nothing."""
+def preview_retirement(database: Database, before_ns: int, progress: Progress) -> Retired:
+    """Return what `retire_all` would do. Writes nothing."""
 
     def step(after_id: int) -> Stretch:
         with database.reading() as connection:
@@ -75,7 +77,7 @@ def preview_corrections(database: Database, before_ns: int, progress: Progress) 
 
 
 def retire_all(database: Database, before_ns: int, progress: Progress, pause: Pause = no_pause) -> Retired:
-    """Retire what was received before a moment, from the first record on. Raises AlreadyRunning and RetentionFrozen."""
+    """Retire records received before a moment, from the first record on. Raises AlreadyRunning and RetentionFrozen."""
     report = _reported(database, progress)
 
     def step(after_id: int) -> Stretch:
@@ -87,14 +89,14 @@ def retire_all(database: Database, before_ns: int, progress: Progress, pause: Pa
 
     with database.turn(RETIRING) as mine:
         if not mine:
-            raise AlreadyRunning("another process is retiring records of these books; it goes on by itself")
+            raise AlreadyRunning("another process is retiring records of these books; wait for it to finish")
         return _go(step, 0, after, None)
 
 
 def retire_some(database: Database, before_ns: int, stretches: int, pause: Pause) -> Retired:
-    """Retire a few stretches, from where it was left the last time. Does nothing while another process is at it.
+    """Retire records in a few transactions, from the watermark on. Does nothing while another process retires some.
 
-    Raises RetentionFrozen, and what `pause` does.
+    Raises RetentionFrozen, and what `pause` raises.
     """
 
     def work(connection: Connection, after_id: int) -> Stretch:

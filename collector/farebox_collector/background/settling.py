@@ -1,4 +1,4 @@
-"""Settle what was left open: calls that got their price, spans whose twin paid, agents whose calls turned up or not."""
+"""Settle open records: calls that now have a price, spans of a charged call, agents with or without calls."""
 
 import contextlib
 import logging
@@ -31,7 +31,7 @@ from farebox_collector.settings import Settings
 
 _CHUNK = 500
 _COMMITTED_NS = 120 * 10**9
-"""Twice the longest that a transaction may take: no record with a lower id can still appear among older ones."""
+"""Twice the longest transaction: after this time no record with a lower id can appear."""
 _HOUR_NS = 3600 * 10**9
 
 _logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ _Work = Callable[[Connection, Waiting], Step]
 
 
 class Settling:
-    """One collector's rounds over the open records of every tenant. Several collectors take turns."""
+    """Settle the open records of every tenant, as a periodic job. Collectors take turns."""
 
     def __init__(self, settings: Settings, database: Database, tariffs: Tariffs, clock: Callable[[], int]) -> None:
         self._database = database
@@ -53,7 +53,7 @@ class Settling:
         self._parts_done: dict[int, tuple[tuple[int, ...], int]] = {}
 
     def round(self) -> int:
-        """Settle what can be settled; returns how many records were. Does nothing while corrections are frozen."""
+        """Settle what can be settled. Return the number of records. Does nothing while corrections are frozen."""
         self._tariffs.refresh()
         with self._database.reading() as connection:
             tenants = tenant_ids(connection)
@@ -80,7 +80,7 @@ class Settling:
 
         before_ns = now_ns - _COMMITTED_NS
         quiet_ns = now_ns - max(self._quiet_ns, _COMMITTED_NS)
-        # A new edition of the tariffs begins at the first record again.
+        # The watermark's name holds the edition: new tariffs begin at the first record again.
         settled = self._pass(f"unpriced {tenant_id} {edition}", Verdict.UNPRICED, before_ns, tenant_id, settle)
         settled += self._pass(f"unmetered {tenant_id}", Verdict.UNMETERED, before_ns, tenant_id, unmetered)
         settled += self._exposed(tenant_id, now_ns, before_ns, unmetered)
@@ -90,7 +90,7 @@ class Settling:
         return settled + self._give_back_agents(tenant_id, now_ns)
 
     def _exposed(self, tenant_id: int, now_ns: int, before_ns: int, work: _Work) -> int:
-        """Cover calls whose end was not seen where another span of them turned up: from the first on, once an hour."""
+        """Cover calls whose end was not seen if another span of them arrived. Begin at the first record every hour."""
         name, hour = f"exposed {tenant_id}", now_ns // _HOUR_NS
         if self._exposed_hour.get(tenant_id) != hour:
             self._exposed_hour[tenant_id] = hour
@@ -98,7 +98,7 @@ class Settling:
         return self._pass(name, Verdict.EXPOSED, before_ns, tenant_id, work)
 
     def _parts(self, tenant_id: int, now_ns: int, price: Pricing) -> int:
-        """Charge what was left out of charged calls for want of a price: with new prices, and once an hour."""
+        """Charge parts of charged calls that had no price: when prices change, and every hour."""
         done = self._tariffs.edition, now_ns // _HOUR_NS
         if self._parts_done.get(tenant_id) == done:
             return 0
@@ -118,7 +118,7 @@ class Settling:
             after = step.last
 
     def _give_back_agents(self, tenant_id: int, now_ns: int) -> int:
-        """Give back what agents paid beside their calls, a few agents at a time."""
+        """Refund agents whose calls were charged separately, a few agents at a time."""
         settled, after_id = 0, 0
         while True:
             done = self._database.transact(
@@ -136,7 +136,7 @@ class Settling:
             after_id = done.last_id
 
     def _pass(self, name: str, verdict: Verdict, before_ns: int, tenant_id: int, work: _Work) -> int:
-        """Do some work on every record of a verdict that it was not done on yet."""
+        """Process every record of a verdict after the watermark."""
 
         def step(connection: Connection, limit: int, *, leave: bool = False) -> Step:
             if not try_lock_stripe(connection, SETTLING, tenant_id):
@@ -152,12 +152,14 @@ class Settling:
             try:
                 done = self._database.transact(partial(step, limit=limit))
             except AmountError as error:
-                # One record that fits no sum must not keep the others waiting.
+                # One record that exceeds the bounds of sums must not block the others.
                 if limit > 1:
                     limit //= 2
                     continue
                 done = self._database.transact(partial(step, limit=1, leave=True))
-                _logger.error("a record stays open: %s", error, extra={"tenant": tenant_id, "record": done.last_id})
+                _logger.error(
+                    "a record cannot be settled: %s", error, extra={"tenant": tenant_id, "record": done.last_id}
+                )
             if done.last_id is None:
                 return settled
             settled += done.corrected

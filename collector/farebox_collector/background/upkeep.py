@@ -1,4 +1,4 @@
-"""What a collector does beside its work: audit the books without end, and let go of what has had its time."""
+"""Regular upkeep of the books: audits, expiry, retention, and jobs that commits leave behind."""
 
 import contextlib
 import logging
@@ -40,29 +40,29 @@ from farebox_collector.model.mismatches import Mismatch
 from farebox_collector.settings import Settings
 
 _SETTLED_NS = 120 * 10**9
-"""Twice the longest that a transaction may take: older ones can no longer appear between those that were audited."""
+"""Twice the longest transaction: after this time no transaction with a lower id can appear."""
 _HOUR_NS = 3600 * 10**9
 _AUDITED = "audited"
-"""The watermark: the last transaction that an audit has looked at."""
+"""The watermark of the last audited transaction."""
 _SOONER = 0.9
-"""How much of its time must be gone for an audit to be due: rounds come a little early or late."""
+"""Share of its period after which an audit is due: runs of the job vary a little in time."""
 _SHOWN = 20
 _DRAWINGS = 100
-"""Most groups of wallets whose lots one round brings up to date; the next round goes on where it ended."""
+"""Most groups of wallets whose lots one run updates; the next run continues from there."""
 _FIRST_WALLET = (0, "")
 _WATCHINGS = 5
-"""Most steps of a tenant's walk over its limits in one round; the next round goes on where it ended."""
+"""Most steps through a tenant's limits in one run; the next run continues from there."""
 _ACTION_STEPS = 10
-"""Most steps of the walk over all actions in one round; the next round goes on where it ended."""
+"""Most steps through all actions in one run; the next run continues from there."""
 _STRETCHES = 80
-"""Most stretches of old records that one round retires: 28 million records a day, and no round is long."""
+"""Most transactions that retire records in one run: up to 28 million records a day, in short runs."""
 _RETIRING_SHARE = 0.25
 
 _logger = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """One collector's rounds. Several collectors take turns: what is due is decided by the log of audits."""
+    """The upkeep job of one collector. Collectors take turns: the log of audits decides what is due."""
 
     def __init__(
         self,
@@ -72,9 +72,10 @@ class Upkeep:
         set_aside: Callable[[int], None] = lambda wallets: None,
         long_actions: Callable[[int], None] = lambda actions: None,
     ) -> None:
-        """`set_aside` is told how many wallets have lots that cannot be drawn up, when all had their turn.
+        """Set callbacks for metrics.
 
-        `long_actions` is told how many actions are too long, when all were looked at.
+        `set_aside` gets the number of wallets whose lots cannot be updated, after each pass over all wallets.
+        `long_actions` gets the number of actions that are too long, after each pass over all actions.
         """
         self._database = database
         self._clock = clock
@@ -86,42 +87,42 @@ class Upkeep:
         self._drawn_upto = _FIRST_WALLET
         self._aside = 0
         self._set_aside = set_aside
-        self._tell_long_actions = long_actions
+        self._report_long_actions = long_actions
         self._actions_upto = self._long_actions = 0
         self._watched_upto: dict[int, Place] = {}
         self._stop = threading.Event()
 
     def stop(self) -> None:
-        """End what takes long between two of its pieces; the next collector begins it anew."""
+        """Stop long steps between two transactions; the next collector starts them again."""
         self._stop.set()
 
     def round(self) -> None:
-        """One round: what is due of the purge, the retirement of old records, the recent audit and the full one."""
+        """Do what is due: purge, expire, retire old records, update lots, and audit."""
         self._database.transact(lambda connection: dead_letters.purge(connection, self._clock()))
         self._database.transact(lambda connection: proposals.expire(connection, self._clock()))
         self._retire_audit_log()
-        self._let_holds_expire()
-        self._draw_lots_up()
-        self._tell_of_limits()
+        self._expire_holds()
+        self._update_lots()
+        self._announce_limits()
         self._count_long_actions()
         self._retire()
         self.audit()
 
     def audit(self) -> None:
-        """Audit what is due, unless another collector is at it."""
+        """Audit what is due, unless another collector is auditing."""
         with self._database.turn(AUDITING) as mine:
             if mine:
                 self._audit_what_is_due()
 
     def _retire(self) -> None:
-        """Retire some of the records whose time is up, if there is a time."""
+        """Retire some of the records older than the retention, if one is set."""
         if self._retention_ns:
-            pace = Throttle(_RETIRING_SHARE, self._stop)
+            throttle = Throttle(_RETIRING_SHARE, self._stop)
             with contextlib.suppress(Stopped, RetentionFrozen):
-                retire_some(self._database, self._clock() - self._retention_ns, _STRETCHES, pace.pause)
+                retire_some(self._database, self._clock() - self._retention_ns, _STRETCHES, throttle.pause)
 
     def _retire_audit_log(self) -> None:
-        """Let go of some of the oldest entries of the audit log, if there is a time for that."""
+        """Delete some of the entries of the audit log older than its retention, if one is set."""
         if not self._audit_log_ns:
             return
         now_ns = self._clock()
@@ -132,13 +133,13 @@ class Upkeep:
                 partial(retire_entries, tenant_id=tenant_id, before_ns=now_ns - self._audit_log_ns, at_ns=now_ns)
             )
 
-    def _let_holds_expire(self) -> None:
+    def _expire_holds(self) -> None:
         now_ns = self._clock()
         while self._database.transact(lambda connection: expire_holds(connection, now_ns)) == MOST_EXPIRED_AT_ONCE:
             pass
 
-    def _draw_lots_up(self) -> None:
-        """Bring the lots up to the balances, wallet after wallet, each in a transaction of its own."""
+    def _update_lots(self) -> None:
+        """Update the lots to the balances, each wallet in a separate transaction."""
         now_ns = self._clock()
         for _ in range(_DRAWINGS):
             with self._database.reading() as connection:
@@ -150,17 +151,17 @@ class Upkeep:
                 except Exception as error:
                     if is_storage_outage(error):
                         raise
-                    # The others must not wait for it; it comes again with the next turn.
+                    # It must not delay other wallets; the next pass tries it again.
                     self._aside += 1
-                    _logger.exception("a wallet's lots cannot be drawn up", extra={"tenant_id": tenant_id})
+                    _logger.exception("the lots of a wallet cannot be updated", extra={"tenant_id": tenant_id})
             if len(behind) < WALLETS_AT_ONCE:
-                # All had their turn.
+                # The pass over all wallets is complete.
                 self._set_aside(self._aside)
                 self._drawn_upto, self._aside = _FIRST_WALLET, 0
                 return
 
-    def _tell_of_limits(self) -> None:
-        """Tell of limits that usage went past; holds tell of theirs at once."""
+    def _announce_limits(self) -> None:
+        """Announce limits that usage exceeded; holds announce theirs at once."""
         now_ns = self._clock()
         with self._database.reading() as connection:
             tenants = tenants_with_policies(connection)
@@ -175,30 +176,32 @@ class Upkeep:
                     break
 
     def _count_long_actions(self) -> None:
-        """Go on with the walk over all actions that counts those that are too long."""
+        """Continue the pass over all actions that counts those that are too long."""
         for _ in range(_ACTION_STEPS):
             with self._database.reading() as connection:
                 found = count_long_actions(connection, self._clock(), self._actions_upto)
             self._long_actions += found.long
             if found.last_id is None:
-                self._tell_long_actions(self._long_actions)
+                self._report_long_actions(self._long_actions)
                 self._actions_upto = self._long_actions = 0
                 return
             self._actions_upto = found.last_id
 
     def _audit_what_is_due(self) -> None:
         with self._database.reading() as connection:
-            # Corrections wait for a clean full audit: it comes soon, and does not come without end.
+            # Corrections stay frozen until a clean full audit: repeat it hourly, not continuously.
             every_ns = min(self._full_ns, _HOUR_NS) if are_frozen(connection) else self._full_ns
             last = [last_audit(connection, scope) for scope in (FULL, RECENT)]
             full = self._is_due(last[0], every_ns)
-            # A full audit has looked at what is recent, too.
+            # A full audit covers recent transactions too.
             recent = all(self._is_due(audited, self._recent_ns) for audited in last)
             upto = last_transaction(connection, self._clock() - _SETTLED_NS)
             after = watermark(connection, _AUDITED)
         if full:
-            pace = Throttle(self._full_share, self._stop)
-            found = audit_all(self._database.reading, upto, confirm=self._move, pause=pace.pause, verified=self._anchor)
+            throttle = Throttle(self._full_share, self._stop)
+            found = audit_all(
+                self._database.reading, upto, confirm=self._move, pause=throttle.pause, verified=self._anchor
+            )
             with contextlib.suppress(Stopped):
                 self._note(FULL, upto, found)
         elif recent:
@@ -206,7 +209,7 @@ class Upkeep:
             self._note(RECENT, max(after, upto), found)
 
     def _is_due(self, last: Audited | None, every_ns: int) -> bool:
-        """Whether so much time has gone. An audit of the future is a clock's mistake, and counts for nothing."""
+        """Whether an audit is due. One with a time in the future, from a wrong clock, is ignored."""
         return last is None or not 0 <= self._clock() - last.ended_at_ns < _SOONER * every_ns
 
     def _move(self, standing: Sequence[Standing], upto: int) -> None:
@@ -216,7 +219,7 @@ class Upkeep:
         self._database.transact(lambda connection: move_anchor(connection, head, self._clock()))
 
     def _note(self, scope: str, upto: int, mismatches: Iterable[Mismatch]) -> None:
-        """Go through an audit to its end, tell what it finds, and write down that it was made."""
+        """Run an audit to its end, log its mismatches, and store its result."""
         found = 0
         for mismatch in mismatches:
             found += 1

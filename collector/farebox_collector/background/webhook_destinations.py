@@ -1,8 +1,8 @@
-"""Where a webhook may go: to public addresses over TLS, and to hosts that the operator named, in any way.
+"""Restrict webhooks to public addresses over TLS, and to hosts that the operator names in the settings.
 
-A URL comes from a tenant, and our network is not the tenant's: without this it could make a collector call databases,
-metadata services and consoles that nobody else reaches. So names are resolved here, every address is looked at, and the
-connection goes to the very address that was looked at.
+A URL comes from a tenant. Unrestricted, it could make a collector call databases, metadata services and consoles on the
+operator's network. So this module resolves the name, checks every address, and the connection goes to a checked
+address.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _SPECIAL = tuple(
         ),
     )
 )
-"""What the registries of IANA reserve within the addresses that can be reached."""
+"""Ranges that IANA reserves within the reachable addresses."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _PORTS = {"https": 443, "http": 80}
 
@@ -38,70 +38,70 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class BadDestination(Exception):
-    """A webhook cannot go there; the message says why."""
+    """A webhook must not call this URL; the message says why."""
 
 
 class Destination(NamedTuple):
-    """A URL, and the address that it stands for now."""
+    """A URL and its resolved address."""
 
     url: httpx2.URL
     address: str
 
     @property
     def name(self) -> str:
-        """The host's name as certificates have it: in ASCII, also where people write it otherwise."""
+        """The host name as in certificates: in ASCII, also for international names."""
         return _name(self.url)
 
     @property
     def host_header(self) -> str:
-        """The Host that the server is to be asked for."""
+        """The value of the Host header."""
         return self.url.netloc.decode("ascii")
 
     @property
     def direct_url(self) -> httpx2.URL:
-        """The same with the address in place of the name."""
+        """The URL with the address instead of the name."""
         return self.url.copy_with(host=self.address)
 
 
 def read_url(text: str, private_hosts: tuple[str, ...]) -> httpx2.URL:
-    """A URL that a webhook may be given. Raises BadDestination."""
+    """Parse and check a URL for a webhook. Raises BadDestination."""
     if len(text) > MAX_URL or not text.isascii() or not text.isprintable():
-        raise BadDestination(f"a URL has at most {MAX_URL} printable ASCII characters")
+        raise BadDestination(f"use a URL of at most {MAX_URL} printable ASCII characters")
     try:
         url = httpx2.URL(text)
     except httpx2.InvalidURL as error:
         raise BadDestination(f"not a URL: {error}") from None
     if url.scheme not in _PORTS or not url.host:
-        raise BadDestination("a webhook goes to an https URL")
+        raise BadDestination("use an https URL")
     if url.userinfo or url.fragment:
-        raise BadDestination("a webhook's URL has neither a user nor a fragment")
+        raise BadDestination("remove the user and the fragment from the URL")
     if _name(url) not in private_hosts:
         if url.scheme != "https":
-            raise BadDestination("a webhook goes to an https URL, but for the hosts of FAREBOX_WEBHOOK_PRIVATE_HOSTS")
+            raise BadDestination("use an https URL; http is only for hosts in FAREBOX_WEBHOOK_PRIVATE_HOSTS")
         _check_if_address(_name(url))
     return url
 
 
 async def resolve(text: str, private_hosts: tuple[str, ...]) -> Destination:
-    """The address to call. Raises BadDestination for a name that stands for any address that is not public."""
+    """Resolve the address to call. Raises BadDestination if any address of the name is not public."""
     url = read_url(text, private_hosts)
     port = url.port or _PORTS[url.scheme]
     try:
         found = await asyncio.get_running_loop().getaddrinfo(_name(url), port, type=socket.SOCK_STREAM)
     except OSError:
-        raise BadDestination("the host's name cannot be resolved") from None
+        raise BadDestination("the host name cannot be resolved") from None
     addresses = [str(entry[4][0]) for entry in found]
     if _name(url) not in private_hosts:
         for address in addresses:
             if not is_public(ipaddress.ip_address(address.partition("%")[0])):
-                raise BadDestination("the host's name stands for an address that is not public")
+                raise BadDestination("the host name resolves to an address that is not public")
     return Destination(url, addresses[0])
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the open internet: global unicast, and in none of the special ranges.
+    """Whether an address is public: global unicast, and in no reserved range.
 
-    An IPv4 address may come within an IPv6 address, as resolvers and NAT64 write it.
+    An IPv6 address may embed an IPv4 address (mapped or NAT64), which is then checked.
     """
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
@@ -126,4 +126,4 @@ def _check_if_address(host: str) -> None:
     except ValueError:
         return
     if not is_public(address):
-        raise BadDestination("that address is not public")
+        raise BadDestination("the address is not public")

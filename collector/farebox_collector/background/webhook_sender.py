@@ -1,8 +1,8 @@
-"""The courier: sends what is in the outbox, signed, again and again until it arrives or there is no hope.
+"""Deliver signed webhooks from the outbox, retrying until success or expiry.
 
-Signed as Standard Webhooks has it: `webhook-id`, `webhook-timestamp`, and `webhook-signature`, an HMAC-SHA256 of these
-two and the body. A message is taken up for some time, sent, and only then noted: a collector that dies in between
-leaves it to the next, so that a receiver may see one twice, under the same id.
+The signature follows Standard Webhooks: `webhook-id`, `webhook-timestamp`, and `webhook-signature`, an HMAC-SHA256 of
+these two and the body. The sender leases a message, sends it, and then stores the result. If a collector dies in
+between, the next one sends the message again, so a receiver may get it twice, under the same id.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from farebox_collector.ledger.journal.outbox import (
 from farebox_collector.ledger.storage.database import Database
 
 PAUSES_S = (5, 60, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
-"""How long after each attempt that failed the next one is; after as many again a message is given up."""
+"""Pause after each failed attempt; a message that fails once more after the last pause is abandoned."""
 _JITTER = (0.8, 1.2)
 _MOST_AT_ONCE = 200
 _ATTEMPT_S = 15.0
@@ -44,7 +44,7 @@ _logger = logging.getLogger(__name__)
 
 
 class _Outcome(NamedTuple):
-    """How an attempt went: the status of the answer, or why there was none."""
+    """The result of an attempt: the status of the answer, or why there was none."""
 
     status: int | None
     error: str
@@ -55,7 +55,7 @@ class _Outcome(NamedTuple):
 
 
 class WebhookSender:
-    """One collector's rounds of sending. Several collectors take up different messages."""
+    """Send the messages in the outbox, as a periodic job. Collectors lease different messages."""
 
     def __init__(self, database: Database, private_hosts: tuple[str, ...], clock: Callable[[], int]) -> None:
         self._database = database
@@ -66,7 +66,7 @@ class WebhookSender:
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
 
     def round(self) -> None:
-        """Send what is due."""
+        """Send the messages that are due."""
         if self._stopped:
             return
         now_ns = self._clock()
@@ -82,12 +82,12 @@ class WebhookSender:
                 asyncio.run(self._send_all(taken))
 
     def stop(self) -> None:
-        """Send nothing more: what was taken up and not noted comes up again when its lease is over."""
+        """Stop sending. Leased messages without a stored result are due again when their lease ends."""
         self._stopped = True
         running = self._running
         if running is not None:
             loop, task = running
-            # A loop that is closed has nothing to cancel.
+            # A closed loop has nothing to cancel.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(task.cancel)
 
@@ -96,7 +96,7 @@ class WebhookSender:
         return httpx2.create_ssl_context()
 
     async def _send_all(self, taken: Sequence[Taken]) -> None:
-        """Each endpoint's messages one after the other, the endpoints side by side: a slow one holds up nobody else."""
+        """Send the messages of each endpoint in sequence, endpoints in parallel: a slow one delays no other."""
         task = asyncio.current_task()
         assert task is not None
         self._running = asyncio.get_running_loop(), task
@@ -104,7 +104,7 @@ class WebhookSender:
         for message in taken:
             by_endpoint[message.endpoint_id].append(message)
         until = asyncio.get_running_loop().time() + _ROUND_S
-        # Neither proxies nor passwords of this machine's environment are for a tenant's URL.
+        # A tenant's URL must not be called with the proxies or passwords of this machine's environment.
         async with httpx2.AsyncClient(verify=self._tls, trust_env=False, timeout=_ATTEMPT_S) as client:
             await asyncio.gather(*(self._send_in_turn(client, messages, until) for messages in by_endpoint.values()))
 
@@ -114,7 +114,7 @@ class WebhookSender:
             next_ns = await asyncio.to_thread(self._note, message, outcome)
             late = asyncio.get_running_loop().time() > until
             if outcome.status is None or late:
-                # Who cannot be reached cannot be reached for the others, either.
+                # The endpoint cannot be reached: defer its other messages too.
                 rest = [other.id for other in messages[place + 1 :]]
                 due_ns = self._clock() if outcome.arrived else next_ns
                 if rest:
@@ -134,7 +134,7 @@ class WebhookSender:
                     extensions={"sni_hostname": destination.name},
                     follow_redirects=False,
                 ) as answer:
-                    # What it says besides is never read.
+                    # The body of the answer is never read.
                     return _Outcome(answer.status_code, "" if answer.is_success else f"answered {answer.status_code}")
         except TimeoutError:
             return _Outcome(None, f"no answer within {_ATTEMPT_S:.0f} seconds")
@@ -144,7 +144,7 @@ class WebhookSender:
             return _Outcome(None, type(error).__name__)
 
     def _note(self, message: Taken, outcome: _Outcome) -> int:
-        """Write down how it went; returns when the next attempt is due."""
+        """Store the result. Return when the next attempt is due."""
         now_ns = self._clock()
         state, next_ns = MessageState.PENDING, now_ns
         if outcome.arrived:
@@ -152,7 +152,8 @@ class WebhookSender:
         elif outcome.status == _GONE or message.attempts >= len(PAUSES_S):
             state = MessageState.GIVEN_UP
             _logger.error(
-                "a webhook was given up", extra={"webhook_id": message.message_id, "endpoint": message.endpoint_id}
+                "a webhook message was abandoned",
+                extra={"webhook_id": message.message_id, "endpoint": message.endpoint_id},
             )
         else:
             pause_s = PAUSES_S[message.attempts] * random.uniform(*_JITTER)  # noqa: S311
@@ -187,5 +188,5 @@ def _signatures(content: bytes, secrets: Iterable[bytes]) -> list[str]:
 
 
 def shown_secret(secret: bytes) -> str:
-    """A secret in the form in which receivers' libraries take it."""
+    """Return a secret in the form that receivers' libraries accept."""
     return f"whsec_{base64.b64encode(secret).decode()}"

@@ -11,7 +11,7 @@ from farebox_collector.background.retention_job import (
     AlreadyRunning,
     Retired,
     TooRecent,
-    preview_corrections,
+    preview_retirement,
     require_age,
     retire_all,
 )
@@ -79,7 +79,7 @@ def maintain_command(
             size = _size(database)
             with progress_bar("counting" if dry_run else "retiring") as progress:
                 if dry_run:
-                    done = preview_corrections(database, before_ns, progress)
+                    done = preview_retirement(database, before_ns, progress)
                 else:
                     done = retire_all(database, before_ns, progress, Throttle(share).pause)
                     after_it = {"before_ns": before_ns, "records": done.retired}

@@ -1,1 +1,1 @@
-"""Insight: what the books say about a moment, put together for people."""
+"""Summaries of the books for people, such as the snapshot of an incident."""

@@ -1,4 +1,4 @@
-"""What the books say when an alert fires: frozen, so that an incident can be understood after prices have moved on."""
+"""Take a snapshot of the books when an alert fires, so that an incident can be analysed after prices change."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,19 +22,19 @@ from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import format_nano
 
 BEFORE_NS = 3600 * 10**9
-"""How long before an alert fired its window begins: as far as most rules look back."""
+"""Start of the window before the alert: as far as most rules look back."""
 CONTRIBUTORS = 10
 CALLS = 20
-MOST_PICTURES = 10
-"""Most sets of labels of one notification that get a picture of their own."""
+MOST_SNAPSHOTS = 10
+"""Most sets of labels of one notification that get separate snapshots."""
 _MAX_RULES = 200
 
 
 def snapshot(connection: Connection, tenant_id: int, labels: Mapping[str, str], started_at_ns: int, now_ns: int) -> str:
-    """The picture of an incident, as JSON.
+    """Return the snapshot of an incident, as JSON.
 
-    Price book and rules in force, the window's dearest contributors by tag and by wallet, how calls were routed, and
-    the trace ids of its dearest calls. Only what the alert's labels name is looked at.
+    It holds the price book and rules in force, the most expensive contributors of the window by tag and by wallet, the
+    routing of calls, and the trace ids of the most expensive calls. The alert's labels restrict the calls.
     """
     matching = {name: value for name, value in labels.items() if name in NARROWING}
     window = Window(max(0, started_at_ns - BEFORE_NS), now_ns, matching)
@@ -59,11 +59,11 @@ def snapshot(connection: Connection, tenant_id: int, labels: Mapping[str, str], 
     )
 
 
-def with_pictures(database: Database, tenant_id: int, found: Sequence[Incident], now_ns: int) -> list[Incident]:
-    """The same incidents, with a picture for each that is new.
+def with_snapshots(database: Database, tenant_id: int, found: Sequence[Incident], now_ns: int) -> list[Incident]:
+    """Return the incidents, with a snapshot for each new one.
 
-    Alerts about the same labels share a picture, which begins before the first of them. Beyond `MOST_PICTURES` sets of
-    labels the rest share one of everything. Each picture is a snapshot of its own, so that none is held for long.
+    Alerts with the same labels share a snapshot, which begins before the first of them. Beyond `MOST_SNAPSHOTS` sets of
+    labels the rest share one without restriction. Each snapshot is a separate read transaction, to keep these short.
     """
     with database.reading() as connection:
         new = [one for one in found if not is_known(connection, tenant_id, one.fingerprint, one.started_at_ns)]
@@ -71,13 +71,13 @@ def with_pictures(database: Database, tenant_id: int, found: Sequence[Incident],
     for one in new:
         key = _narrowing(one)
         begin_ns[key] = min(begin_ns.get(key, one.started_at_ns), one.started_at_ns)
-    apart = dict(list(begin_ns.items())[:MOST_PICTURES])
-    pictures = {key: _picture(database, tenant_id, dict(key), at_ns, now_ns) for key, at_ns in apart.items()}
-    others = [at_ns for key, at_ns in begin_ns.items() if key not in apart]
-    rest = _picture(database, tenant_id, {}, min(others), now_ns) if others else "{}"
+    apart = dict(list(begin_ns.items())[:MOST_SNAPSHOTS])
+    snapshots = {key: _snapshot(database, tenant_id, dict(key), at_ns, now_ns) for key, at_ns in apart.items()}
+    beyond = [at_ns for key, at_ns in begin_ns.items() if key not in apart]
+    rest = _snapshot(database, tenant_id, {}, min(beyond), now_ns) if beyond else "{}"
     is_new = {(one.fingerprint, one.started_at_ns) for one in new}
     return [
-        one._replace(snapshot=pictures.get(_narrowing(one), rest))
+        one._replace(snapshot=snapshots.get(_narrowing(one), rest))
         if (one.fingerprint, one.started_at_ns) in is_new
         else one
         for one in found
@@ -89,7 +89,7 @@ def _narrowing(incident: Incident) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name, value) for name, value in labels.items() if name in NARROWING))
 
 
-def _picture(database: Database, tenant_id: int, labels: Mapping[str, str], started_at_ns: int, now_ns: int) -> str:
+def _snapshot(database: Database, tenant_id: int, labels: Mapping[str, str], started_at_ns: int, now_ns: int) -> str:
     with database.reading() as connection:
         return snapshot(connection, tenant_id, labels, started_at_ns, now_ns)
 

@@ -1,1 +1,1 @@
-"""Top-ups by Stripe: checkouts, what its webhook tells, automatic top-ups, fees, reconciliation."""
+"""Top-ups by Stripe: checkouts, webhook events, automatic top-ups, fees, reconciliation."""

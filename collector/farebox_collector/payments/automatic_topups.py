@@ -1,8 +1,8 @@
-"""Rounds of one collector: pay automatic top-ups, ask what Stripe kept of each payment, end checkouts that are over.
+"""Pay automatic top-ups, book the fees of payments, and end expired checkouts, as a periodic job.
 
-Each part of a round does a bounded number of things, and goes on with others in the next: what cannot go on keeps
-nothing else waiting. A top-up is ordered in a transaction of its own before Stripe hears of it, and asked for under the
-same idempotency key until the answer is known: a crash in between charges nobody twice.
+Each step of a run handles a bounded number of items, and the next run continues with others, so that a failing item
+blocks no other. A top-up is stored in a separate transaction before the request to Stripe, and requested under the same
+idempotency key until the answer is known: a crash in between charges the customer once.
 """
 
 import logging
@@ -43,29 +43,29 @@ from farebox_collector.pricing.currencies import NoExchangeRate
 _AT_ONCE = 50
 _HOUR_NS = 3_600 * 10**9
 _KEY_LIVES_NS = 20 * _HOUR_NS
-"""Stripe forgets idempotency keys after a day: later, asking again could charge again."""
+"""Stripe forgets idempotency keys after a day: a later retry could charge again."""
 _PENDING = frozenset({"processing", "requires_capture"})
 _MOST_FAILURES = 3
-"""How often Stripe may fail to answer before a part of a round ends: it may fail for one payment, or for all."""
+"""Failed requests after which a step ends: Stripe may fail for one payment, or for all."""
 
 _logger = logging.getLogger(__name__)
 
 
 class AutomaticTopups:
-    """Of several collectors one makes the round at a time."""
+    """The periodic job of top-ups. Collectors take turns."""
 
     def __init__(self, desk: PaymentDesk) -> None:
         self._desk = desk
         self._database = desk.database
         self._clock: Callable[[], int] = desk.clock
         self._fees_after = 0
-        """The top-up whose fee was asked for last; the next round goes on after it."""
+        """The top-up whose fee was requested last; the next run continues after it."""
         self._all_carried = False
 
     def round(self) -> None:
-        """Order what wallets need, end checkouts, pay, book fees.
+        """Order top-ups, end expired checkouts, pay, book fees.
 
-        Raises GatewayUnavailable when all is done that can be done without the answers that Stripe did not give.
+        Raises GatewayUnavailable at the end if Stripe failed to answer some requests.
         """
         if not self._desk.is_open:
             return
@@ -99,7 +99,7 @@ class AutomaticTopups:
                 self._disable(terms, str(error))
 
     def _pay(self) -> list[GatewayUnavailable]:
-        """Pay what is in flight; returns failures to answer. What got no answer comes last in the next round."""
+        """Pay top-ups in flight. Return failed requests; their top-ups come last in the next run."""
         with self._database.reading() as connection:
             due = auto_topups.in_flight(connection, DEFAULT_TENANT_ID, _AT_ONCE)
         failures: list[GatewayUnavailable] = []
@@ -120,7 +120,7 @@ class AutomaticTopups:
         if topup.payment_intent:
             return gateway.payment(topup.payment_intent)
         if self._clock() - topup.created_at_ns > _KEY_LIVES_NS:
-            raise GatewayRefused("Stripe could not be asked for most of a day: look there whether it was paid")
+            raise GatewayRefused("Stripe was unavailable for 20 hours: check in its dashboard whether it was paid")
         payment = gateway.charge_kept_method(charge_of(topup), due.method)
         self._database.transact(partial(note_payment_intent, topup_id=topup.id, payment_intent=payment.payment_intent))
         return payment
@@ -136,10 +136,12 @@ class AutomaticTopups:
         elif payment.status in _PENDING:
             self._database.transact(partial(auto_topups.note_asked, topup=due.topup, at_ns=self._clock()))
         else:
-            self._fail(due.topup, f"the payment needs the customer ({payment.status})")
+            self._fail(due.topup, f"the payment requires an action of the customer ({payment.status})")
 
     def _fail(self, topup: Row[Any], reason: str) -> None:
-        _logger.warning("an automatic top-up failed, and is off for its wallet", extra={"topup": topup.key})
+        _logger.warning(
+            "an automatic top-up failed: automatic top-ups are off for its wallet", extra={"topup": topup.key}
+        )
         fact = NotPaid(topup.key, reason)
         self._database.transact(partial(book, tenant_id=DEFAULT_TENANT_ID, fact=fact, at_ns=self._clock()))
 
@@ -155,7 +157,7 @@ class AutomaticTopups:
         )
 
     def _book_fees(self) -> list[GatewayUnavailable]:
-        """Ask for fees; returns failures to answer. The next round goes on after the last that was asked for."""
+        """Request and book fees. Return failed requests. The next run continues after the last fee requested."""
         with self._database.reading() as connection:
             without = topups_without_fee(connection, DEFAULT_TENANT_ID, 0, _AT_ONCE, self._fees_after)
         gateway = self._desk.gateway(DEFAULT_TENANT_ID)
@@ -167,7 +169,7 @@ class AutomaticTopups:
             try:
                 kept = gateway.kept(topup.payment_intent)
             except GatewayRefused:
-                _logger.warning("Stripe does not say what it kept of a payment", extra={"topup": topup.key})
+                _logger.warning("Stripe does not report the fee of a payment", extra={"topup": topup.key})
                 continue
             except GatewayUnavailable as error:
                 failures.append(error)
@@ -189,7 +191,7 @@ class AutomaticTopups:
         self._database.transact(work)
 
     def _book_waiting_fees(self) -> None:
-        """Book fees whose currency has a rate by now."""
+        """Book fees whose currency now has an exchange rate."""
         with self._database.reading() as connection:
             currencies = currencies_waited_for(connection, DEFAULT_TENANT_ID)
             waiting = [
@@ -202,7 +204,7 @@ class AutomaticTopups:
             self._database.transact(partial(book_waiting, topup=topup, at_ns=self._clock()))
 
     def _settle_carried(self) -> None:
-        """Compute anew what must be out of payments whose returns an older version booked, until there are none."""
+        """Recompute returned credits of payments whose returns an older version booked, until none are left."""
         if self._all_carried:
             return
         with self._database.reading() as connection:

@@ -1,6 +1,6 @@
-"""The desk where top-ups are asked for, and where Stripe's webhook is taken in.
+"""Order top-ups and receive Stripe's webhook.
 
-One installation has one Stripe account: that of the tenant `default`. Other tenants pay in by deposits.
+An installation has one Stripe account, for the tenant `default`. Other tenants use deposits.
 """
 
 import hashlib
@@ -32,15 +32,15 @@ _STRIPES = 32
 
 
 class NoStripe(Exception):
-    """There is no Stripe account for this tenant; the message says what to do."""
+    """No Stripe account is set for this tenant; the message says what to do."""
 
 
 class NoSuchPack(LookupError):
-    """No pack of this name is sold."""
+    """No pack has this name."""
 
 
 class Account(NamedTuple):
-    """A Stripe account: the key and the webhook's secret belong together."""
+    """A Stripe account: its API key and the secret of its webhook."""
 
     api_key: SecretStr
     webhook_secret: SecretStr
@@ -48,25 +48,25 @@ class Account(NamedTuple):
 
 
 class CheckoutWanted(NamedTuple):
-    """What a checkout is for, and where the customer goes from it."""
+    """The pack to pay for, and the pages that the customer returns to."""
 
     wallet: str
     pack: str
     success_url: str
     cancel_url: str
     keep_method: bool = False
-    """Whether what it is paid with may be charged again, for automatic top-ups."""
+    """Whether to store the payment method for automatic top-ups."""
 
 
 class CheckoutMade(NamedTuple):
-    """A top-up that can be paid, or was, and whether it was asked for before."""
+    """A top-up that can be paid or was paid, and whether the request repeats an earlier one."""
 
     topup: Row[Any]
     repeated: bool
 
 
 class PaymentDesk:
-    """Orders top-ups and books what comes of them. Blocks: use it from threads."""
+    """Order top-ups and book their events. Blocking: call it from threads."""
 
     def __init__(self, database: Database, clock: Callable[[], int], account: Account | None) -> None:
         self.database = database
@@ -77,31 +77,31 @@ class PaymentDesk:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a Stripe account."""
+        """Whether a Stripe account is set."""
         return self._account is not None
 
     def serves(self, tenant_id: int) -> bool:
-        """Whether this tenant can be paid by Stripe."""
+        """Whether this tenant can use Stripe."""
         return self.is_open and tenant_id == DEFAULT_TENANT_ID
 
     def gateway(self, tenant_id: int) -> StripeGateway:
-        """Stripe, for a tenant. Raises NoStripe."""
+        """The gateway to a tenant's Stripe account. Raises NoStripe."""
         account = self._of(tenant_id)
         if self._gateway is None:
             self._gateway = StripeGateway(account.api_key.get_secret_value(), account.api_base)
         return self._gateway
 
     def checkout(self, tenant_id: int, wanted: CheckoutWanted, idempotency_key: str) -> CheckoutMade:
-        """A page where the customer pays, once for each idempotency key.
+        """Create a page where the customer pays, once for each idempotency key.
 
         Raises NoStripe, NoSuchPack, IdempotencyConflict, NoExchangeRate, AmountError, GatewayRefused, and
-        GatewayUnavailable, after which the same request goes on where this one ended.
+        GatewayUnavailable, after which a retry of the request continues where this one ended.
         """
         gateway = self.gateway(tenant_id)
         ordered = self.database.transact(
             lambda connection: self._order(connection, tenant_id, wanted, idempotency_key, gateway.livemode)
         )
-        assert ordered is not None, "only automatic top-ups keep each other away"
+        assert ordered is not None, "only automatic top-ups exclude each other"
         topup = ordered.row
         if topup.state == TopupState.FAILED:
             raise GatewayRefused(topup.reason)
@@ -126,7 +126,7 @@ class PaymentDesk:
         return CheckoutMade(made, ordered.repeated)
 
     def open_checkout(self, tenant_id: int, wanted: CheckoutWanted) -> CheckoutMade:
-        """A page where the customer pays: one that is open for this pack already, or a new one. Raises as above."""
+        """Return an open page where the customer pays for this pack, or create one. Raises as `checkout` does."""
         self._of(tenant_id)
         with self.database.reading() as connection:
             pack = pack_in_force(connection, tenant_id, wanted.pack)
@@ -137,25 +137,25 @@ class PaymentDesk:
             return CheckoutMade(known, True)
         if pack is None:
             raise NoSuchPack(wanted.pack)
-        # All who ask at the same moment have the same key, at every replica, and so get the same checkout.
+        # Simultaneous requests have the same key at every replica, so they get the same checkout.
         asked = json.dumps([wanted, pack.id, over])
         key = f"link {hashlib.sha256(asked.encode()).hexdigest()}"
         with self._turn_of(key):
             return self.checkout(tenant_id, wanted, key)
 
     def _turn_of(self, key: str) -> threading.Lock:
-        """Held while a checkout is made, so that Stripe is not asked for the same one by many at once."""
+        """A lock that serialises requests for the same checkout in this process."""
         return self._turns[zlib.crc32(key.encode()) % _STRIPES]
 
     def set_auto_topup(self, tenant_id: int, terms: AutoTerms, author: str, reason: str) -> None:
-        """Top a wallet up on these terms from now on. Raises NoStripe, BadAutoTopup."""
+        """Set the terms of a wallet's automatic top-ups. Raises NoStripe, BadAutoTopup."""
         self._of(tenant_id)
         self.database.transact(
             lambda connection: auto_topups.set_auto_topup(connection, tenant_id, terms, author, reason, self.clock())
         )
 
     def receive(self, body: bytes, signature: str | None) -> str:
-        """Book an event as it came from the webhook; returns what came of it.
+        """Book an event from the webhook. Return its outcome.
 
         Raises NoStripe, NotStripe, Unreadable, Refused, EventConflict.
         """
@@ -193,18 +193,18 @@ class PaymentDesk:
 
     def _of(self, tenant_id: int) -> Account:
         if self._account is None:
-            raise NoStripe("there is no Stripe account: set FAREBOX_STRIPE_API_KEY and FAREBOX_STRIPE_WEBHOOK_SECRET")
+            raise NoStripe("no Stripe account is set: set FAREBOX_STRIPE_API_KEY and FAREBOX_STRIPE_WEBHOOK_SECRET")
         if tenant_id != DEFAULT_TENANT_ID:
-            raise NoStripe("the Stripe account is that of the tenant `default`; this one pays in by deposits")
+            raise NoStripe("only the tenant `default` has a Stripe account; use deposits")
         return self._account
 
 
 def new_key() -> str:
-    """A new top-up's name at Stripe: unguessable."""
+    """Make the unguessable name of a new top-up at Stripe."""
     return f"topup_{secrets.token_hex(12)}"
 
 
 def charge_of(topup: Row[Any]) -> Charge:
-    """What a top-up costs, as Stripe is told."""
+    """The charge of a top-up for Stripe."""
     credits = format_nano(topup.amount_nano).rstrip("0").removesuffix(".")
     return Charge(topup.key, topup.wallet, f"{credits} credits", topup.currency, topup.amount_minor)

@@ -1,7 +1,7 @@
-"""Reads Stripe's events: is it Stripe that says it, now, and what does it say. Only this file knows their JSON.
+"""Verify and read Stripe's events. Only this module knows their JSON.
 
-The signature is checked by Stripe's library over the bytes as they came. Its own tolerance looks into the past only and
-by a clock of its own, so that time is checked here, in both directions.
+Stripe's library checks the signature over the received bytes. Its tolerance covers the past only and uses the system
+clock, so this module checks the time, in both directions.
 """
 
 import json
@@ -26,15 +26,15 @@ TOLERANCE_S = 300
 TOPUP_METADATA, WALLET_METADATA = "farebox_topup", "farebox_wallet"
 _NANO = 10**9
 _MAX_TEXT = 255
-_NOT_A_TOPUP = NotOurs("no top-up of ours")
+_NOT_A_TOPUP = NotOurs("not a top-up of Farebox")
 
 
 class NotStripe(Exception):
-    """A request is not Stripe's, or not of now; the message says why."""
+    """A request is not from Stripe, or its time is off; the message says why."""
 
 
 class Unreadable(ValueError):
-    """An event is not of the form that Stripe documents; the message says where."""
+    """An event does not have the form that Stripe documents; the message says where."""
 
 
 def verify(body: bytes, signature: str | None, secret: str, now_ns: int) -> None:
@@ -42,44 +42,46 @@ def verify(body: bytes, signature: str | None, secret: str, now_ns: int) -> None
     import stripe
 
     if not signature:
-        raise NotStripe("there is no Stripe-Signature header")
+        raise NotStripe("the Stripe-Signature header is missing")
     if not signature.isascii():
-        raise NotStripe("the Stripe-Signature header is not plain text")
+        raise NotStripe("the Stripe-Signature header is not ASCII")
     try:
-        # Tolerance 0 is none: only the signature.
+        # Tolerance 0 turns the library's check of the time off.
         stripe.WebhookSignature.verify_header(body, signature, secret, 0)
         signed_s = _signed_at_s(signature)
     except (stripe.SignatureVerificationError, UnicodeDecodeError, ValueError):
-        raise NotStripe("the signature is not one of this body with this endpoint's secret") from None
+        raise NotStripe("the signature does not match the body and FAREBOX_STRIPE_WEBHOOK_SECRET") from None
     ahead_s = signed_s - now_ns // _NANO
     if ahead_s < -TOLERANCE_S:
-        raise NotStripe(f"it was signed {-ahead_s} seconds ago, and {TOLERANCE_S} are tolerated")
+        raise NotStripe(f"the request was signed {-ahead_s} seconds ago; at most {TOLERANCE_S} are allowed")
     if ahead_s > TOLERANCE_S:
-        raise NotStripe(f"it was signed {ahead_s} seconds ahead of the clock here, and {TOLERANCE_S} are tolerated")
+        raise NotStripe(
+            f"the request was signed {ahead_s} seconds ahead of this machine's clock; at most {TOLERANCE_S} are allowed"
+        )
 
 
 def read_event(body: bytes) -> Event:
-    """What an event says. Raises Unreadable."""
+    """Parse an event. Raises Unreadable."""
     try:
-        told = json.loads(body)
-        thing, created_ns = told["data"]["object"], _seconds(told["created"]) * _NANO
-        read = _READERS.get(told["type"])
-        fact = read(thing, created_ns) if read else NotOurs("an event of a type that moves nothing")
-        content = json.dumps([told["type"], told["data"]], sort_keys=True)
+        sent = json.loads(body)
+        thing, created_ns = sent["data"]["object"], _seconds(sent["created"]) * _NANO
+        read = _READERS.get(sent["type"])
+        fact = read(thing, created_ns) if read else NotOurs("an event of a type without effect on money")
+        content = json.dumps([sent["type"], sent["data"]], sort_keys=True)
         return Event(
-            _text(told["id"]),
-            _text(told["type"]),
-            _flag(told["livemode"]),
+            _text(sent["id"]),
+            _text(sent["type"]),
+            _flag(sent["livemode"]),
             created_ns,
             blake2b(content.encode(), digest_size=16).digest(),
             fact,
         )
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise Unreadable(f"not an event as Stripe sends them: {type(error).__name__} {str(error)[:100]}") from None
+        raise Unreadable(f"not an event in Stripe's form: {type(error).__name__} {str(error)[:100]}") from None
 
 
 def method_of(intent: dict[str, Any]) -> PaymentMethod:
-    """What the customer let us keep with a payment; both empty for nothing."""
+    """The payment method that the customer agreed to store; both fields empty if none."""
     if intent.get("setup_future_usage") != "off_session" or not intent.get("customer"):
         return PaymentMethod("", "")
     customer, method = _id_of(intent["customer"]), _id_of(intent.get("payment_method"))
@@ -87,7 +89,7 @@ def method_of(intent: dict[str, Any]) -> PaymentMethod:
 
 
 def _signed_at_s(signature: str) -> int:
-    """The moment that was signed: the first `t`, as Stripe's library takes it."""
+    """The time of the signature: the first `t`, as in Stripe's library."""
     return next(int(value) for name, _, value in (part.partition("=") for part in signature.split(",")) if name == "t")
 
 
@@ -138,7 +140,7 @@ def _intent_failed(intent: dict[str, Any], _created_ns: int) -> Fact:
 def _refund(refund: dict[str, Any], created_ns: int) -> Fact:
     intent = _id_of(refund.get("payment_intent"))
     if not intent:
-        return NotOurs("a refund of something else than a payment")
+        return NotOurs("a refund without a payment")
     over = refund["status"] in ("failed", "canceled")
     return Returned(
         _text(refund["id"]),
@@ -160,13 +162,13 @@ _DISPUTES = {
     "won": (2, False),
     "prevented": (2, False),
 }
-"""How far a dispute has come, and whether the money is gone; others are inquiries, which take no money yet."""
+"""Progress of a dispute, and whether the money is withdrawn. Other states are inquiries, which withdraw no money."""
 
 
 def _dispute(dispute: dict[str, Any], created_ns: int) -> Fact:
     intent = _id_of(dispute.get("payment_intent"))
     if not intent:
-        return NotOurs("a dispute of something else than a payment")
+        return NotOurs("a dispute without a payment")
     progress, taken = _DISPUTES.get(dispute["status"], (0, False))
     fees = tuple(
         Fee(_text(row["id"]), _currency(row), _signed(row["fee"]))
@@ -174,8 +176,8 @@ def _dispute(dispute: dict[str, Any], created_ns: int) -> Fact:
         if row.get("fee", 0)
     )
     amount, currency = _amount(dispute["amount"]), _currency(dispute)
-    told = (progress, taken, created_ns, fees, _made_ns(dispute))
-    return Returned(_text(dispute["id"]), DISPUTE, intent, currency, amount, *told)
+    state = (progress, taken, created_ns, fees, _made_ns(dispute))
+    return Returned(_text(dispute["id"]), DISPUTE, intent, currency, amount, *state)
 
 
 _READERS: dict[str, Callable[[dict[str, Any], int], Fact]] = {
@@ -188,7 +190,7 @@ _READERS: dict[str, Callable[[dict[str, Any], int], Fact]] = {
     "refund.created": _refund,
     "refund.updated": _refund,
     "refund.failed": _refund,
-    # As older API versions call them.
+    # The name in older API versions.
     "charge.refund.updated": _refund,
     "charge.dispute.created": _dispute,
     "charge.dispute.updated": _dispute,
@@ -198,7 +200,7 @@ _READERS: dict[str, Callable[[dict[str, Any], int], Fact]] = {
 }
 
 EVENT_TYPES = tuple(_READERS)
-"""The events that the webhook should be sent."""
+"""The event types to select for the webhook in Stripe."""
 
 
 def _topup_key(thing: dict[str, Any]) -> str:
@@ -207,7 +209,7 @@ def _topup_key(thing: dict[str, Any]) -> str:
 
 
 def _id_of(reference: Any) -> str:
-    """An id, or that of an object in its place."""
+    """Return an id, given as text or within an expanded object."""
     if not reference:
         return ""
     return _text(reference["id"] if isinstance(reference, dict) else reference)
@@ -215,36 +217,36 @@ def _id_of(reference: Any) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value or len(value) > _MAX_TEXT or not value.isprintable():
-        raise ValueError("a name is not one")
+        raise ValueError(f"a text must have 1 to {_MAX_TEXT} printable characters")
     return value
 
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError("livemode is true or false")
+        raise ValueError("livemode must be true or false")
     return value
 
 
 def _seconds(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**33:
-        raise ValueError("a moment is not one")
+        raise ValueError("a time must be in Unix seconds")
     return value
 
 
 def _made_ns(thing: dict[str, Any]) -> int:
-    """When a refund or dispute was made; 0 where that is not told."""
+    """The time of a refund or dispute; 0 if not reported."""
     return _seconds(thing["created"]) * _NANO if thing.get("created") is not None else 0
 
 
 def _amount(value: Any) -> int:
     if _signed(value) < 0:
-        raise ValueError("an amount is not one")
+        raise ValueError("an amount must not be negative")
     return int(value)
 
 
 def _signed(value: Any) -> int:
     if type(value) is not int or not -(2**53) < value < 2**53:
-        raise ValueError("an amount is not one")
+        raise ValueError("an amount must be an integer below 2⁵³")
     return value
 
 

@@ -1,7 +1,7 @@
-"""Compares the books with what Stripe lists, or with a report of it that was downloaded. Changes nothing.
+"""Compare the books with Stripe's lists, or with a downloaded report. Writes nothing.
 
-Compared is what was booked: each payment with what is out of it, each refund and dispute that stands, each fee. What
-is kept as unmatched is listed too.
+Compares each payment with its returned credits, each standing refund and dispute, and each fee. Lists unmatched
+payments too.
 """
 
 import csv
@@ -45,7 +45,7 @@ _METADATA = f"payment_metadata[{TOPUP_METADATA}]"
 
 
 class Side(StrEnum):
-    """Where something is."""
+    """Where an item was found."""
 
     STRIPE = "only at Stripe"
     FAREBOX = "only in the books"
@@ -54,7 +54,7 @@ class Side(StrEnum):
 
 
 class Difference(NamedTuple):
-    """A payment, refund, dispute or fee that the two do not say the same of, or that nothing here can take."""
+    """A payment, refund, dispute or fee that differs between the books and Stripe, or that is unmatched."""
 
     side: Side
     kind: str
@@ -66,7 +66,7 @@ class Difference(NamedTuple):
 
 
 class BadReport(ValueError):
-    """A file is not a report that can be read; the message says why."""
+    """A file is not a readable report; the message says why."""
 
 
 def differences(
@@ -77,17 +77,17 @@ def differences(
     end_ns: int,
     fees_until_ns: int | None = None,
 ) -> list[Difference]:
-    """What is on one side only, or differs, of [start, end); and what is unmatched of it.
+    """Find items of [start, end) that are on one side only, differ, or are unmatched.
 
-    `listed` may reach beyond that, which tells what is missing from what is only of another day. Fees of what was made
-    after `fees_until_ns` may be missing: they are asked for some time after the payment.
+    `listed` may cover a longer time: then an item of an adjacent day is not reported as missing. Fees of items made
+    after `fees_until_ns` may be missing: they are requested some time after the payment.
     """
     every = list(listed)
-    told = [one for one in every if one.kind != FEE]
+    items = [one for one in every if one.kind != FEE]
     ours = {one.payment_intent: topup for one in every if (topup := _topup(connection, tenant_id, one))}
-    known = {row.return_id: row for row in taken_returns(connection, tenant_id, [one.id for one in told])}
-    found = [difference for one in told if (difference := _compare(one, ours, known, start_ns, end_ns))]
-    payments, returns = ({one.id for one in told if (one.kind == PAYMENT) is payment} for payment in (True, False))
+    known = {row.return_id: row for row in taken_returns(connection, tenant_id, [one.id for one in items])}
+    found = [difference for one in items if (difference := _compare(one, ours, known, start_ns, end_ns))]
+    payments, returns = ({one.id for one in items if (one.kind == PAYMENT) is payment} for payment in (True, False))
     for row in paid_between(connection, tenant_id, start_ns, end_ns):
         if row.payment_intent not in payments:
             facts = (PAYMENT, row.payment_intent, row.payment_intent, row.currency, row.amount_minor)
@@ -98,7 +98,7 @@ def differences(
     for row in returns_between(connection, tenant_id, start_ns, end_ns):
         if row.return_id not in returns:
             facts = (row.kind, row.return_id, row.payment_intent, row.currency, row.amount_minor)
-            found.append(Difference(Side.FAREBOX, *facts, "its credits are out of the wallet"))
+            found.append(Difference(Side.FAREBOX, *facts, "its credits were taken from the wallet"))
     fees = [one for one in every if one.kind == FEE and one.payment_intent in ours]
     inside = [one for one in fees if start_ns <= one.created_s * _NANO < end_ns]
     latest_ns = end_ns if fees_until_ns is None else fees_until_ns
@@ -113,9 +113,9 @@ def _wrong_out(connection: Connection, topup: Row[Any]) -> Iterator[Difference]:
     due, found = due_now(connection, topup), out_now(connection, topup)
     if due != found:
         facts = (PAYMENT, topup.payment_intent, topup.payment_intent, topup.currency, topup.amount_minor)
-        why = f"{due.returned_minor} of it went back, in smallest units, and the books took {found.returned_minor} out"
+        why = f"{due.returned_minor} minor units of it were returned, but the books took back {found.returned_minor}"
         if due.returned_minor == found.returned_minor:
-            why = f"{due.out_nano} nanocredits must be out of its lot, and {found.out_nano} are"
+            why = f"{due.out_nano} nanocredits must be taken from its lot, but {found.out_nano} are"
         yield Difference(Side.BOTH, *facts, why)
 
 
@@ -126,7 +126,7 @@ def _fees(
     every: Iterable[Listed],
     until_ns: int,
 ) -> Iterator[Difference]:
-    """Fees that are not booked, or booked otherwise; and of the same payments those that Stripe does not list."""
+    """Yield fees that are not booked or booked differently, and booked fees that Stripe does not list."""
     listed_ids = {one.id for one in every}
     for payment_intent, of_payment in groupby(sorted(inside, key=_by_payment), _by_payment):
         topup = ours[payment_intent]
@@ -136,11 +136,11 @@ def _fees(
             facts = (FEE, one.id, payment_intent, one.currency, one.amount_minor)
             if row is None:
                 if one.created_s * _NANO < until_ns:
-                    yield Difference(Side.STRIPE, *facts, f"the fee is not booked, of top-up {topup.key}")
+                    yield Difference(Side.STRIPE, *facts, f"the fee of top-up {topup.key} is not booked")
             elif row.reason:
                 yield Difference(Side.STRIPE, *facts, f"the fee waits: {row.reason}")
             elif (row.currency, row.fee_minor) != (one.currency, one.amount_minor):
-                why = f"the books have {row.fee_minor} {row.currency}, in smallest units"
+                why = f"the books have {row.fee_minor} minor units of {row.currency}"
                 yield Difference(Side.BOTH, *facts, why)
         if "" not in listed_ids:
             for fee_id, row in booked.items():
@@ -154,7 +154,7 @@ def _by_payment(one: Listed) -> str:
 
 
 def _same_fee(one: Listed, booked: Iterable[Row[Any]]) -> Row[Any] | None:
-    """The fee of a report that does not tell its balance transactions."""
+    """Find a booked fee by amount, for a report without balance transactions."""
     if one.id:
         return None
     same = (row for row in booked if (row.currency, row.fee_minor) == (one.currency, one.amount_minor))
@@ -162,14 +162,14 @@ def _same_fee(one: Listed, booked: Iterable[Row[Any]]) -> Row[Any] | None:
 
 
 def from_stripe(gateway: StripeGateway, start_ns: int, end_ns: int) -> list[Listed]:
-    """What Stripe lists of [start, end), and of a day before and after. Raises GatewayRefused, GatewayUnavailable."""
+    """List the items of [start, end) at Stripe, with a day before and after. Raises as `StripeGateway.listed` does."""
     listed = gateway.listed(start_ns // _NANO - _DAY_S, -(-end_ns // _NANO) + _DAY_S)
-    # Whatever else is sold with this account is not ours.
+    # The account may have other payments than top-ups.
     return [one for one in listed if one.topup_key or one.kind != PAYMENT]
 
 
 def still_unpaid(gateway: StripeGateway, found: Iterable[Difference]) -> Iterator[Difference]:
-    """Leave out payments that Stripe has under another day: some take days to succeed. Raises GatewayUnavailable."""
+    """Drop payments that Stripe lists under another day: some take days to succeed. Raises GatewayUnavailable."""
     for one in found:
         if one.side is Side.FAREBOX and one.kind == PAYMENT:
             try:
@@ -183,19 +183,19 @@ def still_unpaid(gateway: StripeGateway, found: Iterable[Difference]) -> Iterato
 
 
 def from_report(path: Path) -> list[Listed]:
-    """The rows of Stripe's itemized report of balance changes, as CSV. Raises BadReport, OSError."""
+    """Read Stripe's itemized report of balance changes, as CSV. Raises BadReport, OSError."""
     found: dict[tuple[str, str], Listed] = {}
     fees: list[Listed] = []
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
         missing = [name for name in _NEEDED if name not in (rows.fieldnames or ())]
         if missing:
-            raise BadReport(f"the report has no column {', '.join(missing)}: choose the itemized balance report")
-        tells_ours = _METADATA in (rows.fieldnames or ())
+            raise BadReport(f"the report lacks the columns {', '.join(missing)}: download the itemized balance report")
+        has_metadata = _METADATA in (rows.fieldnames or ())
         for number, row in enumerate(rows, 2):
             try:
                 category = row["reporting_category"]
-                if category in _CATEGORIES and not (tells_ours and category == "charge" and not row[_METADATA]):
+                if category in _CATEGORIES and not (has_metadata and category == "charge" and not row[_METADATA]):
                     one = _reported(row, _CATEGORIES[category])
                     found[one.kind, one.id] = one
                 elif category in _TAKEN_BACK:
@@ -209,7 +209,7 @@ def from_report(path: Path) -> list[Listed]:
 
 
 def _reported_fee(row: Mapping[str, Any]) -> Iterator[Listed]:
-    """The fee in a row of the report, where the report has that column."""
+    """The fee in a row of the report, if the report has that column."""
     if not row.get("fee") or not Decimal(row["fee"]):
         return
     currency = row["currency"].upper()
@@ -247,16 +247,16 @@ def _compare(
     facts = (one.kind, one.id, one.payment_intent, one.currency, one.amount_minor)
     if one.kind == PAYMENT:
         if topup is None:
-            why = f"top-up {one.topup_key}" if one.topup_key else "nothing here says what it was for"
+            why = f"top-up {one.topup_key}" if one.topup_key else "no top-up in the books has this payment"
             return Difference(Side.STRIPE, *facts, why) if inside else None
         booked = (topup.currency, topup.amount_minor)
     else:
         row = known.get(one.id)
         if row is None:
-            # Of a payment that is not ours either, it is none of our business.
+            # Returns of payments that are not top-ups are not compared.
             why = f"of top-up {topup.key}" if topup is not None else ""
             return Difference(Side.STRIPE, *facts, why) if inside and topup is not None else None
         booked = (row.currency, row.amount_minor)
     if booked != (one.currency, one.amount_minor):
-        return Difference(Side.BOTH, *facts, f"the books have {booked[1]} {booked[0]}, in smallest units")
+        return Difference(Side.BOTH, *facts, f"the books have {booked[1]} minor units of {booked[0]}")
     return None

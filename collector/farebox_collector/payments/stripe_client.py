@@ -1,6 +1,6 @@
-"""What we ask of Stripe, through its own library; its answers in our words. Blocks: use it from threads.
+"""Call Stripe through its library and translate its answers. Blocking: call it from threads.
 
-Every request that moves money carries an idempotency key, so that asking again is safe.
+Every request that moves money carries an idempotency key, so that a retry is safe.
 """
 
 import logging
@@ -12,9 +12,9 @@ from farebox_collector.ledger.payments.topups import PaymentMethod
 from farebox_collector.payments.events import TOPUP_METADATA, WALLET_METADATA, method_of
 
 FEE = "fee"
-"""The kind of `Listed` that is what Stripe keeps, or gives back."""
+"""The kind of a `Listed` that is a fee of Stripe, or its return."""
 STRIPE_API = "https://api.stripe.com"
-# Short, for what waits for it ends with the process; whatever was asked for is asked for again under its key.
+# Short, because shutdown waits for it. A request that times out is retried under its key.
 _TIMEOUT_S = 15.0
 _RETRIES = 1
 _CONFLICT = 409
@@ -24,15 +24,15 @@ Answer = TypeVar("Answer")
 
 
 class GatewayRefused(Exception):
-    """Stripe, or the customer's bank, said no; the message says why, in words fit for people."""
+    """Stripe or the customer's bank refused; the message says why, for people."""
 
 
 class GatewayUnavailable(Exception):
-    """Nobody knows what became of a request, or it was not made: Stripe is away or in trouble, or our key is wrong."""
+    """The result of a request is unknown: Stripe is unavailable or failing, or the API key is invalid."""
 
 
 class Charge(NamedTuple):
-    """What a top-up costs, and what Stripe shall know it by."""
+    """The price of a top-up, and its name at Stripe."""
 
     key: str
     wallet: str
@@ -42,7 +42,7 @@ class Charge(NamedTuple):
 
 
 class Checkout(NamedTuple):
-    """A page of Stripe's where a customer pays."""
+    """Stripe's page where a customer pays."""
 
     checkout_id: str
     url: str
@@ -55,11 +55,11 @@ class Payment(NamedTuple):
     payment_intent: str
     status: str
     fact: Paid
-    """What it comes to if the status is `succeeded`."""
+    """The fact to book if the status is `succeeded`."""
 
 
 class Kept(NamedTuple):
-    """What Stripe kept of a payment for itself, and its receipt for the customer."""
+    """Stripe's fee of a payment, and its receipt for the customer."""
 
     fee: Fee
     receipt_url: str
@@ -69,9 +69,9 @@ class Listed(NamedTuple):
     """A payment, refund, dispute or fee as Stripe lists it."""
 
     kind: str
-    """`payment`, `refund`, `dispute` or `fee`; a fee's amount is negative where Stripe gave it back."""
+    """`payment`, `refund`, `dispute` or `fee`; a fee's amount is negative if Stripe returned it."""
     id: str
-    """A fee's is its balance transaction; empty where that is not told."""
+    """For a fee, the id of its balance transaction; empty if not reported."""
     payment_intent: str
     topup_key: str
     currency: str
@@ -83,10 +83,10 @@ class StripeGateway:
     """One Stripe account."""
 
     def __init__(self, api_key: str, api_base: str = STRIPE_API) -> None:
-        # Only those who take payments wait for it: a fifth of a second.
+        # Imported here: only processes that take payments need it, and it takes a fifth of a second.
         import stripe
 
-        # At `info` it logs every request, at `debug` with what is in it.
+        # At `info` the library logs every request, at `debug` with its content.
         logging.getLogger("stripe").setLevel(logging.WARNING)
         self._stripe = stripe
         self._client = stripe.StripeClient(
@@ -101,7 +101,7 @@ class StripeGateway:
     def open_checkout(
         self, charge: Charge, success_url: str, cancel_url: str, customer: str, keep_method: bool
     ) -> Checkout:
-        """Make a page where the customer pays, once for each key. Raises GatewayRefused, GatewayUnavailable."""
+        """Create a page where the customer pays, once for each key. Raises GatewayRefused, GatewayUnavailable."""
         metadata = _metadata(charge)
         intent: dict[str, Any] = {"metadata": metadata, "description": charge.title}
         if keep_method:
@@ -133,7 +133,7 @@ class StripeGateway:
         return Checkout(str(session.id), str(session.url), int(session.expires_at) * _NANO)
 
     def charge_kept_method(self, charge: Charge, method: PaymentMethod) -> Payment:
-        """Charge what the customer let us keep, once for each key. Raises GatewayRefused, GatewayUnavailable."""
+        """Charge the stored payment method, once for each key. Raises GatewayRefused, GatewayUnavailable."""
         wanted: dict[str, Any] = {
             "amount": charge.amount_minor,
             "currency": charge.currency.lower(),
@@ -153,11 +153,11 @@ class StripeGateway:
         return _payment(intent)
 
     def payment(self, payment_intent: str) -> Payment:
-        """How a payment stands. Raises GatewayRefused, GatewayUnavailable."""
+        """Return the state of a payment. Raises GatewayRefused, GatewayUnavailable."""
         return _payment(self._asking(lambda: self._client.v1.payment_intents.retrieve(payment_intent)))
 
     def kept(self, payment_intent: str) -> Kept | None:
-        """What Stripe kept of a payment; None while it does not say. Raises GatewayRefused, GatewayUnavailable."""
+        """Return the fee of a payment; None while Stripe does not report it. Raises as `payment` does."""
         intent: Any = self._asking(
             lambda: self._client.v1.payment_intents.retrieve(
                 payment_intent, {"expand": ["latest_charge.balance_transaction"]}
@@ -170,7 +170,7 @@ class StripeGateway:
         return Kept(fee, str(getattr(intent.latest_charge, "receipt_url", None) or ""))
 
     def listed(self, start_s: int, end_s: int) -> Iterator[Listed]:
-        """Payments that succeeded, refunds and disputes that hold, and all fees, made in [start, end) of Unix seconds.
+        """Yield successful payments, standing refunds and disputes, and all fees, made in [start, end) in Unix seconds.
 
         Raises GatewayRefused, GatewayUnavailable.
         """
@@ -192,14 +192,16 @@ class StripeGateway:
         try:
             return ask()
         except (stripe.AuthenticationError, stripe.PermissionError):
-            # Our own mistake, not the customer's. The message of the first shows a part of the key.
-            raise GatewayUnavailable("Stripe does not take the API key, or the key may not do this") from None
+            # A wrong setting, not the customer's fault. The error's message shows a part of the key, so it is dropped.
+            raise GatewayUnavailable(
+                "Stripe refused the API key or its permissions; check FAREBOX_STRIPE_API_KEY"
+            ) from None
         except (stripe.APIConnectionError, stripe.RateLimitError, stripe.APIError) as error:
-            raise GatewayUnavailable(f"Stripe cannot be asked now: {error.user_message}") from error
+            raise GatewayUnavailable(f"Stripe is unavailable; try again: {error.user_message}") from error
         except stripe.StripeError as error:
             if error.http_status == _CONFLICT:
-                # The same is being asked by another replica.
-                raise GatewayUnavailable("Stripe is answering the same request to somebody else") from error
+                # Another replica sent the same request.
+                raise GatewayUnavailable("Stripe is processing the same request; try again") from error
             code = f" ({error.code})" if error.code else ""
             raise GatewayRefused(f"{error.user_message or type(error).__name__}{code}") from error
 

@@ -203,7 +203,7 @@ def test_many_busy_wallets_keep_no_other_from_being_drawn_up(
     for _ in range(4):
         books.wait(60)
         books.record(*(books.priced(1, f"busy{number}") for number in range(7)))
-        work._draw_lots_up()
+        work._update_lots()
     assert (books.balance("zoe"), -books.balance(BREAKAGE_ACCOUNT)) == (0, 10)
     books.check()
 
@@ -220,10 +220,10 @@ def test_a_wallet_that_cannot_be_drawn_up_keeps_no_other_waiting(
 
     monkeypatch.setattr(upkeep, "draw_up", broken)
     books.record(books.priced(1, "ada"), books.priced(1, "ben"))
-    rounds(books)._draw_lots_up()
+    rounds(books)._update_lots()
     with books.database.reading() as connection:
         assert [name for _, name in wallets_to_draw(connection, books.now_ns)] == ["ada"]
-    assert "cannot be drawn up" in caplog.text
+    assert "cannot be updated" in caplog.text
 
 
 def test_wallets_to_draw_of_two_tenants_with_the_same_names(books: LivingBooks) -> None:
@@ -305,8 +305,8 @@ def test_a_wallet_that_cannot_be_drawn_up_is_counted_and_keeps_no_other_waiting(
     monkeypatch.setattr(upkeep, "draw_up", draw)
     told: list[int] = []
     work = Upkeep(Settings(database_url="sqlite:///unused"), books.database, lambda: books.now_ns, told.append)
-    work._draw_lots_up()
+    work._update_lots()
     assert (told, books.balance(REVENUE_ACCOUNT)) == ([1], -8)
     broken.clear()
-    work._draw_lots_up()
+    work._update_lots()
     assert (told, books.balance(REVENUE_ACCOUNT)) == ([1, 0], -12)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from farebox_collector.dialects.text import MAX_TEXT, clean
-from farebox_collector.insight.incidents import with_pictures
+from farebox_collector.insight.incidents import with_snapshots
 from farebox_collector.ledger.incidents.incidents import (
     Incident,
     incident,
@@ -90,7 +90,7 @@ def webhook_router(context: Context) -> APIRouter:
         now_ns = context.clock()
         found = [_incident(alert, now_ns) for alert in notification.alerts]
         # Pictures read a lot, and are taken before anything is written: they hold no one up.
-        found = with_pictures(context.database, context.tenant_id, found, now_ns)
+        found = with_snapshots(context.database, context.tenant_id, found, now_ns)
         recorded = context.database.transact(
             lambda connection: sum(record_incident(connection, context.tenant_id, incident) for incident in found)
         )
