@@ -338,7 +338,7 @@ def test_reconciling_names_what_is_out_that_should_not_be_and_fees(database: Dat
         connection.exec_driver_sql(f"UPDATE topups SET returned_minor = 300 WHERE key = '{key}'")
     ((side, kind, why),) = found(payment, refund)
     assert (side, kind) == ("different", "payment")
-    assert "400 of it went back" in why
+    assert "400 minor units of it were returned" in why
     assert any(line.startswith("returns") for line in shop.clean())
 
 
