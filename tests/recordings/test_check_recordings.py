@@ -124,14 +124,14 @@ YAML = yaml.safe_dump(cassette([exchange(b"{}")] * 3))
 @pytest.mark.parametrize(
     ("name", "content", "entry", "says"),
     [
-        ("cut.har", GOOD[: len(GOOD) * 9 // 10], 3, "the JSON ends or breaks there"),
-        ("no.har", b"\xff\xfe\x00", None, "neither a HAR file"),
-        ("empty.har", b"", None, "neither a HAR file"),
-        ("other.har", '{"log": {"entries": []}}', None, "there is no exchange in it"),
-        ("list.har", "[1, 2]", None, "neither a HAR file"),
-        ("tab.yaml", YAML.replace("- request:", "- request: {\n", 1), 1, "no YAML that can be read"),
+        ("cut.har", GOOD[: len(GOOD) * 9 // 10], 3, "the JSON is invalid or truncated"),
+        ("no.har", b"\xff\xfe\x00", None, "not a recording"),
+        ("empty.har", b"", None, "not a recording"),
+        ("other.har", '{"log": {"entries": []}}', None, "the file has no exchanges"),
+        ("list.har", "[1, 2]", None, "not a recording"),
+        ("tab.yaml", YAML.replace("- request:", "- request: {\n", 1), 1, "the YAML is invalid"),
         ("object.yaml", "interactions:\n- !!python/object/apply:os.system ['true']\n", 1, "python/object"),
-        ("alias.yaml", "interactions:\n- request: *nowhere\n", 1, "nowhere in the file"),
+        ("alias.yaml", "interactions:\n- request: *nowhere\n", 1, "an undefined alias"),
     ],
 )
 def test_a_broken_file_names_itself_and_the_entry(
@@ -228,5 +228,5 @@ def test_an_entry_that_is_too_long_is_refused(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(f"farebox_collector.recordings.{module}.ENTRY_BYTES_MAX", 100_000)
     big = [exchange(b"{}"), exchange(b"x" * 400_000)]
     for name, content in (("t.har", har(big)), ("t.yaml", yaml.safe_dump(cassette(big)))):
-        with pytest.raises(BrokenRecording, match=r"entry [12]: it is longer than"):
+        with pytest.raises(BrokenRecording, match=r"entry [12]: the entry is longer than"):
             read(tmp_path / name, content)

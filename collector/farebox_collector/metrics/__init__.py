@@ -1,1 +1,1 @@
-"""Prometheus metrics: `catalogue` declares each once, `meters` counts what happens, `exporter` reads the books."""
+"""Prometheus metrics: `catalogue` declares each once, `meters` counts in this process, `exporter` reads the books."""

@@ -1,8 +1,8 @@
-"""Every metric, declared once: name, kind, labels, meaning. `docs/reference/metrics.md` is checked against this list.
+"""Declare every metric once: name, kind, labels, meaning. `docs/reference/metrics.md` is generated from this list.
 
-Money, tokens, requests and latencies are read from the ledger at each scrape, so that they agree with the books and
-no restart resets them. What only this process knows (queue, commits, requests taken) starts at zero with it.
-No metric carries a wallet or a user.
+Money, tokens, requests and latencies are read from the ledger at each scrape, so they agree with the books and no
+restart resets them. Metrics of this process (queue, commits, requests) start at zero with it. No metric has a wallet or
+a user as a label.
 """
 
 from enum import StrEnum
@@ -19,7 +19,7 @@ class Kind(StrEnum):
 
 
 class Metric(NamedTuple):
-    """One metric as Prometheus sees it; counters end in `_total`."""
+    """One Prometheus metric; names of counters end in `_total`."""
 
     name: str
     kind: Kind
@@ -33,7 +33,7 @@ _PRICED = ("provider", "model", "tier", "kind")
 _SERVED = ("provider", "model", "route", "region")
 _WAIT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
-REQUESTS = Metric("farebox_requests_total", Kind.COUNTER, _SPENT, "Model calls in the books, each call once.")
+REQUESTS = Metric("farebox_requests_total", Kind.COUNTER, _SPENT, "Model calls in the books, each counted once.")
 REQUEST_ERRORS = Metric(
     "farebox_request_errors_total", Kind.COUNTER, _SPENT, "Model calls in the books that ended in an error."
 )
@@ -42,89 +42,87 @@ TOKEN_COST = Metric(
     "farebox_token_cost_usd_total",
     Kind.COUNTER,
     _PRICED,
-    "What tokens cost us by kind, exactly, in US dollars; fees and other units are in `farebox_cost_usd_total` only."
-    " The tier is `standard`, `long_context`, `negotiated`, `some_hours`, or a service tier with prices of its own.",
+    "Exact cost of tokens by kind, in US dollars; fees and other units are in `farebox_cost_usd_total` only. The tier"
+    " is `standard`, `long_context`, `negotiated`, `some_hours`, or a service tier with separate prices.",
 )
 PRICED_TOKENS = Metric(
     "farebox_priced_tokens_total",
     Kind.COUNTER,
     _PRICED,
-    "Tokens behind `farebox_token_cost_usd_total`, by disjoint kind: reasoning where it has a price of its own.",
+    "Tokens of `farebox_token_cost_usd_total`, by disjoint kind; reasoning is separate if it has a separate price.",
 )
-COST = Metric("farebox_cost_usd_total", Kind.COUNTER, _SPENT, "What charged calls cost us, in US dollars.")
-CHARGE = Metric("farebox_charged_credits_total", Kind.COUNTER, _SPENT, "Credits that charged calls took from wallets.")
+COST = Metric("farebox_cost_usd_total", Kind.COUNTER, _SPENT, "Cost of charged calls, in US dollars.")
+CHARGE = Metric("farebox_charged_credits_total", Kind.COUNTER, _SPENT, "Credits that wallets were charged for calls.")
 REVERSED_REQUESTS = Metric(
     "farebox_reversed_requests_total",
     Kind.COUNTER,
     _SPENT,
-    "Calls among `farebox_requests_total` that a correction took back, to book them anew.",
+    "Calls in `farebox_requests_total` that corrections reversed, to book them again.",
 )
 REVERSED_COST = Metric(
     "farebox_reversed_cost_usd_total",
     Kind.COUNTER,
     _SPENT,
-    "Cost that corrections took back. What holds is `farebox_cost_usd_total` less this.",
+    "Cost that corrections reversed. The net cost is `farebox_cost_usd_total` minus this.",
 )
 REVERSED_CHARGE = Metric(
     "farebox_reversed_credits_total",
     Kind.COUNTER,
     _SPENT,
-    "Credits that corrections gave back. What holds is `farebox_charged_credits_total` less this.",
+    "Credits that corrections reversed. The net charge is `farebox_charged_credits_total` minus this.",
 )
 CORRECTIONS = Metric(
     "farebox_corrections_total",
     Kind.COUNTER,
     ("cause",),
-    "Usage records that were corrected, by cause: `replay`, `late_price`, `twin`, `agent`, `action`.",
+    "Corrected usage records, by cause: `replay`, `late_price`, `twin`, `agent`, `action`.",
 )
 CORRECTED_COST = Metric(
     "farebox_corrected_cost_usd_total",
     Kind.COUNTER,
     ("cause", "direction"),
-    "By how much corrections moved the cost of records, `up` and `down` apart, in US dollars.",
+    "Changes of cost by corrections, in US dollars, `up` and `down` separately.",
 )
 CORRECTED_CHARGE = Metric(
     "farebox_corrected_credits_total",
     Kind.COUNTER,
     ("cause", "direction"),
-    "By how many credits corrections moved what wallets were charged, `up` and `down` apart.",
+    "Changes of charges by corrections, in credits, `up` and `down` separately.",
 )
-RECORDS = Metric(
-    "farebox_usage_records_total", Kind.COUNTER, ("verdict",), "Usage records that were booked, by verdict."
-)
+RECORDS = Metric("farebox_usage_records_total", Kind.COUNTER, ("verdict",), "Booked usage records, by verdict.")
 UNSETTLED = Metric(
     "farebox_unsettled_records",
     Kind.GAUGE,
     ("verdict", "provider", "model"),
-    "Usage records that wait for a price or for usage: kept, and charged nothing yet.",
+    "Usage records that wait for a price or for usage; not charged yet.",
 )
 STAKE_RECORDS = Metric(
     "farebox_at_stake_records",
     Kind.GAUGE,
     ("flag",),
-    "Usage records that may still change, by what is in doubt: a flag of contradictory counts, `parts_without_price`,"
+    "Usage records whose cost may be wrong, by reason: a flag of contradictory counts, `parts_without_price`,"
     " `exposed`, `stated_cost_implausible`, `stated_cost_zero` or `charged_by_estimate`.",
 )
 AT_STAKE = Metric(
     "farebox_at_stake_usd",
     Kind.GAUGE,
     ("flag",),
-    "By how much the cost of those records may be wrong, in US dollars; of `exposed` ones the estimate.",
+    "Largest error in the cost of those records, in US dollars; for `exposed` the estimated cost.",
 )
 DOUBTFUL_CALLS = Metric(
     "farebox_doubtful_calls_total",
     Kind.COUNTER,
     ("flag",),
-    "Calls that were booked on an assumption on which their cost depends, by its flag; `another_price` is for all"
-    " prices that stand in for one that the book lacks. A call with two flags counts under both.",
+    "Calls booked on an assumption that affects their cost, by its flag; `another_price` stands for all substitutes of"
+    " a missing price. A call with two flags counts under both.",
 )
-UNATTRIBUTED = Metric("farebox_unattributed_requests_total", Kind.COUNTER, (), "Charged calls that named no wallet.")
+UNATTRIBUTED = Metric("farebox_unattributed_requests_total", Kind.COUNTER, (), "Charged calls without a wallet.")
 
 CALL_SECONDS = Metric(
     "farebox_call_seconds",
     Kind.HISTOGRAM,
     _SERVED,
-    "Duration of model calls as the application saw it, in seconds; its count is the number of calls.",
+    "Duration of model calls, measured in the application, in seconds; its count is the number of calls.",
 )
 FIRST_CHUNK_SECONDS = Metric(
     "farebox_first_chunk_seconds",
@@ -137,116 +135,119 @@ CALL_TOKENS = Metric(
     "farebox_call_tokens_total",
     Kind.COUNTER,
     (*_SERVED, "kind"),
-    "Tokens of model calls: all that went in, all that came out.",
+    "Tokens of model calls: all input, all output.",
 )
 CACHE_LOOKUPS = Metric(
-    "farebox_cache_lookups_total", Kind.COUNTER, _SERVED, "Calls of which it is known whether a cache helped."
+    "farebox_cache_lookups_total", Kind.COUNTER, _SERVED, "Calls that report whether they hit a cache."
 )
 CACHE_HITS = Metric(
     "farebox_cache_hits_total",
     Kind.COUNTER,
     _SERVED,
-    "Calls that a cache helped: `farebox.cache_hit`, or else the provider's prompt cache was read.",
+    "Calls that hit a cache: by `farebox.cache_hit`, or else because they read the provider's prompt cache.",
 )
 CITATION_RATE = Metric(
-    "farebox_citation_rate", Kind.SUMMARY, _SERVED, "Share of an answer's claims that cite a source, where reported."
+    "farebox_citation_rate", Kind.SUMMARY, _SERVED, "Share of an answer's claims that cite a source, if reported."
 )
-HUMAN_REVIEWS = Metric("farebox_human_reviews_total", Kind.COUNTER, _SERVED, "Answers that a person has reviewed.")
-HUMAN_APPROVALS = Metric("farebox_human_approvals_total", Kind.COUNTER, _SERVED, "Reviewed answers that were approved.")
+HUMAN_REVIEWS = Metric("farebox_human_reviews_total", Kind.COUNTER, _SERVED, "Answers reviewed by a person.")
+HUMAN_APPROVALS = Metric(
+    "farebox_human_approvals_total", Kind.COUNTER, _SERVED, "Reviewed answers that the person approved."
+)
 
 CREDITS_IN = Metric("farebox_credits_in_total", Kind.COUNTER, ("source",), "Credits put into wallets, by source.")
 WALLETS = Metric("farebox_wallets", Kind.GAUGE, (), "Wallets in the books.")
 WALLETS_BELOW = Metric(
-    "farebox_wallets_below", Kind.GAUGE, ("credits",), "Wallets whose balance is below so many credits."
+    "farebox_wallets_below", Kind.GAUGE, ("credits",), "Wallets with a balance below this number of credits."
 )
 WALLET_CREDITS = Metric(
-    "farebox_wallet_credits", Kind.GAUGE, ("sign",), "Sum of the positive balances, and of the negative ones."
+    "farebox_wallet_credits", Kind.GAUGE, ("sign",), "Sum of the positive balances and sum of the negative ones."
 )
 WALLETS_RUNNING_DRY = Metric(
     "farebox_wallets_running_dry",
     Kind.GAUGE,
     ("within",),
-    "Wallets whose credits are used up within a day, a week, at the pace of the last two days and at that of the last"
+    "Wallets whose credits will be used up within a day or a week, at the rate of the last two days and of the last"
     " seven; counted once a minute.",
 )
 WEBHOOK_MESSAGES = Metric(
     "farebox_webhook_messages",
     Kind.GAUGE,
     ("state",),
-    "Webhook messages that are on their way (`pending`), and of the last thirty days `delivered` and `given_up`.",
+    "Webhook messages not delivered yet (`pending`), and of the last 30 days `delivered` and abandoned (`given_up`).",
 )
-CREDIT_USD = Metric("farebox_credit_usd", Kind.GAUGE, (), "What one credit sells for, in US dollars.")
-BUDGET = Metric("farebox_budget_usd", Kind.GAUGE, ("dept",), "What a department may spend a month, in US dollars.")
+CREDIT_USD = Metric("farebox_credit_usd", Kind.GAUGE, (), "Price of one credit, in US dollars.")
+BUDGET = Metric("farebox_budget_usd", Kind.GAUGE, ("dept",), "Monthly budget of a department, in US dollars.")
 LIST_PRICE = Metric(
     "farebox_list_price_usd_per_1k",
     Kind.GAUGE,
     ("provider", "model", "kind"),
-    "Base price of the price book now, in US dollars per 1,000 tokens, for models in use.",
+    "Current base price in the price book, in US dollars per 1,000 tokens, for models in use.",
 )
 PRICE_EDITION = Metric("farebox_price_book_edition", Kind.GAUGE, (), "Grows with every change of the price book.")
 RULE_EDITION = Metric("farebox_charge_rule_edition", Kind.GAUGE, (), "Grows with every change of a charge rule.")
-SPANS = Metric("farebox_spans_total", Kind.COUNTER, ("verdict",), "Spans that this process has answered, by verdict.")
+SPANS = Metric("farebox_spans_total", Kind.COUNTER, ("verdict",), "Spans that this process answered, by verdict.")
 EXPORTS = Metric(
     "farebox_export_requests_total",
     Kind.COUNTER,
     ("transport", "outcome"),
-    "OTLP requests that this process has answered: accepted, invalid, unauthenticated, overloaded, limited, or failed.",
+    "OTLP requests that this process answered: accepted, invalid, unauthenticated, overloaded, limited, or failed.",
 )
 TURNED_AWAY = Metric(
     "farebox_turned_away_requests_total",
     Kind.COUNTER,
     ("port", "reason"),
-    "Requests without a good key: missing, unknown, revoked, expired, or scope. Clients of OTLP drop what they sent.",
+    "Requests without a valid key: missing, unknown, revoked, expired, or scope. OTLP clients drop the spans.",
 )
 REFUSED_LOGINS = Metric(
     "farebox_refused_logins_total",
     Kind.COUNTER,
     ("reason",),
-    "Logins of people that were refused: wrong (login or password), locked (too many failed attempts), disabled, or"
-    " no_role (no group with a role).",
+    "Refused logins: wrong (login or password), locked (too many failed attempts), disabled, or no_role (no group with"
+    " a role).",
 )
 AUTO_TOPUPS = Metric(
     "farebox_auto_topups",
     Kind.GAUGE,
     ("state",),
-    "Wallets that are topped up by themselves (on), or no more: a payment failed (failed) or went back (paused).",
+    "Wallets with automatic top-ups: on, off because a payment failed (failed), or off because one was returned"
+    " (paused).",
 )
 PAYMENTS_UNMATCHED = Metric(
     "farebox_payments_unmatched",
     Kind.GAUGE,
     ("kind",),
-    "Payments, refunds and disputes that nothing in the books can take: they moved no credits.",
+    "Payments, refunds and disputes that match nothing in the books; they moved no credits.",
 )
 PAYMENTS_SET_ASIDE = Metric(
     "farebox_payments_set_aside",
     Kind.GAUGE,
     ("reason",),
-    "Waiting: fees (no_exchange_rate, payment_unknown, not_told) and automatic top-ups (month_cap, processing).",
+    "Waiting fees (no_exchange_rate, payment_unknown, not_told) and automatic top-ups (month_cap, processing).",
 )
 LOTS_SET_ASIDE = Metric(
     "farebox_lots_set_aside",
     Kind.GAUGE,
     (),
-    "Wallets whose lots this process could not draw up when they had their turn; its log says why.",
+    "Wallets whose lots this process could not update; its log says why.",
 )
 LONG_ACTIONS = Metric(
     "farebox_long_actions",
     Kind.GAUGE,
     (),
-    "Actions with a flat charge or a minimum that take calls for over 24 hours, or over 10,000, in the last 7 days.",
+    "Actions with a flat charge or a minimum that span over 24 hours or over 10,000 calls, in the last 7 days.",
 )
 PAYMENT_EVENTS = Metric(
     "farebox_payment_events_total",
     Kind.COUNTER,
     ("outcome",),
-    "Events at the webhook of the payment provider: booked, repeated, refused (what they say cannot be right), or"
-    " forged (not signed with our secret, or not now).",
+    "Events of the payment provider's webhook: booked, repeated, refused (contradict the books), or forged (wrong"
+    " signature or time).",
 )
 INGEST_SECONDS = Metric(
     "farebox_ingest_seconds",
     Kind.HISTOGRAM,
     ("transport",),
-    "From a whole OTLP request to its acknowledgement, in seconds.",
+    "Time from a complete OTLP request to its acknowledgement, in seconds.",
     _WAIT_S,
 )
 COMMIT_SECONDS = Metric(
@@ -260,35 +261,35 @@ COMMIT_RECORDS = Metric(
     (1, 4, 16, 64, 256, 1024, 4096),
 )
 INCIDENTS = Metric(
-    "farebox_incidents_total", Kind.COUNTER, ("severity",), "Incidents that Alertmanager has reported, by severity."
+    "farebox_incidents_total", Kind.COUNTER, ("severity",), "Incidents reported by Alertmanager, by severity."
 )
-QUEUE_BYTES = Metric("farebox_queue_bytes", Kind.GAUGE, (), "Bytes of OTLP requests being worked on.")
-QUEUE_LIMIT_BYTES = Metric("farebox_queue_limit_bytes", Kind.GAUGE, (), "Where clients are told to try again later.")
+QUEUE_BYTES = Metric("farebox_queue_bytes", Kind.GAUGE, (), "Bytes of OTLP requests in progress.")
+QUEUE_LIMIT_BYTES = Metric(
+    "farebox_queue_limit_bytes", Kind.GAUGE, (), "Limit of those bytes; above it clients are asked to retry."
+)
 LABELS_FOLDED = Metric(
     "farebox_labels_folded_total",
     Kind.COUNTER,
     (),
-    "Calls counted under names `other`, since there are too many combinations of them.",
+    "Calls counted under the label value `other`, because there are too many combinations of labels.",
 )
-DEAD_LETTERS = Metric("farebox_dead_letters", Kind.GAUGE, (), "Spans that can never be booked, kept for people.")
+DEAD_LETTERS = Metric("farebox_dead_letters", Kind.GAUGE, (), "Spans in the dead-letter queue.")
 AUDIT_MISMATCHES = Metric(
     "farebox_audit_mismatches",
     Kind.GAUGE,
     ("scope",),
-    "Mismatches that the last audit found: of recent transactions each minute, of all the books each day.",
+    "Mismatches found by the last audit: of recent transactions every minute, of all books every day.",
 )
 AUDIT_TIMESTAMP = Metric(
-    "farebox_audit_timestamp_seconds", Kind.GAUGE, ("scope",), "When the last audit ended, in Unix seconds."
+    "farebox_audit_timestamp_seconds", Kind.GAUGE, ("scope",), "End of the last audit, in Unix seconds."
 )
 CORRECTIONS_FROZEN = Metric(
     "farebox_corrections_frozen",
     Kind.GAUGE,
     (),
-    "1 from an audit's mismatch until a full audit is clean: nothing in the books is corrected meanwhile.",
+    "1 from an audit's mismatch until a clean full audit; meanwhile there are no corrections.",
 )
-BUILD_INFO = Metric(
-    "farebox_build_info", Kind.GAUGE, ("version", "sqlite"), "Always 1; the labels say what is running."
-)
+BUILD_INFO = Metric("farebox_build_info", Kind.GAUGE, ("version", "sqlite"), "Always 1; the labels give the versions.")
 
 CATALOGUE: tuple[Metric, ...] = (
     REQUESTS,

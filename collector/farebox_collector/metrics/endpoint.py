@@ -1,4 +1,4 @@
-"""`GET /metrics`, in the format that the scraper asks for; OpenMetrics carries exemplars."""
+"""Serve `GET /metrics` in the format that the scraper requests; only OpenMetrics carries exemplars."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ def application(registry: CollectorRegistry) -> Starlette:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         if content_type.startswith(CONTENT_TYPE):
             encode = _encode
-        # Reads the books: not on the loop that takes spans.
+        # Reads the books, so it runs in a thread: the event loop serves intake.
         body = await asyncio.to_thread(encode, registry)
         return Response(body, headers={"content-type": content_type})
 

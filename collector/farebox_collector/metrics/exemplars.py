@@ -1,4 +1,4 @@
-"""Exemplars: for each bucket of a latency histogram, the trace of a call that this process saw fall into it."""
+"""Exemplars: for each bucket of a latency histogram, the trace of a call in it, as seen by this process."""
 
 from bisect import bisect_left
 
@@ -15,13 +15,13 @@ Label = tuple[str, str, str, str]
 
 
 class Exemplars:
-    """The latest trace for each (provider, model, route, region) and bucket. Written by one thread, read by another."""
+    """The latest trace for each (provider, model, route, region) and bucket. One thread writes, another reads."""
 
     def __init__(self) -> None:
         self._latest: dict[tuple[Label, int], Exemplar] = {}
 
     def see(self, calls: Calls, at_ns: int) -> None:
-        """Remember a few calls of a request, the slowest among them: enough to point at, whatever its size."""
+        """Store a few calls of a request, including the slowest."""
         if not calls:
             return
         latencies_ns = calls.latencies_ns
@@ -35,5 +35,5 @@ class Exemplars:
                 self._latest[key] = Exemplar(ids, usage.latency_ns / 1e9, at_ns / 1e9)
 
     def of(self, label: Label, bucket: int) -> Exemplar | None:
-        """The exemplar of a bucket, counted from the fastest; None if this process saw no such call."""
+        """The exemplar of a bucket, numbered from the fastest; None if this process saw no such call."""
         return self._latest.get((label, bucket))

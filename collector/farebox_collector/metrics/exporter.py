@@ -1,4 +1,4 @@
-"""Metrics that are readings of the ledger, taken anew at each scrape."""
+"""Metrics read from the ledger at each scrape."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,7 +47,7 @@ _COUNT_AGAIN_NS = 60 * 10**9
 
 
 class LedgerCollector(Collector):
-    """Reads running totals from the books. Amounts are integers until the very last step, the exported float."""
+    """Read running totals from the books. Amounts are integers until the last step, the exported float."""
 
     def __init__(self, database: Database, exemplars: Exemplars, clock: Callable[[], int]) -> None:
         self._database = database
@@ -58,11 +58,11 @@ class LedgerCollector(Collector):
         self._counted_at_ns = -_COUNT_AGAIN_NS
 
     def describe(self) -> list[Family]:
-        """Nothing in advance: registering must not read the books."""
+        """Return nothing: registration must not read the books."""
         return []
 
     def collect(self) -> Iterator[Family]:
-        """One family a metric, from one consistent snapshot."""
+        """Yield one family per metric, from one consistent snapshot."""
         with self._database.reading() as connection:
             usage = metric_readings.usage_rows(connection)
             service = metric_readings.service_rows(connection)
@@ -76,7 +76,7 @@ class LedgerCollector(Collector):
         yield from others
 
     def _calls(self, rows: Sequence[Any]) -> Iterator[Family]:
-        """How calls went."""
+        """Latency, errors, tokens and quality of calls."""
         labelled = [(tuple(getattr(row, name) for name in SERVICE_LABELS), row) for row in rows]
         latencies = [
             (labels, [getattr(row, name) for name in LATENCY_COLUMNS], row.requests, row.latency_us)
@@ -104,7 +104,7 @@ class LedgerCollector(Collector):
         yield summary(catalogue.CITATION_RATE, rates)
 
     def _money_and_books(self, connection: Connection, models: Sequence[tuple[str, str]]) -> Iterator[Family]:
-        """Wallets, credits, prices, budgets, and what people should look at."""
+        """Wallets, credits, prices, budgets, and items that need attention."""
         now_ns = self._clock()
         wallets = metric_readings.wallets(connection)
         yield family(catalogue.WALLETS, {(): float(wallets.wallets)})
@@ -138,7 +138,7 @@ class LedgerCollector(Collector):
         yield family(catalogue.INCIDENTS, {(severity,): float(n) for severity, n in incidents.items()})
 
     def _dry(self, connection: Connection) -> Mapping[str, int]:
-        """Wallets that run dry, counted once a minute: that looks at what each spent in a week."""
+        """Wallets that run dry, counted once a minute because it reads a week of their spending."""
         now_ns = self._clock()
         if not 0 <= now_ns - self._counted_at_ns < _COUNT_AGAIN_NS:
             self._running_dry = metric_readings.wallets_running_dry(connection, now_ns)
@@ -156,7 +156,7 @@ def _payments(connection: Connection) -> Iterator[Family]:
 
 
 def _audits(connection: Connection) -> Iterator[Family]:
-    """How the books were found, whichever collector looked last."""
+    """Results of the last audits, by any collector."""
     last = {scope: audited for scope in SCOPES if (audited := last_audit(connection, scope)) is not None}
     found = {(scope,): float(audited.mismatches) for scope, audited in last.items()}
     yield family(catalogue.AUDIT_MISMATCHES, found)
@@ -166,7 +166,7 @@ def _audits(connection: Connection) -> Iterator[Family]:
 
 
 def _corrections(connection: Connection) -> Iterator[Family]:
-    """What was corrected and why; a cause that has not come up yet is there at 0."""
+    """Corrections by cause; causes without corrections are 0."""
     rows = {row.cause: row for row in metric_readings.correction_rows(connection)}
     counts = {(cause.value,): float(rows[cause].corrections) if cause in rows else 0.0 for cause in Cause}
     yield family(catalogue.CORRECTIONS, counts)
@@ -183,7 +183,7 @@ def _corrections(connection: Connection) -> Iterator[Family]:
 
 
 def _spending(rows: Sequence[Any]) -> Iterator[Family]:
-    """Requests, tokens and money: what was booked, and apart from it what corrections took back."""
+    """Requests, tokens and money: booked, and separately reversed by corrections."""
     booked: defaultdict[str, Counter[Labels]] = defaultdict(Counter)
     reversed_: defaultdict[str, Counter[Labels]] = defaultdict(Counter)
     tokens: Counter[Labels] = Counter()
@@ -208,7 +208,7 @@ def _spending(rows: Sequence[Any]) -> Iterator[Family]:
     yield family(catalogue.REQUEST_ERRORS, {labels: float(n) for labels, n in booked["errors"].items()})
     yield family(catalogue.TOKENS, {labels: float(n) for labels, n in tokens.items()})
     yield family(catalogue.RECORDS, {(verdict,): float(n) for verdict, n in records.items()})
-    # Each label has its reversed counter from the start, at 0: a difference of two series needs both.
+    # Each label set has its reversed counter at 0 from the start: a difference of two series needs both.
     for metric, name, unit in (
         (catalogue.REVERSED_REQUESTS, "requests", 1),
         (catalogue.REVERSED_COST, "cost", NANO),
@@ -234,7 +234,7 @@ def _charged_models(rows: Sequence[Any]) -> list[tuple[str, str]]:
 
 
 def _with_fallbacks(rows: Sequence[Any]) -> Mapping[tuple[str, str, str], Decimal]:
-    """(provider, model, kind) → price, also of the kinds that providers bill as another."""
+    """Map (provider, model, kind) to its price, also for kinds that providers bill as another kind."""
     prices = {(row.provider, row.model, row.unit): Decimal(row.usd_per_1k) for row in rows}
     for provider, model in {(provider, model) for provider, model, _ in prices}:
         for kind in Buckets._fields:
@@ -243,9 +243,9 @@ def _with_fallbacks(rows: Sequence[Any]) -> Mapping[tuple[str, str, str], Decima
                 priced_as = FALLBACK_UNITS[priced_as]
             if (provider, model, priced_as) in prices:
                 prices[provider, model, kind] = prices[provider, model, priced_as]
-    # Reasoning has a price of its own, or is output.
-    apart = {key[:2]: price for key, price in prices.items() if key[2] == "output_reasoning"}
-    reasoning = {(*model, "reasoning"): price for model, price in apart.items()}
+    # Reasoning has a separate price, or is billed as output.
+    separate = {key[:2]: price for key, price in prices.items() if key[2] == "output_reasoning"}
+    reasoning = {(*model, "reasoning"): price for model, price in separate.items()}
     return {key: price for key, price in prices.items() if key[2] in Buckets._fields} | reasoning
 
 

@@ -1,7 +1,7 @@
-"""Metric families as OpenMetrics text, the format that Prometheus asks for.
+"""Encode metric families as OpenMetrics text, the format that Prometheus requests.
 
-The same bytes as `prometheus_client` makes, in a fraction of the time: thousands of series carry the same labels from
-one scrape to the next, whose text is made once (`families.LabelSet`).
+The output equals that of `prometheus_client`, in a fraction of the time: thousands of series keep their labels between
+scrapes, and their text is cached (`families.LabelSet`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,11 +13,11 @@ from prometheus_client.utils import floatToGoString as _go_float
 from farebox_collector.metrics.families import LabelSet, escaped, label_text
 
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0"
-"""How the content type begins for which `openmetrics` stands in for the library's encoder."""
+"""Prefix of the content type for which `openmetrics` replaces the library's encoder."""
 
 
 def openmetrics(families: Iterable[Family]) -> bytes:
-    """The families in OpenMetrics 1.0. Names must be letters, digits and underscores."""
+    """Encode families in OpenMetrics 1.0. Names must consist of letters, digits and underscores."""
     lines = [line for family in families for line in _lines(family)]
     return "".join((*lines, "# EOF\n")).encode()
 

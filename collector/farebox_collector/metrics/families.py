@@ -1,6 +1,6 @@
-"""Metric families out of rows and figures: integers become floats here and nowhere earlier.
+"""Build metric families from rows; integers become floats here.
 
-Label sets are remembered from one scrape to the next, with their text: names do not change, only figures do.
+Label sets are cached between scrapes, with their text: only the values of series change.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,11 +21,11 @@ from farebox_collector.metrics.catalogue import Kind, Metric
 Labels = tuple[str, ...]
 
 _LABEL_SETS = 20_000
-"""More than there are series at the bounds of the books' totals."""
+"""More than the number of series when the totals in the books are at their bounds."""
 
 
 class LabelSet(dict[str, str]):
-    """Labels of a sample with their text, made once: nobody changes one."""
+    """Labels of a sample with their cached text. Do not modify."""
 
     __slots__ = ("text",)
 
@@ -35,14 +35,14 @@ class LabelSet(dict[str, str]):
 
 
 def label_text(labels: Mapping[str, str]) -> str:
-    """Labels as they stand behind a name, in alphabetical order."""
+    """Format labels in the exposition format, in alphabetical order."""
     if not labels:
         return ""
     return "{" + ",".join(f'{name}="{escaped(value)}"' for name, value in sorted(labels.items())) + "}"
 
 
 def escaped(text: str) -> str:
-    """Text with what would end it, or its line, written out."""
+    """Escape backslashes, newlines and quotes."""
     return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
@@ -50,7 +50,7 @@ label_set = lru_cache(_LABEL_SETS)(LabelSet)
 
 
 def family(metric: Metric, samples: Mapping[Any, float]) -> Family:
-    """A counter or a gauge; samples are keyed by their label values."""
+    """Build a counter or a gauge; samples are keyed by their label values."""
     kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
     made = kind(metric.name, metric.meaning, labels=metric.labels)
     made.samples = [Sample(metric.name, label_set(metric.labels, labels), value) for labels, value in samples.items()]
@@ -63,7 +63,7 @@ def histogram(
     bounds_ms: Sequence[int],
     exemplar: Callable[[Any, int], Exemplar | None],
 ) -> Family:
-    """A histogram out of (labels, calls up to each bound, all calls, sum in microseconds)."""
+    """Build a histogram from (labels, calls up to each bound, all calls, sum in microseconds)."""
     made = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
     names = (*metric.labels, "le")
     bounds = [*(str(bound / 1000) for bound in bounds_ms), "+Inf"]
@@ -78,7 +78,7 @@ def histogram(
 
 
 def summary(metric: Metric, rows: Iterable[tuple[Labels, int, float]]) -> Family:
-    """A summary out of (labels, count, sum)."""
+    """Build a summary from (labels, count, sum)."""
     made = SummaryMetricFamily(metric.name, metric.meaning, labels=metric.labels)
     for labels, count, total in rows:
         own = label_set(metric.labels, labels)

@@ -1,4 +1,4 @@
-"""What this process counts itself: intake, commits, latencies."""
+"""Metrics counted in this process: intake, commits, latencies."""
 
 import sqlite3
 from collections import Counter as Counts
@@ -15,12 +15,12 @@ from farebox_collector.metrics.exemplars import Exemplars
 from farebox_collector.model.verdicts import STORED, Verdict
 
 ANOTHER_PRICE = "another_price"
-"""Stands for all flags of pricing that say which price was used in place of a missing one."""
+"""Label value for all flags that name the substitute of a missing price."""
 _AT_ANOTHER_PRICE = "_price"
 
 
 class Meters:
-    """The process's own metrics, registered in `registry`."""
+    """Metrics of this process, registered in `registry`."""
 
     def __init__(self, registry: CollectorRegistry, queue_limit_bytes: int) -> None:
         self._registry = registry
@@ -43,7 +43,7 @@ class Meters:
             version=version("farebox-collector"), sqlite=sqlite3.sqlite_version
         ).set(1)
         for verdict in Verdict:
-            # A series must exist at 0, or its first increase goes unseen.
+            # A series must exist at 0, or its first increase is missed.
             self._spans.labels(verdict=verdict)
         for flag in (*DOUBTFUL, ANOTHER_PRICE):
             self._doubtful.labels(flag=flag)
@@ -56,38 +56,38 @@ class Meters:
                 self._turned_away.labels(port=port, reason=reason)
 
     def answered(self, transport: str, outcome: str, seconds: float) -> None:
-        """An OTLP request was answered."""
+        """Count an answered OTLP request."""
         self._exports.labels(transport=transport, outcome=outcome).inc()
         self._ingest_seconds.labels(transport=transport).observe(seconds)
 
     def turned_away(self, port: str, reason: str) -> None:
-        """A request without a good key was refused at a port: `grpc`, `http`, `api` or `metrics`."""
+        """Count a request without a valid key at a port: `grpc`, `http`, `api` or `metrics`."""
         self._turned_away.labels(port=port, reason=reason).inc()
 
     def refused_login(self, reason: str) -> None:
-        """A login was refused: `wrong`, `locked`, `disabled` or `no_role`."""
+        """Count a refused login: `wrong`, `locked`, `disabled` or `no_role`."""
         self._refused_logins.labels(reason=reason).inc()
 
     def payment_event(self, outcome: str) -> None:
-        """An event came to the webhook of the payment provider: `booked`, `repeated`, `refused` or `forged`."""
+        """Count an event of the payment provider's webhook: `booked`, `repeated`, `refused` or `forged`."""
         self._payment_events.labels(outcome=outcome).inc()
 
     def judged(self, verdicts: Mapping[Verdict, int]) -> None:
-        """The spans of an acknowledged request got these verdicts."""
+        """Count the verdicts of an acknowledged request."""
         for verdict, count in verdicts.items():
             self._spans.labels(verdict=verdict).inc(count)
 
     def committed(self, records: int, seconds: float) -> None:
-        """A ledger transaction ended."""
+        """Observe a committed ledger transaction."""
         self._commit_records.observe(records)
         self._commit_seconds.observe(seconds)
 
     def recorded(self, calls: Calls, at_ns: int) -> None:
-        """These calls of one request are in the books now; some become exemplars."""
+        """Take exemplars from the booked calls of one request."""
         self.exemplars.see(calls, at_ns)
 
     def booked(self, calls: Calls, verdicts: Sequence[Verdict]) -> None:
-        """These calls of one request got these verdicts: count what was assumed of those that are new."""
+        """Count the assumptions of the new calls of one request."""
         found: Counts[str] = Counts()
         for assumed, verdict in zip(calls.assumptions, verdicts, strict=False):
             if assumed and verdict in STORED:
@@ -101,19 +101,19 @@ class Meters:
                 self._doubtful.labels(flag=flag).inc(count)
 
     def queued(self, size_bytes: int) -> None:
-        """This many bytes of requests are being worked on now."""
+        """Set the bytes of requests in progress."""
         self._queue_bytes.set(size_bytes)
 
     def lots_set_aside(self, wallets: int) -> None:
-        """So many wallets have lots that could not be drawn up when they had their turn."""
+        """Set the number of wallets whose lots could not be updated."""
         self._lots_set_aside.set(wallets)
 
     def long_actions(self, actions: int) -> None:
-        """So many actions are too long."""
+        """Set the number of actions that are too long."""
         self._long_actions.set(actions)
 
     def folded(self, calls: int) -> None:
-        """This many more calls were counted under `other`."""
+        """Count calls under the label value `other`."""
         self._labels_folded.inc(calls)
 
     def _counter(self, metric: Metric) -> Counter:

@@ -1,4 +1,4 @@
-"""Recorded HTTP conversations, read one exchange at a time and replayed through the SDK: `farebox check-recordings`.
+"""Replay recorded HTTP exchanges through the SDK, one at a time: `farebox check-recordings`.
 
-Nothing of an exchange's bodies is kept or shown: they go to the SDK's process over a pipe, and spans come back.
+Bodies are neither stored nor printed: they go to the SDK's process over a pipe, which returns spans.
 """

@@ -1,4 +1,4 @@
-"""One recorded request with its answer, whatever file it comes from."""
+"""A recorded request with its answer, independent of the file format."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 ENTRY_BYTES_MAX = 64 * 1024 * 1024
-"""A longer entry of a recording is not read: memory stays bounded however large the file is."""
+"""Longest entry of a recording that is read, to bound memory for files of any size."""
 _WITHHELD_HEADERS = frozenset({"set-cookie", "cookie", "authorization"})
 
 
@@ -19,7 +19,7 @@ class Exchange(NamedTuple):
     """One request with its answer."""
 
     entry: int
-    """Which of the file's exchanges it is, counted from 1."""
+    """Number of the exchange in the file, from 1."""
     method: str
     url: str
     content_type: str
@@ -30,10 +30,10 @@ class Exchange(NamedTuple):
     """Of the answer, without cookies."""
     body: bytes
     began_ns: int | None = None
-    """When the request was sent, nanoseconds since the epoch; None where the recording does not say."""
+    """When the request was sent, nanoseconds since the epoch; None if not recorded."""
     took_ns: int | None = None
     unusable: str = ""
-    """Why this exchange cannot be replayed; empty for one that can."""
+    """Why this exchange cannot be replayed; empty if it can."""
 
     @property
     def place(self) -> str:
@@ -43,7 +43,7 @@ class Exchange(NamedTuple):
 
 
 AT_THE_END = Exchange(0, "", "", "", b"", 0, (), b"")
-"""Stands for what was sent only when all of a file was replayed: calls whose answer was to be fetched later."""
+"""Stands for the calls that the SDK reports at the end of a file: those whose answers were never fetched."""
 
 
 def pairs_of(headers: Any) -> list[tuple[str, str]]:
@@ -61,24 +61,24 @@ def pairs_of(headers: Any) -> list[tuple[str, str]]:
 
 
 def answer_headers(headers: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """The headers of an answer that are worth handing on."""
+    """The headers of an answer without cookies and credentials."""
     return tuple((name, value) for name, value in headers if name.lower() not in _WITHHELD_HEADERS)
 
 
 def header(headers: Iterable[tuple[str, str]], name: str) -> str:
-    """The value of a header by its lower-case name; empty where there is none."""
+    """The value of a header by its lower-case name; empty if missing."""
     return next((value for present, value in headers if present.lower() == name), "")
 
 
 def bytes_of(text: Any) -> bytes:
-    """A body that is written as text or as bytes."""
+    """A body, given as text or as bytes, as bytes."""
     if isinstance(text, bytes):
         return text
     return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else b""
 
 
 def moment_in(text: Any) -> int | None:
-    """Nanoseconds since the epoch of a date in ISO 8601 or as HTTP writes it; None for anything else."""
+    """Parse a date in ISO 8601 or HTTP format to nanoseconds since the epoch; None for anything else."""
     if isinstance(text, datetime):
         moment = text
     elif not isinstance(text, str) or not text:

@@ -1,4 +1,4 @@
-"""A file of recordings, whichever kind it is, as a stream of exchanges in bounded memory."""
+"""Read a file of recordings as a stream of exchanges, in bounded memory."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +14,9 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def exchanges_in(path: Path) -> Iterator[Exchange]:
-    """The exchanges of a HAR file (JSON) or of a VCR cassette (YAML or JSON), in order.
+    """Yield the exchanges of a HAR file (JSON) or a VCR cassette (YAML or JSON), in order.
 
-    Raises BrokenRecording for a file, or an entry, that cannot be read.
+    Raises BrokenRecording for a file or an entry that cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -39,7 +39,8 @@ def _exchanges(path: Path, file: BinaryIO, beginning: bytes) -> Iterator[Exchang
         found, read = vcr.interactions(file), vcr.exchange_of
     else:
         raise BrokenRecording(
-            f"{path}: neither a HAR file (JSON with log.entries) nor a VCR cassette (YAML or JSON with interactions)"
+            f"{path}: not a recording; give a HAR file (JSON with log.entries) or a VCR cassette (YAML or JSON with"
+            " interactions)"
         )
     entry = 0
     try:
@@ -53,23 +54,23 @@ def _exchanges(path: Path, file: BinaryIO, beginning: bytes) -> Iterator[Exchang
     except ValueError as error:
         raise BrokenRecording(f"{path}, entry {max(entry, 1)}: {error}") from None
     if not entry:
-        raise BrokenRecording(f"{path}: there is no exchange in it")
+        raise BrokenRecording(f"{path}: the file has no exchanges")
 
 
 class _Bounded:
-    """A file that is read up to a bound between two items."""
+    """A file with a bound on the bytes read between two items."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.since_item = 0
 
     def read(self, size: int = -1) -> bytes:
-        if size == 0:  # ijson asks so whether the file is binary
+        if size == 0:  # ijson reads 0 bytes to find out whether the file is binary
             return b""
         chunk = self._file.read(size)
         self.since_item += len(chunk)
         if self.since_item > ENTRY_BYTES_MAX:
-            raise ValueError(f"it is longer than {ENTRY_BYTES_MAX >> 20} MiB")
+            raise ValueError(f"the entry is longer than {ENTRY_BYTES_MAX >> 20} MiB")
         return chunk
 
 
@@ -80,4 +81,4 @@ def _json_items(file: BinaryIO, prefix: str) -> Iterator[Any]:
             bounded.since_item = 0
             yield item
     except ijson.JSONError as error:
-        raise ValueError(f"the JSON ends or breaks there: {' '.join(str(error).split())[:200]}") from None
+        raise ValueError(f"the JSON is invalid or truncated: {' '.join(str(error).split())[:200]}") from None

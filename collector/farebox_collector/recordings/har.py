@@ -1,4 +1,4 @@
-"""Entries of a HAR file, as browsers, proxies and Polly write them."""
+"""Read the entries of HAR files by browsers, proxies and Polly."""
 
 import base64
 import binascii
@@ -16,15 +16,15 @@ from farebox_collector.recordings.exchanges import (
 
 
 def exchange_of(entry: int, recorded: Any) -> Exchange:
-    """One entry of `log.entries`. Raises ValueError for one that is none."""
+    """Read one entry of `log.entries`. Raises ValueError if it is invalid."""
     if not isinstance(recorded, Mapping):
-        raise ValueError("it is no object")
+        raise ValueError("the entry is not an object")
     request, response = recorded.get("request"), recorded.get("response")
     if not isinstance(request, Mapping) or not isinstance(response, Mapping):
-        raise ValueError("it has no request and response")
+        raise ValueError("the entry lacks a request or a response")
     url, status = request.get("url"), response.get("status")
     if not isinstance(url, str) or not isinstance(status, int):
-        raise ValueError("its request has no url, or its response no status")
+        raise ValueError("the request lacks a url, or the response a status")
     content = response.get("content")
     content = content if isinstance(content, Mapping) else {}
     body, missing = _body(content)
@@ -34,7 +34,7 @@ def exchange_of(entry: int, recorded: Any) -> Exchange:
     took_ms = recorded.get("time")
     posted = request.get("postData")
     posted = posted if isinstance(posted, Mapping) else {}
-    unusable = "the answer never came" if not 100 <= status <= 599 else missing
+    unusable = "the answer is missing" if not 100 <= status <= 599 else missing
     return Exchange(
         entry,
         str(request.get("method", "GET")).upper(),
@@ -46,14 +46,14 @@ def exchange_of(entry: int, recorded: Any) -> Exchange:
         body,
         moment_in(recorded.get("startedDateTime")),
         int(took_ms * 1_000_000) if isinstance(took_ms, int | float) and 0 <= took_ms < 10**9 else None,
-        "a WebSocket is not metered" if url.startswith(("ws:", "wss:")) else unusable,
+        "WebSockets are not metered" if url.startswith(("ws:", "wss:")) else unusable,
     )
 
 
 def _body(content: Mapping[str, Any]) -> tuple[bytes, str]:
     text, size = content.get("text"), content.get("size")
     if text is None and isinstance(size, int) and size > 0:
-        return b"", "the recording was made without bodies"
+        return b"", "the recording lacks bodies; record again with response contents"
     return _decoded(text, content.get("encoding")), ""
 
 
@@ -62,5 +62,5 @@ def _decoded(text: Any, encoding: Any) -> bytes:
         try:
             return base64.b64decode(bytes_of(text), validate=False)
         except binascii.Error as error:
-            raise ValueError(f"a body is not the base64 that it says it is: {error}") from None
+            raise ValueError(f"a body is not valid base64: {error}") from None
     return bytes_of(text)

@@ -1,4 +1,4 @@
-"""What became of one recorded exchange: read, priced, assumed and why, or not recognised."""
+"""Judge a recorded exchange: read and priced, with which assumptions, or not recognised."""
 
 import json
 from decimal import Decimal
@@ -22,37 +22,37 @@ from farebox_collector.recordings.sdk_process import Replayed
 
 
 class Outcome(StrEnum):
-    """What became of an exchange."""
+    """The result for an exchange."""
 
     RIGHT = "right"
-    """Read and priced, with nothing to object."""
+    """Read and priced without assumptions."""
     FLAGGED = "flagged"
-    """Read and priced, with something that had to be assumed."""
+    """Read and priced, with an assumption."""
     UNPRICED = "unpriced"
-    """Read; there is no price for it."""
+    """Read, but there is no price."""
     NOT_METERED = "not metered"
-    """Known for a call of a model, without usage that can be charged."""
+    """A model call without usage that can be charged."""
     FAILED = "failed"
-    """A call that the provider refused: it costs nothing."""
+    """A call that the provider refused, free of charge."""
     EXPOSED = "exposed"
-    """A call whose end was not recorded: what the provider may bill is estimated."""
+    """A call whose end was not recorded; its cost is estimated."""
     NOT_RECOGNISED = "not recognised"
-    """Looks like a call of a model, at an address that is not known for one."""
+    """Looks like a model call, but its address is unknown."""
     OTHER = "no call"
-    """No call of a model."""
+    """Not a model call."""
     UNUSABLE = "unusable"
-    """The recording has not what is needed to replay it."""
+    """The recording lacks data needed for a replay."""
 
 
 MISSED = frozenset({Outcome.NOT_METERED, Outcome.UNPRICED, Outcome.NOT_RECOGNISED})
-"""What a bill would lack."""
+"""Outcomes of calls that would be missing from a bill."""
 _RANK = (Outcome.NOT_METERED, Outcome.UNPRICED, Outcome.EXPOSED, Outcome.FLAGGED, Outcome.RIGHT, Outcome.FAILED)
-"""Of several calls within one exchange the first of these speaks for it."""
+"""The outcome of an exchange is the first of these among its calls."""
 _ORDINARY = frozenset({"wallet_missing"})
 
 
 class Call(NamedTuple):
-    """One call that was read."""
+    """One call of an exchange."""
 
     outcome: Outcome
     why: str
@@ -62,9 +62,9 @@ class Call(NamedTuple):
     tokens: dict[str, int]
     units: dict[str, int]
     conditions: dict[str, str]
-    """Service tier, speed and region, as far as they differ from the standard."""
+    """Service tier, speed and region, if they differ from the standard."""
     other_lines: tuple[str, ...]
-    """What other models did within the same answer."""
+    """Usage of other models within the same answer."""
     cost_nanousd: int | None
     stated_cost_nanousd: int | None
     assumed: dict[str, str]
@@ -72,7 +72,7 @@ class Call(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What there is to say of one exchange."""
+    """The judgement of one exchange."""
 
     exchange: Exchange
     outcome: Outcome
@@ -81,12 +81,12 @@ class Finding(NamedTuple):
 
     @property
     def cost_nanousd(self) -> int:
-        """What all of its calls cost."""
+        """Cost of all its calls."""
         return sum(call.cost_nanousd or 0 for call in self.calls)
 
 
 class Judge:
-    """Reads what the SDK sent as the collector does, and prices it as of the time of the recording."""
+    """Read the SDK's spans as the collector does, and price them as of the time of the recording."""
 
     def __init__(self, requests: RequestReader, spans: SpanReader) -> None:
         self._requests = requests
@@ -98,15 +98,15 @@ class Judge:
 
     def judge(self, exchange: Exchange, replayed: Replayed) -> Finding:
         """The finding of an exchange that was replayed."""
-        said = "; ".join(replayed.said)
+        logged = "; ".join(replayed.logged)
         if replayed.otlp is None:
-            outcome = Outcome.NOT_RECOGNISED if said else Outcome.OTHER
-            return Finding(exchange, outcome, said or "no call of a model that the SDK knows", ())
+            outcome = Outcome.NOT_RECOGNISED if logged else Outcome.OTHER
+            return Finding(exchange, outcome, logged or "not a model call that the SDK knows", ())
         calls = self._calls(replayed.otlp)
         if not calls:
-            return Finding(exchange, Outcome.OTHER, said or "asks for no work of a model", ())
+            return Finding(exchange, Outcome.OTHER, logged or "a request without model work", ())
         outcome = min((call.outcome for call in calls), key=_RANK.index)
-        why = "; ".join(filter(None, (next(call.why for call in calls if call.outcome is outcome), said)))
+        why = "; ".join(filter(None, (next(call.why for call in calls if call.outcome is outcome), logged)))
         return Finding(exchange, outcome, why, tuple(calls))
 
     def _calls(self, otlp: bytes) -> list[Call]:
@@ -166,7 +166,7 @@ def usd(nanousd: int | None) -> str | None:
 
 
 def as_json(finding: Finding) -> dict[str, Any]:
-    """A finding for scripts; it holds no bodies, and no query string."""
+    """A finding for scripts, without bodies and query strings."""
     exchange = finding.exchange
     return {
         "entry": exchange.entry,
@@ -188,5 +188,5 @@ def as_json(finding: Finding) -> dict[str, Any]:
 
 
 def to_text(finding: Finding) -> str:
-    """The same as one line of JSON."""
+    """A finding as one line of JSON."""
     return json.dumps(as_json(finding))

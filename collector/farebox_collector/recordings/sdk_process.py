@@ -1,6 +1,6 @@
-"""The SDK in a process of its own, which reads recorded exchanges and answers with the spans it would have sent.
+"""Run the SDK in a separate process, which reads recorded exchanges and returns the spans it would have sent.
 
-The two distributions share no code: a line of JSON for each exchange goes over the pipe, and OTLP/JSON comes back.
+The two distributions share no code: each exchange is one line of JSON over a pipe, and the answer is OTLP/JSON.
 """
 
 import base64
@@ -23,16 +23,16 @@ class SdkMissing(Exception):
 
 
 class Replayed(NamedTuple):
-    """What the SDK made of one exchange."""
+    """The SDK's result for one exchange."""
 
     otlp: bytes | None
-    """The spans as OTLP/JSON; None where it saw no call of a model."""
-    said: tuple[str, ...]
-    """What it logged."""
+    """The spans as OTLP/JSON; None if the SDK saw no model call."""
+    logged: tuple[str, ...]
+    """The SDK's log messages."""
 
 
 class SdkProcess:
-    """Runs between `with` and its end. Raises SdkMissing on entering."""
+    """The SDK's process, as a context manager. Entering it raises SdkMissing."""
 
     def __init__(self, python: str, model_urls: Sequence[str] = ()) -> None:
         """`python` is the interpreter whose environment has the SDK."""
@@ -45,7 +45,7 @@ class SdkProcess:
 
     def __enter__(self) -> "SdkProcess":
         """Start the process."""
-        # Neither the settings of the user's own metering nor its keys have a place there.
+        # Drop the settings and keys of the user's real metering.
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAREBOX_", "OTEL_"))}
         self._errors = tempfile.TemporaryFile()
         try:
@@ -61,7 +61,7 @@ class SdkProcess:
         except OSError as error:
             self._errors.close()
             raise SdkMissing(
-                f"{self._python} cannot be run: {error.strerror}. Name a Python with --sdk-python"
+                f"{self._python} cannot be run: {error.strerror}. Give the path of a Python with --sdk-python"
             ) from None
         try:
             ready = self._line()
@@ -71,14 +71,14 @@ class SdkProcess:
         if "ready" not in ready:
             self.__exit__(None, None, None)
             raise SdkMissing(
-                f"{self._python} has the SDK and neither httpx nor httpx2: `{self._python} -m pip install httpx2`"
+                f"{self._python} has the SDK but not httpx or httpx2: run `{self._python} -m pip install httpx2`"
             )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Let the process end; it ends when its input does."""
+        """End the process by closing its input."""
         with suppress(OSError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
@@ -92,7 +92,7 @@ class SdkProcess:
         self._errors.close()
 
     def replay(self, exchange: Exchange) -> Replayed:
-        """What the SDK makes of one exchange."""
+        """Replay one exchange and return the SDK's result."""
         line = {
             "entry": exchange.entry,
             "method": exchange.method,
@@ -106,14 +106,14 @@ class SdkProcess:
             "took_ns": exchange.took_ns,
         }
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # the missing answer says more
+        with suppress(BrokenPipeError):  # reading the answer raises a better error
             json.dump(line, self._process.stdin)
             self._process.stdin.write("\n")
             self._process.stdin.flush()
         return _replayed(self._line())
 
     def rest(self) -> Replayed:
-        """What the SDK has kept back: calls whose answers were to be fetched later, and were not."""
+        """Return the calls that the SDK still holds: those whose answers were never fetched."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write("\n")
@@ -132,8 +132,8 @@ class SdkProcess:
         why = last[-1] if last else f"it ended with status {self._process.returncode}"
         if "No module named" in why and "farebox" in why:
             raise SdkMissing(
-                f"the SDK is not installed for {self._python}: `{self._python} -m pip install farebox httpx2`, or name "
-                "the Python of your application with --sdk-python"
+                f"the SDK is not installed for {self._python}: run `{self._python} -m pip install farebox httpx2`, or"
+                " give the path of your application's Python with --sdk-python"
             )
         raise SdkMissing(f"the SDK's process of {self._python} ended: {why}")
 

@@ -1,4 +1,4 @@
-"""Interactions of a cassette, as VCR.py, pytest-recording, betamax and Ruby's VCR write them, in YAML or JSON."""
+"""Read the interactions of cassettes by VCR.py, pytest-recording, betamax and Ruby's VCR, in YAML or JSON."""
 
 import base64
 import binascii
@@ -24,7 +24,7 @@ LISTS = tuple(f"{quote}{name}{quote}:".encode() for name in _NAMES for quote in 
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Plain values only. What old cassettes mark as Python's is text."""
+    """Load plain values only. Python tags in old cassettes become text."""
 
 
 def _plain_text(loader: Any, _suffix: str, node: yaml.Node) -> Any:
@@ -37,16 +37,16 @@ _Loader.add_multi_constructor("tag:yaml.org,2002:python/", _plain_text)
 
 
 def interactions(file: BinaryIO) -> Iterator[Any]:
-    """The interactions of a YAML cassette, one at a time. Raises ValueError for what is none, or too long.
+    """Yield the interactions of a YAML cassette. Raises ValueError for an invalid or too long one.
 
-    Each item of the list is parsed by itself, so that a file of any size is read in bounded memory.
+    Each item of the list is parsed separately, so that a file of any size is read in bounded memory.
     """
     begin = file.tell()
     for number, text in enumerate(_items(file)):
         try:
             loaded = _loaded(text)
         except _AliasToOutside:
-            # What several interactions share is written once: then only the whole file can be read.
+            # Interactions share a part by an alias: parse the whole file.
             file.seek(begin)
             yield from _whole(file, number)
             return
@@ -54,7 +54,7 @@ def interactions(file: BinaryIO) -> Iterator[Any]:
 
 
 class _AliasToOutside(Exception):
-    """An item refers to what stands in another one."""
+    """An item refers to a part of another item."""
 
 
 def _loaded(text: bytes) -> Any:
@@ -63,23 +63,23 @@ def _loaded(text: bytes) -> Any:
     except (yaml.YAMLError, RecursionError) as error:
         if "undefined alias" in str(getattr(error, "problem", "")):
             raise _AliasToOutside from None
-        raise ValueError(f"it is no YAML that can be read: {_brief(error)}") from None
+        raise ValueError(f"the YAML is invalid: {_brief(error)}") from None
 
 
 def _whole(file: BinaryIO, begin: int) -> Iterator[Any]:
     text = file.read(ENTRY_BYTES_MAX + 1)
     if len(text) > ENTRY_BYTES_MAX:
-        raise ValueError(f"it shares parts with others, and the file is longer than {ENTRY_BYTES_MAX >> 20} MiB")
+        raise ValueError(f"the entry uses an alias, and the file is longer than {ENTRY_BYTES_MAX >> 20} MiB")
     try:
         loaded = _loaded(text)
     except _AliasToOutside:
-        raise ValueError("it refers to a part that is nowhere in the file") from None
+        raise ValueError("the entry uses an undefined alias") from None
     found: Any = next((loaded[name] for name in _NAMES if name in loaded), []) if isinstance(loaded, Mapping) else []
     yield from (found if isinstance(found, list) else [])[begin:]
 
 
 def _items(file: BinaryIO) -> Iterator[bytes]:
-    """The text of each item of the list of interactions."""
+    """Yield the text of each item of the list of interactions."""
     marker: bytes | None = None
     inside = False
     lines: list[bytes] = []
@@ -101,29 +101,29 @@ def _items(file: BinaryIO) -> Iterator[bytes]:
         lines.append(line)
         size += len(line)
         if size > ENTRY_BYTES_MAX:
-            raise ValueError(f"it is longer than {ENTRY_BYTES_MAX >> 20} MiB")
+            raise ValueError(f"the entry is longer than {ENTRY_BYTES_MAX >> 20} MiB")
     if lines:
         yield b"".join(lines)
 
 
 def _indent(line: bytes) -> int:
-    """How far a line is indented; what says nothing is as far as can be."""
-    said = line.strip()
-    return ENTRY_BYTES_MAX if not said or said.startswith(b"#") else len(line) - len(line.lstrip(b" "))
+    """The indentation of a line; unlimited for blank lines and comments."""
+    content = line.strip()
+    return ENTRY_BYTES_MAX if not content or content.startswith(b"#") else len(line) - len(line.lstrip(b" "))
 
 
 def exchange_of(entry: int, recorded: Any) -> Exchange:
-    """One interaction. Raises ValueError for one that is none."""
+    """Read one interaction. Raises ValueError if it is invalid."""
     if not isinstance(recorded, Mapping):
-        raise ValueError("it is no interaction")
+        raise ValueError("the interaction is not a mapping")
     request, response = recorded.get("request"), recorded.get("response")
     if not isinstance(request, Mapping) or not isinstance(response, Mapping):
-        raise ValueError("it has no request and response")
+        raise ValueError("the interaction lacks a request or a response")
     url = request.get("uri") or request.get("url")
     status = response.get("status", response.get("status_code"))
     code = status.get("code") if isinstance(status, Mapping) else status
     if not isinstance(url, str) or not isinstance(code, int):
-        raise ValueError("its request has no uri, or its response no status")
+        raise ValueError("the request lacks a uri, or the response a status")
     headers = answer_headers(pairs_of(response.get("headers")))
     return Exchange(
         entry,
@@ -139,10 +139,10 @@ def exchange_of(entry: int, recorded: Any) -> Exchange:
 
 
 def _body_of(message: Mapping[Any, Any]) -> bytes:
-    """The body of a request or an answer. Serializers that show JSON as YAML write it as `parsed_body`."""
+    """The body of a request or an answer. Some serializers write JSON as YAML under `parsed_body`."""
     parsed = message.get("parsed_body")
     if parsed is not None:
-        # Dates that YAML made of texts are texts again.
+        # YAML parses some texts as dates: turn them back into texts.
         return json.dumps(parsed, default=str).encode()
     return _body(message.get("body", message.get("content")))
 
@@ -153,7 +153,7 @@ def _body(body: Any) -> bytes:
             try:
                 return base64.b64decode(bytes_of(body["base64_string"]))
             except binascii.Error as error:
-                raise ValueError(f"a body is not the base64 that it says it is: {error}") from None
+                raise ValueError(f"a body is not valid base64: {error}") from None
         return bytes_of(body.get("string"))
     return bytes_of(body)
 

@@ -1,6 +1,6 @@
-"""One Stripe account in memory: what it holds, and what happens to it. Every change makes events, as Stripe's do.
+"""One Stripe account in memory. Every change creates events, as at Stripe.
 
-Objects are dictionaries as Stripe's API shows them, with the fields that anybody here reads.
+Objects are dictionaries in the form of Stripe's API, with the fields that Farebox reads.
 """
 
 import copy
@@ -11,11 +11,11 @@ from typing import Any
 Thing = dict[str, Any]
 
 DECLINED_CARD = "4000000000000002"
-"""Declined wherever it is used."""
+"""Declined in every payment."""
 DECLINED_LATER_CARD = "4000000000000341"
-"""Good for a checkout, declined when it is charged without the customer."""
+"""Accepted in a checkout, declined when charged without the customer."""
 ASKING_CARD = "4000002500003155"
-"""Asks for the customer when it is charged without."""
+"""Requires authentication when charged without the customer."""
 GOOD_CARD = "4242424242424242"
 _SESSION_S = 86_400
 _DISPUTE_FEE_MINOR = 1_500
@@ -23,7 +23,7 @@ _API_VERSION = "2026-10-28.endive"
 
 
 class Refusal(Exception):
-    """The account answers a request with an error, as Stripe words them."""
+    """The account answers a request with an error in Stripe's words."""
 
     def __init__(self, status: int, kind: str, message: str, code: str = "", **facts: Any) -> None:
         super().__init__(message)
@@ -32,10 +32,10 @@ class Refusal(Exception):
 
 
 class Account:
-    """Sessions, payments, refunds and disputes; `events` in the order in which they happened."""
+    """Sessions, payments, refunds and disputes, with their `events` in order."""
 
     def __init__(self, url: str, clock: Callable[[], int], livemode: bool = False) -> None:
-        """`url` is where customers find the checkout pages; `clock` gives Unix seconds."""
+        """`url` is the base of the checkout pages; `clock` returns Unix seconds."""
         self.url = url
         self.livemode = livemode
         self.events: list[Thing] = []
@@ -46,14 +46,14 @@ class Account:
         self._cards: dict[str, str] = {}
 
     def get(self, kind: str, thing_id: str) -> Thing:
-        """One object. Raises Refusal."""
+        """Return one object. Raises Refusal."""
         found = self.things[kind].get(thing_id)
         if found is None:
             raise Refusal(404, "invalid_request_error", f"No such {kind[:-1]}: '{thing_id}'", "resource_missing")
         return found
 
     def create_session(self, form: Thing) -> Thing:
-        """A checkout of one line with a price of its own. Raises Refusal."""
+        """Create a checkout of one line with an inline price. Raises Refusal."""
         try:
             (line,) = form["line_items"]
             price = line["price_data"]
@@ -62,7 +62,7 @@ class Account:
         except (KeyError, ValueError, TypeError) as error:
             raise Refusal(400, "invalid_request_error", f"Missing or invalid: {error}", "parameter_missing") from None
         if form.get("mode") != "payment":
-            raise Refusal(400, "invalid_request_error", "This double knows mode=payment only")
+            raise Refusal(400, "invalid_request_error", "This double supports mode=payment only")
         if amount < 50:
             message = "The Checkout Session's total amount must convert to at least 50 cents."
             raise Refusal(400, "invalid_request_error", message, "amount_too_small")
@@ -93,14 +93,14 @@ class Account:
         return session
 
     def expire_session(self, session_id: str) -> Thing:
-        """End a checkout that nobody paid. Raises Refusal."""
+        """Expire an unpaid checkout. Raises Refusal."""
         session = self._open_session(session_id)
         session.update(status="expired", url=None)
         self._happened("checkout.session.expired", session)
         return session
 
     def pay_session(self, session_id: str, card: str) -> Thing:
-        """The customer pays with a card. Raises Refusal for one that is declined; the checkout stays open then."""
+        """Pay a checkout with a card. Raises Refusal for a declined card; the checkout then stays open."""
         session = self._open_session(session_id)
         asked = session["payment_intent_data"]
         intent = self._new_intent(
@@ -122,7 +122,7 @@ class Account:
         return session
 
     def create_intent(self, form: Thing) -> Thing:
-        """A payment without the customer, confirmed at once. Raises Refusal."""
+        """Create and confirm a payment without the customer. Raises Refusal."""
         method, customer = form.get("payment_method", ""), form.get("customer", "")
         if form.get("confirm") != "true" or form.get("off_session") != "true" or method not in self._cards:
             raise Refusal(400, "invalid_request_error", f"No such PaymentMethod: '{method}'", "resource_missing")
@@ -138,7 +138,7 @@ class Account:
         return intent
 
     def create_refund(self, form: Thing) -> Thing:
-        """Give money back: all that is left, or an amount. Raises Refusal."""
+        """Refund an amount, or all that is left. Raises Refusal."""
         charge = self._charge_of(form)
         left = charge["amount"] - charge["amount_refunded"]
         amount = int(form.get("amount") or left)
@@ -164,7 +164,7 @@ class Account:
         return refund
 
     def fail_refund(self, refund_id: str) -> Thing:
-        """The customer's bank does not take the money: it comes back. Raises Refusal."""
+        """Fail a refund: the customer's bank rejects it. Raises Refusal."""
         refund = self.get("refunds", refund_id)
         refund["status"] = "failed"
         self.things["charges"][refund["charge"]]["amount_refunded"] -= refund["amount"]
@@ -172,7 +172,7 @@ class Account:
         return refund
 
     def open_dispute(self, form: Thing) -> Thing:
-        """A customer's bank takes the money back, with a fee. Raises Refusal."""
+        """Open a dispute: the customer's bank withdraws the money, with a fee. Raises Refusal."""
         charge = self._charge_of(form)
         amount = int(form.get("amount") or charge["amount"])
         status = form.get("status", "needs_response")
@@ -198,7 +198,7 @@ class Account:
         return dispute
 
     def close_dispute(self, dispute_id: str, status: str) -> Thing:
-        """The bank has decided: `won` or `lost`. Raises Refusal."""
+        """Close a dispute as `won` or `lost`. Raises Refusal."""
         dispute = self.get("disputes", dispute_id)
         dispute["status"] = status
         if status == "won":
@@ -207,7 +207,7 @@ class Account:
         return dispute
 
     def shown(self, thing: Thing, expand: list[str]) -> Thing:
-        """An object as an answer, with the references that were asked for unfolded."""
+        """Return an object as an answer, with the requested references expanded."""
         answer = copy.deepcopy(thing)
         if isinstance(answer.get("data"), list):
             inside = [path.removeprefix("data.") for path in expand if path.startswith("data.")]

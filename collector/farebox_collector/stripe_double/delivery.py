@@ -1,4 +1,4 @@
-"""Sends events to webhook endpoints, signed as Stripe signs them; what is not answered with 2xx is sent again."""
+"""Send events to webhook endpoints with Stripe's signature; retry those not answered with 2xx."""
 
 import asyncio
 import hashlib
@@ -29,27 +29,27 @@ class Delivery:
         self._secret = secret
         self._endpoints: list[tuple[str, frozenset[str]]] = []
         self._client = httpx2.AsyncClient(timeout=_TIMEOUT_S)
-        self._again: set[asyncio.Task[None]] = set()
+        self._retries: set[asyncio.Task[None]] = set()
 
     def add(self, url: str, types: frozenset[str]) -> None:
-        """Send events of these types, or all (`*`), to an address from now on."""
+        """Subscribe an address to events of these types, or to all (`*`)."""
         self._endpoints.append((url, types))
 
     async def send(self, event: dict[str, Any]) -> None:
-        """Send an event to whoever wants it. Returns after the first attempt; the others go on by themselves."""
+        """Send an event to its subscribers. Return after the first attempt; retries continue in the background."""
         for url, types in self._endpoints:
             if (event["type"] in types or "*" in types) and not await self._attempt(url, event):
-                task = asyncio.create_task(self._insist(url, event))
-                self._again.add(task)
-                task.add_done_callback(self._again.discard)
+                task = asyncio.create_task(self._retry(url, event))
+                self._retries.add(task)
+                task.add_done_callback(self._retries.discard)
 
     async def close(self) -> None:
-        """Send no more."""
-        for task in self._again:
+        """Stop sending."""
+        for task in self._retries:
             task.cancel()
         await self._client.aclose()
 
-    async def _insist(self, url: str, event: dict[str, Any]) -> None:
+    async def _retry(self, url: str, event: dict[str, Any]) -> None:
         for attempt in range(_ATTEMPTS):
             await asyncio.sleep(2**attempt)
             if await self._attempt(url, event):

@@ -1,4 +1,4 @@
-"""Bodies as Stripe's clients send them: forms whose names nest, such as `line_items[0][price_data][currency]`."""
+"""Parse bodies of Stripe's clients: forms with nested names, such as `line_items[0][price_data][currency]`."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ _PART = re.compile(r"\[([^\]]*)\]")
 
 
 def read_form(text: str) -> dict[str, Any]:
-    """Nested dictionaries of texts; lists are those whose names are numbers from 0 on.
+    """Return nested dictionaries of texts. Dictionaries whose names are numbers from 0 on become lists.
 
     >>> read_form("a[0][b]=1&a[1][b]=2&c=3")
     {'a': [{'b': '1'}, {'b': '2'}], 'c': '3'}

@@ -1,7 +1,6 @@
-"""The double's HTTP: Stripe's API under /v1, the checkout pages under /pay, what only a double can do under /double.
+"""The double's HTTP: Stripe's API under /v1, checkout pages under /pay, controls of the double under /double.
 
-An answer comes after the first delivery of the events that the request made, so that whoever waits for it need not
-wait for the webhook too.
+A request is answered after the first delivery of its events, so that its client need not wait for the webhook too.
 """
 
 import html
@@ -80,10 +79,10 @@ class Double:
             error = {"type": "invalid_request_error", "message": "Invalid API Key provided: sk_****"}
             return JSONResponse({"error": error}, 401)
         asked = (await request.body()).decode() if request.method == "POST" else request.url.query
-        key, told = request.headers.get("idempotency-key"), f"{request.url.path}?{asked}"
+        key, content = request.headers.get("idempotency-key"), f"{request.url.path}?{asked}"
         if request.method == "POST" and key in self._answers:
             before, status, body = self._answers[key]
-            if before != told:
+            if before != content:
                 message = "Keys for idempotent requests can only be used with the same parameters."
                 return JSONResponse({"error": {"type": "idempotency_error", "message": message}}, 400)
             return JSONResponse(body, status, headers={"Idempotent-Replayed": "true"})
@@ -94,8 +93,8 @@ class Double:
         except Refusal as refusal:
             status, body = refusal.status, {"error": refusal.error}
         if key and request.method == "POST":
-            # Also a refusal: what was declined once stays so under its key.
-            self._answers[key] = (told, status, body)
+            # Also a refusal: a declined request stays declined under its key.
+            self._answers[key] = (content, status, body)
         await self._deliver()
         return JSONResponse(body, status)
 
@@ -107,14 +106,14 @@ class Double:
     def _endpoint(self, form: Thing) -> Thing:
         types = form.get("enabled_events") or ["*"]
         self.delivery.add(form["url"], frozenset(types))
-        # Stripe makes a secret for each endpoint; here it is known before, so that a collector can be started with it.
+        # Stripe makes a secret for each endpoint; the double's is fixed, so that a collector can be started with it.
         return {"id": "we_double", "object": "webhook_endpoint", "url": form["url"], "secret": self._secret}
 
     def _listing(self, kind: str) -> Callable[[Thing, Thing], Thing]:
         return lambda form, _: self._page(list(self.account.things[kind].values())[::-1], form)
 
     def _page(self, things: list[Thing], form: Thing) -> Thing:
-        """A list as Stripe pages it: newest first, after `starting_after`."""
+        """A page of a list in Stripe's form: newest first, after `starting_after`."""
         made = form.get("created", {})
         chosen = [
             thing
@@ -140,7 +139,7 @@ class Double:
     async def _receipt(self, request: Request) -> Response:
         intent = self.account.things["intents"].get(request.path_params["id"])
         if intent is None:
-            return HTMLResponse("<!doctype html><p>There is no such payment.</p>", 404)
+            return HTMLResponse("<!doctype html><p>This payment does not exist.</p>", 404)
         currency = intent["currency"].upper()
         paid = html.escape(f"{intent['description']}: {format_minor(intent['amount_received'], currency)} {currency}")
         return HTMLResponse(f"<!doctype html><title>Receipt</title><h1>Receipt of Stripe's double</h1><p>{paid}</p>")
