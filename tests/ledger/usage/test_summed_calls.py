@@ -71,6 +71,14 @@ def test_a_sum_of_calls_is_given_back_once_in_any_order(database: Database, batc
     assert charged(database) == [2, 3]
 
 
+@pytest.mark.parametrize("batches", [[[1], [2, 3]], [[2, 3], [1]], [[2], [1], [3]], [[1], [2], [3]], [[2], [3], [1]]])
+def test_the_span_around_has_a_response_id_of_its_own(database: Database, batches: list[list[int]]) -> None:
+    spans = {1: one(1, 300, 30, took=10, response_id="chatcmpl-around"), 2: FIRST, 3: SECOND}
+    for batch in batches:
+        record(database, *(spans[number] for number in batch))
+    assert charged(database) == [2, 3]
+
+
 def test_the_span_around_has_the_response_id_of_its_last_call(database: Database) -> None:
     around = one(1, 300, 30, took=10, response_id="chatcmpl-b")
     for batch in ([FIRST], [SECOND], [around]):

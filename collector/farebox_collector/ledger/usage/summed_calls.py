@@ -27,6 +27,8 @@ from farebox_collector.model.records import Buckets
 from farebox_collector.model.verdicts import Verdict
 
 SUMMED_UP = "its calls are charged: it has the sum of their counts"
+_RELATIVES = 64
+"""Most spans of a trace that are compared with a new one before anything is known of them."""
 _RECORD = usage_records.c
 _COLUMNS = [
     *(_RECORD[name] for name in ("id", "trace_id", "span_id", "parent_span_id", "started_at_ns", "latency_ns")),
@@ -43,14 +45,25 @@ _BESIDE_A_WRAPPER = text(
 )
 
 
+# A span around calls may name a response of its own. Only the parent that a span names tells it then, so that calls of
+# one trace that are no more than that are not looked at one by one. Of a very long trace some spans are looked at.
+_AROUND_OR_WITHIN = text(
+    "SELECT 1 FROM usage_records n WHERE n.transaction_id = :made AND EXISTS ("
+    "SELECT 1 FROM (SELECT o.span_id, o.parent_span_id, o.transaction_id FROM usage_records o"
+    f" WHERE o.tenant_id = n.tenant_id AND o.trace_id = n.trace_id LIMIT {_RELATIVES}) r"
+    " WHERE r.transaction_id <> :made AND (r.span_id = n.parent_span_id OR r.parent_span_id = n.span_id)) LIMIT 1"
+)
+
+
 class _Kept(NamedTuple):
     record_id: int
     place: Place
 
 
 def may_be_wrapped(connection: Connection, transaction_id: int) -> bool:
-    """Return whether a record of a transaction shares its trace with a charged span without response id around it."""
-    return connection.execute(_BESIDE_A_WRAPPER, {"made": transaction_id}).first() is not None
+    """Return whether a record of a transaction may be a span around recorded calls, or be within such a span."""
+    made = {"made": transaction_id}
+    return any(connection.execute(query, made).first() is not None for query in (_BESIDE_A_WRAPPER, _AROUND_OR_WITHIN))
 
 
 def delete_unclaimed(connection: Connection, transaction_id: int) -> None:
