@@ -137,7 +137,7 @@ def _program(*names: str) -> str:
 def _wait_until_ready(process: subprocess.Popen[bytes], address: str, directory: Path) -> None:
     for _ in range(600):
         if process.poll() is not None:
-            raise CannotObserve(f"{process.args[0]} ended; its log is in {directory}")  # type: ignore[index]
+            raise CannotObserve(f"{process.args[0]!s} ended; its log is in {directory}")  # type: ignore[index]
         try:
             with urllib.request.urlopen(f"http://{address}/-/ready", timeout=5) as answer:
                 if answer.status == 200:

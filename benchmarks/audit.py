@@ -40,7 +40,7 @@ from farebox_collector.ledger.usage.span_counts import count_spans
 from farebox_collector.model.moments import DAY_NS
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
-from harness import EXPORT_METHOD, Collector
+from harness import Collector, unary
 from postgres import PostgresServer, find_binaries
 from rich.console import Console
 from rich.table import Table as Shown
@@ -324,7 +324,7 @@ def _words(prefix: str, number: str) -> str:
     return f"'{prefix}' || CAST({number} AS text)"
 
 
-def throughput(url: str, seconds: float, **settings: object) -> float:
+def throughput(url: str, seconds: float, **settings: Any) -> float:
     """Spans a second that a collector acknowledges over these books, from several connections at once."""
     with tempfile.TemporaryDirectory(prefix="farebox-audit-") as directory:
         collector = Collector(url, Path(directory) / "collector.log", **settings)
@@ -345,7 +345,7 @@ def send(target: str, seconds: float) -> float:
     def run() -> None:
         nonlocal acknowledged
         channel = grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
-        export = channel.unary_unary(EXPORT_METHOD)
+        export = unary(channel)
         while time.perf_counter() - started < seconds:
             with taking:
                 body = next(bodies, None)

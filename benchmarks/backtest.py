@@ -23,7 +23,19 @@ import yaml
 from backtest_faults import KINDS, World, faults
 from backtest_faults import STEPS as FAULT_STEPS
 from backtest_scores import FaultScore, Firing, Result, score, score_faults
-from backtest_world import DAYS, HELD_OUT, INCIDENTS, MODELS, PRODUCTS, STEP_MIN, STEPS, TUNED, history, incidents
+from backtest_world import (
+    DAYS,
+    HELD_OUT,
+    INCIDENTS,
+    MODELS,
+    PRODUCTS,
+    STEP_MIN,
+    STEPS,
+    TUNED,
+    Model,
+    history,
+    incidents,
+)
 
 REPOSITORY = Path(__file__).parents[1]
 ALERTS = REPOSITORY / "alerts"
@@ -121,7 +133,7 @@ def _serve(counters: Counters, model: object, calls: float, cached: float) -> No
     counters.grow(f"farebox_cache_hits_total{{{labels}}}", calls * min(1.0, cached * 1.2))
 
 
-def _prices(factors: dict[object, float]) -> dict[str, float]:
+def _prices(factors: dict[Model, float]) -> dict[str, float]:
     gauges = {'farebox_credit_usd{instance="a"}': 1.0}
     for model in MODELS:
         for kind in ("input", "cache_read", "output"):
@@ -270,8 +282,9 @@ def main() -> int:
         all_reached &= reached
         if chosen.days == DAYS:
             text = PAGE.read_text(encoding="utf-8")
-            between = re.compile(rf"(<!-- backtest {world} -->\n).*?(<!-- /backtest {world} -->)", re.DOTALL)
-            PAGE.write_text(between.sub(lambda found, told=told: found[1] + told + found[2], text), encoding="utf-8")
+            begin, end = f"<!-- backtest {world} -->\n", f"<!-- /backtest {world} -->"
+            before, _, rest = text.partition(begin)
+            PAGE.write_text(before + begin + told + end + rest.partition(end)[2], encoding="utf-8")
     return 0 if all_reached else 1
 
 

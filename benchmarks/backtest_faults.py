@@ -129,7 +129,7 @@ class World:
         self._serve(step, calls, now)
         for instance in INSTANCES:
             self._process(step, instance, calls / len(INSTANCES), now)
-        shown: dict[str, float | None] = dict(self._sums) | self._gauges(step, now)
+        shown: dict[str, float | None] = {**self._sums, **self._gauges(step, now)}
         if "a collector is down" in now:
             shown |= {series: None for series in shown if 'instance="b"' in series}
             shown['up{job="farebox",instance="b"}'] = 0.0

@@ -198,7 +198,7 @@ def _season(step: int) -> float:
     hour = step / _HOUR % 24
     day = 0.65 - 0.35 * math.cos((hour - 3) / 24 * 2 * math.pi)
     weekday = step // _DAY % 7
-    return day * (0.55 if weekday >= 5 else 1.0) * 1.02 ** (step / _DAY / 7)
+    return float(day * (0.55 if weekday >= 5 else 1.0) * 1.02 ** (step / _DAY / 7))
 
 
 def _launched(launched: Sequence[Launch], number: int, step: int) -> float:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
 import history
 import intake
@@ -61,17 +62,13 @@ def main() -> int:
 def _parts(options: argparse.Namespace, bench: Bench) -> list[Callable[[], list[Figure]]]:
     parts: list[Callable[[], list[Figure]]] = []
     if "floor" in options.parts:
-        parts += [
-            lambda kind=kind: intake.beside_the_floor(bench, kind, options.transports) for kind in options.databases
-        ]
+        parts += [partial(intake.beside_the_floor, bench, kind, options.transports) for kind in options.databases]
     if "replicas" in options.parts and POSTGRESQL in options.databases:
         parts.append(lambda: intake.of_replicas(bench))
     if "soak" in options.parts:
-        parts += [lambda kind=kind: intake.for_long(bench, kind) for kind in options.soak_databases]
+        parts += [partial(intake.for_long, bench, kind) for kind in options.soak_databases]
     if "history" in options.parts and options.history:
-        parts += [
-            lambda kind=kind: history.on_history(bench, kind, options.history) for kind in options.history_databases
-        ]
+        parts += [partial(history.on_history, bench, kind, options.history) for kind in options.history_databases]
     return parts
 
 

@@ -116,9 +116,9 @@ def _template(shape: Shape, number: int) -> _Template:
             at = found + len(slot)
     parts.append(encoded[at:])
     due: Counter[str] = Counter()
-    for span in range(shape.spans):
-        into, out = tokens(first + span)
-        due[wallet(first + span, shape.wallets)] += into * INPUT_NANOUSD + out * OUTPUT_NANOUSD
+    for number in range(first, first + shape.spans):
+        into, out = tokens(number)
+        due[wallet(number, shape.wallets)] += into * INPUT_NANOUSD + out * OUTPUT_NANOUSD
     offsets = [_LATENCY_NS + (first + span) * 7919 % 600 * 1_000_000 for span in range(shape.spans)]
     latencies = [_LATENCY_NS - tokens(first + span)[1] * 100_000 for span in range(shape.spans)]
     return _Template(parts, offsets, latencies, roots, due)
@@ -150,7 +150,7 @@ def _request(shape: Shape, first: int, roots: list[int]) -> ExportTraceServiceRe
             start_time_unix_nano=int.from_bytes(marks[32:40], "little"),
             end_time_unix_nano=int.from_bytes(marks[40:48], "little"),
         )
-        span.status.code = 1
+        span.status.code = 1  # type: ignore[assignment]  # an enum's number
         span.attributes.extend(_pair(*item) for item in _attributes(shape, first + index, marks).items())
     return request
 

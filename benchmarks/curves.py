@@ -53,11 +53,11 @@ def _panel(group: ElementTree.Element, curve: Curve, unit: str, top: float) -> N
     inner_width, inner_height = _PANEL - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     _text(group, _LEFT, 16, curve.title, weight="bold")
     _text(group, _LEFT, 31, unit)
-    for line in range(_LINES + 1):
-        y = _TOP + inner_height * (1 - line / _LINES)
+    for number in range(_LINES + 1):
+        y = _TOP + inner_height * (1 - number / _LINES)
         ends = {"x1": f"{_LEFT}", "x2": f"{_PANEL - _RIGHT}", "y1": f"{y:.1f}", "y2": f"{y:.1f}"}
         ElementTree.SubElement(group, "line", {**ends, "stroke": _FAINT})
-        _text(group, _LEFT - 6, y + 4, f"{top * line / _LINES:g}", anchor="end")
+        _text(group, _LEFT - 6, y + 4, f"{top * number / _LINES:g}", anchor="end")
     step = inner_width / max(1, len(curve.points) - 1)
     places = [
         (_LEFT + index * step, _TOP + inner_height * (1 - point.cost / top)) for index, point in enumerate(curve.points)

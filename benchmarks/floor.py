@@ -46,7 +46,7 @@ def _keys_of() -> Callable[[bytes], bytes]:
         span.field.add(name=name, number=number, label=field.LABEL_OPTIONAL, type=field.TYPE_BYTES)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    request = message_factory.GetMessageClass(pool.FindMessageTypeByName("floor.Request"))
+    request: Any = message_factory.GetMessageClass(pool.FindMessageTypeByName("floor.Request"))
 
     def keys(body: bytes) -> bytes:
         return b"".join(
@@ -162,7 +162,7 @@ def http_application(floor: Floor) -> Any:
     return application
 
 
-class _Export(grpc.GenericRpcHandler):  # type: ignore[misc]
+class _Export(grpc.GenericRpcHandler[bytes, bytes]):
     """Export over gRPC; bytes in and out."""
 
     def __init__(self, floor: Floor) -> None:

@@ -10,15 +10,16 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx2
 from bodies import Shape
 from figures import Figure, number, quantile, ratio
 from intake import Bench
 from load import HTTP, Generator, Load, Sent
-from rounds import Subject, alternating, difference_nanocredits, median_rate, rates
+from rounds import Round, Subject, alternating, difference_nanocredits, median_rate, rates
 from systems import SCRATCH, SQLITE, Databases, Farebox
 
 SHAPE = Shape(seed=90)
@@ -46,7 +47,7 @@ class History(NamedTuple):
         return self.bodies * SHAPE.spans
 
 
-def settings() -> dict[str, object]:
+def settings() -> dict[str, Any]:
     """Of collectors over such books: calls of a month ago are priced as of then, and no full audit runs beside."""
     return {"max_span_age_hours": _NEVER_HOURS, "full_audit_hours": _NEVER_HOURS}
 
@@ -172,7 +173,7 @@ def _reads(server: Farebox, where: str) -> list[Figure]:
     ]
 
 
-def _asked_ms(api: httpx2.Client, question: Callable[[int], tuple[str, dict[str, object]]]) -> list[float]:
+def _asked_ms(api: httpx2.Client, question: Callable[[int], tuple[str, dict[str, Any]]]) -> list[float]:
     taken = []
     for n in range(ASKED):
         path, query = question(n)
@@ -191,7 +192,11 @@ def _taking(bench: Bench, full: Farebox, empty: Farebox, where: str) -> list[Fig
     subjects = [
         Subject(bench.generator, [server], Shape(seed=seed)) for server, seed in ((full, time.time_ns()), (empty, 7))
     ]
-    works = [lambda subject=subject: subject.send(subject.load(HTTP, bench.sizes.seconds)) for subject in subjects]
+
+    def send(subject: Subject) -> Round:
+        return subject.send(subject.load(HTTP, bench.sizes.seconds))
+
+    works = [partial(send, subject) for subject in subjects]
     for work in works:
         work()
     over, fresh = alternating(bench.sizes.rounds, *works)

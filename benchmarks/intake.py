@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 import httpx2
@@ -129,12 +130,10 @@ def of_replicas(bench: Bench) -> list[Figure]:
         hot = Subject(bench.generator, servers, Shape(seed=4, wallets=1))
 
         def rounds(subject: Subject, *counts: int) -> list[list[Round]]:
-            works = [
-                lambda count=count: subject.send(
-                    subject.load(HTTP, seconds, in_flight=_IN_FLIGHT_OF_REPLICAS, servers=count)
-                )
-                for count in counts
-            ]
+            def send(count: int) -> Round:
+                return subject.send(subject.load(HTTP, seconds, in_flight=_IN_FLIGHT_OF_REPLICAS, servers=count))
+
+            works = [partial(send, count) for count in counts]
             for work in works:
                 work()
             return alternating(bench.sizes.rounds, *works)

@@ -251,7 +251,7 @@ class _Grpc:
     def __init__(self, endpoint: str) -> None:
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
         self._channel = grpc.insecure_channel(endpoint, options=options)
-        self._export = self._channel.unary_unary(EXPORT_METHOD)
+        self._export = self._channel.unary_unary(EXPORT_METHOD)  # type: ignore[call-arg]  # no serializers: bytes
         grpc.channel_ready_future(self._channel).result(timeout=_TIMEOUT_S)
 
     def send(self, request: bytes) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from farebox_collector.ledger.usage.batch import Calls
+
 sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("tests", "tests/ledger"))
 
 from calls import START_NS, call
@@ -70,7 +72,7 @@ def main() -> None:
                 record_usage(connection, DEFAULT_TENANT_ID, made, START_NS, TotalLabels())
             registry = CollectorRegistry()
             meters = Meters(registry, 10**6)
-            meters.recorded(made, START_NS)
+            meters.recorded(Calls.of(made), START_NS)
             registry.register(LedgerCollector(database, meters.exemplars, lambda: START_NS))
             text = openmetrics(registry.collect())
             lines = text.count(b"\n")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -66,7 +66,7 @@ class FloorServer:
 class Farebox:
     """`farebox serve` over books."""
 
-    def __init__(self, database_url: str, log: Path, **settings: object) -> None:
+    def __init__(self, database_url: str, log: Path, **settings: Any) -> None:
         self.collector = Collector(database_url, log, **settings)
 
     @property
@@ -131,7 +131,7 @@ class Databases:
         return self._postgres
 
     @contextmanager
-    def farebox(self, database_url: str, **settings: object) -> Iterator[Farebox]:
+    def farebox(self, database_url: str, **settings: Any) -> Iterator[Farebox]:
         """A collector over books, for as long as the block runs."""
         with closing(Farebox(database_url, self.new_directory() / "log", **settings)) as server:
             yield server

@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 
 from farebox_collector import assembly
 from farebox_collector.ledger.tables.books import usage_records
@@ -74,7 +75,9 @@ def fill(url: str, records: int, progress: Callable[[int], None]) -> None:
         for number, call in enumerate(calls(min(BOOKED, records), began_ns), start=1):
             batch.append(call)
             if len(batch) == _BATCH or number == min(BOOKED, records):
-                database.transact(lambda connection, part=batch: record_usage(connection, 1, part, began_ns, labels))
+                database.transact(
+                    partial(record_usage, tenant_id=1, calls=batch, received_at_ns=began_ns, labels=labels)
+                )
                 batch = []
         columns = [column.name for column in usage_records.c if column.name != "id"]
         made = {"trace_id": "decode(md5(encode(trace_id, 'hex') || :copy), 'hex')", "call_key": "NULL"}

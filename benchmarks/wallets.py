@@ -70,7 +70,7 @@ class Client:
 
 async def at_a_rate(client: Client, number: int, rate: float, seconds: float) -> list[float]:
     """One client at a steady rate: seconds from when each hold was due."""
-    taken = []
+    taken: list[float] = []
     begin = due = time.perf_counter() + number / CLIENTS / rate
     while due < begin + seconds:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
@@ -82,7 +82,7 @@ async def at_a_rate(client: Client, number: int, rate: float, seconds: float) ->
 
 async def as_fast_as_can_be(client: Client, number: int, seconds: float) -> list[float]:
     """One client that asks again as soon as it is answered."""
-    taken = []
+    taken: list[float] = []
     end = time.perf_counter() + seconds
     while (begun := time.perf_counter()) < end:
         await client.hold(f"fast-{number}-{len(taken)}")
@@ -117,7 +117,7 @@ async def overviews(host: str) -> list[float]:
 
 def syncs_of(directory: Path, seconds: float = 2.0) -> list[float]:
     """How long the disk takes to write 8 KiB for good."""
-    taken = []
+    taken: list[float] = []
     file = os.open(directory / "sync", os.O_CREAT | os.O_WRONLY)
     end = time.perf_counter() + seconds
     while (begun := time.perf_counter()) < end:

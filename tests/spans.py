@@ -84,7 +84,7 @@ def export_request(spans: Iterable[SpanSpec], resource: Mapping[str, Value] | No
             start_time_unix_nano=spec.start_ns,
             end_time_unix_nano=spec.end_ns,
         )
-        span.status.code = 2 if spec.failed else 0
+        span.status.code = 2 if spec.failed else 0  # type: ignore[assignment]  # an enum's number
         span.attributes.extend(_pairs(spec.attributes))
     return request
 

@@ -58,9 +58,9 @@ class StripeDouble:
         self.process.communicate(timeout=30)
 
 
-def new_shop(double: StripeDouble, directory: Path, **settings: object) -> Collector:
+def new_shop(double: StripeDouble, directory: Path, **settings: Any) -> Collector:
     """A collector over new books that sells a pack; the double does not know its webhook yet."""
-    defaults: dict[str, object] = {"topup_return_url": "https://shop.example/wallet", "topup_seconds": 0.2}
+    defaults: dict[str, Any] = {"topup_return_url": "https://shop.example/wallet", "topup_seconds": 0.2}
     collector = Collector(blank_sqlite(directory), **(double.collector_settings() | defaults | settings))
     body = {"credits": "10", "price": {"value": "8.00"}, "reason": "the first pack"}
     collector.api.put("/v1/packs/starter", json=body).raise_for_status()

@@ -43,7 +43,7 @@ class House(NamedTuple):
         raise AssertionError(f"no refused attempt is logged that says {why!r}")
 
 
-def new_house(directory: Path, **settings: object) -> House:
+def new_house(directory: Path, **settings: Any) -> House:
     house = House(Collector(blank_sqlite(directory), bootstrap_key=ADMIN_KEY, audit_seconds=3600, **settings))
     for role in ("viewer", "finance", "pricing", "operator", "admin"):
         house.add(role, role)

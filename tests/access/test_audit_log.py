@@ -71,8 +71,8 @@ def anchor(database: Database) -> None:
 def tamper(database: Database, *statements: str) -> None:
     for statement in statements:
         if isinstance(database, SqliteDatabase):
-            with closing(sqlite3.connect(database.path)) as connection, connection:
-                connection.execute(statement)
+            with closing(sqlite3.connect(database.path)) as file, file:
+                file.execute(statement)
         else:
             with database.transaction() as connection:
                 connection.execute(text(statement))

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import pytest
@@ -50,7 +50,7 @@ def test_roles_show_and_allow_what_they_are_for(house: House, chromium: Browser)
     """In the page and in the API, where a person's session has the scopes of the role."""
     url = house.collector.api_url
     rule = {"event": "roles", "kind": "flat", "flat_credits": "1", "reason": "a test"}
-    alert = {"alerts": []}
+    alert: dict[str, Any] = {"alerts": []}
     may = {
         "viewer": set[str](),
         "finance": {"movement"},
@@ -104,7 +104,7 @@ def test_no_other_site_can_send_a_form_or_a_request(house: House, browser: Brows
     form = {"login": "eve", "role": "admin"}
     people = len(house.ask("GET", "/v1/people")["items"])
     for csrf in ({}, {"csrf": ""}, {"csrf": "0" * 64}):
-        assert page.request.post(url + "/console/people", form=form | csrf).status == 403
+        assert page.request.post(url + "/console/people", form={**form, **csrf}).status == 403
     assert page.request.post(url + "/v1/people", data=form).status == 403
     assert page.request.post(url + "/v1/people", data=form, headers={"X-CSRF-Token": "0" * 64}).status == 403
     assert page.request.post(url + "/login", form={"login": "admin", "password": PASSWORD}).status == 403
@@ -291,7 +291,7 @@ def test_a_callback_that_was_not_begun_here_is_refused(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_pages_are_accessible_in_light_and_dark_and_on_a_phone(
-    house: House, chromium: Browser, scheme: str, width: int, tmp_path: Path
+    house: House, chromium: Browser, scheme: Literal["light", "dark"], width: int, tmp_path: Path
 ) -> None:
     context = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
     page = context.new_page()

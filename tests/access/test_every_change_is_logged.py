@@ -129,8 +129,8 @@ def operations(shop: Shop) -> dict[str, tuple[str, Callable[[], Any]]]:
             # The proposer is everyone on loopback: two persons have to approve.
             assert bob.post(f"/v1/approvals/{number}/{what}").json()["state"] == "executed"
 
-    def add_person(login: str) -> None:
-        ask("POST", "/v1/people", {"login": login, "role": "admin", "password": PASSWORD})
+    def add_person(login: str) -> Any:
+        return ask("POST", "/v1/people", {"login": login, "role": "admin", "password": PASSWORD})
 
     def end_session() -> None:
         person("ada")
@@ -215,7 +215,7 @@ def operations(shop: Shop) -> dict[str, tuple[str, Callable[[], Any]]]:
             "thresholds.set",
             lambda: ask("POST", "/v1/balance-thresholds", {"wallet": "ada", "below_credits": ["1"], "reason": "r"}),
         ),
-        "POST /v1/people": ("person.create", lambda: (add_person("ada"), add_person("bob"))),
+        "POST /v1/people": ("person.create", lambda: [add_person(login) for login in ("ada", "bob")]),
         "PATCH /v1/people/{login}": ("person.name", lambda: ask("PATCH", "/v1/people/ada", {"name": "Ada"})),
         "POST /v1/people/{login}/password": (
             "person.password",

@@ -189,7 +189,8 @@ def test_a_link_needs_a_signature_of_its_tenants_secret(desk: Desk) -> None:
     forged = (link, other._replace(tenant_id=1), other._replace(link_id=99), other._replace(secret_id=99))
     assert [desk.who(sign_link(one, secret)) for one in forged] == ["unknown"] * 4
     # One from before links had rows has four fields: nothing but the secret says that it stands.
-    assert desk.who(sign_link(other[:4], secret)).link_id == 0
+    old: Any = other[:4]
+    assert desk.who(sign_link(old, secret)).link_id == 0
 
 
 @pytest.mark.parametrize("ending", ["link", "key", "minted", "all", "expired", "first key"])

@@ -33,7 +33,7 @@ from farebox_collector.model.credentials import Role, Scope, new_token
 from farebox_collector.receivers.grpc import _address
 from farebox_collector.settings import Settings
 from farebox_collector.surfaces.login_desk import LoginDesk, LoginRefused
-from harness import EXPORT_METHOD, Collector, farebox
+from harness import Collector, farebox, unary
 from prometheus_client import CollectorRegistry
 from spans import llm_span, protobuf_body
 from sqlalchemy import select
@@ -53,9 +53,7 @@ def test_refused_exports_are_in_the_audit_log(house: House) -> None:
         answer = httpx2.post(f"{collector.otlp_url}/v1/traces", content=body, headers=headers)
         assert answer.status_code == (401 if token == STRANGER else 403)
         with pytest.raises(grpc.RpcError):
-            collector.channel.unary_unary(EXPORT_METHOD)(
-                body, timeout=30, metadata=(("authorization", f"Bearer {token}"),)
-            )
+            unary(collector.channel)(body, timeout=30, metadata=(("authorization", f"Bearer {token}"),))
     actors = ("unknown", f"key:{made['key_id']}")
     wanted = {(who, f"report usage over {port}") for who in actors for port in ("http", "grpc")}
     entries: dict[tuple[str, str], dict[str, Any]] = {}
@@ -125,7 +123,7 @@ def test_no_door_lets_an_erased_name_in_again(database: Database) -> None:
             keys.create_key(connection, 1, "theirs", [Scope.READ], NOW_NS, wallet="ada")
         with pytest.raises(NameErased, match="was erased"):
             links.mint(connection, 1, "ada", "", until_ns, NOW_NS)
-        terms = auto_topups.AutoTerms("ada", False, 0, "p", 0, "usd")
+        terms = auto_topups.AutoTerms("ada", False, "p", 0, "usd", 0)
         with pytest.raises(auto_topups.BadAutoTopup, match="was erased"):
             auto_topups.set_auto_topup(connection, 1, terms, "a", "b", NOW_NS)
         refused, taken = holds.take_holds(

@@ -231,10 +231,10 @@ def test_roles_follow_groups() -> None:
     assert role_of(frozenset({"a", "b"}), roles) is Role.ADMIN
     assert role_of(frozenset({"d"}), roles) is None
     assert role_of(frozenset(), {"*": Role.VIEWER}) is Role.VIEWER
-    stated = Settings(oidc_roles="a=viewer, b=c=admin,")  # type: ignore[arg-type]
+    stated = Settings(oidc_roles="a=viewer, b=c=admin,")
     assert stated.oidc_roles == {"a": Role.VIEWER, "b=c": Role.ADMIN}
     with pytest.raises(ValueError, match="group=role"):
-        Settings(oidc_roles="a=emperor")  # type: ignore[arg-type]
+        Settings(oidc_roles="a=emperor")
 
 
 class FalseProvider:
@@ -266,7 +266,7 @@ class FalseProvider:
 def serving() -> Iterator[FalseProvider]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps(false.answer(self.path)).encode()
+            body = json.dumps(provider.answer(self.path)).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
@@ -281,11 +281,11 @@ def serving() -> Iterator[FalseProvider]:
             """Nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    false = FalseProvider(server.server_port)
+    provider = FalseProvider(server.server_port)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield false
+        yield provider
     finally:
         server.shutdown()
         thread.join()
@@ -300,7 +300,7 @@ def false() -> Iterator[FalseProvider]:
 
 def come_back(false: FalseProvider, make: Any) -> Any:
     """Begin a login, let the provider make a token, and come back with the right state."""
-    settings = Settings(oidc_issuer=false.issuer, oidc_client_id="farebox", oidc_client_secret="a secret of the client")  # type: ignore[arg-type]
+    settings = Settings(oidc_issuer=false.issuer, oidc_client_id="farebox", oidc_client_secret="a secret of the client")
     provider = Provider(settings)
     begun = provider.begin("https://farebox.example/login/oidc/callback", "/console/")
     asked = dict(httpx2.URL(begun.url).params)

@@ -205,7 +205,7 @@ def test_settings_that_cannot_go_together_are_refused(tmp_path: Path) -> None:
         {"pseudonym_key": KEY, "topup_url": "https://shop.example/{wallet}"},
     ):
         with pytest.raises(ValidationError):
-            Settings(**wrong)  # type: ignore[arg-type]
+            Settings(**wrong)
     assert Settings(pseudonym_key=SecretStr("")).pseudonyms() is None
 
 
@@ -227,7 +227,13 @@ def test_without_a_key_a_name_is_itself() -> None:
 
 
 def test_a_dead_letter_names_nobody_and_keeps_what_it_is_tried_by_again() -> None:
-    attributes = {WALLET: NAME, "customer.mail": NAME, "user.id": USER, "gen_ai.request.model": "gpt-5-pro", "n": 1}
+    attributes: dict[str, Any] = {
+        WALLET: NAME,
+        "customer.mail": NAME,
+        "user.id": USER,
+        "gen_ai.request.model": "gpt-5-pro",
+        "n": 1,
+    }
     span = Span(b"\1" * 16, b"\1" * 8, b"", 0, 1, False, attributes, {"account": OTHER}, "", "")
     told = pseudonymous_letter(DeadLetter(span, "why"), PSEUDONYMS, ("account",)).span
     kept = {"gen_ai.request.model": "gpt-5-pro", "n": 1}

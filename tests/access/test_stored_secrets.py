@@ -79,7 +79,7 @@ def works(database: Database, token: str, secret: bytes) -> None:
     assert all(len(each) == 32 and not is_sealed(each) for each in taken.secrets)
 
 
-def run(url: str, *words: str, **settings: object) -> subprocess.CompletedProcess[str]:
+def run(url: str, *words: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     return farebox(*words, database_url=url, **settings)
 
 

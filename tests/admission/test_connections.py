@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
@@ -18,7 +19,7 @@ from farebox_collector.receivers import call_admission as call_admission_module
 from farebox_collector.receivers import http_ports
 from farebox_collector.receivers.call_admission import CallAdmission
 from farebox_collector.settings import Settings
-from harness import EXPORT_METHOD, Collector
+from harness import EXPORT_METHOD, Collector, unary
 from hypothesis import given
 from hypothesis import strategies as st
 from spans import llm_span, protobuf_body
@@ -280,7 +281,7 @@ def test_a_message_without_a_key_is_refused_before_it_has_come(guarded: Collecto
     body = bytes(15 * 2**20)
     for _ in range(3):
         with grpc.insecure_channel(guarded.grpc_target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-            begun = [channel.unary_unary(EXPORT_METHOD).future(body, timeout=60) for _ in range(10)]
+            begun = [unary(channel).future(body, timeout=60) for _ in range(10)]
             assert {call.code() for call in begun} == {grpc.StatusCode.UNAUTHENTICATED}
     # 30 messages of 15 MiB were sent.
     assert resident_bytes(guarded) - before < 60 * 2**20
@@ -288,7 +289,7 @@ def test_a_message_without_a_key_is_refused_before_it_has_come(guarded: Collecto
 
 
 def test_a_stream_without_a_message_and_one_with_two_are_answered(guarded: Collector) -> None:
-    stream = guarded.channel.stream_unary(EXPORT_METHOD)
+    stream = guarded.channel.stream_unary(EXPORT_METHOD)  # type: ignore[call-arg]
     metadata = (("authorization", f"Bearer {KEY}"),)
     with pytest.raises(grpc.RpcError) as refused:
         stream(iter(()), timeout=30, metadata=metadata)
@@ -300,7 +301,7 @@ def test_a_stream_without_a_message_and_one_with_two_are_answered(guarded: Colle
 
 def test_huge_metadata_does_not_come_in(guarded: Collector) -> None:
     with pytest.raises(grpc.RpcError) as refused:
-        guarded.channel.unary_unary(EXPORT_METHOD)(b"", timeout=30, metadata=(("x-api-key", "k" * 100_000),))
+        unary(guarded.channel)(b"", timeout=30, metadata=(("x-api-key", "k" * 100_000),))
     assert refused.value.code() is not grpc.StatusCode.OK
     guarded.export_grpc(protobuf_body([llm_span()]))
 
@@ -362,7 +363,7 @@ def test_there_are_descriptors_for_every_connection(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, connections: int, raised: int | None
 ) -> None:
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(descriptors.resource, "getrlimit", lambda _what: (soft, hard))
-    monkeypatch.setattr(descriptors.resource, "setrlimit", lambda _what, limits: asked.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _what, limits: asked.append(limits))
     assert descriptors.connections_of_port(1_000, 4) == connections
     assert asked == ([] if raised is None else [(raised, hard)])

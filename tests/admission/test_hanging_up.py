@@ -8,7 +8,7 @@ import grpc
 import pytest
 from blank import blank_sqlite
 from farebox_collector.model.credentials import new_token
-from harness import EXPORT_METHOD, Collector
+from harness import EXPORT_METHOD, Collector, unary
 from spans import llm_span, protobuf_body
 
 KEY = new_token()
@@ -74,10 +74,10 @@ def test_calls_that_are_cancelled_leave_no_trace(guarded: Collector) -> None:
     metadata = (("authorization", f"Bearer {KEY}"),)
     with grpc.insecure_channel(guarded.grpc_target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         for size in (0, 100, 10 * 2**20):
-            call = channel.unary_unary(EXPORT_METHOD).future(bytes(size), timeout=30, metadata=metadata)
+            call = unary(channel).future(bytes(size), timeout=30, metadata=metadata)
             call.cancel()
-        waiting = channel.stream_unary(EXPORT_METHOD).future(iter(lambda: b"", None), timeout=30, metadata=metadata)
+        waiting = channel.stream_unary(EXPORT_METHOD).future(iter(lambda: b"", None), timeout=30, metadata=metadata)  # type: ignore[call-arg]
         waiting.cancel()
     with grpc.insecure_channel(guarded.grpc_target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        channel.unary_unary(EXPORT_METHOD).future(bytes(2**20), timeout=30, metadata=metadata)
+        unary(channel).future(bytes(2**20), timeout=30, metadata=metadata)
     guarded.export_grpc(protobuf_body([llm_span()]))

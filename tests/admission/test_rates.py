@@ -11,7 +11,7 @@ from farebox_collector.admission.rates import Rates
 from farebox_collector.model.credentials import new_token
 from farebox_collector.settings import Settings
 from google.rpc.error_details_pb2 import RetryInfo
-from harness import EXPORT_METHOD, Collector
+from harness import Collector, unary
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -53,9 +53,9 @@ def test_spans_over_the_limit_of_a_key_come_later_and_other_keys_go_on(limited: 
     assert send(limited, other, 3).status_code == 200
     metadata = (("authorization", f"Bearer {busy}"),)
     with pytest.raises(grpc.RpcError) as over:
-        limited.channel.unary_unary(EXPORT_METHOD)(protobuf_body([llm_span()]), timeout=30, metadata=metadata)
+        unary(limited.channel)(protobuf_body([llm_span()]), timeout=30, metadata=metadata)
     assert over.value.code() is grpc.StatusCode.UNAVAILABLE
-    trailers = dict(over.value.trailing_metadata())
+    trailers: dict[str, Any] = {entry.key: entry.value for entry in over.value.trailing_metadata()}
     delay = RetryInfo.FromString(trailers["google.rpc.retryinfo-bin"]).retry_delay
     assert 0 < delay.seconds <= 3_600
     samples = limited.metrics()
@@ -83,8 +83,8 @@ def test_a_client_of_opentelemetry_waits_and_sends_again(limited: Collector) -> 
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer("rates")
     for number in range(6):
-        attributes = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "user.id": "ada"}
-        attributes |= {"gen_ai.request.model": "gpt-4o-mini", "gen_ai.usage.input_tokens": 10}
+        attributes: dict[str, Any] = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai"}
+        attributes |= {"user.id": "ada", "gen_ai.request.model": "gpt-4o-mini", "gen_ai.usage.input_tokens": 10}
         with tracer.start_as_current_span(f"chat {number}", attributes={**attributes, "note": "x" * 900}):
             pass
     provider.shutdown()

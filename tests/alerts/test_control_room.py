@@ -89,7 +89,8 @@ class Room:
 
     def await_result(self, expr: str, seconds: float = 60) -> list[dict[str, Any]]:
         """What a query answers once it answers something."""
-        return eventually(lambda: self.query(expr), seconds, expr)
+        found: list[dict[str, Any]] = eventually(lambda: self.query(expr), seconds, expr)
+        return found
 
 
 def eventually(ask: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -139,7 +140,7 @@ def _run_the_demo(collector: Collector) -> None:
     try:
         assert server.stdout is not None
         port = json.loads(server.stdout.readline())["port"]
-        command = [sys.executable, DEMO / "application.py", "--model-url", f"http://127.0.0.1:{port}"]
+        command = [sys.executable, str(DEMO / "application.py"), "--model-url", f"http://127.0.0.1:{port}"]
         telemetry = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.grpc_target}",
             "OTEL_RESOURCE_ATTRIBUTES": "cloud.region=eu-central-1",
@@ -253,4 +254,4 @@ def test_tripled_cost_becomes_an_incident(room: Room) -> None:
 
 
 def _is_the_spike(incident: dict[str, Any]) -> bool:
-    return incident["alert"] == "FareboxCostSpike" and incident["labels"].get("dept") == DEPT
+    return bool(incident["alert"] == "FareboxCostSpike") and incident["labels"].get("dept") == DEPT

@@ -171,7 +171,7 @@ def test_counters_are_looked_at_by_their_growth_over_a_fitting_interval(name: st
 
 
 def test_every_query_is_promql(tmp_path: Path) -> None:
-    rules = []
+    rules: list[dict[str, Any]] = []
     for name in BOARDS:
         made = [expr for _, expr in expressions(name)]
         made += [mark["expr"] for mark in board(name)["annotations"]["list"]]

@@ -64,7 +64,8 @@ class Got(NamedTuple):
 
     @property
     def message(self) -> dict[str, Any]:
-        return json.loads(self.body)
+        payload: dict[str, Any] = json.loads(self.body)
+        return payload
 
     def is_signed_by(self, secret: bytes) -> bool:
         content = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}.".encode() + self.body
@@ -240,6 +241,7 @@ def test_after_a_rotation_both_secrets_sign_until_the_overlap_is_over(books: Boo
     books.warn("ada", 50)
     signed = []
     new = books.database.transact(lambda c: rotate_secret(c, 1, books.endpoint, books.now_ns, HOUR_NS))
+    assert new is not None
     for _ in range(2):
         books.pay_in(60)
         books.use(60)
@@ -459,9 +461,12 @@ def test_webhooks_from_end_to_end(tmp_path: Path, receiver: Receiver) -> None:
         secret = base64.b64decode(made.json()["secret"].removeprefix("whsec_"))
         wanted = {"wallet": "*", "below_credits": ["5", "0.5"], "reason": "call them"}
         assert api.post("/v1/balance-thresholds", json=wanted).json()["below_credits"] == ["5.000000000", "0.500000000"]
-        pay = {"json": {"amount_credits": "10"}, "headers": {"Idempotency-Key": "pay"}}
+        pay: dict[str, Any] = {"json": {"amount_credits": "10"}, "headers": {"Idempotency-Key": "pay"}}
         api.post("/v1/wallets/ada/deposits", **pay)
-        take = {"json": {"type": "adjustment", "amount_credits": "-6"}, "headers": {"Idempotency-Key": "take"}}
+        take: dict[str, Any] = {
+            "json": {"type": "adjustment", "amount_credits": "-6"},
+            "headers": {"Idempotency-Key": "take"},
+        }
         assert api.post("/v1/wallets/ada/movements", **take).status_code == 201
         assert receiver.arrived.wait(20)
         assert receiver.got[0].is_signed_by(secret)
@@ -469,8 +474,8 @@ def test_webhooks_from_end_to_end(tmp_path: Path, receiver: Receiver) -> None:
         for bad in ("http://10.0.0.1/", "https://10.0.0.1/", "https://user@example.com/", "not a url"):
             answer = api.post("/v1/webhook-endpoints", json={"url": bad})
             assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json"), bad
-        bad = {"wallet": "ada", "below_credits": ["NaN"]}
-        assert api.post("/v1/balance-thresholds", json=bad).status_code == 422
+        unfit = {"wallet": "ada", "below_credits": ["NaN"]}
+        assert api.post("/v1/balance-thresholds", json=unfit).status_code == 422
         (endpoint,) = api.get("/v1/webhook-endpoints").json()["items"]
         path = f"/v1/webhook-endpoints/{endpoint['endpoint_id']}"
         assert "secret" not in endpoint

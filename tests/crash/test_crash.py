@@ -3,6 +3,7 @@
 import random
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class Load:
         for thread in self.threads:
             thread.join()
 
-    def _send(self, collector: Collector, todo: "iter[int]", over_grpc: bool, tell_at: int) -> None:
+    def _send(self, collector: Collector, todo: Iterator[int], over_grpc: bool, tell_at: int) -> None:
         while True:
             with self._lock:
                 number = next(todo, None)
@@ -82,7 +83,7 @@ class Load:
         for number in numbers:
             for span in self.requests[number]:
                 tokens = span.attributes["gen_ai.usage.input_tokens"], span.attributes["gen_ai.usage.output_tokens"]
-                nano[str(span.attributes["farebox.wallet"])] += int(tokens[0]) * 150 + int(tokens[1]) * 600
+                nano[str(span.attributes["farebox.wallet"])] += int(str(tokens[0])) * 150 + int(str(tokens[1])) * 600
         return {wallet: Decimal(amount) / 10**9 for wallet, amount in nano.items()}
 
 

@@ -56,7 +56,7 @@ def scanned(
 def test_a_whole_scan_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, said = scanned(tmp_path, capsys, report(FINE), report(CANARY))
     assert (status, said) == (0, "no known vulnerability in the 2 packages of requirements.lock\n")
-    bad = [{**FINE[0], "vulns": [BAD]}, FINE[1]]
+    bad: list[dict[str, Any]] = [{**FINE[0], "vulns": [BAD]}, FINE[1]]
     status, said = scanned(tmp_path, capsys, report(bad), report(CANARY))
     assert (status, said) == (1, "alpha==1.0: CVE-2026-1, fixed in 1.1\n")
 

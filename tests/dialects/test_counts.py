@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from farebox_collector import dialects
@@ -190,7 +191,7 @@ def test_a_call_may_be_billed_by_other_units_alone() -> None:
 
 
 def test_older_spans_of_openllmetry_are_calls_and_sums() -> None:
-    old = {
+    old: dict[str, Any] = {
         "gen_ai.system": "OpenAI",
         "gen_ai.request.model": "gpt-4o",
         "gen_ai.usage.prompt_tokens": 10,

@@ -1,5 +1,7 @@
 """The GenAI conventions, current and older keys, as the released emitters write them."""
 
+from typing import Any
+
 import pytest
 from farebox_collector import dialects
 from farebox_collector.model.records import (
@@ -16,13 +18,13 @@ from hypothesis import strategies as st
 WALLET_ATTRIBUTES = ("user.id", "enduser.id")
 
 
-def span(attributes: Attributes, **changes: object) -> Span:
+def span(attributes: Attributes, **changes: Any) -> Span:
     """A span of half a second with these attributes."""
     made = Span(b"t" * 16, b"s" * 8, b"", 10**18, 10**18 + 500_000_000, False, attributes, {}, "scope", "1")
     return made._replace(**changes)
 
 
-def read(attributes: Attributes, **changes: object) -> UsageRecord:
+def read(attributes: Attributes, **changes: Any) -> UsageRecord:
     """The usage record of a span with these attributes."""
     reading = dialects.read(span(attributes, **changes), WALLET_ATTRIBUTES)
     assert isinstance(reading, UsageRecord), reading
@@ -88,7 +90,7 @@ def test_recorded_spans_come_out_in_disjoint_buckets(attributes: Attributes, buc
 
 
 def test_older_keys_are_read_and_never_added_to_the_newer() -> None:
-    old = {
+    old: dict[str, Any] = {
         "gen_ai.system": "openai",
         "gen_ai.operation.name": "chat",
         "gen_ai.request.model": "m",
@@ -97,9 +99,9 @@ def test_older_keys_are_read_and_never_added_to_the_newer() -> None:
     }
     assert read(old).provider == "openai"
     assert read(old).buckets == Buckets(input=10, output=5)
-    both = {**old, "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 5}
+    both: dict[str, Any] = {**old, "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 5}
     assert read(both).buckets == Buckets(input=10, output=5)
-    cache = {"gen_ai.usage.cache_creation.input_tokens": 4, "gen_ai.usage.cache_write.input_tokens": 4}
+    cache: dict[str, Any] = {"gen_ai.usage.cache_creation.input_tokens": 4, "gen_ai.usage.cache_write.input_tokens": 4}
     assert read({**both, **cache}).buckets == Buckets(input=6, cache_write=4, output=5)
 
 

@@ -33,10 +33,10 @@ SCOPES = ("", "openlit.anthropic", "opentelemetry.instrumentation.anthropic", "l
 @st.composite
 def spans(draw: st.DrawFn) -> Span:
     """A span that differs from others in little: few attributes, with values that are equal, in any order."""
-    names = draw(st.dictionaries(st.sampled_from(NAMES), ALIKE, max_size=5))
-    counts = draw(st.dictionaries(st.sampled_from(COUNTED), COUNTS, max_size=3))
+    names: dict[str, Any] = draw(st.dictionaries(st.sampled_from(NAMES), ALIKE, max_size=5))
+    counts: dict[str, Any] = draw(st.dictionaries(st.sampled_from(COUNTED), COUNTS, max_size=3))
     attributes = dict(draw(st.permutations(list({**names, **counts}.items()))))
-    resource = draw(st.dictionaries(st.just("cloud.region"), ALIKE))
+    resource: dict[str, Any] = draw(st.dictionaries(st.just("cloud.region"), ALIKE))
     return made(attributes, resource, draw(st.sampled_from(SCOPES)), draw(st.booleans()))
 
 

@@ -1,6 +1,7 @@
 """What emitters pass on in a provider's own words: tier, speed, region, iterations, cached modalities, stated cost."""
 
 import json
+from typing import Any
 
 import pytest
 from farebox_collector import dialects
@@ -12,7 +13,7 @@ from farebox_collector.model.records import (
 )
 
 OPUS, SONNET = "claude-opus-4-6", "claude-sonnet-4-6"
-Value = str | int | dict[str, object]
+Value = str | int | dict[str, Any]
 
 
 def read(scope: str, attributes: dict[str, Value]) -> UsageRecord:
@@ -30,9 +31,7 @@ def read(scope: str, attributes: dict[str, Value]) -> UsageRecord:
     return found
 
 
-def vercel(
-    provider: str, model: str, metadata: dict[str, object], went_in: int = 30, came_out: int = 10
-) -> UsageRecord:
+def vercel(provider: str, model: str, metadata: dict[str, Any], went_in: int = 30, came_out: int = 10) -> UsageRecord:
     attributes: dict[str, Value] = {
         "ai.operationId": "ai.generateText.doGenerate",
         "ai.model.provider": provider,
@@ -44,7 +43,7 @@ def vercel(
     return read("ai", attributes)
 
 
-def langfuse(model: str, usage: dict[str, object]) -> UsageRecord:
+def langfuse(model: str, usage: dict[str, Any]) -> UsageRecord:
     attributes: dict[str, Value] = {
         "langfuse.observation.type": "generation",
         "langfuse.observation.model.name": model,
@@ -53,7 +52,7 @@ def langfuse(model: str, usage: dict[str, object]) -> UsageRecord:
     return read("langfuse-sdk", attributes)
 
 
-def logfire(model: str, usage: dict[str, object]) -> UsageRecord:
+def logfire(model: str, usage: dict[str, Any]) -> UsageRecord:
     attributes: dict[str, Value] = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "anthropic",
@@ -88,9 +87,9 @@ def openinference(**attributes: Value) -> UsageRecord:
     return read("openinference.instrumentation.openai", call | {k.replace("__", "."): v for k, v in attributes.items()})
 
 
-CLAUDE: dict[str, object] = {"input_tokens": 30, "output_tokens": 10, "cache_read_input_tokens": 0}
-FAST: dict[str, object] = CLAUDE | {"speed": "Fast", "inference_geo": "US", "service_tier": "standard"}
-PLAIN: dict[str, object] = CLAUDE | {"speed": "standard", "inference_geo": "not_available", "service_tier": None}
+CLAUDE: dict[str, Any] = {"input_tokens": 30, "output_tokens": 10, "cache_read_input_tokens": 0}
+FAST: dict[str, Any] = CLAUDE | {"speed": "Fast", "inference_geo": "US", "service_tier": "standard"}
+PLAIN: dict[str, Any] = CLAUDE | {"speed": "standard", "inference_geo": "not_available", "service_tier": None}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +129,7 @@ def test_the_conditions_that_the_provider_tells(record: UsageRecord, tier: str, 
     assert (record.service_tier, record.speed, record.inference_region) == (tier, speed, region)
 
 
-def iteration(kind: str, went_in: int, came_out: int, **more: object) -> dict[str, object]:
+def iteration(kind: str, went_in: int, came_out: int, **more: Any) -> dict[str, Any]:
     return {"type": kind, "input_tokens": went_in, "output_tokens": came_out, **more}
 
 
@@ -140,7 +139,7 @@ COMPACTED = ModelLine("compaction", "", SONNET, buckets=Buckets(input=180, outpu
 ADVISED = ModelLine("advisor_message", "", OPUS, buckets=Buckets(input=100, output=20))
 
 
-def iterations(*parts: dict[str, object], **more: object) -> dict[str, object]:
+def iterations(*parts: dict[str, Any], **more: Any) -> dict[str, Any]:
     return CLAUDE | {"iterations": list(parts)} | more
 
 
@@ -161,7 +160,7 @@ def iterations(*parts: dict[str, object], **more: object) -> dict[str, object]:
 )
 @pytest.mark.parametrize("emitter", ["langfuse", "logfire", "vercel"])
 def test_iterations_are_counted_once_each_with_its_own_conditions(
-    emitter: str, usage: dict[str, object], lines: tuple[ModelLine, ...]
+    emitter: str, usage: dict[str, Any], lines: tuple[ModelLine, ...]
 ) -> None:
     if emitter == "vercel":
         record = vercel("anthropic.messages", SONNET, {"anthropic": {"usage": usage}})

@@ -23,7 +23,7 @@ def test_a_transaction_waits_for_half_of_what_is_coming() -> None:
             second = asyncio.create_task(committer.commit("second"))
             await asyncio.sleep(0)
             third = asyncio.create_task(committer.commit("third"))
-            return await asyncio.gather(first, second, third)
+            return list(await asyncio.gather(first, second, third))
 
     assert asyncio.run(work()) == ["FIRST", "SECOND", "THIRD"]
     committer.close()
@@ -57,7 +57,7 @@ def test_nobody_waits_for_ever_for_what_somebody_else_sends() -> None:
 
     async def work() -> str:
         with committer.coming(), committer.coming():
-            return await committer.commit("alone")
+            return str(await committer.commit("alone"))
 
     assert asyncio.run(work()) == "alone"
     committer.close()

@@ -68,7 +68,7 @@ def aside(settings: Settings, books: Database) -> Iterator[ReaderWorker]:
 
 def test_another_process_reads_the_same(settings: Settings, books: Database, aside: ReaderWorker) -> None:
     here = RequestReader(settings, Tariffs(books, lambda: NOW_NS))
-    kinds = set()
+    kinds: set[str] = set()
     for encoding, body in various_bodies():
         read = here.read(encoding, body, 1, NOW_NS)
         there = aside.read(Task(encoding, body, 1, NOW_NS))

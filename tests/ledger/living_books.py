@@ -93,8 +93,8 @@ class LivingBooks:
                 correction = cover(stored)
             else:
                 before = stored.call
-                price = {"price_version_ids": "[1]", "rule_version_id": before.rule_version_id or 1}
-                money = {"cost_nanousd": before.cost_nanousd or 0, "charge_nanocredits": charge}
+                price: dict[str, Any] = {"price_version_ids": "[1]", "rule_version_id": before.rule_version_id or 1}
+                money: dict[str, Any] = {"cost_nanousd": before.cost_nanousd or 0, "charge_nanocredits": charge}
                 entry = Entry(before._replace(verdict=Verdict.CHARGED, reason="", **price, **money))
                 correction = Correction(stored, entry)
             correct(connection, self.tenant_id, cause, [correction], self.now_ns, TotalLabels())

@@ -193,7 +193,14 @@ class Shop:
     def state(self) -> Any:
         """What must be the same however things were told: balance, lots, money, the fees of the top-up `t`."""
         self.draw()
-        figures = ("origin", "amount_nano", "remaining_nano", "taken_nano", "recognised_nanousd", "returned_nanousd")
+        figures: tuple[str, ...] = (
+            "origin",
+            "amount_nano",
+            "remaining_nano",
+            "taken_nano",
+            "recognised_nanousd",
+            "returned_nanousd",
+        )
         figures += ("out_nano", "out_taken_nano", "displaced_nano", "lent_nano", "expires_at_ns")
         lots = sorted([tuple(row._mapping[name] for name in figures) for row in self.lots()], key=str)
         topup = self.read(topup_by_key, self.name("t"))

@@ -91,7 +91,7 @@ class Shop:
         """Whole credits in the wallet; the books must be clean."""
         with self.database.reading() as connection:
             assert [str(mismatch) for mismatch in audit(connection)] == []
-        return self.read(balance, wallet_account("ada")) // NANO
+        return int(self.read(balance, wallet_account("ada"))) // NANO
 
     def states(self) -> list[str]:
         """The automatic top-ups, oldest first."""

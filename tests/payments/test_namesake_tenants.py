@@ -191,7 +191,7 @@ STEPS: list[Callable[[Shop], Any]] = [
 def test_what_one_tenant_does_is_nothing_to_its_namesake(twins: tuple[Shop, Shop], number: int) -> None:
     for shop in twins:
         shop.buy()
-    states = []
+    states: list[Any] = []
     for shop, other in (twins, twins[::-1]):
         before, mine = told_of(other), told_of(shop)
         STEPS[number](shop)

@@ -10,19 +10,19 @@ from harness import Collector, farebox
 from stripe_double import StripeDouble
 
 
-def order(shop: Collector, wallet: str, key: str, **more: object) -> httpx2.Response:
+def order(shop: Collector, wallet: str, key: str, **more: Any) -> httpx2.Response:
     body = {"pack": "starter", **more}
     return shop.api.post(f"/v1/wallets/{wallet}/checkout", json=body, headers={"Idempotency-Key": key})
 
 
-def buy(shop: Collector, double: StripeDouble, wallet: str, **more: object) -> dict[str, Any]:
+def buy(shop: Collector, double: StripeDouble, wallet: str, **more: Any) -> dict[str, Any]:
     """Order and pay; the top-up as it stands then, with its payment."""
     made = order(shop, wallet, f"buy-{wallet}", **more).raise_for_status().json()
     assert double.pay(made["checkout_url"]).status_code == 303
     (paid,) = shop.api.get(f"/v1/wallets/{wallet}/topups").json()["items"]
     intents = double.client.get("/v1/payment_intents?limit=100").json()["data"]
     (intent,) = [one for one in intents if one["metadata"]["farebox_topup"] == paid["topup_id"]]
-    return paid | {"intent": intent["id"]}
+    return {**paid, "intent": intent["id"]}
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -167,6 +167,7 @@ def test_a_wallet_tops_itself_up_and_says_so(shop: Collector, double: StripeDoub
     assert (nothing_kept.status_code, "save_payment_method" in nothing_kept.json()["detail"]) == (422, True)
     made = order(shop, "ivy", "buy-ivy", save_payment_method=True).raise_for_status().json()
     double.pay(made["checkout_url"])
+    bad: dict[str, Any]
     for bad in (
         {"pack": "nosuch"},
         {"month_cap": {"value": "7.99"}},

@@ -32,7 +32,11 @@ NOW_NS = 1_767_300_000 * 10**9
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     """A collector behind keys, with a live key for a Stripe that nobody can reach: the webhook alone is tried out."""
-    settings = {"stripe_api_key": "sk_live_x", "stripe_webhook_secret": SECRET, "topup_return_url": "https://a.example"}
+    settings: dict[str, Any] = {
+        "stripe_api_key": "sk_live_x",
+        "stripe_webhook_secret": SECRET,
+        "topup_return_url": "https://a.example",
+    }
     admin = new_token()
     collector = Collector(
         blank_sqlite(tmp_path_factory.mktemp("offline")),
@@ -110,7 +114,7 @@ def test_bad_webhooks_leave_the_books_as_they_are(offline: Collector, key: str) 
         answer = post(offline, key)
         assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), what
         assert words in answer.json()["detail"], what
-    headers = {"Stripe-Signature": b"t=1,v1=\xe4"}
+    headers = {b"Stripe-Signature": b"t=1,v1=\xe4"}
     assert offline.api.post("/v1/webhooks/stripe", content=b"{}", headers=headers).status_code == 400
     # A body that was changed on its way, and one whose signature is from another's.
     body = json.dumps(paid_event(key)).encode()

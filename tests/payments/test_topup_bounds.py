@@ -1,6 +1,7 @@
 """The bounds of top-ups: until when a checkout is handed out, what ends a top-up, what is paid in a time."""
 
 from itertools import islice
+from typing import Any
 
 import pytest
 from farebox_collector.ledger.credits.movements import IdempotencyConflict, Kind
@@ -67,8 +68,8 @@ def test_a_top_up_ends_once(shop: Shop) -> None:
     rows = [shop.read(topups.topup_by_key, shop.name(name)) for name in ("a", "b")]
     shop.book(shop.paid("a"))
 
-    def end(row: object, state: TopupState) -> bool:
-        return shop.database.transact(lambda connection: topups.end(connection, row, state, "x" * 501, NOW_NS))  # type: ignore[arg-type]
+    def end(row: Any, state: TopupState) -> bool:
+        return shop.database.transact(lambda connection: topups.end(connection, row, state, "x" * 501, NOW_NS))
 
     assert [end(rows[0], TopupState.FAILED), end(rows[1], TopupState.EXPIRED), end(rows[1], TopupState.FAILED)] == [
         False, True, False,
@@ -175,8 +176,8 @@ def test_a_wallet_is_topped_up_below_its_threshold_and_within_its_cap(shop: Shop
         ({"credits_nano": MAX_NANO - 1, "amount_minor": MAX_MINOR, "expires_days": packs.MAX_EXPIRY_DAYS}, ""),
     ],
 )
-def test_the_terms_of_a_pack_are_bounded(shop: Shop, changes: dict[str, object], why: str) -> None:
-    terms = PackTerms("bounded", 10 * CREDIT, "USD", 800)._replace(**changes)  # type: ignore[arg-type]
+def test_the_terms_of_a_pack_are_bounded(shop: Shop, changes: dict[str, Any], why: str) -> None:
+    terms = PackTerms("bounded", 10 * CREDIT, "USD", 800)._replace(**changes)
     if not why:
         shop.run(packs.set_pack, terms=terms, author="t", reason="r")
         assert shop.read(packs.pack_in_force, "bounded").credits_nano == terms.credits_nano

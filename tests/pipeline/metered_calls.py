@@ -5,6 +5,7 @@ Arguments: the model server's URL. Spans go where the OTEL_… environment says.
 
 import contextlib
 import sys
+from typing import Any
 
 import anthropic
 import farebox
@@ -16,7 +17,7 @@ farebox.instrument(model_urls=[f"{model_url}/v1"])
 openai_client = openai.OpenAI(base_url=f"{model_url}/v1", api_key="test", max_retries=0)
 anthropic_client = anthropic.Anthropic(base_url=model_url, api_key="test", max_retries=0)
 http_client = httpx.Client()
-hello = [{"role": "user", "content": "hello"}]
+hello: Any = [{"role": "user", "content": "hello"}]
 
 
 def usage(text: str) -> dict[str, str]:

@@ -30,7 +30,7 @@ from farebox_collector.settings import Settings
 from google.protobuf import json_format
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
-from harness import EXPORT_METHOD, Collector, farebox
+from harness import EXPORT_METHOD, Collector, farebox, unary
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from prometheus_client.parser import text_string_to_metric_families
 from spans import SpanSpec, export_request, json_body, json_document, llm_span, protobuf_body
@@ -69,7 +69,7 @@ class Answer(NamedTuple):
 
 
 def over_grpc(collector: Collector, body: bytes, timeout: float = 30) -> Answer:
-    call = collector.channel.unary_unary(EXPORT_METHOD)
+    call = unary(collector.channel)
     try:
         partial = ExportTraceServiceResponse.FromString(call(body, timeout=timeout)).partial_success
     except grpc.RpcError as error:
@@ -79,7 +79,7 @@ def over_grpc(collector: Collector, body: bytes, timeout: float = 30) -> Answer:
 
 def failed_call(error: grpc.RpcError) -> Answer:
     """What a failed gRPC call says, in its code and in its trailers, which must agree."""
-    trailers = dict(error.trailing_metadata() or ())
+    trailers: dict[str, Any] = {entry.key: entry.value for entry in error.trailing_metadata() or ()}
     code = error.code().value[0]
     retryable = "google.rpc.retryinfo-bin" in trailers
     if "grpc-status-details-bin" in trailers:
@@ -87,7 +87,7 @@ def failed_call(error: grpc.RpcError) -> Answer:
         assert (status.code, status.message) == (code, error.details())
         delays = [RetryInfo.FromString(trailers["google.rpc.retryinfo-bin"])] if retryable else []
         assert retry_delays(status) == delays
-    return Answer(code, message=error.details(), retryable=retryable)
+    return Answer(code, message=error.details() or "", retryable=retryable)
 
 
 def over_http(collector: Collector, body: bytes, content_type: str = PROTOBUF, **headers: str) -> Answer:
@@ -446,7 +446,8 @@ TEXT_KEYS = (
 def test_hostile_text_in_every_attribute_is_kept_harmless_and_costs_the_others_nothing(
     shared_collector: Collector, transport: str, text: str
 ) -> None:
-    everywhere = llm_span(wallet=text, model=text, response_id=f"{text}{transport}", **dict.fromkeys(TEXT_KEYS, text))
+    attributes: dict[str, Any] = dict.fromkeys(TEXT_KEYS, text)
+    everywhere = llm_span(wallet=text, model=text, response_id=f"{text}{transport}", **attributes)
     answer = send_beside_good_ones(shared_collector, SENDERS[transport], everywhere)
     assert answer.rejected == 0
     record = only_record(shared_collector, everywhere)
@@ -493,7 +494,12 @@ def test_response_ids_that_differ_where_they_are_cut_or_cleaned_are_two_calls(
 
 def absurd_spans(count: int, output_tokens: int, input_tokens: int = 0) -> bytes:
     """o1-pro is $150 and $600 a million: 150,000 and 600,000 nano-USD a token."""
-    span = {"wallet": "absurd", "model": "o1-pro", "input_tokens": input_tokens, "output_tokens": output_tokens}
+    span: dict[str, Any] = {
+        "wallet": "absurd",
+        "model": "o1-pro",
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+    }
     return protobuf_body(llm_span(**span) for _ in range(count))
 
 
@@ -922,7 +928,7 @@ def test_other_methods_and_paths_take_nothing(shared_collector: Collector, metho
 )
 def test_other_grpc_methods_are_unimplemented(shared_collector: Collector, method: str) -> None:
     with pytest.raises(grpc.RpcError) as raised:
-        shared_collector.channel.unary_unary(method)(protobuf_body([llm_span()]), timeout=30)
+        unary(shared_collector.channel, method)(protobuf_body([llm_span()]), timeout=30)
     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -1053,7 +1059,7 @@ def test_overload_says_when_to_come_back_in_every_way_that_clients_look_for(trou
         assert int(response.headers["retry-after"]) >= 1
         assert http_answer(response, content_type).retryable
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
-    trailers = dict(raised.value.trailing_metadata())
+    trailers: dict[str, Any] = {entry.key: entry.value for entry in raised.value.trailing_metadata()}
     delays = [
         *retry_delays(Status.FromString(trailers["grpc-status-details-bin"])),
         *retry_delays(Status.FromString(http.content)),
@@ -1080,7 +1086,7 @@ def test_a_span_that_cannot_be_stored_is_refused_alone_and_kept_and_nothing_is_t
     troubled_collector: Collector, transport: str
 ) -> None:
     collector, wallet = troubled_collector, new_wallet()
-    send = SENDERS.get(transport, lambda collector, spans: over_http(collector, protobuf_body(spans)))
+    send = SENDERS.get(transport) or (lambda collector, spans: over_http(collector, protobuf_body(spans)))
     with balances_only_fall(collector):
         answer = send(collector, [*(llm_span(wallet=wallet) for _ in range(5)), bad := llm_span(wallet="boom")])
     assert (answer.code, answer.rejected) == (0, 1)

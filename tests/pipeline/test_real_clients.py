@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from harness import EXPORT_METHOD, Collector, clean_environment
+from harness import Collector, clean_environment, unary
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -49,14 +49,15 @@ def model_server() -> Iterator[str]:
 @contextmanager
 def recording_grpc(collector: Collector, bodies: list[bytes]) -> Iterator[str]:
     """A proxy in front of the collector's gRPC port that keeps every body; yields its endpoint."""
-    forward = collector.channel.unary_unary(EXPORT_METHOD)
+    forward = unary(collector.channel)
 
     def export(body: bytes, _context: grpc.ServicerContext) -> bytes:
         bodies.append(body)
-        return forward(body, timeout=30)
+        answer: bytes = forward(body, timeout=30)
+        return answer
 
-    class Handler(grpc.GenericRpcHandler):
-        def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+    class Handler(grpc.GenericRpcHandler[bytes, bytes]):
+        def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
             return grpc.unary_unary_rpc_method_handler(export)
 
     server = grpc.server(futures.ThreadPoolExecutor(2))

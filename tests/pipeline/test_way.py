@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -16,7 +17,7 @@ from spans import json_body, llm_span, protobuf_body
 # 600 × 150 + 400 × 75 + 200 × 600 nano-USD
 EXPECTED_USD = "0.000240000"
 
-TRANSPORTS: dict[str, Callable[[Collector, list], object]] = {
+TRANSPORTS: dict[str, Callable[[Collector, list[Any]], object]] = {
     "grpc": lambda collector, spans: collector.export_grpc(protobuf_body(spans)),
     "grpc-gzip": lambda collector, spans: collector.export_grpc(protobuf_body(spans), grpc.Compression.Gzip),
     "http-protobuf": lambda collector, spans: collector.export_http(protobuf_body(spans)).raise_for_status(),

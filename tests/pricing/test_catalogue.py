@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from farebox_collector.model.records import Buckets, PriceVersion
@@ -166,8 +166,8 @@ def oracle_usage(case: Case) -> types.Usage:
     return types.Usage(**tokens, **units)
 
 
-def _positive(price: object) -> bool:
-    return price is not None and (price.base if isinstance(price, types.TieredPrices) else price) > 0
+def _positive(price: Any) -> bool:
+    return price is not None and bool((price.base if isinstance(price, types.TieredPrices) else price) > 0)
 
 
 def test_models_without_a_price_are_left_out() -> None:

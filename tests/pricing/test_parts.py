@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from calls import call
@@ -22,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 NOW_NS = 20_000 * 86_400 * 10**9
-USD = {
+USD: dict[tuple[str, str, str], int | Fraction] = {
     # Dollars for a million, by model, unit and condition.
     ("main", "input", "standard"): 3,
     ("main", "output", "standard"): 15,
@@ -53,7 +54,7 @@ RULES = RuleBook([RULE])
 RECORD = call(start_ns=NOW_NS, buckets=Buckets(input=1000, output=100), model="main").usage
 
 
-def priced(rules: RuleBook = RULES, **changes: object) -> PricedUsage:
+def priced(rules: RuleBook = RULES, **changes: Any) -> PricedUsage:
     return price_at(RECORD._replace(**changes), NOW_NS, BOOK, rules)
 
 
@@ -203,7 +204,7 @@ def test_a_call_whose_end_was_not_seen_is_an_estimate_and_charged_only_where_the
 
 
 @pytest.mark.parametrize("changes", [{"buckets": None}, {"request_model": "unheard-of", "response_model": ""}])
-def test_a_call_whose_end_was_not_seen_may_have_no_estimate(changes: dict[str, object]) -> None:
+def test_a_call_whose_end_was_not_seen_may_have_no_estimate(changes: dict[str, Any]) -> None:
     call = priced(exposure="client_closed", error_type="cancelled", **changes)
     assert (call.verdict, call.cost_nanousd) == (Verdict.EXPOSED, None)
     assert call.particulars is not None

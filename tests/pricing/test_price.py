@@ -3,6 +3,7 @@
 import weakref
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from calls import call
@@ -87,12 +88,12 @@ RULES = RuleBook(STATED_RULES)
 RECORD = call(start_ns=NOW_NS, buckets=Buckets(input=1000, output=1000)).usage
 
 
-def priced(received_at_ns: int = NOW_NS + HOUR_NS, **changes: object) -> PricedUsage:
+def priced(received_at_ns: int = NOW_NS + HOUR_NS, **changes: Any) -> PricedUsage:
     """Price the record above with these changes."""
     return price(RECORD._replace(**changes), received_at_ns, WEEK_NS, BOOK, RULES)
 
 
-def call_of(model: str, **buckets: int) -> dict[str, object]:
+def call_of(model: str, **buckets: int) -> dict[str, Any]:
     return {"request_model": model, "response_model": model, "buckets": Buckets(**buckets)}
 
 
@@ -195,7 +196,7 @@ def test_a_clock_a_little_ahead_is_believed() -> None:
         (call_of("spoken", input=1), Verdict.UNPRICED),
     ],
 )
-def test_what_cannot_be_priced_is_named_and_never_zero(changes: dict[str, object], verdict: Verdict) -> None:
+def test_what_cannot_be_priced_is_named_and_never_zero(changes: dict[str, Any], verdict: Verdict) -> None:
     call = priced(**changes)
     assert call.verdict is verdict
     if verdict is Verdict.CHARGED:
@@ -257,7 +258,7 @@ def test_seconds_are_billed_by_the_hour_exactly() -> None:
 
 
 def test_a_negotiated_price_stands_in_for_the_list_price_of_the_same_thing() -> None:
-    def own(**changes: object) -> PricedUsage:
+    def own(**changes: Any) -> PricedUsage:
         return price(RECORD._replace(**changes), NOW_NS + HOUR_NS, WEEK_NS, OWN, RULES)
 
     assert own(started_at_ns=NOW_NS - 1).price_version_ids == "[3,12,13,30]"
@@ -309,7 +310,7 @@ def test_the_cost_is_the_sum_of_the_bill(priced_units: dict[str, Decimal], batch
             cost(card, buckets)
         return
     nanousd, flags = cost(card, buckets)
-    exact = sum(Fraction(line.quantity * line.rate, card.denominator) for line in lines)
+    exact = sum((Fraction(line.quantity * line.rate, card.denominator) for line in lines), Fraction(0))
     assert abs(nanousd - exact) <= Fraction(1, 2)
     assert sorted(flags) == sorted(
         flag for line in lines for flag in price_flags(line.unit, line.priced_as, card.standard_units)
@@ -342,7 +343,7 @@ CALLS = st.fixed_dictionaries(
 
 
 @given(st.lists(st.tuples(CALLS, st.booleans()), max_size=8))
-def test_what_was_asked_of_a_book_before_makes_no_difference(sequence: list[tuple[dict[str, object], bool]]) -> None:
+def test_what_was_asked_of_a_book_before_makes_no_difference(sequence: list[tuple[dict[str, Any], bool]]) -> None:
     """Books remember what calls name: not the moment, nor the length of the context, nor another tenant's prices."""
     plain = price(RECORD, NOW_NS + DAY_NS, WEEK_NS, BOOK, RULES)
     assert (plain.verdict, plain.cost_nanousd) == (Verdict.CHARGED, priced().cost_nanousd)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from farebox_collector import assembly
 from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.cli import app
@@ -14,7 +13,7 @@ from farebox_collector.commands.terminal import Stop
 from farebox_collector.ledger.access.tenants import tenant_of
 from farebox_collector.settings import Settings
 from sqlalchemy import text
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 NOW_NS = 1_795_000_000 * 10**9
 CSV = "provider,model,unit,price_per_1k,currency,valid_from\n"

@@ -4,6 +4,8 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
+from typing import Any
 
 import pytest
 from farebox_collector.model.records import PriceVersion
@@ -26,7 +28,7 @@ RATES = ExchangeRates(
 )
 
 
-def entry(**prices: object) -> str:
+def entry(**prices: Any) -> str:
     return json.dumps({"sample_spec": {"input_cost_per_token": 0}, "m": {"litellm_provider": "openai", **prices}})
 
 
@@ -202,7 +204,7 @@ def test_a_free_unit_can_be_asked_for() -> None:
 
 @given(st.text(max_size=300))
 def test_any_text_is_a_list_or_unfit(text: str) -> None:
-    for read in (lambda: csv_catalogue(HEADING + text, "x", RATES, NOW_NS), lambda: litellm_catalogue(text, "1")):
+    for read in (partial(csv_catalogue, HEADING + text, "x", RATES, NOW_NS), partial(litellm_catalogue, text, "1")):
         try:
             catalogue = read()
         except UnfitList:

@@ -1,6 +1,7 @@
 """Which reported names may mean a model at all, and in which order names, sellers and models are tried."""
 
 import json
+from typing import Any
 
 import pytest
 from farebox_collector.model.records import PricedModel
@@ -60,7 +61,7 @@ def test_a_gateway_says_in_the_name_whose_model_it_is(provider: str, name: str, 
         ({"and": [{"starts_with": "a"}, {"ends_with": "c"}]}, {"abc"}),
     ],
 )
-def test_clauses_match_what_they_say(clause: dict[str, object], matching: set[str]) -> None:
+def test_clauses_match_what_they_say(clause: dict[str, Any], matching: set[str]) -> None:
     matches = compile_match(json.dumps(clause))
     assert {name for name in ("ab", "abc", "bc", "b", "x") if matches(name)} == matching
 

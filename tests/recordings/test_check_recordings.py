@@ -178,9 +178,10 @@ def test_a_missing_file_and_a_missing_sdk(tmp_path: Path) -> None:
 def test_recorders_write_the_same_thing_in_their_own_ways(tmp_path: Path) -> None:
     body = b'{"a": 1}'
     encoded = base64.b64encode(body).decode()
-    betamax = {"http_interactions": [{"recorded_at": "2026-11-02T10:00:00", "request": {"uri": URL, "method": "POST"}}]}
+    request: Any = {"uri": URL, "method": "POST"}
+    betamax = {"http_interactions": [{"recorded_at": "2026-11-02T10:00:00", "request": request}]}
     response: Any = {"url": URL, "status": {"code": 200, "message": "OK"}, "headers": {"Content-Type": ["text/json"]}}
-    betamax["http_interactions"][0]["request"]["body"] = {"encoding": "utf-8", "base64_string": encoded}
+    request["body"] = {"encoding": "utf-8", "base64_string": encoded}
     betamax["http_interactions"][0]["response"] = {**response, "body": {"base64_string": encoded}}
     (found,) = read(tmp_path / "betamax.json", json.dumps(betamax))
     assert (found.request, found.body, found.began_ns) == (body, body, 1_793_613_600 * 10**9)

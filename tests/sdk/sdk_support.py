@@ -11,6 +11,8 @@ import anthropic
 import farebox
 import grpc
 import openai
+from anthropic import AsyncAnthropic
+from openai import AsyncOpenAI
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -47,8 +49,8 @@ class Metered:
         client = openai.OpenAI(base_url=f"{self.model_url}/v1", api_key="none", max_retries=0)
         return self.clients.enter_context(client)
 
-    def async_openai(self) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=f"{self.model_url}/v1", api_key="none", max_retries=0)
+    def async_openai(self) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=f"{self.model_url}/v1", api_key="none", max_retries=0)
 
     def anthropic(self) -> anthropic.Anthropic:
         client = anthropic.Anthropic(
@@ -59,8 +61,8 @@ class Metered:
         )
         return self.clients.enter_context(client)
 
-    def async_anthropic(self) -> anthropic.AsyncAnthropic:
-        return anthropic.AsyncAnthropic(
+    def async_anthropic(self) -> AsyncAnthropic:
+        return AsyncAnthropic(
             base_url=self.model_url,
             api_key="none",
             max_retries=0,

@@ -317,9 +317,9 @@ def test_after_a_fallback_anthropics_client_is_charged_for_each_model(metered: M
     usage = {"input_tokens": 70, "output_tokens": 30, "iterations": iterations}
     begun = {**MESSAGE, "content": [], "stop_reason": None, "usage": {"input_tokens": 70, "output_tokens": 0}}
     end = {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": usage}
-    events = [{"type": "message_start", "message": begun}, end, {"type": "message_stop"}]
+    events: list[dict[str, Any]] = [{"type": "message_start", "message": begun}, end, {"type": "message_stop"}]
     wire = b"".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events)
-    answer = {"json": {**MESSAGE, "usage": usage}}
+    answer: dict[str, Any] = {"json": {**MESSAGE, "usage": usage}}
     if streamed:
         answer = {"headers": {"content-type": "text/event-stream"}, "content": wire}
     http = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, **answer)))
@@ -404,12 +404,13 @@ def test_a_call_that_a_clients_instrumentation_meters_is_not_suspected(
 
 def test_unknown_addresses_are_told_with_their_ports_and_not_for_counting(caplog: pytest.LogCaptureFixture) -> None:
     hosts, body = UnknownHosts(), b'{"model": "m", "messages": []}'
+    url: Any = httpx2.URL
     for port in (8000, 8001, 8000):
         hosts.tell(httpx2.URL(f"http://gateway.example:{port}/v1/chat/completions"))
     assert [record.getMessage().split()[4] for record in caplog.records] == [
         "http://gateway.example:8000",
         "http://gateway.example:8001",
     ]
-    assert hosts.looks_like_a_call(httpx2.URL("https://gateway.example/v1/messages"), body)
+    assert hosts.looks_like_a_call(url("https://gateway.example/v1/messages"), body)
     for path in ("/v1/messages/count_tokens", "/model/m/count-tokens", "/v1beta/models/m:countTokens", "/v1/tokenize"):
-        assert not hosts.looks_like_a_call(httpx2.URL(f"https://gateway.example{path}"), body)
+        assert not hosts.looks_like_a_call(url(f"https://gateway.example{path}"), body)

@@ -7,7 +7,7 @@ import contextvars
 import inspect
 import threading
 import uuid
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 import farebox
@@ -23,7 +23,7 @@ def now() -> dict[str, str]:
     attribution = current()
     attributes = dict(attribution.attributes) if attribution else {}
     attributes.pop("farebox.action.id", None)
-    return {key.removeprefix("farebox."): value for key, value in attributes.items()}
+    return {key.removeprefix("farebox."): str(value) for key, value in attributes.items()}
 
 
 def action_id() -> str | None:
@@ -112,7 +112,7 @@ def test_decorated_functions_stay_what_they_are() -> None:
     assert inspect.iscoroutinefunction(run)
 
     async def both() -> list[tuple[int, str | None]]:
-        return await asyncio.gather(run(1), run(2))
+        return list(await asyncio.gather(run(1), run(2)))
 
     (one, first), (two, second) = asyncio.run(both())
     assert (one, two) == (1, 2)
@@ -150,7 +150,7 @@ def test_closing_a_generator_closes_the_one_inside() -> None:
     closed = []
 
     @farebox.action("chat.reply")
-    def reply() -> Iterator[int]:
+    def reply() -> Generator[int]:
         try:
             yield 1
         finally:
@@ -166,7 +166,7 @@ def test_an_async_generator_is_inside_its_action_and_its_consumer_is_not() -> No
     closed = []
 
     @farebox.action("chat.reply")
-    async def reply() -> AsyncIterator[str]:
+    async def reply() -> AsyncGenerator[str]:
         try:
             yield now()["event"]
             await asyncio.sleep(0)

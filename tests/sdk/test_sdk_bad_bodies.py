@@ -277,7 +277,7 @@ ANTHROPIC = [
     },
 ]
 GROUNDED = {"candidates": [{"finishReason": "STOP", "groundingMetadata": {"webSearchQueries": ["a", "b"]}}]}
-GEMINI = [
+GEMINI: list[dict[str, Any]] = [
     {"modelVersion": "gemini-3-pro", "responseId": "r", "candidates": [{"content": {"parts": [{"text": "é"}]}}]},
     {"modelVersion": "gemini-3-pro", **GROUNDED, "usageMetadata": {"promptTokenCount": 9, "candidatesTokenCount": 4}},
 ]
@@ -405,7 +405,7 @@ def test_no_bytes_of_amazons_make_it_fail(noise: bytes, cut: int) -> None:
 
 
 def test_a_large_response_keeps_all_that_has_a_price() -> None:
-    calls = [
+    calls: list[dict[str, Any]] = [
         {"type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "q" * 5_000}},
         {"type": "file_search_call", "results": [{"text": "x" * 100_000}]},
         {"type": "code_interpreter_call", "container_id": "cntr_1", "code": "y" * 100_000},
@@ -426,8 +426,11 @@ def test_a_large_response_keeps_all_that_has_a_price() -> None:
     text = json.dumps(body).encode()
     assert len(text) > 2 * LARGE_BODY_BYTES
     large = read(Shape.OPENAI, JSON, [text])
-    small = {**body, "output": [{key: part for key, part in call.items() if key != "result"} for call in calls]}
-    for call in small["output"]:  # type: ignore[attr-defined]
+    small: dict[str, Any] = {
+        **body,
+        "output": [{key: part for key, part in call.items() if key != "result"} for call in calls],
+    }
+    for call in small["output"]:
         for key in ("results", "code", "content"):
             call.pop(key, None)
     assert large == read(Shape.OPENAI, JSON, [json.dumps(small).encode()])

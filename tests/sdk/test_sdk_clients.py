@@ -208,7 +208,7 @@ def test_a_client_reports_what_the_server_said(metered: Metered, call: Callable[
 def test_plain_http_reports_what_the_server_said(metered: Metered, call: Callable[[Metered], Any], kind: str) -> None:
     make(call, metered)
     span = metered.span()
-    attributes = dict(span.attributes or {})
+    attributes: dict[str, Any] = dict(span.attributes or {})
     anthropic = kind.startswith("messages")
     assert scope(span) == "farebox"
     assert {key: attributes.get(key) for key in USAGE} == USAGE

@@ -48,7 +48,7 @@ def test_an_action_holds_credits_and_its_charge_settles_them(collector: Collecto
     (record,) = collector.usage(wallet="holder")
     assert (record["verdict"], Decimal(record["charge_credits"])) == ("charged", CHARGE)
     (hold,) = collector.pages("/v1/holds", wallet="holder")
-    assert (hold["state"], Decimal(hold["open_credits"])) == ("voided", 0), "what was left went back"
+    assert (hold["state"], Decimal(hold["open_credits"])) == ("voided", Decimal(0)), "what was left went back"
     assert Decimal(collector.wallet("holder")["balance_credits"]) == 10 - CHARGE
 
 

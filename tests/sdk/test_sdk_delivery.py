@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from farebox import delivery
@@ -55,6 +56,12 @@ def put(line: Delivery, *names: str) -> None:
         line.put(lambda name=name: ReadableSpan(name))  # type: ignore[misc]
 
 
+def signal(event: threading.Event) -> bool:
+    """Set an event; always true."""
+    event.set()
+    return True
+
+
 def test_spans_are_delivered_in_order_and_once(line: Delivery, collector: Collector) -> None:
     put(line, *"abcdefghij")
     assert line.flush(5)
@@ -65,14 +72,14 @@ def test_spans_are_delivered_in_order_and_once(line: Delivery, collector: Collec
 
 def test_a_full_batch_goes_out_by_itself(line: Delivery, collector: Collector) -> None:
     gone = threading.Event()
-    collector.accepts = lambda _: gone.set() or True
+    collector.accepts = lambda _: signal(gone)
     put(line, *"abcd")
     assert gone.wait(5)
 
 
 def test_the_delay_sends_the_rest(collector: Collector) -> None:
     gone = threading.Event()
-    collector.accepts = lambda _: gone.set() or True
+    collector.accepts = lambda _: signal(gone)
     line = Delivery(lambda: collector, delay_s=0.01)
     put(line, "a")
     assert gone.wait(5)
@@ -103,7 +110,7 @@ def test_the_line_is_bounded_and_says_what_it_drops(
 
 def test_putting_never_waits_for_the_collector(line: Delivery, collector: Collector) -> None:
     entered, leave = threading.Event(), threading.Event()
-    collector.accepts = lambda _: entered.set() or leave.wait(5)
+    collector.accepts = lambda _: signal(entered) and leave.wait(5)
     put(line, *"abcd")
     assert entered.wait(5)
     put(line, *"efghijklmnopqrst")  # with a call under way that never returns, as far as this thread can tell
@@ -144,7 +151,7 @@ def test_a_collector_that_takes_nothing_is_away_and_no_batch_is_at_fault(
 ) -> None:
     monkeypatch.setattr(delivery, "PAUSE_MIN_S", 0.0)
     often = threading.Event()
-    collector.accepts = lambda _: len(collector.attempts) > 20 and bool(often.set())
+    collector.accepts = lambda _: len(collector.attempts) > 20 and not signal(often)
     put(line, *"abcdefgh")
     assert often.wait(5)
     collector.accepts = lambda _: True
@@ -168,13 +175,14 @@ def test_an_exporter_that_raises_is_one_that_failed(
 
 
 def test_an_exporter_that_cannot_be_made_is_tried_again(collector: Collector) -> None:
-    made = iter([ValueError("bad certificate"), collector])
+    made: Iterator[Any] = iter([ValueError("bad certificate"), collector])
 
     def make() -> SpanExporter:
         result = next(made)
         if isinstance(result, ValueError):
             raise result
-        return result
+        exporter: SpanExporter = result
+        return exporter
 
     line = Delivery(make, delay_s=3600)
     put(line, "a")

@@ -15,12 +15,10 @@ from typing import Any
 
 import httpx
 from farebox.attribution import new_action_id
+from sdk.environments import making
 from sdk.sdk_support import OtlpReceiver
 
 ENVIRONMENTS = Path(__file__).parent / "environments"
-sys.path.append(str(ENVIRONMENTS))
-
-import making  # noqa: E402, it stands beside the requirements
 
 
 @contextmanager

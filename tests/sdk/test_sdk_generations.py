@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Collector
+from sdk.environments import making
 
 ENVIRONMENTS = Path(__file__).parent / "environments"
-sys.path.append(str(ENVIRONMENTS))
-
-import making  # noqa: E402, it stands beside the requirements
 
 USAGE = {
     "gen_ai.usage.input_tokens": 1000,
@@ -22,7 +19,7 @@ USAGE = {
     "gen_ai.usage.cache_read.input_tokens": 400,
     "gen_ai.usage.reasoning.output_tokens": 50,
 }
-OTHER_USAGE = {
+OTHER_USAGE: dict[str, dict[str, Any]] = {
     "embeddings": {"gen_ai.usage.input_tokens": 77},
     "image": {"gen_ai.usage.input_tokens": 50, "gen_ai.usage.output_tokens": 200, "farebox.units.images": None},
     "transcript": {"farebox.units.audio_seconds": 60},

@@ -135,7 +135,7 @@ def test_a_stream_reaches_the_application_byte_for_byte(
     spans = metered.spans()
     assert len(spans) == 5
     for span in spans:
-        attributes = span.attributes or {}
+        attributes: dict[str, Any] = dict(span.attributes or {})
         assert attributes["gen_ai.usage.input_tokens"] == 70
         assert attributes["gen_ai.usage.output_tokens"] == 30
         assert attributes["gen_ai.response.finish_reasons"] == ("stop",)
@@ -279,7 +279,7 @@ def test_a_large_body_is_read_at_its_ends(metered: Metered, monkeypatch: pytest.
     data = [{"object": "embedding", "embedding": [0.125] * 1000, "text": 'the "usage": {"prompt_tokens": 1}'}] * 100
     body = {"object": "list", "data": data, "model": "text-embedding-3-small", "usage": {"prompt_tokens": 8}}
     assert len(json.dumps(body)) > reading.LARGE_BODY_BYTES
-    monkeypatch.setattr(reading.json, "loads", lambda _: pytest.fail("parsed whole"))
+    monkeypatch.setattr(json, "loads", lambda _: pytest.fail("parsed whole"))
     question = {"input": "x" * model_request.PARSED_BYTES_MAX, "model": "text-embedding-3-small"}
     post("https://api.openai.com/v1/embeddings", question, content=json.dumps(body).encode())
     attributes = metered.attributes()
@@ -391,7 +391,7 @@ class Broken(Exception):
     pass
 
 
-def broken(*_: object, **__: object) -> Any:
+def broken(*_: object, **__: Any) -> Any:
     raise Broken
 
 

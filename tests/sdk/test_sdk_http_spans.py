@@ -395,7 +395,8 @@ class Seen:
     """A request of which only the headers matter."""
 
     def __init__(self, library: Any, url: str, headers: dict[str, str] | None = None) -> None:
-        self.url, self.headers, self.extensions = library.URL(url), library.Headers(headers), {}
+        self.url, self.headers = library.URL(url), library.Headers(headers)
+        self.extensions: dict[str, Any] = {}
 
 
 class Marking(TextMapPropagator):

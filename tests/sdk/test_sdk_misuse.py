@@ -122,7 +122,7 @@ def meter_one_call(settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) ->
     farebox.instrument(tracer_provider=provider)
     try:
         with farebox.action("chat.reply", wallet="ada"):
-            call = {span_attributes.OPERATION_NAME: "chat", span_attributes.USAGE_INPUT: 1}
+            call: dict[str, Any] = {span_attributes.OPERATION_NAME: "chat", span_attributes.USAGE_INPUT: 1}
             provider.get_tracer("app").start_span("chat", attributes=call).end()
         assert not farebox.flush(3)
     finally:

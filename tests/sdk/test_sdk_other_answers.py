@@ -226,7 +226,7 @@ def test_a_stream_of_bedrocks(metered: Metered, invoke: bool) -> None:
 
     if invoke:
         started = {"type": "message", "id": "msg_1", "usage": {"input_tokens": 60, "output_tokens": 1}}
-        payloads = [
+        payloads: list[Any] = [
             packed({"type": "message_start", "message": started}),
             packed({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 628}}),
         ]

@@ -6,19 +6,16 @@ import base64
 import io
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sdk.environments import making
 from sdk.sdk_support import DEMO, Metered, scope
 
 ENVIRONMENTS = Path(__file__).parent / "environments"
-sys.path.append(str(ENVIRONMENTS))
-
-import making  # noqa: E402, it stands beside the requirements
 
 TOKENS, UNITS = "gen_ai.usage.", "farebox.units."
 

@@ -156,7 +156,8 @@ def test_events_are_the_same_wherever_the_stream_is_cut(size: int) -> None:
         'event: a\r\ndata: {"n": 1}\r\n\r\n: comment\n\ndata:{"n":\ndata: 2}\n\n'
         'data: [DONE]\n\ndata: no\n\ndata: {"n": 3}'
     )
-    events, payloads = EventStream(), []
+    events = EventStream()
+    payloads: list[Any] = []
     for start in range(0, len(text), size):
         payloads.extend(events.feed(text[start : start + size].encode()))
     assert payloads == [{"n": 1}, {"n": 2}]
@@ -184,7 +185,7 @@ def test_a_base_url_covers_what_is_below_it_and_nothing_else(caplog: pytest.LogC
     def provider(url: str) -> str | None:
         first, again = (endpoints.find(library.URL(url)) for library in (httpx, httpx2))
         assert first is again
-        return first and first.provider
+        return first.provider if first else None
 
     assert provider(f"http://127.0.0.1:9999{chat}") == "openai"
     assert provider("http://127.0.0.1:9999/v1/messages") == "anthropic"

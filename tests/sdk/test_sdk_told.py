@@ -310,7 +310,7 @@ def test_the_entry_point_turns_it_on_and_off(metered: Metered) -> None:
 
 def test_a_summary_of_two_calls_is_not_sent_and_they_are(metered: Metered) -> None:
     tracer = metered.provider.get_tracer("other")
-    usage = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 1}
+    usage: dict[str, Any] = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 1}
     with tracer.start_as_current_span("summary", attributes=usage):
         for name in ("one", "two"):
             tracer.start_span(name, attributes=usage).end()
@@ -348,7 +348,11 @@ def test_a_provider_of_its_own_is_left_as_it_was_found() -> None:
 
 def test_a_span_that_another_instrumentation_opens_after_the_call_is_of_the_same_call(metered: Metered) -> None:
     first, second = metered.provider.get_tracer("one"), metered.provider.get_tracer("two")
-    usage = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 1, "gen_ai.response.id": "r1"}
+    usage: dict[str, Any] = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.usage.input_tokens": 1,
+        "gen_ai.response.id": "r1",
+    }
     first.start_span("one", attributes=usage, start_time=10).end(30)
     late = second.start_span("two", start_time=10)
     # OpenLLMetry says of responses only when they end what they are, and not which operation.

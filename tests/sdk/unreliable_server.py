@@ -32,7 +32,13 @@ def openai_events(*, usage: bool = False) -> list[bytes]:
 
 
 def anthropic_events() -> list[bytes]:
-    start = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-haiku-4-5", "content": []}
+    start: dict[str, Any] = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-haiku-4-5",
+        "content": [],
+    }
     start |= {"stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": INPUT_TOKENS, "output_tokens": 1}}
     block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
     delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "word"}}
@@ -87,8 +93,11 @@ class UnreliableServer:
         what = self.plan.pop(0) if len(self.plan) > 1 else self.plan[0]
         self.served.append(what)
         handler.close_connection = True
-        if what in ("stall", "reset"):
-            return self.over.wait(30) and None if what == "stall" else reset(handler)
+        if what == "stall":
+            self.over.wait(30)
+            return None
+        if what == "reset":
+            return reset(handler)
         if what == "error":
             handler.send_response(500)
             handler.send_header("content-length", "0")

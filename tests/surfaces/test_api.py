@@ -443,7 +443,8 @@ def test_a_usage_record_has_every_field_that_others_rely_on(shared_collector: Co
 
 def receipt_of(collector: Collector, record: dict[str, Any]) -> dict[str, Any]:
     answer = collector.api.get(f"/v1/usage/{record['trace_id']}/{record['span_id']}/receipt")
-    return answer.raise_for_status().json()
+    receipt: dict[str, Any] = answer.raise_for_status().json()
+    return receipt
 
 
 def recompute(receipt: dict[str, Any]) -> tuple[Decimal, Decimal]:

@@ -160,7 +160,7 @@ def written_books(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def books(written_books: Path, tmp_path: Path) -> Path:
     """A copy of the written books, to do with as one likes."""
-    return shutil.copy(written_books, tmp_path / "farebox.db")
+    return Path(shutil.copy(written_books, tmp_path / "farebox.db"))
 
 
 # ---- help
@@ -536,7 +536,7 @@ def test_an_address_that_is_not_loopback_is_refused_before_anything_is_written(t
     refused = ["0.0.0.0:0", "[::]:0", ":0", "192.168.1.1:4317", "8.8.8.8:80", "example.com:80"]
     unusable = ["4317", "localhost", "127.0.0.1:99999", "127.0.0.1:http", ""]
     books = tmp_path / "farebox.db"
-    commands = [("serve", "--api-address", address) for address in refused + unusable]
+    commands: list[tuple[str, ...]] = [("serve", "--api-address", address) for address in refused + unusable]
     commands += [("serve", f"--{name}-address", "0.0.0.0:0") for name in ("grpc", "otlp-http", "metrics")]
     for command, result in zip(commands, run_all(commands, books=books), strict=True):
         assert_refused(result, command[1].removeprefix("--").replace("-", "_"))

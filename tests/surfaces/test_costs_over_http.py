@@ -14,9 +14,9 @@ def costs(collector: Collector, **query: Any) -> httpx2.Response:
 
 def test_costs_of_1000_tokens_by_any_property(shared_collector: Collector) -> None:
     """gpt-4o-mini: 1000 × 150 + 200 × 600 nano-USD; with 400 of them cached at 75: 240,000; a batch is half of all."""
-    tags = {"farebox__dept": "support"}
-    cached = {"gen_ai__usage__cache_read__input_tokens": 400}
-    batch = {"openai__response__service_tier": "batch"}
+    tags: dict[str, Any] = {"farebox__dept": "support"}
+    cached: dict[str, Any] = {"gen_ai__usage__cache_read__input_tokens": 400}
+    batch: dict[str, Any] = {"openai__response__service_tier": "batch"}
     spans = [llm_span(**tags), llm_span(**tags, **cached), llm_span(farebox__dept="sales", **batch)]
     shared_collector.export_grpc(protobuf_body([*spans, llm_span(model="no-such-model")]))
     answer = costs(shared_collector).raise_for_status().json()

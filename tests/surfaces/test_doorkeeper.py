@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from farebox_collector.admission.rates import TooMuch
 from farebox_collector.cache.keyring import Forbidden, TooManyUnknownKeys, Unauthenticated
-from farebox_collector.ledger.access.actors import acting
+from farebox_collector.ledger.access.actors import acting, actor_of
 from farebox_collector.ledger.access.sessions import Found, SessionOver, csrf_token
 from farebox_collector.model.credentials import (
     ALL_SCOPES,
@@ -24,7 +24,6 @@ from farebox_collector.surfaces.api.callers import (
     SESSION_COOKIE,
     Doorkeeper,
     OwnWallet,
-    actor_of,
     caller,
     needs,
     session_csrf_token,

@@ -123,7 +123,7 @@ def exported(collector: Collector) -> Series:
     """Samples of the counters by the values of their labels."""
     accept = {"accept": "application/openmetrics-text;version=1.0.0"}
     found: Series = defaultdict(dict)
-    for family in text_string_to_metric_families(httpx2.get(collector.metrics_url, headers=accept).text):
+    for family in text_string_to_metric_families(httpx2.get(collector.metrics_url, headers=accept).text):  # type: ignore[no-untyped-call]
         for sample in family.samples:
             labels = LABELS_OF.get(sample.name, LABELS)
             if sample.name in NAMES:
@@ -179,7 +179,7 @@ def in_the_books(connection: Connection) -> Series:
     assert {unit for _, _, unit in by_kind} == {"input", "cache_read", "output"}
     # Nothing here has a fee: the parts make the whole, but for the rounding of each call.
     whole = booked["farebox_cost_usd_total"].total()
-    assert abs(sum(by_kind.values()) - whole) <= Fraction(booked["farebox_requests_total"].total(), 2)
+    assert abs(Fraction(sum(by_kind.values()) - whole)) <= Fraction(booked["farebox_requests_total"].total(), 2)
     token_costs = {labels: float(nanousd / 10**9) for labels, nanousd in by_kind.items()}
     money = ("usd_total", "credits_total")
     return {"farebox_token_cost_usd_total": token_costs} | {

@@ -20,7 +20,7 @@ from blank import blank_sqlite
 from farebox_collector.cli import app
 from farebox_collector.commands.terminal import Stop
 from farebox_collector.model.credentials import new_token
-from harness import EXPORT_METHOD, Collector, farebox
+from harness import Collector, farebox, unary
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from spans import SpanSpec, llm_span, protobuf_body
@@ -52,7 +52,7 @@ def call(collector: Collector, method: str, path: str, token: str = ADMIN, **opt
 def make_key(collector: Collector, *scopes: str, token: str = ADMIN, **fields: Any) -> str:
     response = call(collector, "POST", "/v1/keys", token, json={"name": "test", "scopes": scopes, **fields})
     assert response.status_code == 201, response.text
-    return response.json()["key"]
+    return str(response.json()["key"])
 
 
 def key_id(token: str) -> str:
@@ -61,7 +61,7 @@ def key_id(token: str) -> str:
 
 def send_grpc(collector: Collector, spans: list[SpanSpec], *metadata: tuple[str, str]) -> grpc.StatusCode:
     try:
-        collector.channel.unary_unary(EXPORT_METHOD)(protobuf_body(spans), timeout=30, metadata=metadata)
+        unary(collector.channel)(protobuf_body(spans), timeout=30, metadata=metadata)
     except grpc.RpcError as error:
         return error.code()
     return grpc.StatusCode.OK
@@ -127,7 +127,7 @@ def test_a_key_may_do_what_its_scope_says_and_nothing_else(guarded: Collector, s
     token = make_key(guarded, scope)
     deposit = {"json": {"amount_credits": "1"}, "headers": {"Idempotency-Key": f"scope {scope}"}}
     hold = {"json": {"wallet": "held", "amount_credits": "1"}, "headers": {"Idempotency-Key": f"scope {scope}"}}
-    paid_in = {"json": {"amount_credits": "1"}, "headers": {"Idempotency-Key": f"hold {scope}"}}
+    paid_in: dict[str, Any] = {"json": {"amount_credits": "1"}, "headers": {"Idempotency-Key": f"hold {scope}"}}
     assert call(guarded, "POST", "/v1/wallets/held/deposits", **paid_in).status_code == 201
     tried = {
         "hold": call(guarded, "POST", "/v1/holds", token, **hold).status_code,
@@ -275,7 +275,12 @@ def test_a_key_of_another_tenant_cannot_be_seen_rotated_or_revoked(guarded: Coll
 def test_the_key_says_whose_books_they_are_and_nothing_in_a_span_can(guarded: Collector) -> None:
     call(guarded, "POST", "/v1/tenants", json={"tenant": "acme", "usd_per_credit": "0.01"}).raise_for_status()
     acme = make_key(guarded, "ingest", "admin", tenant="acme")
-    claims = {"farebox__tenant": "default", "farebox__tenant_id": 1, "tenant": "default", "tenant__id": "1"}
+    claims: dict[str, Any] = {
+        "farebox__tenant": "default",
+        "farebox__tenant_id": 1,
+        "tenant": "default",
+        "tenant__id": "1",
+    }
     span = llm_span(wallet="shared-name", **claims)
     twin = llm_span(wallet="shared-name", trace_id=span.trace_id, span_id=span.span_id)
     assert send_grpc(guarded, [span], ("authorization", f"Bearer {acme}")) is grpc.StatusCode.OK
@@ -406,7 +411,7 @@ def test_an_address_that_others_reach_works_with_keys_and_answers_to_known_names
 def test_all_ports_speak_tls_and_ask_for_a_client_certificate(tmp_path: Path) -> None:
     authority = trustme.CA()
     server, client = authority.issue_cert("localhost", "127.0.0.1"), authority.issue_cert("client@example.com")
-    files = {name: tmp_path / name for name in ("tls_certificate", "tls_key", "tls_client_ca")}
+    files: dict[str, Any] = {name: tmp_path / name for name in ("tls_certificate", "tls_key", "tls_client_ca")}
     server.cert_chain_pems[0].write_to_path(files["tls_certificate"])
     server.private_key_pem.write_to_path(files["tls_key"])
     authority.cert_pem.write_to_path(files["tls_client_ca"])
@@ -428,10 +433,10 @@ def test_all_ports_speak_tls_and_ask_for_a_client_certificate(tmp_path: Path) ->
         target = collector.grpc_target.replace("127.0.0.1", "localhost")
         with grpc.secure_channel(target, credentials) as channel:
             metadata = (("authorization", f"Bearer {ADMIN}"),)
-            channel.unary_unary(EXPORT_METHOD)(protobuf_body([llm_span()]), timeout=30, metadata=metadata)
+            unary(channel)(protobuf_body([llm_span()]), timeout=30, metadata=metadata)
         without = grpc.ssl_channel_credentials(root)
         with grpc.secure_channel(target, without) as channel, pytest.raises(grpc.RpcError) as refused:
-            channel.unary_unary(EXPORT_METHOD)(b"", timeout=5, metadata=metadata)
+            unary(channel)(b"", timeout=5, metadata=metadata)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
         assert collector.stop() == 0
     finally:

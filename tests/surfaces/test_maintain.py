@@ -29,7 +29,7 @@ def test_old_calls_are_let_go_of_and_known_when_they_come_again(tmp_path: Path) 
     with closing(open_database(url)) as database, database.transaction() as connection:
         tariff = Tariffs(database, time.time_ns).of(1)
         usages = [
-            read(Span(*one[:2], b"", one.start_ns, one.end_ns, False, dict(one.attributes), {}, "", ""), ())
+            read(Span(*one[:2], b"", one.start_ns, one.end_ns, False, dict(one.attributes), {}, "", ""), ())  # type: ignore[arg-type]  # no lists among them
             for one in sent
         ]
         prices_and_rules, then_ns = tariff[:2], now_ns - 60 * DAY_NS

@@ -64,7 +64,7 @@ def families(collector: Collector) -> dict[str, dict[str, float]]:
     """Samples with their labels by name, as OpenMetrics has them."""
     found: dict[str, dict[str, float]] = {}
     text = httpx2.get(collector.metrics_url, headers=OPENMETRICS).raise_for_status().text
-    for told in text_string_to_metric_families(text):
+    for told in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
         for sample in told.samples:
             found.setdefault(sample.name, {})[str(sorted(sample.labels.items()))] = sample.value
     return found
@@ -105,7 +105,7 @@ def test_the_text_is_that_of_the_official_encoder() -> None:
 def test_labels_are_those_of_the_catalogue(busy: Collector) -> None:
     declared = {metric.name: set(metric.labels) for metric in CATALOGUE}
     text = httpx2.get(busy.metrics_url, headers=OPENMETRICS).text
-    for told in text_string_to_metric_families(text):
+    for told in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
         name = told.name + ("_total" if told.type == "counter" else "")
         for sample in told.samples:
             assert set(sample.labels) - {"le"} == declared[name], sample

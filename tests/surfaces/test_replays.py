@@ -57,7 +57,8 @@ def test_the_api_shows_first_and_posts_step_by_step(repriced: Collector) -> None
         }
     ]
     assert repriced.wallet("ada")["spent_credits"] == "0.001350000"
-    steps, cursor = [], None
+    steps: list[Any] = []
+    cursor = None
     while not steps or cursor:
         step = post(repriced, dry_run=False, limit=2, cursor=cursor).raise_for_status().json()
         steps.append(step["total"]["records"])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -22,7 +23,7 @@ from typer.testing import CliRunner, Result
 DAY_NS = 86_400 * 10**9
 
 
-def get(collector: Collector, path: str, **query: object) -> httpx2.Response:
+def get(collector: Collector, path: str, **query: Any) -> httpx2.Response:
     return collector.api.get(path, params=query)
 
 
@@ -166,7 +167,7 @@ def run(books: Collector, *arguments: str) -> Result:
         ("wallets", {"event": "a\nb"}),
     ],
 )
-def test_a_report_that_cannot_be_is_refused(shared_collector: Collector, path: str, query: dict[str, object]) -> None:
+def test_a_report_that_cannot_be_is_refused(shared_collector: Collector, path: str, query: dict[str, Any]) -> None:
     response = get(shared_collector, f"/v1/reports/{path}", **query)
     assert response.status_code in (400, 422), response.text
     assert response.headers["content-type"] == "application/problem+json"

@@ -91,7 +91,15 @@ def test_a_host_is_one_name_and_nothing_else(keyless: Collector) -> None:
     good = (f"localhost:{port}", "LOCALHOST", "127.0.0.1", f"[::1]:{port}", "farebox.example", "Farebox.Example:443")
     for host in good:
         assert httpx2.get(f"{keyless.api_url}/v1/wallets", headers={"host": host}).status_code == 200, host
-    bad = ("", "localhost:", "localhost:x", "localhost:99999", "localhost.", "localhost@evil.example", "[::1]evil")
+    bad: tuple[str, ...] = (
+        "",
+        "localhost:",
+        "localhost:x",
+        "localhost:99999",
+        "localhost.",
+        "localhost@evil.example",
+        "[::1]evil",
+    )
     bad += ("localhost/evil", "localhost:80:80", "evil.example", "[localhost]", "127.0.0.1 evil", "2130706433", "::1")
     for host in bad:
         assert httpx2.get(f"{keyless.api_url}/v1/wallets", headers={"host": host}).status_code == 400, host

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from farebox_collector.surfaces.api.application import SCOPES, documentation
@@ -86,7 +86,7 @@ def _answered(document: Json) -> set[str]:
     return found
 
 
-def _fields(document: Json, schema: Json) -> list[tuple[str, ...]]:
+def _fields(document: Json, schema: Json) -> Sequence[tuple[str, ...]]:
     schema = _resolved(document, schema)
     required = set(schema.get("required", ()))
     return [
@@ -143,7 +143,7 @@ def _plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
     lines = [headings, ("---",) * len(headings), *rows]

@@ -7,7 +7,7 @@ import ast
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def roles_table() -> str:
     rows = []
     for assignment, docstring in itertools.pairwise(body):
         if isinstance(assignment, ast.Assign) and isinstance(assignment.value, ast.Constant):
-            role = credentials.Role(assignment.value.value)
+            role = credentials.Role(str(assignment.value.value))
             scopes = [f"`{scope}`" for scope in credentials.Scope if scope in credentials.SCOPES_OF[role]]
             meaning = docstring.value.value  # type: ignore[attr-defined]
             rows.append((f"`{role}`", ", ".join(scopes), " ".join(meaning.split())))
@@ -186,7 +186,7 @@ def _between(name: str) -> re.Pattern[str]:
     return re.compile(f"(<!-- {name} -->\n)(.*?)(<!-- /{name} -->)", re.DOTALL)
 
 
-def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [headings, ("---",) * len(headings), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 

@@ -34,7 +34,7 @@ def line_fields() -> list[Row]:
 
 def limits() -> list[Row]:
     """Every bound that says what it is for: a constant with a docstring under it."""
-    rows = []
+    rows: list[Row] = []
     for path in sorted(PACKAGE.rglob("*.py")):
         body = ast.parse(path.read_text(encoding="utf-8")).body
         for assignment, docstring in itertools.pairwise(body):

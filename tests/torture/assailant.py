@@ -8,9 +8,9 @@ from typing import Any
 
 import grpc
 import httpx2
-from harness import EXPORT_METHOD
+from harness import Collector, unary
 from torture.hostile import Body, bodies
-from torture.world import RETRYABLE, Broken, Collector
+from torture.world import RETRYABLE, Broken
 
 
 class Assailant:
@@ -80,9 +80,9 @@ def _send_until_told(line: Connection, hostile: list[Body], channel: grpc.Channe
 
 def _send_grpc(body: Body, channel: grpc.Channel) -> None:
     try:
-        channel.unary_unary(EXPORT_METHOD)(body.body, timeout=60)
+        unary(channel)(body.body, timeout=60)
     except grpc.RpcError as error:
-        code = error.code()  # type: ignore[attr-defined]
+        code = error.code()
         if code in RETRYABLE:
             raise Broken(f"{body.name} over grpc was told to come again: {error}") from error
 

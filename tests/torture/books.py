@@ -29,7 +29,7 @@ class Served(Collector):
         clock_offset_s: int = 0,
         full_while: Path | None = None,
         environment: Mapping[str, str] | None = None,
-        **settings: object,
+        **settings: Any,
     ) -> None:
         self.fail = fail
         self.clock_offset_s = clock_offset_s

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from farebox_collector import dialects
@@ -268,7 +268,7 @@ class BooksMachine(RuleBasedStateMachine):
 
 
 def _span(number: int, start_ns: int, wallet: str, tokens_in: int, tokens_out: int, response_id: str = "") -> Span:
-    attributes = {
+    attributes: dict[str, Any] = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
         "gen_ai.request.model": MODEL,
@@ -290,4 +290,4 @@ def try_histories(new_books: Callable[[Path], str], chosen_by: int, examples: in
         return BooksMachine(new_books)
 
     limits = settings(max_examples=examples, stateful_step_count=steps, deadline=None, database=None)
-    run_state_machine_as_test(machine, settings=limits)
+    run_state_machine_as_test(machine, settings=limits)  # type: ignore[arg-type]  # a factory will do

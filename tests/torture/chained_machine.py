@@ -5,7 +5,8 @@ from farebox_collector.ledger.credits.movements import Kind
 from farebox_collector.ledger.usage.retention import retire
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
-from torture.money_machine import CREDIT, DAY_NS, MILLION, SHOP, MoneyMachine, credit_amounts, tenants, token_pairs
+from torture.money_machine import DAY_NS, MILLION, SHOP, MoneyMachine, credit_amounts, tenants, token_pairs
+from torture.money_model import CREDIT
 
 RETENTION_NS = 35 * DAY_NS
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from torture.proxy import Cut, Proxy
 from torture.world import Broken, Load, Result, World, in_threads
@@ -84,11 +85,11 @@ def replicas_in_opposite_order(world: World) -> Result:
         batches = [world.new_batch(50) for _ in range(10)]
         backwards = [batch[::-1] for batch in batches[::-1]]
 
-        def forth(batches: list = batches) -> None:
+        def forth(batches: list[Any] = batches) -> None:
             for batch in batches:
                 world.insist(batch, "grpc", lambda: first)
 
-        def back(batches: list = backwards) -> None:
+        def back(batches: list[Any] = backwards) -> None:
             for batch in batches:
                 world.insist(batch, "http", lambda: second)
 
@@ -132,7 +133,7 @@ def _fill_up(world: World, fill: Callable[[], object], make_room: Callable[[], o
 
 
 @contextmanager
-def _small_disk(world: World) -> Iterator[tuple]:
+def _small_disk(world: World) -> Iterator[tuple[Any, ...]]:
     """Books on a small disk of their own where this user may mount one, else under a limit on the size of files."""
     place = world.directory / "small"
     place.mkdir()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import grpc
 import httpx2
-from harness import EXPORT_METHOD, Collector
+from harness import Collector, unary
 from torture.world import Broken
 
 MOST_CONNECTIONS = 1_200
@@ -90,7 +90,7 @@ def big_messages(ports: Ports, going: Going) -> int:
         grpc.insecure_channel(f"127.0.0.1:{ports.grpc}", options=[("grpc.use_local_subchannel_pool", 1)])
         for _ in range(4)
     ]
-    calls = [channel.unary_unary(EXPORT_METHOD) for channel in channels]
+    calls = [unary(channel) for channel in channels]
     while going():
         begun = [calls[number % len(calls)].future(body, timeout=30) for number in range(_CALLS_AT_ONCE)]
         for call in begun:

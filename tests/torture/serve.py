@@ -115,7 +115,9 @@ def main() -> None:
         sys.stdout.write(json.dumps({"ready": True, "pid": os.getpid(), **listening._asdict()}) + "\n")
         sys.stdout.flush()
 
-    anywhere = dict.fromkeys(("grpc_address", "otlp_http_address", "api_address", "metrics_address"), "127.0.0.1:0")
+    anywhere: dict[str, Any] = dict.fromkeys(
+        ("grpc_address", "otlp_http_address", "api_address", "metrics_address"), "127.0.0.1:0"
+    )
     settings = Settings(database_url=arguments.database_url, **anywhere)
     logs.configure(settings.log_level)
     offset_ns = arguments.clock_offset_s * 10**9

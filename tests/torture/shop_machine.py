@@ -277,4 +277,4 @@ def try_money(
 
     phases = [phase for phase in Phase if shrink or phase in (Phase.explicit, Phase.generate)]
     limits = settings(max_examples=examples, stateful_step_count=steps, deadline=None, database=None, phases=phases)
-    run_state_machine_as_test(machine, settings=limits)
+    run_state_machine_as_test(machine, settings=limits)  # type: ignore[arg-type]  # a factory will do

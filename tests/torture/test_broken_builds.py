@@ -145,7 +145,11 @@ def test_the_machine_of_money_finds(patches: tuple[Patch, ...], chosen_by: int, 
     facts = {"tests": str(Path(__file__).parents[1]), "build": str(tmp_path), "chosen_by": chosen_by}
     found = subprocess.run(
         [sys.executable, "-c", TRY_MONEY.format(**facts)],
-        **{"env": environment, "capture_output": True, "text": True, "timeout": 240, "check": False},
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert found.returncode, "the machine noticed nothing"
     assert "AssertionError" in found.stderr, found.stderr

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 import httpx2
@@ -135,10 +135,10 @@ class World:
         # Recent, or the collector would not believe the spans' own times.
         self._base_ns = time.time_ns() - 2 * 3600 * 10**9
 
-    def serve(self, url: str | None = None, **options: object) -> Served:
+    def serve(self, url: str | None = None, **options: Any) -> Served:
         """Start one more collector over the books."""
         log = self.directory / f"collector-{len(self.collectors)}.log"
-        self.collectors.append(Served(url or self.url, log, environment=self._environment, **options))  # type: ignore[arg-type]
+        self.collectors.append(Served(url or self.url, log, environment=self._environment, **options))
         return self.collectors[-1]
 
     def move_books(self, directory: Path) -> None:
@@ -358,7 +358,7 @@ def post(collector: Collector, body: bytes, transport: str, **headers: str) -> N
         kind = "application/json" if transport == "json" else "application/x-protobuf"
         answered = collector.export_http(body, kind, **headers)
     except grpc.RpcError as error:
-        code, text = error.code(), error.details()  # type: ignore[attr-defined]
+        code, text = error.code(), error.details()
         if code in RETRYABLE:
             raise NotNow(f"{code}: {text}") from error
         raise Refused(f"{code}: {text}") from error

@@ -85,7 +85,9 @@ def test_one_batch_with_calls_from_both_sides_of_the_end_is_told_apart(books: Li
     books.wait(15 * MINUTES)
     books.record(books.priced(4, at_ns=books.at(9 * MINUTES)), books.priced(5), books.priced(7, "ben"))
     end(books)
-    let_pay(books, lots.pop(wrong), *lots.values(), 1)
+    payer = lots.pop(wrong)
+    (instead_of,) = lots.values()
+    let_pay(books, payer, instead_of, 1)
     assert set(mismatches(books)) == {"lot times"}
 
 

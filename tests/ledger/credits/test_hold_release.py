@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from calls import START_NS, call
@@ -220,7 +221,7 @@ def test_an_ended_hold_stops_no_movement(books: LivingBooks, kind: Kind) -> None
 )
 @pytest.mark.parametrize("other", ["ada", "ben"])
 def test_an_ended_hold_counts_for_no_limit(
-    books: LivingBooks, subject: Subject, who: dict[str, str], other: str
+    books: LivingBooks, subject: Subject, who: dict[str, Any], other: str
 ) -> None:
     """The same user, department or project asks for another hold: of the same wallet, or of another one."""
     if subject is BOB and other == "ben":
@@ -328,10 +329,11 @@ def test_a_sweep_ends_what_is_over_and_nothing_else(books: LivingBooks) -> None:
 
 
 @pytest.mark.parametrize("named", [{"user_id": "bob"}, {"dept": "sales"}, {"project": "launch"}])
-def test_the_same_key_for_somebody_else_is_another_request(books: LivingBooks, named: dict[str, str]) -> None:
+def test_the_same_key_for_somebody_else_is_another_request(books: LivingBooks, named: dict[str, Any]) -> None:
     books.ask(10, key="k", **named)
     (field,) = named
-    for other in ({}, {field: "other"}):
+    others: tuple[dict[str, Any], ...] = ({}, {field: "other"})
+    for other in others:
         assert books.ask(10, key="k", **other) == KeyReused()
     assert books.ask(10, key="k", **named).repeated
     assert books.held() == 10
@@ -378,7 +380,9 @@ def test_one_statement_takes_no_hold_beside_one_that_ended(books: LivingBooks) -
         quick = books.database.transact_at_once(lambda c: take_plain_holds(c, 1, wanted, books.now_ns))
         assert quick is None
         books.sweep()
-        (held,) = books.database.transact_at_once(lambda c: take_plain_holds(c, 1, wanted, books.now_ns)) or ()
+        answers = books.database.transact_at_once(lambda c: take_plain_holds(c, 1, wanted, books.now_ns))
+        assert answers is not None
+        (held,) = answers
         books.use(4, action_id="run")
         assert books.hold(held.hold_id).settled_nano == 4, "the call found the hold"
     assert books.run(take_holds, wanted=wanted)[0].available_nanocredits in (86, 90)

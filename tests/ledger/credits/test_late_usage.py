@@ -211,7 +211,7 @@ def test_many_busy_wallets_keep_no_other_from_being_drawn_up(
 def test_a_wallet_that_cannot_be_drawn_up_keeps_no_other_waiting(
     books: LivingBooks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = upkeep.draw_up
+    real: Any = vars(upkeep)["draw_up"]
 
     def broken(connection: Any, tenant_id: int, wallet: str, at_ns: int) -> None:
         if wallet == "ada":
@@ -278,7 +278,7 @@ def test_a_call_that_was_corrected_at_the_same_moment_is_given_back_all_the_same
         tries.append(1)
         return [] if len(tries) == 1 else real(connection, *rest)
 
-    real = booking.correct
+    real: Any = vars(booking)["correct"]
     monkeypatch.setattr(booking, "correct", late)
     first = books.priced(5, "unattributed", response_id="r")
     better = books.priced(7, response_id="r", parent_span_id=b"", at_ns=books.now_ns)
@@ -295,7 +295,8 @@ def test_a_wallet_that_cannot_be_drawn_up_is_counted_and_keeps_no_other_waiting(
     for wallet in ("ada", "bob", "cid"):
         books.move(Kind.DEPOSIT, 10, wallet, price_nanousd=10)
         books.record(books.priced(4, wallet))
-    real, broken = upkeep.draw_up, {"bob"}
+    real: Any = vars(upkeep)["draw_up"]
+    broken = {"bob"}
 
     def draw(connection: Connection, tenant_id: int, wallet: str, at_ns: int) -> None:
         if wallet in broken:

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from calls import START_NS, call
@@ -60,9 +60,9 @@ class Books:
     def pass_seconds(self, seconds: int) -> None:
         self.now_ns += seconds * SECOND_NS
 
-    def move(self, kind: Kind, amount: int, wallet: str = "ada", key: str = "", **facts: object) -> Moved:
+    def move(self, kind: Kind, amount: int, wallet: str = "ada", key: str = "", **facts: Any) -> Moved:
         self.number += 1
-        movement = Movement(kind, wallet, amount, **facts)  # type: ignore[arg-type]
+        movement = Movement(kind, wallet, amount, **facts)
         name = key or f"key-{self.number}"
         return self.database.transact(lambda connection: move(connection, 1, movement, name, self.now_ns))
 
@@ -206,7 +206,7 @@ def test_what_a_correction_returns_goes_back_where_it_was_drawn_last(books: Book
 def test_movements_and_lots_over_http(shared_collector: Collector) -> None:
     api = shared_collector.api
 
-    def post(key: str, **body: object) -> Response:
+    def post(key: str, **body: Any) -> Response:
         return api.post("/v1/wallets/team/a/movements", json=body, headers={"Idempotency-Key": key})
 
     paid = post("a", type="deposit", amount_credits="10", price_usd="8", metadata={"order": "7"})
@@ -293,7 +293,7 @@ class Life:
         elif what == "refund":
             self.refund(amount, more)
         elif isinstance(what, Kind):
-            facts = {"price_nanousd": 7 * amount if what is Kind.DEPOSIT else 0}
+            facts: dict[str, Any] = {"price_nanousd": 7 * amount if what is Kind.DEPOSIT else 0}
             facts |= {"expires_at_ns": books.now_ns + more * SECOND_NS} if more else {}
             signed = -amount if what is Kind.ADJUSTMENT else amount
             with suppress(NotEnough):

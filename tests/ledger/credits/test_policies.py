@@ -91,7 +91,7 @@ class Books:
             lambda connection: take_holds(connection, 1, [request], self.now_ns, strict=strict)
         )[0]
 
-    def use(self, amount: int, wallet: str = "ada", action: str = "", **who: str) -> int:
+    def use(self, amount: int, wallet: str = "ada", action: str = "", **who: Any) -> int:
         self.number += 1
         made = call(self.number, trace=self.number, wallet=wallet, start_ns=self.now_ns)
         usage = made.usage._replace(action_id=action, **who)
@@ -124,7 +124,7 @@ def books(database: Database) -> Books:
     ("subject", "who"),
     [(ADA, {}), (BOB, {"user_id": "bob"}), (SALES, {"dept": "sales"}), (LAUNCH, {"project": "launch"})],
 )
-def test_a_limit_counts_what_is_spent_and_what_is_held(books: Books, subject: Subject, who: dict[str, str]) -> None:
+def test_a_limit_counts_what_is_spent_and_what_is_held(books: Books, subject: Subject, who: dict[str, Any]) -> None:
     version = books.allow(subject, Terms(day_limit_nano=100))
     held = books.ask(40, action="run", **who)
     assert isinstance(held, Held)
@@ -249,7 +249,7 @@ class Model:
     def named(self, subject: Subject) -> Subject:
         return subject._replace(name=self.wallet if subject.name == "ada" else subject.name + self.suffix)
 
-    def counted(self, who: dict[str, str]) -> set[Subject]:
+    def counted(self, who: dict[str, Any]) -> set[Subject]:
         found = {self.named(ADA)}
         if who["user_id"]:
             found.add(self.named(BOB)._replace(user_id=who["user_id"]))
@@ -259,11 +259,11 @@ class Model:
             found.add(self.named(LAUNCH))
         return found
 
-    def use(self, now: datetime, who: dict[str, str], amount: int) -> None:
+    def use(self, now: datetime, who: dict[str, Any], amount: int) -> None:
         self.balance -= amount
         self.spent.append((now, self.counted(who), amount))
 
-    def grants(self, now: datetime, who: dict[str, str], amount: int) -> bool:
+    def grants(self, now: datetime, who: dict[str, Any], amount: int) -> bool:
         room = self.balance - sum(hold[3] for hold in self.holds) >= amount
         for subject in self.counted(who) & self.limits.keys():
             asked = amount + sum(left for _, _, whose, left in self.holds if subject in self.counted(whose))
@@ -360,11 +360,11 @@ def test_many_wallets_of_one_department_never_spend_more_than_its_limit(new_url:
                             )
                         )
 
-        clients = [threading.Thread(target=ask, args=(client,)) for client in range(CLIENTS)]
-        for client in clients:
-            client.start()
-        for client in clients:
-            client.join()
+        threads = [threading.Thread(target=ask, args=(client,)) for client in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         for replica in replicas:
             replica.database.close()
         assert len(granted) == limit // amount
@@ -376,7 +376,7 @@ def test_many_wallets_of_one_department_never_spend_more_than_its_limit(new_url:
 def test_policies_over_http_stop_holds_and_not_usage(shared_collector: Collector) -> None:
     api = shared_collector.api
 
-    def hold(key: str, **body: object) -> Any:
+    def hold(key: str, **body: Any) -> Any:
         return api.post("/v1/holds", json={"wallet": "team", **body}, headers={"Idempotency-Key": key})
 
     api.post("/v1/wallets/team/deposits", json={"amount_credits": "10"}, headers={"Idempotency-Key": "team"})
@@ -495,7 +495,7 @@ def test_a_walk_over_limits_comes_to_everybody_in_bounded_steps(books: Books, mo
         books.allow(subject, Terms(month_limit_nano=2))
     for number, wallet in enumerate("abcdefgh"):
         made = call(number + 1, trace=number + 1, wallet=wallet, cost_nanousd=1 if wallet == "c" else 2)
-        facts = {"user_id": f"u{number}", "dept": f"d{number}", "project": "p"}
+        facts: dict[str, Any] = {"user_id": f"u{number}", "dept": f"d{number}", "project": "p"}
         made = made._replace(usage=made.usage._replace(**facts))
         with books.database.transaction() as connection:
             record_usage(connection, 1, [made], books.now_ns, TotalLabels())

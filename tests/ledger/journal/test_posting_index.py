@@ -77,9 +77,11 @@ class Books:
         """Take postings in, three a piece, in as many pieces; whether there were any."""
         with self.database.reading() as connection:
             sweep = plan(connection, most, 3)
-        for piece in range(min(pieces, sweep.pieces) if sweep else 0):
+        if sweep is None:
+            return False
+        for piece in range(min(pieces, sweep.pieces)):
             self.database.transact(lambda connection: index_pieces(connection, sweep, piece, piece + 1))  # noqa: B023
-        return sweep is not None
+        return True
 
     def audit_recent(self) -> None:
         (newest,) = self.scan("SELECT coalesce(max(id), 0) FROM transactions")[0]
@@ -131,7 +133,7 @@ class Books:
             older = usage(connection, 1, UsageFilter(wallet=wallet), newest[-1].id, 3) if newest else []
             assert [row.id for row in (*newest, *older)] == [row[0] for row in records[:6]]
             found: list[tuple[Any, ...]] = []
-            while page := ledger(connection, 1, wallet, "deposit", found[-1] if found else None, 2):  # type: ignore[arg-type]
+            while page := ledger(connection, 1, wallet, "deposit", found[-1] if found else None, 2):
                 found += [(row.transaction_id, row.type, row.id) for row in page]
             assert found == moves
 

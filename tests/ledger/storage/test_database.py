@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -30,7 +31,7 @@ def sqlite(new_url: Callable[[str], str]) -> Iterator[SqliteDatabase]:
 def test_migrations_build_what_the_tables_say(database: Database) -> None:
     with database.transaction() as connection:
         dialect = connection.dialect.name
-        compared = {"compare_type": True, "compare_server_default": True}
+        compared: dict[str, Any] = {"compare_type": True, "compare_server_default": True}
         compared["include_object"] = lambda item, *_: is_on(dialect, item)
         context = MigrationContext.configure(connection, opts=compared)
         assert compare_metadata(context, metadata) == []

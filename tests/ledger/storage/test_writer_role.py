@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 import pytest
@@ -62,7 +62,7 @@ def books(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) ->
     run_sql(url, "roles.sql")
     made = Books(
         url,
-        *(url.replace("farebox@", f"farebox_{role}@") for role in ROLES),
+        **{role: url.replace("farebox@", f"farebox_{role}@") for role in ROLES},
         token=new_token(),
         secrets_key=new_secrets_key(),
     )
@@ -83,7 +83,7 @@ def calls_of_long_ago(books: Books) -> None:
     with closing(open_database(books.write)) as database, database.transaction() as connection:
         tariff = Tariffs(database, time.time_ns).of(1)
         usages = [
-            read(Span(*one[:2], b"", one.start_ns, one.end_ns, False, dict(one.attributes), {}, "", ""), ())
+            read(Span(*one[:2], b"", one.start_ns, one.end_ns, False, dict(one.attributes), {}, "", ""), ())  # type: ignore[arg-type]  # no lists among them
             for one in sent
         ]
         calls = [price(usage, then_ns, DAY_NS, *tariff[:2]) for usage in usages if type(usage) is UsageRecord]
@@ -104,7 +104,7 @@ def collector(books: Books, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_it_ingests_moves_reports_and_audits(books: Books, collector: Collector) -> None:
     api = collector.api
 
-    def post(path: str, body: object, key: str = "") -> dict[str, object]:
+    def post(path: str, body: object, key: str = "") -> dict[str, Any]:
         answer = api.post(path, json=body, headers={"Idempotency-Key": key} if key else {})
         assert answer.status_code < 300, answer.text
         return dict(answer.json())
@@ -141,7 +141,7 @@ def test_it_lets_go_of_old_detail_and_erases_a_person(books: Books, collector: C
 
 def test_the_migrating_role_sees_who_else_writes(books: Books, collector: Collector) -> None:
     """An upgrade refuses to begin beside older collectors, which it knows by the names of their connections."""
-    assert collector.wallet
+    assert collector.process.poll() is None
     with psycopg.connect(books.migrate.replace("+psycopg", ""), autocommit=True) as link:
         names = link.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE usename = 'farebox_write' AND application_name LIKE 'farebox%'"

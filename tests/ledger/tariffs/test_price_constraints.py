@@ -40,7 +40,7 @@ def insert(connection: Connection, **changes: Any) -> None:
     connection.execute(text(INSERT), COLUMNS | changes)
 
 
-FITS = [
+FITS: list[tuple[dict[str, Any], bool]] = [
     ({}, False),
     ({"valid_from_ns": 199, "valid_to_ns": None}, False),
     ({"valid_from_ns": 0, "valid_to_ns": 101}, False),

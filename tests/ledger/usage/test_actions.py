@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from calls import START_NS, call
@@ -45,7 +46,7 @@ def call_of_action(number: int, action: str, share: int, wallet: str = "ada") ->
     """A call of an action that is charged 500 nanocredits at least; the share is what the call alone comes to."""
     made = call(number, trace=number, wallet=wallet, cost_nanousd=7)
     usage = made.usage._replace(action_id=action)
-    floor = {"action_floor_nanocredits": FLOOR, "rule_version_id": RULE}
+    floor: dict[str, Any] = {"action_floor_nanocredits": FLOOR, "rule_version_id": RULE}
     return made._replace(usage=usage, charge_nanocredits=share, **floor)
 
 

@@ -58,6 +58,8 @@ unusual_facts = st.fixed_dictionaries(
 def ordinary_calls(draw: st.DrawFn) -> PricedUsage:
     """A call that may be prepared, of few facts, so that they come again and again."""
     made = call(trace=draw(st.integers(1, 2)), cost_nanousd=draw(amounts))
+    facts: dict[str, Any] = draw(st.one_of(st.just({}), unusual_facts))
+    facts |= {name: draw(names) for name in ("dept", "project", "task", "route", "region", "scope", "user_id")}
     usage = made.usage._replace(
         wallet=draw(st.sampled_from(("ada", "bob"))),
         event=draw(st.sampled_from(("chat", "agent"))),
@@ -68,11 +70,10 @@ def ordinary_calls(draw: st.DrawFn) -> PricedUsage:
         error_type=draw(st.sampled_from(("", "", "timeout"))),
         buckets=draw(st.builds(Buckets, *[counts] * len(Buckets._fields))),
         time_to_first_chunk_ns=draw(st.one_of(st.none(), st.integers(0, SECOND_NS))),
-        **{name: draw(names) for name in ("dept", "project", "task", "route", "region", "scope", "user_id")},
         assumptions=draw(st.sampled_from(((), ("one",), ("one", "two")))),
         units=draw(st.sampled_from(((), (("web_searches", 2),)))),
         quality=draw(st.sampled_from((NO_QUALITY, Quality(1, 500_000, 1, 0), Quality(cache_hit=0)))),
-        **draw(st.one_of(st.just({}), unusual_facts)),
+        **facts,
     )
     return made._replace(
         usage=usage,

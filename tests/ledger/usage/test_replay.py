@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from booked import book_calls, used
@@ -66,7 +67,7 @@ def set_prices(database: Database, model: str, usd_per_1k: str, from_ns: int = 0
             set_price(connection, row, "a test", NOW_NS)
 
 
-def uses(count: int, first: int = 1, **facts: object) -> list[UsageRecord]:
+def uses(count: int, first: int = 1, **facts: Any) -> list[UsageRecord]:
     """Calls of model p/m an hour apart, each 15 tokens."""
     return [
         used(number, "m", "p", **{"started_at_ns": START_NS + number * HOUR_NS, **facts})
@@ -185,7 +186,7 @@ def import_list(database: Database, prices: Sequence[CatalogueRow], matches: dic
 
 
 def test_an_unpriced_model_that_got_its_price_is_charged_once_for_twins(books: Database) -> None:
-    late = {"request_model": "late", "response_model": "late"}
+    late: dict[str, Any] = {"request_model": "late", "response_model": "late"}
     book_calls(books, uses(3, **late))
     twins = uses(2, 7, response_id="r", started_at_ns=START_NS, **late)
     book_calls(books, twins)
@@ -232,7 +233,7 @@ def test_what_waits_for_no_price_is_left_alone(books: Database, verdict: Verdict
 def test_a_replay_keeps_within_its_scope(books: Database) -> None:
     book_calls(books, uses(4) + uses(1, 5, wallet="bob") + uses(1, 6, event="other"))
     set_prices(books, "m", "0.000002")
-    hours = {"from_ns": START_NS + 2 * HOUR_NS, "to_ns": START_NS + 4 * HOUR_NS}
+    hours: dict[str, Any] = {"from_ns": START_NS + 2 * HOUR_NS, "to_ns": START_NS + 4 * HOUR_NS}
     for scope, count in (
         (ALL._replace(**hours), 2),
         (ALL._replace(wallet="bob"), 1),
@@ -268,7 +269,7 @@ def rule(database: Database, terms: RuleTerms) -> None:
         set_rule(connection, DEFAULT_TENANT_ID, "run", terms, RuleAuthorship("a test", "none"), 0)
 
 
-def of_action(action: str, count: int, first: int = 1, **facts: object) -> list[UsageRecord]:
+def of_action(action: str, count: int, first: int = 1, **facts: Any) -> list[UsageRecord]:
     return uses(count, first, event="run", action_id=action, **facts)
 
 
@@ -288,7 +289,7 @@ def test_a_flat_charge_is_not_posted_again_for_each_call(books: Database, chunk:
 @pytest.mark.parametrize("chunk", [2, 100])
 def test_a_call_that_gets_its_price_joins_its_flat_action(books: Database, chunk: int) -> None:
     rule(books, FLAT_RULE)
-    late = {"request_model": "late", "response_model": "late"}
+    late: dict[str, Any] = {"request_model": "late", "response_model": "late"}
     book_calls(books, of_action("a", 3, **late) + of_action("b", 2, 4, **late))
     book_calls(books, of_action("a", 1, 9))
     assert spent(books) == 500
@@ -373,7 +374,7 @@ def test_a_replay_goes_step_by_step_for_whoever_keeps_the_position(books: Databa
     book_calls(books, uses(10))
     set_prices(books, "m", "0.000002")
     position: Position | None = None
-    steps = []
+    steps: list[Any] = []
     while not steps or position is not None:
         report = replay(books).post_some(position, 4)
         position = report.next

@@ -1,5 +1,7 @@
 """Ids that are unique for ever mean one call, whenever and by whomever it is told; others only while spans overlap."""
 
+from typing import Any
+
 import pytest
 from calls import SECOND_NS, START_NS, call
 from farebox_collector.ledger.audit.books_audit import audit
@@ -36,10 +38,10 @@ def paid(database: Database) -> list[int | None]:
         return [row.cost_nanousd for row in rows if row.verdict == Verdict.CHARGED]
 
 
-def polled(number: int, response_id: str, after_ns: int, cost: int = 100, **more: object) -> PricedUsage:
+def polled(number: int, response_id: str, after_ns: int, cost: int = 100, **more: Any) -> PricedUsage:
     """A span that tells of a response some time after it was made, in a trace of its own."""
     start_ns = START_NS + after_ns
-    return call(number, trace=number, response_id=response_id, start_ns=start_ns, cost_nanousd=cost, **more)  # type: ignore[arg-type]
+    return call(number, trace=number, response_id=response_id, start_ns=start_ns, cost_nanousd=cost, **more)
 
 
 @pytest.mark.parametrize("response_id", [RESPONSE, NEWER_RESPONSE, GENERATION, COMPLETION, "resp_polled", "gen-1"])

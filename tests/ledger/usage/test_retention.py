@@ -168,10 +168,15 @@ def test_a_span_that_comes_while_it_is_retired_is_known(database: Database) -> N
     record(database, first)
     record(database, NEWEST, at_ns=LATER_NS)
     waiting = threading.Event()
+
+    def come_again() -> Any:
+        waiting.set()
+        return record(database, first, call(2, trace=2))
+
     with ThreadPoolExecutor(1) as pool:
         with database.transaction() as connection:
             assert retire(connection, 0, START_NS + 1, 10).retired == 1
-            again = pool.submit(lambda: (waiting.set(), record(database, *(first, call(2, trace=2))))[1])
+            again = pool.submit(come_again)
             waiting.wait()
             while connection.dialect.name == "postgresql":
                 # Nothing but the end of this transaction lets the other one go on.

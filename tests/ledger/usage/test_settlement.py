@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from calls import SECOND_NS, START_NS, call
@@ -85,7 +86,7 @@ def books(database: Database) -> Books:
     return Books(database)
 
 
-UNNAMED = {"wallet": UNATTRIBUTED}
+UNNAMED: dict[str, Any] = {"wallet": UNATTRIBUTED}
 
 
 @pytest.mark.parametrize("resends", [(), (0, 1), (1, 0, 1)])

@@ -1,6 +1,7 @@
 """Which of two spans of one call knows more, and whether two spans show one call; pairs that differ in one thing."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from calls import START_NS, call
@@ -12,8 +13,8 @@ from farebox_collector.pricing.parts import BY_ESTIMATE
 SECOND_NS = 10**9
 
 
-def having(made: PricedUsage, **fields: object) -> PricedUsage:
-    return made._replace(usage=made.usage._replace(**fields))  # type: ignore[arg-type]
+def having(made: PricedUsage, **fields: Any) -> PricedUsage:
+    return made._replace(usage=made.usage._replace(**fields))
 
 
 POORER_FIRST = [
@@ -71,7 +72,7 @@ NESTED = (call(1, latency_ns=4 * SECOND_NS), call(2, parent=1, start_ns=START_NS
         ({"parent_span_id": b""}, False),
     ],
 )
-def test_a_nested_span_shows_the_call_around_it(changes: dict[str, object], one: bool) -> None:
+def test_a_nested_span_shows_the_call_around_it(changes: dict[str, Any], one: bool) -> None:
     outer, inner = NESTED[0], having(NESTED[1], **changes)
     assert (show_one_call(outer, inner), show_one_call(inner, outer)) == (one, one)
 

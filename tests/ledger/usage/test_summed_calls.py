@@ -1,7 +1,7 @@
 """Spans that sum up the calls within them are known by their structure: each call is charged once, in any order."""
 
 from contextlib import closing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from blank import blank_sqlite
@@ -36,7 +36,7 @@ def charged(database: Database) -> list[int]:
 
 
 def one(
-    number: int, went_in: int, came_out: int, *, parent: int = 0, at: int = 0, took: int = 1, **more: object
+    number: int, went_in: int, came_out: int, *, parent: int = 0, at: int = 0, took: int = 1, **more: Any
 ) -> PricedUsage:
     """A call with these counts; times in seconds."""
     return call(
@@ -45,7 +45,7 @@ def one(
         buckets=Buckets(input=went_in, output=came_out),
         start_ns=START_NS + at * SECOND_NS,
         latency_ns=took * SECOND_NS,
-        **more,  # type: ignore[arg-type]
+        **more,
     )
 
 

@@ -1,5 +1,7 @@
 """Facts that few calls have: they come back as they were, tell spans apart, and change nothing for ordinary calls."""
 
+from typing import Any
+
 from blank import JANUARY_NS
 from calls import START_NS, call
 from farebox_collector.ledger.storage.database import Database
@@ -37,7 +39,7 @@ facts = st.builds(
 )
 
 
-def told(number: int, **changes: object) -> PricedUsage:
+def told(number: int, **changes: Any) -> PricedUsage:
     made = call(number, response_id=str(number))
     return made._replace(usage=made.usage._replace(**changes))
 
