@@ -162,7 +162,7 @@ def http_application(floor: Floor) -> Any:
     return application
 
 
-class _Export(grpc.GenericRpcHandler[bytes, bytes]):
+class _Export(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
     """Export over gRPC; bytes in and out."""
 
     def __init__(self, floor: Floor) -> None:

@@ -56,8 +56,8 @@ def recording_grpc(collector: Collector, bodies: list[bytes]) -> Iterator[str]:
         answer: bytes = forward(body, timeout=30)
         return answer
 
-    class Handler(grpc.GenericRpcHandler[bytes, bytes]):
-        def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+    class Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
+        def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
             return grpc.unary_unary_rpc_method_handler(export)
 
     server = grpc.server(futures.ThreadPoolExecutor(2))
