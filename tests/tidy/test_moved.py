@@ -21,13 +21,13 @@ def test_an_old_path_finds_the_module(before: str, now: str) -> None:
 
 
 def test_a_package_has_the_names_that_it_had_as_a_module() -> None:
-    from farebox_collector.ledger.audit import audit
+    from farebox_collector.ledger.audit import audit  # type: ignore[attr-defined]
     from farebox_collector.ledger.audit.books_audit import audit as now
-    from farebox_collector.ledger.journal import Account, balance, wallet_account
+    from farebox_collector.ledger.journal import Account, balance, wallet_account  # type: ignore[attr-defined]
 
     assert audit is now
     assert {thing.__module__ for thing in (Account, balance, wallet_account)} == {
         "farebox_collector.ledger.journal.journal"
     }
     with pytest.raises(ImportError):
-        from farebox_collector.ledger.audit import no_such_name  # noqa: F401
+        from farebox_collector.ledger.audit import no_such_name  # type: ignore[attr-defined]  # noqa: F401
