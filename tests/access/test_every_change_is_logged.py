@@ -43,6 +43,8 @@ READING_COMMANDS = {
     "keys generate",
     "secrets generate",
     "privacy export",
+    "privacy pseudonym",
+    "migrate",
     "prices check",
     "rules simulate",
     "wallets lots",
@@ -54,7 +56,7 @@ READING_COMMANDS = {
     "webhooks endpoints",
     "webhooks thresholds",
 }
-"""Commands that change nothing; every `list` is one, too."""
+"""Commands that change nothing of a tenant; every `list` is one, too."""
 SHOP_COMMANDS = {"wallets auto-topup": "auto_topup.set"}
 """Commands that need a payment provider: the operation of the API that does the same is tried."""
 

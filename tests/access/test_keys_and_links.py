@@ -330,7 +330,7 @@ def test_the_use_of_keys_is_written_down_once(desk: Desk) -> None:
 
 
 def test_too_many_unknown_keys_are_told_to_come_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyring, "_MOST_STRANGERS", 2)
+    monkeypatch.setattr(keyring, "_MOST_UNKNOWN", 2)
     made, (ring, _) = desk.key(), ring_of(desk)
     assert asked(ring, made.token) == made.key_id
 
