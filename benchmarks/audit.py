@@ -29,13 +29,13 @@ from farebox_collector.background.upkeep import Upkeep
 from farebox_collector.ledger.audit.audit_runs import FULL, RECENT, last_audit
 from farebox_collector.ledger.storage.connect import open_database
 from farebox_collector.ledger.tables.books import (
-    TOKEN_COLUMNS,
     postings,
     usage_records,
     usage_totals,
 )
 from farebox_collector.ledger.tables.rollups import usage_days, wallet_days
 from farebox_collector.ledger.tables.service import card_totals
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.span_counts import count_spans
 from farebox_collector.model.moments import DAY_NS
 from farebox_collector.model.verdicts import Verdict

@@ -23,8 +23,9 @@ import httpx2
 from blank import blank_postgresql, blank_sqlite
 from farebox_collector.ledger.audit.day_checks import _OF_RECORD as OF_RECORD
 from farebox_collector.ledger.storage.connect import open_database
-from farebox_collector.ledger.tables.books import TOKEN_COLUMNS, usage_records
+from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.tables.rollups import COST_NAMES, DAY_SUMS
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.model.moments import DAY_NS
 from figures import HEADINGS, Figure, machine, machine_words, markdown, number, quantile, show, write_section
 from harness import Collector

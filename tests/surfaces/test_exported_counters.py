@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from farebox_collector.ledger.reports.costs import versions_by_id
 from farebox_collector.ledger.storage.connect import open_database
-from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.model.records import Buckets
 from farebox_collector.model.verdicts import ONE_CALL
 from farebox_collector.pricing.cards import rate_card

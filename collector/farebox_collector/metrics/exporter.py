@@ -17,8 +17,8 @@ from farebox_collector.ledger.payments.unmatched import count_unmatched
 from farebox_collector.ledger.reports import metric_readings, statements
 from farebox_collector.ledger.reports.token_costs import Cards
 from farebox_collector.ledger.storage.database import Database
-from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
 from farebox_collector.ledger.tables.service import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.tariffs.prices import book_edition
 from farebox_collector.ledger.tariffs.rules import rules_edition
 from farebox_collector.ledger.usage import dead_letters

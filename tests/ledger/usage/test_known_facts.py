@@ -3,7 +3,8 @@
 from calls import START_NS, call
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.usage.booking import record_usage
-from farebox_collector.ledger.usage.entries import SpanKey, facts_of
+from farebox_collector.ledger.usage.columns import facts_of
+from farebox_collector.ledger.usage.entries import SpanKey
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.stored_usage import known_facts
 from farebox_collector.model.records import Buckets, PricedUsage

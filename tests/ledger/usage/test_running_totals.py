@@ -12,8 +12,9 @@ from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.deposits import deposit
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.migrate import alembic_config
-from farebox_collector.ledger.tables.books import TOKEN_COLUMNS, usage_totals
+from farebox_collector.ledger.tables.books import usage_totals
 from farebox_collector.ledger.tables.service import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS, service_totals
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.booking import record_usage
 from farebox_collector.ledger.usage.quality import keep_reports
 from farebox_collector.ledger.usage.running_totals import TotalLabels, add_to_totals

@@ -6,7 +6,7 @@ from blank import JANUARY_NS
 from calls import START_NS, call
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.usage.booking import record_usage
-from farebox_collector.ledger.usage.entries import facts_digest, facts_of
+from farebox_collector.ledger.usage.columns import facts_digest, facts_of
 from farebox_collector.ledger.usage.retention import retire
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query

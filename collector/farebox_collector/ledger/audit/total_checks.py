@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from sqlalchemy import Connection, func, select, text
 
-from farebox_collector.ledger.tables.books import TOKEN_COLUMNS, usage_records
+from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.correction_totals import SUMS
 from farebox_collector.ledger.usage.span_counts import ACCEPTED
 from farebox_collector.model.mismatches import Mismatch

@@ -5,6 +5,8 @@ A test compares these lists with the schema, so that a new column has to be sort
 
 from typing import NamedTuple
 
+from farebox_collector.ledger.tables.usage_columns import USAGE_COLUMNS, Kind
+
 WALLET_COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("accounts", "name", "kind = 'wallet'"),
     ("usage_records", "wallet", ""),
@@ -142,11 +144,7 @@ WITHOUT_PERSONS: dict[str, str] = {
     "transactions": "kind",
     "unmatched_payments": "topup_key payment_intent currency",
     "usage_days": "event provider model verdict",
-    "usage_records": (
-        "event operation reported_provider request_model response_model provider model response_id "
-        "service_tier error_type units dept project task route region dialect scope unusual assumptions "
-        "verdict price_version_ids"
-    ),
+    "usage_records": " ".join(column.name for column in USAGE_COLUMNS if column.kind is Kind.TEXT),
     "usage_totals": "event provider model dept project task verdict",
     "waiting_fees": "fee_id payment_intent source currency reason",
     "wallet_days": "event provider model",

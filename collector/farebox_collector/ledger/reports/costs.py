@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, String, Table, func, literal, or_, select
 from sqlalchemy import cast as sql_cast
 
-from farebox_collector.ledger.tables.books import TOKEN_COLUMNS, usage_records
+from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.tables.prices import price_versions
 from farebox_collector.ledger.tables.rollups import cost_days
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.tariffs.prices import load_versions, version_of
 from farebox_collector.ledger.usage.cost_rollups import known_tier
 from farebox_collector.ledger.usage.tombstones import require_detail

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, func, select
 
 from farebox_collector.ledger.tables.books import (
-    TOKEN_COLUMNS,
     charge_rules,
     tenants,
     usage_records,
 )
 from farebox_collector.ledger.tables.rollups import usage_days
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.action_pricing import ActionKey, ActionSums
 from farebox_collector.ledger.usage.tombstones import require_detail
 from farebox_collector.model.moments import day_of

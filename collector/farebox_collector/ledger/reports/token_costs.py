@@ -14,8 +14,8 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from farebox_collector.ledger.reports.costs import versions_by_id
-from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
 from farebox_collector.ledger.tables.service import card_totals
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.model.money import NANO
 from farebox_collector.model.records import STANDARD, Buckets, PriceVersion
 from farebox_collector.pricing.cards import rate_card

@@ -20,6 +20,7 @@ from farebox_collector.ledger.tables.columns import identity as _identity
 from farebox_collector.ledger.tables.columns import number as _number
 from farebox_collector.ledger.tables.columns import table as _table
 from farebox_collector.ledger.tables.columns import words as _text
+from farebox_collector.ledger.tables.usage_columns import USAGE_COLUMNS
 
 tenants = _table(
     "tenants",
@@ -135,71 +136,7 @@ only_on("postgresql", Index("ix_postings_account_id", postings.c.account_id, pos
 usage_records = _table(
     "usage_records",
     _identity(),
-    _number("tenant_id"),
-    Column("trace_id", LargeBinary, nullable=False),
-    Column("span_id", LargeBinary, nullable=False),
-    Column("parent_span_id", LargeBinary, nullable=False),
-    _number("transaction_id"),
-    _number("received_at_ns"),
-    _number("started_at_ns"),
-    _number("priced_at_ns"),
-    _number("latency_ns"),
-    _number("time_to_first_chunk_ns", nullable=True),
-    _text("wallet"),
-    _text("event"),
-    _text("action_id"),
-    _text("operation"),
-    # 1 for agents and workflows, whose usage repeats that of the calls within them.
-    _number("summary", default=0),
-    _text("reported_provider"),
-    _text("request_model"),
-    _text("response_model"),
-    _text("provider"),
-    _text("model"),
-    _text("response_id"),
-    # A digest of the response id on the record that has claimed its call (`call_claims`), NULL on the others.
-    Column("call_key", LargeBinary, nullable=True),
-    _text("service_tier"),
-    _text("error_type"),
-    _number("input_tokens", nullable=True),
-    _number("cache_read_tokens", nullable=True),
-    _number("cache_write_tokens", nullable=True),
-    _number("cache_write_1h_tokens", nullable=True),
-    _number("input_audio_tokens", nullable=True),
-    _number("input_image_tokens", nullable=True),
-    _number("output_tokens", nullable=True),
-    _number("output_audio_tokens", nullable=True),
-    _number("output_image_tokens", nullable=True),
-    _number("reasoning_tokens", nullable=True),
-    # Other billable units of the call as JSON, by name; empty where there are none.
-    _text("units", default=""),
-    _text("dept"),
-    _text("project"),
-    _text("task"),
-    _text("route"),
-    _text("region"),
-    # What is known of the answer's quality: yes is 1, no is 0.
-    _number("cache_hit", nullable=True),
-    _number("citation_rate_ppm", nullable=True),
-    _number("human_reviewed", nullable=True),
-    _number("review_approved", nullable=True),
-    _text("dialect"),
-    # The name of the span's instrumentation scope.
-    _text("scope", default=""),
-    # Who spent from a wallet of several.
-    _text("user_id", default=""),
-    # Facts that few calls have, as JSON by name (`unusual`); empty for ordinary calls.
-    _text("unusual", default=""),
-    _text("assumptions"),
-    _text("verdict"),
-    _text("reason"),
-    _number("cost_nanousd", nullable=True),
-    _number("charge_nanocredits", nullable=True),
-    _text("price_version_ids"),
-    _number("rule_version_id", nullable=True),
-    _number("action_share_nanocredits", nullable=True),  # NULL where the call is charged by itself
-    # What a record says of its money is what its newest correction made of it; this is how many there were.
-    _number("corrections", default=0),
+    *(column.declared() for column in USAGE_COLUMNS),
     UniqueConstraint("tenant_id", "trace_id", "span_id"),
 )
 # The charged records of a wallet are found by its postings (`wallet_usage`): an index over all of them would be written
@@ -317,17 +254,3 @@ usage_totals = _table(
         name="uq_usage_totals",
     ),
 )
-
-TOKEN_COLUMNS = (
-    "input_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cache_write_1h_tokens",
-    "input_audio_tokens",
-    "input_image_tokens",
-    "output_tokens",
-    "output_audio_tokens",
-    "output_image_tokens",
-    "reasoning_tokens",
-)
-"""The columns that hold `records.Buckets`, in its order."""

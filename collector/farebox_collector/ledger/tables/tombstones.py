@@ -5,9 +5,9 @@ Rows are added in the transaction that deletes the records (`retention`), and ne
 
 from sqlalchemy import Column, LargeBinary, Table, Text
 
-from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
 from farebox_collector.ledger.tables.columns import Int64, metadata, number
 from farebox_collector.ledger.tables.rollups import DAY_SUMS
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 
 # The key of `usage_records`, and digests that recognise a later span as the same one, or as one of the same call.
 retired_spans = Table(

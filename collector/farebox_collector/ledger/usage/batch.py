@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, overload
 
 from farebox_collector.ledger.usage.batch_sums import CallSums, added, sums_of
 from farebox_collector.ledger.usage.claims import reached
-from farebox_collector.ledger.usage.entries import CALL_COLUMNS, call_columns, call_of_row
+from farebox_collector.ledger.usage.columns import CALL_COLUMNS, call_columns, call_of_row
 from farebox_collector.ledger.usage.response_ids import call_key
 from farebox_collector.model.records import PricedUsage
 from farebox_collector.model.verdicts import Verdict

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Self
 
 from farebox_collector.ledger.credits.spending import SpendingKey
 from farebox_collector.ledger.journal.usage_rollups import WalletKey
-from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
 from farebox_collector.ledger.tables.service import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.stakes import Stake, stakes_of
 from farebox_collector.model.moments import DAY_NS
 from farebox_collector.model.records import (

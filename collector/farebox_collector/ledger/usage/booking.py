@@ -30,6 +30,14 @@ from farebox_collector.ledger.usage.action_pricing import charge_actions_once
 from farebox_collector.ledger.usage.batch import Calls, Prepared
 from farebox_collector.ledger.usage.batch_sums import CallSums, sums_of
 from farebox_collector.ledger.usage.claims import claim_recorded, reached
+from farebox_collector.ledger.usage.columns import (
+    BATCH_COLUMNS,
+    CALL_COLUMNS,
+    FACT_COLUMNS,
+    call_columns,
+    facts_of,
+    facts_of_row,
+)
 from farebox_collector.ledger.usage.corrections import (
     Cause,
     are_frozen,
@@ -43,16 +51,7 @@ from farebox_collector.ledger.usage.deduplication import (
     cover_unpriced_twins,
     settle_claimed_elsewhere,
 )
-from farebox_collector.ledger.usage.entries import (
-    BATCH_COLUMNS,
-    CALL_COLUMNS,
-    COVERED_REASON,
-    FACT_COLUMNS,
-    Entry,
-    SpanKey,
-    call_columns,
-    facts_of,
-)
+from farebox_collector.ledger.usage.entries import COVERED_REASON, Entry, SpanKey
 from farebox_collector.ledger.usage.running_totals import TotalLabels, count_new_calls
 from farebox_collector.ledger.usage.span_counts import count_spans
 from farebox_collector.ledger.usage.stored_usage import (
@@ -70,7 +69,6 @@ from farebox_collector.ledger.usage.summed_calls import (
 from farebox_collector.ledger.usage.tombstones import delete_retired, retired_facts
 from farebox_collector.model.money import MAX_SUM_NANO
 from farebox_collector.model.records import PricedUsage
-from farebox_collector.model.unusual import facts_in
 from farebox_collector.model.verdicts import Verdict
 
 _SPAN = ("tenant_id", "trace_id", "span_id")
@@ -195,7 +193,7 @@ def _known(batch: _Batch, prepared: Prepared) -> frozenset[int] | None:
     for place, (key, facts) in enumerate(zip(keys, prepared.columns_of(*FACT_COLUMNS), strict=True)):
         made_by, booked = stored.get(key, (None, None))
         if made_by != batch.transaction_id:
-            if booked != (*facts[:-1], facts_in(facts[-1])):
+            if booked != facts_of_row(facts):
                 return None
             known.add(place)
     return frozenset(known)

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from sqlalchemy import Connection, text
 
 from farebox_collector.ledger.storage import bulk_insert
-from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
 from farebox_collector.ledger.tables.rollups import COST_NAMES, COST_SUMS, cost_days
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.labels import OTHER
 from farebox_collector.model.mismatches import Mismatch
 from farebox_collector.pricing.conditions import STANDARD_TIERS

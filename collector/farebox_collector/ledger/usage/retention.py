@@ -18,12 +18,13 @@ from farebox_collector.ledger.journal.journal import PROVIDER, WALLET
 from farebox_collector.ledger.journal.usage_rollups import figures_of
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.storage.differences import size_in_bytes
-from farebox_collector.ledger.tables.books import TOKEN_COLUMNS, accounts, usage_records
+from farebox_collector.ledger.tables.books import accounts, usage_records
 from farebox_collector.ledger.tables.rollups import DAY_SUMS
 from farebox_collector.ledger.tables.tombstones import RETIRED_SUMS
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.claims import Claim, keep_times
+from farebox_collector.ledger.usage.columns import facts_digest, facts_of
 from farebox_collector.ledger.usage.corrections import are_frozen
-from farebox_collector.ledger.usage.entries import facts_digest, facts_of
 from farebox_collector.ledger.usage.stakes import remove_stakes, stakes_of
 from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_call
 from farebox_collector.ledger.usage.tombstones import likeness_digest

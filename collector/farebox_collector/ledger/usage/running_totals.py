@@ -16,8 +16,9 @@ from sqlalchemy import Connection
 from farebox_collector.ledger.credits.spending import add_spending
 from farebox_collector.ledger.journal.usage_rollups import DayKey, add_usage_days, add_wallet_days
 from farebox_collector.ledger.storage import bulk_insert
-from farebox_collector.ledger.tables.books import TOKEN_COLUMNS, usage_totals
+from farebox_collector.ledger.tables.books import usage_totals
 from farebox_collector.ledger.tables.service import card_totals, service_totals
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.batch_sums import (
     FIRST_CHUNK_COLUMNS,
     LATENCY_COLUMNS,

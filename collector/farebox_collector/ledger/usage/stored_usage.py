@@ -1,24 +1,27 @@
 """Usage records as they come back out of the books: the same facts that pricing once gave them."""
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, select
 
 from farebox_collector.ledger.storage.key_lookup import Lookup
 from farebox_collector.ledger.tables.books import UNSETTLED, UNSETTLED_VERDICTS, usage_records
-from farebox_collector.ledger.usage.entries import (
+from farebox_collector.ledger.usage.columns import (
     CALL_COLUMNS,
     FACT_COLUMNS,
-    SpanKey,
     call_of_row,
+    facts_of_row,
 )
+from farebox_collector.ledger.usage.entries import SpanKey
 from farebox_collector.model.records import PricedUsage
-from farebox_collector.model.unusual import facts_in
 
 _FACTS = Lookup(
     usage_records.name, {"trace_id": "bytea", "span_id": "bytea"}, "tenant_id", ("transaction_id", *FACT_COLUMNS)
 )
+
+_call_row = attrgetter(*CALL_COLUMNS)
 
 
 class StoredCall(NamedTuple):
@@ -45,7 +48,7 @@ def known_facts(
 ) -> dict[SpanKey, tuple[int, tuple[Any, ...]]]:
     """(trace id, span id) → (transaction, values of `FACT_COLUMNS`) of those of some spans that are in the books."""
     found = _FACTS.rows(connection, tenant_id, keys)
-    return {keys[place]: (made_by, (*facts[:-1], facts_in(facts[-1]))) for place, made_by, *facts in found}
+    return {keys[place]: (made_by, facts_of_row(facts)) for place, made_by, *facts in found}
 
 
 def usage_query(tenant_id: int) -> Select[Any]:
@@ -69,5 +72,5 @@ def of_verdict(verdict: str) -> ColumnElement[bool]:
 
 def stored_call(row: Row[Any]) -> StoredCall:
     """A row of `usage_records` as the priced call that it keeps."""
-    call = call_of_row([getattr(row, name) for name in CALL_COLUMNS])
+    call = call_of_row(_call_row(row))
     return StoredCall(row.id, row.corrections, row.received_at_ns, call, row.action_share_nanocredits, row.call_key)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from sqlalchemy import Connection, delete, select, text
 
 from farebox_collector.ledger.storage.locks import SPANS_OF_A_TRACE, lock_stripes
-from farebox_collector.ledger.tables.books import TOKEN_COLUMNS, usage_records
+from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.corrections import are_frozen
 from farebox_collector.ledger.usage.entries import Entry, SpanKey
 from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_calls, usage_query

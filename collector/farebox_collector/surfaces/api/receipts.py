@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from farebox_collector.ledger.reports import statements
-from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.tariffs.prices import version_of
 from farebox_collector.ledger.usage.action_pricing import action_before
 from farebox_collector.ledger.usage.tombstones import DetailRetired, is_retired

@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from farebox_collector.ledger.reports import statements
 from farebox_collector.ledger.reports.statements import UsageFilter
-from farebox_collector.ledger.tables.books import TOKEN_COLUMNS
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import format_nano, round_half_even
 from farebox_collector.model.records import ModelLine, Particulars
