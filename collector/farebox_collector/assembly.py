@@ -54,7 +54,7 @@ from farebox_collector.receivers.http_ports import STOP_SECONDS, CannotListen, h
 from farebox_collector.receivers.intake import Intake
 from farebox_collector.settings import CONFIG_FILE, Settings, is_loopback
 from farebox_collector.surfaces.api import application as api
-from farebox_collector.surfaces.api.callers import Doorkeeper
+from farebox_collector.surfaces.api.callers import Authentication
 from farebox_collector.surfaces.api.context import Context
 from farebox_collector.surfaces.api.headers import SafeHeaders
 from farebox_collector.surfaces.console.routes import rooms
@@ -355,7 +355,7 @@ def _metrics(registry: CollectorRegistry, keyring: KeyRing, meters: Meters, sett
     app = SafeHeaders(endpoint.application(registry))
     if is_loopback(settings.metrics_address) or settings.metrics_without_key:
         return app
-    return Doorkeeper(app, keyring, meters, "metrics", "/", scope=Scope.READ)
+    return Authentication(app, keyring, meters, "metrics", "/", scope=Scope.READ)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

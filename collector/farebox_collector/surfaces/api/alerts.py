@@ -1,4 +1,4 @@
-"""Alerts and incidents: Alertmanager's webhook, and what became of it."""
+"""Alerts and incidents: Alertmanager's webhook and the incidents that it recorded."""
 
 import json
 from datetime import datetime
@@ -44,7 +44,7 @@ class Alert(BaseModel):
 
 
 class Notification(BaseModel):
-    """What Alertmanager posts (version 4); fields that are not needed here are ignored."""
+    """A notification from Alertmanager (version 4); fields that are not needed are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -53,10 +53,10 @@ class Notification(BaseModel):
 
 
 class Noted(BaseModel):
-    """What became of a notification."""
+    """The result of a notification."""
 
-    recorded: int = Field(description="Incidents that are new.")
-    known: int = Field(description="Alerts that were recorded before; those that are resolved now have an end.")
+    recorded: int = Field(description="New incidents.")
+    known: int = Field(description="Alerts recorded before; a resolved one now has an end.")
 
 
 class IncidentSummary(BaseModel):
@@ -68,12 +68,12 @@ class IncidentSummary(BaseModel):
     team: str
     summary: str
     started_at: str
-    ended_at: str | None = Field(description="Null while it fires.")
+    ended_at: str | None = Field(description="Null while the alert fires.")
     labels: dict[str, str]
 
 
 class IncidentReport(IncidentSummary):
-    """An incident with what the books said when it was recorded."""
+    """An incident with the snapshot taken when it was recorded."""
 
     description: str
     annotations: dict[str, str]
@@ -89,7 +89,7 @@ def webhook_router(context: Context) -> APIRouter:
         """Record the alerts of a notification as incidents, each once by its fingerprint and start."""
         now_ns = context.clock()
         found = [_incident(alert, now_ns) for alert in notification.alerts]
-        # Pictures read a lot, and are taken before anything is written: they hold no one up.
+        # Snapshots read many rows. Take them before the write transaction, so that no writer waits for them.
         found = with_snapshots(context.database, context.tenant_id, found, now_ns)
         recorded = context.database.transact(
             lambda connection: sum(record_incident(connection, context.tenant_id, incident) for incident in found)
@@ -107,9 +107,9 @@ def router(context: Context) -> APIRouter:
     def list_incidents(
         cursor: Cursor = None,
         limit: Limit = 100,
-        firing: Annotated[bool, Query(description="Only those that fire now.")] = False,
+        firing: Annotated[bool, Query(description="Only incidents that fire now.")] = False,
     ) -> Page[IncidentSummary]:
-        """Incidents, last recorded first."""
+        """List incidents, last recorded first."""
         (before,) = decode_cursor(cursor, int) or (None,)
         with context.database.reading() as connection:
             rows = incidents_of(connection, context.tenant_id, before, limit + 1, open_only=firing)
@@ -117,7 +117,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/{incident_id}")
     def get_incident(incident_id: int) -> IncidentReport:
-        """One incident with its snapshot."""
+        """Return an incident with its snapshot."""
         with context.database.reading() as connection:
             row = incident(connection, context.tenant_id, incident_id) if abs(incident_id) < 2**63 else None
         if row is None:
@@ -128,7 +128,7 @@ def router(context: Context) -> APIRouter:
 
 
 def _incident(alert: Alert, now_ns: int) -> Incident:
-    """An alert as the books have it, without its picture."""
+    """Convert an alert to an incident without a snapshot."""
     started_at_ns = moment_ns(alert.startsAt)
     ended_at_ns = moment_ns(alert.endsAt) if alert.status == "resolved" and alert.endsAt else None
     labels = {clean(name): clean(value) for name, value in alert.labels.items()}
@@ -147,12 +147,12 @@ def _incident(alert: Alert, now_ns: int) -> Incident:
 
 
 def _long(text: str) -> str:
-    """An annotation: bounded, and printable as names are."""
+    """Bound an annotation and make it printable, as names are."""
     return "".join(char if char.isprintable() else "\ufffd" for char in text[:_MAX_ANNOTATION])
 
 
 def summary_of(row: Any) -> dict[str, Any]:
-    """An incident as lists show it."""
+    """Return an incident as lists show it."""
     return {
         "id": row.id,
         "alert": row.alert,
@@ -166,7 +166,7 @@ def summary_of(row: Any) -> dict[str, Any]:
 
 
 def report_of(row: Any) -> dict[str, Any]:
-    """An incident with all there is of it."""
+    """Return an incident with all its details."""
     annotations = json.loads(row.annotations)
     return {
         **summary_of(row),

@@ -1,4 +1,4 @@
-"""Amounts of credits, and prices in the currencies that customers pay, as requests state them and answers show them."""
+"""Amounts of credits and prices in customers' currencies, in requests and responses."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,23 +9,23 @@ from farebox_collector.surfaces.api.problems import ApiError
 
 
 class PackPrice(BaseModel):
-    """What a customer pays."""
+    """A price in the customer's currency."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    value: str = Field(description="Decimal, with as many decimals as the currency has.", examples=["10.00"])
+    value: str = Field(description="Decimal with at most the currency's number of decimals.", examples=["10.00"])
     currency: str = Field("USD", description="ISO 4217, three capital letters.")
 
 
 def show_price(minor: int, currency: str) -> PackPrice:
-    """A price as the API shows it."""
+    """Convert a price to its API model."""
     return PackPrice(value=format_minor(minor, currency), currency=currency)
 
 
 def price_minor(price: PackPrice, field: str) -> int:
-    """A positive price in its currency's smallest unit. Raises ApiError 422, which names the field."""
+    """Return a positive price in its currency's smallest unit. Raises ApiError 422, which names the field."""
     if not is_currency(price.currency):
-        raise ApiError(422, f"{field}: a currency has three capital letters, such as EUR")
+        raise ApiError(422, f"{field}: a currency must have three capital letters, such as EUR")
     try:
         return parse_minor(price.value, price.currency)
     except AmountError as error:
@@ -33,11 +33,11 @@ def price_minor(price: PackPrice, field: str) -> int:
 
 
 def positive_nanocredits(text: str, what: str) -> int:
-    """A positive amount in nanocredits. Raises ApiError 422 for anything else; `what` is for its sentence."""
+    """Return a positive amount in nanocredits. Raises ApiError 422 otherwise; `what` names the amount in the error."""
     try:
         amount = parse_nano(text)
     except AmountError as error:
         raise ApiError(422, f"amount_credits: {error}") from None
     if amount <= 0:
-        raise ApiError(422, f"amount_credits: {what} is positive")
+        raise ApiError(422, f"amount_credits: {what} must be positive")
     return amount

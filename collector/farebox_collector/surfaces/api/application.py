@@ -1,4 +1,4 @@
-"""The HTTP API: one FastAPI application out of the parts beside it, its documentation at `/docs`."""
+"""Build the HTTP API: one FastAPI application from this package's routers, documented at `/docs`."""
 
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -41,7 +41,7 @@ from farebox_collector.surfaces.api import (
 )
 from farebox_collector.surfaces.api.callers import (
     ONE_WALLET,
-    Doorkeeper,
+    Authentication,
     Needs,
     needs,
     scope_names,
@@ -52,18 +52,18 @@ from farebox_collector.surfaces.api.headers import SafeHeaders
 from farebox_collector.surfaces.api.paths import EncodedSlashes
 
 KNOWN_BY_OTHER_MEANS: frozenset[str] = frozenset({stripe_webhook.PATH})
-"""Paths under /v1/ that need no API key, since what is sent there proves by itself where it comes from."""
+"""Paths under /v1/ that need no API key: a signature or token in the request proves the sender."""
 
 _READER = needs(Scope.READ, Scope.ADMIN)
 _REPORTS = needs(Scope.READ, Scope.ADMIN, slow=True)
 _REPLAYS = needs(Scope.ADMIN, Scope.ADMIN, slow=True)
 _PRICER = needs(Scope.READ, Scope.PRICING)
 _WALLETS = needs(Scope.READ, Scope.WALLETS)
-# A link lets its holder read, so who may read can give it away; who may not, cannot.
+# A link lets its holder read. Only callers who may read can create one.
 _LINKS = needs(Scope.ADMIN, frozenset({Scope.READ, Scope.WALLETS}), or_write=Scope.ADMIN)
 _ALERTS = needs(Scope.READ, Scope.ALERTS, slow=True)
 _ASKER = needs(Scope.READ, Scope.READ, slow=True)
-# Who reports usage charges wallets as it is: an application needs no second key to ask beforehand.
+# A key that reports usage already charges wallets; the application needs no second key for holds.
 _HOLDS = needs(Scope.READ, Scope.WALLETS, or_write=Scope.INGEST)
 _ADMIN = needs(Scope.ADMIN, Scope.ADMIN)
 
@@ -102,24 +102,24 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Needs], ...] = (
     (keys.router, _ADMIN),
     (keys.tenants_router, _ADMIN),
 )
-"""Every part of the API, and what a caller needs there. Of two routes that fit a path the first is taken."""
+"""Every router and the scopes that its callers need. The first route that matches a path is used."""
 
 
 SCOPES = "x-scopes"
-"""Where the OpenAPI document says of an endpoint which scopes it needs: one entry, all of its words."""
+"""The OpenAPI extension that lists the scopes an endpoint needs: any one entry is enough, with all its scopes."""
 
 
 class Readiness(BaseModel):
-    """Whether this collector takes spans."""
+    """Whether this collector accepts spans."""
 
     ready: bool
 
 
 def application(context: Context, pages: Sequence[BaseRoute] = ()) -> ASGIApp:
-    """The ASGI application of the API port; `pages` are the console's routes."""
+    """Return the ASGI application of the API port; `pages` are the console's routes."""
     app = _routes(context)
     app.router.routes.extend(pages)
-    door = Doorkeeper(
+    authentication = Authentication(
         app,
         context.keyring,
         context.meters,
@@ -129,17 +129,17 @@ def application(context: Context, pages: Sequence[BaseRoute] = ()) -> ASGIApp:
         logins=context.logins,
         rates=context.rates,
     )
-    return SafeHeaders(EncodedSlashes(door))
+    return SafeHeaders(EncodedSlashes(authentication))
 
 
 def documentation() -> dict[str, Any]:
-    """The OpenAPI document. Nothing is opened for it, and nothing answers."""
+    """Return the OpenAPI document without opening the books or a port."""
     nowhere: Any = None
     return _routes(nowhere).openapi()
 
 
 def _extra(route: APIRoute, needed: Needs) -> dict[str, Any]:
-    """What the OpenAPI document says of a route beyond the standard."""
+    """Return the OpenAPI extensions of a route."""
     extra: dict[str, Any] = {
         SCOPES: sorted({scope_names(together) for method in route.methods or () for together in needed.of(method)})
     }
@@ -153,7 +153,7 @@ def _routes(context: Context) -> FastAPI:
     app = FastAPI(
         title="Farebox",
         version=version("farebox-collector"),
-        # The page's own scripts come from this port: FastAPI's would come from a CDN, with whatever that serves.
+        # Serve the page's scripts from this port; FastAPI's defaults load them from a CDN.
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,

@@ -1,4 +1,4 @@
-"""Two-person approval over HTTP: what waits, who decides, and what has to wait at all."""
+"""Two-person approval over HTTP: proposals, decisions and the policy that requires them."""
 
 import asyncio
 import json
@@ -44,31 +44,31 @@ from farebox_collector.surfaces.api.pages import (
 from farebox_collector.surfaces.api.problems import RESPONSES, ApiError, problem
 
 NOT_DONE = (IdempotencyConflict, NotEnough, NoSuchLot, NoSuchWallet, AmountError, ValueError)
-"""What doing a proposal may raise when it is approved: it was possible when it was proposed, and is not now."""
+"""Errors of a proposal that was possible when proposed but is not when approved."""
 Decided = TypeVar("Decided")
 
 
 class Approval(BaseModel):
-    """A change that waits, or waited, for a second person."""
+    """A change that waits or waited for a second person."""
 
     approval_id: int
     kind: Literal["movement", "price", "rule", "policy"]
     summary: str
     state: Literal["pending", "executed", "refused", "expired"]
-    proposal: dict[str, Any] = Field(description="Exactly what is done when it is approved.")
-    proposed_by: str = Field(description="An actor, as in the audit log.")
+    proposal: dict[str, Any] = Field(description="The exact change made on approval.")
+    proposed_by: str = Field(description="The actor, as in the audit log.")
     author: str = Field(description="The proposer's login, or its key.")
     approved_by: list[str] = Field(description="Actors.")
-    approvals_needed: int = Field(description="1, or 2 where the proposer is a key that belongs to no person.")
+    approvals_needed: int = Field(description="1, or 2 if the proposer is a key without a person.")
     proposed_at: str
     expires_at: str
     ended_at: str | None
-    reason: str = Field(description="Why it was refused.")
-    result: dict[str, Any] | None = Field(description="What came of it, such as the id of its transaction.")
+    reason: str = Field(description="Why the proposal was refused.")
+    result: dict[str, Any] | None = Field(description="Its result, such as the transaction id.")
 
 
 class Refusal(BaseModel):
-    """Why a proposal is refused."""
+    """The reason for a refusal."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -76,29 +76,29 @@ class Refusal(BaseModel):
 
 
 class ApprovalPolicy(BaseModel):
-    """What of the tenant waits for a second person; by default nothing."""
+    """The changes that wait for a second person; none by default."""
 
     model_config = ConfigDict(extra="forbid")
 
-    movements_from_credits: Amount | None = Field(None, description="Movements of so many credits or more; null: none.")
+    movements_from_credits: Amount | None = Field(None, description="Movements of at least this amount; null: none.")
     prices: bool = False
     rules: bool = False
     expires_hours: int = Field(72, ge=1, le=MAX_EXPIRES_HOURS, description="How long a proposal waits.")
 
 
 class ApprovalPolicyChange(ApprovalPolicy):
-    """Another policy, and why."""
+    """A new policy and its reason."""
 
     movements_from_credits: str | None = Field(None, max_length=40)
     reason: Name = Field(min_length=1, max_length=500)
 
 
 WAITS: dict[int | str, dict[str, Any]] = {202: {"model": Approval, "description": "It waits for a second person."}}
-"""What endpoints may answer whose changes may have to wait."""
+"""The extra response of endpoints whose changes may need approval."""
 
 
 def install(app: FastAPI, context: Context) -> None:
-    """Let a change that has to wait be proposed, and answered with 202."""
+    """Store a change that needs approval as a proposal and answer 202."""
 
     @app.exception_handler(MustWait)
     async def _propose(_request: Request, waiting: MustWait) -> JSONResponse:
@@ -123,7 +123,7 @@ def router(context: Context) -> APIRouter:
         cursor: Cursor = None,
         limit: Limit = 100,
     ) -> Page[Approval]:
-        """Changes that wait, or waited, for a second person; newest first."""
+        """List changes that wait or waited for a second person, newest first."""
         (before,) = decode_cursor(cursor, int) or (None,)
         with context.database.reading() as connection:
             rows = proposals.approvals_of(connection, context.tenant_id, state, before, limit + 1)
@@ -132,17 +132,17 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/{approval_id}")
     def get_approval(approval_id: int) -> Approval:
-        """One of them."""
+        """Return a proposal."""
         return decided(lambda: _read(context, approval_id))
 
     @routes.post("/{approval_id}/approve")
     def approve(approval_id: int) -> Approval:
-        """Agree to a proposal of another person, which does it: once, and exactly as it was proposed."""
+        """Approve another person's proposal. The last approval needed makes the change once, exactly as proposed."""
         return decided(lambda: approve_one(context, approval_id))
 
     @routes.post("/{approval_id}/refuse")
     def refuse(approval_id: int, request: Refusal) -> Approval:
-        """Refuse a proposal for good, or take an own one back."""
+        """Refuse a proposal permanently, or withdraw your own."""
         return decided(lambda: refuse_one(context, approval_id, request.reason))
 
     return routes
@@ -154,13 +154,13 @@ def policy_router(context: Context) -> APIRouter:
 
     @routes.get("")
     def get_policy() -> ApprovalPolicy:
-        """What of the tenant waits for a second person."""
+        """Return which changes wait for a second person."""
         with context.database.reading() as connection:
             return _show_policy(proposals.policy_of(connection, context.tenant_id))
 
     @routes.put("", responses=WAITS)
     def put_policy(request: ApprovalPolicyChange) -> ApprovalPolicy:
-        """Say what waits from now on. As long as anything waits, this does, too."""
+        """Set which changes wait from now on. While any change needs approval, changing this policy does too."""
         policy = Policy(_threshold(request), request.prices, request.rules, request.expires_hours)
 
         def put(connection: Connection) -> None:
@@ -179,7 +179,7 @@ def policy_router(context: Context) -> APIRouter:
 
 
 def approve_one(context: Context, number: int) -> Approval:
-    """Approve a proposal, and do it with the last person that is needed."""
+    """Approve a proposal; the last approval needed makes the change."""
 
     def put(connection: Connection) -> Approval:
         tenant_id, now_ns = context.tenant_id, context.clock()
@@ -210,7 +210,7 @@ def refuse_one(context: Context, number: int, reason: str) -> Approval:
 
 
 def decided(decide: Callable[[], Decided]) -> Decided:
-    """What a decision comes to. Raises ApiError for one that cannot be made."""
+    """Return the result of a decision. Raises ApiError if it cannot be made."""
     try:
         return decide()
     except (NoSuchApproval, OverflowError):
@@ -220,11 +220,11 @@ def decided(decide: Callable[[], Decided]) -> Decided:
     except NotPending as error:
         raise ApiError(409, str(error)) from None
     except NOT_DONE as error:
-        raise ApiError(409, f"it cannot be done any more, and still waits: {error}") from None
+        raise ApiError(409, f"the change is no longer possible; the proposal still waits: {error}") from None
 
 
 def show_approval(row: Any, votes: list[str]) -> Approval:
-    """A row of `approvals` as the API shows it."""
+    """Convert a row of `approvals` to its API model."""
     return Approval(
         approval_id=row.number,
         kind=row.kind,
@@ -254,7 +254,7 @@ def _read(context: Context, number: int) -> Approval:
 def _require_scope(row: Row[Any]) -> None:
     scope = SCOPE_TO_DECIDE[Kind(row.kind)]
     if not caller().may(scope):
-        raise CannotDecide(f"who decides this needs the scope {scope.value}")
+        raise CannotDecide(f"deciding this proposal needs the scope {scope.value}")
 
 
 def _threshold(request: ApprovalPolicyChange) -> int | None:

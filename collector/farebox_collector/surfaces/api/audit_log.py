@@ -1,4 +1,4 @@
-"""The audit log over HTTP: who did what, from where, with what effect; as pages of JSON and as CSV."""
+"""The audit log over HTTP as JSON pages and CSV: actor, action, address and outcome."""
 
 import json
 import tempfile
@@ -46,20 +46,20 @@ class LogEntry(BaseModel):
     actor: str = Field(
         description="`person:<number>`, `key:<id>`, `link:<link id>`, `cli:<OS user>`, `local`, `system`."
     )
-    actor_name: str = Field(description="The login of a person; empty for others.")
-    address: str = Field(description="Where the request came from; empty for commands and background work.")
+    actor_name: str = Field(description="A person's login; empty for other actors.")
+    address: str = Field(description="The request's address; empty for commands and background jobs.")
     action: str = Field(examples=["key.revoke"])
     outcome: Literal["done", "refused"]
-    subject: str = Field(description="What it was done to: a wallet, an event, a key; empty where it was erased.")
+    subject: str = Field(description="The wallet, event or key acted on; empty if erased.")
     before: dict[str, Any] | None
     after: dict[str, Any] | None
-    sha256: str = Field(description="The hash of this entry, which covers the hash of the entry before it.")
+    sha256: str = Field(description="The hash of this entry, including the previous entry's hash.")
 
 
-Actor = Annotated[Name, Query(max_length=200, description="Only what this actor did.")]
+Actor = Annotated[Name, Query(max_length=200, description="Only this actor's entries.")]
 Action = Annotated[Name, Query(max_length=100, description="Only this action, or the part before its dot: `key`.")]
-Subject = Annotated[Name, Query(max_length=500, description="Only what was done to this.")]
-Outcome = Annotated[Literal["", "done", "refused"], Query(description="Only what was done, or what was refused.")]
+Subject = Annotated[Name, Query(max_length=500, description="Only this subject.")]
+Outcome = Annotated[Literal["", "done", "refused"], Query(description="Only this outcome.")]
 
 
 def router(context: Context) -> APIRouter:
@@ -77,7 +77,7 @@ def router(context: Context) -> APIRouter:
         cursor: Cursor = None,
         limit: Limit = 100,
     ) -> Page[LogEntry]:
-        """What people, keys and commands did in this tenant, newest first."""
+        """List actions of people, keys and commands in this tenant, newest first."""
         (before,) = decode_cursor(cursor, int) or (None,)
         wanted = _wanted(actor, action, subject, outcome, since, until)
         with context.database.reading() as connection:
@@ -94,9 +94,9 @@ def router(context: Context) -> APIRouter:
         since: AwareDatetime | None = None,
         until: AwareDatetime | None = None,
     ) -> StreamingResponse:
-        """The same as a CSV file, newest first, 100,000 entries at most."""
+        """Export at most 100,000 entries as CSV, newest first."""
         wanted = _wanted(actor, action, subject, outcome, since, until)
-        # Written aside first: a client that reads slowly must not hold a snapshot of the books.
+        # Write to a temporary file first: a slow client must not hold a database snapshot open.
         file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  (closed when it is sent)
         with context.database.reading() as connection:
             write_csv(COLUMNS, map(as_cells, entries(connection, context.tenant_id, wanted, MOST_ROWS)), file)
@@ -114,7 +114,7 @@ def router(context: Context) -> APIRouter:
 
 
 def entries(connection: Connection, tenant_id: int, wanted: LogFilter, limit: int) -> Iterator[LogEntry]:
-    """Entries newest first, a thousand read at a time."""
+    """Yield entries newest first, reading a thousand at a time."""
     logins = logins_of(connection, tenant_id)
     before: int | None = None
     while limit > 0:
@@ -126,7 +126,7 @@ def entries(connection: Connection, tenant_id: int, wanted: LogFilter, limit: in
 
 
 def as_cells(entry: LogEntry) -> list[Any]:
-    """An entry as the cells of a row."""
+    """Return an entry as CSV cells."""
     values = entry.model_dump()
     texts = {name: "" if values[name] is None else json.dumps(values[name], ensure_ascii=False) for name in _JSON}
     return [texts.get(name, values[name]) for name, _ in COLUMNS]
@@ -136,7 +136,7 @@ _JSON = ("before", "after")
 
 
 def show_entry(row: Any, logins: dict[int, str]) -> LogEntry:
-    """A row of `audit_log` as the API shows it."""
+    """Convert a row of `audit_log` to its API model."""
     details = json.loads(row.details) if row.details else {}
     kind, _, number = row.actor.partition(":")
     name = logins.get(int(number), "") if kind == "person" and number.isdecimal() else ""

@@ -1,4 +1,4 @@
-"""Budgets: what departments may spend a month."""
+"""Monthly budgets of departments."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
 
 
 class BudgetRequest(BaseModel):
-    """A department's budget from now on."""
+    """A new budget of a department."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -30,7 +30,7 @@ class BudgetRequest(BaseModel):
 
 
 class Budget(BaseModel):
-    """What a department may spend a month."""
+    """A department's monthly budget."""
 
     dept: str
     usd_per_month: Amount
@@ -40,7 +40,7 @@ class Budget(BaseModel):
 
 
 class Budgets(BaseModel):
-    """All budgets in force: there are as many as departments, so they come whole."""
+    """All budgets in force, one per department, on one page."""
 
     items: list[Budget]
     next_cursor: None = None
@@ -52,16 +52,16 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("")
     def list_budgets() -> Budgets:
-        """The budget of each department that has one."""
+        """List the budget of each department that has one."""
         with context.database.reading() as connection:
             rows = budgets_in_force(connection, context.tenant_id)
         return Budgets(items=[_show(row) for row in rows])
 
     @routes.put("/{dept:name}")
     def put_budget(dept: str, request: BudgetRequest) -> Budget:
-        """Set what a department may spend a month from now on; the version before stays in the books."""
+        """Set a department's monthly budget from now on; earlier versions are kept."""
         if not dept or not is_clean(dept):
-            raise ApiError(400, f"a department's name has 1 to {MAX_TEXT} printable characters")
+            raise ApiError(400, f"a department's name must have 1 to {MAX_TEXT} printable characters")
         at_ns = context.clock()
         try:
             amount = parse_nano(str(request.usd_per_month))

@@ -1,7 +1,7 @@
-"""Who calls the API: every path under /v1/ needs a key (once there are any), and a key with the right scope.
+"""Authenticate and authorise callers: once a key exists, every path under /v1/ needs one with the right scope.
 
-`Doorkeeper` finds out who it is before anything else of a request is read, and bounds the body; the dependency that
-`needs` makes, one for each part of the API, says what the caller may do there. A path that nobody thought of is closed.
+`Authentication` identifies the caller before the rest of the request is read, and bounds the body. `needs` makes the
+dependency of each router that checks the caller's scopes. Paths without such a dependency are closed.
 """
 
 import hmac
@@ -46,12 +46,12 @@ from farebox_collector.surfaces.login_desk import LoginDesk
 MAX_BODY_BYTES = 2**20
 """Largest body of a request to the API."""
 LINK_PARAMETER = "token"
-"""The query parameter in which a signed link carries itself."""
+"""The query parameter that holds a signed link's token."""
 ONE_WALLET = "x-one-wallet"
-"""Where the OpenAPI document says which parameter names the wallet of a route that one-wallet callers may use."""
+"""The OpenAPI extension that names the wallet parameter of a route open to single-wallet callers."""
 SESSION_COOKIE = "__Host-farebox"
 CSRF_HEADER = "x-csrf-token"
-_NOT_YOURS = "this key reads one wallet only, and this is not it"
+_NOT_YOURS = "this key may read one wallet only, and not this one"
 
 _logger = logging.getLogger(__name__)
 
@@ -59,43 +59,43 @@ _caller: ContextVar[Caller] = ContextVar("caller")
 _csrf: ContextVar[str] = ContextVar("csrf", default="")
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Methods that change nothing."""
-# For the documentation page, which offers to fill them in; `Doorkeeper` has read them by then.
+"""Methods that only read."""
+# For the documentation page, which has fields for them; `Authentication` reads them first.
 _BEARER = HTTPBearer(auto_error=False, description="An API key, or the token of a signed link.")
 _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key.")
 
 
 def caller() -> Caller:
-    """Who sent the request that is being answered. Raises LookupError outside of one."""
+    """Return the caller of the current request. Raises LookupError outside a request."""
     return _caller.get()
 
 
 def session_csrf_token() -> str:
-    """What the session of this request sends with everything but GET; empty for callers without a session."""
+    """Return the CSRF token that this session must send with every method but GET; empty without a session."""
     return _csrf.get()
 
 
 def set_caller(who: Caller) -> None:
-    """Let a caller be the one that the rest of this request is answered to."""
+    """Set the caller for the rest of this request."""
     _caller.set(who)
 
 
 ScopeSet = frozenset[credentials.Scope]
-"""Scopes that a caller needs together."""
+"""Scopes that a caller must have together."""
 
 
 class Needs(NamedTuple):
-    """What a part of the API asks of its callers."""
+    """The scopes that a router requires."""
 
     read: tuple[ScopeSet, ...]
-    """The scopes for what changes nothing: one of these sets is enough."""
+    """Scopes for reading: any one of these sets is enough."""
     write: tuple[ScopeSet, ...]
-    """The scopes for everything else: one of these sets is enough."""
+    """Scopes for all other methods: any one of these sets is enough."""
     check: Callable[..., Awaitable[None]]
-    """The dependency that lets a caller pass who has one of them."""
+    """The dependency that admits a caller with one of these sets."""
 
     def of(self, method: str) -> tuple[ScopeSet, ...]:
-        """The sets of scopes of which a method needs one."""
+        """Return the sets of scopes that allow a method."""
         return self.read if method in READING else self.write
 
 
@@ -106,10 +106,10 @@ def needs(
     or_write: credentials.Scope | None = None,
     slow: bool = False,
 ) -> Needs:
-    """Let a caller pass who has the scope: `read` for GET, `write` or `or_write` for all else.
+    """Require a scope: `read` for GET, `write` or `or_write` for other methods.
 
-    A set stands for scopes that are needed together. A caller for one wallet passes only where the handler declares a
-    parameter with `OWN_WALLET`, and only for its own wallet. Where `slow`, few are answered at once.
+    A set holds scopes that are needed together. A single-wallet caller is admitted only if the handler declares a
+    parameter with `OWN_WALLET`, and only for its own wallet. If `slow`, fewer requests are answered at once.
     """
 
     async def check(
@@ -120,7 +120,7 @@ def needs(
         who = caller()
         wanted = needed.of(request.method)
         if not any(all(who.may(scope) for scope in together) for together in wanted):
-            raise ApiError(403, f"this key has not got the scope {scope_names(wanted[0])}")
+            raise ApiError(403, f"this key lacks the scope {scope_names(wanted[0])}")
         if who.wallet and not _names_own_wallet(request, who.wallet):
             raise ApiError(403, _NOT_YOURS)
         if slow or request.method in READING:
@@ -134,12 +134,12 @@ def needs(
 
 
 def scope_names(together: ScopeSet) -> str:
-    """A set of scopes as text, separated by spaces as OAuth does."""
+    """Return scopes separated by spaces, as in OAuth."""
     return " ".join(sorted(together))
 
 
 def _own(wallet: str) -> str:
-    """Pass on the name of a wallet, as the books have it. Raises ApiError 403 where the caller is for another one."""
+    """Return the normalised wallet name. Raises ApiError 403 if the caller may only read another wallet."""
     who, wallet = caller(), name_in_books(wallet)
     if who.wallet and wallet != who.wallet:
         raise ApiError(403, _NOT_YOURS)
@@ -147,25 +147,25 @@ def _own(wallet: str) -> str:
 
 
 OWN_WALLET = AfterValidator(_own)
-"""Marks the parameter of a handler that names the wallet to read: `wallet: Annotated[str, OWN_WALLET]`.
+"""Marks the handler parameter that names the wallet to read: `wallet: Annotated[str, OWN_WALLET]`.
 
-It opens the route to callers for one wallet. The value that the handler gets is the value that is checked.
+It opens the route to single-wallet callers. The handler receives the value that was checked.
 """
 OwnWallet = Annotated[str, OWN_WALLET]
 """The name of a wallet in a path."""
 
 
 class WalletParameter(NamedTuple):
-    """Where a route takes the name of its wallet from."""
+    """The route parameter that holds the wallet's name."""
 
     place: Literal["path", "query"]
     name: str
 
 
 def wallet_parameter(route: APIRoute) -> WalletParameter | None:
-    """The parameter of a route that is marked with `OWN_WALLET`; None for a route that one-wallet callers may not use.
+    """Return the route parameter marked with `OWN_WALLET`; None if single-wallet callers may not use the route.
 
-    Raises TypeError for a route with two of them: each wallet would need a check of its own.
+    Raises TypeError for two such parameters: each wallet would need its own check.
     """
     marked = [
         name
@@ -173,14 +173,14 @@ def wallet_parameter(route: APIRoute) -> WalletParameter | None:
         if OWN_WALLET in getattr(parameter.annotation, "__metadata__", ())
     ]
     if len(marked) > 1:
-        raise TypeError(f"{route.path}: one parameter may be marked with OWN_WALLET, not {len(marked)}")
+        raise TypeError(f"{route.path}: mark one parameter with OWN_WALLET, not {len(marked)}")
     if not marked:
         return None
     return WalletParameter("path" if marked[0] in route.param_convertors else "query", marked[0])
 
 
 def _names_own_wallet(request: Request, wallet: str) -> bool:
-    """Whether the request goes to a route of one wallet, and names this wallet there, once."""
+    """Return whether the request's route reads one wallet and names exactly this wallet."""
     found = (getattr(request.scope.get("route"), "openapi_extra", None) or {}).get(ONE_WALLET)
     if found is None:
         return False
@@ -189,8 +189,8 @@ def _names_own_wallet(request: Request, wallet: str) -> bool:
     return [name_in_books(name) for name in request.query_params.getlist(found["name"])] == [wallet]
 
 
-class Doorkeeper:
-    """ASGI middleware: who is it, and is what they bring of a size; everything else is up to the application."""
+class Authentication:
+    """ASGI middleware that authenticates the caller and bounds the body."""
 
     def __init__(
         self,
@@ -205,10 +205,10 @@ class Doorkeeper:
         refusals: Refusals | None = None,
         logins: LoginDesk | None = None,
     ) -> None:
-        """Paths that begin with `prefix` need a key, but for `open_paths`, which know their callers by other means.
+        """Require a key for paths under `prefix`, except `open_paths`, which authenticate callers themselves.
 
-        With a `scope` the key must have it, and be one of the tenant that runs the installation. `refusals` are told of
-        every answer 401 and 403. With `logins`, the cookie of a person's session opens the door as well.
+        With a `scope`, the key must have it and belong to the operating tenant. `refusals` counts every 401 and 403
+        response. With `logins`, a person's session cookie is accepted as well.
         """
         self._app = app
         self._keyring = keyring
@@ -223,7 +223,7 @@ class Doorkeeper:
         self._logins = logins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer 401, 403, 413, 429 or 503."""
+        """Forward a request, or answer 401, 403, 413, 429 or 503."""
         if scope["type"] != "http" or not scope["path"].startswith(self._prefix):
             await self._app(scope, receive, send)
             return
@@ -241,11 +241,11 @@ class Doorkeeper:
             turn.end()
 
     async def _refusal(self, scope: Scope) -> Response | None:
-        """The answer to who may not come in; None, and the caller is known from here on."""
+        """Return the refusal, or set the caller and return None."""
         try:
             who = await self._who(scope)
             if self._scope and (who.tenant_id != DEFAULT_TENANT_ID or who.wallet):
-                raise Forbidden("this is for those who run the installation")
+                raise Forbidden("only keys of the operating tenant may do this")
             if self._rates is not None and self._rates.are_set:
                 await self._rates.admit(who, brings_usage=False)
         except Unauthenticated as error:
@@ -265,9 +265,9 @@ class Doorkeeper:
             answer.headers["Retry-After"] = "2"
             return answer
         except DBAPIError:
-            # Nothing is known about the key, so that nobody may be told that it is wrong.
-            _logger.exception("a key could not be looked up")
-            answer = problem(503, "the books cannot be read now; try again")
+            # The key may be valid: do not answer that it is wrong.
+            _logger.exception("cannot look up an API key")
+            answer = problem(503, "the database cannot be read now; try again")
             answer.headers["Retry-After"] = "2"
             return answer
         _caller.set(who)
@@ -276,7 +276,7 @@ class Doorkeeper:
         return None
 
     async def _who(self, scope: Scope) -> Caller:
-        """The caller by its key or link, or by the session of a person."""
+        """Return the caller of the request's key, link or session."""
         token = _token(scope)
         session = "" if token is not None or self._logins is None else session_cookie(scope)
         if session and self._logins is not None:
@@ -293,20 +293,20 @@ class Doorkeeper:
 
 
 def session_cookie(scope: Scope) -> str:
-    """The token of a person's session in the request's cookie; empty without one that has its form."""
+    """Return the session token in the request's cookie; empty without a well-formed one."""
     token = cookie_parser(Headers(scope=scope).get("cookie", "")).get(SESSION_COOKIE, "")
     return token if is_session_token(token) else ""
 
 
 def _require_csrf_token(scope: Scope, session: str) -> None:
-    """Raise Forbidden unless the request proves that a page of ours sent it: no other origin can read the token."""
+    """Raise Forbidden without the session's CSRF token, which no other origin can read."""
     given = Headers(scope=scope).get(CSRF_HEADER, "")
     if not hmac.compare_digest(given.encode("latin-1"), csrf_token(session).encode()):
-        raise Forbidden("a request with a session carries its token in X-CSRF-Token: `GET /v1/me` has it")
+        raise Forbidden("send the session's token in X-CSRF-Token; `GET /v1/me` returns it")
 
 
 def _watched(scope: Scope, send: Send, refusals: Refusals) -> Send:
-    """Sending that counts an answer by which a caller is refused."""
+    """Wrap `send` so that refused callers are counted."""
 
     async def watched(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] in (401, 403):
@@ -324,13 +324,13 @@ def _watched(scope: Scope, send: Send, refusals: Refusals) -> Send:
 
 
 def peer_address(scope: Scope) -> str:
-    """The address that a request came from; empty where the server does not know."""
+    """Return the request's client address; empty if the server does not know it."""
     client = scope.get("client")
     return str(client[0]) if client else ""
 
 
 def _bounded(receive: Receive) -> Receive:
-    """Reading that ends in ApiError 413 where a body is too large."""
+    """Wrap `receive` so that a body that is too large raises ApiError 413."""
     size = 0
 
     async def bounded() -> Message:
@@ -348,7 +348,7 @@ def _token(scope: Scope) -> str | None:
     headers = Headers(scope=scope)
     token = token_in(headers.get("authorization"), headers.get("x-api-key"))
     if token is None and scope["method"] in READING:
-        # A link that somebody follows can bring no header. Nothing here logs addresses.
+        # A followed link cannot send a header. URLs are not logged here.
         query = parse_qs(scope["query_string"].decode("latin-1"))
         token = next(iter(query.get(LINK_PARAMETER, ())), None)
     return token

@@ -1,4 +1,4 @@
-"""What every part of the API needs, and the amounts and times in the form that it shows them."""
+"""The context shared by all API routers, and the types of amounts, names and times."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -31,9 +31,9 @@ def _printable(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_printable)]
-"""A text to compare names with: one line of printable characters, as all names in the books are."""
+"""One line of printable characters, as all stored names are."""
 NameInBooks = Annotated[Name, AfterValidator(name_in_books)]
-"""The name of a wallet or a user, as the books have it."""
+"""A normalised wallet or user name."""
 
 
 STATED_AUTHOR: str = Field(
@@ -42,17 +42,17 @@ STATED_AUTHOR: str = Field(
     description="Ignored: the author is the person or the key that sends the request.",
     deprecated=True,
 )
-"""A field that older clients send."""
+"""A field of older clients."""
 
 
 class Context(NamedTuple):
-    """What the API works on."""
+    """The state and settings that API handlers use."""
 
     database: Database
     clock: Callable[[], int]
-    """Now, in Unix nanoseconds."""
+    """The current time in Unix nanoseconds."""
     ready: Callable[[], bool]
-    """Whether all ports listen and nothing is shutting down."""
+    """Whether all ports listen and shutdown has not begun."""
     keyring: KeyRing
     meters: Meters
     holds: HoldDesk
@@ -60,40 +60,40 @@ class Context(NamedTuple):
     refusals: Refusals
     logins: LoginDesk
     charge_exposed: tuple[str, ...] = ()
-    """Tenants that are charged the estimate of calls whose end was not seen."""
+    """Tenants that are charged an estimate for calls whose end was not observed."""
     strict: bool = False
-    """Whether wallets come into being by being paid into only."""
+    """Whether only deposits create wallets."""
     topup_return_url: str = ""
-    """Where customers come back to from a checkout, unless a request says."""
+    """The default URL to return to after a checkout."""
     topup_url: str = ""
-    """Where wallets are topped up, `{wallet}` for the name; empty if there is no such place."""
+    """The top-up URL, with `{wallet}` for the name; empty if there is none."""
     rates: Rates | None = None
-    """Limits on what callers may send in a time."""
+    """Rate limits of callers."""
     link_max_days: int = 90
-    """How long a signed link works at most."""
+    """Maximum lifetime of a signed link, in days."""
     public_url: str = ""
-    """Where people reach this port with their browsers; empty for what they ask for."""
+    """The public base URL of this port; empty to use the request's own."""
     private_hosts: tuple[str, ...] = ()
-    """Hosts of our own network that webhooks may call."""
+    """Private-network hosts that webhooks may call."""
 
     @property
     def tenant_id(self) -> int:
-        """The tenant of the request that is being answered; its key alone says which. Raises LookupError outside."""
+        """The tenant of the current request, from its key only. Raises LookupError outside a request."""
         return caller().tenant_id
 
 
 def wallet_name(name: str) -> str:
-    """A wallet's name from a path or a body, as the books have it.
+    """Return the normalised wallet name of a path or body.
 
-    Raises ApiError 400 for one that no span could have.
+    Raises ApiError 400 for a name that no span can have.
     """
     if not name or not is_clean(name):
-        raise ApiError(400, f"a wallet's name has 1 to {MAX_TEXT} printable characters")
+        raise ApiError(400, f"a wallet's name must have 1 to {MAX_TEXT} printable characters")
     return name_in_books(name)
 
 
 def moment_ns(moment: datetime) -> int:
-    """A moment of a request in nanoseconds. Raises ApiError 400 where the books have no such time."""
+    """Convert a request's time to nanoseconds. Raises ApiError 400 if out of range."""
     try:
         return to_ns(moment)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Costs: what 1,000 tokens cost in effect, by model, event, department and more, against the list price."""
+"""Effective cost per 1,000 tokens by model, event, department and more, compared with the list price."""
 
 from typing import Annotated
 
@@ -18,34 +18,34 @@ MAX_DAYS = 400
 
 
 class Cost(BaseModel):
-    """Effective costs of the charged calls of one group. `docs/explanation/prices.md` defines every figure."""
+    """Effective costs of a group's charged calls. `docs/explanation/prices.md` defines every figure."""
 
-    key: str = Field(description="The value of what it is grouped by; a model is provider/model.")
+    key: str = Field(description="The group's value; a model is provider/model.")
     calls: int
-    input_tokens: int = Field(description="All tokens that went in, cached or not.")
+    input_tokens: int = Field(description="All input tokens, cached or not.")
     output_tokens: int
     cost_usd: Amount
     input_cost_usd: Amount
     output_cost_usd: Amount
-    other_cost_usd: Amount = Field(description="Fees, searches and other units, and the rounding of each call.")
-    cost_per_1k_usd: Amount | None = Field(description="The whole cost for each 1,000 tokens.")
+    other_cost_usd: Amount = Field(description="Fees, searches, other units and per-call rounding.")
+    cost_per_1k_usd: Amount | None = Field(description="Total cost per 1,000 tokens.")
     input_cost_per_1k_usd: Amount | None
     output_cost_per_1k_usd: Amount | None
-    list_cost_per_1k_usd: Amount | None = Field(description="1,000 tokens of this mix, uncached, at the list price.")
+    list_cost_per_1k_usd: Amount | None = Field(description="List price of 1,000 uncached tokens of this mix.")
     drift_percent: str | None = Field(
-        description="Input and output cost over that; negative is cheaper.", examples=["-37.50"]
+        description="Input and output cost relative to the list price; negative is cheaper.", examples=["-37.50"]
     )
 
 
 class Costs(BaseModel):
-    """Effective costs of a period, dearest group first, and of all groups together."""
+    """Effective costs of a period, most expensive group first, with the total of all groups."""
 
     since: str
     until: str
     group_by: str
     list_prices_at: str
     items: list[Cost]
-    next_cursor: None = Field(default=None, description="Always null: what is over the limit is in the total only.")
+    next_cursor: None = Field(default=None, description="Always null: groups beyond the limit are only in the total.")
     total: Cost
 
 
@@ -57,18 +57,18 @@ def router(context: Context) -> APIRouter:
     def get_costs(
         group_by: Grouping = Grouping.MODEL,
         since: Annotated[
-            AwareDatetime | None, Query(description="From this moment on (default: 29 UTC days ago).")
+            AwareDatetime | None, Query(description="From this time on (default: 29 UTC days ago).")
         ] = None,
-        until: Annotated[AwareDatetime | None, Query(description="Before this moment (default: now).")] = None,
+        until: Annotated[AwareDatetime | None, Query(description="Before this time (default: now).")] = None,
         limit: Limit = 100,
     ) -> Costs:
-        """What 1,000 tokens cost in effect: blended, in and out, and how far that is from the list price."""
+        """Return the effective cost per 1,000 tokens (blended, input, output) and its drift from the list price."""
         now_ns = context.clock()
         to_ns = now_ns if until is None else moment_ns(until)
         from_ns = first_of_last_days(to_ns) if since is None else moment_ns(since)
         if not from_ns < to_ns <= from_ns + MAX_DAYS * DAY_NS:
-            raise ApiError(400, f"a period begins before it ends, and has at most {MAX_DAYS} days")
-        # What is not over is read whole, so that nothing is looked for record by record.
+            raise ApiError(400, f"the period must begin before it ends and have at most {MAX_DAYS} days")
+        # Read days that are not over whole, to avoid a lookup per record.
         period = Period(from_ns, end_of_day(to_ns) if until is None else to_ns)
         list_at_ns = min(to_ns, now_ns)
         with context.database.reading() as connection:
@@ -79,17 +79,17 @@ def router(context: Context) -> APIRouter:
 
 
 def first_of_last_days(to_ns: int) -> int:
-    """Where the last UTC days begin, that of a moment among them."""
+    """Return the start of the last UTC days, including the day of `to_ns`."""
     return max(0, (to_ns - 1) // DAY_NS - DEFAULT_DAYS + 1) * DAY_NS
 
 
 def end_of_day(at_ns: int) -> int:
-    """The end of the UTC day of a moment."""
+    """Return the end of the UTC day of a time."""
     return (at_ns // DAY_NS + 1) * DAY_NS
 
 
 def show_costs(found: list[EffectiveCost], period: Period, grouping: Grouping, list_at_ns: int, limit: int) -> Costs:
-    """Effective costs as the API shows them."""
+    """Convert effective costs to their API model."""
     return Costs(
         since=format_ns(period.from_ns),
         until=format_ns(period.to_ns),

@@ -1,10 +1,10 @@
-"""Headers that tell browsers and caches how to treat our answers."""
+"""Security and cache headers of responses."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-# Swagger's page starts itself by a script within the page.
+# Swagger's page uses an inline script.
 _DOCUMENTATION = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -12,23 +12,23 @@ _DOCUMENTATION = (
 _ALWAYS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # A link's token is in the address.
+    # A signed link's token is in the URL.
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
 
 class SafeHeaders:
-    """ASGI middleware that adds security headers to every answer; one that the application has set stays.
+    """ASGI middleware that adds security headers to every response without replacing the application's.
 
-    Answers under /v1/ have names, money or tokens in them, and are never stored by caches.
+    Responses under /v1/ contain names, money or tokens; caches must not store them.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and its answer back with the headers."""
+        """Forward a request and add the headers to its response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

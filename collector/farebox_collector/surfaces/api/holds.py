@@ -1,4 +1,4 @@
-"""Holds: may this wallet pay, and if so, set the credits aside."""
+"""Holds: reserve credits of a wallet for an action if the wallet can pay."""
 
 from typing import Annotated, Any, Literal
 
@@ -46,35 +46,35 @@ _DEFAULT_SECONDS = 600
 
 
 class HoldWanted(BaseModel):
-    """Credits to set aside for an action."""
+    """Credits to reserve for an action."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     wallet: str
     amount_credits: str | int = Field(description="Positive decimal, as a string, with at most nine decimals.")
-    event: Name = Field("", max_length=256, description="What the action is.")
+    event: Name = Field("", max_length=256, description="The action's event.")
     action_id: Name = Field("", max_length=256, description="The action whose charges settle the hold.")
     expires_in_seconds: int = Field(_DEFAULT_SECONDS, ge=1, le=MOST_SECONDS)
     user: NameInBooks = Field(
-        "", max_length=MAX_TEXT, description="Who spends, of a wallet of several; its limit is kept."
+        "", max_length=MAX_TEXT, description="The user of a shared wallet; the user's limit applies."
     )
-    dept: Name = Field("", max_length=MAX_TEXT, description="The department whose limit is kept.")
-    project: Name = Field("", max_length=MAX_TEXT, description="The project whose limit is kept.")
+    dept: Name = Field("", max_length=MAX_TEXT, description="The department whose limit applies.")
+    project: Name = Field("", max_length=MAX_TEXT, description="The project whose limit applies.")
 
 
 class HoldTaken(BaseModel):
-    """Credits that are set aside."""
+    """Reserved credits."""
 
     hold_id: str
     wallet: str
     amount_credits: Amount
-    available_credits: Amount = Field(description="What of the wallet can still be set aside.")
+    available_credits: Amount = Field(description="What the wallet can still reserve.")
     expires_at: str
-    passed_limits: list[str] = Field(description="The soft limits that this hold is past, each as a sentence.")
+    passed_limits: list[str] = Field(description="Soft limits that this hold exceeds, one sentence each.")
 
 
 class Hold(BaseModel):
-    """A hold, and what has become of it."""
+    """A hold and its state."""
 
     hold_id: str
     wallet: str
@@ -84,10 +84,10 @@ class Hold(BaseModel):
     event: str
     action_id: str | None
     amount_credits: Amount
-    open_credits: Amount = Field(description="What is still set aside: the amount less what the action was charged.")
+    open_credits: Amount = Field(description="What is still reserved: the amount less the action's charges.")
     charged_credits: Amount = Field(
-        description="What the action was charged since the hold was taken, less what corrections gave back; "
-        "followed until the hold is voided or expires."
+        description="Charges of the action since the hold was taken, less corrections; "
+        "tracked until the hold is voided or expires."
     )
     state: Literal["open", "settled", "voided", "expired"]
     created_at: str
@@ -105,11 +105,10 @@ def router(context: Context) -> APIRouter:
         response: Response,
         idempotency_key: Annotated[str, Header(min_length=1, max_length=200)],
     ) -> HoldTaken:
-        """Set credits aside, once for each Idempotency-Key.
+        """Reserve credits, once per Idempotency-Key.
 
-        402 where the wallet has less than that available, or a policy's limit is reached. 404 where the name of the
-        wallet was erased. 409 where the hold of this
-        key has ended since; `state` of the problem says how.
+        402 if the wallet has less available, or a policy's limit is reached. 404 if the wallet's name was erased.
+        409 if this key's hold has ended; the problem's `state` tells how.
         """
         request = _request(wanted, idempotency_key)
         answer = await context.holds.take(context.tenant_id, request)
@@ -128,7 +127,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.post("/{hold_id}/void")
     def void_hold(hold_id: str, _body: Annotated[dict[str, Any] | None, Body()] = None) -> Hold:
-        """Give back what is still set aside; a hold that has ended stays as it is."""
+        """Release what is still reserved; an ended hold stays unchanged."""
         found = context.database.transact(
             lambda connection: end_by_voiding(connection, context.tenant_id, _id(hold_id), context.clock())
         )
@@ -138,7 +137,7 @@ def router(context: Context) -> APIRouter:
     def list_holds(
         wallet: NameInBooks = "", state: HoldState | None = None, cursor: Cursor = None, limit: Limit = 100
     ) -> Page[Hold]:
-        """Holds, newest first."""
+        """List holds, newest first."""
         (before,) = decode_cursor(cursor, int) or (None,)
         now_ns = context.clock()
         with context.database.reading() as connection:
@@ -170,15 +169,15 @@ def _request(wanted: HoldWanted, idempotency_key: str) -> HoldRequest:
 
 
 def _refusal(request: HoldRequest, answer: Refusal) -> ApiError:
-    """How a hold that is not taken is answered."""
+    """Convert a refused hold to an error."""
     amount = request.amount_nanocredits
     match answer:
         case Insufficient():
             return ApiError(402, _shortage(request.wallet, amount, answer))
         case LimitReached():
-            return ApiError(402, f"{limit_sentence(answer)}; {format_nano(amount)} were asked for")
+            return ApiError(402, f"{limit_sentence(answer)}; {format_nano(amount)} were requested")
         case AlreadyHeld():
-            return ApiError(409, f"this action has a hold already: {answer.hold_id}; an action has one at most")
+            return ApiError(409, f"this action already has a hold, {answer.hold_id}; only one is allowed")
         case KeyReused():
             return ApiError(409, "this Idempotency-Key was used before, for another hold")
         case WalletErased():
@@ -186,19 +185,19 @@ def _refusal(request: HoldRequest, answer: Refusal) -> ApiError:
         case HoldEnded():
             ended_at = format_ns(answer.ended_at_ns)
             facts = {"hold_id": str(answer.hold_id), "state": answer.state.value, "ended_at": ended_at}
-            why = f"hold {answer.hold_id} of this Idempotency-Key is {answer.state} since {ended_at}"
-            return ApiError(409, f"{why}: nothing is set aside; ask again with a new key and a new action_id", facts)
+            why = f"the hold {answer.hold_id} of this Idempotency-Key is {answer.state} since {ended_at}"
+            return ApiError(409, f"{why}: nothing is reserved; send a new key and a new action_id", facts)
 
 
 def _shortage(wallet: str, amount: int, answer: Insufficient) -> str:
     if not answer.known:
-        return f"wallet {wallet} has no credits: it was neither paid into nor charged yet"
+        return f"wallet {wallet} has no credits: it has no deposit or charge yet"
     available = format_nano(answer.available_nanocredits)
-    return f"wallet {wallet} has {available} credits available, and {format_nano(amount)} were asked for"
+    return f"wallet {wallet} has {available} credits available, and {format_nano(amount)} were requested"
 
 
 def limit_sentence(reached: LimitReached) -> str:
-    """Whose limit it is, and what is left of it."""
+    """Return a sentence with the limit's subject, amount and remainder."""
     subject = reached.subject
     whose = f"user {subject.user_id} of wallet {subject.name}" if subject.user_id else f"{subject.scope} {subject.name}"
     limit, left = format_nano(reached.limit_nano), format_nano(reached.left_nano)

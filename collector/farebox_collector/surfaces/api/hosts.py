@@ -1,8 +1,7 @@
-"""Which names our HTTP ports answer to, and which web pages may call them.
+"""The host names that the HTTP ports accept, and the web pages that may call them.
 
-A web page can make a browser call a port of this machine. Under a name of the page's own (DNS rebinding) the call
-carries that name as its host, and is refused. From a page of another origin it carries `Origin` or `Sec-Fetch-Site`;
-then it may follow a link here, and nothing else.
+A web page can make a browser call a port of this machine. With DNS rebinding the request's Host is the page's own
+name, and is refused. A request from another origin carries `Origin` or `Sec-Fetch-Site`; it may only follow a link.
 """
 
 import ipaddress
@@ -22,9 +21,9 @@ _READING = frozenset({"GET", "HEAD"})
 
 
 class AllowedHosts:
-    """ASGI middleware that refuses requests whose Host is neither this machine's own name nor one of `names`.
+    """ASGI middleware that refuses requests whose Host is neither local nor one of `names`.
 
-    With `any_address`, for ports that other machines reach, IP addresses are taken too: no page can be rebound to one.
+    With `any_address`, for ports that other machines reach, IP addresses are accepted too: DNS cannot rebind one.
     """
 
     def __init__(self, app: ASGIApp, names: tuple[str, ...] = (), *, any_address: bool = False) -> None:
@@ -33,7 +32,7 @@ class AllowedHosts:
         self._any_address = any_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer 400 or 403."""
+        """Forward a request, or answer 400 or 403."""
         if scope["type"] == "http":
             refusal = self._refusal(scope)
             if refusal is not None:
@@ -48,20 +47,20 @@ class AllowedHosts:
         if name is None:
             return problem(400, "send one Host header: a name or an IP address, and a port if it is not the default")
         if name not in self._names and not (self._any_address and _is_address(name)):
-            return problem(400, "this port does not answer to that name; FAREBOX_ALLOWED_HOSTS adds names")
+            return problem(400, "this port does not accept that host name; add it to FAREBOX_ALLOWED_HOSTS")
         if is_foreign(scope["method"], headers, hosts[0]):
             return problem(403, "web pages of another origin may not call this port")
         return None
 
 
 def host_name(host: str) -> str | None:
-    """The name in a Host header, in lower case and without its port; None for what is no host."""
+    """Return the name of a Host header in lower case, without port; None if invalid."""
     found = _HOST.fullmatch(host)
     return found.group(1).lower() if found and int((found.group(3) or ":0")[1:]) < 65536 else None
 
 
 def is_foreign(method: str, headers: Headers, host: str) -> bool:
-    """Whether a web page of another origin makes its browser send this request, other than by following a link."""
+    """Return whether a page of another origin caused this request, other than by a link."""
     sites = headers.getlist("sec-fetch-site")
     if any(site not in ("same-origin", "none") for site in sites):
         follows = method in _READING and headers.get("sec-fetch-mode") == "navigate"
@@ -72,7 +71,7 @@ def is_foreign(method: str, headers: Headers, host: str) -> bool:
 
 
 def _is_own(origin: str, host: str) -> bool:
-    """Whether an Origin is the very host and port that was asked for; who ends TLS in front may change the scheme."""
+    """Return whether an Origin is the requested host and port; a TLS proxy may change the scheme."""
     found = _ORIGIN.fullmatch(origin.lower())
     if found is None:
         return False

@@ -1,4 +1,4 @@
-"""API keys of the caller's tenant; tenants, for those who run the installation."""
+"""API keys of the caller's tenant, and tenants for operators."""
 
 from decimal import Decimal
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ from farebox_collector.surfaces.api.pages import (
 )
 from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
 
-_NO_SUCH_KEY = "there is no such key that still works"
+_NO_SUCH_KEY = "there is no working key with this id"
 _HOUR_NS = 3600 * 10**9
 
 
@@ -39,22 +39,22 @@ class Key(BaseModel):
     key_id: str
     name: str
     scopes: list[Scope]
-    wallet: str = Field(description="The one wallet that it reads; empty for all.")
-    person: int = Field(description="The number of the person whose key it is; 0 for none.")
+    wallet: str = Field(description="The only wallet that the key may read; empty for all.")
+    person: int = Field(description="The number of the person who owns the key; 0 for none.")
     created_at: str
     expires_at: str | None
     revoked_at: str | None
-    last_used_at: str | None = Field(description="Within a minute or so.")
+    last_used_at: str | None = Field(description="Accurate to about a minute.")
 
 
 class KeyRequest(BaseModel):
-    """A key to make."""
+    """A key to create."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Name = Field(min_length=1, max_length=MAX_TEXT, description="What it is for.")
+    name: Name = Field(min_length=1, max_length=MAX_TEXT, description="The key's purpose.")
     scopes: list[Scope] = Field(min_length=1, max_length=len(Scope))
-    wallet: Name = Field("", max_length=MAX_TEXT, description="Let it read this wallet only; the scope is `read`.")
+    wallet: Name = Field("", max_length=MAX_TEXT, description="Restrict the key to this wallet; the scope is `read`.")
     expires_at: AwareDatetime | None = None
     tenant: Name = Field(
         "", max_length=MAX_TEXT, description="Another tenant; for admins of the tenant `default` only."
@@ -62,9 +62,9 @@ class KeyRequest(BaseModel):
 
 
 class NewKey(BaseModel):
-    """A key that was just made."""
+    """A new key."""
 
-    key: str = Field(description="Shown here and never again.")
+    key: str = Field(description="Shown only in this response.")
     key_id: str
 
 
@@ -73,14 +73,14 @@ class RotateRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    overlap_hours: int = Field(24, ge=0, le=24 * 90, description="How long the old key goes on working.")
+    overlap_hours: int = Field(24, ge=0, le=24 * 90, description="How long the old key keeps working.")
 
 
 class Tenant(BaseModel):
-    """A business that this installation keeps books for."""
+    """A business with its own books in this installation."""
 
     tenant: str
-    usd_per_credit: str = Field(description="What one credit sells for.")
+    usd_per_credit: str = Field(description="The price of one credit.")
     created_at: str
 
 
@@ -99,7 +99,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("")
     def list_keys(cursor: Cursor = None, limit: Limit = 100) -> Page[Key]:
-        """The tenant's keys, in the order in which they were made."""
+        """List the tenant's keys in the order of creation."""
         (after,) = decode_cursor(cursor, int) or (0,)
         with context.database.reading() as connection:
             rows = keys.keys_of(connection, context.tenant_id, after, limit + 1)
@@ -107,7 +107,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.post("", status_code=201)
     def create_key(request: KeyRequest) -> NewKey:
-        """Make a key. Its text is in the answer, and nowhere else, ever."""
+        """Create a key. Its text is only in this response."""
         expires_at_ns = None if request.expires_at is None else moment_ns(request.expires_at)
         wallet = wallet_name(request.wallet) if request.wallet else ""
 
@@ -115,7 +115,7 @@ def router(context: Context) -> APIRouter:
             tenant_id = _tenant(connection, request.tenant)
             now_ns = context.clock()
             if Scope.ADMIN not in request.scopes and not keys.any_key(connection):
-                raise ApiError(409, "the first key must have the scope admin, or nobody could make another one here")
+                raise ApiError(409, "the first key must have the scope admin: creating further keys needs it")
             try:
                 return keys.create_key(
                     connection,
@@ -135,7 +135,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.post("/{key_id}/rotate", status_code=201)
     def rotate_key(key_id: str, request: RotateRequest) -> NewKey:
-        """Make a key that may do the same. Both work until the old one's time is up."""
+        """Create a key with the same scopes. Both work until the old key's overlap ends."""
         overlap_ns = request.overlap_hours * _HOUR_NS
         try:
             return _new(
@@ -150,7 +150,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.delete("/{key_id}", status_code=204)
     def revoke_key(key_id: str) -> None:
-        """Let a key work no more, within a second, at every collector."""
+        """Revoke a key; every collector refuses it within a second."""
         try:
             context.database.transact(
                 lambda connection: keys.revoke_key(connection, context.tenant_id, key_id, context.clock())
@@ -162,12 +162,12 @@ def router(context: Context) -> APIRouter:
 
 
 def tenants_router(context: Context) -> APIRouter:
-    """The endpoint /v1/tenants, for admins of the tenant `default`, who run the installation."""
+    """The endpoint /v1/tenants, for admins of the operating tenant `default`."""
     routes = APIRouter(prefix="/v1/tenants", tags=["keys"], responses=RESPONSES)
 
     @routes.get("")
     def list_tenants(cursor: Cursor = None, limit: Limit = 100) -> Page[Tenant]:
-        """Tenants, in the order in which they were created."""
+        """List tenants in the order of creation."""
         _require_operator()
         (after,) = decode_cursor(cursor, int) or (0,)
         with context.database.reading() as connection:
@@ -176,25 +176,25 @@ def tenants_router(context: Context) -> APIRouter:
 
     @routes.post("", status_code=201)
     def create_tenant(request: TenantRequest) -> Tenant:
-        """Create a tenant whose wallets pay what a call costs; its first key is made with `POST /v1/keys`."""
+        """Create a tenant whose wallets pay the cost of calls; create its first key with `POST /v1/keys`."""
         _require_operator()
         now_ns = context.clock()
         usd_per_credit = Decimal(request.usd_per_credit)
         if not usd_per_credit:
-            raise ApiError(422, "usd_per_credit: a credit sells for something")
+            raise ApiError(422, "usd_per_credit: must be positive")
         try:
             context.database.transact(
                 lambda connection: tenants.create_tenant(connection, request.tenant, usd_per_credit, now_ns)
             )
         except tenants.TenantExists:
-            raise ApiError(409, "there is a tenant of this name already") from None
+            raise ApiError(409, "a tenant of this name already exists") from None
         return Tenant(tenant=request.tenant, usd_per_credit=format(usd_per_credit, "f"), created_at=format_ns(now_ns))
 
     return routes
 
 
 def show_key(row: Any) -> Key:
-    """A row of `api_keys` as the API shows it."""
+    """Convert a row of `api_keys` to its API model."""
     return Key(
         key_id=row.key_id,
         name=row.name,
@@ -209,7 +209,7 @@ def show_key(row: Any) -> Key:
 
 
 def show_tenant(row: Any) -> Tenant:
-    """A row of `tenants` as the API shows it."""
+    """Convert a row of `tenants` to its API model."""
     return Tenant(tenant=row.name, usd_per_credit=row.usd_per_credit, created_at=format_ns(row.created_at_ns))
 
 
@@ -223,7 +223,7 @@ def _new(issued: Issued) -> NewKey:
 
 def _require_operator() -> None:
     if caller().tenant_id != DEFAULT_TENANT_ID:
-        raise ApiError(403, "only admins of the tenant `default` see to tenants")
+        raise ApiError(403, "only admins of the tenant `default` may manage tenants")
 
 
 def _tenant(connection: Connection, name: str) -> int:

@@ -1,4 +1,4 @@
-"""The ledger as people read it: everything that moved a wallet, with links to the call behind it."""
+"""The ledger over HTTP: every movement of a wallet, with links to the call behind it."""
 
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -40,7 +40,7 @@ LedgerType = Literal[
 
 
 class Links(BaseModel):
-    """Where to read on."""
+    """Related resources."""
 
     wallet: str
     receipt: str | None = Field(description="The receipt of the call, for a charge.")
@@ -72,7 +72,7 @@ def router(context: Context) -> APIRouter:
         cursor: Cursor = None,
         limit: Limit = 100,
     ) -> Page[LedgerRow]:
-        """Deposits, charges and the rest, last booked first."""
+        """List deposits, charges and other movements, last booked first."""
         position = decode_cursor(cursor, int, str, int)
         with context.database.reading() as connection:
             rows = statements.ledger(connection, context.tenant_id, wallet, type or "", position, limit + 1)

@@ -1,4 +1,4 @@
-"""Signed links: each lets its holder read one wallet until it expires or is revoked."""
+"""Signed links: a link lets its holder read one wallet until it expires or is revoked."""
 
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -27,43 +27,43 @@ _DAY_NS = 86_400 * 10**9
 KeyId = Annotated[
     str,
     Query(
-        pattern=r"^([0-9a-f]{16}|person:[0-9]{1,9})$", description="The key id, or `person:<number>`, that minted them."
+        pattern=r"^([0-9a-f]{16}|person:[0-9]{1,9})$", description="The key id or `person:<number>` that created them."
     ),
 ]
 
 
 class WalletLink(BaseModel):
-    """A signed link, with which its holder reads one wallet."""
+    """A signed link for reading one wallet."""
 
     link_id: int
     token: str
     path: str = Field(description="The wallet's overview, on this host.")
-    expires_at: str = Field(description="Not later than the key that minted the link expires.")
+    expires_at: str = Field(description="No later than the expiry of the key that created it.")
 
 
 class MintedLink(BaseModel):
-    """A link that was given out, without its token."""
+    """An issued link, without its token."""
 
     link_id: int
     wallet: str
-    minted_by: str = Field(description="The id of the key that minted it; empty if there were no keys then.")
+    minted_by: str = Field(description="The id of the key that created it; empty if no key existed then.")
     created_at: str
     expires_at: str
     revoked_at: str | None
 
 
 def router(context: Context) -> APIRouter:
-    """The endpoint that makes links."""
+    """The endpoint that creates links."""
     routes = APIRouter(prefix="/v1", tags=["keys"], responses=RESPONSES)
 
     @routes.post("/wallets/{wallet:name}/links", status_code=201)
     def create_link(
-        wallet: str, days: Annotated[int, Query(ge=1, le=MAX_LINK_DAYS, description="How long it works.")] = 7
+        wallet: str, days: Annotated[int, Query(ge=1, le=MAX_LINK_DAYS, description="How long the link works.")] = 7
     ) -> WalletLink:
-        """Make a link with which its holder reads this wallet, and nothing else, for some days."""
+        """Create a link that lets its holder read this wallet only, for some days."""
         name = wallet_name(wallet)
         if days > context.link_max_days:
-            raise ApiError(422, f"days: a link works for {context.link_max_days} days at most (FAREBOX_LINK_MAX_DAYS)")
+            raise ApiError(422, f"days: at most {context.link_max_days} (FAREBOX_LINK_MAX_DAYS)")
         now_ns, who = context.clock(), caller()
         minted_by = f"person:{who.person}" if who.session_id else who.key_id
         until_ns = now_ns + days * _DAY_NS
@@ -85,7 +85,7 @@ def minted_router(context: Context) -> APIRouter:
 
     @routes.get("")
     def list_links(minted_by: KeyId = "", cursor: Cursor = None, limit: Limit = 100) -> Page[MintedLink]:
-        """Links that were given out, last minted first; of those that expired only the last 30 days'."""
+        """List issued links, newest first; expired links for 30 days only."""
         (before,) = decode_cursor(cursor, int) or (None,)
         with context.database.reading() as connection:
             rows = links.links_of(connection, context.tenant_id, minted_by, before, limit + 1)
@@ -93,7 +93,7 @@ def minted_router(context: Context) -> APIRouter:
 
     @routes.delete("", status_code=204)
     def revoke_links(minted_by: KeyId = "") -> None:
-        """Let no link work that was given out so far, or none that one key has minted."""
+        """Revoke all links issued so far, or only those that one key created."""
         now_ns = context.clock()
         if minted_by:
             context.database.transact(
@@ -104,7 +104,7 @@ def minted_router(context: Context) -> APIRouter:
 
     @routes.delete("/{link_id}", status_code=204)
     def revoke_link(link_id: int) -> None:
-        """Let one link work no more, within a second, at every collector."""
+        """Revoke a link; every collector refuses it within a second."""
         try:
             if abs(link_id) >= 2**63:
                 raise LinkGone(str(link_id))

@@ -1,4 +1,4 @@
-"""One wallet whole: its balance, the usage that made it what it is, how long it lasts, where its credits come from."""
+"""The overview of a wallet: balance, usage, runway, and the origin of its credits."""
 
 import json
 from collections.abc import Sequence
@@ -28,17 +28,17 @@ from farebox_collector.surfaces.api.reports import MAX_DAYS, period_of
 from farebox_collector.surfaces.api.topups import topup_link
 
 RATE_DAYS = 7
-"""The rate by which a balance is said to last is that of so many recent days."""
+"""Number of recent days that give the spending rate for the runway."""
 MOST_LOTS = 100
 MOST_TOPUPS = 20
 
-LastDays = Annotated[int, Query(ge=1, le=MAX_DAYS, description="The last so many UTC days, today among them.")]
+LastDays = Annotated[int, Query(ge=1, le=MAX_DAYS, description="Number of UTC days, including today.")]
 First = Annotated[date | None, Query(description="The first UTC day, instead of `days`.")]
 Last = Annotated[date | None, Query(description="The last UTC day (default: today).")]
 
 
 class SpentOn(BaseModel):
-    """What a wallet paid for, of one event or on one day. Costs of ours are not shown here."""
+    """What a wallet paid for one event or on one day. Provider costs are not shown."""
 
     key: str
     requests: int
@@ -47,7 +47,7 @@ class SpentOn(BaseModel):
 
 
 class PaidIn(BaseModel):
-    """Credits that were paid in, with what the business or the payment provider keeps about them."""
+    """A deposit, with metadata of the business or the payment provider."""
 
     lot_id: int
     at: str
@@ -59,26 +59,26 @@ class PaidIn(BaseModel):
 
 
 class Overview(BaseModel):
-    """One wallet, and the usage that made its balance what it is."""
+    """A wallet with its balance and usage."""
 
     wallet: str
     balance_credits: Amount
-    held_credits: Amount = Field(description="Set aside for actions that are under way.")
+    held_credits: Amount = Field(description="Reserved for actions in progress.")
     available_credits: Amount
-    spent_credits: Amount = Field(description="What usage has taken since ever, net of corrections.")
+    spent_credits: Amount = Field(description="All usage charges so far, net of corrections.")
     last_activity: str | None
     first_day: str
     last_day: str
-    requests: int = Field(description="Charged calls of these days, like the figures that follow.")
+    requests: int = Field(description="Charged calls of these days, like the following figures.")
     tokens: int
     charge_credits: Amount
-    rate_credits: Amount = Field(description=f"What a day took in the last {RATE_DAYS}, or since the wallet is there.")
-    runway_days: int | None = Field(description="Days that what is available lasts at that rate; null if none.")
+    rate_credits: Amount = Field(description=f"Average per day over the last {RATE_DAYS}, or since the wallet exists.")
+    runway_days: int | None = Field(description="Days that available credits last at that rate; null if it is zero.")
     by_event: list[SpentOn]
     by_day: list[SpentOn]
-    lots: list[LotShown] = Field(description="Credits that are left by origin, as they were last drawn up (a minute).")
+    lots: list[LotShown] = Field(description="Remaining credits by origin, at most a minute old.")
     topups: list[PaidIn] = Field(description=f"The last {MOST_TOPUPS}, newest first.")
-    topup_url: str | None = Field(description="Where it is topped up: `FAREBOX_TOPUP_URL`, or our own link.")
+    topup_url: str | None = Field(description="The top-up page: `FAREBOX_TOPUP_URL`, or the API's own link.")
 
 
 def router(context: Context) -> APIRouter:
@@ -87,7 +87,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/{wallet:name}/overview")
     def get_overview(wallet: OwnWallet, days: LastDays = 30, first: First = None, last: Last = None) -> Overview:
-        """One wallet's balance, what was spent on what and when, how long the rest lasts, what was paid in."""
+        """Return a wallet's balance, spending by event and day, runway and deposits."""
         name, now_ns = wallet_name(wallet), context.clock()
         period = period_of(now_ns, days, first, last)
         tenant_id = context.tenant_id
@@ -95,7 +95,7 @@ def router(context: Context) -> APIRouter:
         with context.database.reading() as connection:
             row = statements.wallet(connection, tenant_id, name)
             if row is None:
-                raise ApiError(404, "there is no such wallet: it was neither paid into nor charged yet")
+                raise ApiError(404, "there is no such wallet: it has no deposit or charge yet")
             held = held_nanocredits(connection, tenant_id, name, now_ns)
             by_event, by_day = (
                 wallet_by(connection, tenant_id, name, period, group) for group in (WalletGroup.EVENT, WalletGroup.DAY)
@@ -133,9 +133,9 @@ def router(context: Context) -> APIRouter:
 
 
 def daily_rate(recent: Sequence[Any], created_at_ns: int, now_ns: int) -> int:
-    """Nanocredits a day over the last days (rows by day), of which those before the wallet came do not count.
+    """Return nanocredits a day over the last days (rows by day), without days before the wallet was created.
 
-    Today counts as far as it has gone; a wallet of this very day has had a whole one.
+    Today counts for its elapsed part; for a wallet created today it counts as a whole day.
     """
     charge = sum(int(day.charge_nanocredits) for day in recent)
     begin_ns = max((now_ns // DAY_NS - RATE_DAYS + 1) * DAY_NS, created_at_ns)
@@ -143,7 +143,7 @@ def daily_rate(recent: Sequence[Any], created_at_ns: int, now_ns: int) -> int:
 
 
 def topup_url(template: str, wallet: str) -> str | None:
-    """Where a wallet is topped up: the setting with its name in it; None without the setting."""
+    """Return the top-up URL with the wallet's name filled in; None without the setting."""
     return template.replace("{wallet}", quote(wallet, safe="")) if template else None
 
 
@@ -161,7 +161,7 @@ def _paid_in(row: Any) -> PaidIn:
 
 
 def _link(kept: dict[str, Any], *names: str) -> str | None:
-    """The first of these that is a link people can follow, and nothing that a page might run."""
+    """Return the first of these that is a web link; other schemes could run code in a page."""
     for name in names:
         value = kept.get(name)
         if isinstance(value, str) and urlsplit(value).scheme in ("https", "http"):

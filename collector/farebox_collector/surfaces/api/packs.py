@@ -1,4 +1,4 @@
-"""Packs: credits with a price, as they are sold now."""
+"""Packs: credits sold at a price."""
 
 from typing import Any
 
@@ -36,13 +36,13 @@ from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
 
 
 class PackWanted(BaseModel):
-    """What a pack is to hold and to cost from now on."""
+    """The terms of a pack from now on."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     credits: str | int = Field(description="Positive decimal, as a string, with at most nine decimals.")
     price: PackPrice
-    expires_days: int = Field(0, ge=0, le=MAX_EXPIRY_DAYS, description="Days that the credits live; 0 is for ever.")
+    expires_days: int = Field(0, ge=0, le=MAX_EXPIRY_DAYS, description="Days until the credits expire; 0 is never.")
     author: Name = STATED_AUTHOR
     reason: Name = Field("", max_length=500, description="Why; kept with the version.")
 
@@ -61,7 +61,7 @@ class Pack(BaseModel):
 
 
 class Packs(BaseModel):
-    """All packs: they are few, so they come whole."""
+    """All packs, on one page."""
 
     items: list[Pack]
     next_cursor: None = None
@@ -73,19 +73,19 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("")
     def list_packs() -> Packs:
-        """Every pack that is sold now, the cheapest first."""
+        """List packs on sale, cheapest first."""
         with context.database.reading() as connection:
             return Packs(items=[show_pack(row) for row in packs_in_force(connection, context.tenant_id)])
 
     @routes.get("/{pack}/history")
     def pack_history(pack: str) -> Packs:
-        """Every version of a pack, oldest first; one without credits took it off the market."""
+        """List every version of a pack, oldest first; a version without credits ended its sale."""
         with context.database.reading() as connection:
             return Packs(items=[show_pack(row) for row in pack_versions(connection, context.tenant_id, _name(pack))])
 
     @routes.put("/{pack}")
     def put_pack(pack: str, wanted: PackWanted) -> Pack:
-        """Sell a pack on these terms from now on; the version before stays in the books."""
+        """Sell a pack on these terms from now on; earlier versions are kept."""
         name, at_ns = _name(pack), context.clock()
         terms = _terms(name, wanted)
         try:
@@ -99,7 +99,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.delete("/{pack}", status_code=204)
     def delete_pack(pack: str) -> None:
-        """Sell a pack no more; its versions stay in the books."""
+        """Stop selling a pack; its versions are kept."""
         name = _name(pack)
         if not context.database.transact(
             lambda connection: withdraw_pack(connection, context.tenant_id, name, "api", "", context.clock())
@@ -110,7 +110,7 @@ def router(context: Context) -> APIRouter:
 
 
 def show_pack(row: Any) -> Pack:
-    """A version of a pack as the API shows it."""
+    """Convert a version of a pack to its API model."""
     return Pack(
         pack=row.name,
         version=row.id,
@@ -131,5 +131,5 @@ def _terms(name: str, wanted: PackWanted) -> PackTerms:
 
 def _name(name: str) -> str:
     if not name or not is_clean(name):
-        raise ApiError(400, f"a pack's name has 1 to {MAX_TEXT} printable characters")
+        raise ApiError(400, f"a pack's name must have 1 to {MAX_TEXT} printable characters")
     return name

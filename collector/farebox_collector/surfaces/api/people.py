@@ -1,4 +1,4 @@
-"""People over HTTP: accounts of the tenant, their sessions, and who the caller is."""
+"""People over HTTP: the tenant's accounts, their sessions, and the caller's identity."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
@@ -42,27 +42,27 @@ _NO_SUCH_SESSION = "there is no such session"
 
 
 class Person(BaseModel):
-    """An account with which a human logs in."""
+    """A person's account."""
 
     number: int
     login: str
     name: str
     role: Role
-    has_password: bool = Field(description="False for one that logs in at the OpenID provider only.")
+    has_password: bool = Field(description="False if the person logs in at the OpenID provider only.")
     disabled: bool
     created_at: str
     last_login_at: str | None
 
 
 class ChangedPerson(Person):
-    """An account, and what belongs to it."""
+    """An account with its keys and links."""
 
-    working_keys: list[str] = Field(description="Keys of the person that still work; `revoke` ends them.")
-    working_links: int = Field(description="Links that the person minted with a session and that still work.")
+    working_keys: list[str] = Field(description="The person's working keys; `revoke` ends them.")
+    working_links: int = Field(description="Working links that the person created with a session.")
 
 
 class PersonRequest(BaseModel):
-    """An account to make."""
+    """An account to create."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -73,12 +73,12 @@ class PersonRequest(BaseModel):
         None,
         min_length=MIN_PASSWORD,
         max_length=MAX_PASSWORD,
-        description="By default one is made, and shown in the answer.",
+        description="By default generated and shown in the response.",
     )
 
 
 class PersonChange(BaseModel):
-    """What to change of an account; what is left out stays."""
+    """Changes of an account; omitted fields stay."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -86,14 +86,14 @@ class PersonChange(BaseModel):
     role: Role | None = None
     disabled: bool | None = Field(None, description="A disabled account cannot log in; its sessions end.")
     revoke: bool = Field(False, description="Also revoke the keys and links of an account that is disabled.")
-    unlock: bool = Field(False, description="Let it log in again at once after too many failed attempts.")
+    unlock: bool = Field(False, description="Allow logins again at once after too many failed attempts.")
 
 
 class NewPassword(BaseModel):
     """A password for an account."""
 
     login: str
-    password: str = Field(description="Shown here and never again; empty where the request had it.")
+    password: str = Field(description="Shown only in this response; empty if the request had it.")
 
 
 class PasswordRequest(BaseModel):
@@ -105,7 +105,7 @@ class PasswordRequest(BaseModel):
 
 
 class Session(BaseModel):
-    """A session of a person that lasts."""
+    """A person's active session."""
 
     session_id: str
     login: str
@@ -113,17 +113,17 @@ class Session(BaseModel):
     address: str
     user_agent: str
     created_at: str
-    last_used_at: str = Field(description="Within a minute or so.")
+    last_used_at: str = Field(description="Accurate to about a minute.")
     expires_at: str
 
 
 class Me(BaseModel):
-    """Who the caller is, and what it may do."""
+    """The caller's identity and scopes."""
 
-    login: str = Field(description="Of a person with a session; empty for a key.")
+    login: str = Field(description="The person's login for a session; empty for a key.")
     key_id: str
     scopes: list[Scope]
-    csrf_token: str = Field(description="What a person's session sends as X-CSRF-Token with everything but GET.")
+    csrf_token: str = Field(description="Send as X-CSRF-Token with every session request but GET.")
 
 
 def me_router(context: Context) -> APIRouter:
@@ -133,7 +133,7 @@ def me_router(context: Context) -> APIRouter:
 
     @routes.get("")
     def get_me() -> Me:
-        """Who the caller is, what it may do, and the token that requests of its session carry."""
+        """Return the caller's identity, its scopes and its session's CSRF token."""
         who = caller()
         scopes = [scope for scope in Scope if who.may(scope)]
         return Me(login=who.login, key_id=who.key_id, scopes=scopes, csrf_token=session_csrf_token())
@@ -147,7 +147,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("")
     def list_people(cursor: Cursor = None, limit: Limit = 100) -> Page[Person]:
-        """The tenant's accounts, in the order in which they were made."""
+        """List the tenant's accounts in the order of creation."""
         (after,) = decode_cursor(cursor, int) or (0,)
         with context.database.reading() as connection:
             rows = people.people_of(connection, context.tenant_id, after, limit + 1)
@@ -155,58 +155,20 @@ def router(context: Context) -> APIRouter:
 
     @routes.post("", status_code=201)
     def create_person(request: PersonRequest) -> NewPassword:
-        """Make an account. Where the request has no password, the answer has one, and nowhere else, ever."""
-        password = request.password or new_password()
-        hashed = _hashed(password)
-        try:
-            login = people.login_of(request.login)
-            context.database.transact(
-                lambda connection: people.create_person(
-                    connection,
-                    context.tenant_id,
-                    login,
-                    request.role,
-                    context.clock(),
-                    name=request.name,
-                    password_hash=hashed,
-                )
-            )
-        except PersonExists:
-            raise ApiError(409, "there is an account of this login already") from None
-        except BadPerson as error:
-            raise ApiError(422, f"login: {error}") from None
-        return NewPassword(login=login, password="" if request.password else password)
+        """Create an account. Without a password in the request, one is generated and shown only in the response."""
+        return _create(context, request)
 
     @routes.patch("/{login}")
     def change_person(login: str, request: PersonChange) -> ChangedPerson:
-        """Change the name or the role of an account, disable or enable it, unlock it. Its sessions follow at once.
+        """Change an account's name or role, disable, enable or unlock it. Its sessions follow at once.
 
-        Keys of a disabled person, and links that the person minted, go on working unless `revoke` is true.
+        A disabled person's keys and links keep working unless `revoke` is true.
         """
-
-        def change(connection: Connection) -> ChangedPerson:
-            tenant_id, now_ns = context.tenant_id, context.clock()
-            row = people.require_person(connection, tenant_id, login)
-            if request.name is not None:
-                people.set_name(connection, tenant_id, login, request.name, now_ns)
-            if request.role is not None:
-                people.set_role(connection, tenant_id, login, request.role, now_ns)
-            if request.disabled is not None:
-                people.set_disabled(connection, tenant_id, login, now_ns, disabled=request.disabled)
-            if request.unlock:
-                login_failures.unlock(connection, tenant_id, row.login, now_ns)
-            if request.revoke:
-                _require_disabled(people.require_person(connection, tenant_id, login))
-                revoke_belongings(connection, tenant_id, row.number, now_ns)
-            left = belongings_of(connection, tenant_id, row.number, now_ns)
-            shown = show_person(people.require_person(connection, tenant_id, login))
-            return ChangedPerson(**shown.model_dump(), working_keys=list(left.keys), working_links=left.links)
-
-        return _changed(context, change)
+        return _change(context, login, request)
 
     @routes.post("/{login}/password")
     def set_password(login: str, request: PasswordRequest) -> NewPassword:
-        """Give an account another password, and end its sessions. Without one in the request, the answer has it."""
+        """Set an account's password and end its sessions. Without one in the request, one is generated."""
         password = request.password or new_password()
         hashed = _hashed(password)
 
@@ -219,15 +181,60 @@ def router(context: Context) -> APIRouter:
     return routes
 
 
+def _create(context: Context, request: PersonRequest) -> NewPassword:
+    password = request.password or new_password()
+    hashed = _hashed(password)
+    try:
+        login = people.login_of(request.login)
+        context.database.transact(
+            lambda connection: people.create_person(
+                connection,
+                context.tenant_id,
+                login,
+                request.role,
+                context.clock(),
+                name=request.name,
+                password_hash=hashed,
+            )
+        )
+    except PersonExists:
+        raise ApiError(409, "an account with this login already exists") from None
+    except BadPerson as error:
+        raise ApiError(422, f"login: {error}") from None
+    return NewPassword(login=login, password="" if request.password else password)
+
+
+def _change(context: Context, login: str, request: PersonChange) -> ChangedPerson:
+    def change(connection: Connection) -> ChangedPerson:
+        tenant_id, now_ns = context.tenant_id, context.clock()
+        row = people.require_person(connection, tenant_id, login)
+        if request.name is not None:
+            people.set_name(connection, tenant_id, login, request.name, now_ns)
+        if request.role is not None:
+            people.set_role(connection, tenant_id, login, request.role, now_ns)
+        if request.disabled is not None:
+            people.set_disabled(connection, tenant_id, login, now_ns, disabled=request.disabled)
+        if request.unlock:
+            login_failures.unlock(connection, tenant_id, row.login, now_ns)
+        if request.revoke:
+            _require_disabled(people.require_person(connection, tenant_id, login))
+            revoke_belongings(connection, tenant_id, row.number, now_ns)
+        left = belongings_of(connection, tenant_id, row.number, now_ns)
+        shown = show_person(people.require_person(connection, tenant_id, login))
+        return ChangedPerson(**shown.model_dump(), working_keys=list(left.keys), working_links=left.links)
+
+    return _changed(context, change)
+
+
 def sessions_router(context: Context) -> APIRouter:
     """The endpoints under /v1/sessions, for admins."""
     routes = APIRouter(prefix="/v1/sessions", tags=["people"], responses=RESPONSES)
 
     @routes.get("")
     def list_sessions(
-        login: Annotated[Name, Query(max_length=MAX_LOGIN, description="Only of this account.")] = "",
+        login: Annotated[Name, Query(max_length=MAX_LOGIN, description="Only sessions of this account.")] = "",
     ) -> Page[Session]:
-        """The sessions of people that last, newest first, a thousand at most."""
+        """List at most a thousand active sessions, newest first."""
         tenant_id, idle_ns = context.tenant_id, context.logins.lifetime.idle_ns
         with context.database.reading() as connection:
             person = None if not login else _required(connection, tenant_id, login).number
@@ -236,7 +243,7 @@ def sessions_router(context: Context) -> APIRouter:
 
     @routes.delete("/{session_id}", status_code=204)
     def end_session(session_id: str) -> None:
-        """End a session; it works no longer than a second, at every collector."""
+        """End a session; every collector refuses it within a second."""
 
         def end(connection: Connection) -> None:
             try:
@@ -255,7 +262,7 @@ def _require_disabled(row: Any) -> None:
 
 
 def show_person(row: Any) -> Person:
-    """A row of `people` as the API shows it."""
+    """Convert a row of `people` to its API model."""
     return Person(
         number=row.number,
         login=row.login,
@@ -303,4 +310,4 @@ def _hashed(password: str) -> str:
     except BadPassword as error:
         raise ApiError(422, f"password: {error}") from None
     except TooBusy:
-        raise ApiError(503, "many passwords are being checked now; try again") from None
+        raise ApiError(503, "too many passwords are being checked; try again") from None

@@ -1,4 +1,4 @@
-"""Spending policies: what a wallet, a user of one, a department or a project may spend a day and a month."""
+"""Spending policies: daily and monthly limits of wallets, their users, departments and projects."""
 
 from typing import Annotated, Any
 
@@ -51,24 +51,24 @@ _LIMITS = ("day_credits", "month_credits", "soft_day_credits", "soft_month_credi
 
 
 class PolicyRequest(BaseModel):
-    """What somebody may spend, from now or a later moment on. Without a limit it ends what was set before."""
+    """A spending policy, from now or a later time on. Without a limit it ends the previous policy."""
 
     model_config = ConfigDict(extra="forbid")
 
     scope: LimitScope
     name: Name = Field(
-        min_length=1, max_length=MAX_TEXT, description="Wallet, department or project; `*` is each without its own."
+        min_length=1, max_length=MAX_TEXT, description="Wallet, department or project; `*`: each without its own."
     )
     user: Name = Field(
-        "", max_length=MAX_TEXT, description="Of the scope `user`: who of the wallet; `*` is each without their own."
+        "", max_length=MAX_TEXT, description="For the scope `user`: the wallet's user; `*`: each without its own."
     )
-    hard_stop: bool = Field(True, description="Of a wallet: whether a hold never takes it below zero.")
-    day_credits: str | None = Field(None, description="Most credits a UTC day.")
-    month_credits: str | None = Field(None, description="Most credits a UTC month.")
-    soft_day_credits: str | None = Field(None, description="Credits a UTC day past which the webhook is called.")
-    soft_month_credits: str | None = Field(None, description="Credits a UTC month past which the webhook is called.")
-    valid_from: AwareDatetime | None = Field(None, description="When it begins; now by default.")
-    valid_to: AwareDatetime | None = Field(None, description="When it ends, and what was set before holds again.")
+    hard_stop: bool = Field(True, description="For wallets: refuse holds that would take it below zero.")
+    day_credits: str | None = Field(None, description="Maximum credits per UTC day.")
+    month_credits: str | None = Field(None, description="Maximum credits per UTC month.")
+    soft_day_credits: str | None = Field(None, description="Credits per UTC day above which the webhook is called.")
+    soft_month_credits: str | None = Field(None, description="Credits per UTC month above which the webhook is called.")
+    valid_from: AwareDatetime | None = Field(None, description="When it starts (default: now).")
+    valid_to: AwareDatetime | None = Field(None, description="When it ends; the previous policy then applies again.")
     author: Name = STATED_AUTHOR
     reason: Name = Field(min_length=1, max_length=500, description="Why; kept with the policy.")
 
@@ -93,22 +93,22 @@ class Policy(BaseModel):
 
 
 class Standing(BaseModel):
-    """What somebody may spend, has spent, and has left; less than nothing where usage went past it."""
+    """A subject's limits, spending and remainder; negative where usage exceeded the limit."""
 
     scope: LimitScope
     name: str
     user: str
-    policy_id: str | None = Field(description="The version that holds; null where there is none.")
+    policy_id: str | None = Field(description="The version in force; null if there is none.")
     spent_day_credits: Amount
     spent_month_credits: Amount
     held_credits: Amount
-    left_day_credits: Amount | None = Field(description="The limit of the day less what is spent and held.")
+    left_day_credits: Amount | None = Field(description="The day's limit less spent and held credits.")
     left_month_credits: Amount | None
-    overspent: bool = Field(description="Whether usage went past a limit that stops holds.")
+    overspent: bool = Field(description="Whether usage exceeded a limit that stops holds.")
 
 
 class Standings(BaseModel):
-    """How everybody stands whom a hold with these names would count for."""
+    """The standing of every subject that a hold with these names would count for."""
 
     items: list[Standing]
     next_cursor: None = None
@@ -120,7 +120,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("")
     def list_policies(cursor: Cursor = None, limit: Limit = 100) -> Page[Policy]:
-        """The policies that hold now, in the order in which they were set."""
+        """List the policies in force, in the order of creation."""
         (after,) = decode_cursor(cursor, int) or (0,)
         with context.database.reading() as connection:
             rows = policies_in_force(connection, context.tenant_id, context.clock(), after, limit + 1)
@@ -128,7 +128,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.post("", status_code=201)
     def add_policy(request: PolicyRequest) -> Policy:
-        """Set what somebody may spend; the versions before stay in the books."""
+        """Set a spending policy; earlier versions are kept."""
         terms, validity = _terms(request), _validity(request)
         subject, authorship = _subject(request), Authorship(acting().author, request.reason)
         at_ns = context.clock()
@@ -152,7 +152,7 @@ def router(context: Context) -> APIRouter:
         cursor: Cursor = None,
         limit: Limit = 100,
     ) -> Page[Policy]:
-        """Every version of one policy, newest first."""
+        """List every version of a policy, newest first."""
         (before,) = decode_cursor(cursor, int) or (None,)
         subject = in_books(Subject(scope, name, user))
         with context.database.reading() as connection:
@@ -163,7 +163,7 @@ def router(context: Context) -> APIRouter:
     def get_standing(
         wallet: NameInBooks = "", user: NameInBooks = "", dept: Name = "", project: Name = ""
     ) -> Standings:
-        """What a wallet, its user, a department and a project may still spend, by the policies that hold now."""
+        """Return what a wallet, its user, a department and a project may still spend by the policies in force."""
         subjects = [Subject(LimitScope.WALLET, wallet)] if wallet else []
         subjects += subjects_of(wallet, user if wallet else "", dept, project)
         at_ns = context.clock()

@@ -1,4 +1,4 @@
-"""The price book: what held at a moment, and prices set by hand."""
+"""The price book: prices in force at a time, and prices set by hand."""
 
 from decimal import Decimal
 from typing import Any
@@ -43,30 +43,30 @@ _MAX_NAME = 150
 
 
 class PriceRequest(BaseModel):
-    """A price to set from a moment on."""
+    """A price to set from a time on."""
 
     model_config = ConfigDict(extra="forbid")
 
-    provider: Name = Field(min_length=1, max_length=_MAX_NAME, description="As the price book names it.")
-    model: Name = Field(min_length=1, max_length=_MAX_NAME, description="A new one is matched by its exact name.")
-    unit: Name = Field(max_length=100, description="`input`, `cache_read`, `output`, …; one of your own begins `x_`.")
-    price_per_1k: str = Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,18})?$", description="Of 1,000; zero only with `free`.")
-    currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="Made US dollars by the rate of `valid_from`.")
+    provider: Name = Field(min_length=1, max_length=_MAX_NAME, description="The provider's name in the price book.")
+    model: Name = Field(min_length=1, max_length=_MAX_NAME, description="A new model is matched by its exact name.")
+    unit: Name = Field(max_length=100, description="`input`, `cache_read`, `output`, …; custom units begin with `x_`.")
+    price_per_1k: str = Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,18})?$", description="Per 1,000; zero only with `free`.")
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="Converted to USD at the rate of `valid_from`.")
     valid_from: AwareDatetime | None = Field(None, description="From when (default: now).")
     over_input_tokens: int = Field(0, ge=0, lt=10**12, description="For calls with more input tokens than this.")
     condition: Name = Field(STANDARD, min_length=1, max_length=80, description="A service tier, speed or region.")
     hours: str = Field("", max_length=20, description="For these hours of the day, UTC.", examples=["22:00-06:00"])
     weekdays: str = Field("", max_length=40, description="For these days of the week, UTC.", examples=["mon-fri"])
-    free: bool = Field(False, description="Allow a price of zero: calls cost nothing, on purpose.")
-    negotiated: bool = Field(False, description="For this tenant alone. Only the tenant `default` sets list prices.")
+    free: bool = Field(False, description="Allow a price of zero for calls that are free.")
+    negotiated: bool = Field(False, description="For this tenant only. Only the tenant `default` sets list prices.")
     author: Name = STATED_AUTHOR
 
 
 class PriceChange(BaseModel):
-    """What setting a price changed in the book."""
+    """The changes that a new price made to the price book."""
 
     added: int = Field(description="Price versions.")
-    closed: int = Field(description="Price versions that end where the new one begins.")
+    closed: int = Field(description="Price versions that end where the new one starts.")
     source: str
 
 
@@ -79,18 +79,18 @@ class Price(BaseModel):
     unit: str
     usd_per_1k: str
     over_input_tokens: int = Field(description="For calls with more input tokens than this; 0 is the base price.")
-    daily_from: str | None = Field(description="UTC time of day between which it holds; null for all day.")
+    daily_from: str | None = Field(description="Start of its UTC time of day; null for all day.")
     daily_to: str | None
-    weekdays: str = Field(description="UTC days of the week on which it holds, such as mon-fri; empty is every day.")
+    weekdays: str = Field(description="Its UTC days of the week, such as mon-fri; empty for every day.")
     valid_from: str
     valid_to: str | None
     source: str
     source_version: str
-    condition: str = Field(description="`standard`, or what it is for: a service tier, a speed, `standard@us`, …")
-    scope: str = Field(description="`list`, or `negotiated` for a price of this tenant alone.")
+    condition: str = Field(description="`standard`, or a service tier, a speed, `standard@us`, …")
+    scope: str = Field(description="`list`, or `negotiated` for a price of this tenant only.")
     currency: str
     original_per_1k: str | None = Field(description="The price in its own currency; null if that is USD.")
-    usd_per_currency: str | None = Field(description="The exchange rate it became US dollars by.")
+    usd_per_currency: str | None = Field(description="The exchange rate used to convert it to US dollars.")
 
 
 def router(context: Context) -> APIRouter:
@@ -105,7 +105,7 @@ def router(context: Context) -> APIRouter:
         cursor: Cursor = None,
         limit: Limit = 100,
     ) -> Page[Price]:
-        """The prices that held at a moment, by default now: negotiated ones in place of list prices."""
+        """List the prices in force at a time (default: now); negotiated prices replace list prices."""
         at_ns = context.clock() if at is None else moment_ns(at)
         (after,) = decode_cursor(cursor, int) or (0,)
         with context.database.reading() as connection:
@@ -114,12 +114,12 @@ def router(context: Context) -> APIRouter:
 
     @routes.post("", status_code=201, responses=WAITS)
     def create_price(request: PriceRequest) -> PriceChange:
-        """Set one price from a moment on. What was charged before stays as it was; imports leave it alone.
+        """Set a price from a time on. Earlier charges are unchanged; imports do not overwrite it.
 
-        A price from now on holds a quarter of a second later, and the answer comes then.
+        A price from now on takes effect a quarter of a second later; the response comes then.
         """
         if not request.negotiated and context.tenant_id != DEFAULT_TENANT_ID:
-            raise ApiError(403, "only the tenant `default` sets list prices, which hold for all; yours is `negotiated`")
+            raise ApiError(403, "only the tenant `default` may set list prices; send negotiated: true")
         from_ns = None if request.valid_from is None else moment_ns(request.valid_from)
         name = request.provider, request.model, request.unit, request.over_input_tokens
         price = Decimal(request.price_per_1k)
@@ -164,7 +164,7 @@ def _set(context: Context, connection: Connection, stated: StatedPrice, now_ns: 
 
 
 def show_price(row: Any) -> Price:
-    """A row of `price_versions` as the API shows it."""
+    """Convert a row of `price_versions` to its API model."""
     all_day = row.daily_from_s == row.daily_to_s
     return Price(
         version_id=row.id,
@@ -189,5 +189,5 @@ def show_price(row: Any) -> Price:
 
 
 def time_of_day(seconds: int) -> str:
-    """A second of the day as people write it, UTC."""
+    """Format a second of the UTC day."""
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}Z"

@@ -19,15 +19,15 @@ MEDIA_TYPE = "application/problem+json"
 class Problem(BaseModel):
     """An RFC 9457 problem document."""
 
-    type: str = Field("about:blank", description="A URI for the kind of problem; about:blank means the status says it.")
-    title: str = Field(description="The kind of problem, the same for every occurrence.")
+    type: str = Field("about:blank", description="A URI of the problem type; about:blank: see the status.")
+    title: str = Field(description="The problem type, the same for every occurrence.")
     status: int = Field(description="The HTTP status.")
-    detail: str = Field(description="What is wrong with this request, and what to do.")
-    errors: list[dict[str, Any]] = Field(default=[], description="Each field that is wrong, for status 422.")
+    detail: str = Field(description="What is wrong with the request and how to fix it.")
+    errors: list[dict[str, Any]] = Field(default=[], description="Each invalid field, for status 422.")
 
 
 class ApiError(HTTPException):
-    """An error that the caller can do something about; `facts` are members of its problem document."""
+    """An error that the caller can fix; `facts` become members of its problem document."""
 
     def __init__(
         self,
@@ -47,13 +47,13 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
 }
-"""What every endpoint may answer instead of what was asked for."""
+"""Error responses of every endpoint."""
 
 
 def problem(
     status: int, detail: str, errors: list[dict[str, Any]] | None = None, facts: dict[str, str] | None = None
 ) -> JSONResponse:
-    """A problem document as a response; `facts` are members of its own."""
+    """Return a problem document as a response; `facts` are additional members."""
     document = Problem(
         type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors or []
     )
@@ -62,14 +62,14 @@ def problem(
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of an application a problem document, and have its OpenAPI document say just that."""
+    """Make every error of an application a problem document, also in its OpenAPI document."""
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = made()
         for operations in document["paths"].values():
             for operation in operations.values():
-                # FastAPI writes a model down under its own media type, whatever else there is.
+                # FastAPI always documents a model under its own media type.
                 operation["responses"].get("default", {}).get("content", {}).pop("application/json", None)
         return document
 
@@ -89,14 +89,14 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
         errors = [{"field": ".".join(map(str, item["loc"])), "message": item["msg"]} for item in error.errors()]
-        return problem(422, "the request has fields that cannot be used", errors)
+        return problem(422, "the request has invalid fields; see errors", errors)
 
     @app.exception_handler(ClientDisconnect)
     async def _gone(_request: Request, _error: ClientDisconnect) -> Response:
-        # No one is there to read this; without it the log would have a traceback.
+        # The client is disconnected. Without this handler the log would have a traceback.
         return Response(status_code=400)
 
     @app.exception_handler(Exception)
     async def _unforeseen(_request: Request, _error: Exception) -> JSONResponse:
-        # The text stays in the log: it may hold data.
-        return problem(500, "something went wrong here; the log has the details")
+        # The error's text may contain data; it stays in the log.
+        return problem(500, "internal error; see the collector's log")

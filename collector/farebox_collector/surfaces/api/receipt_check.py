@@ -1,4 +1,4 @@
-"""Work a receipt out again from nothing but its own figures, as a stranger would."""
+"""Recompute a receipt from its own figures only."""
 
 from datetime import date
 from fractions import Fraction
@@ -18,7 +18,7 @@ _CHARGE = "charge_credits"
 
 
 class _Part(NamedTuple):
-    """A part of a call, as its lines must fit it."""
+    """A part of a call that its lines must match."""
 
     name: str
     provider: str
@@ -29,7 +29,7 @@ class _Part(NamedTuple):
 
 
 def mismatches(receipt: Receipt) -> list[str]:
-    """What does not add up, a sentence each; empty for a receipt that is right."""
+    """Return one sentence per inconsistency; empty for a correct receipt."""
     if receipt.cost_usd is None and (receipt.charge or (receipt.lines and receipt.estimated_cost_usd is None)):
         return ["a call without a cost has lines or a charge"]
     if receipt.cost_usd is None and receipt.estimated_cost_usd is None:
@@ -53,7 +53,7 @@ def mismatches(receipt: Receipt) -> list[str]:
 
 
 def _cost(receipt: Receipt, listed: str) -> list[str]:
-    """The cost is that of the lines, or the one that the provider states."""
+    """Check that the cost is the lines' sum or the provider's stated cost."""
     if receipt.cost_usd is None or receipt.stated_cost_usd is None or STATED not in receipt.assumptions:
         return _differs("the lines sum to", listed, receipt.cost_usd or "", "cost_usd")
     found = _differs("the provider states", receipt.stated_cost_usd, receipt.cost_usd, "cost_usd")
@@ -64,7 +64,7 @@ def _cost(receipt: Receipt, listed: str) -> list[str]:
 
 
 def _parts(receipt: Receipt, buckets: dict[str, int]) -> list[_Part]:
-    """The call itself, and what other models did within it."""
+    """Return the call itself and the parts that other models made."""
     condition = condition_of(receipt.service_tier, receipt.speed, receipt.inference_region)
     own = (receipt.provider, receipt.model, condition, receipt.inclusive_input_tokens or 0)
     parts = [_Part("", *own, _used(buckets, receipt.units))]
@@ -80,7 +80,7 @@ def _used(buckets: dict[str, int], units: dict[str, int]) -> dict[str, int]:
 
 
 def _counts(receipt: Receipt, number: int, part: _Part) -> list[str]:
-    """The lines bill every token bucket and unit once, but for what has no price."""
+    """Check that the lines bill every token bucket and unit once, except unpriced ones."""
     used, billed = dict(part.used), dict[str, int]()
     for unit, count in (
         *((line.unit, line.count) for line in receipt.lines if line.part == number),
@@ -89,7 +89,7 @@ def _counts(receipt: Receipt, number: int, part: _Part) -> list[str]:
         unit = "output" if unit == "output_reasoning" else unit
         billed[unit] = billed.get(unit, 0) + count
     billed = {unit: count for unit, count in billed.items() if count}
-    # Every call is one request, and where requests have no fee their number has no line.
+    # Every call is one request. Without a fee per request there is no line for it.
     for counts in (used, billed):
         counts.pop("requests", None)
     return [
@@ -100,12 +100,12 @@ def _counts(receipt: Receipt, number: int, part: _Part) -> list[str]:
 
 
 def _price(receipt: Receipt, line: ReceiptLine, part: _Part) -> list[str]:
-    """The price of a line is of this model and call, and held at the moment of pricing."""
+    """Check that a line's price is for this model and call, and was in force at pricing."""
     price, found = line.price, []
     version = f"{part.name}{line.unit}: price version {price.version_id}"
     if (price.provider, price.model) != (part.provider, part.model):
         found.append(f"{version} is of {price.provider}/{price.model}")
-    # RFC 3339 in UTC with nanoseconds: as texts they sort as moments do.
+    # RFC 3339 in UTC with nanoseconds sorts in order of time.
     if not price.valid_from <= receipt.priced_at:
         found.append(f"{version} did not hold yet at {receipt.priced_at}")
     second = receipt.priced_at[11:19] + "Z"
@@ -147,7 +147,7 @@ def _charge(receipt: Receipt) -> list[str]:
 
 
 def _all_tokens(receipt: Receipt) -> dict[str, int]:
-    """The tokens of the call and of its other parts together."""
+    """Return the tokens of the call and its other parts together."""
     parts = [receipt.buckets or {}, *(part.buckets for part in receipt.other_parts)]
     return {name: sum(part[name] for part in parts) for name in parts[0]}
 

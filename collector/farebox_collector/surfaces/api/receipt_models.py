@@ -1,4 +1,4 @@
-"""What a receipt says: models of the API, and all that `receipt_check` works it out again from."""
+"""API models of a receipt; `receipt_check` recomputes a receipt from them alone."""
 
 from pydantic import BaseModel, Field
 
@@ -6,21 +6,21 @@ from farebox_collector.surfaces.api.context import Amount
 
 
 class ReceiptPrice(BaseModel):
-    """The price version that a line uses."""
+    """The price version of a line."""
 
     version_id: int
     provider: str
     model: str
     unit: str
     usd_per_1k: str
-    condition: str = Field(description="`standard`, or what it is for: a service tier, a speed, `standard@us`, …")
+    condition: str = Field(description="`standard`, or a service tier, a speed, `standard@us`, …")
     over_input_tokens: int
-    daily_from: str | None = Field(description="UTC time of day between which it holds; null for all day.")
+    daily_from: str | None = Field(description="Start of its UTC time of day; null for all day.")
     daily_to: str | None
-    weekdays: str = Field("", description="UTC days of the week on which it holds; empty is every day.")
+    weekdays: str = Field("", description="Its UTC days of the week; empty for every day.")
     valid_from: str
     valid_to: str | None
-    scope: str = Field(description="`list`, or `negotiated` for a price of this tenant alone.")
+    scope: str = Field(description="`list`, or `negotiated` for a price of this tenant only.")
     currency: str
     original_per_1k: str | None = Field(description="The price in its own currency; null if that is USD.")
     usd_per_currency: str | None = Field(description="usd_per_1k is original_per_1k times this.")
@@ -36,15 +36,15 @@ class ReceiptLine(BaseModel):
     count: int
     price: ReceiptPrice
     divisor: int = Field(description="1,000, or 3,600,000 for seconds that are priced by the hour.")
-    exact_usd: str = Field(description="Exact, but for seconds priced by the hour: those have 60 digits.")
+    exact_usd: str = Field(description="Exact, except seconds priced by the hour: 60 digits.")
 
 
 class ReceiptPart(BaseModel):
-    """A part of the answer that another model made, billed at that model's prices."""
+    """A part of the answer made by another model, at that model's prices."""
 
-    part: int = Field(description="Its lines have the same number.")
+    part: int = Field(description="The part number of its lines.")
     label: str
-    provider: str = Field(description="Provider and model in the price book; as reported where it has no price.")
+    provider: str = Field(description="Provider and model in the price book; as reported if unpriced.")
     model: str
     service_tier: str
     speed: str
@@ -55,7 +55,7 @@ class ReceiptPart(BaseModel):
 
 
 class ReceiptUnpriced(BaseModel):
-    """Something that the call used and that has no price yet: it settles by a correction when it gets one."""
+    """Usage without a price yet; a correction settles it once it has one."""
 
     part: int
     unit: str
@@ -63,20 +63,20 @@ class ReceiptUnpriced(BaseModel):
 
 
 class ReceiptAction(BaseModel):
-    """An action is charged max(floor, sum of its calls' shares); a call is charged what it added to that."""
+    """An action is charged max(floor, sum of its calls' shares); a call is charged its increase of that."""
 
     action_id: str
-    share_credits: Amount = Field(description="What the call would be charged without a floor.")
-    floor_credits: Amount = Field(description="What the action is charged at least.")
-    calls_before: int = Field(description="Calls of the action that were recorded before this one.")
+    share_credits: Amount = Field(description="The call's charge without a floor.")
+    floor_credits: Amount = Field(description="The action's minimum charge.")
+    calls_before: int = Field(description="Calls of the action recorded before this one.")
     shares_before_credits: Amount = Field(description="The sum of their shares.")
 
 
 class ReceiptCharge(BaseModel):
-    """How the rule made a charge of the call; figures that its kind has no use for are "0".
+    """How the rule computed the call's charge; figures that its kind does not use are "0".
 
     `cost_plus`: cost × multiplier ÷ usd_per_credit. `per_1k_tokens`: tokens in, cached and out × their credits ÷ 1,000.
-    `flat` and a minimum are asked for once an action: `action` says how that came out.
+    `flat` and a minimum apply once per action: `action` shows the computation.
     """
 
     rule_version_id: int
@@ -90,16 +90,16 @@ class ReceiptCharge(BaseModel):
     output_credits_per_1k: str
     usd_per_credit: str
     rounding: str
-    action: ReceiptAction | None = Field(description="Where calls of an action are charged as one.")
+    action: ReceiptAction | None = Field(description="Present if an action's calls are charged together.")
     charge_credits: Amount
 
 
 class ReceiptCorrection(BaseModel):
-    """What the record said before, and what it said from then on; amounts are null where nothing was charged."""
+    """A record before and after a correction; amounts are null if nothing was charged."""
 
     cause: str = Field(description="`replay`, `late_price`, `twin`, `agent` or `action`.")
     recorded_at: str
-    transaction_id: int | None = Field(description="What posted the difference; null where no money moved.")
+    transaction_id: int | None = Field(description="The transaction of the difference; null if no money moved.")
     verdict_before: str
     verdict_after: str
     cost_before_usd: Amount | None
@@ -109,7 +109,7 @@ class ReceiptCorrection(BaseModel):
 
 
 class Receipt(BaseModel):
-    """Everything that the charge of one call was worked out from."""
+    """Everything that the charge of a call was computed from."""
 
     trace_id: str
     span_id: str
@@ -123,23 +123,21 @@ class Receipt(BaseModel):
     service_tier: str
     speed: str
     inference_region: str
-    inclusive_input_tokens: int | None = Field(description="All tokens that went in: what decides about long context.")
+    inclusive_input_tokens: int | None = Field(description="All input tokens; decides long-context prices.")
     started_at: str
-    priced_at: str = Field(description="The moment whose prices and rule apply.")
+    priced_at: str = Field(description="The time whose prices and rule apply.")
     buckets: dict[str, int] | None = Field(description="Disjoint token counts; reasoning is part of output.")
-    units: dict[str, int] = Field(description="What else the call is billed by.")
+    units: dict[str, int] = Field(description="Other billed units.")
     assumptions: list[str]
     lines: list[ReceiptLine]
-    other_parts: list[ReceiptPart] = Field([], description="Parts of the answer that other models made.")
-    unpriced: list[ReceiptUnpriced] = Field([], description="What has no price; the rest is charged.")
+    other_parts: list[ReceiptPart] = Field([], description="Parts of the answer made by other models.")
+    unpriced: list[ReceiptUnpriced] = Field([], description="Usage without a price; the rest is charged.")
     rounding: str
-    list_cost_usd: Amount | None = Field(None, description="What the lines come to; null without any.")
-    stated_cost_usd: Amount | None = Field(None, description="What the provider itself says that the call costs.")
+    list_cost_usd: Amount | None = Field(None, description="The lines' sum; null without lines.")
+    stated_cost_usd: Amount | None = Field(None, description="The cost stated by the provider.")
     stated_difference_usd: Amount | None = Field(None, description="stated_cost_usd less list_cost_usd.")
-    at_stake_usd: Amount | None = Field(
-        None, description="By how much the other reading of the counts would change it."
-    )
-    estimated_cost_usd: Amount | None = Field(None, description="Of a call whose end was not seen; it is no cost.")
+    at_stake_usd: Amount | None = Field(None, description="The cost difference under the other reading of the counts.")
+    estimated_cost_usd: Amount | None = Field(None, description="For a call whose end was not observed; not a cost.")
     cost_usd: Amount | None
     charge: ReceiptCharge | None
-    corrections: list[ReceiptCorrection] = Field(description="How the record came to say this, oldest first.")
+    corrections: list[ReceiptCorrection] = Field(description="Corrections of the record, oldest first.")

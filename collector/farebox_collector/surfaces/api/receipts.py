@@ -1,4 +1,4 @@
-"""Receipts: the arithmetic behind one charge, from the facts that are in the books."""
+"""Build receipts: the arithmetic of a charge from stored facts."""
 
 import json
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ _ROUNDING = "the sum is rounded once, half to even, to 0.000000001"
 
 
 def receipt(connection: Connection, tenant_id: int, trace_id: bytes, span_id: bytes) -> Receipt | None:
-    """The receipt of one usage record; None if there is no such record. Raises DetailRetired."""
+    """Return the receipt of a usage record; None if there is none. Raises DetailRetired."""
     row = statements.usage_record(connection, tenant_id, trace_id, span_id)
     if row is None:
         if is_retired(connection, tenant_id, trace_id, span_id):
@@ -86,7 +86,7 @@ def receipt(connection: Connection, tenant_id: int, trace_id: bytes, span_id: by
 def _bill(
     connection: Connection, row: Any, buckets: Buckets | None, units: Units, unusual: UnusualFacts
 ) -> dict[str, Any]:
-    """The fields of a receipt that tell what was billed, and what stands beside the cost."""
+    """Return the receipt's fields of billed usage and related costs."""
     particulars = read_particulars(row.unusual) or Particulars()
     priced = row.cost_nanousd is not None or particulars.estimate_nanousd is not None
     prices = [*particulars.lines, *[LinePrice()] * (len(unusual.other_lines) - len(particulars.lines))]
@@ -126,7 +126,7 @@ def _amount(nano: int | None) -> str | None:
 
 
 class Bought(NamedTuple):
-    """What a part of a call used, and the price versions that it was billed by."""
+    """The usage of a call's part and the price versions that billed it."""
 
     version_ids: str
     buckets: Buckets
@@ -159,7 +159,7 @@ def _lines(connection: Connection, parts: Sequence[Bought]) -> list[ReceiptLine]
 
 
 def _list_cost(lines: Sequence[ReceiptLine]) -> int:
-    """Nano-USD that lines come to."""
+    """Return the lines' sum in nano-USD."""
     exact = sum((line.count * Fraction(line.price.usd_per_1k) / line.divisor for line in lines), Fraction(0)) * NANO
     return round_half_even(exact.numerator, exact.denominator)
 

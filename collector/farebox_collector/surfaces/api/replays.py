@@ -1,7 +1,7 @@
-"""Replays: price history anew, on the collector that holds the books.
+"""Replays: reprice past calls on the collector.
 
-Nothing is kept between two requests: each looks at so many records and says where to go on. So a replay that is broken
-off goes on at any replica, and no request runs for longer than its records take.
+Requests keep no state: each reads a bounded number of records and returns a cursor. An interrupted replay continues at
+any replica, and every request is short.
 """
 
 from fastapi import APIRouter
@@ -23,11 +23,11 @@ from farebox_collector.surfaces.api.pages import decode_cursor, encode_cursor
 from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
 
 MOST_RECORDS = 20_000
-"""Records that one request may look at: some seconds."""
+"""Maximum records per request: a few seconds of work."""
 
 
 class ReplayRequest(BaseModel):
-    """Which calls to price anew: those whose prices are of a moment with from <= moment < to."""
+    """The calls to reprice: those with from <= pricing time < to."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -35,15 +35,15 @@ class ReplayRequest(BaseModel):
     until: AwareDatetime = Field(alias="to")
     wallet: NameInBooks = Field("", max_length=500)
     provider: Name = Field("", max_length=500)
-    model: Name = Field("", max_length=500, description="As reported, or as the price book names it.")
+    model: Name = Field("", max_length=500, description="As reported, or as named in the price book.")
     event: Name = Field("", max_length=500)
-    dry_run: bool = Field(True, description="Say what would change and post nothing.")
-    cursor: str | None = Field(None, max_length=1000, description="The `next_cursor` of the request before.")
-    limit: int = Field(MOST_RECORDS, ge=1, le=MOST_RECORDS, description="Most records to look at.")
+    dry_run: bool = Field(True, description="Report the changes without posting them.")
+    cursor: str | None = Field(None, max_length=1000, description="The `next_cursor` of the previous request.")
+    limit: int = Field(MOST_RECORDS, ge=1, le=MOST_RECORDS, description="Maximum records to read.")
 
 
 class ReplayDifference(BaseModel):
-    """What changed records came to, and what they come to instead."""
+    """Old and new sums of the changed records."""
 
     name: str
     records: int
@@ -54,15 +54,15 @@ class ReplayDifference(BaseModel):
 
 
 class ReplayAnswer(BaseModel):
-    """What a replay changes in the records that it looked at, or has changed."""
+    """The changes of a replay, posted or not, in the records that it read."""
 
     looked_at: int
     total: ReplayDifference
-    without_price: int = Field(description="Charged records that have no price now; they stay as they are.")
+    without_price: int = Field(description="Charged records without a price now; unchanged.")
     still_unpriced: int
-    models: list[ReplayDifference] = Field(description="The largest differences; the last may sum up the others.")
+    models: list[ReplayDifference] = Field(description="The largest differences; the last may sum up the rest.")
     wallets: list[ReplayDifference]
-    next_cursor: str | None = Field(description="Send it with the same request to go on; null at the end.")
+    next_cursor: str | None = Field(description="Send it with the same request to continue; null at the end.")
 
 
 def router(context: Context) -> APIRouter:
@@ -71,14 +71,14 @@ def router(context: Context) -> APIRouter:
 
     @routes.post("")
     def replay(request: ReplayRequest) -> ReplayAnswer:
-        """Price calls anew at the prices that were valid then, and post differences only; by default, only show them.
+        """Reprice calls at the prices valid at their time and post only differences; by default only show them.
 
-        Send it again with `next_cursor` until that is null. Doing it twice posts nothing the second time.
+        Repeat with `next_cursor` until it is null. A second replay posts nothing.
         """
         names = (request.wallet, request.provider, request.model, request.event)
         scope = ReplayScope(moment_ns(request.since), moment_ns(request.until), *names)
         if scope.from_ns >= scope.to_ns:
-            raise ApiError(422, "from is before to")
+            raise ApiError(422, "from must be before to")
         at = decode_cursor(request.cursor, int, int)
         after = None if at is None else max(Position(*at), Position(scope.from_ns, 0))
         made = Replay(context.database, context.tenant_id, scope, context.clock, charge_exposed=context.charge_exposed)
@@ -94,7 +94,7 @@ def router(context: Context) -> APIRouter:
 
 
 def show_report(report: ReplayReport) -> ReplayAnswer:
-    """A report as the API shows it."""
+    """Convert a report to its API model."""
     models, wallets = (
         [_show(row) for row in (*largest.shown, largest.others) if row.records]
         for largest in (report.models, report.wallets)

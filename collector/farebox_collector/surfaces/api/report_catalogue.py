@@ -1,4 +1,4 @@
-"""Every report: what it is called, what it tells, its rows and their total. The API and the command show the same."""
+"""Every report: name, summary, rows and total. The API and the command share them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ from farebox_collector.surfaces.api.table_files import Columns
 
 
 class Question(NamedTuple):
-    """What is asked of a report; it leaves alone what it has no use for."""
+    """The parameters of a report; each report uses those that it needs."""
 
     days: Days
     groups: tuple[UsageGroup, ...] = ()
@@ -42,7 +42,7 @@ class Question(NamedTuple):
 
 
 class Report(NamedTuple):
-    """One report. Amounts are exact, and a total is that of all rows, however many of them are shown."""
+    """A report. Amounts are exact; the total covers all rows, shown or not."""
 
     name: str
     meaning: str
@@ -50,13 +50,13 @@ class Report(NamedTuple):
     rows: Callable[[Connection, int, Question], Iterator[BaseModel]]
     total: Callable[[Connection, int, Question], BaseModel]
     groups: tuple[UsageGroup, ...]
-    """What it can be grouped by."""
+    """Possible groupings."""
     by_default: tuple[UsageGroup, ...] = ()
     of_days: bool = True
-    """False for one that tells how things are now."""
+    """False for a report of the current state."""
 
     def columns(self, question: Question) -> Columns:
-        """The columns that it has for a question: those that it was grouped by first."""
+        """Return the columns for a question, grouping columns first."""
         keys = [group.value for group in question.groups]
         hidden = {group.value for group in UsageGroup} - set(keys) if self.groups else set()
         others = [name for name in self.row.model_fields if name not in hidden and name not in keys]
@@ -90,7 +90,7 @@ def _wallet_rows(connection: Connection, tenant_id: int, question: Question) -> 
 def _wallet_total(connection: Connection, tenant_id: int, question: Question) -> WalletRow:
     wanted = question.usage._replace(charged_of_wallets=True)
     if question.usage == UsageFilter():
-        # The charged calls of all wallets are all charged calls, and those are a few rows a day.
+        # All wallets together are all charged calls: read those from a few rows per day.
         wanted = UsageFilter(verdict=Verdict.CHARGED)
     (total,) = usage_by(connection, tenant_id, question.days, (), wanted)
     return WalletRow(**_prices(connection, tenant_id).figures(total))
@@ -136,7 +136,7 @@ REPORTS: Mapping[str, Report] = {
     for report in (
         Report(
             "summary",
-            "Revenue, cost, fees and profit, credits out, active and new wallets, payers and revenue for each.",
+            "Revenue, cost, fees, profit, credits out, active and new wallets, payers, revenue per wallet.",
             SummaryRow,
             _summary_rows,
             _summary_total,
@@ -153,7 +153,7 @@ REPORTS: Mapping[str, Report] = {
         ),
         Report(
             "credits",
-            "Credits in and out by where they came from and went to, and what was paid for them.",
+            "Credits in and out by source, and what was paid for them.",
             CreditsRow,
             _credits_rows,
             _credits_total,
@@ -161,7 +161,7 @@ REPORTS: Mapping[str, Report] = {
         ),
         Report(
             "balances",
-            "How the balances of all wallets are spread now.",
+            "The current distribution of wallet balances.",
             BalanceRow,
             _balance_rows,
             _balance_total,
@@ -170,7 +170,7 @@ REPORTS: Mapping[str, Report] = {
         ),
         Report(
             "wallets",
-            "Wallets with what they paid and what they cost to serve, the dearest first.",
+            "Wallets with their charges and cost to serve, most expensive first.",
             WalletRow,
             _wallet_rows,
             _wallet_total,
@@ -178,13 +178,13 @@ REPORTS: Mapping[str, Report] = {
         ),
     )
 }
-"""Every report by its name."""
+"""Every report by name."""
 
 
 def written_rows(
     rows: Iterator[BaseModel], columns: Columns, before: tuple[Any, ...] = ()
 ) -> Iterator[tuple[Any, ...]]:
-    """Rows as files have them: the cells of these columns, after those of `before`."""
+    """Yield file rows: the cells of `before`, then of these columns."""
     names = [name for name, _ in columns]
     for row in rows:
         yield (*before, *(getattr(row, name) for name in names))

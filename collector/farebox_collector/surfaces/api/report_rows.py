@@ -1,4 +1,4 @@
-"""What reports show: the rows of each, as the API documents them and as files have them."""
+"""Rows of reports, as in the API and in files."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -18,21 +18,21 @@ EPOCH = date(1970, 1, 1)
 
 
 class Figures(BaseModel):
-    """What calls came to."""
+    """Sums of calls."""
 
     requests: int
     errors: int
-    input_tokens: int = Field(description="All tokens that went in, cached or not.")
+    input_tokens: int = Field(description="All input tokens, cached or not.")
     output_tokens: int
-    cost_usd: Amount = Field(description="What providers charge us for them.")
-    charge_credits: Amount = Field(description="What wallets paid for them.")
-    charge_usd: Amount = Field(description="The same, at what a credit sells for.")
-    margin_usd: Amount = Field(description="That less the cost.")
-    margin_percent: str | None = Field(description="The margin of what was charged; null where that is nothing.")
+    cost_usd: Amount = Field(description="What providers charge.")
+    charge_credits: Amount = Field(description="What wallets paid.")
+    charge_usd: Amount = Field(description="The same at the price of a credit.")
+    margin_usd: Amount = Field(description="The charge less the cost.")
+    margin_percent: str | None = Field(description="The margin relative to the charge; null without a charge.")
 
 
 class UsageRow(Figures):
-    """The calls of one group; null where the report does not tell them apart by it."""
+    """The calls of a group; fields that are not grouped by are null."""
 
     day: str | None = None
     event: str | None = None
@@ -42,76 +42,74 @@ class UsageRow(Figures):
 
 
 class WalletRow(Figures):
-    """The charged calls of one wallet."""
+    """The charged calls of a wallet."""
 
     wallet: str | None = Field(None, description="Null in the total.")
-    balance_credits: Amount | None = Field(None, description="What it has now.")
+    balance_credits: Amount | None = Field(None, description="The current balance.")
     created_at: str | None = None
 
 
 class SummaryRow(BaseModel):
-    """What a tenant did in the days of the report, or on one of them."""
+    """A tenant's figures of the reported days, or of one of them."""
 
     day: str | None
     requests: int
     charge_credits: Amount = Field(description="Credits out: what wallets paid for calls.")
-    charge_usd: Amount = Field(description="The same, at what a credit sells for.")
-    revenue_usd: Amount = Field(description="What was paid for the credits that usage used up, as they were drawn.")
+    charge_usd: Amount = Field(description="The same at the price of a credit.")
+    revenue_usd: Amount = Field(description="The price of the credits that usage consumed, recognised as drawn.")
     revenue_from_other_days_usd: Amount = Field(
-        description="Of the revenue, what calls earned that started on other days; their cost is on those days."
+        description="The part of revenue from calls that started on other days; their cost is on those days."
     )
-    revenue_on_other_days_usd: Amount = Field(
-        description="What calls of these days earned that is in the revenue of other days."
-    )
-    breakage_usd: Amount = Field(description="What was paid for credits that expired.")
+    revenue_on_other_days_usd: Amount = Field(description="Earnings of these days' calls in the revenue of other days.")
+    breakage_usd: Amount = Field(description="The price of expired credits.")
     cost_usd: Amount = Field(description="What providers charge.")
     exposure_usd: Amount = Field(
-        description="What calls may cost whose end was not seen: an estimate, in neither cost nor profit."
+        description="Estimated cost of calls whose end was not observed; in neither cost nor profit."
     )
-    refunded_usd: Amount = Field(description="What went back of the price of credits that were used or had expired.")
-    fees_usd: Amount = Field(description="What payment providers keep of what customers pay.")
-    profit_usd: Amount = Field(description="Revenue with breakage, less what was refunded of it, cost and fees.")
-    received_usd: Amount = Field(description="What customers paid for credits, less what they got back.")
-    active_wallets: int = Field(description="Wallets that were charged for a call.")
+    refunded_usd: Amount = Field(description="Refunds of credits that were used or had expired.")
+    fees_usd: Amount = Field(description="Fees of payment providers.")
+    profit_usd: Amount = Field(description="Revenue and breakage, less their refunds, cost and fees.")
+    received_usd: Amount = Field(description="Customers' payments for credits, less refunds.")
+    active_wallets: int = Field(description="Wallets charged for a call.")
     new_wallets: int
-    payers: int = Field(description="Wallets that were paid into.")
-    new_payers: int = Field(description="Those of them for the first time.")
-    arpu_usd: Amount | None = Field(description="Revenue for each active wallet.")
+    payers: int = Field(description="Wallets with a deposit.")
+    new_payers: int = Field(description="Wallets with their first deposit.")
+    arpu_usd: Amount | None = Field(description="Revenue per active wallet.")
 
 
 class CreditsRow(BaseModel):
-    """What one source put into wallets and took out of them."""
+    """Credits in and out of wallets by source."""
 
     day: str | None
     source: str | None = Field(description="`deposit`, `grant`, …, `expiry`, or `usage`; null in the total.")
-    movements: int = Field(description="Of usage: charged calls.")
+    movements: int = Field(description="For usage: charged calls.")
     credits_in: Amount
     credits_out: Amount
-    received_usd: Amount = Field(description="What was paid for them, less what went back.")
+    received_usd: Amount = Field(description="Payments less refunds.")
 
 
 class BalanceRow(BaseModel):
-    """The wallets whose balance is over `from_credits` and at most `to_credits`; both 0 for just nothing."""
+    """Wallets with from_credits < balance <= to_credits; both 0 for a balance of exactly zero."""
 
-    from_credits: Amount | None = Field(description="Null for all that are below zero, and in the total.")
-    to_credits: Amount | None = Field(description="Null for no end.")
+    from_credits: Amount | None = Field(description="Null for balances below zero and in the total.")
+    to_credits: Amount | None = Field(description="Null without an upper bound.")
     wallets: int
-    balance_credits: Amount = Field(description="Of all of them together.")
+    balance_credits: Amount = Field(description="The sum of these wallets' balances.")
 
 
 class Prices:
-    """Turns credits into what they sell for."""
+    """Converts credits to US dollars at the tenant's price."""
 
     def __init__(self, usd_per_credit: Fraction) -> None:
         self._usd_per_credit = usd_per_credit
 
     def nanousd(self, nanocredits: int) -> int:
-        """What credits sell for, rounded half to even."""
+        """Return the price of credits, rounded half to even."""
         exact = self._usd_per_credit
         return round_half_even(nanocredits * exact.numerator, exact.denominator)
 
     def figures(self, row: Any) -> dict[str, Any]:
-        """`Figures` of a row with `DAY_SUMS`, which are None where there is nothing."""
+        """Return the `Figures` of a row with `DAY_SUMS`; sums may be None."""
         cost, charge = int(row.cost_nanousd or 0), int(row.charge_nanocredits or 0)
         sold = self.nanousd(charge)
         return {
@@ -127,14 +125,14 @@ class Prices:
         }
 
     def usage(self, row: Any, groups: Sequence[UsageGroup]) -> UsageRow:
-        """A group of calls."""
+        """Return the row of a group of calls."""
         names = {group.value: getattr(row, group) for group in groups}
         if UsageGroup.DAY in groups:
             names["day"] = shown_day(row.day)
         return UsageRow(**names, **self.figures(row))
 
     def wallet(self, row: Any) -> WalletRow:
-        """A wallet with its calls."""
+        """Return the row of a wallet and its calls."""
         return WalletRow(
             wallet=row.wallet,
             balance_credits=format_nano(row.balance_nano),
@@ -143,7 +141,7 @@ class Prices:
         )
 
     def summary(self, summary: Summary) -> SummaryRow:
-        """A tenant's days."""
+        """Return the row of a tenant's days."""
         revenue, active = summary.revenue_nanousd, summary.active_wallets
         return SummaryRow(
             day=None if summary.day is None else shown_day(summary.day),
@@ -169,7 +167,7 @@ class Prices:
 
 
 def credits_row(moved: CreditsMoved, *, total: bool = False) -> CreditsRow:
-    """What a source moved."""
+    """Return the row of a source."""
     return CreditsRow(
         day=None if moved.day is None else shown_day(moved.day),
         source=None if total else moved.source,
@@ -181,7 +179,7 @@ def credits_row(moved: CreditsMoved, *, total: bool = False) -> CreditsRow:
 
 
 def balance_row(found: BalanceRange) -> BalanceRow:
-    """A range of balances."""
+    """Return the row of a balance range."""
     bounds = (None if bound is None else format_nano(bound * 10**9) for bound in found[:2])
     lowest, highest = bounds
     return BalanceRow(
@@ -193,12 +191,12 @@ def balance_row(found: BalanceRange) -> BalanceRow:
 
 
 def shown_day(day: int) -> str:
-    """A day as people write it."""
+    """Format a day as an ISO 8601 date."""
     return (EPOCH + timedelta(days=day)).isoformat()
 
 
 def percent(part: int, whole: int) -> str | None:
-    """A part of a whole in percent with two decimals; None where there is no whole."""
+    """Return a percentage with two decimals; None if the whole is zero."""
     if not whole:
         return None
     sign = -1 if whole < 0 else 1
@@ -207,7 +205,7 @@ def percent(part: int, whole: int) -> str | None:
 
 
 def cell_type(name: str) -> CellType:
-    """What a column of a report holds, by the unit in its name."""
+    """Return a column's type by the unit in its name."""
     if name == "day":
         return CellType.DAY
     if name.endswith(("_usd", "_credits")) or name in ("credits_in", "credits_out"):

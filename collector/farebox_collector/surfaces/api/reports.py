@@ -1,4 +1,4 @@
-"""Reports over HTTP: as JSON, or as a CSV or Parquet file that has every row."""
+"""Reports over HTTP: JSON pages, or a CSV or Parquet file with every row."""
 
 import tempfile
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ from farebox_collector.surfaces.api.table_files import (
 
 MAX_DAYS = 400
 _LAST_DAY = 106_751
-"""The last day that nanoseconds since 1970 can tell."""
+"""The last day that a 64-bit Unix time in nanoseconds can represent."""
 _IN_MEMORY = 2**20
 _CHUNK = 2**16
 
@@ -56,7 +56,7 @@ Row = TypeVar("Row")
 
 
 class Format(StrEnum):
-    """What a report is written as."""
+    """The format of a report."""
 
     JSON = "json"
     CSV = "csv"
@@ -64,69 +64,69 @@ class Format(StrEnum):
 
 
 class ReportPage(BaseModel, Generic[Row]):
-    """A report of some UTC days, and of as many days before them if asked for."""
+    """A report of UTC days and, if requested, of as many days before."""
 
     first_day: str
     last_day: str
     items: list[Row]
-    next_cursor: str | None = Field(description="Give it as `cursor` to get the next rows; null at the end.")
-    total: Row = Field(description="Of all rows, also of those that are not on this page.")
-    previous: list[Row] | None = Field(None, description="The days before, if asked for: as many rows.")
+    next_cursor: str | None = Field(description="Send it as `cursor` for the next rows; null at the end.")
+    total: Row = Field(description="The total of all rows, including other pages.")
+    previous: list[Row] | None = Field(None, description="The preceding days, if requested.")
     previous_total: Row | None = None
 
 
 class Shape(BaseModel):
-    """In which form a report is wanted."""
+    """The requested form of a report."""
 
     model_config = ConfigDict(extra="forbid")
 
     format: Format = Format.JSON
     columns: list[str] | None = Field(None, description="Columns of a file, in order (default: all).", max_length=50)
-    limit: int = Field(1_000, ge=1, le=10_000, description="Most rows of an answer in JSON; files have all of them.")
-    cursor: str | None = Field(None, max_length=200, description="Where to take up: the `next_cursor` before.")
+    limit: int = Field(1_000, ge=1, le=10_000, description="Maximum rows in JSON; files have all rows.")
+    cursor: str | None = Field(None, max_length=200, description="The `next_cursor` of the previous page.")
 
 
 class Period(Shape):
-    """Which days a report is of."""
+    """The days of a report."""
 
-    days: int = Field(30, ge=1, le=MAX_DAYS, description="The last so many UTC days, today among them.")
+    days: int = Field(30, ge=1, le=MAX_DAYS, description="Number of UTC days, including today.")
     first: date | None = Field(None, description="The first UTC day, instead of `days`.")
     last: date | None = Field(None, description="The last UTC day (default: today).")
-    compare: bool = Field(False, description="Also as many days directly before; in a file a column tells which.")
+    compare: bool = Field(False, description="Add the same number of preceding days; files mark them in a column.")
 
 
 class ByDay(Period):
-    """Days that may be told apart."""
+    """A period that may be grouped by day."""
 
-    group_by: list[Literal["day"]] = Field([], max_length=1, description="`day` for a row each.")
+    group_by: list[Literal["day"]] = Field([], max_length=1, description="`day` for a row per day.")
 
 
 class CreditsAsked(ByDay):
-    """What moved credits."""
+    """Parameters of the credits report."""
 
-    source: Name = Field("", description="Only this: `deposit`, `grant`, `refund`, `expiry`, `usage`, …")
+    source: Name = Field("", description="Only this source: `deposit`, `grant`, `refund`, `expiry`, `usage`, …")
 
 
 class WalletsAsked(Period):
-    """Which wallets, and which of their calls."""
+    """Parameters that select wallets and their calls."""
 
     event: Name = ""
     provider: Name = ""
     model: Name = ""
-    wallets: Literal["", "new", "returning"] = Field("", description="That came within these days, or before them.")
-    min_balance_credits: str = Field("", description="Wallets that have as much now, or more.")
-    max_balance_credits: str = Field("", description="Wallets that have less than this now.")
+    wallets: Literal["", "new", "returning"] = Field("", description="Created within these days, or before.")
+    min_balance_credits: str = Field("", description="Wallets with at least this balance now.")
+    max_balance_credits: str = Field("", description="Wallets with less than this balance now.")
 
 
 class UsageAsked(WalletsAsked):
-    """Which calls; where wallets are chosen, only charged ones count."""
+    """Parameters that select calls; with a wallet filter, only charged calls count."""
 
     group_by: list[UsageGroup] = Field([UsageGroup.EVENT], max_length=len(UsageGroup), description="In this order.")
     verdict: Verdict | Literal[""] = ""
 
 
 class BalancesAsked(Shape):
-    """How balances are spread: there is nothing to choose."""
+    """Parameters of the balances report, which has no filter."""
 
 
 def router(context: Context) -> APIRouter:
@@ -135,43 +135,43 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/summary", response_model=ReportPage[SummaryRow], responses=_FILES)
     def report_summary(asked: Annotated[ByDay, Query()]) -> Any:
-        """Revenue, cost, fees and profit; credits out; active and new wallets, payers, revenue for each."""
+        """Report revenue, cost, fees, profit, credits out, active and new wallets, payers, revenue per wallet."""
         return _answer(context, "summary", asked)
 
     @routes.get("/usage", response_model=ReportPage[UsageRow], responses=_FILES)
     def report_usage(asked: Annotated[UsageAsked, Query()]) -> Any:
-        """Calls, tokens, cost, charge and margin by event, model, day and more; each call counts once."""
+        """Report calls, tokens, cost, charge and margin by event, model, day and more; each call counts once."""
         return _answer(context, "usage", asked)
 
     @routes.get("/credits", response_model=ReportPage[CreditsRow], responses=_FILES)
     def report_credits(asked: Annotated[CreditsAsked, Query()]) -> Any:
-        """Credits in and out by where they came from and went to, and what was paid for them."""
+        """Report credits in and out by source, and what was paid for them."""
         return _answer(context, "credits", asked)
 
     @routes.get("/balances", response_model=ReportPage[BalanceRow], responses=_FILES)
     def report_balances(asked: Annotated[BalancesAsked, Query()]) -> Any:
-        """How the balances of all wallets are spread now."""
+        """Report the current distribution of wallet balances."""
         return _answer(context, "balances", asked)
 
     @routes.get("/wallets", response_model=ReportPage[WalletRow], responses=_FILES)
     def report_wallets(asked: Annotated[WalletsAsked, Query()]) -> Any:
-        """Wallets with what they paid and what they cost to serve, the dearest first."""
+        """Report wallets with their charges and cost to serve, most expensive first."""
         return _answer(context, "wallets", asked)
 
     return routes
 
 
 def days_of(now_ns: int, days: int, first: date | None, last: date | None) -> Days:
-    """The days of a period. Raises ValueError for one that cannot be."""
+    """Return the days of a period. Raises ValueError if invalid."""
     end = (now_ns // DAY_NS if last is None else (last - EPOCH).days) + 1
     begin = end - days if first is None else (first - EPOCH).days
     if not 0 <= begin < end <= begin + MAX_DAYS or end > _LAST_DAY:
-        raise ValueError(f"a period begins in 1970 or later, before it ends, and has at most {MAX_DAYS} days")
+        raise ValueError(f"the period must begin in 1970 or later, before it ends, and have at most {MAX_DAYS} days")
     return Days(begin, end)
 
 
 def period_of(now_ns: int, days: int, first: date | None, last: date | None) -> Days:
-    """The days of a period that a request asks for. Raises ApiError 400."""
+    """Return the days of a requested period. Raises ApiError 400."""
     try:
         return days_of(now_ns, days, first, last)
     except ValueError as error:
@@ -179,7 +179,7 @@ def period_of(now_ns: int, days: int, first: date | None, last: date | None) -> 
 
 
 def question_of(asked: Shape, now_ns: int) -> Question:
-    """What a request asks of a report. Raises ApiError."""
+    """Return a report's question from a request. Raises ApiError."""
     if not isinstance(asked, Period):
         return Question(Days(now_ns // DAY_NS, now_ns // DAY_NS + 1))
     days = period_of(now_ns, asked.days, asked.first, asked.last)
@@ -208,7 +208,7 @@ def write_report(
     kind: str,
     file: IO[bytes],
 ) -> None:
-    """Write all rows of a report into a file. Raises ParquetMissing."""
+    """Write all rows of a report to a file. Raises ParquetMissing."""
 
     def rows() -> Iterator[tuple[Any, ...]]:
         periods = {"current": question.days} | ({"previous": question.days.before} if compare else {})
@@ -221,11 +221,11 @@ def write_report(
 
 
 def chosen_columns(report: Report, question: Question, wanted: list[str] | None) -> Columns:
-    """The columns of a file, in the order in which they are asked for. Raises ValueError for one that is not there."""
+    """Return a file's columns in the requested order. Raises ValueError for an unknown column."""
     known = dict(report.columns(question))
     unknown = [name for name in wanted or () if name not in known]
     if unknown:
-        raise ValueError(f"there is no column {unknown[0]!r} here; there are {', '.join(known)}")
+        raise ValueError(f"unknown column {unknown[0]!r}; choose from {', '.join(known)}")
     return [(name, known[name]) for name in wanted or known]
 
 
@@ -234,12 +234,12 @@ def _answer(context: Context, name: str, asked: Shape) -> Any:
     question = question_of(asked, context.clock())
     compare = isinstance(asked, Period) and asked.compare
     if compare and question.days.before.first < 0:
-        raise ApiError(400, "there are no days before these")
+        raise ApiError(400, "compare: there are no days before 1970; choose a later period")
     if asked.format is not Format.JSON:
         return _file(context, report, question, asked, compare)
     (start,) = decode_cursor(asked.cursor, int) or (0,)
     if not 0 <= start < 2**31:
-        raise ApiError(400, "this cursor is not one that was given out for this list")
+        raise ApiError(400, "invalid cursor; send the next_cursor of this list's previous page")
     before = question._replace(days=question.days.before)
     with context.database.reading() as connection:
 
@@ -259,7 +259,7 @@ def _answer(context: Context, name: str, asked: Shape) -> Any:
 
 
 def _file(context: Context, report: Report, question: Question, asked: Shape, compare: bool) -> StreamingResponse:
-    """The whole report, written aside first: a client that reads slowly must not hold a snapshot of the books."""
+    """Write the whole report to a temporary file first: a slow client must not hold a database snapshot open."""
     kind = asked.format.value
     file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  (closed when it is sent)
     try:

@@ -1,4 +1,4 @@
-"""Charge rules: what an event costs its wallet, who set that and why, and what another rule would have charged."""
+"""Charge rules: what an event costs its wallet, each version's author and reason, and simulations."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -43,16 +43,16 @@ from farebox_collector.surfaces.api.pages import (
 from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
 
 MOST_SIMULATED = 250_000
-"""Calls that one request may simulate: some seconds. The command has no such bound."""
+"""Maximum calls per simulation request: a few seconds of work. The command has no such bound."""
 
 _FIGURES = tuple(name for name in RuleTerms._fields if name != "kind")
 _DECIMAL = r"^([0-9]{1,7}(\.[0-9]{1,18})?)?$"
 
-Figure = Annotated[str, Field("", pattern=_DECIMAL, description="A decimal; empty where the kind has no use for it.")]
+Figure = Annotated[str, Field("", pattern=_DECIMAL, description="A decimal; empty if the kind does not use it.")]
 
 
 class Terms(BaseModel):
-    """What a rule asks for. `docs/explanation/credits.md` says what each kind charges."""
+    """The terms of a rule. `docs/explanation/credits.md` defines what each kind charges."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -61,30 +61,30 @@ class Terms(BaseModel):
     minimum_credits: Figure
     flat_credits: Figure
     input_credits_per_1k: Figure
-    cached_credits_per_1k: Figure = Field(description="Empty charges cached tokens like the others that go in.")
+    cached_credits_per_1k: Figure = Field(description="Empty charges cached tokens like other input tokens.")
     output_credits_per_1k: Figure
 
 
 class RuleRequest(Terms):
     """A rule to set."""
 
-    event: Name = Field(min_length=1, max_length=MAX_TEXT, description="`*` is every event without a rule of its own.")
+    event: Name = Field(min_length=1, max_length=MAX_TEXT, description="`*` is every event without its own rule.")
     reason: Name = Field(min_length=1, max_length=500, description="Why; kept with the rule.")
     author: Name = STATED_AUTHOR
-    valid_from: AwareDatetime | None = Field(None, description="When it begins: now (the default) or later.")
-    valid_to: AwareDatetime | None = Field(None, description="When it ends; from then on `*` is charged.")
+    valid_from: AwareDatetime | None = Field(None, description="When it starts: now (the default) or later.")
+    valid_to: AwareDatetime | None = Field(None, description="When it ends; `*` applies afterwards.")
 
 
 class SimulationRequest(Terms):
-    """A rule that nobody has set, to be tried on calls of the past."""
+    """Proposed terms to simulate on past calls."""
 
     event: Name = Field(min_length=1, max_length=MAX_TEXT)
-    days: int = Field(30, ge=1, le=366, description="How far to look back.")
-    limit: int = Field(100, ge=1, le=1_000, description="Most wallets in the answer.")
+    days: int = Field(30, ge=1, le=366, description="Number of past days.")
+    limit: int = Field(100, ge=1, le=1_000, description="Maximum wallets in the response.")
 
 
 class Rule(BaseModel):
-    """One version of a rule; it never changes, but for the end that its successor gives it."""
+    """One version of a rule; immutable except for the end that its successor sets."""
 
     version_id: int
     event: str
@@ -96,7 +96,7 @@ class Rule(BaseModel):
     input_credits_per_1k: str
     cached_credits_per_1k: str
     output_credits_per_1k: str
-    usd_per_credit: str = Field(description="What a credit sold for when it was set.")
+    usd_per_credit: str = Field(description="The price of a credit when the rule was set.")
     valid_from: str
     valid_to: str | None
     author: str
@@ -104,7 +104,7 @@ class Rule(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What calls were charged, and what they would have been."""
+    """Actual and proposed charges of calls."""
 
     name: str
     calls: int
@@ -112,42 +112,42 @@ class Outcome(BaseModel):
     proposed_credits: Amount
     difference_credits: Amount
     cost_usd: Amount
-    earned_usd: Amount = Field(description="What was charged, at what a credit sells for, less the cost.")
-    proposed_usd: Amount = Field(description="The same of what would have been charged.")
+    earned_usd: Amount = Field(description="The charge at the price of a credit, less the cost.")
+    proposed_usd: Amount = Field(description="The same for the proposed charge.")
 
 
 class Simulation(BaseModel):
-    """What the last days would have charged and earned under a rule, the same calls summed up in two ways."""
+    """Actual and proposed charges of the last days, by event and by wallet."""
 
     days: int
     rule: str
     by_event: list[Outcome]
-    by_wallet: list[Outcome] = Field(description="Those that would have been charged most, first.")
+    by_wallet: list[Outcome] = Field(description="Highest proposed charge first.")
 
 
 def router(context: Context) -> APIRouter:
-    """The endpoints under /v1/rules that list and set."""
+    """The endpoints under /v1/rules that list and set rules."""
     routes = APIRouter(prefix="/v1/rules", tags=["rules"], responses=RESPONSES)
 
     @routes.get("")
     def list_rules(at: AwareDatetime | None = None, cursor: Cursor = None, limit: Limit = 100) -> Page[Rule]:
-        """The rules that hold at a moment, by default now, by event."""
+        """List the rules in force at a time (default: now), by event."""
         at_ns = context.clock() if at is None else moment_ns(at)
         return _rules(context, cursor, limit, at_ns=at_ns)
 
     @routes.get("/history")
     def list_versions(event: Name = "", cursor: Cursor = None, limit: Limit = 100) -> Page[Rule]:
-        """Every version of every rule, or of one event's, with who set it and why."""
+        """List every version of all rules, or of one event's rule, with author and reason."""
         return _rules(context, cursor, limit, event=event)
 
     @routes.post("", status_code=201, responses=WAITS)
     def create_rule(request: RuleRequest) -> Rule:
-        """Charge an event by other terms from now or a later moment on. The version before stays in the books.
+        """Set an event's charge terms from now or a later time on. Earlier versions are kept.
 
-        A rule that begins now begins a quarter of a second later (`valid_from`), and the answer comes when it holds.
+        A rule from now on takes effect a quarter of a second later (`valid_from`); the response comes then.
         """
         if not is_clean(request.event):
-            raise ApiError(422, f"event: has 1 to {MAX_TEXT} printable characters")
+            raise ApiError(422, f"event: must have 1 to {MAX_TEXT} printable characters")
         start_ns, end_ns = (None if at is None else moment_ns(at) for at in (request.valid_from, request.valid_to))
         authorship = RuleAuthorship(acting().author, request.reason)
         terms = _terms(request)
@@ -178,7 +178,7 @@ def simulation_router(context: Context) -> APIRouter:
 
     @routes.post("/simulate")
     def simulate(request: SimulationRequest) -> Simulation:
-        """What the last days would have charged and earned under a rule that nobody has set. Changes nothing."""
+        """Simulate a rule on the last days: what it would have charged and earned. Changes nothing."""
         terms, now_ns = _terms(request), context.clock()
         from_ns = max(0, now_ns - request.days * DAY_NS)
         with context.database.reading() as connection:
@@ -203,7 +203,7 @@ def simulation_router(context: Context) -> APIRouter:
 
 
 def show_rule(row: Any) -> Rule:
-    """A row of `charge_rules` as the API shows it."""
+    """Convert a row of `charge_rules` to its API model."""
     figures = {name: getattr(row, name) for name in _FIGURES}
     return Rule(
         version_id=row.id,
@@ -220,7 +220,7 @@ def show_rule(row: Any) -> Rule:
 
 
 def show_outcome(name: str, row: simulation.Outcome) -> Outcome:
-    """What a simulation comes to for one event or wallet, as the API shows it."""
+    """Convert a simulation's outcome for an event or wallet to its API model."""
     return Outcome(
         name=name,
         calls=row.calls,
@@ -234,9 +234,9 @@ def show_outcome(name: str, row: simulation.Outcome) -> Outcome:
 
 
 def stated_terms(kind: str, figures: Mapping[str, Decimal]) -> RuleTerms:
-    """The terms out of the figures that were stated; whoever names no price for cached tokens charges them like others.
+    """Return the terms of the stated figures; without a price for cached tokens, the input price applies.
 
-    A multiplier has to be stated, also where it is 1.
+    A multiplier must be stated, even if it is 1.
     """
     known = dict(figures)
     if kind == PER_1K_TOKENS and "input_credits_per_1k" in known:
@@ -247,9 +247,9 @@ def stated_terms(kind: str, figures: Mapping[str, Decimal]) -> RuleTerms:
 def _terms(request: Terms) -> RuleTerms:
     figures = {name: Decimal(text) for name in _FIGURES if (text := getattr(request, name))}
     if request.kind == COST_PLUS and "multiplier" not in figures:
-        raise ApiError(422, "multiplier: is what a cost_plus rule has")
+        raise ApiError(422, "multiplier: allowed only for cost_plus rules")
     if request.kind != COST_PLUS and not figures:
-        raise ApiError(422, f"a {request.kind} rule says what it charges, also where that is 0")
+        raise ApiError(422, f"a {request.kind} rule must state its charge, even if it is 0")
     return stated_terms(request.kind, figures)
 
 

@@ -1,4 +1,4 @@
-"""What is at stake: records that may be charged wrong, and calls whose end was not seen, with the money in doubt."""
+"""Amounts at stake: records with a doubtful cost and calls whose end was not observed."""
 
 from typing import Annotated, Any
 
@@ -32,20 +32,20 @@ _FLAGS = ", ".join(FLAGS)
 
 
 class Stake(BaseModel):
-    """A record and a reason why its cost may be wrong; its receipt has the arithmetic."""
+    """A record and the reason why its cost may be wrong; its receipt has the arithmetic."""
 
-    flag: str = Field(description=f"What is in doubt: one of {_FLAGS}.")
+    flag: str = Field(description=f"The reason: one of {_FLAGS}.")
     trace_id: str
     span_id: str
     wallet: str
     provider: str
     model: str
     priced_at: str
-    at_stake_usd: Amount = Field(description="By how much the cost may be wrong; of an exposed call the estimate.")
+    at_stake_usd: Amount = Field(description="Possible error of the cost; for an exposed call the estimate.")
 
 
 class StakeSum(BaseModel):
-    """All records of a flag together."""
+    """The sum of a flag's records."""
 
     flag: str
     records: int
@@ -53,10 +53,10 @@ class StakeSum(BaseModel):
 
 
 class StakeSums(BaseModel):
-    """What is at stake by flag. A record may have several flags."""
+    """Amounts at stake by flag. A record may have several flags."""
 
     items: list[StakeSum]
-    next_cursor: None = Field(default=None, description="Always null: every flag is there.")
+    next_cursor: None = Field(default=None, description="Always null: all flags are on one page.")
 
 
 def router(context: Context) -> APIRouter:
@@ -70,23 +70,23 @@ def router(context: Context) -> APIRouter:
         cursor: Cursor = None,
         limit: Limit = 100,
     ) -> Page[Stake]:
-        """Records whose cost may be wrong, newest first: contradictory counts, units without a price, unseen ends."""
+        """List records with a doubtful cost, newest first: contradictory counts, unpriced units, unobserved ends."""
         if flag and flag not in FLAGS:
-            raise ApiError(400, f"there is no flag {flag!r}; those are {_FLAGS}")
+            raise ApiError(400, f"unknown flag {flag!r}; choose from {_FLAGS}")
         position = decode_cursor(cursor, int, str, str, str)
         after = None
         if position is not None:
             try:
                 after = (position[0], position[1], bytes.fromhex(position[2]), bytes.fromhex(position[3]))
             except ValueError:
-                raise ApiError(400, "this cursor is not one that was given out for this list") from None
+                raise ApiError(400, "invalid cursor; send the next_cursor of this list's previous page") from None
         with context.database.reading() as connection:
             rows = stake_rows(connection, context.tenant_id, StakeFilter(flag, wallet), after, limit + 1)
         return page(rows, limit, show_stake, _place)
 
     @routes.get("/sums")
     def get_stake_sums() -> StakeSums:
-        """How much is at stake in all, by flag."""
+        """Return the total at stake by flag."""
         with context.database.reading() as connection:
             return show_sums(stake_sums(connection, context.tenant_id))
 
@@ -94,7 +94,7 @@ def router(context: Context) -> APIRouter:
 
 
 def show_stake(row: Any) -> Stake:
-    """A row of `stakes` as the API shows it."""
+    """Convert a row of `stakes` to its API model."""
     return Stake(
         flag=row.flag,
         trace_id=row.trace_id.hex(),
@@ -108,7 +108,7 @@ def show_stake(row: Any) -> Stake:
 
 
 def show_sums(sums: dict[str, tuple[int, int]]) -> StakeSums:
-    """The sums of `stake_sums` as the API shows them."""
+    """Convert the sums of `stake_sums` to their API model."""
     return StakeSums(
         items=[
             StakeSum(flag=flag, records=records, at_stake_usd=format_nano(amount))

@@ -1,4 +1,4 @@
-"""Stripe's webhook: needs no key, since every event proves by its signature where it comes from."""
+"""Stripe's webhook: needs no key, since every event is signed."""
 
 import logging
 from typing import Annotated
@@ -19,9 +19,9 @@ _logger = logging.getLogger(__name__)
 
 
 class Received(BaseModel):
-    """What came of an event."""
+    """The result of an event."""
 
-    outcome: str = Field(description="In a few words; `repeated` for an event that was booked before.")
+    outcome: str = Field(description="A short text; `repeated` for an event booked before.")
 
 
 def router(context: Context) -> APIRouter:
@@ -32,7 +32,7 @@ def router(context: Context) -> APIRouter:
     async def receive_event(
         request: Request, stripe_signature: Annotated[str | None, Header(max_length=4_000)] = None
     ) -> Received:
-        """Book an event of Stripe's, once. What is answered with an error Stripe sends again, for three days."""
+        """Book a Stripe event once. After an error response, Stripe retries for three days."""
         body = await request.body()
         return Received(outcome=await run_in_threadpool(_receive, context, body, stripe_signature))
 
@@ -49,10 +49,10 @@ def _receive(context: Context, body: bytes, signature: str | None) -> str:
         raise ApiError(400, str(error)) from None
     except EventConflict:
         context.meters.payment_event("refused")
-        raise ApiError(409, "an event with this id and another content was booked before") from None
+        raise ApiError(409, "an event with this id and different content was booked before") from None
     except Refused as error:
-        # It was Stripe that said so: somebody has to look.
-        _logger.error("an event of Stripe's was refused", extra={"reason": str(error)})
+        # The signature is Stripe's, so an operator must look into this.
+        _logger.error("refused an event from Stripe", extra={"reason": str(error)})
         context.meters.payment_event("refused")
         raise ApiError(422, str(error)) from None
     context.meters.payment_event("repeated" if outcome == REPEATED else "booked")

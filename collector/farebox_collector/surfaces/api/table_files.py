@@ -1,6 +1,6 @@
-"""Tables as files: CSV that no spreadsheet takes for formulas, and Parquet with exact decimals.
+"""Write tables as files: CSV safe from formula injection, and Parquet with exact decimals.
 
-Rows come one after the other, whatever their number. The unit in a column's name says what it holds: `…_usd` and
+Rows are streamed. The unit in a column's name gives its type: `…_usd` and
 `…_credits` are decimals with nine places, `…_percent` with two, `day` is a date, other texts are texts.
 """
 
@@ -13,16 +13,16 @@ from itertools import islice
 from typing import IO, Any
 
 ROW_GROUP = 10_000
-"""Rows that a Parquet file is written by, and that are in memory at once."""
+"""Rows per Parquet row group, and the maximum in memory."""
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 
-# At the beginning of a cell, or of what becomes one where semicolons or tabs divide cells. Spreadsheets skip spaces
-# and quotes there, and read full-width signs as plain ones.
+# At the start of a cell, also if semicolons or tabs separate cells. Spreadsheets skip spaces and quotes there, and
+# read full-width signs as plain ones.
 _FORMULA = re.compile("(^|[;\t\r\n|])(?=[\\s\"'\u200b\ufeff]*[=+\\-@\uff1d\uff0b\uff0d\uff20\u2212])|^(?=[\t\r\n])")
 
 
 class CellType(StrEnum):
-    """What a column holds."""
+    """The type of a column."""
 
     TEXT = "text"
     COUNT = "count"
@@ -32,7 +32,7 @@ class CellType(StrEnum):
 
 
 class ParquetMissing(Exception):
-    """The library that writes Parquet is not installed; the message says how to get it."""
+    """The library that writes Parquet is not installed; the message tells how to install it."""
 
     def __init__(self) -> None:
         super().__init__("Parquet needs the extra `parquet`: pip install 'farebox-collector[parquet]'")
@@ -40,11 +40,11 @@ class ParquetMissing(Exception):
 
 Columns = Sequence[tuple[str, CellType]]
 Cells = Sequence[Any]
-"""The values of a row in the order of its columns: integers for counts, texts for everything else, None for nothing."""
+"""The values of a row in column order: integers for counts, text for all else, None for no value."""
 
 
 def write_csv(columns: Columns, rows: Iterable[Cells], file: IO[bytes]) -> None:
-    """Write a CSV file (RFC 4180, UTF-8). A text that a spreadsheet would take for a formula gets a quote in front."""
+    """Write a CSV file (RFC 4180, UTF-8). Text that a spreadsheet would read as a formula gets a leading quote."""
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text)
     writer.writerow([name for name, _ in columns])
@@ -60,12 +60,12 @@ def write_csv(columns: Columns, rows: Iterable[Cells], file: IO[bytes]) -> None:
 
 
 def harmless(text: str) -> str:
-    """A text as a cell that no spreadsheet takes for a formula: with a quote in front of what would begin one."""
+    """Return text that no spreadsheet reads as a formula, with a leading quote where needed."""
     return _FORMULA.sub(r"\1'", text)
 
 
 def write_parquet(columns: Columns, rows: Iterable[Cells], file: IO[bytes]) -> None:
-    """Write a Parquet file, a group of rows at a time. Raises ParquetMissing."""
+    """Write a Parquet file, one row group at a time. Raises ParquetMissing."""
     try:
         from arro3 import core
         from arro3.io import write_parquet as write
@@ -83,7 +83,7 @@ def write_parquet(columns: Columns, rows: Iterable[Cells], file: IO[bytes]) -> N
     def batches() -> Iterator[Any]:
         left = iter(rows)
         while group := list(islice(left, ROW_GROUP)):
-            # The library makes decimals and dates out of their texts, without a detour over floats.
+            # The library converts text to decimals and dates exactly, without floats.
             stated = (core.DataType.int64() if kind is CellType.COUNT else types[CellType.TEXT] for _, kind in columns)
             made = [
                 core.Array(list(values), type=source)

@@ -1,4 +1,4 @@
-"""Top-ups: checkouts, what became of them, and wallets that are topped up by themselves."""
+"""Top-ups: checkouts, their results, and automatic top-ups."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
@@ -55,7 +55,7 @@ Answer = TypeVar("Answer")
 def _web_address(text: str) -> str:
     url = urlsplit(text)
     if url.scheme not in ("http", "https") or not url.hostname or not text.isascii() or not text.isprintable():
-        raise ValueError("not the address of a web page")
+        raise ValueError("not an http or https URL")
     return text
 
 
@@ -63,66 +63,66 @@ WebAddress = Annotated[str, Field(max_length=2_000), AfterValidator(_web_address
 
 
 class CheckoutRequest(BaseModel):
-    """What a customer wants to buy."""
+    """A purchase to check out."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     pack: Name = Field(max_length=256)
-    success_url: WebAddress | None = Field(None, description="Where the customer comes back to, having paid.")
-    cancel_url: WebAddress | None = Field(None, description="Where the customer comes back to without.")
-    save_payment_method: bool = Field(False, description="Let Stripe keep what it is paid with, for automatic top-ups.")
+    success_url: WebAddress | None = Field(None, description="Where the customer returns after paying.")
+    cancel_url: WebAddress | None = Field(None, description="Where the customer returns without paying.")
+    save_payment_method: bool = Field(False, description="Let Stripe save the payment method for automatic top-ups.")
 
 
 class Topup(BaseModel):
-    """A pack for a wallet, and whether it is paid."""
+    """The purchase of a pack for a wallet, and its payment state."""
 
     topup_id: str
     wallet: str
     state: Literal["open", "paid", "failed", "expired"]
-    reason: str = Field(description="Why it failed.")
+    reason: str = Field(description="Why the top-up failed.")
     automatic: bool
     credits: Amount
     price: PackPrice
-    checkout_url: str | None = Field(description="Where it is paid; null once that is over.")
+    checkout_url: str | None = Field(description="The payment page; null once closed.")
     created_at: str
     paid_at: str | None
-    lot_id: int | None = Field(description="The credits, once they are there.")
+    lot_id: int | None = Field(description="The lot of the credits, once booked.")
     transaction_id: int | None
 
 
 class BookedTopup(Topup):
-    """A top-up as the business sees it."""
+    """A top-up with its payment and fee, for the business."""
 
-    payment_intent: str = Field(description="The payment's name at Stripe; empty while there is none.")
-    fee_usd: Amount | None = Field(description="What Stripe kept; null while it does not say.")
+    payment_intent: str = Field(description="The payment's id at Stripe; empty while there is none.")
+    fee_usd: Amount | None = Field(description="Stripe's fee; null until Stripe reports it.")
 
 
 class AutoTopupRequest(BaseModel):
-    """When a wallet is to be topped up, and with what."""
+    """The terms of an automatic top-up."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     enabled: bool = True
     pack: Name = Field("", max_length=256)
-    below_credits: str | int = Field("0", description="A balance under this is too low: decimal, as a string.")
-    month_cap: PackPrice | None = Field(None, description="The most that a UTC month may cost, in the pack's currency.")
+    below_credits: str | int = Field("0", description="Top up below this balance: decimal, as a string.")
+    month_cap: PackPrice | None = Field(None, description="Maximum per UTC month, in the pack's currency.")
     author: Name = STATED_AUTHOR
     reason: Name = Field("", max_length=500)
 
 
 class AutoTopup(BaseModel):
-    """Whether a wallet is topped up by itself."""
+    """The state of a wallet's automatic top-up."""
 
     wallet: str
     enabled: bool
-    paused: bool = Field(description="Whether it is off because a payment of the wallet was refunded or disputed.")
+    paused: bool = Field(description="Whether it is off because a payment was refunded or disputed.")
     pack: str
     below_credits: Amount
     month_cap: PackPrice
-    spent_this_month: PackPrice = Field(description="What automatic top-ups cost since the UTC month began.")
+    spent_this_month: PackPrice = Field(description="Cost of automatic top-ups in this UTC month.")
     payment_method_kept: bool
     since: str
-    author: str = Field(description="`farebox` where a payment failed or went back.")
+    author: str = Field(description="`farebox` after a failed or returned payment.")
     reason: str
 
 
@@ -137,11 +137,11 @@ def router(context: Context) -> APIRouter:
         response: Response,
         idempotency_key: Annotated[str, Header(min_length=1, max_length=200)],
     ) -> Topup:
-        """A page of Stripe's where a customer pays for a pack, made once for each Idempotency-Key."""
+        """Create a Stripe checkout page for a pack, once per Idempotency-Key."""
         success_url = request.success_url or context.topup_return_url
         cancel_url = request.cancel_url or success_url
         if not success_url:
-            raise ApiError(422, "success_url: say where the customer comes back to, or set FAREBOX_TOPUP_RETURN_URL")
+            raise ApiError(422, "success_url: state the page to return to, or set FAREBOX_TOPUP_RETURN_URL")
         wanted = CheckoutWanted(wallet_name(wallet), request.pack, success_url, cancel_url, request.save_payment_method)
         made = _asking(lambda: context.payments.checkout(context.tenant_id, wanted, idempotency_key))
         if made.repeated:
@@ -150,11 +150,11 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/{wallet:name}/topup", status_code=303, response_class=RedirectResponse)
     def follow_topup_link(
-        wallet: OwnWallet, pack: Annotated[Name, Query(max_length=256, description="What to buy.")]
+        wallet: OwnWallet, pack: Annotated[Name, Query(max_length=256, description="The pack to buy.")]
     ) -> RedirectResponse:
-        """The top-up link: on to a page of Stripe's where the wallet's customer pays for a pack."""
+        """Redirect the wallet's customer to a Stripe checkout page for a pack."""
         if not context.topup_return_url:
-            raise ApiError(409, "set FAREBOX_TOPUP_RETURN_URL: where customers come back to")
+            raise ApiError(409, "set FAREBOX_TOPUP_RETURN_URL, the page that customers return to")
         here = context.topup_return_url
         wanted = CheckoutWanted(wallet_name(wallet), pack, here, here)
         made = _asking(lambda: context.payments.open_checkout(context.tenant_id, wanted))
@@ -162,7 +162,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/{wallet:name}/topups")
     def list_topups(wallet: OwnWallet, cursor: Cursor = None, limit: Limit = 100) -> Page[Topup]:
-        """A wallet's top-ups, newest first."""
+        """List a wallet's top-ups, newest first."""
         (before,) = decode_cursor(cursor, int) or (None,)
         with context.database.reading() as connection:
             rows = topups_of(connection, context.tenant_id, wallet_name(wallet), before, limit + 1)
@@ -170,9 +170,9 @@ def router(context: Context) -> APIRouter:
 
     @routes.put("/{wallet:name}/auto-topup")
     def put_auto_topup(wallet: str, request: AutoTopupRequest) -> AutoTopup:
-        """Top a wallet up by itself from now on, or no more; what held before stays in the books.
+        """Switch a wallet's automatic top-up on or off; earlier terms are kept.
 
-        `{"enabled": true}` alone switches it on again after a failure or a pause, on the terms it had.
+        `{"enabled": true}` alone switches it on again after a failure or a pause, on its previous terms.
         """
         name = wallet_name(wallet)
         terms = _auto_terms(context, name, request)
@@ -184,7 +184,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/{wallet:name}/auto-topup")
     def get_auto_topup(wallet: OwnWallet) -> AutoTopup:
-        """Whether a wallet is topped up by itself, and why not."""
+        """Return whether a wallet's automatic top-up is on, and the reason if not."""
         return _auto_topup(context, wallet_name(wallet))
 
     return routes
@@ -198,7 +198,7 @@ def tenant_router(context: Context) -> APIRouter:
     def list_all_topups(
         state: TopupState | None = None, cursor: Cursor = None, limit: Limit = 100
     ) -> Page[BookedTopup]:
-        """Top-ups of every wallet, newest first, with their payment and its fee."""
+        """List all wallets' top-ups, newest first, with payment and fee."""
         (before,) = decode_cursor(cursor, int) or (None,)
         with context.database.reading() as connection:
             rows = all_topups(connection, context.tenant_id, state or "", before, limit + 1)
@@ -209,7 +209,7 @@ def tenant_router(context: Context) -> APIRouter:
 
 
 def topup_link(context: Context, connection: Connection, wallet: str) -> str | None:
-    """The path of a wallet's own top-up link, for the cheapest pack; None where nothing can be bought by one."""
+    """Return the path of a wallet's top-up link for the cheapest pack; None if no pack can be bought."""
     if not (context.payments.serves(context.tenant_id) and context.topup_return_url):
         return None
     cheapest = next(iter(packs_in_force(connection, context.tenant_id)), None)
@@ -224,7 +224,7 @@ def _booked(row: Any, fee_nanousd: int | None) -> BookedTopup:
 
 
 def show_topup(row: Any) -> Topup:
-    """A top-up as the API shows it."""
+    """Convert a top-up to its API model."""
     return Topup(
         topup_id=row.key,
         wallet=row.wallet,
@@ -242,7 +242,7 @@ def show_topup(row: Any) -> Topup:
 
 
 def _asking(ask: Callable[[], Answer]) -> Answer:
-    """Ask the desk; what it raises becomes an ApiError."""
+    """Call the payment desk and convert its errors to ApiError."""
     try:
         return ask()
     except NoSuchPack:
@@ -250,7 +250,7 @@ def _asking(ask: Callable[[], Answer]) -> Answer:
     except NameErased as error:
         raise ApiError(404, str(error)) from None
     except IdempotencyConflict:
-        raise ApiError(409, "this Idempotency-Key was used before, for another top-up") from None
+        raise ApiError(409, "this Idempotency-Key was already used for another top-up") from None
     except (NoStripe, NoExchangeRate) as error:
         raise ApiError(409, str(error)) from None
     except AmountError as error:
@@ -266,13 +266,13 @@ def _auto_terms(context: Context, wallet: str, request: AutoTopupRequest) -> Aut
         known = auto_topup(connection, context.tenant_id, wallet)
     if not request.enabled:
         if known is None:
-            raise ApiError(404, "nobody ever said that this wallet is topped up")
+            raise ApiError(404, "this wallet has no automatic top-up; set a pack and month_cap first")
         return AutoTerms(wallet, False, known.pack, known.below_nano, known.currency, known.month_cap_minor)
     if not request.pack and request.month_cap is None and known is not None:
-        # On again, on the terms it had.
+        # Switch on again on the previous terms.
         return AutoTerms(wallet, True, known.pack, known.below_nano, known.currency, known.month_cap_minor)
     if request.month_cap is None:
-        raise ApiError(422, "month_cap: say what a UTC month may cost at most")
+        raise ApiError(422, "month_cap: state the maximum cost of a UTC month")
     try:
         below = parse_nano(str(request.below_credits))
     except AmountError as error:
@@ -285,7 +285,7 @@ def _auto_topup(context: Context, wallet: str) -> AutoTopup:
     with context.database.reading() as connection:
         row = auto_topup(connection, context.tenant_id, wallet)
         if row is None:
-            raise ApiError(404, "nobody ever said that this wallet is topped up")
+            raise ApiError(404, "this wallet has no automatic top-up; set a pack and month_cap first")
         spent = spent_this_month(connection, context.tenant_id, wallet, row.currency, context.clock())
         method = payment_method(connection, context.tenant_id, wallet)
     return AutoTopup(

@@ -1,4 +1,4 @@
-"""Usage: one record a model call, and its receipt."""
+"""Usage: one record per model call, and its receipt."""
 
 from typing import Annotated, Any
 
@@ -37,7 +37,7 @@ _NOT_TOTALLED = "reasoning_tokens"
 
 
 class AnswerQuality(BaseModel):
-    """How good the answer was, as far as the call itself said; null where it did not."""
+    """The quality of the answer as reported by the call; null where not reported."""
 
     cache_hit: bool | None
     citation_rate: float | None = Field(description="Share of the answer's claims that cite a source, 0 to 1.")
@@ -46,9 +46,9 @@ class AnswerQuality(BaseModel):
 
 
 class UsageLine(BaseModel):
-    """A part of the answer that another model made; token counts that are zero are left out."""
+    """A part of the answer made by another model; zero token counts are omitted."""
 
-    label: str = Field(description="What made it necessary, such as advisor or image_generation.")
+    label: str = Field(description="Its cause, such as advisor or image_generation.")
     provider: str
     model: str
     service_tier: str
@@ -59,7 +59,7 @@ class UsageLine(BaseModel):
 
 
 class UnpricedPart(BaseModel):
-    """Something that the call used and that has no price yet; the rest is charged."""
+    """Usage without a price yet; the rest of the call is charged."""
 
     part: int = Field(description="0 is the call itself, 1 the first of `other_lines`.")
     unit: str
@@ -67,7 +67,7 @@ class UnpricedPart(BaseModel):
 
 
 class Usage(BaseModel):
-    """One model call. Token counts are disjoint, but for reasoning, which is part of the output; null means unknown."""
+    """A model call. Token counts are disjoint, except reasoning, which is part of output; null means unknown."""
 
     trace_id: str
     span_id: str
@@ -75,9 +75,9 @@ class Usage(BaseModel):
     event: str
     action_id: str
     verdict: str = Field(description=f"One of {_VERDICTS}.")
-    reason: str = Field(description="Why the verdict is what it is, where that needs saying.")
+    reason: str = Field(description="The reason for the verdict, if it needs one.")
     provider: str
-    model: str = Field(description="The model in the price book, or as reported where the book does not know it.")
+    model: str = Field(description="The model in the price book; as reported if unknown.")
     request_model: str
     response_model: str
     response_id: str
@@ -85,34 +85,32 @@ class Usage(BaseModel):
     error_type: str
     started_at: str
     latency_ms: float
-    input_tokens: int | None = Field(description="Without what was read from or written to a cache.")
+    input_tokens: int | None = Field(description="Without cache reads and writes.")
     cache_read_tokens: int | None
     cache_write_tokens: int | None
     cache_write_1h_tokens: int | None
     input_audio_tokens: int | None
     input_image_tokens: int | None
-    output_tokens: int | None = Field(description="Text, with what was spent on reasoning.")
+    output_tokens: int | None = Field(description="Including reasoning.")
     output_audio_tokens: int | None
     output_image_tokens: int | None
     reasoning_tokens: int | None
-    units: dict[str, int] = Field(description="What else the call is billed by, such as web_searches.")
+    units: dict[str, int] = Field(description="Other billed units, such as web_searches.")
     service_tier: str
-    speed: str = Field(description="How fast the provider processed the call, such as fast; empty is standard.")
-    inference_region: str = Field(
-        description="Where it was processed, if the provider bills by that; empty is anywhere."
-    )
-    other_lines: list[UsageLine] = Field(description="Parts of the answer that other models made.")
-    stated_cost_usd: Amount | None = Field(description="What the provider itself says that the call costs.")
+    speed: str = Field(description="The provider's processing speed, such as fast; empty is standard.")
+    inference_region: str = Field(description="The processing region, if the provider bills by it; otherwise empty.")
+    other_lines: list[UsageLine] = Field(description="Parts of the answer made by other models.")
+    stated_cost_usd: Amount | None = Field(description="The cost stated by the provider.")
     exposure: str = Field(
-        description="Why the end of the call was not seen, such as timeout: its tokens are an estimate."
+        description="Why the call's end was not observed, such as timeout: its tokens are an estimate."
     )
-    list_cost_usd: Amount | None = Field(description="By the price book, where the provider states a cost of its own.")
-    at_stake_usd: Amount | None = Field(description="By how much the other reading of its counts would change it.")
-    estimated_cost_usd: Amount | None = Field(description="Of a call whose end was not seen; it is no cost.")
+    list_cost_usd: Amount | None = Field(description="The price book's cost, if the provider states its own.")
+    at_stake_usd: Amount | None = Field(description="The cost difference under the other reading of the counts.")
+    estimated_cost_usd: Amount | None = Field(description="For a call whose end was not observed; not a cost.")
     unpriced: list[UnpricedPart]
-    cost_usd: Amount | None = Field(description="What the provider charges us; null while it is not known.")
+    cost_usd: Amount | None = Field(description="What the provider charges; null while unknown.")
     charge_credits: Amount | None = Field(description="What the wallet paid; null if it was not charged.")
-    cost_per_1k_usd: Amount | None = Field(description="Cost for each 1,000 tokens of this call.")
+    cost_per_1k_usd: Amount | None = Field(description="Cost per 1,000 tokens of this call.")
     dept: str
     project: str
     task: str
@@ -134,12 +132,12 @@ def router(context: Context) -> APIRouter:
         model: Name = "",
         verdict: Annotated[Verdict | None, Query(description=f"One of {_VERDICTS}.")] = None,
         trace_id: Annotated[str, Query(description="32 hexadecimal digits.")] = "",
-        since: Annotated[AwareDatetime | None, Query(description="From this moment on.")] = None,
-        until: Annotated[AwareDatetime | None, Query(description="Before this moment.")] = None,
+        since: Annotated[AwareDatetime | None, Query(description="From this time on.")] = None,
+        until: Annotated[AwareDatetime | None, Query(description="Before this time.")] = None,
         cursor: Cursor = None,
         limit: Limit = 100,
     ) -> Page[Usage]:
-        """Usage records, newest first."""
+        """List usage records, newest first."""
         wanted = UsageFilter(
             wallet,
             event,
@@ -156,7 +154,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/{trace_id}/{span_id}/receipt")
     def get_receipt(trace_id: str, span_id: str) -> Receipt:
-        """How the charge of one call came about, in figures that can be worked out again."""
+        """Return how a call's charge was computed, in figures that can be recomputed."""
         trace, span = _identifier(trace_id, 16, "trace_id"), _identifier(span_id, 8, "span_id")
         with context.database.reading() as connection:
             found = receipt(connection, context.tenant_id, trace, span)
@@ -168,7 +166,7 @@ def router(context: Context) -> APIRouter:
 
 
 def show_usage(row: Any) -> Usage:
-    """A row of `usage_records` as the API shows it."""
+    """Convert a row of `usage_records` to its API model."""
     tokens = {name: getattr(row, name) for name in TOKEN_COLUMNS}
     total = sum(count or 0 for name, count in tokens.items() if name != _NOT_TOTALLED)
     unusual, particulars = read_unusual(row.unusual), read_particulars(row.unusual) or Particulars()
@@ -229,7 +227,7 @@ def _amount(nano: int | None) -> str | None:
 
 
 def show_line(line: ModelLine) -> UsageLine:
-    """A part of an answer as the API shows it."""
+    """Convert a part of an answer to its API model."""
     return UsageLine(
         label=line.label,
         provider=line.provider,
@@ -248,5 +246,5 @@ def _identifier(text: str, size: int, name: str) -> bytes:
     except ValueError:
         value = b""
     if len(value) != size:
-        raise ApiError(400, f"{name} is {2 * size} hexadecimal digits")
+        raise ApiError(400, f"{name} must have {2 * size} hexadecimal digits")
     return value

@@ -1,4 +1,4 @@
-"""Wallets: what is left, what was spent, deposits."""
+"""Wallets: balance, spending and deposits."""
 
 from typing import Annotated, Any
 
@@ -32,22 +32,22 @@ from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
 
 
 class Wallet(BaseModel):
-    """What an end customer, a user or a team pays from."""
+    """The prepaid credits of a customer, user or team."""
 
     wallet: str
-    balance_credits: Amount = Field(description="What is left; negative when usage went past what was paid in.")
-    spent_credits: Amount = Field(description="What usage has taken, net of corrections.")
-    last_activity: str | None = Field(description="When it last paid or was paid into.")
+    balance_credits: Amount = Field(description="The balance; negative if usage exceeds deposits.")
+    spent_credits: Amount = Field(description="Usage charges, net of corrections.")
+    last_activity: str | None = Field(description="Time of the last charge or deposit.")
     created_at: str
 
 
 class DepositRequest(BaseModel):
-    """Credits to put into a wallet."""
+    """Credits to add to a wallet."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     amount_credits: str | int = Field(description="Positive decimal, as a string, with at most nine decimals.")
-    memo: Name = Field("", max_length=500, description="What it is for; shown in the ledger.")
+    memo: Name = Field("", max_length=500, description="A note, shown in the ledger.")
 
 
 class Deposit(BaseModel):
@@ -65,7 +65,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("")
     def list_wallets(cursor: Cursor = None, limit: Limit = 100) -> Page[Wallet]:
-        """Wallets in the order of their names."""
+        """List wallets by name."""
         (after,) = decode_cursor(cursor, str) or ("",)
         with context.database.reading() as connection:
             rows = statements.wallets(connection, context.tenant_id, after, limit + 1)
@@ -78,7 +78,7 @@ def router(context: Context) -> APIRouter:
         response: Response,
         idempotency_key: Annotated[str, Header(min_length=1, max_length=200)],
     ) -> Deposit:
-        """Put credits into a wallet, once for each Idempotency-Key; a wallet that is new is created."""
+        """Add credits to a wallet, once per Idempotency-Key; creates the wallet if missing."""
         name = wallet_name(wallet)
         amount = _positive(str(request.amount_credits))
 
@@ -93,7 +93,7 @@ def router(context: Context) -> APIRouter:
         try:
             made = context.database.transact(put)
         except IdempotencyConflict:
-            raise ApiError(409, "this Idempotency-Key was used before, for another deposit") from None
+            raise ApiError(409, "this Idempotency-Key was already used for another deposit") from None
         except NoSuchWallet as error:
             raise ApiError(404, str(error)) from None
         except AmountError as error:
@@ -113,7 +113,7 @@ def router(context: Context) -> APIRouter:
         with context.database.reading() as connection:
             row = statements.wallet(connection, context.tenant_id, wallet_name(wallet))
         if row is None:
-            raise ApiError(404, "there is no such wallet: it was neither paid into nor charged yet")
+            raise ApiError(404, "there is no such wallet: it has no deposit or charge yet")
         return _show(row)
 
     return routes
@@ -125,7 +125,7 @@ def _positive(text: str) -> int:
     except AmountError as error:
         raise ApiError(422, f"amount_credits: {error}") from None
     if amount <= 0:
-        raise ApiError(422, "amount_credits: a deposit is positive")
+        raise ApiError(422, "amount_credits: a deposit must be positive")
     return amount
 
 

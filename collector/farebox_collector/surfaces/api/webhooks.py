@@ -1,4 +1,4 @@
-"""Webhooks: where messages go, which there are, and below which balances one is sent."""
+"""Webhooks: endpoints, messages and low-balance thresholds."""
 
 from typing import Annotated, Any, Literal
 
@@ -35,7 +35,7 @@ _NO_SUCH_ENDPOINT = "there is no such endpoint"
 
 
 class Endpoint(BaseModel):
-    """Where messages go."""
+    """A webhook endpoint."""
 
     endpoint_id: str
     url: str
@@ -43,14 +43,14 @@ class Endpoint(BaseModel):
 
 
 class Endpoints(BaseModel):
-    """All endpoints of a tenant: there are few, so they come whole."""
+    """All endpoints of a tenant, on one page."""
 
     items: list[Endpoint]
     next_cursor: None = None
 
 
 class EndpointRequest(BaseModel):
-    """Where messages are to go from now on."""
+    """An endpoint to add."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -58,10 +58,10 @@ class EndpointRequest(BaseModel):
 
 
 class Secret(BaseModel):
-    """What signs the messages to an endpoint."""
+    """The signing secret of an endpoint."""
 
     endpoint_id: str
-    secret: str = Field(description="As libraries for Standard Webhooks take it. Shown here and never again.")
+    secret: str = Field(description="In the format of Standard Webhooks libraries. Shown only in this response.")
 
 
 class RotateSecretRequest(BaseModel):
@@ -69,18 +69,18 @@ class RotateSecretRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    overlap_hours: int = Field(24, ge=0, le=24 * 90, description="How long the secret before signs as well.")
+    overlap_hours: int = Field(24, ge=0, le=24 * 90, description="How long the previous secret signs as well.")
 
 
 class WebhookMessage(BaseModel):
-    """A message to one endpoint, and how far it is."""
+    """A message to an endpoint and its delivery state."""
 
-    message_id: str = Field(description="The `webhook-id` that its receiver sees, each time it is sent.")
+    message_id: str = Field(description="The `webhook-id` header of every attempt.")
     endpoint_id: str
     type: str
     state: MessageState
     attempts: int
-    last_status: int | None = Field(description="What the endpoint answered last.")
+    last_status: int | None = Field(description="The endpoint's last response status.")
     last_error: str
     body: str
     created_at: str
@@ -89,25 +89,25 @@ class WebhookMessage(BaseModel):
 
 
 class Retried(BaseModel):
-    """A message that is sent anew."""
+    """A message queued again."""
 
     message_id: str
-    endpoints: int = Field(description="To how many endpoints that have not got it yet.")
+    endpoints: int = Field(description="Number of endpoints that have not received it.")
 
 
 class ThresholdsRequest(BaseModel):
-    """Below which balances a wallet's owner is told."""
+    """Balances below which a message is sent."""
 
     model_config = ConfigDict(extra="forbid")
 
-    wallet: NameInBooks = Field(min_length=1, max_length=MAX_TEXT, description="`*` is each wallet without its own.")
-    below_credits: list[str] = Field(max_length=low_balances.MOST_BOUNDS, description="Decimals; none ends it.")
+    wallet: NameInBooks = Field(min_length=1, max_length=MAX_TEXT, description="`*`: each wallet without its own.")
+    below_credits: list[str] = Field(max_length=low_balances.MOST_BOUNDS, description="Decimals; empty ends them.")
     author: Name = STATED_AUTHOR
-    reason: Name = Field("", max_length=500, description="Why; kept with it.")
+    reason: Name = Field("", max_length=500, description="Why; kept with the thresholds.")
 
 
 class Thresholds(BaseModel):
-    """Below which balances of a wallet messages are sent."""
+    """The low-balance thresholds of a wallet."""
 
     wallet: str
     below_credits: list[Amount]
@@ -117,7 +117,7 @@ class Thresholds(BaseModel):
 
 
 class AllThresholds(BaseModel):
-    """The thresholds that hold, by wallet."""
+    """The thresholds in force, by wallet."""
 
     items: list[Thresholds]
     next_cursor: None = None
@@ -129,7 +129,7 @@ def endpoints_router(context: Context) -> APIRouter:
 
     @routes.get("")
     def list_endpoints() -> Endpoints:
-        """Where messages go."""
+        """A webhook endpoint."""
         with context.database.reading() as connection:
             rows = outbox.endpoints_of(connection, context.tenant_id)
         return Endpoints(
@@ -138,7 +138,7 @@ def endpoints_router(context: Context) -> APIRouter:
 
     @routes.post("", status_code=201)
     def add_endpoint(request: EndpointRequest) -> Secret:
-        """Let messages go to a URL from now on. The secret that signs them is shown once."""
+        """Send messages to a URL from now on. The signing secret is shown once."""
         try:
             read_url(request.url, context.private_hosts)
             endpoint_id, secret = context.database.transact(
@@ -152,7 +152,7 @@ def endpoints_router(context: Context) -> APIRouter:
 
     @routes.post("/{endpoint_id}/rotate")
     def rotate(endpoint_id: str, request: RotateSecretRequest) -> Secret:
-        """Give an endpoint a new secret, shown once; the one before signs as well until the overlap is over."""
+        """Give an endpoint a new secret, shown once; the previous one also signs until the overlap ends."""
 
         def work(connection: Connection) -> bytes | None:
             overlap_ns = request.overlap_hours * _HOUR_NS
@@ -165,7 +165,7 @@ def endpoints_router(context: Context) -> APIRouter:
 
     @routes.post("/{endpoint_id}/ping", status_code=202)
     def ping(endpoint_id: str) -> Literal["queued"]:
-        """Send a message of the type `ping`, to see whether it arrives."""
+        """Send a message of the type `ping` to test the endpoint."""
         if not context.database.transact(
             lambda connection: outbox.ping(connection, context.tenant_id, _id(endpoint_id), context.clock())
         ):
@@ -174,7 +174,7 @@ def endpoints_router(context: Context) -> APIRouter:
 
     @routes.delete("/{endpoint_id}", status_code=204, response_class=Response)
     def remove(endpoint_id: str) -> None:
-        """Send nothing there any more."""
+        """Stop sending messages to an endpoint."""
         if not context.database.transact(
             lambda connection: outbox.remove_endpoint(connection, context.tenant_id, _id(endpoint_id), context.clock())
         ):
@@ -191,7 +191,7 @@ def messages_router(context: Context) -> APIRouter:
     def list_messages(
         state: MessageState | None = None, cursor: Cursor = None, limit: Limit = 100
     ) -> Page[WebhookMessage]:
-        """Messages of the last thirty days and all that are on their way, newest first."""
+        """List messages of the last thirty days and all pending ones, newest first."""
         (before,) = decode_cursor(cursor, int) or (None,)
         with context.database.reading() as connection:
             rows = outbox.messages_of(connection, context.tenant_id, state or "", before, limit + 1)
@@ -199,12 +199,12 @@ def messages_router(context: Context) -> APIRouter:
 
     @routes.post("/{message_id}/retry")
     def retry(message_id: Annotated[str, Name]) -> Retried:
-        """Send a message now to those endpoints that have not got it, also where it was given up."""
+        """Send a message now to endpoints that have not received it, even if delivery was given up."""
         count = context.database.transact(
             lambda connection: outbox.retry(connection, context.tenant_id, message_id, context.clock())
         )
         if not count:
-            raise ApiError(404, "there is no such message that has not arrived")
+            raise ApiError(404, "there is no undelivered message with this id")
         return Retried(message_id=message_id, endpoints=count)
 
     return routes
@@ -216,14 +216,14 @@ def thresholds_router(context: Context) -> APIRouter:
 
     @routes.get("")
     def list_thresholds() -> AllThresholds:
-        """Below which balances messages are sent."""
+        """List the low-balance thresholds."""
         with context.database.reading() as connection:
             rows = low_balances.thresholds_in_force(connection, context.tenant_id)
         return AllThresholds(items=[_thresholds(row) for row in rows])
 
     @routes.post("", status_code=201)
     def set_thresholds(request: ThresholdsRequest) -> Thresholds:
-        """Send a message from now on when a wallet's balance falls below one of these."""
+        """Send a message when a wallet's balance falls below one of these."""
         try:
             bounds = [parse_nano(text) for text in request.below_credits]
             context.database.transact(

@@ -22,7 +22,7 @@ from farebox_collector.surfaces.api.callers import (
     ONE_WALLET,
     OWN_WALLET,
     SESSION_COOKIE,
-    Doorkeeper,
+    Authentication,
     OwnWallet,
     caller,
     needs,
@@ -115,7 +115,7 @@ class House:
         meters = SimpleNamespace(turned_away=lambda port, reason: self.turned_away.append(reason))
         refusals = SimpleNamespace(count=lambda attempt, address: self.refused.append((attempt, address)))
         parts: dict[str, Any] = {"refusals": refusals, "logins": self.logins, "open_paths": frozenset({"/v1/open"})}
-        self.door: Any = Doorkeeper(app, Ring(), meters, "api", **(parts | more))  # type: ignore[arg-type]
+        self.door: Any = Authentication(app, Ring(), meters, "api", **(parts | more))  # type: ignore[arg-type]
 
     def ask(self, method: str, path: str, key: str = "", **options: Any) -> httpx2.Response:
         headers = {**({"x-api-key": key} if key else {}), **options.pop("headers", {})}
