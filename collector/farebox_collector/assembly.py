@@ -57,7 +57,7 @@ from farebox_collector.surfaces.api import application as api
 from farebox_collector.surfaces.api.callers import Authentication
 from farebox_collector.surfaces.api.context import Context
 from farebox_collector.surfaces.api.headers import SafeHeaders
-from farebox_collector.surfaces.console.routes import rooms
+from farebox_collector.surfaces.console.routes import console_routes
 from farebox_collector.surfaces.hold_desk import HoldDesk
 from farebox_collector.surfaces.login_desk import LoginDesk
 
@@ -247,7 +247,7 @@ async def _running(
         payments = PaymentDesk(database, clock, _stripe_account(settings))
         stack.push_async_callback(asyncio.to_thread, parts.refusals.write, everything=True)
         context = _context(settings, database, clock, parts, ready, holds, payments)
-        api_port = await port(api.application(context, rooms(context, settings)), settings.api_address)
+        api_port = await port(api.application(context, console_routes(context, settings)), settings.api_address)
         stack.push_async_callback(parts.pipeline.close)
         otlp_http = http_receiver.application(parts.intake, settings.max_request_bytes, settings.request_seconds)
         # The receiver cuts slow requests off earlier, with an answer that asks the client to retry.

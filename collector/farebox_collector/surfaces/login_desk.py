@@ -1,4 +1,4 @@
-"""Where people log in: by password or by who an OpenID provider says they are; and whose session a token is."""
+"""Logins by password or OpenID identity, and look-ups of session tokens."""
 
 import asyncio
 import threading
@@ -25,9 +25,9 @@ from farebox_collector.model.credentials import Caller, Role, fingerprint
 from farebox_collector.model.records import DEFAULT_TENANT_ID
 from farebox_collector.surfaces.passwords import hash_password, is_outdated, is_password
 
-REMEMBER_NS = 10**9
-"""How long a session that was found is taken to last: one that was ended works no longer than this."""
-_MOST_REMEMBERED = 10_000
+SESSION_CACHE_NS = 10**9
+"""How long a found session is cached: an ended session works no longer than this."""
+_MAX_CACHED = 10_000
 _LOG_IN = "log in"
 
 
@@ -37,11 +37,11 @@ _WHY = {
     "no_role": "no group with a role",
     "disabled": "disabled",
 }
-"""Why a login is refused: as the metric says it, and as the audit log does."""
+"""Reasons for refused logins: metric label to audit log text."""
 
 
 class LoginRefused(Exception):
-    """The login is refused; the message says to the person what to do."""
+    """The login is refused; the message tells the person what to do."""
 
     def __init__(self, message: str, retry_after_s: int = 0) -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ class LoginRefused(Exception):
 
 
 class Claimed(NamedTuple):
-    """Who an OpenID provider says somebody is."""
+    """A person's identity as claimed by an OpenID provider."""
 
     identity: Identity
     login: str
@@ -68,7 +68,7 @@ class LoginDesk:
         clock: Callable[[], int],
         meters: Meters | None = None,
     ) -> None:
-        """`meters` count what is refused, beside the audit log."""
+        """Refusals are counted in `meters` as well as in the audit log."""
         self._database = database
         self._refusals = refusals
         self._lifetime = lifetime
@@ -79,16 +79,16 @@ class LoginDesk:
 
     @property
     def lifetime(self) -> Lifetime:
-        """How long sessions last."""
+        """The lifetime of sessions."""
         return self._lifetime
 
     async def session(self, token: str) -> Found:
-        """The session of a token. Raises SessionOver."""
-        found = self._remembered(token)
+        """Return the session of a token. Raises SessionOver."""
+        found = self._cached(token)
         return found if found is not None else await asyncio.to_thread(self._look_up, token)
 
     def _refuse(self, tenant_id: int, actor: str, reason: str, origin: Origin) -> None:
-        """Count a refused login, for the audit log and the metrics."""
+        """Count a refused login in the audit log and the metrics."""
         self._refusals.count(Attempt(tenant_id, actor, _LOG_IN, _WHY[reason]), origin.address)
         if self._meters is not None:
             self._meters.refused_login(reason)
@@ -115,7 +115,7 @@ class LoginDesk:
         good = is_password("" if person is None else person.password_hash, password)
         if person is None or not good or person.disabled_at_ns is not None:
             self._refuse(tenant_id, actor, "wrong", origin)
-            raise LoginRefused("Login or password is wrong.")
+            raise LoginRefused("Wrong login or password.")
 
         def begin(connection: Connection) -> str:
             forget_attempt(connection, tenant_id, typed, origin.address)
@@ -126,9 +126,9 @@ class LoginDesk:
         return self._database.transact(begin)
 
     def with_identity(self, tenant: str, claimed: Claimed, roles: Mapping[str, Role], origin: Origin) -> str:
-        """Log in somebody whom an OpenID provider knows; a first login makes the account. Raises LoginRefused.
+        """Log in a person by an OpenID identity; the first login creates the account. Raises LoginRefused.
 
-        The role follows the groups at each login: of several the one with most scopes.
+        Each login sets the role from the groups: of several, the one with most scopes.
         """
         now_ns = self._clock()
         role = role_of(claimed.groups, roles)
@@ -136,7 +136,7 @@ class LoginDesk:
         def begin(connection: Connection) -> str:
             tenant_id = tenant_of(connection, tenant)
             if tenant_id is None:
-                raise LoginRefused(f"There is no tenant {tenant!r}: FAREBOX_OIDC_TENANT names one.")
+                raise LoginRefused(f"There is no tenant {tenant!r}. Set FAREBOX_OIDC_TENANT to an existing one.")
             person = people.person_with_identity(connection, tenant_id, claimed.identity)
             if role is None:
                 who = "unknown" if person is None else f"person:{person.number}"
@@ -163,13 +163,13 @@ class LoginDesk:
             self._known.pop(fingerprint(token), None)
 
     def proves_password(self, tenant_id: int, login: str, password: str) -> bool:
-        """Whether a person who is logged in knows the password; counted like a login. Raises TooBusy, LoginRefused."""
+        """Return whether a logged-in person's password is right; counted like a login. Raises TooBusy, LoginRefused."""
         now_ns, address = self._clock(), acting().address
         until_ns = self._database.transact(
             lambda connection: count_attempt(connection, tenant_id, login, True, address, now_ns)
         )
         if until_ns > now_ns:
-            raise LoginRefused("Too many wrong passwords. Try again in some minutes.")
+            raise LoginRefused("Too many wrong passwords. Try again in a few minutes.")
         with self._database.reading() as connection:
             person = people.require_person(connection, tenant_id, login)
         good = is_password(person.password_hash, password)
@@ -178,14 +178,14 @@ class LoginDesk:
         return good
 
     def forget_person(self, tenant_id: int, person: int) -> None:
-        """Look the sessions of a person up again at once, at this collector; others do it within a second."""
+        """Drop a person's cached sessions at this collector; others drop theirs within a second."""
         with self._lock:
             for digest, (found, _) in list(self._known.items()):
                 if (found.caller.tenant_id, found.caller.person) == (tenant_id, person):
                     del self._known[digest]
 
     def forget_all(self) -> None:
-        """Look all sessions up again at their next requests."""
+        """Drop all cached sessions."""
         with self._lock:
             self._known.clear()
 
@@ -193,9 +193,9 @@ class LoginDesk:
         try:
             number = people.create_person(connection, tenant_id, claimed.login, role, at_ns, name=claimed.name)
         except people.PersonExists:
-            # Whoever controls a login at the provider must not get an account that was made here.
+            # Control of a login at the provider must not give access to an account that was created here.
             raise LoginRefused(
-                f"There is an account {claimed.login} already. An admin can join it: farebox people identity"
+                f"The account {claimed.login} already exists. An admin can link it: farebox people identity"
                 f" {claimed.login} --issuer {claimed.identity.issuer} --subject {claimed.identity.subject}"
             ) from None
         except people.BadPerson as error:
@@ -211,9 +211,9 @@ class LoginDesk:
         with acting_as(Actor(f"person:{number}", origin.address, number, login)):
             return sessions.start_session(connection, tenant_id, number, origin, at_ns, self._lifetime.absolute_ns)
 
-    def _remembered(self, token: str) -> Found | None:
+    def _cached(self, token: str) -> Found | None:
         known, now_ns = self._known.get(fingerprint(token)), self._clock()
-        if known is None or not abs(now_ns - known[1]) < REMEMBER_NS:
+        if known is None or not abs(now_ns - known[1]) < SESSION_CACHE_NS:
             return None
         return known[0] if known[0].expires_at_ns > now_ns else None
 
@@ -228,14 +228,14 @@ class LoginDesk:
             )
         with self._lock:
             self._known.pop(fingerprint(token), None)
-            while len(self._known) >= _MOST_REMEMBERED:
+            while len(self._known) >= _MAX_CACHED:
                 del self._known[next(iter(self._known))]
             self._known[fingerprint(token)] = (found, now_ns)
         return found
 
 
 def role_of(groups: frozenset[str], roles: Mapping[str, Role]) -> Role | None:
-    """The role of a person in these groups: the most powerful that any of them has; `*` is everyone's."""
+    """Return the role of these groups: the one with most scopes; `*` applies to every person."""
     held = {role for group, role in roles.items() if group in groups or group == "*"}
     return max(held, key=list(Role).index, default=None)
 

@@ -1,4 +1,4 @@
-"""Passwords: what is accepted, and their Argon2id hashes. A hash takes 19 MiB and some 20 ms; few run at once."""
+"""Check passwords and hash them with Argon2id. A hash takes 19 MiB and some 20 ms; few run at once."""
 
 import secrets
 import threading
@@ -14,35 +14,35 @@ _WAIT_S = 5.0
 
 _hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 _turns = threading.Semaphore(_AT_ONCE)
-# Verified where there is no account, so that the time does not tell.
+# Verified when there is no account, so that response times do not reveal it.
 _NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$CPI3jcNPFem+0zcj9xnhxw$19/ofSaiEC9NdArest3gxbTpJJKRy90iCmL2bkXT1R0"
 
 
 class BadPassword(ValueError):
-    """A password that is not accepted; the message says what is."""
+    """A password that is not accepted; the message tells the rule."""
 
 
 class TooBusy(Exception):
-    """Too many passwords are being checked at this moment."""
+    """Too many passwords are being checked at once."""
 
 
 def new_password() -> str:
-    """A password of 96 bits that nobody can guess, for an account that is new or that forgot its own."""
+    """Return a random password of 96 bits for a new account or a reset."""
     return secrets.token_urlsafe(12)
 
 
 def hash_password(password: str) -> str:
-    """The hash that the books keep. Raises BadPassword and TooBusy."""
+    """Return the hash to store. Raises BadPassword and TooBusy."""
     if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-        raise BadPassword(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+        raise BadPassword(f"a password must have {MIN_PASSWORD} to {MAX_PASSWORD} characters")
     if len(set(password)) < 5:
-        raise BadPassword("a password has at least 5 different characters")
+        raise BadPassword("a password must have at least 5 different characters")
     with _turn():
         return _hasher.hash(password)
 
 
 def is_password(password_hash: str, password: str) -> bool:
-    """Whether a password is the one of a hash; takes as long where the hash is empty. Raises TooBusy."""
+    """Return whether a password matches a hash; an empty hash takes as long. Raises TooBusy."""
     if len(password) > MAX_PASSWORD:
         return False
     with _turn():
@@ -54,7 +54,7 @@ def is_password(password_hash: str, password: str) -> bool:
 
 
 def is_outdated(password_hash: str) -> bool:
-    """Whether a hash was made with other parameters than today's."""
+    """Return whether a hash was made with outdated parameters."""
     return _hasher.check_needs_rehash(password_hash)
 
 

@@ -191,7 +191,7 @@ def _refusal(request: HoldRequest, answer: Refusal) -> ApiError:
 
 def _shortage(wallet: str, amount: int, answer: Insufficient) -> str:
     if not answer.known:
-        return f"wallet {wallet} has no credits: it has no deposit or charge yet"
+        return f"wallet {wallet} has no credits: it was neither paid into nor charged yet"
     available = format_nano(answer.available_nanocredits)
     return f"wallet {wallet} has {available} credits available, and {format_nano(amount)} were requested"
 

@@ -95,7 +95,7 @@ def router(context: Context) -> APIRouter:
         with context.database.reading() as connection:
             row = statements.wallet(connection, tenant_id, name)
             if row is None:
-                raise ApiError(404, "there is no such wallet: it has no deposit or charge yet")
+                raise ApiError(404, "there is no such wallet: it was neither paid into nor charged yet")
             held = held_nanocredits(connection, tenant_id, name, now_ns)
             by_event, by_day = (
                 wallet_by(connection, tenant_id, name, period, group) for group in (WalletGroup.EVENT, WalletGroup.DAY)

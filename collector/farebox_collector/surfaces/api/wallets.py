@@ -113,7 +113,7 @@ def router(context: Context) -> APIRouter:
         with context.database.reading() as connection:
             row = statements.wallet(connection, context.tenant_id, wallet_name(wallet))
         if row is None:
-            raise ApiError(404, "there is no such wallet: it has no deposit or charge yet")
+            raise ApiError(404, "there is no such wallet: it was neither paid into nor charged yet")
         return _show(row)
 
     return routes

@@ -1,1 +1,1 @@
-"""The console: pages for people who run the product. Login, account, people, approvals, and the way to the others."""
+"""The console: web pages for operators. Login, account, people and approvals."""

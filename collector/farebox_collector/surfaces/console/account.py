@@ -30,7 +30,7 @@ async def show(request: Request, context: Context, visit: Visit) -> Response:
 
 
 async def end_one(request: Request, context: Context, visit: Visit, _form: Form) -> Response:
-    """End one of the person's own sessions."""
+    """End one of the visitor's own sessions."""
     session_id, caller = request.path_params["session_id"], visit.caller
 
     def end(connection: Connection) -> None:
@@ -47,10 +47,10 @@ async def end_one(request: Request, context: Context, visit: Visit, _form: Form)
 
 
 async def change_password(request: Request, context: Context, visit: Visit, form: Form) -> Response:
-    """Change the password of the person, which ends all of its sessions."""
+    """Change the visitor's password and end all their sessions."""
     caller = visit.caller
     if not caller.login:
-        raise PageError(404, "No password", "As long as there is no key, nobody logs in here.")
+        raise PageError(404, "No password", "There is no API key yet, so there are no logins. Create a key first.")
     try:
         await asyncio.to_thread(_change, context, visit, form.get("old", ""), form.get("new", ""))
     except BadPassword as error:
@@ -58,7 +58,7 @@ async def change_password(request: Request, context: Context, visit: Visit, form
     except LoginRefused as refused:
         return await _page(request, context, visit, str(refused), 429)
     except TooBusy:
-        return await _page(request, context, visit, "Not changed: too many logins at this moment. Try again.", 503)
+        return await _page(request, context, visit, "Not changed: too many logins at once. Try again.", 503)
     context.logins.forget_person(caller.tenant_id, caller.person)
     return _logged_out()
 
@@ -66,7 +66,7 @@ async def change_password(request: Request, context: Context, visit: Visit, form
 def _change(context: Context, visit: Visit, old: str, new: str) -> None:
     caller, now_ns = visit.caller, context.clock()
     if not context.logins.proves_password(caller.tenant_id, caller.login, old):
-        raise BadPassword("the password until now is wrong")
+        raise BadPassword("the current password is wrong")
     hashed = hash_password(new)
     context.database.transact(
         lambda connection: people.set_password(connection, caller.tenant_id, caller.login, hashed, now_ns)
@@ -100,7 +100,7 @@ def _read(context: Context, visit: Visit) -> tuple[list[dict[str, Any]], bool]:
 
 
 def show_session(row: Any) -> dict[str, Any]:
-    """A row of `sessions` as pages show it."""
+    """Convert a row of `sessions` for pages."""
     return {
         "id": row.session_id,
         "since": shown_moment(row.created_at_ns),
@@ -112,7 +112,7 @@ def show_session(row: Any) -> dict[str, Any]:
 
 
 def shown_moment(at_ns: int) -> str:
-    """A moment to the minute, in UTC."""
+    """Format a time to the minute, in UTC."""
     return format_ns(at_ns)[:16].replace("T", " ") + " UTC"
 
 

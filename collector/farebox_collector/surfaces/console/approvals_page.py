@@ -31,10 +31,10 @@ async def decide(request: Request, context: Context, visit: Visit, form: Form) -
     """Approve or refuse a proposal."""
     number, what = int(request.path_params["number"]), form.get("do", "")
     if what not in ("approve", "refuse") or number >= 2**63:
-        raise PageError(422, "Nothing to do", "The form does not say what to do.")
+        raise PageError(422, "Nothing to do", "The form names no action. Send approve or refuse.")
     reason = form.get("reason", "").strip()[:500]
     if not reason.isprintable():
-        raise PageError(422, "Not refused", "A reason has printable characters.")
+        raise PageError(422, "Not refused", "A reason must have printable characters only.")
 
     def put() -> None:
         if what == "approve":
@@ -102,5 +102,5 @@ def _policy(policy: Policy) -> str:
         waits.append(f"movements of {format_nano(policy.movement_nanocredits)} credits or more")
     waits += [name for name, on in (("prices", policy.prices), ("rules", policy.rules)) if on]
     if not waits:
-        return "No change waits for a second person: farebox approvals policy says what does."
+        return "No change needs approval. Set which do with farebox approvals policy."
     return f"A second person approves {', '.join(waits)}. A proposal waits for {policy.expires_hours} hours."

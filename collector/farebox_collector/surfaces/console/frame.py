@@ -1,4 +1,4 @@
-"""The frame around every page: which rooms there are, who visits, and where one is."""
+"""The frame around every page: navigation, visitor and current location."""
 
 from typing import Any, NamedTuple
 
@@ -14,39 +14,39 @@ APPROVALS = "/console/approvals"
 PEOPLE = "/console/people"
 
 
-class Room(NamedTuple):
-    """A page of the console, and what its navigation says."""
+class Section(NamedTuple):
+    """A page of the console with its navigation text."""
 
     path: str
     title: str
     text: str
     scope: Scope | None
-    """What a visitor needs to see it; None for everyone."""
+    """The scope that a visitor needs; None for all visitors."""
 
 
-ROOMS = (
-    Room(APPROVALS, "Approvals", "Changes that wait for a second person.", Scope.READ),
-    Room(PEOPLE, "People", "Accounts, roles, and their sessions.", Scope.ADMIN),
-    Room(ACCOUNT, "Account", "Your role, your sessions, your password.", None),
+SECTIONS = (
+    Section(APPROVALS, "Approvals", "Changes that wait for a second person.", Scope.READ),
+    Section(PEOPLE, "People", "Accounts, roles, and their sessions.", Scope.ADMIN),
+    Section(ACCOUNT, "Account", "Your role, your sessions, your password.", None),
 )
 
 
-def rooms_of(visit: Visit) -> list[Room]:
-    """The rooms that are open to a visitor."""
-    return [room for room in ROOMS if room.scope is None or visit.caller.may(room.scope)]
+def sections_of(visit: Visit) -> list[Section]:
+    """Return the sections that a visitor may see."""
+    return [section for section in SECTIONS if section.scope is None or visit.caller.may(section.scope)]
 
 
 def framed(
     request: Request, visit: Visit | None, template: str, here: str, facts: dict[str, Any], status: int = 200
 ) -> Response:
-    """A page in its frame; `here` is its path."""
-    open_rooms = [(HOME, "Home"), *((room.path, room.title) for room in rooms_of(visit))] if visit else []
-    frame = {"visit": visit, "rooms": open_rooms, "here": here, "notice": "", "problem": ""}
+    """Return a page in its frame; `here` is the page's path."""
+    sections = [(HOME, "Home"), *((one.path, one.title) for one in sections_of(visit))] if visit else []
+    frame = {"visit": visit, "sections": sections, "here": here, "notice": "", "problem": ""}
     return render.page(request, template, {**frame, **facts}, status)
 
 
 def error_page(request: Request, visit: Visit | None, error: PageError) -> Response:
-    """What is wrong, and the way back."""
+    """Return a page with an error and a link back."""
     back = (HOME, "To the console") if visit else ("/login", "To the login")
     facts = {"title": error.title, "detail": error.detail, "back": back[0], "back_title": back[1]}
     return framed(request, visit, "error.html", HOME, facts, error.status)

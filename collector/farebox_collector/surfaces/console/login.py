@@ -1,4 +1,4 @@
-"""The login: by password, or at an OpenID provider."""
+"""Login by password or at an OpenID provider."""
 
 import asyncio
 from typing import Any
@@ -38,7 +38,7 @@ _CALLBACK = "/login/oidc/callback"
 
 
 class Login:
-    """The pages on which people log in and out."""
+    """The pages to log in and out."""
 
     def __init__(self, context: Context, settings: Settings) -> None:
         self._context = context
@@ -49,7 +49,7 @@ class Login:
         self._seconds = int(settings.session_hours * 3600)
 
     async def show(self, request: Request) -> Response:
-        """The login page; a person who is logged in goes on at once."""
+        """Show the login page; redirect a visitor who is logged in."""
         require_safe_transport(request, self._context.public_url)
         after = safe_next(request.query_params.get("next", ""))
         visit = await visit_of(request, self._context)
@@ -81,13 +81,11 @@ class Login:
                 response.headers["Retry-After"] = str(refused.retry_after_s)
             return response
         except TooBusy:
-            raise PageError(
-                503, "Too many logins", "Many people log in at this moment. Try again in a minute."
-            ) from None
+            raise PageError(503, "Too many logins", "Too many logins at once. Try again in a minute.") from None
         return await self._begun(request, token, after)
 
     async def begin(self, request: Request) -> Response:
-        """Go to the OpenID provider."""
+        """Redirect to the OpenID provider."""
         require_safe_transport(request, self._context.public_url)
         provider = self._required()
         after = safe_next(request.query_params.get("next", ""))
@@ -100,7 +98,7 @@ class Login:
         return response
 
     async def finish(self, request: Request) -> Response:
-        """Come back from the OpenID provider."""
+        """Finish a login on the return from the OpenID provider."""
         require_safe_transport(request, self._context.public_url)
         provider, flow = self._required(), request.cookies.get(FLOW_COOKIE, "")
         try:
@@ -127,7 +125,7 @@ class Login:
         return response
 
     async def _begun(self, request: Request, token: str, after: str) -> Response:
-        """Go on with a new session; one that this browser had before is ended."""
+        """Start a new session and end the browser's previous one."""
         before = await visit_of(request, self._context)
         if before is not None and not before.is_local:
             await asyncio.to_thread(self._context.logins.end, before.token, before.caller)
@@ -152,7 +150,7 @@ class Login:
 
     def _required(self) -> Provider:
         if self._provider is None:
-            raise PageError(404, "No provider", "No OpenID provider is set: FAREBOX_OIDC_ISSUER names one.")
+            raise PageError(404, "No provider", "No OpenID provider is configured. Set FAREBOX_OIDC_ISSUER.")
         return self._provider
 
     def _redirect_uri(self, request: Request) -> str:

@@ -1,6 +1,6 @@
-"""Login at an OpenID provider: authorization code with PKCE, state and nonce; issuer, audience and signature checked.
+"""Log in at an OpenID provider: authorization code with PKCE, state and nonce; issuer, audience and signature checked.
 
-What has to be known again when the browser comes back is in a cookie that only this installation can read.
+The state of a login in progress is in a cookie that only this installation can decrypt.
 """
 
 import json
@@ -23,42 +23,42 @@ if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
 FLOW_SECONDS = 600
-"""How long a person may take at the provider."""
+"""Maximum time at the provider."""
 _TIMEOUT_S = 10.0
 _METADATA_SECONDS = 3_600
 _MAX_GROUPS = 1_000
 _MAX_NAME = 200
 _LEEWAY_S = 60
-# What a provider may sign with: public keys only. HS256 signs with the client's secret, and `none` with nothing.
+# Accept public-key signatures only. HS256 signs with the client's secret, and `none` does not sign.
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 
 
 class ProviderRefused(Exception):
-    """The provider, or what came back from it, is not to be trusted or cannot be reached; the message says why."""
+    """The provider cannot be reached or its response is not trusted; the message tells why."""
 
 
 class Begun(NamedTuple):
-    """A login that goes on at the provider."""
+    """A login that continues at the provider."""
 
     url: str
-    """Where the browser goes."""
+    """The URL to redirect the browser to."""
     flow: str
-    """What the browser brings back in a cookie."""
+    """The encrypted state to keep in a cookie."""
 
 
 class Finished(NamedTuple):
-    """A login that came back from the provider."""
+    """A login that returned from the provider."""
 
     claimed: Claimed
     after: str
-    """The page that was wanted."""
+    """The page requested before the login."""
 
 
 class Provider:
     """The OpenID provider of an installation."""
 
     def __init__(self, settings: Settings) -> None:
-        """Settings have an issuer, a client and its secret."""
+        """The settings must have an issuer, a client and its secret."""
         assert settings.oidc_client_secret is not None
         self._issuer = settings.oidc_issuer
         self._client_id = settings.oidc_client_id
@@ -70,7 +70,7 @@ class Provider:
         self._metadata_until = 0.0
 
     def begin(self, redirect_uri: str, after: str) -> Begun:
-        """Send a person to the provider, and then to the page `after`. Raises ProviderRefused."""
+        """Start a login at the provider that continues at the page `after`. Raises ProviderRefused."""
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
         with self._client(redirect_uri) as client:
             endpoint = self._endpoint("authorization_endpoint")
@@ -79,15 +79,15 @@ class Provider:
         return Begun(str(url), self._box().encrypt(json.dumps(flow).encode()).decode())
 
     def finish(self, query: str, flow: str, redirect_uri: str) -> Finished:
-        """Find out who came back from the provider with a query and a flow. Raises ProviderRefused."""
+        """Verify the provider's response from the query and the flow cookie. Raises ProviderRefused."""
         begun = self._opened(flow)
         answer = {name: values[0] for name, values in parse_qs(query[:8_000]).items() if len(values) == 1}
         if not secrets.compare_digest(answer.get("state", "").encode(), begun["state"].encode()):
-            raise ProviderRefused("The login was not begun in this browser, or another one was begun since. Try again.")
+            raise ProviderRefused("The login was started in another browser, or superseded by another one. Try again.")
         if answer.get("iss", self._issuer) != self._issuer:
-            raise ProviderRefused("The answer comes from another provider.")
+            raise ProviderRefused("The response comes from another provider.")
         if "error" in answer or not answer.get("code"):
-            raise ProviderRefused(f"The provider refused: {answer.get('error', 'it sent no code')[:200]}.")
+            raise ProviderRefused(f"The provider refused the login: {answer.get('error', 'it sent no code')[:200]}.")
         with self._client(redirect_uri) as client:
             try:
                 token = client.fetch_token(
@@ -102,12 +102,12 @@ class Provider:
             except ProviderRefused:
                 raise
             except Exception as error:
-                # Authlib, joserfc and the HTTP client each have errors of their own; all mean the same to a person.
-                raise ProviderRefused(f"The provider's answer was not accepted: {type(error).__name__}.") from error
+                # Authlib, joserfc and the HTTP client raise different errors that mean the same to the visitor.
+                raise ProviderRefused(f"The provider's response was not accepted: {type(error).__name__}.") from error
         return Finished(self._claimed(claims), begun["after"])
 
     def _claims(self, token: Mapping[str, Any], nonce: str) -> dict[str, Any]:
-        """What the ID token says, once its signature, issuer, audience, times and nonce are right."""
+        """Return the ID token's claims after checking its signature, issuer, audience, times and nonce."""
         from authlib.oidc.core import CodeIDToken
         from joserfc import jwt
         from joserfc.errors import InvalidKeyIdError
@@ -115,7 +115,7 @@ class Provider:
         from joserfc.jws import JWSRegistry
 
         if "id_token" not in token:
-            raise ProviderRefused("The provider sent no ID token: oidc_scopes has openid in it.")
+            raise ProviderRefused("The provider sent no ID token. Add openid to FAREBOX_OIDC_SCOPES.")
         registry = JWSRegistry(algorithms=_ALGORITHMS, strict_check_header=False)
         for again in (False, True):
             keys = KeySet.import_key_set(self._get(self._endpoint("jwks_uri", anew=again)))
@@ -137,7 +137,7 @@ class Provider:
     def _userinfo(self, client: Any, subject: str) -> dict[str, Any]:
         found = client.get(self._endpoint("userinfo_endpoint")).raise_for_status().json()
         if not isinstance(found, dict) or found.get("sub") != subject:
-            raise ProviderRefused("The provider's user info is of somebody else.")
+            raise ProviderRefused("The provider's user info is for another subject.")
         return found
 
     def _claimed(self, claims: Mapping[str, Any]) -> Claimed:
@@ -146,7 +146,7 @@ class Provider:
         if not isinstance(groups, list):
             groups = []
         named = frozenset(group for group in groups[:_MAX_GROUPS] if isinstance(group, str))
-        # An address that the provider did not verify may be anybody's.
+        # An address that the provider did not verify may belong to another person.
         email = claims.get("email") if claims.get("email_verified", True) is True else None
         login = email or claims.get("preferred_username") or claims["sub"]
         name = claims.get("name")
@@ -173,12 +173,12 @@ class Provider:
                 document = self._get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
                 if document.get("issuer") != self._issuer:
                     raise ProviderRefused(
-                        f"The provider calls itself {document.get('issuer')!r}, and FAREBOX_OIDC_ISSUER says otherwise."
+                        f"The provider's issuer is {document.get('issuer')!r}. Set FAREBOX_OIDC_ISSUER to the same."
                     )
                 self._metadata, self._metadata_until = document, time.monotonic() + _METADATA_SECONDS
             url = str(self._metadata.get(name, ""))
         if urlsplit(url).scheme != "https" and urlsplit(self._issuer).scheme == "https":
-            raise ProviderRefused(f"The provider names no {name} that is reached over https.")
+            raise ProviderRefused(f"The provider names no https {name}.")
         return url
 
     @staticmethod
@@ -189,7 +189,7 @@ class Provider:
             raise ProviderRefused(f"The OpenID provider cannot be reached: {type(error).__name__}.") from error
 
     def _box(self) -> "Fernet":
-        """Encryption under a key that follows from the client's secret, which every replica has."""
+        """Return encryption with a key derived from the client's secret, which every replica has."""
         from cryptography.fernet import Fernet
 
         secret = self._secret.get_secret_value().encode()
@@ -201,5 +201,5 @@ class Provider:
         try:
             found: dict[str, str] = json.loads(self._box().decrypt(flow[:4_000], ttl=FLOW_SECONDS))
         except (InvalidToken, ValueError):
-            raise ProviderRefused("The login took too long, or was begun in another browser. Try again.") from None
+            raise ProviderRefused("The login took too long or was started in another browser. Try again.") from None
         return found

@@ -1,4 +1,4 @@
-"""The page of a tenant's people: who has an account, with which role, and how it is changed. For admins."""
+"""The page of a tenant's accounts and roles, for admins."""
 
 import asyncio
 from collections import Counter
@@ -27,10 +27,10 @@ async def show(request: Request, context: Context, visit: Visit) -> Response:
 
 
 async def create(request: Request, context: Context, visit: Visit, form: Form) -> Response:
-    """Make an account, and show its password this once."""
+    """Create an account and show its password once."""
     password, role, name = new_password(), _role(form), form.get("name", "").strip()[:200]
     if not name.isprintable():
-        raise PageError(422, "Not made", "A name has printable characters.")
+        raise PageError(422, "Not created", "A name must have printable characters only.")
     hashed = await _hashed(password)
 
     def make(connection: Connection) -> None:
@@ -47,14 +47,14 @@ async def create(request: Request, context: Context, visit: Visit, form: Form) -
     try:
         await asyncio.to_thread(context.database.transact, make)
     except PersonExists as error:
-        return await _page(request, context, visit, problem=f"There is an account {error} already.", status=409)
+        return await _page(request, context, visit, problem=f"The account {error} already exists.", status=409)
     except BadPerson as error:
-        return await _page(request, context, visit, problem=f"Not made: {error}.", status=422)
+        return await _page(request, context, visit, problem=f"Not created: {error}.", status=422)
     return await _page(request, context, visit, new_password=password, new_login=form.get("login", ""), status=201)
 
 
 async def change(request: Request, context: Context, visit: Visit, form: Form) -> Response:
-    """Change the role of an account, give it a new password, end its sessions, disable or enable it."""
+    """Change an account's role or password, end its sessions, disable or enable it."""
     login, what = request.path_params["login"], form.get("do", "")
     tenant_id, now_ns = visit.caller.tenant_id, context.clock()
     password = new_password() if what == "password" else ""
@@ -70,7 +70,7 @@ async def change(request: Request, context: Context, visit: Visit, form: Form) -
         ),
     }
     if what not in changes:
-        raise PageError(422, "Nothing to do", "The form does not say what to do.")
+        raise PageError(422, "Nothing to do", "The form names no action. Use the buttons of the page.")
     try:
         await asyncio.to_thread(context.database.transact, changes[what])
     except NoSuchPerson as error:
@@ -111,11 +111,11 @@ def _role(form: Form) -> Role:
     try:
         return Role(form.get("role", ""))
     except ValueError:
-        raise PageError(422, "No such role", f"A role is one of {', '.join(Role)}.") from None
+        raise PageError(422, "No such role", f"Choose one of {', '.join(Role)}.") from None
 
 
 async def _hashed(password: str) -> str:
     try:
         return await asyncio.to_thread(hash_password, password)
     except TooBusy:
-        raise PageError(503, "Too many logins", "Many people log in at this moment. Try again in a minute.") from None
+        raise PageError(503, "Too many logins", "Too many logins at once. Try again in a minute.") from None

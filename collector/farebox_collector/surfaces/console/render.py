@@ -1,4 +1,4 @@
-"""Pages out of templates: escaped, with a strict content security policy, in the reader's theme without a flash."""
+"""Render pages from templates: escaped, with a strict content security policy, in the visitor's theme."""
 
 import functools
 import hashlib
@@ -30,20 +30,20 @@ def _environment() -> jinja2.Environment:
 
 
 def compile_templates() -> None:
-    """Compile every template, so that one that is broken stops the start and not a page."""
+    """Compile every template, so that a broken one fails at startup."""
     for name in _environment().list_templates():
         _environment().get_template(name)
 
 
 @functools.cache
 def _stylesheet() -> tuple[str, bytes]:
-    """The name, which changes with the content, and the content of the stylesheet."""
+    """Return the stylesheet's content-dependent name and its content."""
     content = (_HERE / "static" / "console.css").read_bytes()
     return f"console.{hashlib.sha256(content).hexdigest()[:16]}.css", content
 
 
 def static_file(name: str) -> Response | None:
-    """A file that pages name; None for any other."""
+    """Return a static file used by pages; None for other names."""
     known, content = _stylesheet()
     if name != known:
         return None
@@ -58,7 +58,7 @@ def page(request: Request, template: str, facts: dict[str, Any], status: int = 2
     headers = {
         "Content-Security-Policy": CSP,
         "Cache-Control": "no-store",
-        # Forms have to say from where they are sent.
+        # Forms must send their origin.
         "Referrer-Policy": "same-origin",
     }
     return HTMLResponse(text, status, headers)

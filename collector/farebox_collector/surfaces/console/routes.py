@@ -1,4 +1,4 @@
-"""Where each page of the console is, and who may enter: a page without a visitor leads to the login."""
+"""Routes of the console and their required scopes; visitors without a session are sent to the login."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -25,7 +25,7 @@ from farebox_collector.surfaces.console.frame import (
     PEOPLE,
     error_page,
     framed,
-    rooms_of,
+    sections_of,
 )
 from farebox_collector.surfaces.console.login import Login
 from farebox_collector.surfaces.console.visit import (
@@ -48,8 +48,8 @@ Show = Callable[[Request, Context, Visit], Awaitable[Response]]
 Do = Callable[[Request, Context, Visit, Form], Awaitable[Response]]
 
 
-def rooms(context: Context, settings: Settings) -> Sequence[BaseRoute]:
-    """The routes of the console and of the login."""
+def console_routes(context: Context, settings: Settings) -> Sequence[BaseRoute]:
+    """Return the routes of the console and the login."""
     render.compile_templates()
     login = Login(context, settings)
 
@@ -102,7 +102,7 @@ async def _done(request: Request, context: Context, do: Do, scope: Scope | None)
     visit = await visit_of(request, context)
     try:
         if visit is None:
-            raise PageError(401, "Logged out", "The session is over. Log in and fill in the form again.")
+            raise PageError(401, "Logged out", "The session has ended. Log in and fill in the form again.")
         form = await form_of(request)
         require_token(visit.csrf, form.get(CSRF_FIELD, ""))
         if scope is not None:
@@ -123,7 +123,7 @@ def _guarded(handler: Handler, context: Context) -> Handler:
 
 
 def _refused(request: Request, context: Context, visit: Visit | None, error: PageError) -> Response:
-    """A page that says what is wrong; the audit log has what was not allowed."""
+    """Return an error page; refused actions are recorded in the audit log."""
     if error.status in (401, 403):
         what = f"{request.method} {getattr(request.scope.get('route'), 'path', request.url.path)}"
         who = actor_of(visit.caller, "").name if visit else "unknown"
@@ -133,7 +133,7 @@ def _refused(request: Request, context: Context, visit: Visit | None, error: Pag
 
 
 async def _home(request: Request, _context: Context, visit: Visit) -> Response:
-    return framed(request, visit, "home.html", HOME, {"cards": rooms_of(visit)})
+    return framed(request, visit, "home.html", HOME, {"cards": sections_of(visit)})
 
 
 async def _theme(_request: Request, _context: Context, _visit: Visit, form: Form) -> Response:

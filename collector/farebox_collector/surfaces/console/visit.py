@@ -1,7 +1,7 @@
-"""A visit to the console: who it is, the cookies and the tokens by which that is known, and what forms must carry.
+"""A visit to the console: the visitor, the cookies and form tokens that prove the session.
 
-Cookies are `__Host-`: a browser takes them over TLS or from loopback only, and no other host can set them. Every form
-carries a token that follows from the session, so that no other site can send it.
+Cookies are `__Host-`: a browser accepts them over TLS or from loopback only, and no other host can set them. Every form
+carries a token derived from the session, so that no other site can send it.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from farebox_collector.surfaces.api.context import Context
 from farebox_collector.surfaces.api.hosts import host_name
 
 FORM_COOKIE = "__Host-farebox-form"
-"""Where there is no session: what the tokens of forms follow from."""
+"""The cookie from which form tokens are derived when there is no session."""
 FLOW_COOKIE = "__Host-farebox-login"
-"""A login that goes on at the OpenID provider."""
+"""The cookie of a login that continues at the OpenID provider."""
 CSRF_FIELD = "csrf"
 HOME = "/console/"
 MAX_FORM_BYTES = 16_384
@@ -37,7 +37,7 @@ Form = Mapping[str, str]
 
 
 class PageError(Exception):
-    """A page cannot be shown, or a form not be taken; the message is for the person."""
+    """A page cannot be shown or a form is refused; the message is for the visitor."""
 
     def __init__(self, status: int, title: str, detail: str) -> None:
         super().__init__(detail)
@@ -51,20 +51,20 @@ class Visit(NamedTuple):
     name: str
     role: Role
     token: str
-    """The session's token; empty for `local`, as long as there is no key."""
+    """The session's token; empty for `local`, while there is no key."""
     csrf: str
-    """What every form of this visit carries."""
+    """The token that every form of this visit carries."""
     form_secret: str = ""
-    """What the form cookie is to be set to; empty where there is one, or none is needed."""
+    """A new value for the form cookie; empty if one exists or none is needed."""
 
     @property
     def is_local(self) -> bool:
-        """Whether this is everyone on loopback, as long as there is no key."""
+        """Whether the visitor is `local`: any process on loopback, while there is no key."""
         return not self.token
 
 
 async def visit_of(request: Request, context: Context) -> Visit | None:
-    """Who visits: a person with a session, or everyone as long as there is no key; None has to log in."""
+    """Return the visit of a person's session, or of `local` while there is no key; None must log in."""
     token = request.cookies.get(SESSION_COOKIE, "")
     visit: Visit | None = None
     if token and is_session_token(token):
@@ -84,32 +84,32 @@ async def visit_of(request: Request, context: Context) -> Visit | None:
 
 
 def form_token(secret: str) -> str:
-    """What forms carry where there is no session; follows from a cookie that only this host can set. Empty if none."""
+    """Return the form token without a session, derived from a cookie that only this host can set; empty if none."""
     return hmac.digest(secret.encode(), b"form", "sha256").hex() if len(secret) >= _LEAST_SECRET else ""
 
 
 def new_form_secret() -> str:
-    """What the form cookie holds."""
+    """Return a new value for the form cookie."""
     return secrets.token_urlsafe(32)
 
 
 def keep_form_cookie(visit: Visit, response: Response) -> Response:
-    """Set the form cookie where a visit needs one."""
+    """Set the form cookie if the visit needs one."""
     if visit.form_secret:
         set_cookie(response, FORM_COOKIE, visit.form_secret)
     return response
 
 
 def require_token(expected: str, given: str) -> None:
-    """Raise PageError unless a form carries the token that it must."""
+    """Raise PageError unless a form carries the expected token."""
     if not expected or not hmac.compare_digest(expected.encode(), given.encode()):
         raise PageError(403, "Form refused", "This form is from another session or page. Load the page again.")
 
 
 async def form_of(request: Request) -> Form:
-    """The fields of a form. Raises PageError for anything else than one, and for one that is too large."""
+    """Return the fields of a form. Raises PageError if the body is no form or too large."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
-        raise PageError(415, "Not a form", "Send the form of the page.")
+        raise PageError(415, "Not a form", "Send the page's form.")
     body = b""
     try:
         async for chunk in request.stream():
@@ -129,7 +129,7 @@ def require_scope(visit: Visit, scope: Scope) -> None:
 
 
 def require_safe_transport(request: Request, public_url: str) -> None:
-    """Raise PageError for a login that others on the network could read: over HTTP, and not to this machine."""
+    """Raise PageError for a login over plain HTTP from another machine, which the network could read."""
     host = host_name(request.headers.get("host", ""))
     safe = request.url.scheme == "https" or host in _LOOPBACK or urlsplit(public_url).scheme == "https"
     if not safe:
@@ -142,22 +142,22 @@ def require_safe_transport(request: Request, public_url: str) -> None:
 
 
 def set_cookie(response: Response, name: str, value: str, seconds: int | None = None) -> None:
-    """Set a `__Host-` cookie: for this host alone, over TLS, unreadable for scripts, and not sent by other sites."""
+    """Set a `__Host-` cookie: for this host only, over TLS, hidden from scripts, not sent by other sites."""
     response.set_cookie(name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax")
 
 
 def drop_cookie(response: Response, name: str) -> None:
-    """Take a cookie away."""
+    """Delete a cookie."""
     response.delete_cookie(name, path="/", secure=True, httponly=True, samesite="lax")
 
 
 def to_login(request: Request) -> Response:
-    """The way to the login page, and back to this one."""
+    """Redirect to the login page, which returns to this page."""
     path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return RedirectResponse(f"/login?next={quote(safe_next(path), safe='')}", 303)
 
 
 def safe_next(wanted: str) -> str:
-    """A page of the console to go to; the home page for anything that could lead elsewhere."""
+    """Return a console page to redirect to; the home page for a target that could lead elsewhere."""
     good = wanted.startswith("/console/") and wanted.isprintable() and "\\" not in wanted and len(wanted) <= 2_000
     return wanted if good else HOME
