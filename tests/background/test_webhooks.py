@@ -498,11 +498,11 @@ def test_webhooks_from_end_to_end(tmp_path: Path, receiver: Receiver) -> None:
         return done.output if done.exception is None else str(done.exception)
 
     assert {row["state"] for row in json.loads(run("webhooks", "list", "--json"))} == {"delivered"}
-    assert run("webhooks", "warn", "ben", "--below", "3") == "ben: told below 3.000000000 credits.\n"
+    assert run("webhooks", "warn", "ben", "--below", "3") == "ben: a message below 3.000000000 credits.\n"
     assert "not public" in run("webhooks", "add", "https://10.0.0.1/")
     assert "whsec_" in run("webhooks", "add", "https://example.com/")
     assert "https://example.com/" in run("webhooks", "endpoints")
     assert "whsec_" in run("webhooks", "rotate", "2")
-    assert "Nothing goes to" in run("webhooks", "remove", "2")
+    assert "is removed" in run("webhooks", "remove", "2")
     assert "ben" in run("webhooks", "thresholds")
-    assert "there is no message" in run("webhooks", "retry", "msg_none")
+    assert "there is no undelivered message" in run("webhooks", "retry", "msg_none")

@@ -118,7 +118,7 @@ def test_an_import_shows_first_and_applies_when_told(books: Books) -> None:
             ("gpt-new", "added", None),
         }
     text_shown = books.run(*command)
-    assert "Nothing is applied yet" in text_shown.stdout
+    assert "Not applied" in text_shown.stdout
     assert books.versions() == before
     assert books.json(*command, "--apply")["prices"]["added"] == 1
     assert books.rate("default", "gpt-4o-mini") == 500_000

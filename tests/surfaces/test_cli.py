@@ -215,7 +215,7 @@ def test_a_deposit_is_made_once_for_each_key_and_shown_exactly(tmp_path: Path) -
     deposit = ("wallets", "deposit", "ada", "1.000000001", "--key", "k1", "--memo", "invoice 7")
     assert "1.000000001 credits paid in" in succeed(*deposit, books=books)
     assert "already paid in" in succeed(*deposit, books=books)
-    assert_refused(run("wallets", "deposit", "ada", "2", "--key", "k1", books=books), "k1", "used before")
+    assert_refused(run("wallets", "deposit", "ada", "2", "--key", "k1", books=books), "k1", "already used")
     assert parsed("wallets", "show", "ada", books=books)["balance_credits"] == "1.000000001"
 
 
@@ -412,10 +412,10 @@ PERIOD = ("replay", "--from", "2020-01-01", "--to", "2100-01-01")
 
 def test_a_replay_shows_the_difference_and_posts_it_when_told_to(books: Path) -> None:
     succeed("prices", "set", "openai", "gpt-4o-mini", "output", "0.0012", "--from", "2020-01-01", books=books)
-    for options, words in ((("--dry-run",), "Nothing is posted."), ((), "--yes does it")):
+    for options, words in ((("--dry-run",), "Nothing is posted."), ((), "use --yes")):
         shown = succeed(*PERIOD, *options, books=books)
         # Three calls of 1000 × 150 + 200 × 600, and now 200 × 1200 nano-USD; one has no price.
-        for expected in ("openai/gpt-4o-mini", "0.000810000", "→ 0.001170000", "4 records looked at, 3 change", words):
+        for expected in ("openai/gpt-4o-mini", "0.000810000", "→ 0.001170000", "4 records read, 3 change", words):
             assert expected in shown
         assert shown.index("ada") < shown.index("bob"), "the largest difference first"
     assert parsed("wallets", "show", "ada", books=books)["spent_credits"] == "0.000540000"
@@ -431,7 +431,7 @@ def test_a_replay_shows_the_difference_and_posts_it_when_told_to(books: Path) ->
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--from", "2026-02-01", "--to", "2026-02-01"), ("--from is before --to",)),
+        (("--from", "2026-02-01", "--to", "2026-02-01"), ("--from must be before --to",)),
         ((*PERIOD[1:], "--yes", "--dry-run"), ("contradict",)),
         ((*PERIOD[1:], "--tenant", "nobody"), ("nobody", "tenants list")),
     ],

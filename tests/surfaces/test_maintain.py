@@ -39,7 +39,7 @@ def test_old_calls_are_let_go_of_and_known_when_they_come_again(tmp_path: Path) 
         record_usage(connection, 1, [kept], now_ns, TotalLabels())
     books = ("--database-url", url)
     for words, refusal in (
-        ((), "say --before which day"),
+        ((), "give --before"),
         (("--before", f"{datetime.now(UTC) - timedelta(days=10):%Y-%m-%d}"), "kept for at least 35 days"),
     ):
         refused = farebox("maintain", *words, *books)

@@ -1,1 +1,1 @@
-"""The groups of the command `farebox`, one file each, and what they share (`terminal`)."""
+"""The commands of `farebox`, one file per group; `terminal` holds what they share."""

@@ -1,4 +1,4 @@
-"""`farebox approvals`: changes that wait for a second person, and what has to wait."""
+"""`farebox approvals`: proposals that wait for a second person, and the policy that requires them."""
 
 import time
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ from farebox_collector.surfaces.api.approvals import NOT_DONE, show_approval
 
 app = typer.Typer(help="Changes that wait for a second person.", no_args_is_help=True)
 
-Number = Annotated[int, typer.Argument(min=1, max=2**62, help="As `farebox approvals list` shows it.")]
+Number = Annotated[int, typer.Argument(min=1, max=2**62, help="The number that `farebox approvals list` shows.")]
 
 
 @app.command("list")
@@ -46,7 +46,7 @@ def list_command(
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """What waits, or waited, newest first."""
+    """List changes that wait or waited for approval, newest first."""
     with reading_books(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         rows = proposals.approvals_of(connection, tenant_id, state, limit=limit)
@@ -64,7 +64,7 @@ def list_command(
 
 @app.command("approve")
 def approve_command(number: Number, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
-    """Approve a proposal, and do it. Who owns the database need not be a second person; the audit log says who."""
+    """Approve a proposal and make its change. On the database you may approve your own; the audit log names you."""
     with _writing(database_url) as connection:
         now_ns = time.time_ns()
         row = proposals.approve(
@@ -84,7 +84,7 @@ def refuse_command(
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Refuse a proposal for good."""
+    """Refuse a proposal permanently."""
     with _writing(database_url) as connection:
         proposals.refuse(connection, tenant_id_of(connection, tenant), number, reason, time.time_ns())
     out.print(f"Proposal {number} is refused.")
@@ -93,16 +93,16 @@ def refuse_command(
 @app.command("policy")
 def policy_command(
     movements_from: Annotated[
-        str, typer.Option(help="Movements of so many credits or more wait; `none` for none.")
+        str, typer.Option(help="Movements of at least so many credits wait; `none` for none.")
     ] = "none",
-    prices: Annotated[bool, typer.Option(help="Whether prices wait.")] = False,
-    rules: Annotated[bool, typer.Option(help="Whether charge rules wait.")] = False,
+    prices: Annotated[bool, typer.Option(help="Prices wait.")] = False,
+    rules: Annotated[bool, typer.Option(help="Charge rules wait.")] = False,
     expires_hours: Annotated[int, typer.Option(help="How long a proposal waits.")] = 72,
     reason: Annotated[str, typer.Option(help="Why; kept with the policy.")] = "",
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Say what waits for a second person from now on; without options nothing does."""
+    """Set which changes wait for a second person from now on; without options none do."""
     try:
         least = None if movements_from == "none" else parse_nano(movements_from)
     except AmountError as error:
@@ -111,7 +111,7 @@ def policy_command(
     with _writing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         proposals.set_policy(connection, tenant_id, policy, reason, acting().author, time.time_ns())
-    out.print("A second person approves from now on." if policy.is_on else "Nothing waits for a second person.")
+    out.print("These changes need approval from now on." if policy.is_on else "No change needs approval from now on.")
 
 
 @contextmanager
@@ -124,4 +124,4 @@ def _writing(database_url: str | None) -> Iterator[Connection]:
     except (NotPending, BadApprovalPolicy) as error:
         raise Stop(str(error)) from None
     except NOT_DONE as error:
-        raise Stop(f"it cannot be done any more, and still waits: {error}") from None
+        raise Stop(f"the change is no longer possible; the proposal still waits: {error}") from None

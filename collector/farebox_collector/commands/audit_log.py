@@ -1,4 +1,4 @@
-"""`farebox audit-log`: who did what, from where, with what effect."""
+"""`farebox audit-log`: actions with their actor, address and outcome."""
 
 import json
 import sys
@@ -34,24 +34,25 @@ _SHOWN = 60
 
 
 def audit_log_command(
-    actor: Annotated[str, typer.Option(help="Only what this actor did, such as key:0123456789abcdef.")] = "",
+    actor: Annotated[str, typer.Option(help="Only this actor, such as key:0123456789abcdef.")] = "",
     action: Annotated[str, typer.Option(help="Only this action, or the part before its dot, such as key.")] = "",
-    subject: Annotated[str, typer.Option(help="Only what was done to this, such as a wallet.")] = "",
+    subject: Annotated[str, typer.Option(help="Only this subject, such as a wallet.")] = "",
     outcome: Annotated[str, typer.Option(help="done or refused.")] = "",
     since: _Moment = None,
     until: _Moment = None,
     limit: Limit = 100,
     as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV to standard output.")] = False,
     only_heads: Annotated[
-        bool, typer.Option("--heads", help="Print each chain's end: keep it where the database's owner cannot write.")
+        bool,
+        typer.Option("--heads", help="Print each chain's last hash, to store out of reach of the database's owner."),
     ] = False,
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Who did what, from where, with what effect, newest first. `farebox audit` checks that none is missing."""
+    """List actions with actor, address and outcome, newest first. `farebox audit` finds missing entries."""
     if outcome not in ("", "done", "refused"):
-        raise Stop("--outcome is done or refused")
+        raise Stop("--outcome must be done or refused")
     start, end = (None if at is None else moment_ns(at) for at in (since, until))
     wanted = LogFilter(actor, action, subject, outcome, start, end)
     with reading_books(database_url) as connection:

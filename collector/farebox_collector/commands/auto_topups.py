@@ -1,4 +1,4 @@
-"""`farebox wallets auto-topup`: whether a wallet is topped up by itself, and on again after a pause."""
+"""`farebox wallets auto-topup`: show a wallet's automatic top-up, or resume it."""
 
 import time
 from contextlib import closing
@@ -27,7 +27,7 @@ from farebox_collector.model.pseudonyms import name_in_books
 def auto_topup_command(
     wallet: str,
     again: Annotated[
-        bool, typer.Option("--resume", help="Top the wallet up again, on the terms it had before it was switched off.")
+        bool, typer.Option("--resume", help="Switch the top-up on again with its previous terms.")
     ] = False,
     author: Annotated[str, typer.Option(help="Who resumes it; kept with the version.")] = "cli",
     reason: Annotated[str, typer.Option(help="Why; kept with the version.")] = "",
@@ -35,7 +35,7 @@ def auto_topup_command(
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show whether a wallet is topped up by itself, and why not. While a collector runs on SQLite, resume over HTTP."""
+    """Show a wallet's automatic top-up and why it is off. While a collector runs on SQLite, resume over HTTP."""
     if again:
         _resume(database_url, tenant, wallet, author, reason)
     with reading_books(database_url) as connection:

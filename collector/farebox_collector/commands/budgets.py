@@ -1,4 +1,4 @@
-"""`farebox budgets`: what departments may spend a month."""
+"""`farebox budgets`: monthly budgets of departments."""
 
 import time
 from typing import Annotated, Any
@@ -21,12 +21,12 @@ from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import AmountError, format_nano, parse_nano
 from farebox_collector.model.records import DEFAULT_TENANT_ID
 
-app = typer.Typer(help="Budgets: what departments may spend a month.", no_args_is_help=True)
+app = typer.Typer(help="Monthly budgets of departments.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_command(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """The budget of each department that has one."""
+    """List the budget of each department that has one."""
     with reading_books(database_url) as connection:
         rows = [_budget(row) for row in budgets_in_force(connection, DEFAULT_TENANT_ID)]
     if as_json:
@@ -41,14 +41,14 @@ def list_command(database_url: DatabaseUrl = None, as_json: AsJson = False) -> N
 @app.command("set")
 def set_command(
     dept: Annotated[str, typer.Argument(help="Department, as in `farebox.dept`.")],
-    usd_per_month: Annotated[str, typer.Argument(help="US dollars a month, such as 2500; 0 ends the budget.")],
+    usd_per_month: Annotated[str, typer.Argument(help="US dollars per month, such as 2500; 0 ends the budget.")],
     reason: Annotated[str, typer.Option(help="Why; kept with the budget.")] = "",
     author: Annotated[str, typer.Option(help="Who sets it; kept with the budget.")] = "cli",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Set what a department may spend a month, from now on. While a collector runs on SQLite, use its HTTP API."""
+    """Set a department's monthly budget from now on. While a collector runs on SQLite, use its HTTP API."""
     if not dept or not is_clean(dept):
-        raise Stop(f"a department's name has 1 to {MAX_TEXT} printable characters")
+        raise Stop(f"a department's name must have 1 to {MAX_TEXT} printable characters")
     try:
         amount = parse_nano(usd_per_month)
     except AmountError as error:

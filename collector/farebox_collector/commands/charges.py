@@ -1,4 +1,4 @@
-"""`farebox charges`: what was charged in a month."""
+"""`farebox charges`: charges of a month."""
 
 import time
 from datetime import UTC, datetime
@@ -24,14 +24,14 @@ from farebox_collector.surfaces.api.report_rows import EPOCH
 
 
 def charges(
-    month: Annotated[str | None, typer.Option(help="Such as 2026-04, in UTC; this month by default.")] = None,
-    by: Annotated[ChargedBy, typer.Option(help="What to tell them apart by.")] = ChargedBy.EVENT,
+    month: Annotated[str | None, typer.Option(help="UTC month, such as 2026-04 (default: this month).")] = None,
+    by: Annotated[ChargedBy, typer.Option(help="Group by this.")] = ChargedBy.EVENT,
     limit: Limit = 100,
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """What was charged in a month, and what it cost us, dearest first."""
+    """Show a month's charges and provider costs, most expensive first."""
     name, days = _month(month)
     with reading_books(database_url) as connection:
         rows = charges_by(connection, tenant_id_of(connection, tenant), by, days, limit)
@@ -56,7 +56,7 @@ def charges(
 
 
 def _month(text: str | None) -> tuple[str, Days]:
-    """A month as people write it, and its days. Raises Stop."""
+    """Return a month's name and days. Raises Stop."""
     chosen = text or datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m")
     try:
         first = datetime.strptime(chosen, "%Y-%m").replace(tzinfo=UTC).date()

@@ -1,4 +1,4 @@
-"""`farebox check-recordings`: what Farebox makes of recorded HTTP conversations, offline."""
+"""`farebox check-recordings`: check offline how recorded HTTP calls are metered and priced."""
 
 import logging
 import sys
@@ -50,13 +50,13 @@ def check_recordings(
         str | None, typer.Option(help="Price by these books (default: by the bundled catalogue).")
     ] = None,
     sdk_python: Annotated[str, typer.Option(help="The Python that has the SDK installed.")] = sys.executable,
-    all_entries: Annotated[bool, typer.Option("--all", help="Also list what is no call of a model.")] = False,
+    all_entries: Annotated[bool, typer.Option("--all", help="Also list entries that are not model calls.")] = False,
     json_output: AsJson = False,
 ) -> None:
-    """Replay recorded conversations through the SDK, the dialects and the prices, and say what each call came to.
+    """Replay recorded HTTP calls through the SDK, the dialects and the prices, and show each call's cost.
 
-    Nothing is sent anywhere, and bodies are neither stored nor shown. Calls are priced as of when they were recorded.
-    Ends with status 1 if a call was not recognised, metered or priced, or if a file cannot be read to its end.
+    Nothing is sent, and bodies are neither stored nor shown. Calls are priced as of when they were recorded.
+    Exits with status 1 if a call was not recognised, metered or priced, or if a file cannot be read to its end.
     """
     counts: dict[str, Counter[Outcome]] = {}
     cost: Counter[str] = Counter()
@@ -104,7 +104,7 @@ def _judge(database_url: str | None) -> Iterator[Judge]:
 
 @contextmanager
 def _books(database_url: str | None) -> Iterator[Database]:
-    """The books to price by; without any, empty ones with the bundled catalogue, which are thrown away."""
+    """Open the books to price by; without any, temporary ones with the bundled catalogue."""
     if database_url is not None:
         with closing(open_database(settings_from(database_url=database_url).database_url, writable=False)) as database:
             yield database

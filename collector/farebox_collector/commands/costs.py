@@ -1,4 +1,4 @@
-"""`farebox costs`: what 1,000 tokens cost in effect."""
+"""`farebox costs`: effective cost per 1,000 tokens."""
 
 import time
 from datetime import datetime
@@ -29,9 +29,9 @@ from farebox_collector.surfaces.api.costs import (
 
 
 def costs_command(
-    by: Annotated[Grouping, typer.Option(help="What to show them by.")] = Grouping.MODEL,
+    by: Annotated[Grouping, typer.Option(help="Group by this.")] = Grouping.MODEL,
     since: Annotated[
-        datetime | None, typer.Option("--from", help="From when, UTC (default: 30 days, today among them).")
+        datetime | None, typer.Option("--from", help="From when, UTC (default: 30 days, including today).")
     ] = None,
     until: Annotated[datetime | None, typer.Option("--to", help="Until when, UTC (default: now).")] = None,
     tenant: TenantName = "default",
@@ -39,11 +39,11 @@ def costs_command(
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """What 1,000 tokens cost in effect, and how far that is from the list price."""
+    """Show the effective cost per 1,000 tokens and its drift from the list price."""
     to_ns = moment_ns(until)
     from_ns = first_of_last_days(to_ns) if since is None else moment_ns(since)
     if from_ns >= to_ns:
-        raise Stop("the period ends before it begins")
+        raise Stop("--from must be before --to")
     period = Period(from_ns, end_of_day(to_ns) if until is None else to_ns)
     list_at_ns = min(to_ns, time.time_ns())
     with reading_books(database_url) as connection:

@@ -1,4 +1,4 @@
-"""`farebox deadletters`: spans that could not be booked."""
+"""`farebox deadletters`: the dead-letter queue of spans that could not be booked."""
 
 import json
 import time
@@ -29,14 +29,14 @@ from farebox_collector.ledger.usage import dead_letters
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.records import DEFAULT_TENANT_ID
 
-app = typer.Typer(help="Spans that could not be booked, kept for a while.", no_args_is_help=True)
+app = typer.Typer(help="The dead-letter queue: spans that could not be booked.", no_args_is_help=True)
 
 _PAGE = 500
 
 
 @app.command("list")
 def list_command(limit: Limit = 100, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """Dead letters with their reason, oldest first."""
+    """List dead letters with their reason, oldest first."""
     with reading_books(database_url) as connection:
         rows = dead_letters.letters(connection, DEFAULT_TENANT_ID, limit=limit)
     if as_json:
@@ -50,7 +50,7 @@ def list_command(limit: Limit = 100, database_url: DatabaseUrl = None, as_json: 
 
 @app.command("show")
 def show_command(letter_id: int, database_url: DatabaseUrl = None) -> None:
-    """One dead letter, with what was kept of its span, as JSON."""
+    """Print a dead letter with the kept part of its span, as JSON."""
     with reading_books(database_url) as connection:
         row = dead_letters.letter(connection, DEFAULT_TENANT_ID, letter_id)
     if row is None:
@@ -63,7 +63,7 @@ def retry_command(
     letter_id: Annotated[int | None, typer.Argument(help="Only this one (default: all).")] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Read, price and book dead letters again, as of when they were received; those that are booked now are gone."""
+    """Read, price and book dead letters again as of when they were received; booked ones are removed."""
     settings = settings_from(database_url=database_url)
     with closing(writable_books(database_url)) as database:
         reader = SpanReader(settings, Tariffs(database, time.time_ns, settings.charge_exposed))
@@ -90,26 +90,26 @@ def retry_command(
             )
     if letter_id and not tried:
         raise Stop(f"there is no dead letter {letter_id}")
-    out.print(f"{tried} tried, {tried - open_still} dealt with, {open_still} still dead.")
+    out.print(f"{tried} tried, {tried - open_still} resolved, {open_still} still dead.")
 
 
 @app.command("purge")
 def purge_command(
-    everything: Annotated[bool, typer.Option("--all", help="Also those whose time is not up.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also letters that have not expired.")] = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Take out dead letters whose time is up."""
+    """Delete expired dead letters."""
     with closing(writable_books(database_url)) as database:
-        gone = database.transact(lambda connection: _purge(connection, everything=everything))
-    out.print(f"{gone} dead letters taken out.")
+        removed = database.transact(lambda connection: _purge(connection, everything=everything))
+    out.print(f"{removed} dead letters deleted.")
 
 
 def _purge(connection: Connection, *, everything: bool) -> int:
     now_ns = time.time_ns()
-    gone = dead_letters.purge(connection, None if everything else now_ns)
-    after = {"letters": gone, "everything": everything}
+    removed = dead_letters.purge(connection, None if everything else now_ns)
+    after = {"letters": removed, "everything": everything}
     note(connection, DEFAULT_TENANT_ID, "dead_letters.purge", "", now_ns, after=after)
-    return gone
+    return removed
 
 
 def _shown(row: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`farebox prices rate`: what other currencies are worth in US dollars."""
+"""`farebox prices rate`: exchange rates to US dollars."""
 
 import time
 from datetime import datetime
@@ -28,12 +28,12 @@ app = typer.Typer(help="Exchange rates, for prices in other currencies.", no_arg
 @app.command("set")
 def set_command(
     currency: Annotated[str, typer.Argument(help="Three letters, such as EUR.")],
-    usd: Annotated[str, typer.Argument(help="US dollars that one is worth, such as 1.08.")],
+    usd: Annotated[str, typer.Argument(help="US dollars per unit, such as 1.08.")],
     valid_from: Annotated[datetime | None, typer.Option("--from", help="From when, UTC (default: now).")] = None,
     author: Annotated[str, typer.Option(help="Who sets it; kept with the rate.")] = "cli",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Record what a currency is worth from a moment on. Recorded prices stay; the next ones use it."""
+    """Record an exchange rate from a time on. Recorded prices stay; later ones use it."""
     rate = ExchangeRate(currency.upper(), positive_decimal(usd), moment_ns(valid_from))
     try:
         with writing(database_url) as connection:
@@ -45,7 +45,7 @@ def set_command(
 
 @app.command("list")
 def list_command(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """Every exchange rate that was recorded."""
+    """List all recorded exchange rates."""
     with reading_books(database_url) as connection:
         rows = exchange_rates.rates(connection)
     if as_json:

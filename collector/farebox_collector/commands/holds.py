@@ -1,4 +1,4 @@
-"""`farebox holds`: credits that are set aside before an action."""
+"""`farebox holds`: credits reserved before an action."""
 
 import time
 from contextlib import closing
@@ -27,7 +27,7 @@ from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import format_nano
 from farebox_collector.model.pseudonyms import name_in_books
 
-app = typer.Typer(help="Holds: credits that are set aside before an action.", no_args_is_help=True)
+app = typer.Typer(help="Holds: credits reserved before an action.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -39,7 +39,7 @@ def list_command(
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Holds and what has become of them, newest first."""
+    """List holds and their states, newest first."""
     now_ns = time.time_ns()
     with reading_books(database_url) as connection:
         rows = holds_of(
@@ -58,13 +58,13 @@ def list_command(
 
 @app.command("void")
 def void_command(hold_id: int, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
-    """Give back what is still set aside. While a collector runs on SQLite, use its HTTP API."""
+    """Release what a hold still reserves. While a collector runs on SQLite, use its HTTP API."""
     with closing(writable_books(database_url)) as database:
         found = database.transact(lambda connection: _void(connection, tenant_id_of(connection, tenant), hold_id))
     if found is None:
         raise Stop(f"there is no hold {hold_id}")
     if found.state != HoldState.VOIDED:
-        raise Stop(f"hold {hold_id} is {found.state} already: nothing is set aside any more")
+        raise Stop(f"hold {hold_id} is already {found.state}: it reserves nothing")
     out.print(f"Hold {hold_id} is voided; {found.wallet} has the credits again.")
 
 

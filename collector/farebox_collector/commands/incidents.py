@@ -1,4 +1,4 @@
-"""`farebox incidents`: alerts that fired, and what the books said then."""
+"""`farebox incidents`: alerts that fired, with a snapshot of the books."""
 
 from typing import Annotated
 
@@ -19,22 +19,22 @@ from farebox_collector.ledger.incidents.incidents import incident, incidents_of
 from farebox_collector.model.records import DEFAULT_TENANT_ID
 from farebox_collector.surfaces.api.alerts import report_of, summary_of
 
-app = typer.Typer(help="Incidents: alerts that fired, and what the books said then.", no_args_is_help=True)
+app = typer.Typer(help="Incidents: alerts that fired, with a snapshot of the books.", no_args_is_help=True)
 
 
 def _minute(moment: str) -> str:
-    """A moment of the API as people read it."""
+    """Format an API time to the minute."""
     return moment[:16].replace("T", " ")
 
 
 @app.command("list")
 def list_command(
-    firing: Annotated[bool, typer.Option("--firing", help="Only those that fire now.")] = False,
+    firing: Annotated[bool, typer.Option("--firing", help="Only incidents that fire now.")] = False,
     limit: Limit = 100,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Incidents, last recorded first."""
+    """List incidents, last recorded first."""
     with reading_books(database_url) as connection:
         rows = incidents_of(connection, DEFAULT_TENANT_ID, limit=limit, open_only=firing)
         shown = [summary_of(row) for row in rows]
@@ -50,7 +50,7 @@ def list_command(
 
 @app.command("show")
 def show_command(incident_id: int, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """One incident: who contributed, which prices and rules held, where to look."""
+    """Show an incident: contributors, prices and rules in force, where to look."""
     with reading_books(database_url) as connection:
         row = incident(connection, DEFAULT_TENANT_ID, incident_id)
     if row is None:
@@ -64,7 +64,7 @@ def show_command(incident_id: int, database_url: DatabaseUrl = None, as_json: As
     out.print(f"Since {_minute(report['started_at'])} UTC, {until}. {report['description']}", soft_wrap=True)
     taken = report["snapshot"]
     if not taken["calls"]:
-        out.print("The books had no call in its window that its labels name.")
+        out.print("No call in the incident's window matches its labels.")
     else:
         out.print(
             f"Price book edition {taken['price_book_edition']}, charge rule edition {taken['charge_rule_edition']}."

@@ -1,4 +1,4 @@
-"""`farebox keys`: who may report usage, read, move credits, and administer."""
+"""`farebox keys`: API keys and their scopes."""
 
 import sys
 import time
@@ -28,35 +28,35 @@ from farebox_collector.model.credentials import Scope, new_token
 from farebox_collector.model.pseudonyms import name_in_books
 from farebox_collector.surfaces.api.keys import show_key
 
-app = typer.Typer(help="API keys: who may report usage, read, move credits, administer.", no_args_is_help=True)
+app = typer.Typer(help="API keys to report usage, read, move credits or administer.", no_args_is_help=True)
 
-KeyId = Annotated[str, typer.Argument(help="The 16 digits after fbx_, as `farebox keys list` shows them.")]
+KeyId = Annotated[str, typer.Argument(help="The 16 digits after fbx_, as in `farebox keys list`.")]
 
 _HOUR_NS = 3600 * 10**9
 
 
 @app.command("create")
 def create_command(
-    name: Annotated[str, typer.Argument(help="What it is for, such as gateway.")],
-    scope: Annotated[list[Scope], typer.Option(help="What it may do; may be given several times.")],
-    wallet: Annotated[str, typer.Option(help="Let it read this wallet only.")] = "",
-    days: Annotated[int | None, typer.Option(min=1, max=36_500, help="How long it works (default: for good).")] = None,
+    name: Annotated[str, typer.Argument(help="The key's purpose, such as gateway.")],
+    scope: Annotated[list[Scope], typer.Option(help="What the key may do; repeatable.")],
+    wallet: Annotated[str, typer.Option(help="Restrict the key to reading this wallet.")] = "",
+    days: Annotated[int | None, typer.Option(min=1, max=36_500, help="Days until it expires (default: never).")] = None,
     key_file: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="Take the key from this file, where `farebox keys generate` wrote it; nothing is printed, and a key"
-            " that is in the books already stays as it is.",
+            help="Read the key from this file, written by `farebox keys generate`. Prints no key; a stored key stays"
+            " unchanged.",
         ),
     ] = None,
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Make an API key, and print it: the only time that it is shown."""
+    """Create an API key and print it. It is shown only once."""
     for text in filter(None, (name, wallet)):
         if not is_clean(text):
-            raise Stop(f"a name has 1 to {MAX_TEXT} printable characters")
+            raise Stop(f"a name must have 1 to {MAX_TEXT} printable characters")
     now_ns = time.time_ns()
     with writing(database_url) as connection:
         tenant_id, wallet = tenant_id_of(connection, tenant), name_in_books(wallet)
@@ -74,14 +74,14 @@ def create_command(
     if key_file is None:
         _print_key(issued)
     else:
-        out.print(f"{name}: {'made' if made else 'there already'}.")
+        out.print(f"{name}: {'created' if made else 'already exists'}.")
 
 
 @app.command("list")
 def list_command(
     limit: Limit = 100, tenant: TenantName = "default", database_url: DatabaseUrl = None, as_json: AsJson = False
 ) -> None:
-    """A tenant's keys: what they are for, what they may do, when they were used last."""
+    """List a tenant's keys: purpose, scopes, last use."""
     with reading_books(database_url) as connection:
         rows = keys.keys_of(connection, tenant_id_of(connection, tenant), limit=limit)
     shown = [show_key(row) for row in rows]
@@ -98,36 +98,36 @@ def list_command(
 @app.command("rotate")
 def rotate_command(
     key_id: KeyId,
-    overlap_hours: Annotated[int, typer.Option(min=0, max=2160, help="How long the old key goes on working.")] = 24,
+    overlap_hours: Annotated[int, typer.Option(min=0, max=2160, help="How long the old key keeps working.")] = 24,
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Make a key that may do the same, and print it; the old one works until the overlap is over."""
+    """Create a key with the same scopes and print it; the old one works until the overlap ends."""
     with writing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         try:
             issued = keys.rotate_key(connection, tenant_id, key_id, time.time_ns(), overlap_hours * _HOUR_NS)
         except KeyGone:
-            raise Stop(f"there is no key {key_id} that still works") from None
+            raise Stop(f"there is no working key {key_id}") from None
     _print_key(issued)
 
 
 @app.command("revoke")
 def revoke_command(key_id: KeyId, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
-    """Let a key work no more; collectors that run know within a second."""
+    """Revoke a key; running collectors refuse it within a second."""
     with writing(database_url) as connection:
         try:
             changed = keys.revoke_key(connection, tenant_id_of(connection, tenant), key_id, time.time_ns())
         except KeyGone:
             raise Stop(f"there is no key {key_id}") from None
-    out.print(f"{key_id} works no more." if changed else f"{key_id} had been revoked before.")
+    out.print(f"{key_id} is revoked." if changed else f"{key_id} was already revoked.")
 
 
 @app.command("generate")
 def generate_command() -> None:
-    """Print a new key that is in no books yet, for FAREBOX_BOOTSTRAP_KEY."""
+    """Print a new key for FAREBOX_BOOTSTRAP_KEY without storing it."""
     sys.stdout.write(new_token() + "\n")
 
 
 def _print_key(issued: Issued) -> None:
-    print_once(issued.token, "Keep it now: the books have its hash only, and it is not shown again.")
+    print_once(issued.token, "Save it now: only its hash is stored, and it is not shown again.")

@@ -1,4 +1,4 @@
-"""`farebox maintain`: let go of the detail of old calls."""
+"""`farebox maintain`: apply retention to the detail of old calls."""
 
 import time
 from contextlib import closing
@@ -44,11 +44,11 @@ from farebox_collector.model.records import DEFAULT_TENANT_ID
 _DAY_NS = 86_400 * 10**9
 _WHY = {
     Kept.OPEN: "waiting for a price, for usage or for an agent's calls",
-    Kept.BESIDE_OPEN: "in a trace where something is open",
+    Kept.BESIDE_OPEN: "in a trace with an open record",
     Kept.CORRECTED: "corrected",
     Kept.OF_ACTION: "charged as part of an action",
-    Kept.AGENT: "an agent that was charged for its calls",
-    Kept.NEWEST: "the newest record of all",
+    Kept.AGENT: "an agent span that was charged for its calls",
+    Kept.NEWEST: "the newest record",
 }
 
 
@@ -57,21 +57,21 @@ def maintain_command(
         datetime | None,
         typer.Option(
             formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"],
-            help="Retire what was received before this UTC day (default: FAREBOX_RETENTION_DAYS ago).",
+            help="Retire calls received before this UTC day (default: FAREBOX_RETENTION_DAYS ago).",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would go, and retire nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count without retiring.")] = False,
     share: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Share of the time to work; less makes way for what runs beside it.")
+        float, typer.Option(min=0.01, max=1, help="Share of the time to work; lower it to leave room for other load.")
     ] = 1.0,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Retire the detail of old calls: charges, sums and reports stay, and a span that comes again is a duplicate."""
+    """Retire the detail of old calls: charges, sums and reports stay, and a resent span is still a duplicate."""
     settings = settings_from(database_url=database_url)
     now_ns = time.time_ns()
     if before is None and not settings.retention_days:
-        raise Stop("say --before which day, or set FAREBOX_RETENTION_DAYS: without either, records are kept for ever")
+        raise Stop("give --before or set FAREBOX_RETENTION_DAYS; without either, records are kept permanently")
     before_ns = now_ns - settings.retention_days * _DAY_NS if before is None else moment_ns(before)
     try:
         require_age(before_ns, now_ns, settings)
@@ -136,6 +136,6 @@ def _show(done: Retired, before_ns: int, size: Size, after: Size, *, dry_run: bo
         return
     out.print(f"Database: {size.database_bytes:,} bytes before, {after.database_bytes:,} after.")
     if after.free_bytes is None:
-        out.print("PostgreSQL's autovacuum makes the room free for later records.", soft_wrap=True)
+        out.print("PostgreSQL's autovacuum frees the space for later records.", soft_wrap=True)
     else:
-        out.print(f"{after.free_bytes:,} bytes of it are free pages, which later records use.", soft_wrap=True)
+        out.print(f"{after.free_bytes:,} bytes of it are free pages for later records.", soft_wrap=True)

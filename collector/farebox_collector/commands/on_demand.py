@@ -1,4 +1,4 @@
-"""Commands that are imported when they are called: `farebox audit` need not wait for what `farebox report` imports."""
+"""Import commands on demand, so that `farebox audit` does not load the imports of `farebox report`."""
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from importlib import import_module
@@ -38,24 +38,24 @@ _PLACES = {
     "charges": "charges:charges",
     "check-recordings": "check_recordings:check_recordings",
 }
-"""Each command or group, its module beside this one, and its name there."""
+"""Each command or group with its module and attribute."""
 
 
 class OnDemand(TyperGroup):
-    """The group of all commands: those it was given, and those of the table."""
+    """The group of all commands: registered ones and those of the table."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = _Commands(self.commands)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; the audit log names the user of the operating system for what it does."""
+        """Run a command as the operating system's user, whom the audit log names."""
         with acting_as(command_line()):
             return super().invoke(ctx)
 
 
 class _Commands(MutableMapping[str, Any]):
-    """Commands by name; one of the table is imported at its first use."""
+    """Commands by name; those of the table are imported at first use."""
 
     def __init__(self, present: Mapping[str, Any]) -> None:
         self._present = dict(present)

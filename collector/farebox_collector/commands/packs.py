@@ -1,4 +1,4 @@
-"""`farebox packs`: credits with a price."""
+"""`farebox packs`: credits sold at a price."""
 
 import time
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ from farebox_collector.model.money import AmountError, format_nano, parse_nano
 from farebox_collector.model.records import DEFAULT_TENANT_ID
 from farebox_collector.pricing.currencies import NoExchangeRate, is_currency
 
-app = typer.Typer(help="Packs: credits with a price, for top-ups.", no_args_is_help=True)
+app = typer.Typer(help="Packs: credits sold at a price, for top-ups.", no_args_is_help=True)
 
 Author = Annotated[str, typer.Option(help="Who sets it; kept with the version.")]
 Reason = Annotated[str, typer.Option(help="Why; kept with the version.")]
@@ -38,11 +38,11 @@ Reason = Annotated[str, typer.Option(help="Why; kept with the version.")]
 
 @app.command("list")
 def list_command(
-    history: Annotated[bool, typer.Option("--history", help="Every version of every pack.")] = False,
+    history: Annotated[bool, typer.Option("--history", help="List every version of every pack.")] = False,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Packs that are sold now, the cheapest first."""
+    """List packs on sale, cheapest first."""
     with reading_books(database_url) as connection:
         read = pack_versions if history else packs_in_force
         rows = [_pack(row) for row in read(connection, DEFAULT_TENANT_ID)]
@@ -64,16 +64,16 @@ def set_command(
     credits: Annotated[str, typer.Argument(help="Credits in it, with at most nine decimals.")],
     price: Annotated[str, typer.Argument(help="What it costs, such as 10.00.")],
     currency: Annotated[str, typer.Option(help="ISO 4217, three capital letters.")] = "USD",
-    expires_days: Annotated[int, typer.Option(help="Days that the credits live; 0 is for ever.")] = 0,
+    expires_days: Annotated[int, typer.Option(help="Days until the credits expire; 0 is never.")] = 0,
     author: Author = "cli",
     reason: Reason = "",
     database_url: DatabaseUrl = None,
 ) -> None:
     """Sell a pack on these terms from now on. While a collector runs on SQLite, use its HTTP API."""
     if not pack or not is_clean(pack):
-        raise Stop(f"a pack's name has 1 to {MAX_TEXT} printable characters")
+        raise Stop(f"a pack's name must have 1 to {MAX_TEXT} printable characters")
     if not is_currency(currency):
-        raise Stop(f"{currency!r} is no currency: three capital letters, such as EUR")
+        raise Stop(f"{currency!r} is not a currency; use three capital letters, such as EUR")
     try:
         terms = PackTerms(pack, parse_nano(credits), currency, parse_minor(price, currency), expires_days)
     except AmountError as error:
@@ -93,7 +93,7 @@ def withdraw_command(
     reason: Reason = "",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Sell a pack no more; its versions stay in the books."""
+    """Stop selling a pack; its versions are kept."""
     with writing(database_url) as connection:
         if not withdraw_pack(connection, DEFAULT_TENANT_ID, pack, author, reason, time.time_ns()):
             raise Stop(f"there is no pack {pack!r}")

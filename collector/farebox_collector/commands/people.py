@@ -1,4 +1,4 @@
-"""`farebox people`: accounts with which humans log in; also the way back in where a password is forgotten."""
+"""`farebox people`: manage people's accounts, including password resets."""
 
 import sys
 import time
@@ -35,25 +35,25 @@ from farebox_collector.model.credentials import Role
 from farebox_collector.surfaces.api.people import show_person
 from farebox_collector.surfaces.passwords import BadPassword, hash_password, new_password
 
-app = typer.Typer(help="Accounts with which humans log in to the console.", no_args_is_help=True)
+app = typer.Typer(help="Accounts of people who log in to the console.", no_args_is_help=True)
 
 Login = Annotated[str, typer.Argument(help="The login, such as ada or ada@example.com.")]
 FromStdin = Annotated[
-    bool, typer.Option("--password-stdin", help="Read the password from standard input instead of making one.")
+    bool, typer.Option("--password-stdin", help="Read the password from standard input instead of generating one.")
 ]
 
 
 @app.command("create")
 def create_command(
     login: Login,
-    role: Annotated[Role, typer.Option(help="What the person may do.")],
+    role: Annotated[Role, typer.Option(help="The person's role.")],
     name: Annotated[str, typer.Option(help="The name to show.")] = "",
-    no_password: Annotated[bool, typer.Option("--no-password", help="It logs in at the provider only.")] = False,
+    no_password: Annotated[bool, typer.Option("--no-password", help="Log in at the OpenID provider only.")] = False,
     password_stdin: FromStdin = False,
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Make an account, and print its password: the only time that it is shown."""
+    """Create an account and print its password. It is shown only once."""
     password = "" if no_password else _password(password_stdin)
     hashed = _hashed(password) if password else ""
     with _changing(database_url) as connection:
@@ -66,7 +66,7 @@ def create_command(
 def list_command(
     limit: Limit = 100, tenant: TenantName = "default", database_url: DatabaseUrl = None, as_json: AsJson = False
 ) -> None:
-    """A tenant's accounts: their roles, and when they logged in last."""
+    """List a tenant's accounts: role and last login."""
     with reading_books(database_url) as connection:
         rows = people.people_of(connection, tenant_id_of(connection, tenant), limit=limit)
     shown = [show_person(row) for row in rows]
@@ -82,7 +82,7 @@ def list_command(
 
 @app.command("role")
 def role_command(login: Login, role: Role, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
-    """Give an account another role; its sessions have it within a second."""
+    """Change an account's role; its sessions follow within a second."""
     with _changing(database_url) as connection:
         people.set_role(connection, tenant_id_of(connection, tenant), login, role, time.time_ns())
     out.print(f"{login} is {role.value} now.")
@@ -92,7 +92,7 @@ def role_command(login: Login, role: Role, tenant: TenantName = "default", datab
 def password_command(
     login: Login, password_stdin: FromStdin = False, tenant: TenantName = "default", database_url: DatabaseUrl = None
 ) -> None:
-    """Give an account another password, print it, end its sessions, and unlock it."""
+    """Set a new password and print it; end the account's sessions and unlock it."""
     password = _password(password_stdin)
     hashed = _hashed(password)
     with _changing(database_url) as connection:
@@ -109,7 +109,7 @@ def disable_command(
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Let an account log in no more, end its sessions, and say which of its keys and links still work."""
+    """Disable an account, end its sessions, and list its working keys and links."""
     with _changing(database_url) as connection:
         tenant_id, now_ns = tenant_id_of(connection, tenant), time.time_ns()
         row = people.require_person(connection, tenant_id, login)
@@ -118,13 +118,13 @@ def disable_command(
         found = listed(connection, tenant_id, row.number, now_ns)
     out.print(f"{login} cannot log in any more.")
     if any(found):
-        told = f"keys {' '.join(found.keys) or 'none'}; links: {found.links}"
-        out.print(f"Revoked: {told}." if revoke else f"Still working, --revoke ends them: {told}.", soft_wrap=True)
+        keys = f"keys {' '.join(found.keys) or 'none'}; links: {found.links}"
+        out.print(f"Revoked: {keys}." if revoke else f"Still working, --revoke ends them: {keys}.", soft_wrap=True)
 
 
 @app.command("enable")
 def enable_command(login: Login, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
-    """Let a disabled account log in again."""
+    """Enable a disabled account."""
     with _changing(database_url) as connection:
         people.set_disabled(connection, tenant_id_of(connection, tenant), login, time.time_ns(), disabled=False)
     out.print(f"{login} can log in again.")
@@ -132,7 +132,7 @@ def enable_command(login: Login, tenant: TenantName = "default", database_url: D
 
 @app.command("unlock")
 def unlock_command(login: Login, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
-    """Let an account log in again at once after too many failed attempts."""
+    """Allow logins again at once after too many failed attempts."""
     with _changing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         row = people.require_person(connection, tenant_id, login)
@@ -143,22 +143,22 @@ def unlock_command(login: Login, tenant: TenantName = "default", database_url: D
 @app.command("identity")
 def identity_command(
     login: Login,
-    issuer: Annotated[str, typer.Option(help="The OpenID provider, as FAREBOX_OIDC_ISSUER names it.")],
-    subject: Annotated[str, typer.Option(help="The `sub` by which the provider knows the person.")],
+    issuer: Annotated[str, typer.Option(help="The OpenID provider, as in FAREBOX_OIDC_ISSUER.")],
+    subject: Annotated[str, typer.Option(help="The person's `sub` at the provider.")],
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Join an account with a person of the OpenID provider, who logs in to it from then on."""
+    """Link an account to a person of the OpenID provider, for logins there."""
     with _changing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         row = people.require_person(connection, tenant_id, login)
         people.add_identity(connection, tenant_id, Identity(issuer, subject), row.number, time.time_ns())
-    out.print(f"{login} is {subject} of {issuer} now.", soft_wrap=True)
+    out.print(f"{login} is linked to {subject} of {issuer}.", soft_wrap=True)
 
 
 @app.command("end-sessions")
 def end_sessions_command(login: Login, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
-    """End all sessions of an account; collectors that run know within a second."""
+    """End all sessions of an account; running collectors refuse them within a second."""
     with _changing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         row = people.require_person(connection, tenant_id, login)
@@ -174,7 +174,7 @@ def _changing(database_url: str | None) -> Iterator[Connection]:
     except (BadPerson, NoSuchPerson) as error:
         raise Stop(str(error)) from None
     except PersonExists as error:
-        raise Stop(f"there is an account {error} already") from None
+        raise Stop(f"the account {error} already exists") from None
 
 
 def _password(from_stdin: bool) -> str:
@@ -190,4 +190,4 @@ def _hashed(password: str) -> str:
 
 def _tell(password: str, from_stdin: bool) -> None:
     if password and not from_stdin:
-        print_once(password, "Hand it over on a safe way: the books have its hash only, and it is not shown again.")
+        print_once(password, "Send it over a secure channel: only its hash is stored, and it is not shown again.")

@@ -1,4 +1,4 @@
-"""`farebox policies`: what wallets, their users, departments and projects may spend."""
+"""`farebox policies`: spending limits of wallets, their users, departments and projects."""
 
 import time
 from contextlib import closing
@@ -36,11 +36,11 @@ from farebox_collector.ledger.credits.spending import LimitScope, Subject, in_bo
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import AmountError, format_nano, parse_nano
 
-app = typer.Typer(help="Policies: what wallets, their users, departments and projects may spend.", no_args_is_help=True)
+app = typer.Typer(help="Spending limits of wallets, their users, departments and projects.", no_args_is_help=True)
 
 Scope = Annotated[LimitScope, typer.Argument(help="wallet, user, dept or project.")]
-Named = Annotated[str, typer.Argument(help="Wallet, department or project; * is each without a policy of its own.")]
-User = Annotated[str, typer.Option(help="With the scope user: who of the wallet; * is each without their own.")]
+Named = Annotated[str, typer.Argument(help="Wallet, department or project; *: each without its own policy.")]
+User = Annotated[str, typer.Option(help="For the scope user: the wallet's user; *: each without its own policy.")]
 
 
 @app.command("list")
@@ -50,7 +50,7 @@ def list_command(
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """The policies that hold now."""
+    """List the policies in force."""
     with reading_books(database_url) as connection:
         rows = policies_in_force(connection, tenant_id_of(connection, tenant), time.time_ns(), limit=limit)
     _print("Policies", rows, limit, as_json)
@@ -66,7 +66,7 @@ def history_command(
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Every version of one policy, newest first, with who set it and why."""
+    """List every version of a policy with author and reason, newest first."""
     with reading_books(database_url) as connection:
         rows = policy_history(
             connection, tenant_id_of(connection, tenant), in_books(Subject(scope, name, user)), limit=limit
@@ -80,27 +80,25 @@ def set_command(
     name: Named,
     reason: Annotated[str, typer.Option(help="Why; kept with the policy.")],
     user: User = "",
-    day: Annotated[str | None, typer.Option(help="Most credits a UTC day.")] = None,
-    month: Annotated[str | None, typer.Option(help="Most credits a UTC month.")] = None,
-    soft_day: Annotated[str | None, typer.Option(help="Credits a UTC day past which the webhook is called.")] = None,
+    day: Annotated[str | None, typer.Option(help="Maximum credits per UTC day.")] = None,
+    month: Annotated[str | None, typer.Option(help="Maximum credits per UTC month.")] = None,
+    soft_day: Annotated[str | None, typer.Option(help="Credits per UTC day above which the webhook is called.")] = None,
     soft_month: Annotated[
-        str | None, typer.Option(help="Credits a UTC month past which the webhook is called.")
+        str | None, typer.Option(help="Credits per UTC month above which the webhook is called.")
     ] = None,
-    hard_stop: Annotated[bool, typer.Option(help="Whether holds never take the wallet below zero.")] = True,
+    hard_stop: Annotated[bool, typer.Option(help="Refuse holds that would take the wallet below zero.")] = True,
     author: Annotated[str, typer.Option(help="Who sets it; kept with the policy.")] = "cli",
-    valid_from: Annotated[
-        datetime | None, typer.Option("--from", help="When it begins, in UTC; now by default.")
-    ] = None,
+    valid_from: Annotated[datetime | None, typer.Option("--from", help="When it starts, UTC (default: now).")] = None,
     valid_to: Annotated[
-        datetime | None, typer.Option("--to", help="When it ends, in UTC; what was set before holds again.")
+        datetime | None, typer.Option("--to", help="When it ends, UTC; the previous policy then applies again.")
     ] = None,
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Limit what somebody may spend, from now or a later moment on; without a limit, end the limits set before."""
+    """Set a spending limit from now or a later time on; without a limit, end the previous limits."""
     terms = Terms(hard_stop, *(_limit(text) for text in (day, month, soft_day, soft_month)))
     if not is_clean(name) or not is_clean(user):
-        raise Stop(f"a name has 1 to {MAX_TEXT} printable characters")
+        raise Stop(f"a name must have 1 to {MAX_TEXT} printable characters")
     validity = Validity(*(None if moment is None else moment_ns(moment) for moment in (valid_from, valid_to)))
     subject = in_books(Subject(scope, name, user))
     with closing(writable_books(database_url)) as database:
@@ -129,20 +127,20 @@ def _limit(text: str | None) -> int | None:
 
 
 def _describe(terms: Terms) -> str:
-    said = [] if terms.hard_stop else ["no stop at zero"]
+    parts = [] if terms.hard_stop else ["no stop at zero"]
     for what, limit in (
         ("{} credits a day", terms.day_limit_nano),
         ("{} credits a month", terms.month_limit_nano),
-        ("told past {} credits a day", terms.soft_day_limit_nano),
-        ("told past {} credits a month", terms.soft_month_limit_nano),
+        ("webhook above {} credits a day", terms.soft_day_limit_nano),
+        ("webhook above {} credits a month", terms.soft_month_limit_nano),
     ):
         if limit is not None:
-            said.append(what.format(_short(limit)))
-    return ", ".join(said) or "no limit"
+            parts.append(what.format(_short(limit)))
+    return ", ".join(parts) or "no limit"
 
 
 def _short(nano: int | None) -> str:
-    """An amount without the zeros that say nothing."""
+    """Format an amount without trailing zeros."""
     return "" if nano is None else format_nano(nano).rstrip("0").rstrip(".")
 
 

@@ -1,4 +1,4 @@
-"""`farebox prices import`: show what a price list would change, then do it."""
+"""`farebox prices import`: show the changes of a price list, then apply them."""
 
 import time
 from collections import Counter
@@ -40,7 +40,7 @@ from farebox_collector.pricing.weekdays import weekday_names
 
 
 class Source(StrEnum):
-    """Where a price list comes from."""
+    """The source of a price list."""
 
     GENAI_PRICES = "genai-prices"
     LITELLM = "litellm"
@@ -50,22 +50,21 @@ class Source(StrEnum):
 def import_command(
     file: Annotated[Path | None, typer.Argument(help="The list, for litellm (JSON) and csv.")] = None,
     source: Annotated[Source, typer.Option("--from", help="The kind of list.")] = Source.GENAI_PRICES,
-    since: Annotated[
-        datetime | None, typer.Option(help="Let what differs hold from then on, UTC (default: now).")
-    ] = None,
+    since: Annotated[datetime | None, typer.Option(help="When changed prices take effect, UTC (default: now).")] = None,
     tenant: Annotated[str, typer.Option(help="The tenant that negotiated these prices; csv only.")] = "",
     apply: Annotated[
-        bool | None, typer.Option("--apply/--dry-run", help="Do it, or show it only (default: ask on a terminal).")
+        bool | None,
+        typer.Option("--apply/--dry-run", help="Apply the changes, or show them (default: ask on a terminal)."),
     ] = None,
-    allow_free: Annotated[bool, typer.Option("--allow-free", help="Take a price of zero for one.")] = False,
+    allow_free: Annotated[bool, typer.Option("--allow-free", help="Accept prices of zero.")] = False,
     limit: Limit = 50,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the price book up to a list, and show the difference first. The past stays; prices set by hand stay."""
+    """Show a list's changes to the price book, then apply them. Past prices and prices set by hand stay."""
     text = "" if source is Source.GENAI_PRICES else _read(file)
     if tenant and source is not Source.CSV:
-        raise Stop("negotiated prices of a tenant come from a CSV file")
+        raise Stop("--tenant needs --from csv: negotiated prices are read from a CSV file")
     name = file.name if file else ""
     at_ns = moment_ns(since)
     ask = apply is None and out.is_terminal and not as_json
@@ -122,7 +121,7 @@ def _catalogues(
 def _show(
     catalogues: Sequence[Catalogue], revisions: Sequence[Revision], limit: int, as_json: bool, *, applied: bool
 ) -> None:
-    """Show the lists as one: the first is the one that was asked for, the others are our own corrections of it."""
+    """Show the lists as one: first the requested list, then the bundled corrections to it."""
     first, revision = catalogues[0], _together(revisions)
     left_out = sum((catalogue.left_out for catalogue in catalogues), Counter[str]())
     counts = Counter(difference.kind for difference in revision.differences)
@@ -143,7 +142,7 @@ def _show(
         return
     table = figure_table("Differences", "", "model", "unit", "when", "USD per 1k", "USD new", "from")
     table.columns[-1].no_wrap = True
-    # What changes is what people look for; what is new comes last.
+    # Show changes first and additions last: changes matter most.
     order = [Kind.CHANGED, Kind.CLOSED, Kind.ADDED]
     shown = sorted(revision.differences, key=lambda difference: order.index(difference.kind))[:limit]
     for kind, slot, old, new, from_ns in shown:
@@ -156,14 +155,14 @@ def _show(
         out.print(f"left out: {count} × {reason}")
     out.print(
         f"{counts[Kind.ADDED]} added, {counts[Kind.CHANGED]} changed, {counts[Kind.CLOSED]} closed;"
-        f" {revision.unchanged} unchanged, {revision.kept} kept as set by hand."
+        f" {revision.unchanged} unchanged, {revision.kept} set by hand kept."
     )
     versions = f"{len(revision.added)} price versions to add, {len(revision.closed)} to close."
-    out.print(versions if applied else f"{versions} Nothing is applied yet; --apply does it.")
+    out.print(versions if applied else f"{versions} Not applied; use --apply.")
 
 
 def _together(revisions: Sequence[Revision]) -> Revision:
-    """What lists change together. A price that one of them ends and another states anew, as it was, does not change."""
+    """Combine the changes of lists. A price that one list ends and another restates unchanged is no change."""
     differences = [difference for revision in revisions for difference in revision.differences]
     stated = {difference.slot for difference in differences if difference.kind is not Kind.CLOSED}
     return Revision(

@@ -39,24 +39,24 @@ from farebox_collector.pricing.price_csv import hours_of_day
 from farebox_collector.pricing.weekdays import weekdays_of
 from farebox_collector.surfaces.api.prices import Price, show_price
 
-app = typer.Typer(help="The price book: what providers charge us.", no_args_is_help=True)
+app = typer.Typer(help="The price book: what providers charge.", no_args_is_help=True)
 app.command("import")(price_imports.import_command)
 app.add_typer(exchange_rates.app, name="rate")
 
-Tenant = Annotated[str, typer.Option("--tenant", help="The tenant that negotiated it (default: a list price).")]
+Tenant = Annotated[str, typer.Option("--tenant", help="The tenant that negotiated the price (default: a list price).")]
 
 
 @app.command("list")
 def list_command(
     provider: Annotated[str, typer.Argument(help="Only this provider, such as openai.")] = "",
     model: Annotated[str, typer.Argument(help="Only this model, such as gpt-4o-mini.")] = "",
-    at: Annotated[datetime | None, typer.Option(help="The moment, UTC (default: now).")] = None,
-    tenant: Annotated[str, typer.Option(help="With the prices that this tenant has negotiated.")] = "default",
+    at: Annotated[datetime | None, typer.Option(help="The time, UTC (default: now).")] = None,
+    tenant: Annotated[str, typer.Option(help="Include this tenant's negotiated prices.")] = "default",
     limit: Limit = 100,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prices that hold at a moment, in US dollars per 1,000."""
+    """List the prices in force at a time, in US dollars per 1,000."""
     with reading_books(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         rows = statements.price_versions_at(connection, tenant_id, moment_ns(at), provider, model, limit=limit)
@@ -65,7 +65,7 @@ def list_command(
         print_json([price.model_dump() for price in shown])
         return
     models = {f"{price.provider}/{price.model}" for price in shown}
-    # One model for all leaves room for the rest on a narrow terminal.
+    # A single model goes into the title, to save width on narrow terminals.
     title, headings = (f"Price book: {models.pop()}", ()) if len(models) == 1 else ("Price book", ("model",))
     table = figure_table(title, *headings, "unit", "for calls", "USD per 1k", "since", "source")
     table.columns[-2].no_wrap = True
@@ -78,7 +78,7 @@ def list_command(
 
 
 def _calls(price: Price) -> str:
-    """For which calls a price is, where it is not for all."""
+    """Return the calls that a price is for; empty for all."""
     parts = [] if price.condition == STANDARD else [price.condition]
     if price.over_input_tokens:
         parts.append(f"over {price.over_input_tokens:,} in")
@@ -103,12 +103,12 @@ def set_command(
     hours: Annotated[str, typer.Option(help="For these hours of the day, UTC: 22:00-06:00.")] = "",
     weekdays: Annotated[str, typer.Option(help="For these days of the week, UTC: mon-fri.")] = "",
     free: Annotated[bool, typer.Option("--free", help="Allow a price of zero: calls cost nothing.")] = False,
-    currency: Annotated[str, typer.Option(help="The currency of the price, made US dollars by its rate.")] = USD,
+    currency: Annotated[str, typer.Option(help="The price's currency; converted to US dollars at its rate.")] = USD,
     tenant: Tenant = "",
     author: Annotated[str, typer.Option(help="Who sets it; kept with the price.")] = "cli",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Set one price from a moment on. What was charged before stays as it was; imports leave it alone."""
+    """Set a price from a time on. Earlier charges are unchanged; imports do not overwrite it."""
     price = Decimal(0) if free and price_per_1k.strip("0.") == "" else positive_decimal(price_per_1k)
     try:
         daily = hours_of_day(hours)
@@ -129,7 +129,7 @@ def set_command(
 
 @app.command("check")
 def check_command(limit: Limit = 100, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """Find gaps in the price book, and models in use that it has no price for. Status 1 if there is any."""
+    """Find gaps in the price book and models in use without a price. Exits with status 1 if there are any."""
     with reading_books(database_url) as connection:
         gaps = list(price_gaps.gaps(connection, time.time_ns(), limit))
         lacking = list(islice(price_lacks.lacks(connection), limit))
@@ -151,7 +151,7 @@ def check_command(limit: Limit = 100, database_url: DatabaseUrl = None, as_json:
 
 
 def _show_lacking(lacking: Sequence[Lack], limit: int) -> None:
-    """What models in use have no price of their own for, and what to type."""
+    """Show units of models in use that lack a price, and the command that adds it."""
     table = figure_table("What the book lacks for models in use", "what", "model", "unit", "calls", "remedy")
     for lack in lacking:
         model = f"{lack.provider}/{lack.model}" if lack.model else ""

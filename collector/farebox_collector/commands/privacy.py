@@ -1,4 +1,4 @@
-"""`farebox privacy`: export what is known of a person, and erase a person."""
+"""`farebox privacy`: export a person's data, and erase a person."""
 
 import json
 import os
@@ -25,9 +25,9 @@ from farebox_collector.ledger.storage.database import Database
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.pseudonyms import name_in_books
 
-app = typer.Typer(help="Personal data: export what is known of a person, and erase a person.", no_args_is_help=True)
+app = typer.Typer(help="Personal data: export a person's data, and erase a person.", no_args_is_help=True)
 
-Wallet = Annotated[str, typer.Argument(help="The wallet of the person.")]
+Wallet = Annotated[str, typer.Argument(help="The person's wallet.")]
 _ROUNDS = 5
 
 
@@ -38,14 +38,14 @@ def export_command(
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Write everything that the books know of a wallet to a JSON file that only you can read (0600)."""
+    """Write all data of a wallet to a JSON file with mode 0600."""
     path = output or Path(f"privacy-export-{time.time_ns() // 10**9}.json")
     with reading_books(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         try:
             file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
-            raise Stop(f"{path} exists already: name another file with --output") from None
+            raise Stop(f"{path} already exists; name another file with --output") from None
         listed: list[dict[str, Any]] = []
         with open(file, "w", encoding="utf-8") as written:
             head = {"wallet": wallet, "tenant": tenant, "exported_at": format_ns(time.time_ns())}
@@ -60,7 +60,7 @@ def export_command(
             written.write('},\n"sections": ' + json.dumps(listed) + "}\n")
     if not any(section["rows"] for section in listed):
         path.unlink()
-        raise Stop(f"the books know nothing of a wallet {wallet!r}")
+        raise Stop(f"the books have no data of a wallet {wallet!r}")
     for section in listed:
         if section["rows"]:
             out.print(f"{section['rows']:>8} {section['section']}")
@@ -69,23 +69,23 @@ def export_command(
 
 @app.command("pseudonym")
 def pseudonym_command(name: Annotated[str, typer.Argument(help="The name of a wallet or a user.")]) -> None:
-    """Print what stands for a name in the books under FAREBOX_PSEUDONYM_KEY, to find it in reports and messages."""
+    """Print the pseudonym of a name under FAREBOX_PSEUDONYM_KEY, to find it in reports and messages."""
     pseudonyms = settings_from().pseudonyms()
     if pseudonyms is None:
-        raise Stop("there are no pseudonyms: neither FAREBOX_PSEUDONYM_KEY nor FAREBOX_PSEUDONYM_KEY_FILE is set")
+        raise Stop("pseudonyms are off; set FAREBOX_PSEUDONYM_KEY or FAREBOX_PSEUDONYM_KEY_FILE")
     out.print(pseudonyms.of(name))
 
 
 @app.command("erase")
 def erase_command(
     wallet: Wallet,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: an erased name cannot be brought back.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask. An erased name cannot be restored.")] = False,
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Replace the names of a wallet and of its users by pseudonyms everywhere in the books; they stay balanced."""
+    """Replace the names of a wallet and its users by pseudonyms everywhere; the books stay balanced."""
     if not yes:
-        typer.confirm("The name cannot be brought back. Erase it?", abort=True)
+        typer.confirm("The name cannot be restored. Erase it?", abort=True)
     with closing(writable_books(database_url)) as database:
         with database.reading() as connection:
             tenant_id = tenant_id_of(connection, tenant)
@@ -97,14 +97,14 @@ def erase_command(
 
 
 def _erase(database: Database, tenant_id: int, wallet: str) -> str:
-    """Take all steps of an erasure; the pseudonym. Raises NoSuchPerson and Stop."""
+    """Run all steps of an erasure and return the pseudonym. Raises NoSuchPerson and Stop."""
     first = database.transact(lambda connection: erasure.begin(connection, tenant_id, wallet, time.time_ns()))
     _sweep(database, first)
     erased = first
     for _ in range(_ROUNDS):
         database.transact(lambda connection: erasure.rename(connection, erased, time.time_ns()))  # noqa: B023
         if database.shared:
-            # Until every collector replaces the name in what comes in.
+            # Repeat until every collector replaces the name in incoming spans.
             time.sleep(erasure.KNOWN_AFTER_S)
         with database.reading() as connection:
             again = erasure.is_written_again(connection, erased)
@@ -112,7 +112,7 @@ def _erase(database: Database, tenant_id: int, wallet: str) -> str:
             break
         erased = database.transact(lambda connection: erasure.begin(connection, tenant_id, wallet, time.time_ns()))
     else:
-        raise Stop(f"{wallet!r} is written again and again: stop what sends it, and erase it once more")
+        raise Stop(f"{wallet!r} keeps arriving: stop its sender and erase it again")
     every_user = {**erased.users, **first.users}
     erased = erased._replace(users=every_user)
     _sweep(database, erased)

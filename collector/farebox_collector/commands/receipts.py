@@ -1,4 +1,4 @@
-"""`farebox receipt`: how one charge came about."""
+"""`farebox receipt`: the arithmetic of a charge."""
 
 from typing import Annotated
 
@@ -31,13 +31,13 @@ def receipt_command(
     trace_id: Annotated[str, typer.Argument(metavar="TRACE", help="The trace id, 32 hexadecimal digits.")],
     span_id: Annotated[str, typer.Argument(metavar="SPAN", help="The span id, 16 hexadecimal digits.")],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Work it out again; status 1 if it does not add up.")
+        bool, typer.Option("--verify", help="Recompute the receipt; exit with status 1 on a mismatch.")
     ] = False,
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the arithmetic behind the charge of one call."""
+    """Print the arithmetic behind a call's charge."""
     trace, span = _identifier(trace_id, 16, "a trace id"), _identifier(span_id, 8, "a span id")
     with reading_books(database_url) as connection:
         found = receipt(connection, tenant_id_of(connection, tenant), trace, span)
@@ -51,7 +51,7 @@ def receipt_command(
         for sentence in wrong:
             out.print(f"MISMATCH {sentence}", style="bold red")
         if verify and not wrong:
-            out.print("Verified: worked out again from the figures above, it comes to the same.")
+            out.print("Verified: recomputing the figures above gives the same result.")
     if wrong:
         raise typer.Exit(1)
 
@@ -62,7 +62,7 @@ def _identifier(text: str, size: int, what: str) -> bytes:
     except ValueError:
         value = b""
     if len(value) != size:
-        raise Stop(f"{what} is {2 * size} hexadecimal digits")
+        raise Stop(f"{what} must have {2 * size} hexadecimal digits")
     return value
 
 
@@ -83,7 +83,7 @@ def _show(found: Receipt) -> None:
     if found.cost_usd is None or found.charge is None:
         if found.estimated_cost_usd is not None:
             _show_lines(found)
-            out.print(f"estimate {found.estimated_cost_usd} USD: the end of the call was not seen; it is no cost.")
+            out.print(f"estimate {found.estimated_cost_usd} USD: the call's end was not observed; not a cost.")
         out.print("Nothing was charged.")
         return
     _show_lines(found)
@@ -93,13 +93,13 @@ def _show(found: Receipt) -> None:
 
 
 def _processing(found: Receipt) -> tuple[str, ...]:
-    """How the provider processed the call, where it said so."""
+    """Return how the provider processed the call, as far as reported."""
     region = f"in {found.inference_region}" if found.inference_region else ""
     return found.service_tier, found.speed, region
 
 
 def _show_lines(found: Receipt) -> None:
-    """What was billed, line by line, and what stands beside the cost."""
+    """Show billed lines and related costs."""
     table = figure_table("", "unit", "credits count", "USD per 1k", "USD", "price")
     table.columns[1].header = "count"
     labels = {part.part: f"{part.label} " for part in found.other_parts}
@@ -113,13 +113,13 @@ def _show_lines(found: Receipt) -> None:
     out.print(table)
     if found.stated_cost_usd is not None:
         listed = found.list_cost_usd or "unknown"
-        out.print(f"stated  {found.stated_cost_usd} USD by the provider itself; by the price book {listed} USD")
+        out.print(f"stated  {found.stated_cost_usd} USD by the provider; by the price book {listed} USD")
     if found.at_stake_usd is not None:
         out.print(f"at stake {found.at_stake_usd} USD: the counts contradict each other")
 
 
 def _correction(made: ReceiptCorrection) -> str:
-    """What a correction made of the record, in a line."""
+    """Return a correction of the record as one line."""
     before, after = (
         verdict if cost is None else f"{verdict} at {cost} USD, {charge} credits"
         for verdict, cost, charge in (
@@ -131,7 +131,7 @@ def _correction(made: ReceiptCorrection) -> str:
 
 
 def _origin(line: ReceiptLine) -> str:
-    """Which version of which price, and for what."""
+    """Return the price version of a line and its conditions."""
     price = line.price
     parts = [f"#{price.version_id} {price.source} {price.source_version}"]
     if price.unit != line.unit:
@@ -152,7 +152,7 @@ def _origin(line: ReceiptLine) -> str:
 
 
 def _rule(charge: ReceiptCharge) -> str:
-    """How the rule came to the charge, in words."""
+    """Return in words how the rule computed the charge."""
     how = describe(rule_terms(charge.kind, charge.model_dump()))
     price = f", at {charge.usd_per_credit} USD a credit" if charge.kind == COST_PLUS else ""
     parts = [f"{how}{price} (rule #{charge.rule_version_id} for {charge.rule_event}, {charge.kind})"]

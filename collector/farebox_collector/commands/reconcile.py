@@ -1,4 +1,4 @@
-"""`farebox reconcile`: do the books and the payment provider say the same."""
+"""`farebox reconcile`: compare the books with the payment provider."""
 
 import time
 from datetime import datetime
@@ -31,7 +31,7 @@ from farebox_collector.payments.reconciliation import (
 from farebox_collector.payments.stripe_client import GatewayRefused, GatewayUnavailable, StripeGateway
 
 _FEES_LATER_NS = 3_600 * 10**9
-"""How long a fee may be missing: it is asked for after the payment."""
+"""How long a fee may be missing: it is fetched after the payment."""
 
 app = typer.Typer(help="Reconcile the books with a payment provider.", no_args_is_help=True)
 
@@ -43,8 +43,8 @@ def reconcile() -> None:
 
 @app.command("stripe")
 def stripe_command(
-    start: Annotated[datetime, typer.Option("--from", help="The first moment, UTC, such as 2026-11-01.")],
-    end: Annotated[datetime, typer.Option("--to", help="The moment after the last, UTC, such as 2026-12-01.")],
+    start: Annotated[datetime, typer.Option("--from", help="Start of the period, UTC, such as 2026-11-01.")],
+    end: Annotated[datetime, typer.Option("--to", help="End of the period (exclusive), UTC, such as 2026-12-01.")],
     report: Annotated[
         Path | None,
         typer.Option("--csv", help="Stripe's itemized balance report, instead of asking its API."),
@@ -58,7 +58,7 @@ def stripe_command(
     """
     start_ns, end_ns = moment_ns(start), moment_ns(end)
     if start_ns >= end_ns:
-        raise Stop("--to lies after --from")
+        raise Stop("--to must be after --from")
     try:
         found = _found(database_url, report, start_ns, end_ns)
     except (GatewayRefused, GatewayUnavailable, BadReport) as error:
@@ -74,7 +74,7 @@ def stripe_command(
             table.add_row(row["where"], row["what"], row["id"], row["payment_intent"], row["amount"], row["why"])
         out.print(table)
     else:
-        out.print("The books and Stripe say the same.", style="green")
+        out.print("The books and Stripe agree.", style="green")
     if rows:
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""`farebox replay`: price history anew; the difference first, then the postings."""
+"""`farebox replay`: reprice past calls; show the difference, then post it."""
 
 import time
 from contextlib import closing
@@ -31,15 +31,15 @@ from farebox_collector.model.money import AmountError, format_nano
 from farebox_collector.model.pseudonyms import name_in_books
 from farebox_collector.surfaces.api.replays import show_report
 
-_NOTHING_YET = "Nothing is posted yet; --yes does it."
+_NOTHING_YET = "Not posted; use --yes."
 
 
 def replay_command(
-    since: Annotated[datetime, typer.Option("--from", help="From this moment on, UTC.")],
-    until: Annotated[datetime, typer.Option("--to", help="Up to this moment, which is no part of it, UTC.")],
-    wallet: Annotated[str, typer.Option(help="Only what this wallet pays.")] = "",
+    since: Annotated[datetime, typer.Option("--from", help="From this time on, UTC.")],
+    until: Annotated[datetime, typer.Option("--to", help="Before this time, UTC.")],
+    wallet: Annotated[str, typer.Option(help="Only calls of this wallet.")] = "",
     provider: Annotated[str, typer.Option(help="Only calls of this provider.")] = "",
-    model: Annotated[str, typer.Option(help="Only calls of this model, as reported or as the book names it.")] = "",
+    model: Annotated[str, typer.Option(help="Only calls of this model, as reported or as in the price book.")] = "",
     event: Annotated[str, typer.Option(help="Only calls of this event.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the difference and post nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Post the difference without asking.")] = False,
@@ -47,12 +47,12 @@ def replay_command(
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Price past calls anew at the prices that held then: show the difference, then post it. Twice changes no more."""
+    """Reprice past calls at the prices of their time: show the difference, then post it. Safe to repeat."""
     scope = ReplayScope(moment_ns(since), moment_ns(until), wallet, provider, model, event)
     if scope.from_ns >= scope.to_ns:
-        raise Stop("--from is before --to")
+        raise Stop("--from must be before --to")
     if dry_run and yes:
-        raise Stop("--dry-run and --yes contradict each other")
+        raise Stop("use either --dry-run or --yes")
     ask = not yes and not dry_run and not as_json and out.is_terminal
     with closing(_books(database_url, writable=yes or ask)) as database:
         with database.reading() as connection:
@@ -95,9 +95,9 @@ def _show(report: ReplayReport) -> None:
     if report.total.records:
         _table("By model", "model", report.models)
         _table("By wallet", "wallet", report.wallets)
-    out.print(f"{report.looked_at:,} records looked at, {report.total.records:,} change: {_movement(report.total)}.")
+    out.print(f"{report.looked_at:,} records read, {report.total.records:,} change: {_movement(report.total)}.")
     if report.without_price:
-        out.print(f"{report.without_price:,} charged records have no price now and stay as they are.")
+        out.print(f"{report.without_price:,} charged records have no price now and stay unchanged.")
     if report.still_unpriced:
         out.print(f"{report.still_unpriced:,} records still wait for a price.")
 
@@ -108,7 +108,7 @@ def _table(title: str, heading: str, largest: Largest) -> None:
     rows = [*largest.shown, largest.others] if largest.others.records else largest.shown
     for row in rows:
         cost_before, cost_after, charge_before, charge_after = (format_nano(nano) for nano in row[2:])
-        # One above the other: four amounts and a name would not fit beside each other.
+        # Stack the amounts: four and a name do not fit in one row.
         figures = f"{cost_before}\n→ {cost_after}", f"{charge_before}\n→ {charge_after}"
         table.add_row(row.name, f"{row.records:,}", *figures)
     out.print(table)

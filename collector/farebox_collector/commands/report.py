@@ -1,4 +1,4 @@
-"""`farebox report`: what the API's reports tell, in a terminal or as a file."""
+"""`farebox report`: the API's reports on a terminal or as a file."""
 
 import re
 import sys
@@ -57,7 +57,7 @@ _IN_A_TABLE = {
     "balances": ("from_credits", "to_credits", "wallets", "balance_credits"),
     "wallets": ("wallet", "requests", "charge_credits", "cost_usd", "margin_usd", "balance_credits"),
 }
-"""What of a report a terminal has room for; --columns shows others."""
+"""Columns that fit on a terminal; --columns selects others."""
 _NO_FILTERS = {*ByDay.model_fields}
 _COUNTS = ("requests", "errors", "tokens", "wallets", "payers", "movements")
 
@@ -65,21 +65,21 @@ _COUNTS = ("requests", "errors", "tokens", "wallets", "payers", "movements")
 def report_command(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(REPORTS)}.")],
     period: Annotated[str, typer.Option(help=f"UTC days: {_FORMS}.")] = "30d",
-    by: Annotated[list[str] | None, typer.Option(help="What to tell apart; more than once for more.")] = None,
+    by: Annotated[list[str] | None, typer.Option(help="Group by this; repeatable.")] = None,
     filters: Annotated[
-        list[str] | None, typer.Option("--filter", help="Such as event=chat.reply or wallets=new; more than once.")
+        list[str] | None, typer.Option("--filter", help="Such as event=chat.reply or wallets=new; repeatable.")
     ] = None,
-    columns: Annotated[str | None, typer.Option(help="Columns in order, with commas between.")] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Also as many days directly before.")] = False,
-    format: Annotated[ReportFormat, typer.Option(help="A file has every row; a table the first.")] = "table",
-    output: Annotated[Path | None, typer.Option(help="The file to write; CSV goes to the terminal without.")] = None,
+    columns: Annotated[str | None, typer.Option(help="Comma-separated columns, in order.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Add the same number of preceding days.")] = False,
+    format: Annotated[ReportFormat, typer.Option(help="A file has all rows; a table the first ones.")] = "table",
+    output: Annotated[Path | None, typer.Option(help="The file to write (default for CSV: standard output).")] = None,
     limit: Limit = 50,
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Revenue, usage, credits, balances or wallets of some days: `report usage --period 2026-04` is all of April."""
+    """Report revenue, usage, credits, balances or wallets: `report usage --period 2026-04` covers April."""
     if name not in REPORTS:
-        raise Stop(f"there is no report {name!r}; there are {', '.join(REPORTS)}")
+        raise Stop(f"unknown report {name!r}; choose from {', '.join(REPORTS)}")
     report, now_ns = REPORTS[name], time.time_ns()
     asked = _asked(name, period, by, filters, compare, limit)
     try:
@@ -88,7 +88,7 @@ def report_command(
     except (ApiError, ValueError) as error:
         raise Stop(getattr(error, "detail", str(error))) from None
     if compare and question.days.before.first < 0:
-        raise Stop("there are no days before these")
+        raise Stop("--compare: there are no days before 1970; choose a later --period")
     with reading_books(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         if format in ("csv", "parquet"):
@@ -108,23 +108,23 @@ def report_command(
 
 
 def _asked(name: str, period: str, by: list[str] | None, filters: list[str] | None, compare: bool, limit: int) -> Shape:
-    """The request that the options stand for, checked as one that came over HTTP. Raises Stop."""
+    """Build the request from the options, validated as over HTTP. Raises Stop."""
     kind = _ASKED[name]
     given: dict[str, Any] = {}
     for one in filters or ():
         key, equals, value = one.partition("=")
         if not equals or key not in kind.model_fields or key in _NO_FILTERS:
-            raise Stop(f"{one!r} is no filter of this report")
+            raise Stop(f"{one!r} is not a filter of this report")
         given[key] = value
     if by:
         if "group_by" not in kind.model_fields:
-            raise Stop(f"{name} is not told apart by anything")
+            raise Stop(f"the report {name} has no grouping; omit --by")
         given["group_by"] = by
     if "days" in kind.model_fields:
         given |= _days(period)
         given["compare"] = compare
     elif compare:
-        raise Stop(f"{name} tells how things are now")
+        raise Stop(f"the report {name} shows the current state; omit --compare")
     try:
         return kind(**given, limit=min(limit, 10_000))
     except ValidationError as error:
@@ -133,7 +133,7 @@ def _asked(name: str, period: str, by: list[str] | None, filters: list[str] | No
 
 
 def _days(period: str) -> dict[str, Any]:
-    """The period as a request states it. Raises Stop."""
+    """Return the period as request fields. Raises Stop."""
     if period in _LAST_DAYS:
         return {"days": _LAST_DAYS[period]}
     if re.fullmatch(r"[0-9]{1,3}d", period):
@@ -146,7 +146,7 @@ def _days(period: str) -> dict[str, Any]:
         begin, _, end = period.partition("..")
         return {"first": date.fromisoformat(begin), "last": date.fromisoformat(end or begin)}
     except ValueError:
-        raise Stop(f"{period!r} is no period: {_FORMS}") from None
+        raise Stop(f"{period!r} is not a period; use {_FORMS}") from None
 
 
 def _write_file(write: Callable[[Any], None], format: str, output: Path | None) -> None:
@@ -181,7 +181,7 @@ def _as_json(
 def _print(
     connection: Connection, tenant_id: int, report: Report, question: Question, columns: list[str], limit: int
 ) -> None:
-    """A table with its total under it."""
+    """Print a table with its total."""
     days = f", {shown_day(question.days.first)} to {shown_day(question.days.end - 1)}" if report.of_days else ""
     table = figure_table(f"{report.name.capitalize()}{days}")
     for name in columns:

@@ -39,20 +39,18 @@ from farebox_collector.surfaces.api.rules import show_outcome, show_rule, stated
 
 app = typer.Typer(help="Charge rules: what an event costs its wallet.", no_args_is_help=True)
 
-Event = Annotated[str, typer.Argument(help="Event, such as chat.reply; * is every event without a rule.")]
+Event = Annotated[str, typer.Argument(help="Event, such as chat.reply; * is every event without its own rule.")]
 Multiplier = Annotated[str | None, typer.Option(help="Charge the provider's cost times this, such as 1.5.")]
-Minimum = Annotated[str | None, typer.Option(help="With --multiplier: credits that an action is charged at least.")]
-Flat = Annotated[
-    str | None, typer.Option(help="Charge an action this many credits, once, however many calls it makes.")
-]
-Input = Annotated[str | None, typer.Option("--input", help="Credits for 1,000 tokens that went in.")]
-Cached = Annotated[str | None, typer.Option("--cached", help="Credits for 1,000 tokens that were read from a cache.")]
-Output = Annotated[str | None, typer.Option("--output", help="Credits for 1,000 tokens that came out.")]
+Minimum = Annotated[str | None, typer.Option(help="With --multiplier: minimum credits per action.")]
+Flat = Annotated[str | None, typer.Option(help="Charge this many credits once per action, regardless of its calls.")]
+Input = Annotated[str | None, typer.Option("--input", help="Credits per 1,000 input tokens.")]
+Cached = Annotated[str | None, typer.Option("--cached", help="Credits per 1,000 tokens read from a cache.")]
+Output = Annotated[str | None, typer.Option("--output", help="Credits per 1,000 output tokens.")]
 
 
 @app.command("list")
 def list_command(tenant: TenantName = "default", database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """Every version of every charge rule."""
+    """List every version of every charge rule."""
     _show_versions(None, tenant, database_url, as_json)
 
 
@@ -60,7 +58,7 @@ def list_command(tenant: TenantName = "default", database_url: DatabaseUrl = Non
 def history_command(
     event: Event, tenant: TenantName = "default", database_url: DatabaseUrl = None, as_json: AsJson = False
 ) -> None:
-    """Every version of one event's rule, with who set it and why."""
+    """List every version of an event's rule with author and reason."""
     _show_versions(event, tenant, database_url, as_json)
 
 
@@ -75,14 +73,12 @@ def set_command(
     cached_credits: Cached = None,
     output_credits: Output = None,
     author: Annotated[str, typer.Option(help="Who sets it; kept with the rule.")] = "cli",
-    valid_from: Annotated[
-        datetime | None, typer.Option("--from", help="When it begins, in UTC; now by default.")
-    ] = None,
-    valid_to: Annotated[datetime | None, typer.Option("--to", help="When it ends, in UTC; * is charged then.")] = None,
+    valid_from: Annotated[datetime | None, typer.Option("--from", help="When it starts, UTC (default: now).")] = None,
+    valid_to: Annotated[datetime | None, typer.Option("--to", help="When it ends, UTC; * applies then.")] = None,
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Charge an event by other terms from now or a later moment on. The version before stays in the books."""
+    """Set an event's charge terms from now or a later time on. Earlier versions are kept."""
     terms = _terms(multiplier, minimum, flat, input_credits, cached_credits, output_credits)
     _require_event(event)
     start_ns = None if valid_from is None else moment_ns(valid_from)
@@ -122,18 +118,18 @@ def simulate_command(
     input_credits: Input = None,
     cached_credits: Cached = None,
     output_credits: Output = None,
-    days: Annotated[int, typer.Option(min=1, max=366, help="How far to look back.")] = 30,
+    days: Annotated[int, typer.Option(min=1, max=366, help="Number of past days.")] = 30,
     by: Annotated[str, typer.Option(help="event or wallet.")] = "event",
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Most rows to print.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum rows to print.")] = 50,
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """What the last 30 days would have charged and earned under a rule that nobody has set yet. Changes nothing."""
+    """Simulate a rule on the last days: what it would have charged and earned. Changes nothing."""
     terms = _terms(multiplier, minimum, flat, input_credits, cached_credits, output_credits)
     _require_event(event)
     if by not in ("event", "wallet"):
-        raise Stop("--by is event or wallet")
+        raise Stop("--by must be event or wallet")
     now_ns = time.time_ns()
     with reading_books(database_url) as connection, progress_bar("simulating") as progress:
         try:
@@ -171,7 +167,7 @@ def _show_versions(event: str | None, tenant: str, database_url: str | None, as_
         print_json([rule.model_dump() for rule in rules])
         return
     if event is not None and not rules:
-        raise Stop(f"{event!r} never had a rule of its own: * is charged")
+        raise Stop(f"{event!r} never had its own rule: * applies")
     table = figure_table("Charge rules", "event", "rule", "from", "to", "author", "reason")
     for rule in rules:
         since = "" if rule.valid_from.startswith("1970") else rule.valid_from[:19]
@@ -187,7 +183,7 @@ def _terms(
     cached_credits: str | None,
     output_credits: str | None,
 ) -> RuleTerms:
-    """The one kind of rule that the options stand for. Raises Stop."""
+    """Return the terms of the options. Raises Stop."""
     tokens = {
         "input_credits_per_1k": input_credits,
         "cached_credits_per_1k": cached_credits,
@@ -199,13 +195,13 @@ def _terms(
         PER_1K_TOKENS: any(tokens.values()),
     }
     if sum(asked.values()) != 1:
-        raise Stop("a rule has either --multiplier (and --minimum), or --flat, or --input, --cached and --output")
+        raise Stop("give either --multiplier (and --minimum), or --flat, or --input, --cached and --output")
     if flat is not None:
         return RuleTerms(FLAT, flat_credits=_figure(flat))
     if asked[PER_1K_TOKENS]:
         return stated_terms(PER_1K_TOKENS, {name: _figure(text) for name, text in tokens.items() if text})
     if multiplier is None:
-        raise Stop("--minimum goes with --multiplier")
+        raise Stop("--minimum needs --multiplier")
     least = Decimal(0) if minimum is None else _figure(minimum)
     return RuleTerms(COST_PLUS, multiplier=positive_decimal(multiplier), minimum_credits=least)
 
@@ -216,4 +212,4 @@ def _figure(text: str) -> Decimal:
 
 def _require_event(event: str) -> None:
     if not event or not is_clean(event):
-        raise Stop(f"an event's name has 1 to {MAX_TEXT} printable characters")
+        raise Stop(f"an event's name must have 1 to {MAX_TEXT} printable characters")

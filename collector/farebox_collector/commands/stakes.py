@@ -1,4 +1,4 @@
-"""`farebox stakes`: records whose cost may be wrong, and how much that may come to."""
+"""`farebox stakes`: records with a doubtful cost, and the amount at stake."""
 
 from typing import Annotated
 
@@ -34,9 +34,9 @@ def stakes_command(
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Records whose cost may be wrong: contradictory counts, units without a price, calls whose end was not seen."""
+    """List records with a doubtful cost: contradictory counts, unpriced units, calls whose end was not observed."""
     if flag and flag not in FLAGS:
-        raise Stop(f"there is no flag {flag!r}; those are {', '.join(FLAGS)}")
+        raise Stop(f"unknown flag {flag!r}; choose from {', '.join(FLAGS)}")
     with reading_books(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         sums = show_sums(stake_sums(connection, tenant_id)).items

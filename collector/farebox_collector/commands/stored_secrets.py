@@ -1,4 +1,4 @@
-"""`farebox secrets`: the keys under which the secrets in the books are encrypted."""
+"""`farebox secrets`: the keys that encrypt stored secrets."""
 
 import time
 from contextlib import closing
@@ -20,16 +20,16 @@ app = typer.Typer(help="Keys that encrypt the secrets of links and webhooks.", n
 
 @app.command("generate")
 def generate_command() -> None:
-    """Print a new key for FAREBOX_SECRETS_KEY. Keep it apart from the books and their backups."""
+    """Print a new key for FAREBOX_SECRETS_KEY. Store it apart from the books and their backups."""
     out.print(new_secrets_key(), soft_wrap=True)
 
 
 @app.command("rotate")
 def rotate_command(database_url: DatabaseUrl = None) -> None:
-    """Encrypt every secret again with the first of the keys; afterwards the others can be taken away."""
+    """Encrypt every secret again with the first key; afterwards remove the other keys."""
     if not settings_from(database_url=database_url).secret_box().has_key:
-        raise Stop("no key was given: set FAREBOX_SECRETS_KEY to the new key, a comma, and the key before")
-    # Opening the books encrypts what is not encrypted with the first key.
+        raise Stop("no key: set FAREBOX_SECRETS_KEY to the new key, a comma, and the previous key")
+    # Opening the books encrypts all secrets with the first key.
     with closing(writable_books(database_url)) as database, database.transaction() as connection:
         sealing = seal_everything(connection, time.time_ns())
     out.print(

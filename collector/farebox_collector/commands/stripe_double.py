@@ -1,4 +1,4 @@
-"""`farebox stripe-double`: Stripe on loopback, for tests, for the demo and for trying top-ups out."""
+"""`farebox stripe-double`: a double of Stripe on loopback for tests, the demo and trying top-ups."""
 
 import asyncio
 import contextlib
@@ -17,20 +17,20 @@ from farebox_collector.stripe_double.server import Double
 
 
 def stripe_double(
-    address: Annotated[str, typer.Option(help="Where to listen, on loopback; port 0 lets the system choose.")] = (
+    address: Annotated[str, typer.Option(help="Loopback address to listen on; port 0 lets the system choose.")] = (
         "127.0.0.1:12111"
     ),
-    api_key: Annotated[str, typer.Option(help="The API key to know; made if it is not given.")] = "",
-    webhook_secret: Annotated[str, typer.Option(help="What to sign events with; made if it is not given.")] = "",
-    webhook_url: Annotated[str, typer.Option(help="Where to send events, such as …/v1/webhooks/stripe.")] = "",
+    api_key: Annotated[str, typer.Option(help="The API key to accept (default: generated).")] = "",
+    webhook_secret: Annotated[str, typer.Option(help="The secret to sign events with (default: generated).")] = "",
+    webhook_url: Annotated[str, typer.Option(help="The URL to send events to, such as …/v1/webhooks/stripe.")] = "",
 ) -> None:
-    """Run a double of Stripe on loopback, where no money moves. Prints the settings for `farebox serve`."""
+    """Run a double of Stripe on loopback; no money moves. Prints the settings for `farebox serve`."""
     try:
         check_address(address)
     except ValueError as error:
         raise Stop(str(error)) from None
     if not is_loopback(address):
-        raise Stop(f"{address}: the double is for this machine only")
+        raise Stop(f"{address} is not a loopback address; use one such as 127.0.0.1:0")
     host, port = host_and_port(address)
     try:
         bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -48,7 +48,7 @@ def stripe_double(
         "FAREBOX_STRIPE_API_KEY": key,
         "FAREBOX_STRIPE_WEBHOOK_SECRET": secret,
     }
-    # The socket takes connections from here on; they wait for the server.
+    # The socket accepts connections from here on; they wait for the server.
     sys.stdout.write(json.dumps({"ready": True, "url": url, "settings": settings}) + "\n")
     sys.stdout.flush()
     asyncio.run(_serve(double, bound))

@@ -1,4 +1,4 @@
-"""What all commands share: how they open the books, print, and stop."""
+"""Shared by all commands: opening the books, printing, and stopping with an error."""
 
 import json
 import sys
@@ -25,24 +25,24 @@ from farebox_collector.model.moments import to_ns
 from farebox_collector.model.pseudonyms import use_pseudonyms
 from farebox_collector.settings import Settings
 
-# Names come from outside: none of them is markup.
+# Names are external input, not markup.
 out = Console(markup=False, highlight=False, emoji=False)
 err = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 DatabaseUrl = Annotated[
     str | None,
-    typer.Option("--database-url", help="Where the books are (default: FAREBOX_DATABASE_URL, else .farebox/)."),
+    typer.Option("--database-url", help="The books' database (default: FAREBOX_DATABASE_URL, else .farebox/)."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")]
-Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Most rows to print.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Maximum rows to print.")]
 
 
 class Stop(Exception):
-    """The command cannot go on; the message says why and what to do."""
+    """The command cannot continue; the message tells why and what to do."""
 
 
 def settings_from(**flags: Any) -> Settings:
-    """Settings with these flags on top. Raises Stop for one that cannot be."""
+    """Return the settings overridden by these flags. Raises Stop for an invalid one."""
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
@@ -52,8 +52,8 @@ def settings_from(**flags: Any) -> Settings:
 
 
 def writable_books(database_url: str | None) -> Database:
-    """The books, opened for writing: created, migrated."""
-    # Commands that only read need none of what it puts together.
+    """Open the books for writing, creating and migrating them if needed."""
+    # Imported here: commands that only read do not need it.
     from farebox_collector import assembly
 
     return assembly.open_books(settings_from(database_url=database_url))
@@ -61,14 +61,14 @@ def writable_books(database_url: str | None) -> Database:
 
 @contextmanager
 def writing(database_url: str | None) -> Iterator[Connection]:
-    """One transaction of a command in the books: created, migrated; committed at the end of the block."""
+    """Open the books as `writable_books` does and commit one transaction at the end of the block."""
     with closing(writable_books(database_url)) as database, database.transaction() as connection:
         yield connection
 
 
 @contextmanager
 def reading_books(database_url: str | None) -> Iterator[Connection]:
-    """A snapshot of books that exist."""
+    """Open a snapshot of existing books."""
     settings = settings_from(database_url=database_url)
     with (
         closing(open_database(settings.database_url, writable=False)) as database,
@@ -79,14 +79,14 @@ def reading_books(database_url: str | None) -> Iterator[Connection]:
 
 
 def print_once(secret: str, what_to_do: str) -> None:
-    """A secret alone on stdout, so that a script can take it; what to do with it beside, on stderr."""
+    """Print a secret alone on stdout for scripts, and the advice on stderr."""
     sys.stdout.write(secret + "\n")
     sys.stdout.flush()
     err.print(what_to_do)
 
 
 def require_readable(connection: Connection, settings: Settings) -> None:
-    """Check that this version and these settings read these books, and use their pseudonyms from now on.
+    """Check that this version and these settings can read the books, and use their pseudonyms from now on.
 
     Raises SchemaMissing and WrongPseudonymKey.
     """
@@ -98,7 +98,7 @@ def require_readable(connection: Connection, settings: Settings) -> None:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, where that is a terminal."""
+    """Show a progress bar on stderr if that is a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(what)
@@ -106,7 +106,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def moment_ns(moment: datetime | None) -> int:
-    """A moment in nanoseconds, taken for UTC if it does not say; now if there is none. Raises Stop."""
+    """Return a time in nanoseconds, UTC if it has no zone; the current time for None. Raises Stop."""
     if moment is None:
         return time.time_ns()
     try:
@@ -116,7 +116,7 @@ def moment_ns(moment: datetime | None) -> int:
 
 
 def positive_decimal(text: str) -> Decimal:
-    """A positive decimal number. Raises Stop."""
+    """Return a positive decimal number. Raises Stop."""
     try:
         price = Decimal(text) if len(text) <= 40 else Decimal("NaN")
     except InvalidOperation:
@@ -127,7 +127,7 @@ def positive_decimal(text: str) -> Decimal:
 
 
 def figure_table(title: str, *headings: str) -> Table:
-    """A table for a terminal; columns of figures are right-aligned and never cut."""
+    """Return a table for a terminal; columns of figures are right-aligned and never truncated."""
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", caption_justify="left")
     for heading in headings:
         figures = heading.startswith(("USD", "over", "credits", "balance", "spent"))
@@ -136,12 +136,12 @@ def figure_table(title: str, *headings: str) -> Table:
 
 
 def print_table(table: Table, rows: int, limit: int) -> None:
-    """Print a table, and say if there may be more."""
+    """Print a table, with a note if there may be more rows."""
     if rows == limit:
         table.caption = f"the first {limit}; --limit shows more"
     out.print(table)
 
 
 def print_json(value: Any) -> None:
-    """Print a value for scripts."""
+    """Print a value as JSON."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")

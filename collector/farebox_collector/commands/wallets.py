@@ -1,4 +1,4 @@
-"""`farebox wallets`: what customers pay from."""
+"""`farebox wallets`: balances, deposits and history of wallets."""
 
 import time
 from contextlib import closing
@@ -29,7 +29,7 @@ from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import AmountError, format_nano, parse_nano
 from farebox_collector.model.pseudonyms import name_in_books
 
-app = typer.Typer(help="Wallets: what customers pay from.", no_args_is_help=True)
+app = typer.Typer(help="Wallets: prepaid credits of customers.", no_args_is_help=True)
 app.command("lots")(lots_command)
 app.command("move")(move_command)
 app.command("auto-topup")(auto_topup_command)
@@ -39,7 +39,7 @@ app.command("auto-topup")(auto_topup_command)
 def list_command(
     limit: Limit = 100, tenant: TenantName = "default", database_url: DatabaseUrl = None, as_json: AsJson = False
 ) -> None:
-    """Wallets with what is left and what was spent."""
+    """List wallets with balance and spending."""
     with reading_books(database_url) as connection:
         rows = statements.wallets(connection, tenant_id_of(connection, tenant), limit=limit)
     if as_json:
@@ -56,7 +56,7 @@ def list_command(
 def show_command(
     wallet: str, tenant: TenantName = "default", database_url: DatabaseUrl = None, as_json: AsJson = False
 ) -> None:
-    """One wallet, and what moved it last."""
+    """Show a wallet and its last movements."""
     with reading_books(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         row = statements.wallet(connection, tenant_id, name_in_books(wallet))
@@ -76,20 +76,20 @@ def show_command(
 def deposit_command(
     wallet: str,
     amount_credits: Annotated[str, typer.Argument(help="Credits, with at most nine decimals.")],
-    key: Annotated[str, typer.Option(help="Idempotency key: the same deposit again under it changes nothing.")],
-    memo: Annotated[str, typer.Option(help="What it is for; shown in the ledger.")] = "",
+    key: Annotated[str, typer.Option(help="Idempotency key: repeating the same deposit with it changes nothing.")],
+    memo: Annotated[str, typer.Option(help="A note, shown in the ledger.")] = "",
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Put credits into a wallet. While a collector runs on these books, use its HTTP API instead."""
+    """Add credits to a wallet. While a collector runs on these books, use its HTTP API instead."""
     try:
         amount = parse_nano(amount_credits)
     except AmountError as error:
         raise Stop(f"{amount_credits!r}: {error}") from None
     if amount <= 0:
-        raise Stop("a deposit is positive")
+        raise Stop("a deposit must be positive")
     if not wallet or not is_clean(wallet):
-        raise Stop(f"a wallet's name has 1 to {MAX_TEXT} printable characters")
+        raise Stop(f"a wallet's name must have 1 to {MAX_TEXT} printable characters")
     with closing(writable_books(database_url)) as database:
         try:
             made = database.transact(
@@ -104,7 +104,7 @@ def deposit_command(
                 )
             )
         except IdempotencyConflict:
-            raise Stop(f"the key {key!r} was used before, for another deposit") from None
+            raise Stop(f"the key {key!r} was already used for another deposit; choose a new one") from None
         except NoSuchWallet as error:
             raise Stop(str(error)) from None
         except AmountError as error:

@@ -1,4 +1,4 @@
-"""`farebox webhooks`: where messages go, which there are, and below which balances one is sent."""
+"""`farebox webhooks`: endpoints, messages and low-balance thresholds."""
 
 import time
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import AmountError, format_nano, parse_nano
 from farebox_collector.model.pseudonyms import name_in_books
 
-app = typer.Typer(help="Webhooks: where messages go, and what sends one.", no_args_is_help=True)
+app = typer.Typer(help="Webhooks: endpoints, messages and low-balance thresholds.", no_args_is_help=True)
 
 _HOUR_NS = 3600 * 10**9
 
@@ -41,7 +41,7 @@ def list_command(
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Messages and how far they are, newest first."""
+    """List messages and their delivery state, newest first."""
     with reading_books(database_url) as connection:
         rows = outbox.messages_of(connection, tenant_id_of(connection, tenant), state or "", limit=limit)
     if as_json:
@@ -57,19 +57,19 @@ def list_command(
 
 @app.command("retry")
 def retry_command(message_id: str, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
-    """Send a message that was given up once more. While a collector runs on SQLite, use its HTTP API."""
+    """Send an undelivered message again. While a collector runs on SQLite, use its HTTP API."""
     with writing(database_url) as connection:
         count = outbox.retry(connection, tenant_id_of(connection, tenant), message_id, time.time_ns())
     if not count:
-        raise Stop(f"there is no message {message_id!r} that has not arrived")
-    out.print(f"{message_id} goes to {count} endpoint{'s' * (count > 1)} as soon as a collector runs.")
+        raise Stop(f"there is no undelivered message {message_id!r}")
+    out.print(f"{message_id} will be sent to {count} endpoint{'s' * (count > 1)} by the next running collector.")
 
 
 @app.command("endpoints")
 def endpoints_command(
     tenant: TenantName = "default", database_url: DatabaseUrl = None, as_json: AsJson = False
 ) -> None:
-    """Where messages go."""
+    """List the endpoints that receive messages."""
     with reading_books(database_url) as connection:
         rows = outbox.endpoints_of(connection, tenant_id_of(connection, tenant))
     if as_json:
@@ -87,7 +87,7 @@ def add_command(
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Let messages go to a URL, and print the secret that signs them: the only time that it is shown."""
+    """Send messages to a URL from now on, and print their signing secret. It is shown only once."""
     settings = settings_from(database_url=database_url)
     try:
         read_url(url, settings.webhook_private_hosts)
@@ -99,41 +99,41 @@ def add_command(
             endpoint_id, secret = outbox.add_endpoint(connection, tenant_id, url, time.time_ns())
         except outbox.TooManyEndpoints as error:
             raise Stop(str(error)) from None
-    out.print(f"Endpoint {endpoint_id} is signed for with", shown_secret(secret), soft_wrap=True)
+    out.print(f"Endpoint {endpoint_id} has the signing secret", shown_secret(secret), soft_wrap=True)
 
 
 @app.command("rotate")
 def rotate_command(
     endpoint_id: int,
-    overlap_hours: Annotated[int, typer.Option(min=0, max=24 * 90, help="How long the old secret signs too.")] = 24,
+    overlap_hours: Annotated[int, typer.Option(min=0, max=24 * 90, help="How long the old secret also signs.")] = 24,
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Give an endpoint a new secret, and print it; the old one signs as well until the overlap is over."""
+    """Give an endpoint a new secret and print it; the old one also signs until the overlap ends."""
     with writing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         overlap_ns = overlap_hours * _HOUR_NS
         secret = outbox.rotate_secret(connection, tenant_id, endpoint_id, time.time_ns(), overlap_ns)
     if secret is None:
         raise Stop(f"there is no endpoint {endpoint_id}")
-    out.print(f"Endpoint {endpoint_id} is signed for with", shown_secret(secret), soft_wrap=True)
+    out.print(f"Endpoint {endpoint_id} has the signing secret", shown_secret(secret), soft_wrap=True)
 
 
 @app.command("remove")
 def remove_command(endpoint_id: int, tenant: TenantName = "default", database_url: DatabaseUrl = None) -> None:
-    """Send nothing to an endpoint any more."""
+    """Stop sending messages to an endpoint."""
     with writing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         if not outbox.remove_endpoint(connection, tenant_id, endpoint_id, time.time_ns()):
             raise Stop(f"there is no endpoint {endpoint_id}")
-    out.print(f"Nothing goes to endpoint {endpoint_id} any more.")
+    out.print(f"Endpoint {endpoint_id} is removed.")
 
 
 @app.command("thresholds")
 def thresholds_command(
     tenant: TenantName = "default", database_url: DatabaseUrl = None, as_json: AsJson = False
 ) -> None:
-    """Below which balances a message is sent."""
+    """List the low-balance thresholds."""
     with reading_books(database_url) as connection:
         rows = low_balances.thresholds_in_force(connection, tenant_id_of(connection, tenant))
     shown = [(row, [format_nano(bound) for bound in low_balances.bounds_of(row)]) for row in rows]
@@ -148,16 +148,16 @@ def thresholds_command(
 
 @app.command("warn")
 def warn_command(
-    wallet: Annotated[str, typer.Argument(help="Wallet; * is each without thresholds of its own.")],
-    below: Annotated[list[str] | None, typer.Option(help="Credits; may be given several times. None ends it.")] = None,
-    reason: Annotated[str, typer.Option(help="Why; kept with it.")] = "",
-    author: Annotated[str, typer.Option(help="Who sets it; kept with it.")] = "cli",
+    wallet: Annotated[str, typer.Argument(help="Wallet; *: each without its own thresholds.")],
+    below: Annotated[list[str] | None, typer.Option(help="Credits; repeatable. None ends the thresholds.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept with the thresholds.")] = "",
+    author: Annotated[str, typer.Option(help="Who sets them; kept with the thresholds.")] = "cli",
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
     """Send a message from now on when a wallet's balance falls below a threshold."""
     if not wallet or not is_clean(wallet):
-        raise Stop(f"a wallet's name has 1 to {MAX_TEXT} printable characters")
+        raise Stop(f"a wallet's name must have 1 to {MAX_TEXT} printable characters")
     try:
         bounds = [parse_nano(text) for text in below or ()]
         with writing(database_url) as connection:
@@ -172,8 +172,8 @@ def warn_command(
             )
     except (AmountError, low_balances.BadThreshold) as error:
         raise Stop(str(error)) from None
-    said = ", ".join(format_nano(bound) for bound in sorted(bounds, reverse=True))
-    out.print(f"{wallet}: told below {said} credits." if said else f"{wallet}: not told any more.")
+    shown = ", ".join(format_nano(bound) for bound in sorted(bounds, reverse=True))
+    out.print(f"{wallet}: a message below {shown} credits." if shown else f"{wallet}: no messages any more.")
 
 
 def _message(row: Any) -> dict[str, Any]:
