@@ -1,4 +1,4 @@
-"""Meters an application's LLM calls: wallet, product event, tokens and cost, on OpenTelemetry GenAI spans.
+"""Meter an application's LLM calls: wallet, product event, tokens and cost, on OpenTelemetry GenAI spans.
 
 import farebox
 farebox.instrument()

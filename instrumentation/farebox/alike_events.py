@@ -1,7 +1,7 @@
-"""Tells events of a stream that differ from one before in nothing but the text that they bring.
+"""Detect stream events that differ from an earlier one only in their text.
 
-Nearly all events of a stream are such. What finds the telling ones has to look at every byte of them; comparing the
-parts around the text takes a tenth of that.
+Nearly all events of a stream are such. Searching an event for usage reads every byte; comparing the parts around the
+text takes a tenth of the time.
 """
 
 from __future__ import annotations
@@ -10,35 +10,35 @@ import re
 from typing import Final
 
 LEARNED_MAX: Final = 8
-"""How often the frame of the events is learned in one stream. Where it changes all the time, it is of no use."""
+"""How often the frame is learned per stream. A frame that keeps changing is useless."""
 _TEXT: Final = re.compile(
     rb'"(?:content|text|delta|thinking|reasoning|reasoning_content|partial_json|arguments)"\s*:\s*"([^"\\]*)"'
 )
 _PADDING: Final = re.compile(rb'"obfuscation"\s*:\s*"([^"\\]*)"[\s}]*\Z')
-"""OpenAI ends its events with text of a random length, so that nothing can be told from their size."""
+"""OpenAI pads its events with text of random length, to hide their size."""
 
 
 class AlikeEvents:
-    """The frame of the events of one stream: what stands before, between and behind their texts.
+    """The frame of a stream's events: the bytes before, between and after their texts.
 
-    A chunk fits if it is one event whose texts hold no quotation mark: then it has the same keys as the event that the
-    frame was learned from, with the same values but for the texts.
+    A chunk fits if it is one event whose texts hold no quotation mark: then it has the keys and values of the event
+    that the frame was learned from, except the texts.
     """
 
     __slots__ = ("_end", "_head", "_learned", "_padded", "_tail")
 
     def __init__(self) -> None:
-        """Know none: nothing fits."""
+        """Start without a frame: nothing fits."""
         self._learned = 0
         self._head = b"\0"
-        """How an event begins, with the quotation mark that opens its text."""
+        """The start of an event, including the quotation mark that opens its text."""
         self._tail = b"\0"
-        """How it goes on behind the text; up to its end, or to where the padding begins."""
+        """The bytes after the text, up to the event's end or its padding."""
         self._padded = False
         self._end = b""
 
     def learn(self, chunk: bytes) -> None:
-        """Take the frame of one event that told nothing."""
+        """Learn the frame of an event without usage."""
         if self._learned >= LEARNED_MAX or chunk[-2:] != b"\n\n" or chunk.count(b"\n\n") != 1:
             return
         self._learned += 1
@@ -52,7 +52,7 @@ class AlikeEvents:
         self._end = b"" if padding is None else chunk[padding.end(1) :]
 
     def fits(self, chunk: bytes) -> bool:
-        """Whether this is such an event, in which nothing but the text is new."""
+        """Return whether the chunk is such an event with only new text."""
         head, tail = self._head, self._tail
         if not chunk.startswith(head):
             return False

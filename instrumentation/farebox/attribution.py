@@ -1,6 +1,6 @@
-"""Who and what a call is for: the wallet, the product event, the action and the tags, carried by contextvars.
+"""The attribution of a call: wallet, product event, action and tags, carried by contextvars.
 
-A context is inherited by the tasks of asyncio and by ``asyncio.to_thread``; ``threads`` carries it to plain threads.
+asyncio tasks and ``asyncio.to_thread`` inherit the context; ``threads`` carries it to plain threads.
 """
 
 from __future__ import annotations
@@ -15,41 +15,40 @@ from typing import NamedTuple
 from farebox import span_attributes
 from farebox.holds import Hold
 
-_ids = random.Random()  # noqa: S311, an id has to be unique, not secret
+_ids = random.Random()  # noqa: S311, an id must be unique, not secret
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_ids.seed)
 
 
 def new_action_id() -> str:
-    """32 hex digits that no other action has. Asking the system for each costs up to a millisecond where it is slow."""
+    """Return 32 unique hex digits. Not from the system's source, which may take up to a millisecond per id."""
     return f"{_ids.getrandbits(128):032x}"
 
 
 class MeteringState:
-    """Whether :func:`farebox.instrument` was called, for those who tag calls without it."""
+    """Whether :func:`farebox.instrument` was called, to warn about tags without it."""
 
     begun = False
 
 
 class Activity:
-    """What has happened in one action so far."""
+    """The calls of an action so far."""
 
     __slots__ = ("calls", "ended")
 
     def __init__(self) -> None:
         """Nothing."""
         self.calls = 0
-        """How many calls of a model have begun."""
+        """Number of started model calls."""
         self.ended = 0
-        """How many of them are over and on their way to the collector."""
+        """Number of ended calls that are queued for the collector."""
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """What the calls that start now are tagged with.
+    """The tags of calls that start now.
 
-    ``attributes`` are the span attributes, ``farebox.*``. ``action_id`` and ``event`` are None outside any
-    action.
+    ``attributes`` are the span attributes, ``farebox.*``. ``action_id`` and ``event`` are None outside an action.
     """
 
     attributes: Mapping[str, str | bool]
@@ -57,7 +56,7 @@ class Attribution:
 
     @property
     def action_id(self) -> str | None:
-        """The id of this occurrence of the event."""
+        """The id of the current action."""
         return self._text(span_attributes.ACTION_ID)
 
     @property
@@ -76,7 +75,7 @@ class Attribution:
 
 
 class Frame(NamedTuple):
-    """One entered scope. Frames link outwards, so leaving needs no token that is bound to one context."""
+    """An entered scope. Frames link outwards, so leaving needs no context-bound token."""
 
     attribution: Attribution
     scope: object
@@ -88,6 +87,6 @@ current_frame: ContextVar[Frame | None] = ContextVar("farebox_attribution", defa
 
 
 def current() -> Attribution | None:
-    """What calls that start now are tagged with; None outside every scope."""
+    """Return the tags of calls that start now; None outside every scope."""
     frame = current_frame.get()
     return frame.attribution if frame else None

@@ -1,7 +1,7 @@
-"""Reads Amazon's binary event stream (``application/vnd.amazon.eventstream``) out of bytes that are cut anywhere.
+"""Read Amazon's binary event stream (``application/vnd.amazon.eventstream``) from arbitrary chunks.
 
-A message is: its length and its headers' length (4 bytes each, big-endian), a checksum of the two, the headers, the
-payload, a checksum. The client checks the checksums, not this reader.
+A message is its length and its headers' length (4 bytes each, big-endian), a checksum of both, the headers, the
+payload, and a checksum. The client verifies the checksums, not this reader.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from farebox.guard import report
 from farebox.json_excerpt import JsonExcerpt, Wanted
 
 MESSAGE_BYTES_MAX: Final = 24 * 1024 * 1024
-"""A message that says it is longer is none; its stream is read no further."""
+"""Maximum length of a message; a stream with a longer one is not read further."""
 PAYLOAD_BYTES_MAX: Final = 64 * 1024
-"""A larger payload is not held: what has a price is picked out of it while it passes."""
+"""Payloads above this are not buffered: priced parts are extracted from the stream."""
 _PRELUDE: Final = struct.Struct(">III")
 _CHECKSUM_BYTES: Final = 4
 
 
 class AwsEventStream:
-    """Takes the bytes as they come and gives the JSON payloads of the messages that are complete."""
+    """Takes chunks of bytes and yields the JSON payloads of complete messages."""
 
     between: Final = False
-    """A length has to be read to know where the next message starts: none is passed over."""
+    """No chunk may be skipped: the lengths locate the next message."""
 
     def __init__(self, wanted: Wanted | None = None) -> None:
-        """``wanted`` says what is picked out of large payloads."""
+        """``wanted`` names what is extracted from large payloads."""
         self._wanted = wanted
         self._held = bytearray()
         self._skip = 0
-        """Bytes of headers or of a checksum that are still to come."""
+        """Remaining bytes of headers or of a checksum."""
         self._payload: int | None = None
-        """Bytes of the payload that are still to come; None outside one."""
+        """Remaining bytes of the payload; None outside one."""
         self._large: JsonExcerpt | None = None
         self._values: list[object] = []
         self._lost = False
 
     def feed(self, chunk: bytes) -> Iterator[Any]:
-        """The payloads of the messages that this chunk completes."""
+        """Yield the payloads of messages that this chunk completes."""
         if self._lost:
             return
         self._held += chunk
@@ -71,16 +71,16 @@ class AwsEventStream:
                 yield from payloads_in(payload, self._wanted)
 
     def end(self) -> Iterator[Any]:
-        """A message that is cut off says nothing."""
+        """Yield nothing: an incomplete message has no payload."""
         return iter(())
 
     def _begin(self, size: int, headers: int, _: int) -> None:
         payload = size - _PRELUDE.size - headers - _CHECKSUM_BYTES
         if size > MESSAGE_BYTES_MAX or payload < 0:
-            # This is no such stream after all; where the next message starts cannot be known.
+            # Not an event stream; the start of the next message is unknown.
             self._lost = True
             self._held.clear()
-            report("aws events", "farebox: a stream of Bedrock's breaks off in the middle; its usage may be missing")
+            report("aws events", "farebox: a Bedrock stream is malformed; its usage may be missing")
             return
         del self._held[: _PRELUDE.size]
         self._skip, self._payload = headers, payload

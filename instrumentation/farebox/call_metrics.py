@@ -1,7 +1,7 @@
-"""OpenTelemetry's GenAI client metrics, for the calls that Farebox meters itself.
+"""Record OpenTelemetry's GenAI client metrics for the calls that Farebox meters itself.
 
-The official instrumentations record the same ones for theirs. Without a meter provider they cost next to nothing.
-Source: the semantic conventions for GenAI metrics; the bucket boundaries are those that they advise.
+The official instrumentations record them for their calls. Without a meter provider the cost is negligible.
+Source: the semantic conventions for GenAI metrics, including the bucket boundaries.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TOKENS: Final = tuple(4**power for power in range(14))
 
 
 def goes_nowhere(instrument: object) -> bool:
-    """Whether an instrument stands in for one of the global meter provider, and the application has set none."""
+    """Return whether an instrument is a proxy because the application has set no meter provider."""
     return getattr(instrument, "_real_instrument", instrument) is None
 
 
@@ -28,7 +28,7 @@ class CallMetrics:
     """Three histograms: tokens used, duration, and time to the first chunk."""
 
     def __init__(self, meter_provider: MeterProvider | None = None) -> None:
-        """Record with this provider, or the global one."""
+        """Use this provider, or the global one."""
         meter = get_meter("farebox", __version__, meter_provider)
 
         def histogram(name: str, unit: str, description: str, boundaries: tuple[float, ...]) -> Histogram:
@@ -40,16 +40,16 @@ class CallMetrics:
         self._not_metered = meter.create_counter(
             "farebox.client.requests.not_metered",
             unit="{request}",
-            description="Requests that look like calls of a model and go to an address that is not known",
+            description="Requests that look like model calls to an unknown address",
         )
         self._tokens = histogram("gen_ai.client.token.usage", "{token}", "Tokens used, by type", _TOKENS)
-        self._duration = histogram("gen_ai.client.operation.duration", "s", "Duration of calls of a model", _SECONDS)
+        self._duration = histogram("gen_ai.client.operation.duration", "s", "Duration of model calls", _SECONDS)
         self._first_chunk = histogram(
             "gen_ai.client.operation.time_to_first_chunk", "s", "Time until a stream's first chunk", _SECONDS
         )
 
     def not_metered(self, host: str) -> None:
-        """Count a request that looks like a call of a model and goes to an address that is not known."""
+        """Count a request that looks like a model call to an unknown address."""
         self._not_metered.add(1, {span_attributes.SERVER_ADDRESS: host})
 
     def record(
@@ -61,13 +61,13 @@ class CallMetrics:
         first_chunk_s: float | None,
         error_type: str | None,
     ) -> None:
-        """Record one call that ended.
+        """Record an ended call.
 
         Args:
-            endpoint: what was called. request_model: what was asked for.
-            answer: what the answer says, as span attributes.
-            duration_s, first_chunk_s: seconds since the request was sent; None where there was no stream.
-            error_type: as on the span; None for a call that worked.
+            endpoint: the called endpoint. request_model: the requested model.
+            answer: the facts of the answer, as span attributes.
+            duration_s, first_chunk_s: seconds since the request was sent; None without a stream.
+            error_type: as on the span; None for a successful call.
         """
         if self._idle or goes_nowhere(self._duration):
             return

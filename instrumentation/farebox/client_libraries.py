@@ -1,6 +1,6 @@
-"""Turns metering on in each client library: at once in those that are imported, in the others when they are.
+"""Turn on metering in each client library: at once if imported, otherwise on import.
 
-So an application pays neither time nor memory for a library that is installed and that it does not use.
+An application pays neither time nor memory for an installed library that it does not use.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from wrapt import register_post_import_hook
 from farebox.call_metrics import CallMetrics
 from farebox.endpoints import ModelEndpoints, known_providers
 from farebox.exposed_calls import ExposedCalls
-from farebox.fast_streams import LeanStreams
+from farebox.fast_streams import FastStreams
 from farebox.guard import guarded
 from farebox.http_spans import HttpSpans
 from farebox.httpx_hooks import HttpxHooks
 from farebox.version import __version__
 
-# The official instrumentation of a client. The hooks in httpx and httpx2, on which these clients sit, stay
-# silent within its spans.
+# The official instrumentation of each client. The hooks in httpx and httpx2, which these clients use, add no spans
+# within its spans.
 _OFFICIAL: Final = {
     "openai": ("opentelemetry.instrumentation.genai.openai", "OpenAIInstrumentor"),
     "anthropic": ("opentelemetry.instrumentation.genai.anthropic", "AnthropicInstrumentor"),
@@ -41,7 +41,7 @@ LIBRARIES: Final = (*_OFFICIAL, *_HOOKED)
 
 
 class _Instrumentor(Protocol):
-    """The part used here of ``BaseInstrumentor``, which has no types."""
+    """The used part of ``BaseInstrumentor``, which has no types."""
 
     is_instrumented_by_opentelemetry: bool
 
@@ -57,7 +57,7 @@ class _Instrumentor(Protocol):
 
 
 class ClientLibraries:
-    """What is turned on, and how to turn it off."""
+    """The metered libraries, and how to turn each off."""
 
     def __init__(
         self,
@@ -72,12 +72,12 @@ class ClientLibraries:
         """Turn nothing on yet.
 
         Args:
-            provider: where the spans come from.
-            model_urls: base URLs that the user named, each with the provider's name or None.
-            meter_provider: where the metrics go; None is the global one.
-            request_stream_usage: whether streams are asked for the usage that they do not tell by themselves.
-            http_spans: what traces the requests of HTTP libraries; None traces none.
-            exposed: what notes exposures on the spans of instrumented clients.
+            provider: the tracer provider of the spans.
+            model_urls: base URLs named by the user, each with the provider's name or None.
+            meter_provider: the provider of the metrics; None for the global one.
+            request_stream_usage: whether to request usage of streams that do not report it by default.
+            http_spans: traces the requests of HTTP libraries; None traces none.
+            exposed: records exposures on the spans of instrumented clients.
         """
         self._http_spans = http_spans
         self._exposed = exposed or ExposedCalls()
@@ -88,7 +88,7 @@ class ClientLibraries:
         self._on: dict[str, Callable[[], None]] = {}
 
     def turn_on(self, library: str) -> None:
-        """Meter the calls made through a library that is imported. Turning it on twice changes nothing."""
+        """Meter calls through an imported library. Turning it on twice changes nothing."""
         with guarded(f"turning on the metering of {library}"):
             if library in self._on:
                 return
@@ -98,7 +98,7 @@ class ClientLibraries:
                 self._turn_on_http(library)
 
     def turn_off(self) -> None:
-        """Leave every library as it was found."""
+        """Restore every library."""
         for library, turn_off in self._on.items():
             with guarded(f"turning off the metering of {library}"):
                 turn_off()
@@ -117,11 +117,11 @@ class ClientLibraries:
         name, class_name = _OFFICIAL[library]
         module = importlib.import_module(name)
         instrumentor: _Instrumentor = getattr(module, class_name)()
-        # One that the application turned on itself is the application's to turn off.
+        # The application turns off what it turned on itself.
         if instrumentor.is_instrumented_by_opentelemetry:
             return
         try:
-            with _lean_calls(module):
+            with _fast_calls(module):
                 instrumentor.instrument(
                     tracer_provider=self._provider,
                     meter_provider=self._meter_provider,
@@ -130,12 +130,12 @@ class ClientLibraries:
         except DependencyConflictError as conflict:
             _logger.info("farebox: %s is metered by its HTTP requests: %s", library, conflict)
             return
-        lean = LeanStreams()
+        fast = FastStreams()
         if library == "openai":
-            lean.install()
+            fast.install()
 
         def turn_off() -> None:
-            lean.remove()
+            fast.remove()
             instrumentor.uninstrument()
 
         self._on[library] = turn_off
@@ -152,23 +152,23 @@ class ClientLibraries:
         )
 
 
-def _lean_calls(instrumentation: ModuleType) -> AbstractContextManager[object]:
+def _fast_calls(instrumentation: ModuleType) -> AbstractContextManager[object]:
     try:
-        from farebox.fast_calls import LeanCalls
-    except ImportError:  # a later version of what it builds on is built otherwise
+        from farebox.fast_calls import FastCalls
+    except ImportError:  # a later version of its dependency is built differently
         return nullcontext()
-    return LeanCalls(instrumentation)
+    return FastCalls(instrumentation)
 
 
 def when_imported(turn_on: Callable[[str], None]) -> None:
-    """Call ``turn_on`` with the name of each library, now for those that are imported, later for the others.
+    """Call ``turn_on`` with the name of each library: now if imported, otherwise on import.
 
-    An import hook stays for good, so this is to be called once in a process.
+    The import hook is permanent; call this once per process.
     """
     for library in LIBRARIES:
         register_post_import_hook(lambda module: turn_on(module.__name__), library)
 
 
 def imported() -> list[str]:
-    """The libraries that are imported already."""
+    """Return the libraries that are already imported."""
     return [library for library in LIBRARIES if library in sys.modules]

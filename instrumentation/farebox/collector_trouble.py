@@ -1,4 +1,4 @@
-"""Says why the collector does not take spans, and what to change."""
+"""Explain why the collector does not accept spans, and the remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from farebox.guard import guarded, report
 
 PROBE_TIMEOUT_S: Final = 2.0
-"""How long the check at the start waits for a connection to the collector, in a thread of its own."""
+"""Timeout of the startup check's connection to the collector, which runs in its own thread."""
 
 _PORTS: Final = {"grpc": 4317, "http/protobuf": 4318}
 _NAMES: Final = {"grpc": "OTLP over gRPC", "http/protobuf": "OTLP over HTTP"}
@@ -33,7 +33,7 @@ _CAUSES: Final = (
     (re.compile(r"BadStatusLine\('\\x00\\x00|BadStatusLine\(\"\\x00\\x00"), _HTTP_TO_GRPC),
     (
         re.compile(r"code: 404\b|UNIMPLEMENTED"),
-        "the endpoint is no collector. OTEL_EXPORTER_OTLP_ENDPOINT is its address without a path, "
+        "the endpoint is not a collector. Set OTEL_EXPORTER_OTLP_ENDPOINT to its address without a path, "
         "http://localhost:4317 for gRPC and http://localhost:4318 for HTTP",
     ),
     (
@@ -44,7 +44,7 @@ _CAUSES: Final = (
 
 
 def explained(logged: str) -> str:
-    """What an exporter logged about a failure, with the remedy in front where it is known."""
+    """Return an exporter's log text about a failure, preceded by the remedy if known."""
     for pattern, remedy in _CAUSES:
         if pattern.search(logged):
             return f"{remedy}. ({logged})"
@@ -52,13 +52,13 @@ def explained(logged: str) -> str:
 
 
 def protocol() -> str:
-    """The protocol that the environment names: ``grpc``, the default, or ``http/protobuf``."""
+    """Return the environment's protocol: ``grpc`` (the default) or ``http/protobuf``."""
     named = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
     return named.strip() or "grpc"
 
 
 def check_at_start() -> None:
-    """Report in a thread of its own if nothing listens where the spans are to go, or if the port is the other one."""
+    """Report, from a new thread, if nothing listens at the collector's address or if the port is the other one."""
     with guarded("checking the collector's address"):
         host, port = _address()
         named = protocol()

@@ -1,7 +1,7 @@
-"""Undoes the encodings of a body as its bytes come: gzip, deflate, and Brotli and Zstandard where a package does.
+"""Decode a body incrementally: gzip, deflate, and with a package Brotli and Zstandard.
 
-The packages are those that httpx and httpx2 need for these encodings. Without one a body can be read at its end only,
-by the HTTP library itself.
+The packages are those that httpx and httpx2 need for these encodings. Without one, only the HTTP library can decode the
+body, at its end.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Any, Final, Protocol
 _PIECE_BYTES: Final = 64 * 1024
 _HEADER_BYTES: Final = 2
 _PART_BYTES: Final = 1024
-"""So much of a body in Brotli or Zstandard is unpacked at once: what comes of it stays within a few dozen megabytes."""
+"""Input bytes of Brotli or Zstandard decoded at once, so that output stays within a few dozen megabytes."""
 _GZIP: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
 _ZSTD_MODULES: Final = ("compression.zstd", "backports.zstd", "zstandard")
 _BROTLI_MODULES: Final = ("brotli", "brotlicffi")
 
 
 class Unpacking(Protocol):
-    """Takes the bytes of a body as they come."""
+    """Decodes the bytes of a body incrementally."""
 
     def pieces(self, raw: bytes) -> Iterator[bytes]:
-        """What these bytes add; nothing once the body proves not to be encoded so."""
+        """Yield the decoded pieces of these bytes; nothing once the encoding proves wrong."""
 
 
 def unpacking(encoding: bytes) -> Unpacking | None:
-    """What undoes an encoding, by its name in lower case, as the bytes come; None if nothing here does."""
+    """Return the incremental decoder of an encoding, named in lower case; None if there is none."""
     if encoding in _GZIP:
         return _Inflate()
     if encoding == b"br" and (module := _first_of(_BROTLI_MODULES)) is not None:
@@ -39,7 +39,7 @@ def unpacking(encoding: bytes) -> Unpacking | None:
 
 
 class _Inflate:
-    """Undoes gzip and deflate, a bounded piece at a time."""
+    """Decodes gzip and deflate in bounded pieces."""
 
     def __init__(self) -> None:
         self._inflate: Any = None
@@ -72,7 +72,7 @@ class _Inflate:
 
 
 class _Parts:
-    """Undoes Brotli and Zstandard: a body is one frame, or several of Zstandard."""
+    """Decodes Brotli and Zstandard: a body is one frame, or several of Zstandard."""
 
     def __init__(self, begin: Callable[[], tuple[Any, Callable[[bytes], bytes]]]) -> None:
         self._begin = begin
@@ -85,7 +85,7 @@ class _Parts:
             while part and not self._broken:
                 try:
                     piece = self._decompress(part)
-                # The packages raise errors of their own, and what is no such body concerns the application alone.
+                # The packages raise their own errors, and an invalid body concerns the application only.
                 except Exception:
                     self._broken = True
                     return

@@ -1,9 +1,8 @@
-"""Brings spans to the collector from a thread of its own, and keeps them while the collector is away.
+"""Deliver spans to the collector from a separate thread, buffering them while the collector is away.
 
-The contract: ``put`` never waits. A span is held until the exporter has taken it; at most ``max_spans`` are
-held, and what does not fit is dropped, counted and reported. A batch that fails goes to the end of the line
-and is tried again after a pause. A batch that fails while others get through is halved, so that what the
-collector will not take is in the end one span, which is dropped and reported.
+Contract: ``put`` never waits. A span is held until the exporter has accepted it. At most ``max_spans`` are held; more
+are dropped, counted and reported. A failed batch goes to the end of the queue and is retried after a pause. A batch
+that fails while others succeed is halved, until a span that the collector refuses is alone; it is dropped and reported.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from farebox.exporters import ExporterLog
 from farebox.guard import report
 
 PAUSE_MIN_S: Final = 1.0
-"""The first pause after an export that failed; each is twice the one before."""
+"""The first pause after a failed export; each further pause is twice as long."""
 PAUSE_MAX_S: Final = 30.0
-"""The longest pause between exports that fail."""
+"""The longest pause between failing exports."""
 SECOND_FLUSH_S: Final = 0.5
-"""How long the end of the process waits for a collector that an earlier flush has waited for in vain."""
+"""Maximum wait at process exit for a collector that an earlier flush could not reach."""
 REFUSALS_MAX: Final = 2
-"""How often a batch may fail, with others getting through in between, before it is halved or dropped."""
+"""How often a batch may fail while others succeed before it is halved or dropped."""
 
-# Makes the span that is sent, or finds that there is none; runs in the delivery thread.
+# Makes the span to send, or returns None; runs in the delivery thread.
 Prepare = Callable[[], ReadableSpan | None]
 
 
@@ -46,10 +45,10 @@ class _Waiting(NamedTuple):
 
 
 class _Yielding(list[ReadableSpan]):
-    """Spans that let the other threads run before each of them.
+    """A list of spans that yields to other threads before each span.
 
-    The exporters encode a batch in one go, for some 40 ms. A thread of the application that comes back from its network
-    would wait 5 ms at a time for the interpreter meanwhile; like this it waits for one span.
+    The exporters encode a whole batch without a break, for some 40 ms. An application thread that returns from the
+    network would wait 5 ms at a time for the interpreter; this way it waits for one span.
     """
 
     def __iter__(self) -> Iterator[ReadableSpan]:
@@ -68,7 +67,7 @@ class _Batch:
     delivered_before: int | None = None
 
     def prepare(self) -> list[ReadableSpan]:
-        """The spans, made at the first attempt."""
+        """Return the spans, made at the first attempt."""
         if self.waiting:
             self.spans = _Yielding()
             for waiting in self.waiting:
@@ -85,7 +84,7 @@ class _Batch:
 
 
 class Delivery:
-    """A bounded line of spans, and the thread that empties it into an exporter."""
+    """A bounded queue of spans and the thread that exports them."""
 
     def __init__(
         self,
@@ -95,13 +94,13 @@ class Delivery:
         max_batch_spans: int = 512,
         delay_s: float = 1.0,
     ) -> None:
-        """Prepare; the thread starts, and the exporter is made, when there is something to deliver.
+        """Prepare. The thread and the exporter start with the first span.
 
         Args:
-            make_exporter: called in the delivery thread, once for each process.
-            max_spans: how many spans are held at most.
-            max_batch_spans: how many spans go out together at most.
-            delay_s: how long a span may wait for company, in seconds.
+            make_exporter: called in the delivery thread, once per process.
+            max_spans: maximum number of held spans.
+            max_batch_spans: maximum number of spans per export.
+            delay_s: how long a span may wait to be batched, in seconds.
         """
         self._make_exporter = make_exporter
         self._max_spans = max_spans
@@ -110,8 +109,7 @@ class Delivery:
         self._exporter_log = ExporterLog()
         self._dropped = 0
         self._begin()
-        # A process that forks keeps what it holds; its child starts empty, with a thread and a connection
-        # of its own.
+        # After a fork the parent keeps its spans; the child starts empty, with its own thread and connection.
         begin = weakref.WeakMethod(self._begin)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=lambda: (method := begin()) and method())
@@ -134,8 +132,8 @@ class Delivery:
         self._thread: threading.Thread | None = None
 
     def put(self, prepare: Prepare) -> None:
-        """Hold one span for delivery; ``prepare`` makes it. Never waits for the collector."""
-        with self._lock:  # the condition itself would take longer
+        """Queue a span for delivery; ``prepare`` makes it. Never waits for the collector."""
+        with self._lock:  # faster than the condition itself
             accepted = not self._closing and self._held < self._max_spans
             if accepted:
                 self._held += 1
@@ -149,12 +147,12 @@ class Delivery:
                     self._changed.notify_all()
             else:
                 self._dropped += 1
-        # Nothing is logged while the lock is held: a slow log handler must not keep other threads waiting.
+        # Do not log while holding the lock: a slow log handler must not block other threads.
         if not accepted:
-            _report_dropped(1, "metering has ended" if self._closing else f"{self._max_spans} are held already")
+            _report_dropped(1, "metering has ended" if self._closing else f"{self._max_spans} spans are already held")
 
     def flush(self, timeout_s: float) -> bool:
-        """Deliver what is held now. Returns whether all of it was delivered within so many seconds."""
+        """Deliver the held spans. Returns whether all were delivered within the timeout."""
         with self._changed:
             up_to, dropped = self._last_number, self._dropped
             self._flush_up_to = up_to
@@ -165,9 +163,9 @@ class Delivery:
             return emptied and self._dropped == dropped
 
     def close(self, timeout_s: float) -> bool:
-        """Flush, then stop. What is not delivered within so many seconds is dropped. Returns as ``flush``.
+        """Flush, then stop. Spans not delivered within the timeout are dropped. Returns as ``flush``.
 
-        Where a flush has waited in vain, and nothing was delivered since, this waits ``SECOND_FLUSH_S`` at most.
+        If a flush has timed out and nothing was delivered since, this waits at most ``SECOND_FLUSH_S``.
         """
         if self._flushed_in_vain == self._delivered_batches:
             timeout_s = min(timeout_s, SECOND_FLUSH_S)
@@ -183,7 +181,7 @@ class Delivery:
             thread, exporter = self._thread, self._exporter
         if lost:
             _report_dropped(
-                lost, f"metering ended before the collector took them. {explained(self._exporter_log.last)}"
+                lost, f"metering ended before the collector accepted them. {explained(self._exporter_log.last)}"
             )
         if exporter is not None:
             exporter.shutdown()
@@ -200,7 +198,7 @@ class Delivery:
             numbers.append(self._in_flight.first_number)
         return min(numbers, default=math.inf)
 
-    # The rest runs in the delivery thread.
+    # The following methods run in the delivery thread.
 
     def _run(self) -> None:
         self._exporter_log.attach()
@@ -218,7 +216,7 @@ class Delivery:
                     self._changed.wait(None if due_at_s == math.inf else due_at_s - now_s)
                     continue
                 if fresh_at_s <= now_s:
-                    # Behind those that are tried again, so that neither kind waits for the other for ever.
+                    # Queue new spans after retried ones, so that neither kind starves.
                     count = min(len(self._waiting), self._max_batch_spans)
                     taken = [self._waiting.popleft() for _ in range(count)]
                     self._batches.append(_Batch(taken[0].number, count, taken))
@@ -227,7 +225,7 @@ class Delivery:
             return None
 
     def _fresh_at_s(self) -> float:
-        """When the spans that wait for company have waited long enough."""
+        """Return when the spans that wait to be batched are due."""
         if not self._waiting:
             return math.inf
         first = self._waiting[0]
@@ -257,18 +255,18 @@ class Delivery:
             else:
                 self._pause_s = min(max(self._pause_s * 2, PAUSE_MIN_S), PAUSE_MAX_S)
                 self._resume_at_s = time.monotonic() + self._pause_s
-                refused = self._line_up_again(batch)
+                refused = self._requeue(batch)
                 self._held -= refused
                 self._dropped += refused
             held = self._held
             self._changed.notify_all()
         if refused:
-            _report_dropped(refused, f"the collector takes others but not these. {explained(self._exporter_log.last)}")
+            _report_dropped(refused, f"the collector refuses them. {explained(self._exporter_log.last)}")
         elif not delivered:
             report("away", f"{held} spans wait: {explained(self._exporter_log.last)}")
 
-    def _line_up_again(self, batch: _Batch) -> int:
-        """Put a failed batch, or its halves, at the end of the line. Returns how many spans are given up."""
+    def _requeue(self, batch: _Batch) -> int:
+        """Queue a failed batch or its halves again. Returns the number of spans given up."""
         if batch.delivered_before is not None and self._delivered_batches > batch.delivered_before:
             batch.refusals += 1
         batch.delivered_before = self._delivered_batches
@@ -282,4 +280,4 @@ class Delivery:
 
 
 def _report_dropped(spans: int, why: str) -> None:
-    report("dropped", f"{spans} spans are dropped, their calls are not metered: {why}")
+    report("dropped", f"{spans} spans are dropped and their calls are not metered: {why}")

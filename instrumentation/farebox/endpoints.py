@@ -1,4 +1,4 @@
-"""Which HTTP requests are calls of a model: providers' addresses, base URLs that the user named, paths."""
+"""Recognise model calls among HTTP requests by provider address, user-named base URL and path."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 KNOWN_MAX: Final = 512
-"""How many URLs are remembered."""
+"""Maximum cached URLs."""
 
 
 class Url(Protocol):
-    """The part of both libraries' URLs that is used here: their names, and what a port is if it is not said."""
+    """The used part of both libraries' URLs: their attributes, and the default of a missing port."""
 
     raw_scheme: Any
     raw_host: Any
@@ -44,7 +44,7 @@ class Url(Protocol):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What a URL says about a call before its body is read."""
+    """What is known of a call from its URL."""
 
     operation: str
     provider: str
@@ -52,16 +52,16 @@ class Endpoint:
     model: str | None = None
     region: str | None = None
     billed_region: str | None = None
-    """Where the provider bills by region."""
+    """The region, if the provider bills by it."""
     certain: bool = True
-    """Whether the provider is known, by its address or by the user's word, and not only guessed from the path."""
+    """Whether the provider is known from its address or the user, and not guessed from the path."""
     named: bool = False
-    """Whether the user named the URL; then the answer may have any shape."""
+    """Whether the user named the URL; the answer may then have any shape."""
     fetched: str | None = None
-    """The id of an earlier answer that is asked for, where the answer does not say it itself."""
+    """The id of the requested earlier answer, if the answer itself does not state it."""
 
 
-# genai-prices' ids where OpenTelemetry has a name of its own for the provider; the others are the same.
+# Provider ids of genai-prices that differ from OpenTelemetry's names.
 _OTEL_NAMES: Final = {
     "aws": "aws.bedrock",
     "azure": "azure.ai.openai",
@@ -79,7 +79,7 @@ DEFAULT_PROVIDERS: Final = {
     Shape.OLLAMA: "ollama",
 }
 _ANYWHERE: Final = frozenset({"anthropic", "cohere", "ollama"})
-"""Whose paths below a base URL of the user's need no more evidence."""
+"""Paths that are model calls below a user-named base URL without further evidence."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +90,16 @@ class _BaseUrl:
 
 
 class ModelEndpoints:
-    """Knows the endpoint behind a URL."""
+    """Maps URLs to endpoints."""
 
     def __init__(self, model_urls: Mapping[str, str | None], provider_patterns: Iterable[tuple[str, str]]) -> None:
-        """Prepare for lookups.
+        """Prepare for look-ups.
 
         Args:
-            model_urls: base URLs that the user named, each with the provider's name or None; of several that fit, the
-                longest counts.
-            provider_patterns: pairs of a provider's name and the regular expression of its URLs.
+            model_urls: base URLs named by the user, each with the provider's name or None; the longest match wins.
+            provider_patterns: pairs of provider name and regular expression of its URLs.
 
-        A base URL without a scheme and a host is reported and left out.
+        A base URL without scheme and host is reported and ignored.
         """
         self._bases: list[_BaseUrl] = []
         for url, provider in model_urls.items():
@@ -108,11 +107,11 @@ class ModelEndpoints:
                 self._bases.append(_base_url(url, provider))
         self._bases.sort(key=lambda base: len(base.path), reverse=True)
         self._patterns = [(provider, _whole_host(pattern)) for provider, pattern in provider_patterns]
-        # An application calls a model at few distinct URLs.
+        # An application calls models at few distinct URLs.
         self._known: dict[object, Endpoint] = {}
 
     def find(self, url: Url, method: str = "POST") -> Endpoint | None:
-        """The endpoint of a request to this URL of httpx or httpx2, or None when it is no model's."""
+        """Return the endpoint of a request to this URL of httpx or httpx2; None if it is not a model call."""
         place = (method, url.raw_scheme, url.raw_host, url.port, url.raw_path)
         known = self._known.get(place)
         if known is not None:
@@ -128,7 +127,7 @@ class ModelEndpoints:
         return endpoint
 
     def below_named(self, url: Url) -> Endpoint | None:
-        """The endpoint of a request that is a call of a model by its body, if the user named its base URL."""
+        """Return the endpoint of a request whose body is a model call, if the user named its base URL."""
         scheme = url.scheme
         base = self._base_of((scheme, url.host, url.port or _PORTS.get(scheme)), url.path)
         if base is None:
@@ -183,14 +182,14 @@ class ModelEndpoints:
 
 
 def known_providers() -> list[tuple[str, str]]:
-    """The providers that genai-prices knows, and the patterns of their URLs. Loading takes about 0.1 s."""
+    """Return genai-prices' providers with their URL patterns. Loading takes about 0.1 s."""
     from genai_prices.data_snapshot import get_snapshot
 
     return [*((provider.id, provider.api_pattern) for provider in get_snapshot().providers), *MORE_PATTERNS]
 
 
 def named_urls(model_urls: Mapping[str, str] | Iterable[str], environment: str) -> dict[str, str | None]:
-    """Bring the two ways to name base URLs together.
+    """Combine the base URLs of the argument and the environment.
 
     Args:
         model_urls: URLs, or a mapping of URLs to providers' names. environment: the text of
@@ -207,8 +206,8 @@ def named_urls(model_urls: Mapping[str, str] | Iterable[str], environment: str) 
 
 
 def _whole_host(pattern: str) -> re.Pattern[str]:
-    # genai-prices leaves most patterns open at their end, where api.openai.com.example.com would fit as well. One
-    # that ends in a dot means to be open.
+    # Most patterns of genai-prices have no end anchor and would match api.openai.com.example.com. A pattern that ends
+    # in a dot is open on purpose.
     return re.compile(pattern if pattern.endswith(r"\.") else f"(?:{pattern})(?:(?<=/)|(?=[:/]|$))")
 
 

@@ -1,4 +1,4 @@
-"""Estimates what a call costs, from the prices bundled with genai-prices. The collector has the last word."""
+"""Estimate a call's cost from genai-prices' bundled prices. The collector's cost is authoritative."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from farebox import span_attributes
 
 CURRENCY: Final = "USD"
 
-# OpenTelemetry's names that genai-prices does not know, or takes for another provider; tried in order.
+# OpenTelemetry's names that genai-prices does not know or maps to another provider; tried in order.
 _PRICED_AS: Final = {
     "aws.bedrock": ("aws",),
     "azure.ai.inference": ("azure",),
@@ -56,23 +56,22 @@ _PRICED_BY_OTHERS: Final = (
         )
     ),
 )
-"""What genai-prices has no price for; the collector has."""
+"""Units without a price in genai-prices; the collector has one."""
 _PLAIN: Final = frozenset({"input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"})
 
 
 def cost_attributes(attributes: Mapping[str, Any], started_at: datetime) -> dict[str, float | str]:
-    """The cost of a call as span attributes; empty when its usage or its price is not known.
+    """Return a call's cost as span attributes; empty if usage or price is unknown.
 
-    Takes up to 100 µs, so this is not for the thread that makes the call.
+    Takes up to 100 µs; do not run it in the calling thread.
 
     Args:
-        attributes: of the span of the call.
-        started_at: when the call started, with a time zone; prices change.
+        attributes: attributes of the call's span.
+        started_at: the start of the call, with a time zone; prices change.
 
     Returns:
-        ``farebox.cost_actual`` in USD for the call, ``farebox.cost_per_1k`` in USD for 1,000 tokens of it,
-        input and output taken together, where there are any, and ``farebox.currency``. Images that are billed by
-        the piece have no price here.
+        ``farebox.cost_actual`` in USD for the call, ``farebox.cost_per_1k`` in USD per 1,000 input and output
+        tokens, if any, and ``farebox.currency``. Images billed by the piece have no price here.
     """
     usage = _usage(attributes)
     if any(key in attributes for key in _PRICED_BY_OTHERS):
@@ -91,25 +90,24 @@ def cost_attributes(attributes: Mapping[str, Any], started_at: datetime) -> dict
 
 
 def started_at(start_time_ns: int | None) -> datetime:
-    """A span's start, nanoseconds since the epoch, as a time. A span always has one by the time it ends."""
+    """Convert a span's start, in nanoseconds since the epoch, to a datetime. An ended span always has one."""
     return datetime.fromtimestamp((start_time_ns or 0) / 1e9, tz=UTC)
 
 
 def _usage(attributes: Mapping[str, Any]) -> dict[str, int]:
-    """What was used, by genai-prices' names; nothing that is zero."""
+    """Return the non-zero usage by genai-prices' names."""
     usage: dict[str, int] = {}
     for key, name in _USAGE.items():
         value = attributes.get(key)
         if isinstance(value, int) and value > 0:
             usage[name] = value
     if (seconds := usage.get("audio_seconds")) is not None:
-        usage["input_audio_seconds"] = seconds  # some models have one of the two prices, some the other
+        usage["input_audio_seconds"] = seconds  # models have either of the two prices
     return usage
 
 
 def _cost_usd(attributes: Mapping[str, Any], usage: Mapping[str, int], provider_id: str, at: datetime) -> float | None:
-    # Imported here because it loads the prices of 2,300 models, in the delivery thread and not in the
-    # application's.
+    # Imported here to load the prices of 2,300 models in the delivery thread, not in the application's.
     from genai_prices import Usage
     from genai_prices.data_snapshot import get_snapshot
 
@@ -120,25 +118,23 @@ def _cost_usd(attributes: Mapping[str, Any], usage: Mapping[str, int], provider_
     context = {"service_tier": str(tier)} if tier else None
     try:
         provider, model = get_snapshot().find_provider_model(str(name), None, provider_id, None)
-        # As genai-prices does: another provider's model is not sold by this one's tiers.
+        # As genai-prices does: another provider's model has no price in this provider's tiers.
         own = context is not None and any(model is one for one in provider.models)
         cost_usd = _plain_cost_usd(vars(model.get_prices(at, context if own else None)), usage)
         if cost_usd is None:
             details: Any = {"genai_request_timestamp": at, "price_context": context}
             cost_usd = model.calc_price(Usage(**usage), provider, **details).total_price
     except (LookupError, ValueError):
-        # An unknown model or provider, or counts that contradict each other: no estimate is better than a
-        # wrong one.
+        # Unknown model or provider, or contradictory counts: no estimate is better than a wrong one.
         return None
-    # A model whose prices are empty comes out at exactly zero; so does a free one, which is no loss to
-    # leave out.
+    # A model without prices costs exactly zero, as does a free one, whose estimate is not missed.
     return float(cost_usd) or None
 
 
 def _plain_cost_usd(prices: Mapping[str, Any], usage: Mapping[str, int]) -> Decimal | None:
-    """The cost of a call of nothing but text and its cache, at one price for each, as nearly all are.
+    """Return the cost of a call with only text and cache at flat prices, as nearly all are.
 
-    None leaves it to genai-prices, which takes ten times as long, since it knows what all the other units are made of.
+    Returns None to leave it to genai-prices, which handles all units and takes ten times as long.
     """
     text, out = prices.get("input_mtok"), prices.get("output_mtok")
     if not usage.keys() <= _PLAIN or not isinstance(text, Decimal) or prices.get("requests_kcount") is not None:

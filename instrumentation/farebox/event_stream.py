@@ -1,4 +1,4 @@
-"""Reads server-sent events out of a stream of bytes that is cut anywhere."""
+"""Read server-sent events from arbitrary chunks of bytes."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any, Final
 from farebox.json_excerpt import JsonExcerpt, Wanted, excerpt
 
 EVENT_BYTES_MAX: Final = 64 * 1024
-"""A larger event is not held: what has a price is picked out of it while it passes."""
+"""Events above this are not buffered: priced parts are extracted from the stream."""
 _LINE_BYTES: Final = 64
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 Tells = Callable[[bytes], object | None]
-"""Finds in the bytes of an event, or of some, what makes them worth taking apart, or None."""
+"""Searches the bytes of events for a reason to parse them; None if there is none."""
 
 
 class EventStream:
-    """Takes the bytes as they come and gives the JSON payloads of the events that are complete.
+    """Takes chunks of bytes and yields the JSON payloads of complete events.
 
-    Data that is not JSON is left out, such as OpenAI's ``[DONE]``; so is, after the first event, what is not worth
-    reading. Lines end as the specification allows: with a line feed, a carriage return, or both.
+    Skips data that is not JSON, such as OpenAI's ``[DONE]``, and, after the first event, events in which ``tells``
+    finds nothing. Lines end as specified: with a line feed, a carriage return, or both.
     """
 
     def __init__(self, tells: Tells | None = None, wanted: Wanted | None = None) -> None:
-        """Without ``tells`` all events are read; ``wanted`` says what is picked out of large ones."""
+        """Without ``tells`` all events are read; ``wanted`` names what is extracted from large ones."""
         self.tells = tells
         self._wanted = wanted
         self._line = bytearray()
@@ -35,14 +35,14 @@ class EventStream:
         self._large: JsonExcerpt | None = None
         self._values: list[object] = []
         self._passing: bool | None = None
-        """In a line too long to hold: whether it is data."""
+        """Whether a line too long to buffer is data."""
         self._after_return = False
         self._begun = False
         self._at_start = True
 
     @property
     def between(self) -> bool:
-        """Whether there was an event, and the next bytes begin one."""
+        """Return whether an event was read and the next bytes start a new one."""
         return (
             self._begun
             and not self._line
@@ -53,7 +53,7 @@ class EventStream:
         )
 
     def feed(self, chunk: bytes) -> Iterator[Any]:
-        """The payloads of the events that this chunk completes."""
+        """Yield the payloads of events that this chunk completes."""
         if self._at_start and chunk:
             self._at_start = False
             chunk = chunk.removeprefix(_BYTE_ORDER_MARK)
@@ -78,7 +78,7 @@ class EventStream:
             self._hold(chunk[start:])
 
     def end(self) -> Iterator[Any]:
-        """The payload of a last event that no blank line closed."""
+        """Yield the payload of a last event without a closing blank line."""
         yield from self.feed(b"\n\n")
 
     def _with_line_feeds(self, chunk: bytes) -> bytes:
@@ -90,7 +90,7 @@ class EventStream:
         return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _hold(self, part: bytes) -> None:
-        """Keep the beginning of a line; a line too long to keep is passed on as it comes."""
+        """Buffer the start of a line; process a line that is too long as it arrives."""
         if self._passing is not None:
             self._pass(part)
             return
@@ -106,7 +106,7 @@ class EventStream:
             self._pick_from(part)
 
     def _add(self, data: bytes) -> None:
-        """Take in a line of data; what it costs to keep counts too, so that the number of lines is bounded as well."""
+        """Add a line of data. Its overhead counts too, which also bounds the number of lines."""
         self._data_bytes += len(data) + _LINE_BYTES
         if self._large is None and self._data_bytes <= EVENT_BYTES_MAX:
             self._data.append(data)
@@ -141,7 +141,7 @@ class EventStream:
 
 
 def payloads_in(data: bytes, wanted: Wanted | None) -> list[Any]:
-    """The JSON value in some bytes, as a list of one; of broken JSON what can be read, and of other data nothing."""
+    """Return the JSON value as a list of one; of broken JSON the readable part, of other data nothing."""
     try:
         return [json.loads(data)]
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The official OTLP exporters, chosen as the OpenTelemetry specification says, and why an export failed."""
+"""Choose the official OTLP exporter as OpenTelemetry specifies, and capture why an export failed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from farebox import collector_trouble
 from farebox.guard import report
 from farebox.holds import API_KEY
 
-# An exporter returns that it failed; the reason it only logs, here, and at each retry.
+# An exporter only returns that it failed. It logs the reason here, at each retry.
 _LOGGERS: Final = (
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
@@ -25,17 +25,17 @@ _LOGGERS: Final = (
 
 
 class NoExporter(SpanExporter):
-    """Takes everything and sends nothing: ``OTEL_TRACES_EXPORTER=none``."""
+    """Discards all spans: ``OTEL_TRACES_EXPORTER=none``."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Let them go."""
+        """Discard the spans."""
         return SpanExportResult.SUCCESS
 
 
 def exporter_maker() -> Callable[[], SpanExporter]:
-    """What makes the exporter that ``OTEL_TRACES_EXPORTER`` names: ``otlp``, the default, ``console`` or ``none``.
+    """Return the factory of the exporter in ``OTEL_TRACES_EXPORTER``: ``otlp`` (the default), ``console`` or ``none``.
 
-    Of several, between commas, the first that is known. To be called while the process is young, as
+    Of several, separated by commas, the first known one is used. Call it early in the process, as
     :func:`otlp_exporter_type`.
     """
     for name in _named():
@@ -45,14 +45,14 @@ def exporter_maker() -> Callable[[], SpanExporter]:
             return ConsoleSpanExporter
         if name == "otlp":
             break
-        report("exporter", f"OTEL_TRACES_EXPORTER names {name!r}, which is none of otlp, console and none")
+        report("exporter", f"OTEL_TRACES_EXPORTER={name!r} is unknown; set it to otlp, console or none")
     make = otlp_exporter_type()
     headers = _headers()
     return make if headers is None else functools.partial(make, headers=headers)
 
 
 def sends_otlp() -> bool:
-    """Whether the exporter of the environment is one that sends to a collector."""
+    """Return whether the environment's exporter sends to a collector."""
     return next((name for name in _named() if name in ("none", "console", "otlp")), "otlp") == "otlp"
 
 
@@ -62,7 +62,7 @@ def _named() -> list[str]:
 
 
 def _headers() -> dict[str, str] | None:
-    """The headers of the environment and the key in ``FAREBOX_API_KEY``; None leaves them to the exporter."""
+    """Return the environment's headers with the key in ``FAREBOX_API_KEY``; None leaves them to the exporter."""
     key = os.environ.get(API_KEY, "").strip()
     if not key:
         return None
@@ -74,14 +74,13 @@ def _headers() -> dict[str, str] | None:
 
 
 def otlp_exporter_type() -> Callable[..., SpanExporter]:
-    """The exporter of ``OTEL_EXPORTER_OTLP_(TRACES_)PROTOCOL``: ``grpc``, the default, or ``http/protobuf``.
+    """Return the exporter of ``OTEL_EXPORTER_OTLP_(TRACES_)PROTOCOL``: ``grpc`` (the default) or ``http/protobuf``.
 
-    To be called while the process is young: what the exporters import cannot be imported once the interpreter is
-    about to end, which is when a short process delivers. Making the exporter, later, opens the connection.
+    Call it early in the process: the exporters' imports fail during interpreter shutdown, which is when a short process
+    delivers. Creating the exporter later opens the connection.
 
-    It reads the other ``OTEL_EXPORTER_OTLP_…`` settings itself; without them it sends to localhost, to port
-    4317 with gRPC and to 4318 with HTTP. Raises what the exporters raise for settings that they cannot
-    read.
+    The exporter reads the other ``OTEL_EXPORTER_OTLP_…`` settings itself; by default it sends to localhost, to port
+    4317 with gRPC and 4318 with HTTP. Raises the exporters' errors for invalid settings.
     """
     protocol = collector_trouble.protocol()
     if protocol == "http/protobuf":
@@ -91,7 +90,7 @@ def otlp_exporter_type() -> Callable[..., SpanExporter]:
     if protocol != "grpc":
         report(
             "protocol",
-            f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}, neither grpc nor http/protobuf; using grpc",
+            f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; set it to grpc or http/protobuf. Using grpc",
         )
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
@@ -99,34 +98,34 @@ def otlp_exporter_type() -> Callable[..., SpanExporter]:
 
 
 class ExporterLog(logging.Filter):
-    """Keeps the last thing that the exporters logged in one thread, instead of letting it through.
+    """Captures the exporters' last log text in one thread instead of passing it to handlers.
 
-    While the collector is away they would log several lines a batch; the delivery reports it once a minute.
+    While the collector is away, they would log several lines per batch; the delivery reports once a minute.
     """
 
     def __init__(self) -> None:
-        """Keep nothing until ``attach``."""
+        """Capture nothing until ``attach``."""
         super().__init__()
         self.last = ""
         self._thread_id: int | None = None
 
     def attach(self) -> None:
-        """Begin, for the calling thread."""
+        """Start capturing in the calling thread."""
         self._thread_id = threading.get_ident()
         for name in _LOGGERS:
             logging.getLogger(name).addFilter(self)
 
     def detach(self) -> None:
-        """Let everything through again."""
+        """Stop capturing."""
         for name in _LOGGERS:
             logging.getLogger(name).removeFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record goes on to the handlers."""
+        """Return whether the record goes to the handlers."""
         if record.thread != self._thread_id:
             return True
         message = record.getMessage()
-        # The HTTP exporter ends with a line that leaves out the cause that the line before it gave.
+        # The HTTP exporter's last line omits the cause that the line before it states.
         if "due to timeout, max retries" not in message or not self.last:
             self.last = message
         return False

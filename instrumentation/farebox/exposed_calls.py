@@ -1,8 +1,8 @@
-"""Brings an exposure to the span of an instrumented client, or sends it by itself.
+"""Record an exposure on the span of an instrumented client, or send it separately.
 
-A client's instrumentation opens one span for a call, whatever the number of attempts. The exposure of the last attempt
-belongs on that span. That of an earlier one is sent as a span of its own when the client tries again, for the provider
-may bill both.
+A client's instrumentation opens one span per call, regardless of the number of attempts. The exposure of the last
+attempt belongs on that span. That of an earlier one is sent as a separate span when the client retries, because the
+provider may bill both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from farebox.exposures import Exposure
 from farebox.span_merging import Account, OpenCall
 
 ENDED_MAX: Final = 64
-"""How many calls are remembered that ended with an error or with a stream: such a stream is closed right afterwards."""
+"""Maximum remembered calls that ended with an error or a stream; such a stream is closed right afterwards."""
 
 _TAKEN_OVER: Final = (
     span_attributes.REQUEST_MODEL,
@@ -40,16 +40,16 @@ _TAKEN_OVER: Final = (
 
 
 class ExposedCalls:
-    """The calls that an exposure may have to be noted on, by the ids of their spans."""
+    """The calls on which an exposure may be recorded, by span id."""
 
     def __init__(self, open_call: Callable[[int], OpenCall | None] = lambda _span_id: None) -> None:
-        """None has ended yet. ``open_call`` finds the call of a span that is open, by the id of the span."""
+        """Start empty. ``open_call`` finds the call of an open span by the span's id."""
         self._lock = threading.Lock()
         self._open_call = open_call
         self._ended: OrderedDict[int, Account] = OrderedDict()
 
     def ended(self, span: ReadableSpan, attributes: Mapping[str, Any], call: OpenCall) -> None:
-        """A call ends. A stream may still be closed afterwards, by a client that ends its span first."""
+        """Record the end of a call. A client that ends its span first may still close the stream afterwards."""
         with self._lock:
             call.over = True
             account = call.account
@@ -66,7 +66,7 @@ class ExposedCalls:
                     self._ended.popitem(last=False)
 
     def expose(self, around: Span, exposure: Exposure) -> None:
-        """An attempt within this span may be billed."""
+        """Record that an attempt within this span may be billed."""
         span_id = around.get_span_context().span_id
         with self._lock:
             call = self._open_call(span_id)
@@ -78,7 +78,7 @@ class ExposedCalls:
             exposure.send_apart()
 
     def sent_again(self, around: Span) -> None:
-        """A further request goes out within this span: what the one before it may cost is a matter of its own."""
+        """Note a further request within this span: the previous attempt's exposure is sent separately."""
         call = self._open_call(around.get_span_context().span_id)
         if call is not None and call.exposure is not None:
             exposure, call.exposure = call.exposure, None
@@ -93,12 +93,12 @@ def send_exposed_attempt(
     exposure: Mapping[str, Any],
     began_ns: int,
 ) -> None:
-    """Make the span of one attempt, which began at ``began_ns``, nanoseconds since the epoch.
+    """Create the span of an attempt that began at ``began_ns``, nanoseconds since the epoch.
 
-    ``known`` are the attributes of the span around it.
+    ``known`` are the attributes of the enclosing span.
 
-    It stands beside the span of the call and links to it. Below it, it would be another account of the same call, of
-    which the collector charges one.
+    The span is a sibling of the call's span and links to it. As a child it would be another account of the same call,
+    and the collector charges only one of those.
     """
     attributes: dict[str, Any] = {
         span_attributes.OPERATION_NAME: endpoint.operation,

@@ -1,9 +1,8 @@
-"""Calls whose end was not seen, and that the provider may bill all the same: why, and how much it may be.
+"""Estimate calls whose end was not observed and that the provider may still bill: the reason and the amount.
 
-A request that times out, a stream that is closed early and a connection that breaks leave no usage behind. What they
-may cost is estimated: the input from the text of the request, the output from what had arrived of it, else from the
-limit that the request names. Nothing is estimated where the provider cannot have billed: no connection, a request that
-was not sent whole, an answer with an error.
+A request that times out, a stream closed early and a broken connection report no usage. Their cost is estimated: the
+input from the request's text, the output from what had arrived, else from the request's limit. There is no estimate if
+the provider cannot have billed: no connection, a request not fully sent, an error response.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from farebox import span_attributes
 
 BYTES_PER_TOKEN: Final = 4
 ASSUMED_OUTPUT_MAX: Final = 1_024
-"""Tokens that are assumed for the output of a call that names no limit and of which nothing had arrived."""
+"""Assumed output tokens of a call without a limit of which nothing had arrived."""
 SAMPLE_CHUNKS_MAX: Final = 32
-"""How many of the latest chunks of a stream are held, to see how much text a chunk has."""
+"""Number of latest chunks of a stream kept to sample the text per chunk."""
 ATTACHMENT_TOKENS: Final = 1_000
-"""What an image, a sound or a file inside a request counts as."""
+"""Tokens assumed for an image, sound or file in a request."""
 PARSED_REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
-"""A larger request is not taken apart; its bytes are counted, without the attachments."""
+"""Requests above this are not parsed; their bytes are counted, without attachments."""
 
 TIMEOUT: Final = "timeout"
 CLIENT_CLOSED: Final = "client_closed"
 CONNECTION_LOST: Final = "connection_lost"
 
-# By the names of the errors: two libraries have classes of these names, and transports of others map theirs to them.
+# By error name: both libraries have classes of these names, and other transports map their errors to them.
 _REASONS: Final = {
     "ReadTimeout": TIMEOUT,
     "ReadError": CONNECTION_LOST,
@@ -53,7 +52,7 @@ _LIMITS: Final = (
     ("generationConfig", "maxOutputTokens"),
     ("inferenceConfig", "maxTokens"),
 )
-# What of a request becomes input of the model.
+# The request fields that become model input.
 _CONTENT: Final = (
     "messages",
     "input",
@@ -81,30 +80,30 @@ _ENDS: Final = (b"[DONE]", b'"message_stop"')
 
 @dataclass(frozen=True)
 class Exposure:
-    """One call, or one attempt of a call, that may be billed."""
+    """A call, or an attempt, that may be billed."""
 
     attributes: Mapping[str, Any]
     """``farebox.exposure`` and the estimates, as span attributes."""
     send_apart: Callable[[], None]
-    """Sends it as a span of its own."""
+    """Sends it as a separate span."""
 
 
 class Arrived:
-    """How much of a stream has come so far."""
+    """The received part of a stream."""
 
     __slots__ = ("count", "sample")
 
     def __init__(self) -> None:
-        """Nothing. ``next(count)`` and ``sample.append`` are called for each chunk: what costs least."""
+        """Start empty. ``next(count)`` and ``sample.append`` are called per chunk, as the cheapest operations."""
         self.count = itertools.count()
         self.sample: deque[bytes] = deque(maxlen=SAMPLE_CHUNKS_MAX)
 
     def at_end(self) -> bool:
-        """Whether the last that came says that nothing follows."""
+        """Return whether the last chunk marks the end."""
         return any(end in chunk for chunk in list(self.sample)[-2:] for end in _ENDS)
 
     def tokens(self) -> int:
-        """About how many tokens of output had come; each chunk with text is one at least."""
+        """Estimate the received output tokens; each chunk with text has at least one."""
         chunks = next(self.count)
         if not self.sample or not chunks:
             return 0
@@ -113,7 +112,7 @@ class Arrived:
 
 
 def reason_of(error: BaseException) -> str | None:
-    """Why a call that raised may be billed; None where the provider cannot have had the whole request."""
+    """Return why a failed call may be billed; None if the provider cannot have received the whole request."""
     for kind in type(error).__mro__:
         reason = _REASONS.get(kind.__name__)
         if reason is not None:
@@ -122,13 +121,13 @@ def reason_of(error: BaseException) -> str | None:
 
 
 def ended(facts: Mapping[str, Any], request: Mapping[str, Any], *, talks: bool, usage_asked: bool) -> bool:
-    """Whether what is known of an answer is all that was to come.
+    """Return whether an answer was received completely.
 
     Args:
-        facts: what was read of the answer, as span attributes.
-        request: the fields of the request.
-        talks: whether the model ends its answer with a reason, as a chat does.
-        usage_asked: whether usage was asked for beyond what the request says.
+        facts: the facts of the answer, as span attributes.
+        request: the request's fields.
+        talks: whether the answer ends with a finish reason, as in a chat.
+        usage_asked: whether usage was requested in addition to the request's own options.
     """
     has_usage = span_attributes.USAGE_OUTPUT in facts or any(key.startswith(span_attributes.UNITS) for key in facts)
     if not talks:
@@ -147,15 +146,15 @@ def estimate(
     *,
     makes_text: bool,
 ) -> dict[str, Any]:
-    """The attributes of an exposure.
+    """Return the attributes of an exposure.
 
     Args:
-        reason: why it is one.
-        body: of the request; empty where it cannot be known.
-        fields: of the request, as far as they were read.
-        facts: what was read of the answer, as span attributes.
-        arrived: what had come of a stream; None where nothing had.
-        makes_text: whether the output is tokens at all.
+        reason: the reason of the exposure.
+        body: the request's body; empty if unknown.
+        fields: the request's fields, as far as read.
+        facts: the facts of the answer, as span attributes.
+        arrived: the received part of a stream; None without any.
+        makes_text: whether the output is tokens.
     """
     if not fields and 0 < len(body) <= PARSED_REQUEST_BYTES_MAX:
         fields = _fields_of(body)
@@ -173,7 +172,7 @@ def estimate(
 
 
 def _was_sent(traceback: TracebackType | None) -> bool:
-    """Whether a call that was cancelled had sent its request: then the connection was waiting for the answer."""
+    """Return whether a cancelled call had sent its request: its connection was then waiting for the answer."""
     in_connection = False
     while traceback is not None:
         code = traceback.tb_frame.f_code
@@ -188,7 +187,7 @@ def _was_sent(traceback: TracebackType | None) -> bool:
 def _tokens_of_chunk(chunk: bytes) -> int:
     texts = _TEXT.findall(chunk)
     if not texts:
-        return 0 if b'"' in chunk else 1  # binary frames hold their text in another encoding
+        return 0 if b'"' in chunk else 1  # binary frames encode their text differently
     return max(sum(len(text) for text in texts) // BYTES_PER_TOKEN, sum(1 for text in texts if text))
 
 

@@ -1,10 +1,9 @@
-"""Takes work off the official instrumentations that leaves no trace on a span while no content is captured.
+"""Skip work of the official instrumentations that does not affect spans while no content is captured.
 
-They all open and end their spans through one package, which prepares each call for messages to be written down, and
-for other instrumentations inside it to add what they know: a third of the time that it takes. The invocation here does
-what the official one does but for that. Where content is captured, where a conversation is named, or where another
-official instrumentation is around or inside, the official one does its work; and so it does in a version of the package
-that these classes were not held against.
+They all open and end their spans through one package, which prepares each call to record messages and to merge data of
+nested instrumentations. This preparation takes a third of its time. The invocation here does the rest of the official
+work. The official one is used if content is captured, a conversation is named, another official instrumentation is
+around or inside, or the package has an untested version.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ KNOWN_VERSIONS: Final = frozenset({"1.3b0"})
 
 
 class _Data(InferenceData):
-    """What is known of a call; what is not set is None, the class's own default."""
+    """The facts of a call; unset ones are None, the class's default."""
 
     def __init__(self, provider: str, request_model: str | None, address: str | None, port: int | None) -> None:
         self.attributes = {}
@@ -49,21 +48,21 @@ class _Data(InferenceData):
 
 
 class _Inside(InferenceData):
-    """Where the instrumentations inside a call put what they know."""
+    """Receives the data of instrumentations inside a call."""
 
-    told = False
+    has_data = False
 
     def __init__(self) -> None:
         self.attributes = {}
         self.metric_attributes = {}
 
     def merge(self, other: Any, *, overwrite: bool = True) -> None:
-        self.told = True
+        self.has_data = True
         super().merge(other, overwrite=overwrite)
 
 
 class FastInvocation(InferenceInvocation):
-    """One chat call without its content."""
+    """A chat call without its content."""
 
     def __init__(
         self,
@@ -111,7 +110,7 @@ class FastInvocation(InferenceInvocation):
         self._finished = False
 
     def _get_attributes(self) -> dict[str, Any]:
-        names, with_empty, others = _names()
+        names, with_empty, excluded = _names()
         known: dict[str, Any] = {}
         for name, value in vars(self.data).items():
             if value is None:
@@ -119,19 +118,19 @@ class FastInvocation(InferenceInvocation):
             if name in names:
                 if value or name in with_empty:
                     known[names[name]] = value
-            elif value and name in others:
+            elif value and name in excluded:
                 return super()._get_attributes()
         return known
 
     def _apply_finish(self, error: Any = None) -> None:
-        if self._inside.told:
+        if self._inside.has_data:
             super()._apply_finish(error)
             return
         if error is not None:
             self._apply_error_attributes(error)
         if self._request_stream is not None:
             self.data.request_stream = self._request_stream
-        known = {**self._get_attributes(), **self.attributes}  # an instrumentation may have set others
+        known = {**self._get_attributes(), **self.attributes}  # an instrumentation may have set further attributes
         for key in self._start_attributes:
             known.pop(key, None)
         note(self.span, known)
@@ -141,15 +140,15 @@ class FastInvocation(InferenceInvocation):
 
 @functools.cache
 def _names() -> tuple[Mapping[str, str], frozenset[str], frozenset[str]]:
-    """What the official class makes attributes of, found by asking it about each field.
+    """Find out which fields the official class turns into attributes, by setting each field.
 
-    Returns the attributes by the names of the fields, the fields that become attributes also where they are empty,
-    and those that become something else than what they hold.
+    Returns the attribute names by field, the fields that become attributes even if empty, and those whose attribute
+    differs from their value.
     """
     names: dict[str, str] = {}
     with_empty: set[str] = set()
-    others = {"output_messages", "conversation_id"}  # one is of objects, the other is kept in two places
-    for name in (field.name for field in dataclasses.fields(InferenceData) if field.name not in others):
+    excluded = {"output_messages", "conversation_id"}  # one holds objects, the other is stored in two places
+    for name in (field.name for field in dataclasses.fields(InferenceData) if field.name not in excluded):
         asked: dict[bool, dict[str, Any]] = {}
         for empty in (True, False):
             invocation: Any = InferenceInvocation.__new__(InferenceInvocation)
@@ -162,21 +161,21 @@ def _names() -> tuple[Mapping[str, str], frozenset[str], frozenset[str]]:
             if asked[True]:
                 with_empty.add(name)
         elif asked[False]:
-            others.add(name)
-    return names, frozenset(with_empty), frozenset(others)
+            excluded.add(name)
+    return names, frozenset(with_empty), frozenset(excluded)
 
 
 class FastHandler(TelemetryHandler):
-    """The official handler, which makes lean invocations of chat calls where these will do."""
+    """The official handler, with fast invocations of chat calls where possible."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._lean = not self.should_capture_content() and not _should_emit_event(self._content_capturing_mode)
+        self._fast = not self.should_capture_content() and not _should_emit_event(self._content_capturing_mode)
 
     def inference(self, provider: str, **details: Any) -> InferenceInvocation:
-        """As the official one."""
+        """As the official handler."""
         if (
-            self._lean
+            self._fast
             and details.keys() <= _UNDERSTOOD
             and get_value(CLIENT_INFERENCE_CONTEXT_KEY) is None
             and get_ambient_conversation_id() is None
@@ -194,21 +193,21 @@ class FastHandler(TelemetryHandler):
 _UNDERSTOOD: Final = frozenset({"request_model", "server_address", "server_port"})
 
 
-class LeanCalls:
-    """Puts the lean handler in the place of the official one while an instrumentation makes its own, and back."""
+class FastCalls:
+    """Replaces the official handler with the fast one while an instrumentation creates its own."""
 
     def __init__(self, instrumentation: ModuleType) -> None:
-        """``instrumentation`` is the module that makes the handler when it is turned on."""
+        """``instrumentation`` is the module that creates the handler when turned on."""
         self._instrumentation: Any = instrumentation
         self._official: Any = None
 
     def __enter__(self) -> None:
-        """Replace it, if it is what it was when this was written."""
+        """Replace the handler if its version is supported."""
         official = getattr(self._instrumentation, "TelemetryHandler", None)
         if version.__version__ in KNOWN_VERSIONS and official is TelemetryHandler:
             self._official, self._instrumentation.TelemetryHandler = official, FastHandler
 
     def __exit__(self, *_: object) -> None:
-        """Put the official one back."""
+        """Restore the official handler."""
         if self._official is not None:
             self._instrumentation.TelemetryHandler, self._official = self._official, None

@@ -1,9 +1,8 @@
-"""Takes the OpenAI instrumentation's work off the chunks of a stream that only bring text.
+"""Skip the OpenAI instrumentation's work on stream chunks that only bring text.
 
-The official instrumentation looks at each chunk as it looks at the first: some ten microseconds, a thousand times a
-stream. Of all chunks the first, those with a finish reason and those with usage tell it anything, so it is shown
-those. With content captured every chunk matters, and all is left as it is; so is all that these classes do not know:
-where a later version of the instrumentation is built otherwise, it runs as its makers wrote it.
+The official instrumentation inspects each chunk fully: some ten microseconds, a thousand times a stream. It needs only
+the first chunk and those with a finish reason or usage, so it gets only those. With content captured every chunk
+matters and nothing is replaced. A later version of the instrumentation with a different structure runs unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ def _chunk_tells(chunk: Any) -> bool:
         return True
     choices = chunk.choices
     if len(choices) == 1:  # nearly always
-        # A refusal or the call of a tool is content, which is not captured here.
+        # A refusal or tool call is content, which is not captured here.
         return choices[0].finish_reason is not None
     return any(choice.finish_reason is not None for choice in choices)
 
@@ -41,14 +40,14 @@ def _show_first(wrapper: Any, chunk: Any) -> None:
     wrapper._self_invocation._on_stream_chunk(arrived_at)
 
 
-def _lean(official: Any, tells: Callable[[Any], bool]) -> Any:
-    class Lean(official):  # type: ignore[misc]
+def _fast(official: Any, tells: Callable[[Any], bool]) -> Any:
+    class Fast(official):  # type: ignore[misc]
         def __iter__(self) -> Iterator[Any]:
             if self._self_capture_content:
                 return cast(Iterator[Any], super().__iter__())
-            return self._lean_chunks()
+            return self._fast_chunks()
 
-        def _lean_chunks(self) -> Iterator[Any]:
+        def _fast_chunks(self) -> Iterator[Any]:
             awaited = True
             try:
                 for chunk in self._self_iterator:
@@ -67,17 +66,17 @@ def _lean(official: Any, tells: Callable[[Any], bool]) -> Any:
             with self._execution_context():
                 self._finalize_success()
 
-    return _named_as(official, Lean)
+    return _named_as(official, Fast)
 
 
-def _lean_async(official: Any, tells: Callable[[Any], bool]) -> Any:
-    class LeanAsync(official):  # type: ignore[misc]
+def _fast_async(official: Any, tells: Callable[[Any], bool]) -> Any:
+    class FastAsync(official):  # type: ignore[misc]
         def __aiter__(self) -> AsyncIterator[Any]:
             if self._self_capture_content:
                 return cast(AsyncIterator[Any], super().__aiter__())
-            return self._lean_chunks()
+            return self._fast_chunks()
 
-        async def _lean_chunks(self) -> AsyncIterator[Any]:
+        async def _fast_chunks(self) -> AsyncIterator[Any]:
             awaited = True
             try:
                 async for chunk in self._self_aiter:
@@ -96,32 +95,32 @@ def _lean_async(official: Any, tells: Callable[[Any], bool]) -> Any:
             with self._execution_context():
                 self._finalize_success()
 
-    return _named_as(official, LeanAsync)
+    return _named_as(official, FastAsync)
 
 
-def _named_as(official: Any, lean: Any) -> Any:
-    lean.__name__, lean.__qualname__, lean.__doc__ = official.__name__, official.__qualname__, official.__doc__
-    return lean
+def _named_as(official: Any, fast: Any) -> Any:
+    fast.__name__, fast.__qualname__, fast.__doc__ = official.__name__, official.__qualname__, official.__doc__
+    return fast
 
 
-# Where the instrumentation looks a wrapper up by its name when a stream begins.
+# Where the instrumentation looks up a wrapper by name when a stream begins.
 _WRAPPERS: Final = (
-    ("patch", "ChatStreamWrapper", _lean, _chunk_tells),
-    ("patch", "AsyncChatStreamWrapper", _lean_async, _chunk_tells),
-    ("patch_responses", "ResponseStreamWrapper", _lean, _event_tells),
-    ("patch_responses", "AsyncResponseStreamWrapper", _lean_async, _event_tells),
+    ("patch", "ChatStreamWrapper", _fast, _chunk_tells),
+    ("patch", "AsyncChatStreamWrapper", _fast_async, _chunk_tells),
+    ("patch_responses", "ResponseStreamWrapper", _fast, _event_tells),
+    ("patch_responses", "AsyncResponseStreamWrapper", _fast_async, _event_tells),
 )
 
 
-class LeanStreams:
-    """Puts the lean classes in place of the official ones, and back."""
+class FastStreams:
+    """Replaces the official stream classes with the fast ones, and restores them."""
 
     def __init__(self) -> None:
-        """Change nothing yet."""
+        """Replace nothing yet."""
         self._replaced: list[tuple[ModuleType, str, Any]] = []
 
     def install(self) -> None:
-        """Replace the classes that are built as expected; leave the others."""
+        """Replace the classes with the expected structure; leave all others."""
         for part, name, make, tells in _WRAPPERS:
             module = importlib.import_module(f"{_PACKAGE}.{part}")
             official = getattr(module, name, None)
@@ -130,7 +129,7 @@ class LeanStreams:
                 self._replaced.append((module, name, official))
 
     def remove(self) -> None:
-        """Put the official classes back."""
+        """Restore the official classes."""
         for module, name, official in self._replaced:
             setattr(module, name, official)
         self._replaced.clear()

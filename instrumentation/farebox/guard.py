@@ -1,4 +1,4 @@
-"""Keeps the SDK's own faults away from the application: logged, at most once a minute, and dropped."""
+"""Keep the SDK's own faults away from the application: log them at most once a minute and drop them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _left_out: dict[str, int] = {}
 
 
 def report(topic: str, message: str, error: BaseException | None = None) -> None:
-    """Log a warning that begins with ``farebox:``, at most once a minute for each topic.
+    """Log a warning that begins with ``farebox:``, at most once a minute per topic.
 
-    The next one says how many were left out.
+    The next one states how many were suppressed.
 
-    Topics are names in the code, never data, so that their number is bounded.
+    Topics are constants in the code, never data, so their number is bounded.
     """
     now = time.monotonic()
     with _lock:
@@ -35,14 +35,14 @@ def report(topic: str, message: str, error: BaseException | None = None) -> None
 
 
 def forget() -> None:
-    """Forget what was logged, so that it is logged again: each recording that is replayed speaks for itself."""
+    """Reset all topics, so that each replayed recording is logged separately."""
     with _lock:
         _last_logged.clear()
         _left_out.clear()
 
 
 def report_once(topic: str, message: str) -> None:
-    """Log a warning, once in the process: what is said of a setting stays true."""
+    """Log a warning once per process, for permanent conditions such as settings."""
     with _lock:
         if topic in _last_logged:
             return
@@ -51,29 +51,29 @@ def report_once(topic: str, message: str) -> None:
 
 
 def fault(doing: str, error: Exception) -> None:
-    """Report a fault of the SDK's own, as ``guarded`` does; for what runs too often for a ``with``."""
+    """Report a fault of the SDK as ``guarded`` does, in code that runs too often for a ``with``."""
     report(doing, f"a fault while {doing}; the application's call is not affected", error)
 
 
 class guarded:
-    """Run a block of the SDK, as a statement; an Exception that leaves it is reported and goes no further.
+    """Context manager around SDK code: reports and suppresses an Exception.
 
-    Nothing of the application may run inside such a block: its exceptions are its own.
+    Application code must not run inside such a block: its exceptions belong to it.
     """
 
     __slots__ = ("_doing",)
 
     def __init__(self, doing: str) -> None:
-        """``doing`` names the block in the log: "reading a request"."""
+        """``doing`` names the block in the log, such as "reading a request"."""
         self._doing = doing
 
     def __enter__(self) -> None:
-        """Nothing to prepare."""
+        """Do nothing."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        """Swallow what is an Exception; let KeyboardInterrupt and the like pass."""
+        """Suppress an Exception; let KeyboardInterrupt and the like pass."""
         if not isinstance(error, Exception):
             return False
         fault(self._doing, error)

@@ -1,7 +1,7 @@
-"""Credits set aside before an action spends any: asked for over the collector's HTTP API, and given back.
+"""Hold credits before an action spends any, over the collector's HTTP API, and release the rest.
 
-The collector settles a hold by the action's id when it charges the calls. What is done here is to ask, to raise where
-the wallet has too little, and to void what the action did not need.
+The collector settles a hold by the action's id when it charges the calls. This module requests the hold, raises if the
+wallet has too little, and voids the unused rest.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ API_URL: Final = "FAREBOX_API_URL"
 API_URL_DEFAULT: Final = "http://127.0.0.1:8080"
 API_KEY: Final = "FAREBOX_API_KEY"
 TIMEOUT_S: Final = 2.0
-"""How long an action waits for the collector at most, to connect and to answer each."""
+"""Maximum wait for the collector, to connect and to answer each."""
 
 DELIVERY_S: Final = 30.0
-"""How long what is left of a hold waits for the calls to be delivered; then it is left to expire."""
+"""How long the rest of a hold waits for the delivery of calls; after that it expires."""
 
 Unreachable = Literal["allow", "refuse"]
-"""Whether an action goes on without a hold."""
+"""Whether an action continues without a hold."""
 
 _PAYMENT_REQUIRED: Final = 402
 _KEY_REFUSED: Final = (401, 403)
@@ -41,22 +41,22 @@ _deliver: Callable[[float], bool] = lambda _timeout_s: False  # noqa: E731, unti
 
 
 class InsufficientCredits(Exception):
-    """The wallet has less than the action asked to be held; nothing was spent."""
+    """The wallet has less than the requested hold; nothing was spent."""
 
     def __init__(self, wallet: str, amount_credits: str, detail: str) -> None:
-        """``amount_credits`` is what was asked for; ``detail`` is the collector's own explanation."""
+        """``amount_credits`` is the requested amount; ``detail`` is the collector's explanation."""
         super().__init__(detail or f"wallet {wallet} has less than {amount_credits} credits")
         self.wallet = wallet
         self.amount_credits = amount_credits
 
 
 class HoldUnavailable(Exception):
-    """The collector could not be asked for a hold or refused the key, and the action is to be refused then."""
+    """The collector was unreachable or refused the key, and the terms refuse the action then."""
 
 
 @dataclass(frozen=True)
 class HoldTerms:
-    """What to hold for each occurrence of an action: credits as decimal text, and for how long."""
+    """The hold of each action: credits as decimal text, and its lifetime."""
 
     amount_credits: str
     expires_in_s: int
@@ -64,16 +64,16 @@ class HoldTerms:
     key_refused: Unreachable = "refuse"
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a policy that there is not: a misspelt one must not let actions pass."""
+        """Raise ValueError for an unknown policy: a misspelt one must not let actions pass."""
         for name, value in (("hold_unreachable", self.unreachable), ("hold_key_refused", self.key_refused)):
             if value not in ("allow", "refuse"):
-                raise ValueError(f"{name} is 'allow' or 'refuse', not {value!r}")
+                raise ValueError(f"{name} must be 'allow' or 'refuse', not {value!r}")
 
     def take(self, attributes: Mapping[str, str | bool]) -> Hold | None:
-        """Ask for the hold of an action with these attributes; None where the action goes on without.
+        """Request the hold of an action with these attributes; None if the action continues without one.
 
-        Blocks for some seconds at most. Raises InsufficientCredits; HoldUnavailable where the collector cannot be asked
-        or refuses the key, and the terms say to refuse then.
+        Blocks for a few seconds at most. Raises InsufficientCredits; HoldUnavailable if the collector is unreachable or
+        refuses the key and the terms refuse then.
         """
         wallet = str(attributes.get(span_attributes.WALLET, ""))
         if not wallet:
@@ -85,31 +85,31 @@ class HoldTerms:
             "action_id": attributes.get(span_attributes.ACTION_ID, ""),
             "expires_in_seconds": self.expires_in_s,
         }
-        # Departments and projects may have limits, too.
+        # Departments and projects may have limits too.
         for name, key in (("dept", span_attributes.DEPT), ("project", span_attributes.PROJECT)):
             if key in attributes:
                 body[name] = attributes[key]
         unasked = ""
         try:
             answer = _post("/v1/holds", body)
-            told: Any = answer.json() if answer.content else {}
-        except (OSError, ValueError) as error:  # the HTTP library's errors are among them
-            told = None
+            content: Any = answer.json() if answer.content else {}
+        except (OSError, ValueError) as error:  # includes the HTTP library's errors
+            content = None
             unasked = f"the collector could not be asked for a hold at {_base()} ({API_URL}): {_brief(error)}"
-        if told is None:
+        if content is None:
             return _without(unasked, self.unreachable)
-        told = told if isinstance(told, dict) else {}
+        content = content if isinstance(content, dict) else {}
         if answer.status_code in _KEY_REFUSED:
             why = (
                 f"the collector refuses a hold with {answer.status_code}: set {API_KEY} to a key that may hold credits"
             )
-            return _without(f"{why}. {told.get('detail', '')}".rstrip(". "), self.key_refused)
+            return _without(f"{why}. {content.get('detail', '')}".rstrip(". "), self.key_refused)
         if answer.status_code == _PAYMENT_REQUIRED:
-            raise InsufficientCredits(wallet, self.amount_credits, str(told.get("detail") or ""))
-        if answer.status_code not in (200, 201) or not told.get("hold_id"):
+            raise InsufficientCredits(wallet, self.amount_credits, str(content.get("detail") or ""))
+        if answer.status_code not in (200, 201) or not content.get("hold_id"):
             why = f"the collector at {_base()} ({API_URL}) answered a hold with {answer.status_code}"
-            return _without(f"{why}: {told.get('detail', '')}".rstrip(": "), self.unreachable)
-        return Hold(str(told["hold_id"]))
+            return _without(f"{why}: {content.get('detail', '')}".rstrip(": "), self.unreachable)
+        return Hold(str(content["hold_id"]))
 
 
 def _without(why: str, policy: Unreachable) -> Hold | None:
@@ -120,7 +120,7 @@ def _without(why: str, policy: Unreachable) -> Hold | None:
 
 
 def _brief(error: BaseException) -> str:
-    """The first cause of an error in one line: the HTTP library's own texts name its objects."""
+    """Return the first cause of an error in one line: the HTTP library's texts name its objects."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return str(error) or type(error).__name__
@@ -128,15 +128,15 @@ def _brief(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Hold:
-    """Credits that the collector holds for one action."""
+    """Credits that the collector holds for an action."""
 
     hold_id: str
 
     def end(self, calls: int, ended: int) -> None:
-        """The action is over: what is left of its credits goes back, in a thread of its own.
+        """End the action: release the rest of its credits from a separate thread.
 
-        First the calls have to be charged, which settles their part. While one of them is not over, a stream that is
-        read outside, the rest stays until the hold expires.
+        The calls must be charged first, which settles their part. If one has not ended, such as a stream read outside
+        the action, the rest stays until the hold expires.
         """
         if ended < calls:
             return
@@ -157,13 +157,13 @@ class Hold:
 
 
 def use_delivery(deliver: Callable[[float], bool]) -> None:
-    """What delivers the calls so far within so many seconds, and says whether it did."""
+    """Set the function that delivers pending calls within a timeout and returns whether it did."""
     global _deliver
     _deliver = deliver
 
 
 def settle(timeout_s: float) -> None:
-    """Wait for voids that are under way, for so many seconds at most, all of them together."""
+    """Wait for pending voids, for at most this many seconds in total."""
     until_s = time.monotonic() + timeout_s
     for thread in list(_voiding):
         thread.join(max(0.0, until_s - time.monotonic()))
@@ -174,7 +174,7 @@ def _base() -> str:
 
 
 def _post(path: str, body: dict[str, Any]) -> requests.Response:
-    import requests  # only those who hold credits pay for it
+    import requests  # imported only if holds are used
 
     headers = {"Idempotency-Key": uuid.uuid4().hex}
     if key := os.environ.get(API_KEY, "").strip():

@@ -1,7 +1,7 @@
-"""One call of a model over plain HTTP: from the request to the span that says what it used.
+"""A model call over plain HTTP, from the request to the span with its usage.
 
-Nothing here knows an HTTP library; ``httpx_hooks`` feeds it. Every method that a hook calls is guarded: a
-fault costs the span some of its attributes, and never the application its answer.
+This module is independent of HTTP libraries; ``httpx_hooks`` calls it. Every method called by a hook is guarded: a
+fault may cost the span attributes, but never the application its answer.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from farebox.reading import Decode, Reading
 from farebox.span_notes import note
 
 _ADDED: Final = ("farebox.", "anthropic.", "gen_ai.usage.audio.", span_attributes.USAGE_TOTAL)
-"""Beginnings of the attributes that are added to the span of another instrumentation."""
+"""Prefixes of the attributes that are added to another instrumentation's span."""
 _PORTS: Final = {"http": 80, "https": 443}
 _CALLED_LATER: Final = "resp_", "run_"
-"""Beginnings of the ids of answers that may be asked for again."""
+"""Prefixes of the ids of answers that may be requested again."""
 
 
 class HttpCall:
-    """The span of one call, and what is read of the response so far.
+    """The span of a call, and the response as far as read.
 
-    ``answered`` comes once, then ``body`` or any number of ``chunk``, then ``finish``; ``fail`` may come at
+    ``answered`` is called once, then ``body`` or any number of ``chunk``, then ``finish``; ``fail`` may be called at
     any time. Only the first end counts.
     """
 
     def __init__(self, endpoint: Endpoint, request: ModelRequest, span: Span, metrics: CallMetrics | None) -> None:
-        """Read along for a span. One that somebody else opened, told by ``metrics`` being None, is not ended here."""
+        """Read for a span. If ``metrics`` is None, another instrumentation opened the span and ends it."""
         self.span = span
         self.request = request
         self._endpoint = endpoint
@@ -58,25 +58,25 @@ class HttpCall:
         self._usage_hidden = False
         self._facts: dict[str, Any] = {}
         self.sent: Any = None
-        """The request of the HTTP library, to be looked at again if the end of the call is not seen."""
+        """The HTTP library's request, read again if the call's end is not observed."""
         self.expose_around: Callable[[Mapping[str, Any]], None] = _expose_nothing
-        """Notes an exposure for a span that is not ended here."""
+        """Records an exposure for a span that is not ended here."""
 
     def current(self) -> AbstractContextManager[object]:
-        """Makes the span the current one, so that the spans of the transport become its children."""
+        """Make the span the current one, so that the transport's spans become its children."""
         return nullcontext() if self._metrics is None else _Current(self.span)
 
     def hides_usage(self) -> None:
-        """Whoever opened the span will not see the stream's usage, so it is for this call to note."""
+        """Note that the span's owner will not see the stream's usage, so this call must record it."""
         self._usage_hidden = True
 
     def answered(self, status: int, headers: Iterable[tuple[bytes, bytes]], decode: Decode) -> None:
-        """The status and the headers are here.
+        """Read the status and headers.
 
         Args:
             status: the HTTP status.
-            headers: the response's headers, as they came.
-            decode: undoes the content encoding of a whole body.
+            headers: the response's headers, as received.
+            decode: decodes the content encoding of a whole body.
         """
         with guarded("reading the head of a model's answer"):
             self._status = status
@@ -84,17 +84,17 @@ class HttpCall:
             self._first_chunk_awaited = self._reading.events is not None
 
     def body(self, content: bytes) -> None:
-        """The whole body, its content encoding already undone."""
+        """Read the whole decoded body."""
         with guarded("reading a model's answer"):
             self._first_chunk_awaited = False
             self._reading.whole(content)
         self.finish()
 
     def chunk(self, raw: bytes) -> Tells | None:
-        """Some bytes of a streamed body, as they came over the wire, before the application gets them.
+        """Read bytes of a streamed body, as received, before the application gets them.
 
-        Returns what finds in a chunk anything worth reading: the next chunks in which it finds nothing, and which end
-        an event, need not come here. None when the next one is to come in any case.
+        Returns a search for chunks worth reading: following chunks that end an event and in which it finds nothing may
+        be skipped. None if the next chunk must be read.
         """
         try:
             if self._first_chunk_awaited:
@@ -102,7 +102,7 @@ class HttpCall:
                 self._first_chunk_s = time.perf_counter() - self._started_s
             reading = self._reading
             if reading.chunk(raw) and self._metrics is None:
-                # The span may be ended by its instrumentation on the very event that this is.
+                # This event may make the instrumentation end its span.
                 self._answer_to_span()
             return reading.skippable
         except Exception as error:
@@ -110,7 +110,7 @@ class HttpCall:
         return None
 
     def finish(self) -> None:
-        """The body is at its end."""
+        """Note the end of the body."""
         if not self._ended.acquire(blocking=False):
             return
         with guarded("reading the end of a model's answer"):
@@ -120,7 +120,7 @@ class HttpCall:
         self._end_span(None)
 
     def leave(self, arrived: Arrived) -> None:
-        """The application reads no further; so much had ``arrived``."""
+        """Note that the application stops reading, after this part ``arrived``."""
         if not self._ended.acquire(blocking=False):
             return
         with guarded("reading the end of a model's answer"):
@@ -132,14 +132,14 @@ class HttpCall:
         self._end_span(None)
 
     def fail(self, error: BaseException, arrived: Arrived | None = None) -> None:
-        """The request or the reading of the response raised; so much of a stream had ``arrived``."""
+        """Note that the request or the reading of the response raised, after this part of a stream ``arrived``."""
         if not self._ended.acquire(blocking=False):
             return
         error_type = None
         with guarded("reading what came of a model's answer"):
             self._reading.end()
         with guarded("noting the error of a call"):
-            # What was read up to the error was used all the same.
+            # Usage read before the error still counts.
             self._answer_to_span()
             kind = type(error)
             module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
@@ -151,7 +151,7 @@ class HttpCall:
         self._end_span(error_type)
 
     def _expose(self, reason: str, arrived: Arrived | None) -> None:
-        """Note what the provider may bill, unless it answered with an error, or all of the answer was seen."""
+        """Record what the provider may bill, unless it answered with an error or the answer is complete."""
         refused = self._status is not None and not 200 <= self._status < 300
         if self._error() is not None or refused or self._endpoint.operation == FETCH:
             return
@@ -196,7 +196,7 @@ class HttpCall:
             attributes[span_attributes.USAGE_MISSING] = span_attributes.IN_BACKGROUND
         elif not _tells_usage(attributes) and answer.impossible:
             attributes[span_attributes.USAGE_MISSING] = "impossible_counts"
-            report("counts", "farebox: an answer has counts that cannot be true; the call is kept without its usage")
+            report("counts", "farebox: an answer has impossible counts; the call is kept without its usage")
         self._facts = attributes
         if self._metrics is None:
             self._add_to_span(attributes)
@@ -211,7 +211,7 @@ class HttpCall:
             attributes[span_attributes.REQUEST_STREAM] = True
         if self._status is not None:
             attributes[span_attributes.HTTP_STATUS_CODE] = self._status
-            if self._status >= _REFUSED:  # its id is that of the refusal: nothing was made under it
+            if self._status >= _REFUSED:  # the id is that of the refusal: there is no answer under it
                 attributes.pop(span_attributes.RESPONSE_ID, None)
         if not self._endpoint.certain and self._reading.shape is not self._endpoint.shape:
             attributes[span_attributes.PROVIDER_NAME] = DEFAULT_PROVIDERS[self._reading.shape]
@@ -220,7 +220,7 @@ class HttpCall:
             self._mark_failed(error)
 
     def _add_to_span(self, attributes: dict[str, Any]) -> None:
-        """Add to the span of another instrumentation what that does not read."""
+        """Add to another instrumentation's span what that one does not read."""
         present = getattr(self.span, "attributes", None) or {}
         usage = self._usage_hidden and span_attributes.USAGE_INPUT not in present
         added = (*_ADDED, "gen_ai.usage.") if usage else _ADDED
@@ -229,7 +229,7 @@ class HttpCall:
             note(self.span, attributes)
 
     def _fetched(self, attributes: dict[str, Any]) -> dict[str, Any]:
-        """An answer that was asked for again is a call when it tells its usage for the first time, and no call else."""
+        """Return the attributes of a fetched answer: it counts as a call only when it first states its usage."""
         answer = self._reading.answer
         if answer.gave_up and not _tells_usage(attributes):
             answer.error = answer.error or answer.gave_up
@@ -241,7 +241,7 @@ class HttpCall:
         return {**attributes, span_attributes.OPERATION_NAME: "chat"}
 
     def _error(self) -> str | None:
-        """As the provider names it, else the status."""
+        """Return the provider's error name, else the status."""
         error = self._reading.answer.error
         if error is None and self._status is not None and self._status >= _REFUSED:
             return str(self._status)
@@ -253,11 +253,11 @@ class HttpCall:
 
 
 def _expose_nothing(_exposure: Mapping[str, Any]) -> None:
-    """A span that is ended here takes its exposure itself."""
+    """Do nothing: a span that is ended here records its own exposure."""
 
 
 _REFUSED: Final = 400
-"""The lowest HTTP status of a call that the provider refused."""
+"""The lowest HTTP status of a refused call."""
 _OF_A_FETCH: Final = (span_attributes.RESPONSE_ID, span_attributes.RESPONSE_MODEL)
 
 
@@ -266,7 +266,7 @@ def _tells_usage(attributes: Mapping[str, Any]) -> bool:
 
 
 class _Current:
-    """Makes a span the current one inside a ``with``, and nothing else; what fails is for others to note."""
+    """Makes a span the current one inside a ``with``, without recording errors."""
 
     __slots__ = ("_span", "_token")
 
@@ -303,7 +303,7 @@ def start_call(tracer: Tracer, metrics: CallMetrics, endpoint: Endpoint, url: Ur
 
 
 def note_address(span: Span, present: Mapping[str, Any], endpoint: Endpoint, url: Url) -> None:
-    """Add to the span of another instrumentation, which has the ``present`` attributes, who bills."""
+    """Add the billing provider to another instrumentation's span, which has the ``present`` attributes."""
     added: dict[str, Any] = {}
     if endpoint.certain and present.get(span_attributes.PROVIDER_NAME) != endpoint.provider:
         added[span_attributes.PROVIDER_BY_ADDRESS] = endpoint.provider
@@ -319,6 +319,6 @@ def note_address(span: Span, present: Mapping[str, Any], endpoint: Endpoint, url
 
 
 def note_total(span: Span, body: bytes) -> None:
-    """Add to the span of another instrumentation the total that a body states."""
+    """Add a body's token total to another instrumentation's span."""
     if (total := total_in(body)) is not None:
         note(span, {span_attributes.USAGE_TOTAL: total})

@@ -1,13 +1,13 @@
-"""OpenTelemetry's own instrumentation of httpx and httpx2: HTTP spans and trace context for outgoing requests.
+"""Extend OpenTelemetry's instrumentation of httpx and httpx2: HTTP spans and trace context of outgoing requests.
 
-:func:`farebox.instrument` turns it on where the application has not done so. What is added to the official one:
+:func:`farebox.instrument` turns it on unless the application has. Additions to the official one:
 
-- It steps aside, request by request, for an instrumentation of the application's own, whichever was turned on first.
-- Baggage goes only to the application's own hosts (``own_hosts``); trace context goes to every host.
-- Secrets in headers and in query strings are left out of the spans.
-- Where nothing but Farebox reads the spans, none are made: the request gets its trace context, and that is all.
+- It is inactive per request if the application's own instrumentation is on, whichever was turned on first.
+- Baggage is sent only to the application's own hosts (``own_hosts``); trace context to every host.
+- Secrets in headers and query strings are removed from spans.
+- If only Farebox reads the spans, none are made: the request only gets its trace context.
 
-The official hooks show neither the body of an answer nor a stream; for those there is ``httpx_hooks``.
+The official hooks expose neither bodies nor streams; ``httpx_hooks`` reads those.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from farebox.span_secrets import secret_headers, without_secrets
 HTTP_SPANS: Final = "FAREBOX_HTTP_SPANS"
 RESEND_COUNT: Final = "http.request.resend_count"
 COUNTED_CALLS_MAX: Final = 1_000
-"""Of how many open calls the requests are counted."""
+"""Maximum open calls whose requests are counted."""
 
 _PLAIN: Final = {TraceContextTextMapPropagator, W3CBaggagePropagator, TagPropagator}
-"""The propagators that write W3C trace context, and baggage where there is any; in OpenTelemetry, the default."""
+"""OpenTelemetry's default propagators, which write W3C trace context and baggage."""
 _SUPPRESSED: Final = (
     context._SUPPRESS_INSTRUMENTATION_KEY,
     context._SUPPRESS_HTTP_INSTRUMENTATION_KEY,
     "suppress_instrumentation",
 )
-"""What ``is_http_instrumentation_enabled`` looks up, here with one look at the context; a test compares them."""
+"""The keys that ``is_http_instrumentation_enabled`` reads, here in one look-up; a test compares them."""
 _TRACEPARENT: Final = b"traceparent"
 _NAME_OF_ENTRY: Final = operator.itemgetter(1)
 _WROTE_BAGGAGE: Final = "farebox.baggage"
@@ -63,7 +63,7 @@ _OFFICIAL: Final = {
 
 
 class _Way(Enum):
-    """What to do with one request."""
+    """How to trace a request."""
 
     PASS = 1
     HEADERS = 2
@@ -84,10 +84,10 @@ class HttpSpans:
         """Change nothing yet.
 
         Args:
-            provider: where the spans come from.
-            own_hosts: the hosts that get baggage.
-            meter_provider: where the duration of requests is measured; None is the global one.
-            always: make the spans also where no processor but Farebox's is there to read them.
+            provider: the tracer provider of the spans.
+            own_hosts: the hosts that receive baggage.
+            meter_provider: records the duration of requests; None for the global one.
+            always: make spans even if only Farebox's processor reads them.
         """
         self._provider = provider
         self._own_hosts = own_hosts
@@ -101,7 +101,7 @@ class HttpSpans:
         self._official: dict[str, tuple[Any, Any]] = {}
 
     def install(self, library: str) -> None:
-        """Turn it on in ``httpx`` or ``httpx2``. Raises ImportError."""
+        """Install in ``httpx`` or ``httpx2``. Raises ImportError."""
         if library in self._installed or _turned_on_by_the_application(library):
             return
         module = importlib.import_module(library)
@@ -113,7 +113,7 @@ class HttpSpans:
             installed.append((owner, method, wrapper))
 
     def remove(self, library: str) -> None:
-        """Turn it off. A wrapper that another instrumentation has wrapped since stays in place, and does nothing."""
+        """Remove. A wrapper that another instrumentation has wrapped since stays, and does nothing."""
         for owner, method, wrapper in self._installed.pop(library, ()):
             if owner.__dict__.get(method) is wrapper:
                 setattr(owner, method, wrapper.__wrapped__)
@@ -158,10 +158,10 @@ class HttpSpans:
             return _Way.PASS
 
     def _traced(self, library: str) -> tuple[Any, Any]:
-        """The official transports, one for all clients of a library: what each call passes on to comes with it."""
+        """Return the official transports, one for all clients of a library; each call brings its next transport."""
         traced = self._official.get(library)
         if traced is None:
-            module = importlib.import_module(HTTP_SCOPE)  # imports both libraries, so not before it is needed
+            module = importlib.import_module(HTTP_SCOPE)  # imports both libraries, so import it late
             _, sync_name, async_name = _OFFICIAL[library]
             settings: Any = {"tracer_provider": _Redacting(self._provider), "meter_provider": self._meter_provider}
             traced = (
@@ -183,7 +183,7 @@ class HttpSpans:
             propagate.inject(request.headers, self._context(request))
 
     def _writes_trace_context_only(self, own: bool) -> bool:
-        """Whether the propagators of the process write nothing but W3C trace context into a request to such a host."""
+        """Return whether the process's propagators write only W3C trace context into a request to such a host."""
         textmap = propagate.get_global_textmap()
         if textmap is not self._textmap:
             kinds = {type(part) for part in _propagators(textmap)}
@@ -201,7 +201,7 @@ class HttpSpans:
             context.detach(token)
 
     def _context(self, request: Any) -> Context | None:
-        """The context that the headers of a request are written from; None is the current one."""
+        """Return the context of a request's headers; None for the current one."""
         if self._own_hosts.includes(request.url.host):
             request.extensions[_WROTE_BAGGAGE] = True
             return None
@@ -210,20 +210,20 @@ class HttpSpans:
 
 
 def _take_baggage_back(request: Any) -> None:
-    """A redirect to a stranger takes the headers of the first request along."""
+    """Remove baggage: a redirect to a third party repeats the first request's headers."""
     if request.extensions.pop(_WROTE_BAGGAGE, None):
         request.headers.pop("baggage", None)
 
 
 def _write_trace_context(headers: Any, sent: SpanContext) -> None:
-    """What OpenTelemetry's propagator of W3C trace context writes; a test compares them."""
+    """Write what OpenTelemetry's W3C trace context propagator writes; a test compares them."""
     if sent == INVALID_SPAN_CONTEXT:
         return
     traceparent = f"00-{sent.trace_id:032x}-{sent.span_id:016x}-{sent.trace_flags:02x}"
     entries: list[tuple[bytes, bytes, bytes]] = getattr(headers, "_list", [])
     if not _takes_entries(cast(Any, type(headers))) or _TRACEPARENT in map(_NAME_OF_ENTRY, entries):
         headers["traceparent"] = traceparent
-    else:  # setting a header takes the libraries longer than all the rest here
+    else:  # setting a header through the libraries takes longer than all else here
         entries.append((_TRACEPARENT, _TRACEPARENT, traceparent.encode()))
     if sent.trace_state:
         headers["tracestate"] = sent.trace_state.to_header()
@@ -231,7 +231,7 @@ def _write_trace_context(headers: Any, sent: SpanContext) -> None:
 
 @functools.cache
 def _takes_entries(headers: Any) -> bool:
-    """Whether headers of this class are a list of entries, each the name, the name in lower case and the value."""
+    """Return whether headers of this class are a list of (name, name in lower case, value)."""
     try:
         entries: object = headers({"Traceparent": "00"})._list
         return entries == [(b"Traceparent", _TRACEPARENT, b"00")]
@@ -240,7 +240,7 @@ def _takes_entries(headers: Any) -> bool:
 
 
 def _propagators(textmap: object) -> Iterator[object]:
-    """Those that a composite one is made of."""
+    """Yield the parts of a composite propagator."""
     if type(textmap) is CompositePropagator:
         for part in textmap._propagators:
             yield from _propagators(part)
@@ -249,7 +249,7 @@ def _propagators(textmap: object) -> Iterator[object]:
 
 
 class _Passing:
-    """The transport below the official one: sends the request with what came along with it."""
+    """The transport below the official one: sends the request with the ``send`` that it brought."""
 
     def handle_request(self, request: Any, *, send: Callable[..., Any]) -> Any:
         return send(request)
@@ -259,7 +259,7 @@ class _Passing:
 
 
 class _Redacting(TracerProvider):
-    """A tracer provider whose spans of requests keep no secrets."""
+    """A tracer provider that removes secrets from request spans."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
@@ -294,7 +294,7 @@ class _RedactingTracer(Tracer):
                     span.set_attributes(secret_headers(getattr(span, "attributes", None) or {}))
 
     def _resent(self) -> dict[str, int]:
-        """How many requests of the same call were sent before this one: the client tries again, or is redirected."""
+        """Return the attribute with the number of earlier requests of the same call, after a retry or redirect."""
         call = trace.get_current_span()
         if not span_attributes.is_inference(getattr(call, "attributes", None)):
             return {}
@@ -320,6 +320,6 @@ def _is_http_span(span: Span) -> bool:
 
 
 def _others_read(provider: TracerProvider) -> bool:
-    """Whether a provider has a processor beside Farebox's; where that cannot be told, it is assumed."""
+    """Return whether a provider has a processor besides Farebox's; True if unknown."""
     processors = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", None)
     return processors is None or len(processors) > 1

@@ -1,8 +1,8 @@
-"""The hooks in httpx and httpx2; both pass every request through ``Client.send`` or ``AsyncClient.send``.
+"""Hook httpx and httpx2, which pass every request through ``Client.send`` or ``AsyncClient.send``.
 
-A request that is no call of a model goes through untouched. One that an instrumented client makes within a GenAI
-span of its own opens no second span; what the client's instrumentation does not read is added to that one. The bytes
-of a response are looked at on their way and handed on as they are.
+A request that is not a model call passes unchanged. A request within an instrumented client's GenAI span opens no
+second span; what that instrumentation does not read is added to its span. The bytes of a response are read in passing
+and not changed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from farebox.watched_response import Response, watch
 
 
 class HttpxHooks:
-    """Meters the calls that a library sends between ``install`` and ``remove``."""
+    """Meters a library's model calls between ``install`` and ``remove``."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class HttpxHooks:
         *,
         request_stream_usage: bool = False,
     ) -> None:
-        """Nothing is hooked before ``install``. ``request_stream_usage`` asks streams for what they do not tell."""
+        """Hook nothing before ``install``. ``request_stream_usage`` requests usage that streams omit."""
         self._exposed = exposed
         self._tracer = tracer
         self._metrics = metrics
@@ -55,7 +55,7 @@ class HttpxHooks:
         self._installed: dict[str, list[tuple[type, wrapt.FunctionWrapper[..., Any]]]] = {}
 
     def install(self, library: str) -> None:
-        """Put the hooks in place in ``httpx`` or ``httpx2``. Raises ImportError."""
+        """Hook ``httpx`` or ``httpx2``. Raises ImportError."""
         module = importlib.import_module(library)
         installed = self._installed.setdefault(library, [])
         for client, hook in ((module.Client, self._send), (module.AsyncClient, self._send_async)):
@@ -64,7 +64,7 @@ class HttpxHooks:
             installed.append((client, wrapper))
 
     def remove(self, library: str) -> None:
-        """Take the hooks out. One that somebody has wrapped since stays in place, and does nothing."""
+        """Remove the hooks. A hook that other code has wrapped since stays, and does nothing."""
         for client, wrapper in self._installed.pop(library, ()):
             if client.__dict__.get("send") is wrapper:
                 client.send = wrapper.__wrapped__  # type: ignore[attr-defined]
@@ -154,7 +154,7 @@ class HttpxHooks:
                 call.expose_around = self._exposing(endpoint, around, time.time_ns())
             else:
                 call = start_call(self._tracer, self._metrics, endpoint, url, fields)
-                # A span that a sampler turned down records nothing; there is no use in reading along.
+                # A span that a sampler dropped records nothing; reading is useless.
                 if not call.span.is_recording():
                     return None
             call.sent = request
@@ -168,7 +168,7 @@ class HttpxHooks:
             return None
 
     def _unlisted(self, request: Any) -> Endpoint | None:
-        """The endpoint of a call that only its body gives away; one at an address that is not known is reported."""
+        """Return the endpoint of a call recognised only by its body; report one at an unknown address."""
         if not hasattr(request, "_content"):
             return None
         url = request.url
@@ -181,7 +181,7 @@ class HttpxHooks:
         return endpoint
 
     def _watch_beside(self, metered: _Metered, response: Response) -> None:
-        """Add to a span that is there already; most answers have nothing to add."""
+        """Add to an existing span; most answers have nothing to add."""
         try:
             assert metered.around is not None
             if response.is_stream_consumed:
@@ -194,16 +194,16 @@ class HttpxHooks:
             fault("watching a model's answer", error)
 
     def _lost(self, metered: _Metered, error: BaseException) -> None:
-        """An attempt within the span of an instrumented client raised."""
+        """Record that an attempt within an instrumented client's span raised."""
         with guarded("noting a call that was lost"):
             if reason_of(error) is not None:
                 self._beside(metered).fail(error)
 
     def _beside(self, metered: _Metered) -> HttpCall:
-        """What reads along for the span of an instrumented client."""
+        """Return the reader for an instrumented client's span."""
         endpoint, around, request = metered.endpoint, metered.around, metered.request
         assert around is not None
-        # What is no chat may be billed by what was asked: speech by its characters.
+        # Non-chat calls may be billed by the request: speech by its characters.
         fields = ModelRequest.of(request) if endpoint.operation == "generate_content" else ModelRequest()
         call = HttpCall(endpoint, fields, around, None)
         call.sent = request
@@ -211,7 +211,7 @@ class HttpxHooks:
         return call
 
     def _exposing(self, endpoint: Endpoint, around: Span, began_ns: int) -> Callable[[Mapping[str, Any]], None]:
-        """What notes an exposure of an attempt within the span of an instrumented client."""
+        """Return the function that records an attempt's exposure within an instrumented client's span."""
 
         known = attributes_of(around)
 
@@ -225,17 +225,17 @@ class HttpxHooks:
 
 
 class _Metered(NamedTuple):
-    """A request that is a call of a model, and the span that is around it already, if any."""
+    """A request that is a model call, and the span around it, if any."""
 
     endpoint: Endpoint
     around: Span | None
     request: Any
     call: HttpCall | None
-    """None where all that matters can be said once the answer is here."""
+    """None if the answer alone has everything needed."""
     asking: object | None
-    """The request that is sent in place of the caller's, if any."""
+    """The request that replaces the caller's, if any."""
     began_ns: int = 0
-    """When it began, nanoseconds since the epoch; where there is a span around it."""
+    """Start in nanoseconds since the epoch, if there is a span around it."""
 
 
 def _with_request(
@@ -248,7 +248,7 @@ _NO_CALL: Final[tuple[None, Mapping[str, Any]]] = (None, {})
 
 
 def _span_of_a_call() -> tuple[Span | None, Mapping[str, Any]]:
-    """The current span with a copy of its attributes, if it stands for a call of a model."""
+    """Return the current span with a copy of its attributes, if it is a model call."""
     span = trace.get_current_span()
     if span.is_recording():
         attributes = span_attributes.copied(getattr(span, "attributes", None))
@@ -258,13 +258,13 @@ def _span_of_a_call() -> tuple[Span | None, Mapping[str, Any]]:
 
 
 def _metered_call_around(endpoint: Endpoint) -> tuple[Span | None, Mapping[str, Any]]:
-    """The span of the client's own instrumentation, within which this request is only its transport."""
+    """Return the span of the client's instrumentation for which this request is only the transport."""
     found = _span_of_a_call()
     span, _ = found
     if span is None:
         return found
-    # OpenLLMetry and OpenInference open spans for images and sound, too, and read nothing of what these are billed by.
-    # Then ours inside is the better account, and of the two one is sent.
+    # OpenLLMetry and OpenInference also open spans for images and sound but do not read their billed units. Then our
+    # span inside is the better account, and only one of the two is sent.
     if endpoint.operation == "generate_content" and not is_first_hand(span):
         return _NO_CALL
     return found

@@ -1,4 +1,4 @@
-"""Farebox as an OpenTelemetry instrumentor, so that ``opentelemetry-instrument`` turns it on without code."""
+"""Provide Farebox as an OpenTelemetry instrumentor, so that ``opentelemetry-instrument`` enables it without code."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from farebox.lifecycle import instrument, uninstrument
 
 
 class FareboxInstrumentor(BaseInstrumentor):  # type: ignore[misc]
-    """``instrument`` takes what :func:`farebox.instrument` takes; ``uninstrument`` restores everything."""
+    """``instrument`` takes the arguments of :func:`farebox.instrument`; ``uninstrument`` restores everything."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """None: every library is metered that is there."""
+        """Return none: every installed library is metered."""
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:
-        # opentelemetry-instrument passes things to all instrumentors that only some of them know.
+        # opentelemetry-instrument passes all instrumentors arguments that only some of them know.
         known = {name: value for name, value in kwargs.items() if name in _ARGUMENTS}
         instrument(**known)
 

@@ -1,6 +1,6 @@
-"""Picks the wanted parts out of JSON of any size while it passes, in bounded memory and one pass.
+"""Extract the wanted parts from JSON of any size in one pass and bounded memory.
 
-The reader is lenient: JSON that is cut off, nested without end, or not quite JSON gives what can be read of it.
+The reader is lenient: truncated, endlessly nested or malformed JSON yields its readable part.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 Wanted: TypeAlias = Mapping[str, Any]
-"""The keys of an object that are kept, each with the ``Wanted`` of its value, or None for all of the value.
+"""The keys to keep of an object, each with the ``Wanted`` of its value, or None for the whole value.
 
-Lists are transparent: what is wanted of a list is wanted of each of its items.
+Lists are transparent: the ``Wanted`` of a list applies to each item.
 """
 
 TEXT_BYTES_MAX: Final = 4 * 1024
-"""A longer text in a large answer becomes an empty one: it is content, not a name or a count."""
+"""Longer texts in a large answer are emptied: they are content, not names or counts."""
 VALUES_MAX: Final = 20_000
-"""How many values are kept of one large answer; further ones are left out."""
+"""Maximum values kept of a large answer; further ones are dropped."""
 DEPTH_MAX: Final = 64
-"""What is nested deeper in a large answer is left out."""
+"""Maximum nesting kept of a large answer."""
 _NUMBER_BYTES_MAX: Final = 64
 
 _TEXT: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _TOKEN: Final = re.compile(rb"[\s,:]*+(?:(" + _TEXT + rb')|([{}\[\]])|([^\s"{}\[\],:]{1,64}+))', re.DOTALL)
 _GAP: Final = re.compile(rb"[\s,:]*+")
-# Up to the next bracket outside a text, or to a quote that opens a text whose end is not here yet.
+# Up to the next bracket outside a text, or to the opening quote of an incomplete text.
 _TO_BRACKET: Final = re.compile(rb'(?:[^"{}\[\]]++|' + _TEXT + rb')*+([{}\[\]"])', re.DOTALL)
 _REST_OF_TEXT: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _DECODER: Final = json.JSONDecoder(strict=False)
@@ -36,7 +36,7 @@ _LITERALS: Final[Mapping[bytes, object]] = {b"true": True, b"false": False, b"nu
 
 
 class _Open:
-    """A container that is kept and not closed yet."""
+    """An open container that is kept."""
 
     __slots__ = ("key", "value", "wanted")
 
@@ -44,14 +44,14 @@ class _Open:
         self.value = value
         self.wanted = wanted
         self.key: object = None
-        """Of an object: the key whose value comes next; None when a key comes next."""
+        """For an object: the key of the next value; None if a key comes next."""
 
 
 class JsonExcerpt:
-    """Takes bytes as they come and hands over the excerpt of each value at the top, or of each item of a list there."""
+    """Takes chunks of bytes and emits the excerpt of each top-level value or item of a top-level list."""
 
     def __init__(self, wanted: Wanted | None, take: Callable[[object], None]) -> None:
-        """``take`` gets each excerpt when its value is complete. ``wanted`` None keeps all, within the bounds."""
+        """``take`` receives each excerpt once its value is complete. ``wanted`` None keeps all, within the bounds."""
         self._wanted = wanted
         self._take_value = take
         self._rest = b""
@@ -74,7 +74,7 @@ class JsonExcerpt:
                 position = self._read(data, position)
 
     def end(self) -> None:
-        """Hand over what is left of a value that was cut off."""
+        """Emit the rest of a truncated value."""
         self.feed(b" ")
         if self._stack:
             root = self._stack[0].value
@@ -83,7 +83,7 @@ class JsonExcerpt:
                 self._take_value(value)
 
     def _pass_text(self, data: bytes, position: int) -> int:
-        """Pass the rest of a text by. A backslash at the very end waits for what it escapes."""
+        """Skip the rest of a text. A final backslash waits for the escaped character."""
         found = _REST_OF_TEXT.match(data, position)
         end = found.end() if found else position
         if end == len(data):
@@ -95,7 +95,7 @@ class JsonExcerpt:
         return len(data)
 
     def _skip(self, data: bytes, position: int) -> int:
-        """Pass brackets by until the unwanted value is closed."""
+        """Skip brackets until the unwanted value is closed."""
         while self._skipped_depth:
             found = _TO_BRACKET.match(data, position)
             if found is None:
@@ -109,7 +109,7 @@ class JsonExcerpt:
         return position
 
     def _read(self, data: bytes, position: int) -> int:
-        """Read tokens until something is to be passed by, or the bytes end."""
+        """Read tokens until a part must be skipped or the bytes end."""
         while True:
             found = _TOKEN.match(data, position)
             if found is None:
@@ -121,7 +121,7 @@ class JsonExcerpt:
             elif kind == 3:
                 number = found[3]
                 if position == len(data) and len(number) < _NUMBER_BYTES_MAX:
-                    self._rest = number  # it may go on
+                    self._rest = number  # it may continue
                     return position
                 self._scalar(number)
             else:
@@ -130,7 +130,7 @@ class JsonExcerpt:
                     return position
 
     def _wait(self, data: bytes, position: int) -> int:
-        """Only a gap is left, or a text without its end."""
+        """Buffer the rest: whitespace or an incomplete text."""
         gap = _GAP.match(data, position)
         position = gap.end() if gap else position
         if len(data) - position > TEXT_BYTES_MAX:
@@ -160,7 +160,7 @@ class JsonExcerpt:
             self._keep(None)
 
     def _keep(self, value: object) -> None:
-        """Put a value where it belongs, if it is wanted."""
+        """Store a value if wanted."""
         if not self._stack:
             return
         top = self._stack[-1]
@@ -208,7 +208,7 @@ class JsonExcerpt:
         above = self._stack[-1].value
         if not isinstance(above, list):
             return
-        if len(self._stack) == 1:  # an item of a list at the top stands for itself
+        if len(self._stack) == 1:  # emit each item of a top-level list
             above.clear()
             self._left = VALUES_MAX
             self._take_value(closed)
@@ -227,7 +227,7 @@ def _decoded(token: bytes) -> str:
 
 
 def excerpt(body: bytes, wanted: Wanted | None) -> list[object]:
-    """The excerpts of a body that is here whole."""
+    """Return the excerpts of a complete body."""
     values: list[object] = []
     reader = JsonExcerpt(wanted, values.append)
     reader.feed(body)

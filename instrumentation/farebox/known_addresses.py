@@ -1,4 +1,4 @@
-"""The addresses of providers that ``genai-prices`` knows only in part, and the regions in addresses.
+"""Provider addresses that ``genai-prices`` lacks, and the regions in addresses.
 
 Sources: the providers' pages on base URLs, data residency, regional and FIPS endpoints, as of November 2026.
 """
@@ -30,7 +30,7 @@ MORE_PATTERNS: Final = (
     ("ai21", r"https://api\.ai21\.com"),
     ("github", r"https://models\.(?:github\.ai|inference\.ai\.azure\.com)"),
 )
-"""Pairs of a provider, by the name that ``genai-prices`` has for it, and the beginning of its URLs."""
+"""Pairs of provider, as named in ``genai-prices``, and prefix of its URLs."""
 
 REGIONS: Final = (
     re.compile(r"^bedrock-(?:runtime|mantle)[^.]*\.([a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)$"),
@@ -40,13 +40,13 @@ REGIONS: Final = (
     re.compile(r"^([a-z]{2}-[a-z]+-\d)\.api\.x\.ai$"),
     re.compile(r"^([a-z]{2})\.api\.openai\.com$"),
 )
-"""What a provider's address says about where it runs."""
+"""Patterns of the region in a provider's address."""
 
 _BILLED_REGION: Final = re.compile(r"^([a-z]{2})\.api\.openai\.com$")
 
 
 def region_of(host: str) -> str | None:
-    """The region that an address names."""
+    """Return the region in an address."""
     for pattern in REGIONS:
         if found := pattern.match(host):
             return found[1]
@@ -54,6 +54,6 @@ def region_of(host: str) -> str | None:
 
 
 def billed_region_of(host: str) -> str | None:
-    """The region that an address names, where prices depend on it: OpenAI's data residency."""
+    """Return the region in an address if prices depend on it: OpenAI's data residency."""
     found = _BILLED_REGION.match(host)
     return found[1] if found else None

@@ -1,7 +1,7 @@
-"""Answers that a provider makes in the background: their usage comes when the application asks for them, maybe often.
+"""Meter background answers, whose usage arrives when the application fetches them, perhaps repeatedly.
 
-The call that began the work has no usage. It is kept back until a later answer with its id tells the usage, which then
-stands for it; what is kept too long is sent as it is, so that no call is lost.
+The call that started the work has no usage. It is held until a later answer with its id states the usage and replaces
+it. A call held too long is sent as it is, so that no call is lost.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 KEPT_MAX: Final = 1_000
-"""How many calls whose answers are made in the background are kept back at most; then the oldest is sent."""
+"""Maximum held calls; above it the oldest is sent."""
 KEPT_S: Final = 3_600.0
-"""How many seconds such a call is kept back; then it is sent as one without usage."""
+"""Maximum seconds that a call is held; then it is sent without usage."""
 COUNTED_MAX: Final = 1_000
-"""How many of the latest answers are remembered by their ids, so that asking again for one is no call."""
+"""Maximum remembered answer ids; fetching a remembered answer again is not a call."""
 
 
 class _Kept(NamedTuple):
@@ -27,7 +27,7 @@ class _Kept(NamedTuple):
 
 
 class LaterAnswers:
-    """The calls that wait for their usage."""
+    """The held calls that wait for their usage."""
 
     def __init__(self) -> None:
         """None wait."""
@@ -35,18 +35,18 @@ class LaterAnswers:
         self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
-        """Whether any waits."""
+        """Return whether any call is held."""
         return bool(self._kept)
 
     def keep(self, response_id: str, send: Callable[[], None], tags: Mapping[str, Any], now_s: float) -> None:
-        """Keep a call back; ``send`` sends it after all. ``tags`` are those of its action."""
+        """Hold a call; ``send`` sends it without usage. ``tags`` are its action's."""
         with self._lock:
             before = self._kept.pop(response_id, None)
             self._kept[response_id] = before or _Kept(now_s, send, tags)
         self.send_old(now_s)
 
     def answered(self, response_id: object) -> Mapping[str, Any]:
-        """An answer with usage is here: it stands for the call. Returns the tags of the call."""
+        """Drop the held call, which an answer with usage replaces. Returns the call's tags."""
         if not isinstance(response_id, str):
             return {}
         with self._lock:
@@ -54,7 +54,7 @@ class LaterAnswers:
         return kept.tags if kept else {}
 
     def send_old(self, now_s: float) -> None:
-        """Send the calls that have waited too long, and those that are too many."""
+        """Send calls held too long or beyond the maximum."""
         while True:
             with self._lock:
                 oldest = next(iter(self._kept.values()), None)
@@ -64,7 +64,7 @@ class LaterAnswers:
             oldest.send()
 
     def send_all(self) -> None:
-        """Send all that wait, as metering ends."""
+        """Send all held calls when metering ends."""
         self.send_old(time.monotonic() + 2 * KEPT_S)
 
 
@@ -73,7 +73,7 @@ _counted_lock = threading.Lock()
 
 
 def is_first(response_id: str | None) -> bool:
-    """Whether an answer with usage is the first of its id that this process has seen; remember that it was here."""
+    """Return whether an answer with usage is the first with its id in this process, and remember the id."""
     if not response_id:
         return True
     with _counted_lock:

@@ -1,4 +1,4 @@
-"""Turns the metering on and off for the process, and wires its parts together."""
+"""Turn metering on and off for the process, and wire its parts together."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ _BATCH_SIZE: Final = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
 _DELAY_MS: Final = "OTEL_BSP_SCHEDULE_DELAY"
 
 FLUSH_S: Final = 5.0
-"""How long :func:`flush` waits for the collector unless told otherwise."""
+"""The default timeout of :func:`flush`."""
 
 
 class _Provider(Protocol):
-    """What a tracer provider of the SDK, and of those who wrap it, can do."""
+    """The used part of the SDK's tracer provider and its wrappers."""
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None: ...
 
 
 @dataclass
 class _Meter:
-    """What is on, so that it can be turned off."""
+    """The active parts, kept to turn them off."""
 
     processor: MeterProcessor
     delivery: Delivery
@@ -71,7 +71,7 @@ class _Meter:
 _lock = threading.RLock()
 _meter: _Meter | None = None
 _waiting_for_imports = False
-# A provider has no way to lose a processor, so the one it got is used again.
+# A provider cannot remove a processor, so the same one is used again.
 _processors: weakref.WeakKeyDictionary[Any, MeterProcessor] = weakref.WeakKeyDictionary()
 
 
@@ -93,42 +93,42 @@ def instrument(
 
     A second call with other arguments is logged.
 
-    Calls made with clients that OpenTelemetry instruments are metered by its official instrumentations; all others
-    that go to a provider's API through ``httpx`` or ``httpx2`` are metered here. Spans go to localhost:4317 over
-    OTLP/gRPC; the ``OTEL_…`` environment variables say otherwise.
+    Clients with an official OpenTelemetry instrumentation are metered by it. All other calls to a provider's API
+    through ``httpx`` or ``httpx2`` are metered here. Spans are sent to localhost:4317 over OTLP/gRPC unless ``OTEL_…``
+    environment variables configure another target.
 
-    Call it after the application has set its own tracer provider, if it sets one: the spans then go through
-    that provider as well. With ``OTEL_SDK_DISABLED=true`` it does nothing. It raises nothing: what cannot
-    be turned on is logged and left out.
+    If the application sets its own tracer provider, call this afterwards: the spans then go through that provider as
+    well. With ``OTEL_SDK_DISABLED=true`` it does nothing. It never raises: parts that cannot be turned on are logged
+    and skipped.
 
     Args:
         model_urls: base URLs of further model APIs, such as a gateway: ``["http://127.0.0.1:9999/v1"]``.
-            The provider on their spans follows from the path, ``anthropic`` for ``/messages`` and
-            ``openai`` otherwise; a mapping names it: ``{"http://127.0.0.1:9999/v1": "mistral_ai"}``.
+            Their provider is derived from the path, ``anthropic`` for ``/messages`` and ``openai`` otherwise,
+            or named by a mapping: ``{"http://127.0.0.1:9999/v1": "mistral_ai"}``.
             ``FAREBOX_MODEL_URLS`` adds to these.
-        tracer_provider: used in place of the global one.
-        meter_provider: used in place of the global one, for OpenTelemetry's GenAI client metrics.
-        exporter: used in place of the OTLP exporter, and shut down by :func:`uninstrument`.
-        request_stream_usage: ask OpenAI-style chat streams for their usage where the caller does not, and keep the
-            additional event from the caller. None leaves it to ``FAREBOX_REQUEST_STREAM_USAGE``; off by default, since
+        tracer_provider: used instead of the global one.
+        meter_provider: used instead of the global one for OpenTelemetry's GenAI client metrics.
+        exporter: used instead of the OTLP exporter, and shut down by :func:`uninstrument`.
+        request_stream_usage: request usage of OpenAI-style chat streams if the caller does not, and hide the
+            additional event from the caller. None uses ``FAREBOX_REQUEST_STREAM_USAGE``; off by default, since
             it changes the request.
-        redact: called with the name and value of every span attribute before it is sent, in a thread of Farebox's own;
-            returns the value to send, or None for none.
-        request_log: write one line of JSON for each call to the logger ``farebox.requests``. None leaves it to
+        redact: called with the name and value of every span attribute before it is sent, in a Farebox thread;
+            returns the value to send, or None to send neither.
+        request_log: write one line of JSON per call to the logger ``farebox.requests``. None uses
             ``FAREBOX_REQUEST_LOG``.
-        trust_baggage: let W3C baggage that arrives name wallet, event and action, and not only tags for reports. None
-            leaves it to ``FAREBOX_TRUST_BAGGAGE``; off by default, since anybody may send a header.
+        trust_baggage: accept wallet, event and action from incoming W3C baggage, and not only tags for reports. None
+            uses ``FAREBOX_TRUST_BAGGAGE``; off by default, since any client can send a header.
         propagate_tags: write wallet, event, action and tags into the baggage of outgoing requests. Requests over httpx
-            and httpx2 take them to hosts of one's own only, see ``baggage_hosts``; another instrumentation that the
-            application turned on takes them wherever it writes headers. None leaves it to
-            ``FAREBOX_PROPAGATE_TAGS``; off by default.
+            and httpx2 send them to the application's own hosts only, see ``baggage_hosts``; another instrumentation
+            that the application turned on sends them with all its headers. None uses ``FAREBOX_PROPAGATE_TAGS``;
+            off by default.
         http_spans: trace the requests of httpx and httpx2 with OpenTelemetry's official instrumentation: HTTP spans in
-            the application's own traces, and trace context in the requests' headers. ``"send"`` also sends the spans
-            of calls to the collector. None leaves it to ``FAREBOX_HTTP_SPANS``; on by default, and left alone
-            where the application has turned the instrumentation on itself.
-        baggage_hosts: further hosts that may be told the baggage: ``["api.example.com", "*.example.org"]``. Those of
-            loopback and private addresses, names without a dot, ``.local`` and ``.internal`` get it anyway, all
-            others none. ``FAREBOX_BAGGAGE_HOSTS`` adds to these.
+            the application's own traces, and trace context in request headers. ``"send"`` also sends the HTTP spans
+            of model calls to the collector. None uses ``FAREBOX_HTTP_SPANS``; on by default, and inactive if the
+            application has turned the instrumentation on itself.
+        baggage_hosts: further hosts that may receive the baggage: ``["api.example.com", "*.example.org"]``. Loopback
+            and private addresses, names without a dot, ``.local`` and ``.internal`` always receive it, all other
+            hosts never. ``FAREBOX_BAGGAGE_HOSTS`` adds to these.
     """
     given = dict(locals())
     with _lock, guarded("turning the metering on"):
@@ -136,13 +136,13 @@ def instrument(
 
 
 def _instrument(given: Mapping[str, Any]) -> None:
-    """As :func:`instrument`, whose arguments are ``given``; the lock is held."""
+    """Do the work of :func:`instrument` with the lock held; ``given`` are its arguments."""
     global _meter
     MeteringState.begun = True
     if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
         return
     if _meter is not None:
-        _say_what_is_ignored(_meter.given, given)
+        _report_ignored(_meter.given, given)
         return
     provider = _provider(given["tracer_provider"])
     _meter = _meter_of(provider, given)
@@ -158,7 +158,7 @@ def _instrument(given: Mapping[str, Any]) -> None:
 
 
 def _meter_of(provider: trace.TracerProvider, given: Mapping[str, Any]) -> _Meter:
-    """The parts of the meter, wired together; ``given`` are the arguments of :func:`instrument`."""
+    """Wire the parts of the meter together; ``given`` are the arguments of :func:`instrument`."""
     processor = _processor_of(provider)
     lines = RequestLog(given["request_log"])
     spans_wanted = _http_spans(given["http_spans"])
@@ -187,7 +187,7 @@ def _meter_of(provider: trace.TracerProvider, given: Mapping[str, Any]) -> _Mete
 
 
 def _processor_of(provider: trace.TracerProvider) -> MeterProcessor:
-    """The provider's processor, which is added to it the first time."""
+    """Return the provider's processor, adding one the first time."""
     processor = _processors.get(provider)
     if processor is None:
         processor = _processors[provider] = MeterProcessor()
@@ -201,7 +201,7 @@ def _http_spans_of(provider: trace.TracerProvider, wanted: bool | str, given: Ma
 
 
 def _turn_on_libraries() -> None:
-    """Meter the client libraries that are imported, and the others once they are."""
+    """Meter imported client libraries now and other ones on import."""
     global _waiting_for_imports
     if not _waiting_for_imports:
         _waiting_for_imports = True
@@ -211,7 +211,7 @@ def _turn_on_libraries() -> None:
 
 
 def uninstrument(timeout_s: float = EXIT_FLUSH_S) -> None:
-    """Stop metering: deliver what there is for so many seconds at most, and restore every client library."""
+    """Stop metering: deliver pending spans within the timeout, and restore every client library."""
     global _meter
     with _lock, guarded("turning the metering off"):
         meter, _meter = _meter, None
@@ -229,14 +229,14 @@ def uninstrument(timeout_s: float = EXIT_FLUSH_S) -> None:
 
 
 def metering() -> MeterProcessor | None:
-    """The processor that is at work; None when metering is off."""
+    """Return the active processor; None if metering is off."""
     return _meter.processor if _meter is not None else None
 
 
 def flush(timeout_s: float = FLUSH_S) -> bool:
-    """Send the spans of all calls that have ended. Returns whether the collector took them in that time.
+    """Send the spans of all ended calls. Returns whether the collector accepted them within the timeout.
 
-    A call that streams ends when its stream is read to the end or closed. False when metering is off: then nothing was
+    A streamed call ends when its stream is read to the end or closed. Returns False if metering is off: nothing was
     delivered.
     """
     meter = _meter
@@ -253,12 +253,12 @@ def _deliver(timeout_s: float) -> bool:
 
 
 def _delivery(meter: _Meter) -> Delivery:
-    # A test that captures calls has put another one in its place.
+    # A test that captures calls has replaced it.
     return meter.processor.metering.delivery if meter.processor.metering is not None else meter.delivery
 
 
 def _turn_on(library: str) -> None:
-    # Takes no lock: this runs inside an import, and whoever holds the lock may be waiting for that import.
+    # Takes no lock: this runs inside an import, and the lock's holder may be waiting for that import.
     meter = _meter
     if meter is not None:
         meter.libraries.turn_on(library)
@@ -275,12 +275,11 @@ def _provider(explicit: trace.TracerProvider | None) -> trace.TracerProvider:
         if isinstance(sampler, sampling.Sampler) and "TraceIdRatio" in sampler.get_description():
             report(
                 "sampler",
-                "the tracer provider samples: calls that its sampler turns down are not metered. Pass a provider "
+                "the tracer provider samples: calls that its sampler drops are not metered. Pass a provider "
                 "without a sampler to instrument(tracer_provider=…)",
             )
         return provider
-    # A meter has to see every call, so this provider of ours samples all of them, whatever the environment
-    # says.
+    # A meter must see every call, so this provider samples all of them, regardless of the environment.
     ours = TracerProvider(
         sampler=sampling.ALWAYS_ON,
         resource=Resource.create({"telemetry.distro.name": "farebox", "telemetry.distro.version": __version__}),
@@ -291,23 +290,23 @@ def _provider(explicit: trace.TracerProvider | None) -> trace.TracerProvider:
     return ours
 
 
-def _http_spans(said: bool | str | None) -> bool | str:
-    if said is None:
+def _http_spans(stated: bool | str | None) -> bool | str:
+    if stated is None:
         text = os.environ.get(HTTP_SPANS, "").strip().lower() or "true"
-        said = text if text == "send" else text not in ("false", "0", "no")
-    if said not in (True, False, "send"):
-        report("http_spans", f"http_spans is True, False or 'send', not {said!r}; it is taken as True")
+        stated = text if text == "send" else text not in ("false", "0", "no")
+    if stated not in (True, False, "send"):
+        report("http_spans", f"http_spans must be True, False or 'send', not {stated!r}; using True")
         return True
-    return said
+    return stated
 
 
-def _say_what_is_ignored(first: Mapping[str, Any], again: Mapping[str, Any]) -> None:
+def _report_ignored(first: Mapping[str, Any], again: Mapping[str, Any]) -> None:
     defaults = instrument.__kwdefaults__ or {}
-    others = [name for name, value in again.items() if value != defaults.get(name) and value != first.get(name)]
-    if others:
+    ignored = [name for name, value in again.items() if value != defaults.get(name) and value != first.get(name)]
+    if ignored:
         report(
             "instrumented twice",
-            f"instrument() was called before; {', '.join(sorted(others))} of this call are ignored. Pass them with the "
+            f"instrument() was called before; {', '.join(sorted(ignored))} of this call are ignored. Pass them in the "
             "first call, or call uninstrument() in between",
         )
 

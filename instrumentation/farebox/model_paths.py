@@ -1,4 +1,4 @@
-"""Which paths are those of calls of a model, and what each path says: the operation and the shape of the answer."""
+"""Map URL paths of model calls to the operation and the answer's shape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 
 class Shape(Enum):
-    """Whose request and response bodies an endpoint speaks; many providers speak OpenAI's."""
+    """The format of request and response bodies; many providers use OpenAI's."""
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
@@ -20,18 +20,18 @@ class Shape(Enum):
 
 
 class Operation(NamedTuple):
-    """What a path says of a call."""
+    """What a path determines about a call."""
 
     name: str
     shape: Shape
     model: str | None = None
     own: str | None = None
-    """A part of the hosts at which alone the path is a model's; None where it is one anywhere."""
+    """Part of the only host names at which the path is a model call; None for any host."""
     fetched: str | None = None
-    """The id of the answer that is asked for, where the answer does not say it itself."""
+    """The id of the requested answer, if the answer itself does not state it."""
 
 
-# The end of the path, the operation, the shape, and at whose addresses alone. More specific ends come first.
+# Path suffix, operation, shape, and the only addresses. More specific suffixes come first.
 _ENDS: Final = (
     ("/chat/completions", "chat", Shape.OPENAI, None),
     ("/completions", "text_completion", Shape.OPENAI, None),
@@ -64,13 +64,13 @@ _ENDS: Final = (
     ("/api/embed", "embeddings", Shape.OLLAMA, "ollama"),
     ("/api/embeddings", "embeddings", Shape.OLLAMA, "ollama"),
 )
-# Paths that name the model themselves, or an object of the provider's.
+# Paths that name the model or an object of the provider.
 _MODEL_PATHS: Final = (
     (re.compile(r"/models/([^/:]+):(?:generateContent|streamGenerateContent)$"), "generate_content", Shape.GOOGLE),
     (re.compile(r"/models/([^/:]+):(?:embedContent|batchEmbedContents)$"), "embeddings", Shape.GOOGLE),
     (re.compile(r"/models/([^/:]*embed[^/:]*):predict$"), "embeddings", Shape.GOOGLE),
     (re.compile(r"/models/([^/:]+):predict$"), "generate_content", Shape.GOOGLE),
-    # Vertex counts tokens under the name of a model.
+    # Vertex counts tokens under a model's name.
     (re.compile(r"/models/(?!count-tokens:)([^/:]+):(?:rawPredict|streamRawPredict)$"), "chat", Shape.ANTHROPIC),
     (re.compile(r"/endpoints/([^/:]+):(?:generateContent|streamGenerateContent)$"), "generate_content", Shape.GOOGLE),
     (re.compile(r"/model/(.+)/converse(?:-stream)?$"), "chat", Shape.BEDROCK),
@@ -80,9 +80,9 @@ _RUN: Final = re.compile(r"/threads(?:/[^/]+)?/runs(?:/run_[^/]+/submit_tool_out
 _CONVERSATION: Final = re.compile(r"/v1/conversations/[^/]+(?:/restart)?$")
 _CANCELLED: Final = re.compile(r"/responses/resp_[^/]+/cancel$")
 _LATER: Final = re.compile(r"/responses/resp_[^/]+$|/threads/[^/]+/runs/run_[^/]+$")
-# xAI's deferred completions and Perplexity's asynchronous ones. What is asked for has an id of its own in its body.
+# xAI's deferred completions and Perplexity's asynchronous ones. The fetched answer has a different id in its body.
 _PROMISED: Final = re.compile(r"/chat/deferred-completion/([^/]{1,200})$|/async/chat/completions/([^/]{1,200})$")
-# OpenAI's Assistants keep their messages under /threads/…/messages; that makes no tokens.
+# OpenAI's Assistants store messages under /threads/…/messages, which uses no tokens.
 _NO_MODEL_CALL: Final = re.compile(r"/threads/")
 _LAST: Final = frozenset(end.rpartition("/")[2] for end, _, _, _ in _ENDS) | {
     "cancel",
@@ -93,15 +93,15 @@ _LAST: Final = frozenset(end.rpartition("/")[2] for end, _, _, _ in _ENDS) | {
     "runs",
     "submit_tool_outputs",
 }
-"""How all paths of models end that name neither the model nor a conversation at their end."""
+"""The last segments of model paths that do not end in a model or conversation."""
 FETCH: Final = "fetch_response"
-"""The operation of a request for an answer that was made earlier: it makes no tokens itself."""
+"""The operation of a request for an earlier answer, which uses no tokens itself."""
 
 
 def operations(method: str, path: str) -> list[Operation]:
-    """What a request to this path, which has no slash at its end, may be; empty for what is no call of a model.
+    """Return the possible operations of a request to this path (without final slash); empty if not a model call.
 
-    A request for an answer that a provider made in the background is one: it may tell the usage.
+    A request for a background answer counts as one: it may state the usage.
     """
     if method == "GET":
         later = ("/resp_" in path or "/run_" in path) and _LATER.search(path) is not None
@@ -110,7 +110,7 @@ def operations(method: str, path: str) -> list[Operation]:
         promised = _PROMISED.search(path) if "/chat/" in path else None
         return [Operation(FETCH, Shape.OPENAI, fetched=promised[1] or promised[2])] if promised else []
     last = path.rpartition("/")[2]
-    # Most requests of an application are none of a model, and cost this much.
+    # Most requests of an application are not model calls; this is all they cost.
     if method != "POST" or (last not in _LAST and ":" not in last and "/conversations/" not in path):
         return []
     if "/threads" in path and _RUN.search(path):

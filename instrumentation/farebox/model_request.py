@@ -1,4 +1,4 @@
-"""What the body of a request says about a call: the model, whether a stream is asked for, the parameters."""
+"""Read a request's body: the model, the stream flag and the parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 from farebox import span_attributes
 
 PARSED_BYTES_MAX: Final = 64 * 1024
-"""The body of a larger request is searched for its model, and not taken apart."""
+"""Request bodies above this are searched for the model, and not parsed."""
 _MODEL: Final = re.compile(rb'"model"\s*:\s*"([^"\\]{1,256})"')
 _FORM_MODEL: Final = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,256})\r\n')
 _STREAM: Final = re.compile(rb'"stream"\s*:\s*true')
@@ -28,21 +28,21 @@ _PARAMETERS: Final = {
 
 
 class ModelRequest:
-    """A request, as far as its body can be known: one that is a stream itself is for the transport to read."""
+    """A request as far as its body is known; a streamed body can only be read by the transport."""
 
     def __init__(self, body: bytes = b"", form: Mapping[str, object] | None = None) -> None:
-        """Read the body, or what is known of a form; an empty one is one that cannot be known."""
+        """Read the body or a form's fields; an empty body is unknown."""
         self.fields: Mapping[str, Any] = {}
         self.model: str | None = None
         self.streams = False
         if form is not None:
             self._take(form)
             self.streams = form.get("stream") == "true"
-        elif body[:2] == b"--":  # a form, as for audio files: the fields may stand before or after the file
+        elif body[:2] == b"--":  # a form, as for audio files: fields may come before or after the file
             found = _FORM_MODEL.search(body[:_FORM_END_BYTES]) or _FORM_MODEL.search(body[-_FORM_END_BYTES:])
             self.model = found.group(1).decode(errors="replace") if found else None
         elif len(body) > PARSED_BYTES_MAX:
-            # A picture may make the body megabytes; inside a JSON string a quote is escaped, so these are keys.
+            # Images make bodies of megabytes. Inside a JSON string a quote is escaped, so these matches are keys.
             found = _MODEL.search(body)
             self.model = found.group(1).decode() if found else None
             self.streams = _STREAM.search(body) is not None
@@ -65,7 +65,7 @@ class ModelRequest:
 
     @classmethod
     def of(cls, request: Any) -> ModelRequest:
-        """What a request of httpx or httpx2 says: of a form with a file its fields, of other streams nothing."""
+        """Read a request of httpx or httpx2: the fields of a form with a file, nothing of other streams."""
         if hasattr(request, "_content"):
             return cls(request.content)
         fields = getattr(getattr(request, "stream", None), "fields", None)
@@ -74,7 +74,7 @@ class ModelRequest:
         return cls(form={field.name: field.value for field in fields if isinstance(getattr(field, "value", None), str)})
 
     def attributes(self) -> dict[str, Any]:
-        """The parameters that were asked for, as span attributes; no content."""
+        """Return the request's parameters as span attributes, without content."""
         known: dict[str, Any] = {}
         if not _PARAMETERS.keys().isdisjoint(self.fields):
             for name, attribute in _PARAMETERS.items():

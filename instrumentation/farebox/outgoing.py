@@ -1,6 +1,6 @@
-"""Makes the span that is sent from those that ended: complete, estimated, and without what stays at home.
+"""Make the span to send from the ended ones: complete it, estimate the cost, remove private data.
 
-All of it runs in the delivery thread, on copies: the application's own exporters see its spans as they were.
+Runs in the delivery thread on copies: the application's own exporters see the unchanged spans.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _CACHE_WRITES: Final = (span_attributes.USAGE_CACHE_WRITE, span_attributes.USAGE
 
 
 class Outgoing:
-    """How this process's spans are completed."""
+    """Completes the spans of this process."""
 
     def __init__(self, privacy: Privacy, request_log: RequestLog) -> None:
-        """``request_log`` gets a line for each call."""
+        """``request_log`` receives a line per call."""
         self._privacy = privacy
         self._request_log = request_log
 
     def span(self, account: Account, late: Mapping[str, Any]) -> ReadableSpan | None:
-        """The span to send, with the tags that came too ``late`` for it; None if it cannot be made."""
+        """Return the span to send, with tags that came too ``late`` for it; None if it cannot be made."""
         with guarded("completing a span"):
             span, present, lacking = account.best()
             known = {**late, **lacking, **present, **account.exposure}
@@ -44,7 +44,7 @@ class Outgoing:
                 attributes.update(cost_attributes(attributes, started_at(span.start_time)))
             attributes = self._privacy.outgoing(attributes)
             if span_attributes.WALLET not in attributes and span_attributes.is_inference(attributes):
-                _say_that_no_wallet_pays(attributes)
+                _report_missing_wallet(attributes)
             if _is_line(attributes):
                 with guarded("writing a line of the request log"):
                     self._request_log.write(span, attributes)
@@ -66,7 +66,7 @@ class Outgoing:
 
 
 def _correct(attributes: dict[str, Any]) -> None:
-    """Put the counts of the model that is named in the place of those of two models."""
+    """Replace the counts of two models with those of the named model."""
     counts: dict[str, int] = json.loads(attributes.pop(span_attributes.USAGE_OWN))
     attributes.pop(span_attributes.USAGE_TOTAL, None)
     written = counts.pop(span_attributes.USAGE_CACHE_WRITE)
@@ -76,7 +76,7 @@ def _correct(attributes: dict[str, Any]) -> None:
     attributes.update(counts)
 
 
-def _say_that_no_wallet_pays(attributes: Mapping[str, Any]) -> None:
+def _report_missing_wallet(attributes: Mapping[str, Any]) -> None:
     report_once(
         "no wallet",
         f"a call of {attributes.get(span_attributes.REQUEST_MODEL)} names no wallet: the collector charges it to "
@@ -89,7 +89,7 @@ def _is_line(attributes: Mapping[str, Any]) -> bool:
 
 
 def _note_usage(attributes: dict[str, Any]) -> None:
-    """Say whether the cache helped, and where a stream kept its usage to itself."""
+    """Record whether the cache was used, and report a stream without usage."""
     if attributes.get(span_attributes.OPERATION_NAME) not in span_attributes.INFERENCE_OPERATIONS:
         return
     if span_attributes.USAGE_INPUT in attributes or span_attributes.USAGE_OUTPUT in attributes:
@@ -105,6 +105,6 @@ def _note_usage(attributes: dict[str, Any]) -> None:
         attributes[span_attributes.USAGE_MISSING] = "stream"
     report(
         "usage",
-        f"a call of {attributes.get(span_attributes.REQUEST_MODEL)} told no usage: it cannot be charged. OpenAI's "
-        "chat streams do with stream_options={'include_usage': True}, or instrument(request_stream_usage=True)",
+        f"a call of {attributes.get(span_attributes.REQUEST_MODEL)} reported no usage and cannot be charged. For "
+        "OpenAI's chat streams pass stream_options={'include_usage': True} or instrument(request_stream_usage=True)",
     )

@@ -1,4 +1,4 @@
-"""Which hosts are the application's own, and so may be told who its users are."""
+"""Decide which hosts are the application's own and may receive its users' names."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Final
 
 BAGGAGE_HOSTS: Final = "FAREBOX_BAGGAGE_HOSTS"
 KNOWN_HOSTS_MAX: Final = 512
-"""How many hosts are remembered with the answer."""
+"""Maximum cached hosts."""
 _OWN_NAMES: Final = (".localhost", ".local", ".internal")
 
 
 class OwnHosts:
-    """Loopback and private addresses, names without a dot, ``.local``, ``.internal``, and hosts that are named.
+    """Loopback and private addresses, names without a dot, ``.local``, ``.internal``, and named hosts.
 
-    All others, such as the API of a model's provider, are third parties.
+    All other hosts, such as model providers' APIs, are third parties.
     """
 
     def __init__(self, named: Iterable[str] = ()) -> None:
-        """``named``: ``api.example.com`` is that host, ``*.example.com`` those below it, ``*`` every host."""
+        """``named``: ``api.example.com`` is that host, ``*.example.com`` its subdomains, ``*`` every host."""
         self._exact: set[str] = set()
         self._below: list[str] = []
         self._known: dict[str, bool] = {}
@@ -30,7 +30,7 @@ class OwnHosts:
                 self._exact.add(name)
 
     def includes(self, host: str) -> bool:
-        """Whether a host of a URL is one of them."""
+        """Return whether a URL's host is one of them."""
         known = self._known.get(host)
         if known is None:
             known = self._includes(host.lower().rstrip("."))
@@ -49,6 +49,6 @@ class OwnHosts:
 
 
 def named_hosts(named: Iterable[str], environment: str) -> list[str]:
-    """The hosts of both ways to name them: an argument, and names between commas."""
+    """Combine the hosts of an argument and a comma-separated environment variable."""
     named = [named] if isinstance(named, str) else list(named)
     return [*named, *filter(None, (part.strip() for part in environment.split(",")))]

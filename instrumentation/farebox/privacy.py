@@ -1,4 +1,4 @@
-"""What of a span stays at home: headers of requests; prompts and completions, unless the standard variable asks."""
+"""Remove private data from spans: request headers, and content unless the standard variable enables it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from farebox.guard import fault
 CAPTURE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 Redact = Callable[[str, Any], Any]
-"""Takes the name and the value of a span attribute; returns the value to send, or None to send neither."""
+"""Takes the name and value of a span attribute; returns the value to send, or None to send neither."""
 
-# Where the vocabularies keep content. Some clients and instrumentations write it without being asked.
+# Content attributes of the vocabularies. Some clients and instrumentations write them unasked.
 _CONTENT: Final = (
     "ai.prompt",
     "ai.response.object",
@@ -45,7 +45,7 @@ _CONTENT: Final = (
     "traceloop.entity.input",
     "traceloop.entity.output",
 )
-# What nobody asked for: OpenLLMetry writes the headers that a caller adds to a request, keys among them.
+# OpenLLMetry writes the request headers that a caller adds, including keys.
 _NEVER: Final = (
     "gen_ai.headers",
     "gen_ai.request.headers",
@@ -58,21 +58,21 @@ _OFF: Final = frozenset({"", "false", "no_content"})
 
 
 class Privacy:
-    """Decides attribute by attribute."""
+    """Filters attributes and events."""
 
     def __init__(self, redact: Redact | None = None) -> None:
-        """``redact`` sees every attribute that would be sent. Reads the standard variable now."""
+        """``redact`` is called for every attribute to send. Reads the standard variable now."""
         self._redact = redact
         self._content_wanted = os.environ.get(CAPTURE, "").strip().lower() not in _OFF
         self._held_back = _NEVER if self._content_wanted else (*_NEVER, *_CONTENT)
 
     def outgoing(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """The attributes that may be sent. One on which ``redact`` fails is not."""
+        """Return the attributes to send, without those on which ``redact`` fails."""
         kept = {key: value for key, value in attributes.items() if not key.startswith(self._held_back)}
         return kept if self._redact is None else self._redacted(kept, self._redact)
 
     def events(self, events: Iterable[Event]) -> tuple[Event, ...]:
-        """The events that may be sent: of content only if it is wanted, and nothing past a redaction hook."""
+        """Return the events to send: content only if enabled, all passed through ``redact``."""
         if self._redact is not None:
             return tuple(
                 Event(event.name, self._redacted(dict(event.attributes or {}), self._redact), event.timestamp)

@@ -1,7 +1,7 @@
-"""Sends the current tags along with every request that OpenTelemetry's instrumentations of HTTP and queues make.
+"""Send the current tags with every request of OpenTelemetry's HTTP and queue instrumentations.
 
-Off unless asked for. The HTTP instrumentation that Farebox turns on sends tags to the application's own hosts only. One
-that the application turned on sends them wherever it sends its headers.
+Off by default. The HTTP instrumentation that Farebox turns on sends tags to the application's own hosts only. One
+that the application turned on sends them with all its headers.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from farebox import tag_sources
 from farebox.guard import guarded
 
 FOREIGN_HOST: Final = create_key("farebox-foreign-host")
-"""True in the context of a request to a third party, which is told no tags."""
+"""True in the context of a request to a third party, which receives no tags."""
 
 
 class TagPropagator(TextMapPropagator):
-    """Adds the current tags to the ``baggage`` header; to be put behind the propagators that are there."""
+    """Adds the current tags to the ``baggage`` header; placed after the existing propagators."""
 
     def extract(
         self, carrier: CarrierT, context: Context | None = None, getter: Getter[CarrierT] = default_getter
     ) -> Context:
-        """Nothing of its own: the baggage propagator has read the header."""
+        """Return the context unchanged: the baggage propagator has read the header."""
         return context if context is not None else get_current()
 
     def inject(
         self, carrier: CarrierT, context: Context | None = None, setter: Setter[CarrierT] = default_setter
     ) -> None:
-        """Write the header again, with the tags in it."""
+        """Write the header again, including the tags."""
         with guarded("writing a baggage header"):
             if get_value(FOREIGN_HOST, context):
                 return
@@ -47,26 +47,26 @@ class TagPropagator(TextMapPropagator):
 
     @property
     def fields(self) -> set[str]:
-        """The header that is written."""
+        """Return the written header's name."""
         return {"baggage"}
 
 
 class TagPropagation:
-    """Puts the propagator in place, and takes it out."""
+    """Installs and removes the propagator."""
 
     def __init__(self) -> None:
-        """Change nothing yet."""
+        """Install nothing yet."""
         self._before: Any = None
         self._ours: Any = None
 
     def start(self) -> None:
-        """Send tags along from now on."""
+        """Install the propagator."""
         self._before = propagate.get_global_textmap()
         self._ours = CompositePropagator([self._before, TagPropagator()])
         propagate.set_global_textmap(self._ours)
 
     def stop(self) -> None:
-        """Send them no more, unless somebody has set other propagators since."""
+        """Remove the propagator, unless other propagators were set since."""
         if self._ours is not None and propagate.get_global_textmap() is self._ours:
             propagate.set_global_textmap(self._before)
         self._ours = None

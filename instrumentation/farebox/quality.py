@@ -1,4 +1,4 @@
-"""How good an answer was: known long after the call, from citations that were checked and people who looked."""
+"""Report the quality of an answer, possibly long after the call: checked citations and human reviews."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ def report_quality(
     approved: bool | None = None,
     trace_id: str | int | None = None,
 ) -> bool:
-    """Say how good the answer of a call was, during the call's trace or any time after it.
+    """Report the quality of a call's answer, during the call's trace or any time later.
 
         farebox.report_quality(citation_rate=0.8, trace_id=reply_trace_id)
 
-    While a GenAI span is open in this context it is noted there. Otherwise, or for another trace, it is sent as a span
-    of its own, with the wallet, event, action and tags that hold here.
+    If a GenAI span is open in this context, the report is added to it. Otherwise, or for another trace, it is sent as a
+    separate span with the current wallet, event, action and tags.
 
     Args:
-        citation_rate: which part of the statements is backed by sources, 0 to 1.
-        human_reviewed: whether a person looked at the answer.
-        approved: whether the review found it good.
-        trace_id: the trace of the call: 32 hex digits, or the number that OpenTelemetry has. None is the current one.
+        citation_rate: share of statements backed by sources, 0 to 1.
+        human_reviewed: whether a person reviewed the answer.
+        approved: whether the review approved it.
+        trace_id: the call's trace: 32 hex digits, or OpenTelemetry's integer. None is the current one.
 
     Returns:
-        Whether there was something to report, and a trace that it is about.
+        Whether there was something to report and a trace to report on.
     """
     with guarded("reporting quality"):
         attributes: dict[str, float | bool | str] = {}
         if citation_rate is not None:
             if not 0 <= citation_rate <= 1:
-                report("quality", f"a citation rate is from 0 to 1, not {citation_rate!r}; it is left out")
+                report("quality", f"citation_rate must be from 0 to 1, not {citation_rate!r}; it is ignored")
             else:
                 attributes[span_attributes.CITATION_RATE] = float(citation_rate)
         if human_reviewed is not None:
@@ -64,7 +64,7 @@ _provider: TracerProvider | None = None
 
 
 def use_provider(provider: TracerProvider | None) -> None:
-    """Where the spans of reports come from; None is the global one."""
+    """Set the tracer provider of report spans; None for the global one."""
     global _provider
     _provider = provider
 
@@ -85,5 +85,5 @@ def _hex(trace_id: str | int) -> str | None:
         number = 0
     if 0 < number < 1 << 128:
         return f"{number:032x}"
-    report("quality", f"no trace id: {trace_id!r}")
+    report("quality", f"{trace_id!r} is not a trace id; pass 32 hex digits or OpenTelemetry's integer")
     return None

@@ -1,4 +1,4 @@
-"""Reads one answer out of the bytes of its body: whole, streamed, compressed, of any size, in bounded memory."""
+"""Read an answer from the bytes of its body: whole, streamed or compressed, of any size, in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from farebox.model_paths import Shape
 from farebox.model_request import ModelRequest
 
 LARGE_BODY_BYTES: Final = 256 * 1024
-"""A larger body is not taken apart whole: what has a price is picked out of it."""
+"""Bodies above this are not parsed whole: priced parts are extracted."""
 COLLECTED_BYTES_MAX: Final = 4 * 1024 * 1024
-"""How much of a streamed body is held in an encoding that nothing here undoes, which can be read at the end only."""
+"""Maximum buffered bytes of a stream with an unsupported encoding, which is readable at its end only."""
 _JSON_BEGINNINGS: Final = frozenset(b"{[ \n\r\t\xef")
 _EVENT_BEGINNINGS: Final = (b"data:", b"event:")
 _LINES: Final = (b"application/stream+json", b"application/x-ndjson", b"application/jsonl", b"application/x-jsonlines")
 _PLAIN: Final = (b"identity", b"")
 _SHAPES_TRIED_MAX: Final = 8
-"""How many events may pass until the shape of an answer is clear."""
+"""Maximum events until the shape of an answer must be known."""
 
 Decode = Callable[[bytes], bytes]
 
 
 class Reading:
-    """What is read of one answer so far: its bytes come in once, ``answer`` says what they told."""
+    """The state of reading an answer: feed its bytes once; ``answer`` has the facts."""
 
     def __init__(self, endpoint: Endpoint, request: ModelRequest) -> None:
-        """Nothing has come yet."""
+        """Start before the first byte."""
         self._endpoint = endpoint
         self._request = request
         self.answer: Answer = answer_in(endpoint.shape, endpoint.provider)
@@ -48,26 +48,26 @@ class Reading:
         self._decode: Decode | None = None
         self._unpacking: Unpacking | None = None
         self._plain = True
-        """Whether no content encoding is to be undone."""
+        """Whether the body has no content encoding."""
         self.shape = endpoint.shape
-        """That of the answer, which is the endpoint's unless the answer shows another one."""
+        """The answer's shape: the endpoint's unless the answer shows another one."""
         self.beside = False
-        """Whether another instrumentation puts the counts of the call on a span."""
+        """Whether another instrumentation records the call's counts on a span."""
 
     @property
     def tells(self) -> Tells | None:
-        """What finds, in the bytes of events, those worth reading."""
+        """Return the search for events worth reading."""
         pattern = self.answer.telling
         return None if pattern is None else pattern.search
 
     @property
     def skippable(self) -> Tells | None:
-        """What finds, in the bytes that come next, anything worth reading; None if they are to come in any case."""
+        """Return the search for following bytes worth reading; None if all must be read."""
         events = self.events
         return self.tells if events is not None and self._plain and events.between else None
 
     def head(self, headers: Mapping[bytes, bytes], decode: Decode) -> None:
-        """Take in the headers, by their names in lower case. ``decode`` undoes the content encoding of a whole body."""
+        """Read the headers, named in lower case. ``decode`` decodes a whole body."""
         if self.beside:
             self.answer.not_alone()
         read_request(self.answer, self._request.fields, self._endpoint.model or self._request.model)
@@ -85,7 +85,7 @@ class Reading:
         self._lines = content_type.startswith(_LINES)
 
     def whole(self, content: bytes) -> None:
-        """Take in a whole body, its content encoding already undone."""
+        """Read a whole decoded body."""
         self._decode = self._unpacking = None
         self._plain = True
         if self.events is None and not self._lines and len(content) <= LARGE_BODY_BYTES:
@@ -97,7 +97,7 @@ class Reading:
             self._take(content)
 
     def chunk(self, raw: bytes) -> bool:
-        """Take in some bytes as they came over the wire. Returns whether events were read that may say something."""
+        """Read bytes as received. Returns whether events with possible facts were read."""
         if self._decode is not None:
             if self._held_bytes <= COLLECTED_BYTES_MAX:
                 self._held.append(raw)
@@ -105,13 +105,13 @@ class Reading:
             return False
         if self._unpacking is None:
             return self._take(raw)
-        told = False
+        found = False
         for piece in self._unpacking.pieces(raw):
-            told = self._take(piece) or told
-        return told
+            found = self._take(piece) or found
+        return found
 
     def end(self) -> None:
-        """The body is at its end, or breaks off."""
+        """Note the end of the body, complete or not."""
         if self._decode is not None:
             if self._held_bytes > COLLECTED_BYTES_MAX:
                 report("large", f"farebox: a compressed stream of more than {COLLECTED_BYTES_MAX} bytes is not read")
@@ -130,25 +130,25 @@ class Reading:
             self._read_small(content)
 
     def _take(self, content: bytes) -> bool:
-        told = False
+        found = False
         if self.events is not None:
             for payload in self.events.feed(content):
                 self._read(payload)
-                told = True
+                found = True
         elif self._excerpt is not None:
             self._excerpt.feed(content)
         elif not self._no_json:
             self._hold(content)
-        return told
+        return found
 
     def _hold(self, content: bytes) -> None:
-        """Hold a body that is small yet; pick from one that is not, or whose lines are answers of their own."""
+        """Buffer a small body; extract from a large one, or one whose lines are separate answers."""
         if not self._held and content:
-            if content.startswith(_EVENT_BEGINNINGS):  # a gateway that does not say that it streams
+            if content.startswith(_EVENT_BEGINNINGS):  # a gateway that does not declare its stream
                 self.events = EventStream(self.tells, WANTED)
                 self._take(content)
                 return
-            # A body that is not JSON, as a proxy's error page or a sound, says nothing about usage.
+            # A body that is not JSON, such as a proxy's error page or audio, has no usage.
             self._no_json = content[0] not in _JSON_BEGINNINGS
             if self._no_json:
                 return
@@ -164,7 +164,7 @@ class Reading:
         try:
             payload = json.loads(content)
         except (ValueError, RecursionError):
-            # Broken off, nested without end, or several values: what can be read of it is.
+            # Truncated, endlessly nested, or several values: read what is readable.
             picked = JsonExcerpt(WANTED, self._read)
             picked.feed(content)
             picked.end()
@@ -182,11 +182,11 @@ class Reading:
         self.answer.read(payload)
 
     def _may_differ(self, shape: Shape) -> bool:
-        """Bedrock's answers may be of any maker's shape, which its reader knows."""
+        """Return whether the shape may change; Bedrock's reader knows all makers' shapes."""
         return self._endpoint.shape is not Shape.BEDROCK or shape is Shape.COHERE
 
     def _change_shape(self, shape: Shape) -> None:
-        """The answer is not of the shape that the path promised, as behind a gateway."""
+        """Switch to the shape of an answer that differs from the path's, as behind a gateway."""
         error = self.answer.error
         self.answer = answer_in(shape, self._endpoint.provider if self._endpoint.certain else "")
         self.answer.error = error

@@ -1,15 +1,14 @@
-"""Reads recorded requests and answers as if they happened now, and prints the spans: the SDK's side of
-``farebox check-recordings``.
+"""Replay recorded requests and answers and print their spans: the SDK's side of ``farebox check-recordings``.
 
-``python -m farebox.replay_recordings [--model-url URL[=PROVIDER]]…`` reads a line of JSON for each exchange::
+``python -m farebox.replay_recordings [--model-url URL[=PROVIDER]]…`` reads a line of JSON per exchange::
 
     {"entry": 7, "method": "POST", "url": "https://…", "content_type": "application/json", "request": "<base64>",
      "status": 200, "headers": [["content-type", "application/json"]], "body": "<base64>", "began_ns": null,
      "took_ns": null}
 
 and answers each with a line ``{"entry": 7, "otlp": {"resourceSpans": […]} | null, "said": ["…"]}``: the spans that
-the SDK would send, as OTLP/JSON, and what it logged. An empty line, which ends a file, is answered with what was kept
-back. Nothing leaves the process but these lines, and they hold no bodies.
+the SDK would send, as OTLP/JSON, and its log lines. An empty line ends a file and is answered with the held calls.
+Only these lines leave the process, and they contain no bodies.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ EVENT: Final = "recorded"
 CHUNK_BYTES: Final = 16 * 1024
 _FLUSH_S: Final = 30.0
 _DECODERS: Final = {"br": ("brotlicffi", "brotli"), "zstd": ("compression.zstd", "backports.zstd", "zstandard")}
-"""Encodings that httpx reads only with another package, and these."""
+"""Encodings that httpx decodes only with another package, and these packages."""
 _STREAMS: Final = ("text/event-stream", "application/stream+json", "application/x-ndjson", "application/vnd.amazon")
 
 
 @dataclass
 class _Answer:
-    """What is answered to the next request."""
+    """The answer to the next request."""
 
     status: int = 200
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -53,7 +52,7 @@ class _Answer:
 
 
 def _transport(library: Any, answer: _Answer) -> Any:
-    """A transport of httpx or httpx2 that answers with what was recorded."""
+    """Return a transport of httpx or httpx2 that returns the recorded answer."""
 
     def chunks(_stream: object) -> Iterator[bytes]:
         body = answer.body
@@ -68,8 +67,8 @@ def _transport(library: Any, answer: _Answer) -> Any:
     return type("Recorded", (library.BaseTransport,), {"handle_request": handle_request})()
 
 
-class _Said(logging.Handler):
-    """Keeps what the SDK logs."""
+class _LogLines(logging.Handler):
+    """Collects the SDK's log lines."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -80,14 +79,14 @@ class _Said(logging.Handler):
 
 
 class Replay:
-    """One process's worth of recordings, in their order: what comes later may belong to what came before."""
+    """Replays recordings in order in one process: later ones may belong to earlier ones."""
 
     def __init__(self, library: Any, model_urls: dict[str, str | None]) -> None:
-        """Turn the metering on, into memory. ``library`` is httpx or httpx2."""
+        """Turn on metering into memory. ``library`` is httpx or httpx2."""
         self._exporter = InMemorySpanExporter()
-        self._said = _Said()
+        self._log = _LogLines()
         logger = logging.getLogger("farebox")
-        logger.addHandler(self._said)
+        logger.addHandler(self._log)
         logger.propagate = False
         provider = TracerProvider(resource=Resource({}), shutdown_on_exit=False)
         urls: Any = model_urls
@@ -97,37 +96,37 @@ class Replay:
         self._client: Any = library.Client(transport=_transport(library, self._answer), trust_env=False)
 
     def exchange(self, recorded: dict[str, Any]) -> dict[str, Any]:
-        """Replay one; returns the line to print."""
-        self._said.lines.clear()
+        """Replay an exchange and return the line to print."""
+        self._log.lines.clear()
         guard.forget()
         try:
             self._send(recorded)
         except Exception as error:
-            # An answer that cannot be decoded, a URL that is none: the recording's own, and worth a line.
-            self._said.lines.append(f"the recording cannot be replayed: {type(error).__name__}: {error}"[:500])
+            # An undecodable answer or an invalid URL is the recording's fault; report it in a line.
+            self._log.lines.append(f"the recording cannot be replayed: {type(error).__name__}: {error}"[:500])
         otlp = self._spans(recorded)
         self._tell_again(recorded, otlp)
-        return {"entry": recorded.get("entry"), "otlp": otlp, "said": list(self._said.lines)}
+        return {"entry": recorded.get("entry"), "otlp": otlp, "said": list(self._log.lines)}
 
     def rest(self) -> dict[str, Any]:
-        """What is kept back, such as calls whose answers were to be fetched later."""
-        self._said.lines.clear()
+        """Return held calls, such as those whose answers would be fetched later."""
+        self._log.lines.clear()
         if (processor := lifecycle.metering()) is not None:
             processor.release()
-        return {"entry": None, "otlp": self._spans({}), "said": list(self._said.lines)}
+        return {"entry": None, "otlp": self._spans({}), "said": list(self._log.lines)}
 
     def _tell_again(self, recorded: dict[str, Any], otlp: dict[str, Any] | None) -> None:
-        """Of an address that is not known the SDK tells once in a process; here it is told of each call to it."""
+        """Report an unknown address for each call; the SDK reports it once per process."""
         origin = self._origin(recorded.get("url", ""))
-        if otlp is None and self._said.lines:
-            self._unknown.setdefault(origin, self._said.lines[0])
+        if otlp is None and self._log.lines:
+            self._unknown.setdefault(origin, self._log.lines[0])
         elif otlp is None and origin in self._unknown and recorded.get("method") == "POST":
             url = self._client.build_request("POST", recorded["url"]).url
             if UnknownHosts().looks_like_a_call(url, base64.b64decode(recorded["request"])):
-                self._said.lines.append(self._unknown[origin])
+                self._log.lines.append(self._unknown[origin])
 
     def _origin(self, url: str) -> str:
-        """Scheme, host and port of an address as the SDK tells them: without the port that the scheme has anyway."""
+        """Return scheme, host and port of an address as the SDK logs them: without the scheme's default port."""
         try:
             parsed = self._client.build_request("GET", url).url
             return f"{parsed.scheme}://{parsed.host}:{parsed.port}"
@@ -163,7 +162,7 @@ class Replay:
             encoding
         )
         if needed and not any(_is_there(name) for name in needed):
-            self._said.lines.append(f"the body is compressed with {encoding}; install {needed[-1]} to read it")
+            self._log.lines.append(f"the body is compressed with {encoding}; install {needed[-1]} to read it")
 
     def _spans(self, recorded: dict[str, Any]) -> dict[str, Any] | None:
         lifecycle.flush(_FLUSH_S)
@@ -173,7 +172,7 @@ class Replay:
 
 
 def otlp_json(spans: tuple[ReadableSpan, ...], began_ns: int | None, took_ns: int | None) -> dict[str, Any]:
-    """The spans as OTLP/JSON, moved to when they were recorded, where that is known."""
+    """Return the spans as OTLP/JSON, shifted to the time of recording if known."""
     from google.protobuf.json_format import MessageToDict
     from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
@@ -191,7 +190,7 @@ def otlp_json(spans: tuple[ReadableSpan, ...], began_ns: int | None, took_ns: in
 
 
 def _readable(headers: list[tuple[bytes, bytes]], body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The headers that fit the body: recorders write bodies down decoded, and leave what the server said."""
+    """Yield the headers that match the body: recorders store decoded bodies with the original headers."""
     compressed = body[:2] == b"\x1f\x8b" or body[:1] == b"\x78"
     text = body.lstrip()[:1] in (b"", b"{", b"[", b"d", b"e", b"i", b":", b'"')
     for name, value in headers:
@@ -220,7 +219,7 @@ def _is_there(module: str) -> bool:
 
 
 def http_library() -> ModuleType | None:
-    """Whichever of the two is installed."""
+    """Return httpx or httpx2, whichever is installed."""
     for name in ("httpx2", "httpx"):
         if _is_there(name):
             return importlib.import_module(name)
@@ -228,7 +227,7 @@ def http_library() -> ModuleType | None:
 
 
 def main(arguments: list[str], lines: TextIO, out: TextIO) -> int:
-    """Replay the lines. Returns the status of the process."""
+    """Replay the lines. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m farebox.replay_recordings")
     parser.add_argument("--model-url", action="append", default=[], help="a base URL of a model API, or url=provider")
     named = parser.parse_args(arguments).model_url
@@ -247,7 +246,7 @@ def main(arguments: list[str], lines: TextIO, out: TextIO) -> int:
 
 
 if __name__ == "__main__":
-    # Settings of the user's own metering have no say here, and no content is captured.
+    # The user's own metering settings do not apply here, and no content is captured.
     for variable in [name for name in os.environ if name.startswith(("OTEL_", "FAREBOX_"))]:
         del os.environ[variable]
     sys.exit(main(sys.argv[1:], sys.stdin, sys.stdout))

@@ -1,4 +1,4 @@
-"""One line of JSON for each call of a model, on request: what the dashboards show, for those who read logs."""
+"""Write one line of JSON per model call, if enabled, with the dashboards' figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from farebox import span_attributes
 
 REQUEST_LOG: Final = "FAREBOX_REQUEST_LOG"
 logger: Final = logging.getLogger("farebox.requests")
-"""Where the lines go, at level INFO; the message is the line."""
+"""The logger of the lines, at level INFO; the message is the line."""
 
 _PLAIN: Final = {
     "tags.dept": span_attributes.DEPT,
@@ -35,34 +35,34 @@ _PLAIN: Final = {
 }
 FIELDS: Final = {
     "ts": "when the call started, ISO 8601 in UTC",
-    "trace_id": "32 hex digits; of a report of quality, the trace that it is about",
+    "trace_id": "32 hex digits; for a quality report, the trace it is about",
     "tags.dept": "the department",
     "tags.project": "the project",
     "tags.task": "the kind of task",
-    "model": "the model that answered, else the one that was asked",
+    "model": "the model that answered, else the requested one",
     "provider": "OpenTelemetry's name of the provider",
-    "route": "the route or variant that was chosen",
-    "region": "of the provider's address, else of the process's resource",
-    "latency_ms": "milliseconds until the answer, or its stream, was at its end",
-    "error": "what went wrong, as `error.type`",
-    "cache_hit": "whether a cache had part in the answer: the provider's, or the application's own",
-    "citation_rate": "which part of the statements is backed by sources, 0 to 1",
-    "human_reviewed": "whether a person looked at the answer",
-    "input_tokens": "everything that went in, cache included",
-    "output_tokens": "everything that came out, reasoning included",
-    "total_tokens": "the sum of the two",
-    "cost_per_1k": "an estimate for 1,000 tokens of the call, in `currency`",
-    "cost_actual": "an estimate for the call, in `currency`",
+    "route": "the chosen route or variant",
+    "region": "the region of the provider's address, else of the process's resource",
+    "latency_ms": "milliseconds until the end of the answer or its stream",
+    "error": "the error, as `error.type`",
+    "cache_hit": "whether a cache contributed to the answer: the provider's or the application's",
+    "citation_rate": "share of statements backed by sources, 0 to 1",
+    "human_reviewed": "whether a person reviewed the answer",
+    "input_tokens": "all input tokens, including the cache",
+    "output_tokens": "all output tokens, including reasoning",
+    "total_tokens": "the sum of input and output tokens",
+    "cost_per_1k": "estimated cost per 1,000 tokens, in `currency`",
+    "cost_actual": "estimated cost of the call, in `currency`",
     "currency": "`USD`",
 }
-"""The keys of a line, in order, and what they say. What is not known is null."""
+"""The keys of a line, in order, with their meaning. Unknown values are null."""
 
 
 def line_of(span: ReadableSpan, attributes: Mapping[str, Any]) -> str:
-    """The line of one span.
+    """Return the line of a span.
 
-    ``ts`` is its start, ISO 8601 in UTC; ``latency_ms`` whole and parts of milliseconds; costs are estimates in
-    ``currency``, ``cost_per_1k`` for 1,000 tokens.
+    ``ts`` is its start, ISO 8601 in UTC; ``latency_ms`` has a fraction; costs are estimates in ``currency``,
+    ``cost_per_1k`` per 1,000 tokens.
     """
     known: dict[str, Any] = {name: attributes.get(key) for name, key in _PLAIN.items()}
     context = span.get_span_context()
@@ -83,14 +83,14 @@ def line_of(span: ReadableSpan, attributes: Mapping[str, Any]) -> str:
 
 
 class RequestLog:
-    """Writes the lines, where they were asked for."""
+    """Writes the lines if enabled."""
 
     def __init__(self, wanted: bool | None) -> None:
         """Set up the logger.
 
         Args:
-            wanted: True writes to the logger ``farebox.requests``, which is the application's to configure. None
-                leaves it to ``FAREBOX_REQUEST_LOG``: ``stdout``, ``stderr``, a file's name, or ``logger``.
+            wanted: True writes to the logger ``farebox.requests``, which the application configures. None uses
+                ``FAREBOX_REQUEST_LOG``: ``stdout``, ``stderr``, a file name, or ``logger``.
         """
         target = "logger" if wanted else "" if wanted is False else os.environ.get(REQUEST_LOG, "").strip()
         self._handler: logging.Handler | None = None
@@ -109,7 +109,7 @@ class RequestLog:
             logger.propagate = False
 
     def write(self, span: ReadableSpan, attributes: Mapping[str, Any]) -> None:
-        """Write one line, if lines are wanted."""
+        """Write a line if enabled."""
         if self.on:
             logger.info("%s", line_of(span, attributes))
 

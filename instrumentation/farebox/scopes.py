@@ -1,4 +1,4 @@
-"""``farebox.action`` and ``farebox.tags``: context managers and decorators that say what calls are for."""
+"""``farebox.action`` and ``farebox.tags``: context managers and decorators that attribute calls."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ R = TypeVar("R")
 
 
 class Scope:
-    """What :func:`action` and :func:`tags` return: a context manager, with or without async, and a decorator.
+    """The result of :func:`action` and :func:`tags`: a sync and async context manager and a decorator.
 
-    One scope may be entered any number of times, also at once by several threads or tasks; as an action, each
-    entry is an occurrence of its own.
+    A scope may be entered any number of times, also concurrently by threads or tasks. Each entry of an action is a new
+    occurrence.
     """
 
     def __init__(self, labels: Mapping[str, object | None], terms: HoldTerms | None = None) -> None:
-        """Take the span attributes to set; None and empty values are left out, others become text.
+        """Take the span attributes to set; None and empty values are skipped, others become text.
 
-        With ``terms``, each occurrence begins with credits held for it.
+        With ``terms``, each occurrence starts with a hold.
         """
         self._labels: dict[str, str | bool] = {}
         self._terms = terms
@@ -38,7 +38,7 @@ class Scope:
             for key, value in labels.items():
                 if value is None:
                     continue
-                # A wallet is often the key of a row: numbers and UUIDs become text. Empty is as good as none.
+                # Wallets are often row keys: numbers and UUIDs become text. Empty means none.
                 if key == span_attributes.CACHE_HIT and isinstance(value, bool):
                     self._labels[key] = value
                 elif text := str(value):
@@ -62,13 +62,13 @@ class Scope:
 
     @staticmethod
     def _goes_on(inherited: Mapping[str, str | bool], attributes: Mapping[str, str | bool]) -> bool:
-        """The same event for the same wallet, entered again further in, is still the same occurrence."""
+        """Return whether this is a nested entry of the same event and wallet, which is the same occurrence."""
         return span_attributes.ACTION_ID in inherited and all(
             inherited.get(key) == attributes.get(key) for key in (span_attributes.EVENT, span_attributes.WALLET)
         )
 
     def _with_hold(self, frame: Frame) -> Frame:
-        """Hold credits for a new occurrence. Raises InsufficientCredits, and HoldUnavailable if told to."""
+        """Hold credits for a new occurrence. Raises InsufficientCredits, and HoldUnavailable by the terms."""
         begun = frame.outer is None or frame.outer.attribution.action_id != frame.attribution.action_id
         if self._terms is None or not begun:
             return frame
@@ -78,7 +78,7 @@ class Scope:
         return frame if self._terms is None else await asyncio.to_thread(self._with_hold, frame)
 
     def __enter__(self) -> Attribution:
-        """Tag the calls that start from now on in this context."""
+        """Tag calls that start from now on in this context."""
         frame = self._with_hold(self._frame())
         current_frame.set(frame)
         return frame.attribution
@@ -86,7 +86,7 @@ class Scope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Go back to what was before; in a context that never entered (a generator moved), do nothing."""
+        """Restore the previous tags; in a context that never entered (a moved generator), do nothing."""
         frame = current_frame.get()
         while frame is not None and frame.scope is not self:
             frame = frame.outer
@@ -95,7 +95,7 @@ class Scope:
             _let_go(frame)
 
     async def __aenter__(self) -> Attribution:
-        """As without async; a hold is asked for without blocking the event loop."""
+        """As ``__enter__``, requesting a hold without blocking the event loop."""
         frame = await self._with_hold_async(self._frame())
         current_frame.set(frame)
         return frame.attribution
@@ -103,7 +103,7 @@ class Scope:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """As without async."""
+        """As ``__exit__``."""
         self.__exit__(kind, error, traceback)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
@@ -130,9 +130,8 @@ class Scope:
 
         return call
 
-    # A generator runs in the context of whoever advances it, and a web framework may advance each step in
-    # another one. So the scope is put in place for the length of a step, and what runs between the steps
-    # never sees it.
+    # A generator runs in the context of its caller, and a web framework may advance each step in another context. So
+    # the scope is entered for each step only, and code between the steps never sees it.
 
     def _around_generator(self, function: Callable[P, Generator[Any, Any, R]]) -> Callable[P, Generator[Any, Any, R]]:
         @functools.wraps(function)
@@ -196,7 +195,7 @@ class Scope:
 
 
 def _let_go(frame: Frame) -> None:
-    """What an action has not used of its hold goes back."""
+    """Release what an action has not used of its hold."""
     if frame.hold is not None:
         with guarded("voiding a hold"):
             activity = frame.attribution.activity
@@ -204,7 +203,7 @@ def _let_go(frame: Frame) -> None:
 
 
 class _Steps:
-    """Puts a generator's frame in place for one step, and keeps what the step left for the next one."""
+    """Enters a generator's frame for one step, and keeps the frame that the step leaves for the next one."""
 
     def __init__(self, frame: Frame | None) -> None:
         self._frame = frame
@@ -242,28 +241,28 @@ def action(
         @farebox.action("agent.run", hold=5)
         async def run(task: str) -> str: ...
 
-    What an inner action leaves out it inherits from the outer one. Each entry is an action with an id of
-    its own, unless it stands inside an action of the same event and wallet.
+    An inner action inherits omitted values from the outer one. Each entry is an action with its own id, unless it is
+    inside an action of the same event and wallet.
 
     Args:
-        event: the product action, as users know it: ``chat.reply``.
-        wallet: what pays: a customer, a user or a team. Any value; its text is used.
+        event: the product action, as users know it, such as ``chat.reply``.
+        wallet: the payer: a customer, a user or a team. Any value; its text is used.
         dept: the department, for reports.
         project: the project, for reports.
         task: the kind of task, for reports.
-        route: the model route or variant that was chosen, for reports.
-        cache_hit: whether the application's own cache had part in the answer, for reports.
-        hold: credits to set aside before anything is spent; a whole number, a Decimal or its text. The collector
-            settles them when it charges the calls; what is left goes back when the action ends.
-        hold_expires_s: seconds until the collector gives back what was not settled.
-        hold_unreachable: what happens when the collector cannot be asked: ``allow`` goes on without a hold and logs it,
-            ``refuse`` raises.
-        hold_key_refused: what happens when the collector refuses the key (401, 403): ``refuse`` raises, ``allow`` goes
-            on without a hold and logs it.
+        route: the chosen model route or variant, for reports.
+        cache_hit: whether the application's own cache contributed to the answer, for reports.
+        hold: credits to reserve before anything is spent; a whole number, a Decimal or its text. The collector
+            settles them when it charges the calls; the rest is released when the action ends.
+        hold_expires_s: seconds until the collector releases the unsettled rest.
+        hold_unreachable: if the collector is unreachable, ``allow`` continues without a hold and logs it, ``refuse``
+            raises.
+        hold_key_refused: if the collector refuses the key (401, 403), ``refuse`` raises, ``allow`` continues without
+            a hold and logs it.
 
     Raises:
         InsufficientCredits: the wallet has too little for the hold. Raised on entering.
-        HoldUnavailable: the collector could not be asked, with ``hold_unreachable="refuse"``, or refused the key.
+        HoldUnavailable: the collector was unreachable, with ``hold_unreachable="refuse"``, or refused the key.
             Raised on entering.
         ValueError: ``hold_unreachable`` or ``hold_key_refused`` is neither ``allow`` nor ``refuse``.
     """
@@ -281,22 +280,22 @@ def tags(
     route: str | None = None,
     cache_hit: bool | None = None,
 ) -> Scope:
-    """Tag the calls made inside, without starting an action: say, in a middleware that knows the wallet.
+    """Tag the calls made inside without starting an action, for example in a middleware that knows the wallet.
 
-    Takes and inherits the same as :func:`action`.
+    Arguments and inheritance are those of :func:`action`.
     """
     return Scope({span_attributes.WALLET: wallet, **_tag_labels(dept, project, task, route, cache_hit)})
 
 
 def incoming(headers: Mapping[str, str], *, trusted: bool = False) -> Scope:
-    """Tag the calls made inside with what the ``baggage`` header of a request or of a message says.
+    """Tag the calls made inside with the ``baggage`` header of a request or message.
 
-    For servers and workers that no instrumentation of OpenTelemetry serves; with one, the header is read anyway.
+    For servers and workers without an OpenTelemetry instrumentation, which would read the header itself.
 
     Args:
-        headers: of the request, by their names in any case.
-        trusted: whether the header may also name wallet, event and action: only where none but services of one's own
-            can send it.
+        headers: the request's headers, named in any case.
+        trusted: also accept wallet, event and action. Use it only if no other than the application's own services
+            can send the header.
     """
     labels: dict[str, str] = {}
     with guarded("reading a baggage header"):
@@ -305,7 +304,7 @@ def incoming(headers: Mapping[str, str], *, trusted: bool = False) -> Scope:
 
 
 class _Carried(Scope):
-    """A scope whose labels come from another service: an action that arrives is gone on with, not begun."""
+    """A scope with labels from another service: it continues the incoming action."""
 
     def _frame(self) -> Frame:
         outer = current_frame.get()

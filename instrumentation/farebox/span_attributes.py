@@ -1,11 +1,11 @@
-"""The names of the span attributes that the SDK writes or reads, and how it knows a GenAI span."""
+"""Names of the span attributes that the SDK writes or reads, and the detection of GenAI spans."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-# Farebox's own, for what no convention covers.
+# Farebox's own attributes, where no convention exists.
 ACTION_ID: Final = "farebox.action.id"
 CACHE_HIT: Final = "farebox.cache_hit"
 CITATION_RATE: Final = "farebox.citation_rate"
@@ -15,13 +15,13 @@ CURRENCY: Final = "farebox.currency"
 DEPT: Final = "farebox.dept"
 EVENT: Final = "farebox.event"
 EXPOSURE: Final = "farebox.exposure"
-"""Why the provider may bill a call whose end was not seen: ``timeout``, ``client_closed``, ``connection_lost``."""
+"""Why a call without an observed end may be billed: ``timeout``, ``client_closed``, ``connection_lost``."""
 EXPOSURE_INPUT: Final = "farebox.exposure.input_tokens"
 EXPOSURE_OUTPUT: Final = "farebox.exposure.output_tokens"
 COST_STATED: Final = "farebox.cost.stated_usd"
-"""Text, a decimal: what the provider itself says it charges for the call."""
+"""Text, a decimal: the charge for the call as stated by the provider."""
 PROVIDER_BY_ADDRESS: Final = "farebox.provider"
-"""Who bills, by the address of the call; wins over the name that another instrumentation wrote."""
+"""The billing provider, from the call's address; overrides another instrumentation's name."""
 HUMAN_REVIEWED: Final = "farebox.human_reviewed"
 PROJECT: Final = "farebox.project"
 QUALITY_TRACE_ID: Final = "farebox.quality.trace_id"
@@ -29,48 +29,47 @@ REVIEW_APPROVED: Final = "farebox.review.approved"
 ROUTE: Final = "farebox.route"
 TASK: Final = "farebox.task"
 UNITS: Final = "farebox.units."
-"""With the name of a billable unit behind it: ``farebox.units.web_searches``, a count."""
+"""Prefix of a billable unit's name, such as ``farebox.units.web_searches``, a count."""
 UNITS_WRITTEN: Final = {
-    "advanced_web_searches": "searches of the web that the provider bills at a higher fee",
+    "advanced_web_searches": "web searches at a higher fee",
     "audio_seconds": "seconds of audio",
-    "browser_automations": "browsers that the provider drove",
+    "browser_automations": "browser sessions run by the provider",
     "code_executions": "runs of the provider's code interpreter",
-    "container_sessions": "containers that code ran in; one of several gigabytes counts for each",
+    "container_sessions": "container sessions of code execution, times their gigabytes",
     "document_searches": "searches of attached files",
-    "images": "images that were made",
-    "input_characters": "characters that were spoken, or embedded",
-    "input_document_pages": "pages that were read",
+    "images": "generated images",
+    "input_characters": "spoken or embedded characters",
+    "input_document_pages": "document pages read",
     "map_searches": "searches of maps",
-    "preview_web_searches": "searches of the web by the earlier tool of OpenAI",
-    "rerank_searches": "searches whose results were ranked",
+    "preview_web_searches": "web searches with OpenAI's preview tool",
+    "rerank_searches": "reranked searches",
     "social_searches": "searches of a social network",
     "storage_searches": "searches of files",
     "web_searches": "searches of the web",
-    "web_visits": "pages of the web that a tool opened",
+    "web_visits": "web pages opened by a tool",
 }
-"""The units that are read out of answers, and what is counted; the collector knows them by these names."""
+"""The units read from answers, with their meaning; the collector uses the same names."""
 USAGE_CACHE_READ_AUDIO: Final = "farebox.usage.cache_read_audio_tokens"
 USAGE_CACHE_READ_IMAGE: Final = "farebox.usage.cache_read_image_tokens"
 USAGE_CACHE_READ_VIDEO: Final = "farebox.usage.cache_read_video_tokens"
 USAGE_INFERENCE_REGION: Final = "farebox.usage.inference_region"
-"""Where the provider bills by region: ``us``, ``eu``."""
+"""The region, if the provider bills by it: ``us``, ``eu``."""
 USAGE_INPUT_IMAGE: Final = "farebox.usage.input_image_tokens"
 USAGE_LINES: Final = "farebox.usage.lines"
-"""Text, a JSON list: what other models did within the same answer, each with tokens and units of its own."""
+"""Text, a JSON list: other models' work within the same answer, each with its tokens and units."""
 USAGE_MISSING: Final = "farebox.usage.missing"
 """Why there is no usage: ``stream``, ``background``, ``impossible_counts``."""
 IN_BACKGROUND: Final = "background"
 USAGE_OUTPUT_IMAGE: Final = "farebox.usage.output_image_tokens"
 USAGE_SERVICE_TIER: Final = "farebox.usage.service_tier"
-"""The tier that answered, of providers whose tier has no attribute of its own."""
+"""The service tier of the answer, for providers whose tier has no separate attribute."""
 USAGE_OWN: Final = "farebox.usage.own"
-"""Text, a JSON object: the counts of the model that is named, where another instrumentation has those of two together.
-They take their place on what is sent; the attribute itself is not sent."""
+"""Text, a JSON object: the named model's counts, if another instrumentation has the sum of two models.
+They replace the sum in the sent span; the attribute itself is not sent."""
 USAGE_SPEED: Final = "farebox.usage.speed"
 WALLET: Final = "farebox.wallet"
 
-# OpenTelemetry's. The cache and reasoning keys are the ones that the official GenAI instrumentations 1.3b0
-# write.
+# OpenTelemetry's. The cache and reasoning keys are those of the official GenAI instrumentations 1.3b0.
 CLOUD_REGION: Final = "cloud.region"
 ERROR_TYPE: Final = "error.type"
 FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
@@ -94,29 +93,29 @@ USAGE_OUTPUT_AUDIO: Final = "gen_ai.usage.audio.output_tokens"
 USAGE_REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
 USAGE_TOTAL: Final = "gen_ai.usage.total_tokens"
 
-# The providers' own. The Anthropic client writes these names on the spans that it opens itself.
+# The providers' own. The Anthropic client writes these names on its own spans.
 ANTHROPIC_CACHE_WRITE_1H: Final = "anthropic.usage.cache_creation.ephemeral_1h_input_tokens"
 ANTHROPIC_CACHE_WRITE_5M: Final = "anthropic.usage.cache_creation.ephemeral_5m_input_tokens"
 ANTHROPIC_SERVICE_TIER: Final = "anthropic.response.service_tier"
 OPENAI_SERVICE_TIER: Final = "openai.response.service_tier"
 
 INFERENCE_OPERATIONS: Final = frozenset({"chat", "text_completion", "generate_content", "embeddings"})
-"""The values of ``gen_ai.operation.name`` for which a model makes tokens."""
+"""Values of ``gen_ai.operation.name`` that use tokens."""
 
 _GENAI_PREFIXES: Final = ("gen_ai.", "farebox.", "openinference.", "llm.", "traceloop.", "langfuse.")
 _INFERENCE_KINDS: Final = frozenset({"LLM", "EMBEDDING"})
 
 
 def is_genai(attributes: Mapping[str, Any] | None) -> bool:
-    """Whether a span with these attributes concerns the meter, in any dialect that the collector reads."""
-    for key in attributes or ():  # noqa: SIM110, a generator costs more than all the rest
+    """Return whether a span with these attributes is a GenAI span in any dialect that the collector reads."""
+    for key in attributes or ():  # noqa: SIM110, a generator costs more than all else here
         if key.startswith(_GENAI_PREFIXES):
             return True
     return False
 
 
 def is_inference(attributes: Mapping[str, Any] | None) -> bool:
-    """Whether a span with these attributes stands for one call of a model."""
+    """Return whether a span with these attributes is a single model call."""
     if not attributes:
         return False
     return (
@@ -127,7 +126,7 @@ def is_inference(attributes: Mapping[str, Any] | None) -> bool:
 
 
 def copied(attributes: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The attributes of a span as a plain dictionary, which is several times faster to look things up in."""
+    """Return a span's attributes as a plain dictionary, which has several times faster look-ups."""
     if attributes is None:
         return {}
     try:

@@ -1,4 +1,4 @@
-"""One call, one span: tells which spans speak of the same call of a model, and makes one of them.
+"""Merge the spans of the same model call into one.
 
 The OpenAI client may be instrumented by OpenTelemetry and by OpenLLMetry or OpenInference at once, and the Anthropic
 and Mistral clients open spans of their own: then one call ends two spans or three, one inside the other, with the same
@@ -20,14 +20,14 @@ from opentelemetry.sdk.trace import ReadableSpan
 from farebox import span_attributes
 from farebox.exposures import Exposure
 
-# Whose account of a call is taken, best first: ours and OpenTelemetry's, then the clients' own, then others'.
+# Preferred accounts of a call, best first: Farebox's and OpenTelemetry's, the clients' own, then all other ones.
 _OFFICIAL_SCOPES: Final = (
     "opentelemetry.instrumentation.genai.",
     "opentelemetry.instrumentation.google_genai",
     "farebox",
 )
 _CLIENT_SCOPES: Final = ("com.anthropic.", "mistralai")
-# What an account lacks and another has; counts are left out, since vocabularies count differently.
+# Attributes copied from another account; not counts, since vocabularies count differently.
 _SHARED: Final = frozenset(
     {
         span_attributes.FINISH_REASONS,
@@ -52,32 +52,32 @@ _USAGE_KEYS: Final = (
 )
 
 ANSWERS_MAX: Final = 1_000
-"""How many of the latest calls are remembered by the ids of their responses."""
+"""Maximum remembered calls by response id."""
 
 _lock = threading.Lock()
 
 Ended = tuple[ReadableSpan, Mapping[str, Any]]
-"""A span that has ended, and its attributes with those that were kept beside it."""
+"""An ended span, and its attributes including those kept separately."""
 
 
 class OpenCall:
-    """A span of a call of a model, from its start on, and the one that it is inside of."""
+    """An open span of a model call, and the enclosing one."""
 
     __slots__ = ("account", "around", "exposure", "family", "inside", "over")
 
     def __init__(self, around: OpenCall | None, family: str) -> None:
-        """``family`` tells kinds of calls apart; a call of another kind inside is another call."""
+        """``family`` is the kind of call; a nested call of another kind is a separate call."""
         self.family: str = family
         self.around: OpenCall | None = around if around is not None and around.family == family else None
         self.account: Account | None = None
         self.inside: list[Account] = []
         self.exposure: Exposure | None = None
-        """What the provider may bill for the latest attempt, if its end was not seen."""
+        """What the provider may bill for the latest attempt, if its end was not observed."""
         self.over = False
-        """Whether the span has ended, and the account has the exposure."""
+        """Whether the span has ended and the account has the exposure."""
 
     def ended(self, ended: Ended) -> Account | None:
-        """Note what the span says. Returns an account that is to be sent, unless this one is part of another."""
+        """Record the ended span. Returns an account to send, unless this one is part of another."""
         with _lock:
             if len(self.inside) > 1:
                 return None  # a summary
@@ -90,7 +90,7 @@ class OpenCall:
                     self.account = around.account
                     return None
                 around = around.around
-            # Two instrumentations side by side within a third; two calls would be of one and the same.
+            # Two instrumentations side by side within a third; two calls would be of the same one.
             beside = (
                 next((other for other in self.around.inside if other.covers(ended[0])), None) if self.around else None
             )
@@ -106,19 +106,19 @@ class OpenCall:
 
 
 class Account:
-    """The spans of one call that have ended, until one is made of them."""
+    """The ended spans of one call until they are merged."""
 
     __slots__ = ("_sent", "_spans", "exposure")
 
     def __init__(self, ended: Ended) -> None:
-        """Begin with the first one that ended."""
+        """Start with the first ended span."""
         self._spans = [ended]
         self._sent: bool | None = None
         self.exposure: Mapping[str, Any] = {}
-        """Attributes of what the provider may bill, if the end of the call was not seen."""
+        """Attributes of the exposure, if the call's end was not observed."""
 
     def expose(self, exposure: Mapping[str, Any]) -> bool:
-        """Note an exposure. False once the account was sent."""
+        """Record an exposure. Returns False if the account was already sent."""
         with _lock:
             if self._sent is not None:
                 return False
@@ -126,14 +126,14 @@ class Account:
             return True
 
     def add(self, ended: Ended) -> bool:
-        """Take a further span in. False once an account without usage was sent, and this span may have it."""
+        """Add a span. Returns False if an account without usage was already sent and this span may have the usage."""
         if self._sent is None:
             self._spans.append(ended)
             return True
         return self._sent
 
     def covers(self, span: ReadableSpan) -> bool:
-        """Whether another instrumentation's span, over the same time, is of this call by its response id."""
+        """Return whether another instrumentation's concurrent span is of this call, by its response id."""
         scope = _scope(span)
         return all(
             _scope(other) != scope
@@ -143,9 +143,9 @@ class Account:
         )
 
     def best(self) -> tuple[ReadableSpan, Mapping[str, Any], dict[str, Any]]:
-        """The best account of the call, its attributes, and what they lack and others have.
+        """Return the best account of the call, its attributes, and attributes that only other accounts have.
 
-        After this, nothing is added.
+        Closes the account to further spans.
         """
         with _lock:
             (first, present), *others = sorted(self._spans, key=_rank)
@@ -159,16 +159,16 @@ class Account:
 
 
 class Answers:
-    """The latest calls by the ids of their responses: not all instrumentations open their span before the call."""
+    """The latest calls by response id: not all instrumentations open their span before the call."""
 
     def __init__(self) -> None:
         """None yet."""
         self._accounts: OrderedDict[str, Account] = OrderedDict()
 
     def part_of_another(self, ended: Ended, response_id: object, account: Account) -> bool:
-        """Whether the span went into the account of a call that is known; else remember its own.
+        """Return whether the span was added to a known call's account; otherwise remember its own.
 
-        Some servers answer with the same id for ever, so the id alone decides nothing.
+        Some servers always answer with the same id, so the id alone is not enough.
         """
         if not isinstance(response_id, str) or not response_id:
             return False
@@ -183,8 +183,8 @@ class Answers:
 
 
 def family_of(attributes: Mapping[str, Any] | None) -> str | None:
-    """The kind of call that a span with these attributes stands for; None when it stands for none."""
-    # An attempt that is sent as an exposure is part of no other call's account.
+    """Return the kind of call of a span with these attributes; None if it is not a call."""
+    # An attempt sent as an exposure is not part of another call's account.
     if not span_attributes.is_inference(attributes) or span_attributes.EXPOSURE in (attributes or {}):
         return None
     known = attributes or {}
@@ -197,7 +197,7 @@ def family_of(attributes: Mapping[str, Any] | None) -> str | None:
 
 
 def is_first_hand(span: Any) -> bool:
-    """Whether a span is ours, OpenTelemetry's, or of the client itself."""
+    """Return whether a span is Farebox's, OpenTelemetry's or the client's own."""
     scope = getattr(span, "instrumentation_scope", None)
     return scope is not None and scope.name.startswith((*_OFFICIAL_SCOPES, *_CLIENT_SCOPES))
 

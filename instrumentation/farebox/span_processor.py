@@ -1,4 +1,4 @@
-"""The span processor: tags GenAI spans when they start, and hands the calls to the delivery when they end."""
+"""The span processor: tag GenAI spans when they start and queue calls for delivery when they end."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from farebox.span_merging import Account, Answers, OpenCall, family_of
 from farebox.tag_sources import TagSources
 
 OPEN_MAX: Final = 10_000
-"""How many open spans are remembered: those of calls, and those whose first attributes do not yet say what they are."""
+"""Maximum remembered open spans: calls, and spans whose first attributes do not show yet what they are."""
 
 HTTP_SCOPE: Final = "opentelemetry.instrumentation.httpx"
 
 EXIT_FLUSH_S: Final = 3.0
-"""How long the end of the process waits for the collector at most."""
+"""Maximum wait for the collector at process exit."""
 _TAGS: Final = (
     span_attributes.WALLET,
     span_attributes.EVENT,
@@ -38,17 +38,17 @@ _TAGS: Final = (
     span_attributes.TASK,
     span_attributes.ROUTE,
 )
-"""What an answer that comes later takes over from the call that asked for it, where it says nothing itself."""
+"""Attributes that a later answer inherits from the call that requested it, unless set."""
 
 
 class Metering(NamedTuple):
-    """What a processor works with while the metering is on."""
+    """The parts that a processor uses while metering is on."""
 
     delivery: Delivery
     outgoing: Outgoing
     tag_sources: TagSources
     sends_http_spans: bool = False
-    """Whether the HTTP spans of calls are sent, too."""
+    """Whether the HTTP spans of calls are sent too."""
 
 
 class _Open(NamedTuple):
@@ -59,10 +59,10 @@ class _Open(NamedTuple):
 
 
 class MeterProcessor(SpanProcessor):
-    """Meters one tracer provider. A provider keeps its processors for good, so this one can be idle."""
+    """Meters one tracer provider. A provider cannot remove processors, so this one can be idle."""
 
     def __init__(self) -> None:
-        """Idle until it is given what to work with."""
+        """Start idle."""
         self.metering: Metering | None = None
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._answers = Answers()
@@ -70,7 +70,7 @@ class MeterProcessor(SpanProcessor):
         self._later = LaterAnswers()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Tag the span with what the current action says; explicit attributes of the span stay."""
+        """Tag the span with the current action; explicit attributes of the span stay."""
         metering = self.metering
         if metering is None:
             return
@@ -108,7 +108,7 @@ class MeterProcessor(SpanProcessor):
             span_notes.forget(oldest)
 
     def _reads_alone(self, span: Span) -> bool:
-        """Whether no processor but this one sees the span; where that cannot be told, it is assumed that one does."""
+        """Return whether only this processor sees the span; False if unknown."""
         processors: Sequence[object] = getattr(getattr(span, "_span_processor", None), "_span_processors", ())
         return len(processors) == 1 and processors[0] is self
 
@@ -121,7 +121,7 @@ class MeterProcessor(SpanProcessor):
         return open_.call if open_ is not None else None
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Hand a GenAI span to the delivery, sampled or not; leave all others alone."""
+        """Queue a GenAI span for delivery, sampled or not; ignore all other spans."""
         try:
             self._ended(span)
         except Exception as error:
@@ -131,12 +131,12 @@ class MeterProcessor(SpanProcessor):
         context = span.get_span_context()
         span_id = context.span_id if context is not None else 0
         open_ = self._open.get(span_id)
-        # A span that has ended changes no more, and a plain dictionary is faster to look things up in.
+        # An ended span no longer changes, and a plain dictionary has faster look-ups.
         attributes = span_notes.taken(span_id, span_attributes.copied(span.attributes))
         try:
             self._take(span, attributes, open_)
         finally:
-            # Only now: until its account has taken the exposure, a call has to be found.
+            # Remove it only now: an exposure must find the call until its account has it.
             self._open.pop(span_id, None)
             if open_ is not None and open_.activity is not None:
                 open_.activity.ended += 1
@@ -151,10 +151,10 @@ class MeterProcessor(SpanProcessor):
                 metering.delivery.put(functools.partial(metering.outgoing.span, Account((span, attributes)), {}))
             return
         if attributes.get(span_attributes.OPERATION_NAME) == FETCH and _is_ours(span):
-            return  # it told nothing new
+            return  # it has nothing new
         _, call, late, around = open_ if open_ is not None else (None, None, {}, None)
         if call is None and around is not None and span_attributes.RESPONSE_ID in attributes:
-            call = OpenCall(around, around.family)  # it says only now what it is
+            call = OpenCall(around, around.family)  # its kind is known only now
         ended = span, attributes
         response_id = attributes.get(span_attributes.RESPONSE_ID)
         account = call.ended(ended) if call is not None else Account(ended)
@@ -176,7 +176,7 @@ class MeterProcessor(SpanProcessor):
             metering.delivery.put(send)
 
     def _keep(self, attributes: Mapping[str, Any], send: Callable[[], None]) -> None:
-        """Keep a call back whose answer is made in the background; asking for it is no call of its own."""
+        """Hold a call with a background answer; fetching that answer is not a separate call."""
         response_id = attributes.get(span_attributes.RESPONSE_ID)
         if not isinstance(response_id, str):
             send()
@@ -185,25 +185,25 @@ class MeterProcessor(SpanProcessor):
         self._later.keep(response_id, send, tags, time.monotonic())
 
     def _with_tags_of_the_call(self, attributes: Mapping[str, Any], late: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The tags of a call that was kept back, for the answer that tells its usage."""
+        """Return the attributes of an answer with usage, with the tags of its held call."""
         self._later.send_old(time.monotonic())
         if span_attributes.USAGE_INPUT in attributes or span_attributes.ERROR_TYPE in attributes:
             late = {**self._later.answered(attributes.get(span_attributes.RESPONSE_ID)), **late}
         return late
 
     def release(self) -> None:
-        """Send the calls that were kept back, as metering ends."""
+        """Send held calls when metering ends."""
         self._later.send_all()
 
     def shutdown(self) -> None:
-        """The provider ends: deliver what there is, for a few seconds at most."""
+        """Deliver pending spans within a few seconds, as the provider shuts down."""
         with guarded("shutting down"):
             self.release()
             if self.metering is not None:
                 self.metering.delivery.close(EXIT_FLUSH_S)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Deliver what there is. Returns whether that was done in time."""
+        """Deliver pending spans. Returns whether all were delivered in time."""
         with guarded("flushing"):
             return self.metering is None or self.metering.delivery.flush(timeout_millis / 1000)
         return False

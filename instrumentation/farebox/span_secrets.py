@@ -1,4 +1,4 @@
-"""Takes secrets out of the attributes of HTTP spans: keys in headers, in query strings."""
+"""Remove secrets from HTTP spans' attributes: keys in headers and query strings."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _URLS: Final = ("http.url", "url.full", "http.target", "url.query")
 
 
 def without_secrets(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes, those of secret headers and the values of secret query parameters replaced."""
+    """Return the attributes with secret headers and secret query parameters replaced."""
     return {key: _clean(key, value) for key, value in attributes.items()}
 
 
 def secret_headers(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """What to overwrite in the attributes of a span that is open, so that no secret header stays."""
+    """Return the attributes to overwrite on an open span, so that no secret header stays."""
     return {key: [REDACTED] for key in attributes if _is_secret_header(key)}
 
 

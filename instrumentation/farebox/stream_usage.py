@@ -1,7 +1,7 @@
-"""Asks OpenAI-style chat streams for their usage, and keeps the answer from callers that did not ask.
+"""Request usage of OpenAI-style chat streams, and hide it from callers that did not request it.
 
-Such a stream says what it used in one event more at its end, and only if the request has
-``stream_options.include_usage``. What callers see in addition is a ``"usage": null`` on the other events.
+Such a stream reports its usage in an additional last event, and only if the request has
+``stream_options.include_usage``. Callers still see an additional ``"usage": null`` on the other events.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _END_OF_EVENT: Final = re.compile(rb"\r?\n\r?\n")
 
 
 def asks_for_usage(endpoint: Endpoint, request: ModelRequest, path: str) -> bool:
-    """Whether this is a stream that would say nothing of its usage, and could."""
+    """Return whether this is a stream that could report usage but would not."""
     options = request.fields.get("stream_options")
     return (
         request.streams
@@ -32,11 +32,11 @@ def asks_for_usage(endpoint: Endpoint, request: ModelRequest, path: str) -> bool
 
 
 def asking(request: Any, fields: ModelRequest) -> Any:
-    """The request of httpx or httpx2 with the question in it, as a new one: the caller's stays as it is."""
+    """Return a new request of httpx or httpx2 that requests usage; the caller's is unchanged."""
     options = {**(fields.fields.get("stream_options") or {}), "include_usage": True}
     body = json.dumps({**fields.fields, "stream_options": options}, ensure_ascii=False, separators=(",", ":"))
     kept = [(name, value) for name, value in request.headers.raw if name.lower() not in _REPLACED_HEADERS]
-    # The event that is taken out must be readable on its way.
+    # The event to remove must be readable in passing, so disable compression.
     headers = [*kept, (b"accept-encoding", b"identity")]
     return type(request)(
         request.method, request.url, headers=headers, content=body.encode(), extensions=request.extensions
@@ -44,17 +44,17 @@ def asking(request: Any, fields: ModelRequest) -> Any:
 
 
 class UsageFilter:
-    """Passes a stream of events on without the one that holds nothing but the usage.
+    """Forwards a stream of events without the event that holds only the usage.
 
-    What is passed on is whole events, so a part of one waits for its end.
+    It forwards whole events; a partial one waits for its end.
     """
 
     def __init__(self) -> None:
-        """Nothing has come yet."""
+        """Start empty."""
         self._held = bytearray()
 
     def feed(self, chunk: bytes) -> bytes:
-        """What of this chunk, and of what waited, the caller gets."""
+        """Return the caller's part of this chunk and the waiting bytes."""
         if (
             not self._held
             and chunk.endswith(b"\n\n")
@@ -72,7 +72,7 @@ class UsageFilter:
         return bytes(passed)
 
     def rest(self) -> bytes:
-        """A last event that nothing closed."""
+        """Return a last event that was not closed."""
         rest, self._held = bytes(self._held), bytearray()
         return rest
 

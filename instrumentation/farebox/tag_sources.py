@@ -1,8 +1,8 @@
-"""Where tags come from beyond ``farebox.action`` and ``farebox.tags``: W3C baggage, and the environment.
+"""Read tags from W3C baggage and the environment, in addition to ``farebox.action`` and ``farebox.tags``.
 
-Baggage crosses services: a server tags a request, and the calls of a model that a worker makes for it carry the tags.
-But anybody may send a header. So of the baggage that arrives, only tags for reports are taken, unless the application
-says that it trusts it: then it also names the wallet, the event and the action.
+Baggage crosses services: a server tags a request, and a worker's model calls for it carry the tags. But any client can
+send a header. So incoming baggage only sets tags for reports, unless the application trusts it: then it also sets the
+wallet, the event and the action.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TAGS: Final = "FAREBOX_TAGS"
 TRUST_BAGGAGE: Final = "FAREBOX_TRUST_BAGGAGE"
 PROPAGATE_TAGS: Final = "FAREBOX_PROPAGATE_TAGS"
 VALUE_CHARACTERS_MAX: Final = 200
-"""A tag that comes with baggage or from the environment is cut off there."""
+"""Maximum length of a tag from baggage or the environment; longer ones are truncated."""
 
 REPORT_TAGS: Final = (span_attributes.DEPT, span_attributes.PROJECT, span_attributes.TASK, span_attributes.ROUTE)
 IDENTITY_TAGS: Final = (span_attributes.WALLET, span_attributes.EVENT, span_attributes.ACTION_ID)
@@ -33,15 +33,15 @@ _propagator: Final = W3CBaggagePropagator()
 
 
 class TagSources:
-    """The tags of a span, from all sources: the innermost scope first, then baggage, then the environment."""
+    """The tags of a span from all sources: innermost scope first, then baggage, then the environment."""
 
     def __init__(self, *, trust_baggage: bool = False) -> None:
-        """Read ``FAREBOX_TAGS``; what it says holds for the process."""
+        """Read ``FAREBOX_TAGS`` for the process."""
         self._taken = (*REPORT_TAGS, *IDENTITY_TAGS) if trust_baggage else REPORT_TAGS
         self._process = MappingProxyType(tags_in(os.environ.get(TAGS, "")))
 
     def tags(self, scope: Attribution | None, context: Context | None) -> Mapping[str, str | bool]:
-        """The tags of a span that starts in this context; None is the current one."""
+        """Return the tags of a span that starts in this context; None for the current one."""
         carried = baggage.get_all(context)
         if not carried and not self._process:
             return scope.attributes if scope is not None else self._process
@@ -49,7 +49,7 @@ class TagSources:
 
 
 def tags_in(text: str) -> dict[str, str]:
-    """Read ``dept=support,project=help``; also ``task``, ``route``, ``wallet`` and ``event``. Others are reported."""
+    """Read ``dept=support,project=help``; also ``task``, ``route``, ``wallet`` and ``event``. Report other keys."""
     known = {name.removeprefix("farebox."): name for name in (*REPORT_TAGS, *IDENTITY_TAGS[:2])}
     tags: dict[str, str] = {}
     for pair in filter(None, (part.strip() for part in text.split(","))):
@@ -63,9 +63,9 @@ def tags_in(text: str) -> dict[str, str]:
 
 
 def outgoing_headers() -> dict[str, str]:
-    """The current wallet, event, action and tags as a ``baggage`` header, for a service or a worker of one's own.
+    """Return the current wallet, event, action and tags as a ``baggage`` header for the application's own services.
 
-    Never send it to anybody else: it says who the user is. Empty where there is nothing to say.
+    Never send it to third parties: it names the user. Empty without tags.
     """
     headers: dict[str, str] = {}
     with guarded("writing a baggage header"):
@@ -74,7 +74,7 @@ def outgoing_headers() -> dict[str, str]:
 
 
 def inject(carrier: Any, context: Context | None, setter: Any = None) -> None:
-    """Write the baggage of the context with the current tags into it."""
+    """Write the context's baggage with the current tags into the carrier."""
     scope = current()
     for key, value in (scope.attributes if scope is not None else {}).items():
         context = baggage.set_baggage(key, str(value), context)
@@ -85,15 +85,15 @@ def inject(carrier: Any, context: Context | None, setter: Any = None) -> None:
 
 
 def tags_of_headers(headers: Mapping[str, str], *, trusted: bool) -> dict[str, str]:
-    """The tags in a ``baggage`` header, whatever the case of its name."""
+    """Return the tags in a ``baggage`` header, named in any case."""
     lower = {name.lower(): value for name, value in headers.items()}
     carried = baggage.get_all(_propagator.extract(lower))
     return _taken(carried, (*REPORT_TAGS, *IDENTITY_TAGS) if trusted else REPORT_TAGS)
 
 
-def flag(variable: str, said: bool | None) -> bool:
-    """What the application said, else what the environment says."""
-    return said if said is not None else os.environ.get(variable, "").strip().lower() in ("true", "1", "yes")
+def flag(variable: str, stated: bool | None) -> bool:
+    """Return the application's setting, else the environment's."""
+    return stated if stated is not None else os.environ.get(variable, "").strip().lower() in ("true", "1", "yes")
 
 
 def _taken(carried: Mapping[str, object], keys: tuple[str, ...]) -> dict[str, str]:

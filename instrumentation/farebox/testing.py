@@ -1,4 +1,4 @@
-"""For the tests of applications: which calls of a model were made, for whom, and what they used."""
+"""Capture model calls, their attribution and usage in an application's tests."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _FLUSH_S = 10.0
 
 @dataclass(frozen=True)
 class CapturedCall:
-    """One call of a model. What was not told is None."""
+    """A model call. Unreported values are None."""
 
     attributes: Mapping[str, Any]
-    """All attributes of its span, as they would be sent."""
+    """All attributes of its span, as sent."""
     started_ns: int
-    """When it started, nanoseconds since the epoch."""
+    """Start in nanoseconds since the epoch."""
     latency_ms: float
-    """How long it took, milliseconds; a stream to its end."""
+    """Duration in milliseconds, to the end of a stream."""
 
     @property
     def operation(self) -> str | None:
@@ -34,12 +34,12 @@ class CapturedCall:
 
     @property
     def provider(self) -> str | None:
-        """OpenTelemetry's name of the provider: ``openai``."""
+        """OpenTelemetry's name of the provider, such as ``openai``."""
         return self.attributes.get(span_attributes.PROVIDER_NAME)
 
     @property
     def model(self) -> str | None:
-        """The model that answered, else the one that was asked."""
+        """The model that answered, else the requested one."""
         return self.attributes.get(span_attributes.RESPONSE_MODEL) or self.attributes.get(span_attributes.REQUEST_MODEL)
 
     @property
@@ -54,17 +54,17 @@ class CapturedCall:
 
     @property
     def action_id(self) -> str | None:
-        """The occurrence of the event."""
+        """The id of the action."""
         return self.attributes.get(span_attributes.ACTION_ID)
 
     @property
     def input_tokens(self) -> int | None:
-        """Tokens in, those of the cache included."""
+        """Input tokens, including the cache."""
         return self.attributes.get(span_attributes.USAGE_INPUT)
 
     @property
     def output_tokens(self) -> int | None:
-        """Tokens out, the reasoning included."""
+        """Output tokens, including reasoning."""
         return self.attributes.get(span_attributes.USAGE_OUTPUT)
 
     @property
@@ -74,15 +74,15 @@ class CapturedCall:
 
     @property
     def error_type(self) -> str | None:
-        """What went wrong."""
+        """The type of the error."""
         return self.attributes.get(span_attributes.ERROR_TYPE)
 
 
 class CapturedCalls(Sequence[CapturedCall]):
-    """The calls so far, in the order in which they ended. Looking at it waits for those that have."""
+    """The calls so far, in order of their end. Access waits for ended calls to be delivered."""
 
     def __init__(self, exporter: InMemorySpanExporter) -> None:
-        """Read from the exporter that the calls are delivered to."""
+        """Read from the exporter that receives the calls."""
         self._exporter = exporter
 
     def _spans(self) -> list[ReadableSpan]:
@@ -96,31 +96,31 @@ class CapturedCalls(Sequence[CapturedCall]):
     def __getitem__(self, index: slice) -> list[CapturedCall]: ...
 
     def __getitem__(self, index: int | slice) -> CapturedCall | list[CapturedCall]:
-        """One call, or some."""
+        """Return a call or a list of calls."""
         calls = [_call(span) for span in self._spans()]
         return calls[index]
 
     def __len__(self) -> int:
-        """How many calls there were."""
+        """Return the number of calls."""
         return len(self._spans())
 
     def __repr__(self) -> str:
-        """All of them."""
+        """Return all calls as text."""
         return repr(list(self))
 
 
 @contextmanager
 def captured_calls(**settings: Any) -> Iterator[CapturedCalls]:
-    """Meter the calls made inside into a list, and send nothing anywhere.
+    """Meter the calls made inside into a list and send nothing.
 
         with farebox.testing.captured_calls() as calls:
             answer(question)
         assert [call.wallet for call in calls] == ["ada"]
 
-    Where metering is on, its spans go into the list instead of to the collector; where it is off, it is on inside.
+    If metering is on, its spans go into the list instead of to the collector; if off, it is turned on inside.
 
     Args:
-        settings: for :func:`farebox.instrument`, such as ``model_urls``; without effect where metering is on.
+        settings: for :func:`farebox.instrument`, such as ``model_urls``; ignored if metering is on.
     """
     exporter = InMemorySpanExporter()
     processor = lifecycle.metering()

@@ -1,6 +1,6 @@
-"""Carries the current action and tags to threads that are started, and to the work given to thread pools.
+"""Carry the current action and tags to new threads and to work submitted to thread pools.
 
-Only Farebox's own tags are carried: OpenTelemetry's context is for its own threading instrumentation.
+Only Farebox's tags are carried; OpenTelemetry's threading instrumentation carries its context.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from farebox.guard import guarded
 
 
 class ThreadCarrier:
-    """Hooks in ``Thread.start`` and ``ThreadPoolExecutor.submit``, between ``install`` and ``remove``."""
+    """Hooks ``Thread.start`` and ``ThreadPoolExecutor.submit`` between ``install`` and ``remove``."""
 
     def __init__(self) -> None:
         """Hook nothing yet."""
@@ -26,7 +26,7 @@ class ThreadCarrier:
         self._hooked: list[tuple[type, str, wrapt.FunctionWrapper[..., Any]]] = []
 
     def install(self) -> None:
-        """Carry from now on."""
+        """Install the hooks."""
         self._on = True
         for owner, name, hook in (
             (threading.Thread, "start", self._start),
@@ -37,7 +37,7 @@ class ThreadCarrier:
             self._hooked.append((owner, name, wrapper))
 
     def remove(self) -> None:
-        """Carry no more. A hook that somebody has wrapped since stays in place, and does nothing."""
+        """Remove the hooks. A hook that other code has wrapped since stays, and does nothing."""
         self._on = False
         for owner, name, wrapper in self._hooked:
             if owner.__dict__.get(name) is wrapper:
@@ -53,7 +53,7 @@ class ThreadCarrier:
                 run = thread.run
 
                 def run_in_frame() -> None:
-                    # A thread keeps what it was made of for good; this is not to be part of it.
+                    # A thread keeps its attributes permanently; do not keep the frame.
                     thread.__dict__.pop("run", None)
                     _in_frame(frame, run)
 
@@ -66,7 +66,7 @@ class ThreadCarrier:
         frame = current_frame.get()
         if self._on and frame is not None and args:
             args = (functools.partial(_in_frame, frame, args[0]), *args[1:])
-            # The pool may start a thread for it, which will do other work after this.
+            # The pool may start a thread for this work, which will do other work later.
             return _in_frame(None, submit, *args, **kwargs)
         return submit(*args, **kwargs)
 

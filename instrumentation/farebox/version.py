@@ -1,3 +1,3 @@
-"""The version of the distribution, which is also the version of its instrumentation scope."""
+"""The version of the distribution and of its instrumentation scope."""
 
 __version__ = "0.1.0"

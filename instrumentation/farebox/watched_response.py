@@ -1,4 +1,4 @@
-"""Watches a response of httpx or httpx2 on its way: its body, or the chunks of its stream, handed on as they came."""
+"""Watch a response of httpx or httpx2 in passing, body or stream, without changing it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from farebox.stream_usage import UsageFilter
 
 if TYPE_CHECKING:
     _Proxy = wrapt.ObjectProxy[Any]
-else:  # before version 2 it takes no parameter
+else:  # before version 2 it has no type parameter
     _Proxy = wrapt.ObjectProxy
 
 
 class Response(Protocol):
-    """The part of both libraries' responses that is used here."""
+    """The used part of both libraries' responses."""
 
     status_code: int
     headers: Any
@@ -31,11 +31,11 @@ class Response(Protocol):
 
 
 def watch(call: HttpCall, response: Response, *, hides: bool) -> None:
-    """Let the call see what the application reads; ``hides`` keeps from it the usage that it did not ask for."""
+    """Pass to the call what the application reads; ``hides`` removes usage that the application did not request."""
     with guarded("watching a model's answer"):
 
         def decode(raw: bytes) -> bytes:
-            # The library itself knows best which encodings it asked for.
+            # The library decodes the encodings that it requested.
             encoding = {"content-encoding": response.headers["content-encoding"]}
             response_type: Callable[..., Response] = type(response)
             return response_type(response.status_code, headers=encoding, content=raw).content
@@ -51,9 +51,9 @@ def watch(call: HttpCall, response: Response, *, hides: bool) -> None:
 
 
 class _WatchedStream(_Proxy):
-    """The stream of a response, in everything but that the call sees the bytes first.
+    """The stream of a response whose bytes the call reads first.
 
-    A proxy, because the libraries check the type of a stream and keep attributes on it.
+    It is a proxy because the libraries check the type of a stream and store attributes on it.
     """
 
     def __init__(self, stream: object, call: HttpCall, usage_filter: UsageFilter | None) -> None:
@@ -64,7 +64,7 @@ class _WatchedStream(_Proxy):
         self._self_alike = AlikeEvents()
 
     def _look(self, chunk: bytes, tells: Tells | None) -> Tells | None:
-        """Read a chunk, unless it is one event in which ``tells`` finds nothing. Returns as ``HttpCall.chunk``."""
+        """Read a chunk unless it is one event in which ``tells`` finds nothing. Returns as ``HttpCall.chunk``."""
         if tells is None or chunk[-2:] != b"\n\n" or tells(chunk) is not None:
             call: HttpCall = self._self_call
             return call.chunk(chunk)
@@ -80,7 +80,7 @@ class _WatchedStream(_Proxy):
         note, count, alike = arrived.sample.append, arrived.count.__next__, self._self_alike.fits
         try:
             if self._self_filter is None:
-                # Nearly all chunks of a stream have nothing to tell, and this is what they cost.
+                # Nearly all chunks have no facts; this is all they cost.
                 tells = None
                 for chunk in stream:
                     note(chunk)
@@ -147,5 +147,5 @@ class _WatchedStream(_Proxy):
             self._self_call.leave(self._self_arrived)
 
     def __del__(self) -> None:
-        # A response that is neither read to its end nor closed was paid for all the same.
+        # A response that is neither read to its end nor closed was still billed.
         self._self_call.leave(self._self_arrived)

@@ -180,7 +180,7 @@ def test_an_admin_makes_and_disables_an_account(house: House, browser: BrowserCo
     second.reload()
     expect(second.get_by_role("heading", name="Log in")).to_be_visible()
     log_in(second, house, "grace", password)
-    expect(second.get_by_role("alert")).to_contain_text("wrong")
+    expect(second.get_by_role("alert")).to_contain_text("Wrong login")
     other.close()
 
 

@@ -355,5 +355,5 @@ def test_a_token_without_a_signature_is_refused(false: FalseProvider) -> None:
 def test_a_provider_with_another_name_is_refused() -> None:
     with serving() as provider:
         provider.named = "https://evil.example"
-        with pytest.raises(ProviderRefused, match="calls itself"):
+        with pytest.raises(ProviderRefused, match="differs from FAREBOX_OIDC_ISSUER"):
             come_back(provider, provider.sign)

@@ -105,7 +105,7 @@ def test_the_line_is_bounded_and_says_what_it_drops(
     collector.accepts = lambda _: True
     assert line.flush(5)
     assert sorted(collector.taken, key=int) == [str(number) for number in range(20)]
-    assert "20 are held already" in caplog.text
+    assert "20 spans are already held" in caplog.text
 
 
 def test_putting_never_waits_for_the_collector(line: Delivery, collector: Collector) -> None:

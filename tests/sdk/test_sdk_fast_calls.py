@@ -116,7 +116,7 @@ def test_this_version_is_known() -> None:
 
 
 @pytest.mark.parametrize("name", [*CALLS, *MESSAGES])
-def test_lean_spans_are_the_official_ones(name: str, model_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_spans_are_the_official_ones(name: str, model_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (lean,) = spans_of(model_url, name)
     assert vars(official)["TelemetryHandler"] is TelemetryHandler, "the official handler is back in its place"
     monkeypatch.setattr(fast_calls, "KNOWN_VERSIONS", frozenset())
@@ -148,7 +148,7 @@ def test_an_official_instrumentation_inside_adds_to_the_span_around_it(metered: 
     assert context.get_current() == {}, "nothing is left behind"
 
 
-def test_async_calls_are_lean_too(metered: Metered) -> None:
+def test_async_calls_are_fast_too(metered: Metered) -> None:
     async def calls() -> None:
         async with metered.async_openai() as client:
             await client.chat.completions.create(**CHAT)

@@ -227,7 +227,7 @@ def test_a_hold_that_cannot_be_asked_for_raises_one_plain_error(monkeypatch: pyt
 @pytest.mark.parametrize("setting", ["hold_unreachable", "hold_key_refused"])
 def test_a_policy_that_there_is_not(setting: str) -> None:
     misspelt: Any = {setting: "refused"}
-    with pytest.raises(ValueError, match=f"{setting} is 'allow' or 'refuse', not 'refused'"):
+    with pytest.raises(ValueError, match=f"{setting} must be 'allow' or 'refuse', not 'refused'"):
         farebox.action("agent.run", wallet="ada", hold=5, **misspelt)
 
 

@@ -1,7 +1,7 @@
-"""Reads what the providers answer: model, response id, finish reasons and usage, from bodies and from events.
+"""Read providers' answers: model, response id, finish reasons and usage, from bodies and events.
 
-The readers turn every provider's counts into OpenTelemetry's: the input includes what was read from and
-written to the cache, the output includes the reasoning.
+The readers convert every provider's counts to OpenTelemetry's: input includes cache reads and writes, output includes
+reasoning.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _TOTAL: Final = re.compile(rb'"total_tokens"\s*:\s*(\d{1,18})(?!\d)')
 
 
 def answer_in(shape: Shape, provider: str = "") -> Answer:
-    """A reader for the shape, of an answer of the provider."""
+    """Return a reader of the provider's answers of this shape."""
     return _ANSWERS[shape](provider)
 
 
 def shape_of(payload: object) -> Shape | None:
-    """The shape that an answer, or an event of one, shows; None where it shows none."""
+    """Return the shape of an answer or event; None if unknown."""
     if isinstance(payload, list):
         payload = payload[0] if payload else None
     part = mapping_in(payload)
@@ -66,21 +66,21 @@ def shape_of(payload: object) -> Shape | None:
 
 
 def total_in(body: bytes) -> int | None:
-    """The last total of tokens in a body, which the instrumentation of a client leaves out."""
+    """Return the last token total in a body, which client instrumentations omit."""
     at = body.rfind(b'"total_tokens"')
     found = _TOTAL.match(body, at) if at >= 0 else None
     return int(found[1]) if found else None
 
 
 def worth_adding(endpoint: Endpoint, body: bytes) -> bool:
-    """Whether an answer tells what the instrumentations of the clients do not read."""
-    if endpoint.operation == "generate_content":  # images, sound, pages: they all are billed by other units
+    """Return whether an answer has usage that client instrumentations do not read."""
+    if endpoint.operation == "generate_content":  # images, sound and pages are billed by other units
         return True
     return endpoint.operation != "embeddings" and _ANSWERS[endpoint.shape].worth_adding(body, endpoint.provider)
 
 
 def read_request(answer: Answer, fields: Mapping[str, Any], model: str | None) -> None:
-    """Let a reader take in the request."""
+    """Pass the request's fields to a reader."""
     answer.read_request(fields)
     if isinstance(answer, GoogleAnswer):
         answer.asked(model)

@@ -1,4 +1,4 @@
-"""What the readers of all providers share: one response is gathered from its body, or event by event."""
+"""The base of all providers' readers: collect a response from its body, or event by event."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ _REASONS_MAX = 256
 
 
 class Answer:
-    """Gathers one response, from its body or event by event. A base for the shapes."""
+    """Collects a response from its body or event by event. Base class of the shapes."""
 
     usage_key: ClassVar[str] = "usage"
     telling: ClassVar[re.Pattern[bytes] | None] = None
-    """Found in an event that is not the first of its stream, or in some, where they may tell something new.
+    """A pattern that finds later events of a stream that may have new facts.
 
-    Most events only bring text; taking those apart would cost more than all else. Finding something for nothing costs
-    a little time, finding nothing wrongly costs the call its usage. Inside a JSON string a quote is escaped, so a key
-    with its quotes is a key. Without it every event is read.
+    Most events only bring text; parsing them would cost more than all else. A false match costs a little time, a missed
+    one costs the call its usage. Inside a JSON string a quote is escaped, so a key with its quotes is a key. Without a
+    pattern every event is read.
     """
 
     def __init__(self, provider: str = "") -> None:
-        """Start with nothing known but the provider, by OpenTelemetry's name."""
+        """Start with the provider only, by OpenTelemetry's name."""
         self.provider = provider
         self.model: str | None = None
         self.response_id: str | None = None
         self.error: str | None = None
         self.alone = True
-        """Whether no other instrumentation puts the counts of the call on a span."""
+        """Whether no other instrumentation records the call's counts on a span."""
         self.unfinished = False
-        """Whether the provider is still at work, and tells the usage when it is asked later."""
+        """Whether the provider is still working and reports the usage on a later request."""
         self.gave_up: str | None = None
-        """How work in the background ended, where it did not come to its end: ``failed``, ``cancelled``."""
+        """How unfinished background work ended: ``failed``, ``cancelled``."""
         self._finish_reasons: list[str] = []
         self._tiers: dict[str, str] = {}
         self._units: dict[str, int] = {}
@@ -46,33 +46,33 @@ class Answer:
 
     @classmethod
     def worth_adding(cls, body: bytes, provider: str = "") -> bool:
-        """Whether a body tells what the instrumentations of the clients do not read: fees of tools, other tokens."""
+        """Return whether a body has usage that client instrumentations do not read: tool fees, other tokens."""
         return False
 
     def not_alone(self) -> None:
-        """Another instrumentation puts the counts of the call on a span."""
+        """Note that another instrumentation records the call's counts on a span."""
         self.alone = False
 
     @property
     def impossible(self) -> bool:
-        """Whether the counts cannot be true: below zero, or above 2⁶³."""
+        """Return whether a count is impossible: below zero, or above 2⁶³."""
         return has_impossible_count(self._usage)
 
     def read(self, payload: object) -> None:
-        """Take in a body, or the payload of one event. Later values of a count replace earlier ones."""
+        """Read a body or an event's payload. Later counts replace earlier ones."""
         for part in payload if isinstance(payload, list) else [payload]:
             if isinstance(part, dict):
                 self._read_error(part)
                 self._read(part)
 
     def read_request(self, request: Mapping[str, Any]) -> None:
-        """Take in the request where the answer does not say what is billed."""
+        """Read the request if the answer does not state what is billed."""
 
     def read_headers(self, headers: Mapping[bytes, bytes]) -> None:
-        """Take in what the headers of the response say about usage, by their names in lower case."""
+        """Read usage from the response's headers, named in lower case."""
 
     def attributes(self) -> dict[str, AttributeValue]:
-        """What is known so far, as span attributes; what the provider did not say is left out."""
+        """Return the facts so far as span attributes, without those that the provider did not report."""
         usable = bool(self._usage) and not self.impossible
         counts = self._counts(self._usage) if usable else {}
         others = self._lines() if usable or not self._usage else ()
@@ -96,7 +96,7 @@ class Answer:
         raise NotImplementedError
 
     def _lines(self) -> Sequence[Line]:
-        """What other models did within this answer."""
+        """Return the work of other models within this answer."""
         return ()
 
     def _read_error(self, part: Mapping[str, Any]) -> None:
@@ -118,12 +118,12 @@ class Answer:
             self._usage = merged(self._usage, usage)
 
     def _bill(self, unit: str, count: int | None) -> None:
-        """Note how many of a unit of ``span_attributes.UNITS_WRITTEN`` were used; none are not worth a word."""
+        """Record the count of a unit of ``span_attributes.UNITS_WRITTEN``; skip zero."""
         if count:
             self._units[unit] = count
 
     def _searched(self, *path: str) -> None:
-        """Note the searches that the usage counts."""
+        """Record the searches counted in the usage."""
         if path[0] in self._usage:
             self._bill("web_searches", count_in(self._usage, *path))
 

@@ -1,7 +1,7 @@
-"""Anthropic's messages. The counts of ``message_delta`` are cumulative and replace those of ``message_start``.
+"""Read Anthropic's messages. The counts of ``message_delta`` are cumulative and replace those of ``message_start``.
 
-Source: the API's reference of ``usage``. Its counts leave out a compaction and what an advisor did; ``iterations`` has
-them, each with its own counts, and with its model where that is another one.
+Source: the API's reference of ``usage``. Its counts omit compactions and advisors; ``iterations`` has them, each with
+its counts, and its model if different.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from farebox import span_attributes
 from farebox.answers.answer import Answer, AttributeValue
-from farebox.answers.counts import count_in, mapping_in, mappings_in, text_in, told
+from farebox.answers.counts import count_in, is_stated, mapping_in, mappings_in, text_in
 from farebox.answers.lines import Line
 
 _FINISH_REASONS: Final = {
@@ -46,10 +46,10 @@ class AnthropicAnswer(Answer):
 
     @classmethod
     def worth_adding(cls, body: bytes, provider: str = "") -> bool:
-        """Searches, how long a cache write is kept, speed, region, and what other models did."""
+        """Return whether the body has searches, cache-write lifetimes, speed, region or other models' work."""
         return (
-            told(body, b'"web_search_requests"')
-            or told(body, b'"ephemeral_1h_input_tokens"')
+            is_stated(body, b'"web_search_requests"')
+            or is_stated(body, b'"ephemeral_1h_input_tokens"')
             or (any(key in body for key in _CONDITIONS) and _WORTH_ADDING.search(body) is not None)
         )
 
@@ -68,7 +68,7 @@ class AnthropicAnswer(Answer):
             self._finished(_FINISH_REASONS.get(reason, reason))
 
     def _read_conditions(self) -> None:
-        """Tier, speed and region, which the price depends on."""
+        """Read tier, speed and region, which the price depends on."""
         usage = self._usage
         if tier := text_in(usage.get("service_tier")):
             self._tiers[span_attributes.ANTHROPIC_SERVICE_TIER] = tier
@@ -97,7 +97,7 @@ class AnthropicAnswer(Answer):
         }
 
     def attributes(self) -> dict[str, AttributeValue]:
-        """What is known so far; of two models also the counts of one, for a span that has them together."""
+        """Return the facts so far; of two models also the first one's counts, for a span that has both together."""
         known = super().attributes()
         if "iterations" in self._usage and not self.impossible and self._counts_other_models():
             counts = {name: count or 0 for name, count in self._counts(self._usage).items() if name in _CORRECTED}
@@ -105,7 +105,7 @@ class AnthropicAnswer(Answer):
         return known
 
     def _lines(self) -> Sequence[Line]:
-        """What ``iterations`` has beyond the counts of the call; all iterations together are the bill."""
+        """Return what ``iterations`` has beyond the call's counts; all iterations together are billed."""
         return tuple(self._other_iterations()) if self._usage.get("iterations") else ()
 
     def _other_iterations(self) -> Iterator[Line]:
@@ -126,13 +126,13 @@ class AnthropicAnswer(Answer):
         return text_in(iteration.get("model")) in (None, self.model)
 
     def _counts_other_models(self) -> bool:
-        """Whether the counts on top hold messages of another model too, as after a fallback."""
+        """Return whether the top-level counts include another model's messages, as after a fallback."""
         messages = [part for part in mappings_in(self._usage.get("iterations")) if part.get("type") in _MESSAGES]
         own = [part for part in messages if self._is_own(part)]
         return len(own) < len(messages) and _buckets(self._usage) == _sum(messages) != _sum(own)
 
     def _own_usage(self, usage: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The counts of the model that is named on top."""
+        """Return the counts of the top-level model."""
         if not self._counts_other_models():
             return usage
         messages = mappings_in(usage.get("iterations"))

@@ -1,4 +1,4 @@
-"""Amazon Bedrock's Converse, and InvokeModel, whose body is whatever the model's maker writes."""
+"""Read Amazon Bedrock's Converse, and InvokeModel, whose body has the format of the model's maker."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ _OPENAI_COUNTS: Final = ("prompt_tokens", "completion_tokens")
 
 
 class BedrockAnswer(Answer):
-    """One response, or the events of one. Anthropic's and OpenAI's models answer InvokeModel in their makers' words."""
+    """A response or its events. Anthropic's and OpenAI's models answer InvokeModel in their makers' formats."""
 
     def __init__(self, provider: str = "") -> None:
-        """Start with nothing known."""
+        """Start without facts."""
         super().__init__(provider)
         self._anthropic = AnthropicAnswer(provider)
         self._openai = OpenAIAnswer(provider)
 
     def not_alone(self) -> None:
-        """As of all; the readers of the makers' words need to know."""
+        """As in the base class, also for the readers of the makers' formats."""
         super().not_alone()
         self._anthropic.not_alone()
         self._openai.not_alone()
 
     @property
     def impossible(self) -> bool:
-        """As of all, in whosever words."""
+        """As in the base class, in any maker's format."""
         return super().impossible or self._anthropic.impossible or self._openai.impossible
 
     @classmethod
     def worth_adding(cls, body: bytes, provider: str = "") -> bool:
-        """Tiers, how long a cache write is kept, and what Anthropic's models tell."""
+        """Return whether the body has tiers, cache-write lifetimes or what Anthropic's models report."""
         named = (b'"serviceTier"', b'"performanceConfig"', b'"cacheDetails"')
         return any(key in body for key in named) or AnthropicAnswer.worth_adding(body)
 
     def read_headers(self, headers: Mapping[bytes, bytes]) -> None:
-        """InvokeModel counts the tokens of any model in its headers, and names the tier there."""
+        """Read token counts and tier from InvokeModel's headers, which have them for any model."""
         counts = {name: headers.get(header, b"") for header, name in _HEADERS.items()}
         self._merge_usage({name: int(count) for name, count in counts.items() if count.isdigit() and len(count) < 20})
         self.response_id = headers.get(b"x-amzn-requestid", b"").decode("latin-1") or self.response_id
@@ -68,7 +68,7 @@ class BedrockAnswer(Answer):
         self._read_tier(headers.get(b"x-amzn-bedrock-service-tier", b"").decode("latin-1"))
 
     def attributes(self) -> dict[str, AttributeValue]:
-        """What is known so far; what the maker's model says itself is richer than the headers."""
+        """Return the facts so far; the body of the maker's model has more than the headers."""
         own = super().attributes()
         for inner in (self._anthropic.attributes(), self._openai.attributes()):
             own = {**own, **inner} if span_attributes.USAGE_INPUT in inner else {**inner, **own}
@@ -94,7 +94,7 @@ class BedrockAnswer(Answer):
         self._read_counts_of_makers(part)
 
     def _read_counts_of_makers(self, part: Mapping[str, Any]) -> None:
-        """Titan's and Llama's counts stand on top; the headers have the same, where there are any."""
+        """Read the top-level counts of Titan and Llama; the headers, if any, have the same."""
         counts = {
             "inputTokenCount": first_count(part, "inputTextTokenCount", "prompt_token_count"),
             "outputTokenCount": first_count(part, "generation_token_count"),

@@ -1,4 +1,4 @@
-"""Cohere's chat, generate, embed and rerank, versions 1 and 2. What it bills is in ``billed_units``."""
+"""Read Cohere's chat, generate, embed and rerank, versions 1 and 2. ``billed_units`` has what is billed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _FINISH_REASONS: Final = {
 
 
 class CohereAnswer(Answer):
-    """One response, or the events of one."""
+    """A response or its events."""
 
-    # The end of the message; version 1 calls it otherwise.
+    # The end of the message; version 1 names it differently.
     telling = re.compile(rb'"(?:message-end|stream-end|error|billed_units)"')
 
     def _read(self, part: Mapping[str, Any]) -> None:
@@ -47,6 +47,6 @@ class CohereAnswer(Answer):
         return {
             span_attributes.USAGE_INPUT: tokens("input_tokens"),
             span_attributes.USAGE_OUTPUT: tokens("output_tokens"),
-            # The cache is counted in the raw prompt, which is not what is billed.
+            # The cache is counted in the raw prompt, which is not billed.
             span_attributes.USAGE_CACHE_READ: None if bills else count_in(usage, "cached_tokens"),
         }

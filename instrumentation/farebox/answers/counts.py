@@ -1,4 +1,4 @@
-"""Reads counts, texts and amounts out of answers that may say anything."""
+"""Read counts, texts and amounts from untrusted answers."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from decimal import Decimal
 from typing import Any, Final
 
 COUNT_MAX: Final = 2**63 - 1
-"""No count is larger: an attribute of a span cannot hold it."""
+"""The largest count that a span attribute can hold."""
 _DIGITS: Final = re.compile(r"\s*+(-?)(\d++)(?:\.0*+)?\s*+", re.ASCII)
 _DIGITS_MAX: Final = 40
 _WALKED_MAX: Final = 1_000
 
 
 def text_in(value: object) -> str | None:
-    """The text, where it is one and not empty."""
+    """Return a text; None if the value is empty or not a text."""
     return value if isinstance(value, str) and value else None
 
 
 def whole(value: object) -> int | None:
-    """The whole number that a value is, or says: 5, 5.0, "5". None for all else, as true, NaN and "many"."""
+    """Return a whole number from 5, 5.0 or "5"; None for all else, such as true, NaN and "many"."""
     if type(value) is int:
         return value
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
     if isinstance(value, str) and (found := _DIGITS.fullmatch(value)):
         digits = found[2].lstrip("0") or "0"
-        # More digits than any count has are not worth converting: the number is impossible in any case.
+        # Do not convert more digits than any count has: the number is impossible.
         return int(found[1] + (digits if len(digits) <= _DIGITS_MAX else "9" * _DIGITS_MAX))
     return None
 
 
 def count_in(counts: Mapping[str, Any], *path: str) -> int | None:
-    """The count at the end of the path; None where there is none."""
+    """Return the count at the end of the path; None if missing."""
     value: Any = counts
     for key in path:
         if not isinstance(value, dict):
@@ -44,7 +44,7 @@ def count_in(counts: Mapping[str, Any], *path: str) -> int | None:
 
 
 def count_of(value: object) -> int | None:
-    """The count that a value is, or says."""
+    """Return a value as a count."""
     if value is None:
         return None
     number = value if type(value) is int else whole(value)
@@ -52,7 +52,7 @@ def count_of(value: object) -> int | None:
 
 
 def first_count(counts: Mapping[str, Any], *keys: str) -> int | None:
-    """The first of some keys that has a count."""
+    """Return the count of the first key that has one."""
     for key in keys:
         if key in counts and (count := count_of(counts[key])) is not None:
             return count
@@ -60,7 +60,7 @@ def first_count(counts: Mapping[str, Any], *keys: str) -> int | None:
 
 
 def has_impossible_count(usage: object) -> bool:
-    """Whether a count of tokens is below zero, or above all that can be written down."""
+    """Return whether a token count is below zero or too large for a span attribute."""
     if isinstance(usage, dict) and _is_plain(usage):
         return False
     pending, walked = [usage], 0
@@ -85,7 +85,7 @@ def has_impossible_count(usage: object) -> bool:
 
 
 def _is_plain(usage: Mapping[str, Any]) -> bool:
-    """Whether it is nothing but possible counts, and one level of objects with such: nearly all usage."""
+    """Return whether the usage has only possible counts and one level of objects with such, as nearly all usage."""
     for value in usage.values():
         if type(value) is int:
             if not 0 <= value <= COUNT_MAX:
@@ -100,17 +100,17 @@ def _is_plain(usage: Mapping[str, Any]) -> bool:
 
 
 def mappings_in(value: object) -> list[Mapping[str, Any]]:
-    """The objects of a list; empty for what is no list."""
+    """Return the objects of a list; empty if the value is not a list."""
     return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
 
 
 def mapping_in(value: object) -> Mapping[str, Any]:
-    """The object, or an empty one."""
+    """Return the object, or an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def amount_in(value: object, most: int = 10**9) -> Decimal | None:
-    """An amount of money that is not negative and under a limit; None for what is none."""
+    """Return an amount of money from zero up to a limit; None if invalid."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -121,7 +121,7 @@ def amount_in(value: object, most: int = 10**9) -> Decimal | None:
 
 
 def seconds_in(value: object) -> int | None:
-    """A duration in whole seconds, rounded up."""
+    """Return a duration in whole seconds, rounded up."""
     if isinstance(value, str):
         try:
             value = float(value)
@@ -133,7 +133,7 @@ def seconds_in(value: object) -> int | None:
 
 
 def merged(old: Any, new: Any) -> Any:
-    """What a later part of an answer makes of an earlier one: a null and a zero replace nothing."""
+    """Merge a later part of an answer into an earlier one; null and zero replace nothing."""
     if isinstance(new, dict):
         if not isinstance(old, dict) or not old:
             return {key: value for key, value in new.items() if value is not None}
@@ -143,8 +143,8 @@ def merged(old: Any, new: Any) -> Any:
     return new
 
 
-def told(body: bytes, key: bytes) -> bool:
-    """Whether the key stands in the JSON text with a value other than null or 0."""
+def is_stated(body: bytes, key: bytes) -> bool:
+    """Return whether the JSON text has the key with a value other than null or 0."""
     found = body.count(key)
     if found:
         found -= body.count(key + b":null")

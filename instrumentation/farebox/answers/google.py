@@ -1,7 +1,7 @@
-"""Google's ``generateContent`` and ``predict``.
+"""Read Google's ``generateContent`` and ``predict``.
 
-The candidates exclude the thoughts; the prompt excludes the tools' results and includes the cache. Enumerations come
-as names, and as numbers where a client asks for them (``$alt=json;enum-encoding=int``).
+Candidates exclude thoughts; the prompt excludes tool results and includes the cache. Enumerations are names, or numbers
+if the client asks for them (``$alt=json;enum-encoding=int``).
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ _TIERS: Final = {
 _NUMBERED_TIERS: Final = {2: "PROVISIONED_THROUGHPUT", 3: "ON_DEMAND_PRIORITY", 4: "ON_DEMAND_FLEX"}
 _STANDARD: Final = frozenset({"", "standard", "default", "unspecified", "service_tier_unspecified"})
 _COUNTED: Final = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
-"""The counts that make up the total: the cache is a part of the prompt."""
+"""The counts that add up to the total: the cache is part of the prompt."""
 _GENERATION: Final = re.compile(r"gemini-(\d+)")
 _A_PROMPT_A_FEE: Final = 2
-"""The last generation that is billed once for a prompt that was grounded; later ones are billed by the query."""
+"""The last generation billed per grounded prompt; later ones are billed per query."""
 _QUERIES_MAX: Final = 1_000
 
 
 class GoogleAnswer(Answer):
-    """One response, or the chunks of one."""
+    """A response or its chunks."""
 
     usage_key = "usageMetadata"
 
     def __init__(self, provider: str = "") -> None:
-        """Start with nothing known."""
+        """Start without facts."""
         super().__init__(provider)
         self._queries: set[str] = set()
         self._map_queries: set[str] = set()
         self._asked_model: str | None = None
 
     def asked(self, model: str | None) -> None:
-        """Take in the model of the request, for an answer that names none."""
+        """Use the request's model if the answer names none."""
         self._asked_model = model
 
     def read_headers(self, headers: Mapping[bytes, bytes]) -> None:
-        """The tier stands in a header as well."""
+        """Read the tier from a header."""
         self._read_tier(headers.get(b"x-gemini-service-tier", b"").decode("latin-1"))
 
     def _read(self, part: Mapping[str, Any]) -> None:
-        if isinstance(part.get("response"), dict):  # an envelope, as that of Code Assist
+        if isinstance(part.get("response"), dict):  # an envelope, such as Code Assist's
             part = part["response"]
         self.model = text_in(part.get("modelVersion")) or self.model
         self.response_id = text_in(part.get("responseId")) or self.response_id
@@ -71,10 +71,10 @@ class GoogleAnswer(Answer):
             self._read_characters(mapping_in(part.get("metadata")))
 
     def _take_usage(self, usage: Mapping[str, Any]) -> None:
-        """Take in the counts of a chunk, which are those of the whole so far.
+        """Read the cumulative counts of a chunk.
 
-        A chunk leaves out counts of zero, and some leave out what an earlier one said. One whose counts add up to its
-        total, and to no less than before, says all: what came before it is void.
+        A chunk omits counts of zero, and some omit earlier counts. A chunk whose counts add up to its total, and to no
+        less than before, is complete and replaces all earlier ones.
         """
         total = count_in(usage, "totalTokenCount")
         if total and self._usage and total >= (count_in(self._usage, "totalTokenCount") or 0):
@@ -103,13 +103,13 @@ class GoogleAnswer(Answer):
             self._bill("web_searches", 1 if self._billed_by_prompt() else len(self._queries))
 
     def _read_maps(self, grounding: Mapping[str, Any]) -> None:
-        """Answers with a place of Google Maps are billed by the prompt, later generations by the query."""
+        """Read Google Maps results: billed per prompt, in later generations per query."""
         queries = grounding.get("retrievalQueries")
         for query in queries if isinstance(queries, list) else ():
             if isinstance(query, str) and query.strip() and len(self._map_queries) < _QUERIES_MAX:
                 self._map_queries.add(query.strip())
         if any(isinstance(chunk.get("maps"), dict) for chunk in mappings_in(grounding.get("groundingChunks"))):
-            # The answer does not always tell the queries; there was at least one.
+            # The answer may omit the queries; there was at least one.
             self._bill("map_searches", 1 if self._billed_by_prompt() else max(1, len(self._map_queries)))
 
     def _billed_by_prompt(self) -> bool:
@@ -117,7 +117,7 @@ class GoogleAnswer(Answer):
         return found is not None and int(found[1]) <= _A_PROMPT_A_FEE
 
     def _read_predictions(self, predictions: list[Mapping[str, Any]]) -> None:
-        """What ``predict`` of Vertex answers: embeddings that say their tokens, or images."""
+        """Read an answer of Vertex's ``predict``: embeddings with their tokens, or images."""
         statistics = [
             mapping_in(mapping_in(prediction.get("embeddings")).get("statistics")) for prediction in predictions
         ]
@@ -128,7 +128,7 @@ class GoogleAnswer(Answer):
         self._bill("images", len(images))
 
     def _read_characters(self, metadata: Mapping[str, Any]) -> None:
-        """Vertex bills its own embeddings by the character, and those of Gemini by the token."""
+        """Read characters: Vertex bills its own embeddings per character, and those of Gemini per token."""
         if not (self.model or self._asked_model or "").startswith("gemini"):
             self._bill("input_characters", count_in(metadata, "billableCharacterCount"))
 

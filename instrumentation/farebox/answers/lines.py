@@ -1,4 +1,4 @@
-"""What other models did within one answer: an advisor, a compaction, images. Each has a price of its own."""
+"""Work of other models within an answer, each with its own price: an advisor, a compaction, images."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any, Final
 from farebox.guard import report
 
 LINES_MAX: Final = 16
-"""How many lines one answer has at most, after those of one model for one purpose are taken together."""
+"""Maximum lines of an answer, after merging those of the same model and purpose."""
 LINES_BYTES_MAX: Final = 8 * 1024
-"""How long the lines of one answer are at most, as JSON."""
+"""Maximum length of an answer's lines as JSON."""
 
 
 @dataclass
 class Line:
-    """Tokens and units of one model for one purpose, none of which is among the counts of the call."""
+    """Tokens and units of one model for one purpose, not included in the call's counts."""
 
     label: str
     model: str
     provider: str = ""
-    """Empty: the provider of the call."""
+    """Empty for the call's provider."""
     service_tier: str = ""
     speed: str = ""
     inference_region: str = ""
     tokens: dict[str, int] = field(default_factory=dict)
-    """Disjoint buckets: ``input`` (not cached), ``cache_read``, ``cache_write``, ``output`` and the like."""
+    """Disjoint buckets, such as ``input`` (not cached), ``cache_read``, ``cache_write`` and ``output``."""
     units: dict[str, int] = field(default_factory=dict)
 
     def described(self) -> dict[str, Any]:
-        """As it stands on the span; what is empty is left out."""
+        """Return the line as on the span, without empty fields."""
         parts: dict[str, Any] = {"label": self.label, "model": self.model}
         for name in ("provider", "service_tier", "speed", "inference_region"):
             if text := getattr(self, name):
@@ -43,9 +43,9 @@ class Line:
 
 
 def as_attribute(lines: Iterable[Line]) -> str | None:
-    """The lines as the text of a span attribute; None where there are none.
+    """Return the lines as the text of a span attribute; None without lines.
 
-    Lines of one model for one purpose become one, and those that do not fit are left out, which the log says.
+    Lines of the same model and purpose are merged. Lines that do not fit are dropped and logged.
     """
     together: dict[tuple[str, ...], Line] = {}
     for line in lines:

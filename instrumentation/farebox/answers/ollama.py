@@ -1,4 +1,4 @@
-"""Ollama's own API: ``chat``, ``generate`` and ``embed``. The last line of a stream has the counts."""
+"""Read Ollama's native API: ``chat``, ``generate`` and ``embed``. The last line of a stream has the counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from farebox.answers.counts import count_in, text_in
 
 
 class OllamaAnswer(Answer):
-    """One response, or the lines of one."""
+    """A response or its lines."""
 
     telling = re.compile(rb'"(?:done"\s*:\s*true|error")')
 

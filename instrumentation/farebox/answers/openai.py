@@ -1,4 +1,4 @@
-"""Chat completions, responses, embeddings, images and audio: of OpenAI and of all who speak like it."""
+"""Read chat completions, responses, embeddings, images and audio of OpenAI and compatible APIs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from farebox.answers.answer import Answer, AttributeValue
 from farebox.answers.counts import (
     count_in,
     first_count,
+    is_stated,
     mapping_in,
     mappings_in,
     merged,
     seconds_in,
     text_in,
-    told,
 )
 from farebox.answers.lines import Line
 from farebox.answers.openai_usage import counts_of, image_tokens
@@ -31,7 +31,7 @@ from farebox.answers.tool_fees import (
     gigabytes_of,
 )
 
-# Calls of tools that are billed by the call, by the type of the item in a response.
+# Tools that are billed per call, by the type of the item in a response.
 _BILLED_CALLS: Final = {
     "web_search_call": "web_searches",
     "file_search_call": "storage_searches",
@@ -42,7 +42,7 @@ _SEARCHES: Final = (
     ("server_tool_use", "web_search_requests"),  # OpenRouter
     ("server_tool_use_details", "web_search_requests"),
 )
-"""Where those who write like OpenAI count the searches that they bill."""
+"""Where OpenAI-compatible providers count billed searches."""
 _COUNTS_SEARCHES: Final = frozenset(path[0] for path in _SEARCHES)
 _IMAGE_CALL: Final = "image_generation_call"
 _STATUS_REASONS: Final = {"completed": "stop", "incomplete": "length", "failed": "error"}
@@ -52,25 +52,24 @@ _GIVEN_UP: Final = frozenset({"failed", "cancelled", "expired"})
 _RESPONSES: Final = frozenset({"response", "response.compaction", "thread.run"})
 _PARTS_OF_A_RUN: Final = ("thread.message", "thread.run.step")
 _IMAGE_MODEL: Final = "gpt-image-1"
-"""What the image tool draws with, unless the request or the answer names another model."""
+"""The image tool's default model."""
 _CONTAINERS_MAX: Final = 1_000
 _IN_CONTAINERS: Final = frozenset({"code_interpreter", "shell"})
 _RUN_TOOLS: Final = frozenset({"groq", "mistral", "mistral_ai", "openrouter", "x-ai", "x_ai", "xai"})
-"""Providers that count the tools they ran in their own words."""
+"""Providers with their own counts of executed tools."""
 _OF_A_RESPONSE: Final = (b'"image_gen"', b'"queued"', b'"in_progress"')
 _RUN_BY_THE_PROVIDER: Final = (b'"server_tool_use', b'"server_side_tool_usage', b'"executed_tools"', b'"connectors"')
 
 
 class OpenAIAnswer(Answer):
-    """One response of any endpoint of OpenAI's."""
+    """A response of any OpenAI endpoint."""
 
-    # Text deltas tell nothing; chat's carry both keys all the same, mostly null. One search for all is faster than
-    # one for each key.
-    # Each alternative has a first letter of its own: the search passes over all other keys in one step.
+    # Text deltas have no usage, but chat's have both keys, mostly null. One search for all keys is faster than one
+    # per key. The alternatives differ in their first letter: the search skips all other keys in one step.
     telling = re.compile(rb'"(?:usage"\s*:\s*[^n0\s]|finish_reason"\s*:\s*[^n0\s]|e(?:rror|xecuted_tools)"|response")')
 
     def __init__(self, provider: str = "") -> None:
-        """Start with nothing known."""
+        """Start without facts."""
         super().__init__(provider)
         self._image_model: str | None = None
         self._images_drawn = 0
@@ -83,17 +82,21 @@ class OpenAIAnswer(Answer):
 
     @classmethod
     def worth_adding(cls, body: bytes, provider: str = "") -> bool:
-        """Calls of tools, tokens that are no text, other models, a response that comes later."""
+        """Return whether the body has tool calls, non-text tokens, other models or a later response."""
         if b'_call"' in body or (b'"response' in body and any(key in body for key in _OF_A_RESPONSE)):
             return True
         if provider in STATING and STATING[provider] in body:
             return True
         if provider in _RUN_TOOLS and any(key in body for key in _RUN_BY_THE_PROVIDER):
             return True
-        return told(body, b'"audio_tokens"') or told(body, b'"image_tokens"') or told(body, b'"num_search_queries"')
+        return (
+            is_stated(body, b'"audio_tokens"')
+            or is_stated(body, b'"image_tokens"')
+            or is_stated(body, b'"num_search_queries"')
+        )
 
     def read_request(self, request: Mapping[str, Any]) -> None:
-        """Speech is billed by the characters that are spoken; an image tool may name its model."""
+        """Read spoken characters, by which speech is billed, and the image tool's model."""
         if isinstance(text := request.get("input"), str) and "voice" in request:
             self._bill("input_characters", len(text))
         if self.provider == "groq":
@@ -101,7 +104,7 @@ class OpenAIAnswer(Answer):
         self._read_tools(request)
 
     def attributes(self) -> dict[str, AttributeValue]:
-        """What is known so far. Pictures whose tokens are counted are billed by these, not by the piece."""
+        """Return the facts so far. Images with counted tokens are billed by these, not by the piece."""
         known = super().attributes()
         if span_attributes.USAGE_INPUT in known:
             known.pop(span_attributes.UNITS + "images", None)
@@ -113,7 +116,7 @@ class OpenAIAnswer(Answer):
             self._read_error(part)
         kind = part.get("object")
         if isinstance(kind, str) and kind.startswith(_PARTS_OF_A_RUN):
-            return  # its usage is part of the run's
+            return  # its usage is included in the run's
         self.model = text_in(part.get("model")) or self.model
         self.response_id = text_in(part.get("id")) or self.response_id
         if tier := text_in(part.get("service_tier")):
@@ -149,12 +152,12 @@ class OpenAIAnswer(Answer):
         usage = mapping_in(response.get("tool_usage"))
         self._image_usage = merged(self._image_usage, mapping_in(usage.get("image_gen")))
         searches = count_in(usage, "web_search", "num_requests")
-        if searches is not None:  # what is billed: no repeats, no pages that were only opened
+        if searches is not None:  # billed searches only: without repeats and opened pages
             self._units.pop(self._search_unit, None)
             self._bill(self._search_unit, searches)
 
     def _read_promise(self, part: Mapping[str, Any]) -> None:
-        """What stands for a completion that comes later: xAI's deferred, Perplexity's asynchronous one."""
+        """Read the reference to a later completion: xAI's deferred or Perplexity's asynchronous one."""
         if self.provider == "x_ai" and "request_id" in part and not self._usage:
             self.response_id = text_in(part["request_id"]) or self.response_id
             self.unfinished = True
@@ -164,7 +167,7 @@ class OpenAIAnswer(Answer):
             self.gave_up = status if status in _GIVEN_UP else None
 
     def _read_tools(self, part: Mapping[str, Any]) -> None:
-        """What the tools of a request, or of a response, say of their price."""
+        """Read the price-relevant options of tools in a request or response."""
         for tool in mappings_in(part.get("tools")):
             kind = str(tool.get("type"))
             if kind == "image_generation":
@@ -187,7 +190,7 @@ class OpenAIAnswer(Answer):
         for item in mappings_in(response.get("output")):
             kind = str(item.get("type"))
             action = item.get("action")
-            # Opening a page that a search found is not billed as a search.
+            # Opening a found page is not billed as a search.
             opened = isinstance(action, dict) and action.get("type") in ("open_page", "find", "find_in_page")
             if (unit := _BILLED_CALLS.get(kind)) and not opened:
                 unit = self._search_unit if unit == "web_searches" else unit
@@ -195,7 +198,7 @@ class OpenAIAnswer(Answer):
             if kind == "code_interpreter_call" and len(containers) < _CONTAINERS_MAX:
                 containers.add(text_in(item.get("container_id")) or "")
             elif kind == "shell_call" and len(containers) < _CONTAINERS_MAX:
-                # A shell of the provider's runs in a container, one of the user's does not.
+                # The provider's shell runs in a container; the user's does not.
                 place = mapping_in(item.get("environment"))
                 containers |= {name for name in (text_in(place.get("container_id")),) if name}
             if kind == _IMAGE_CALL and item.get("status") in (None, "completed"):
@@ -238,7 +241,7 @@ class OpenAIAnswer(Answer):
             self._models = [model for model in models if isinstance(model.get("usage"), dict)] or self._models
 
     def _counts(self, usage: Mapping[str, Any]) -> dict[str, int | None]:
-        if self._models and self.alone:  # Groq's systems: the bill is that of the models at work
+        if self._models and self.alone:  # Groq's systems are billed by the models that they used
             usage = self._models[0]["usage"]
             self.model = text_in(self._models[0].get("model")) or self.model
         known = counts_of(usage, thinks_beside=self.provider.startswith("gcp."))
@@ -246,14 +249,14 @@ class OpenAIAnswer(Answer):
         return known
 
     def _image_output(self, usage: Mapping[str, Any], known: Mapping[str, int | None]) -> int | None:
-        said = known[span_attributes.USAGE_OUTPUT_IMAGE]
-        # The images endpoint does not always split its output, which then is nothing but pictures.
+        stated = known[span_attributes.USAGE_OUTPUT_IMAGE]
+        # The images endpoint does not always split its output; then all of it is images.
         split = any(key in usage for key in ("output_tokens_details", "output_token_details"))
         output = known[span_attributes.USAGE_OUTPUT]
-        return said or (output if "images" in self._units and not split else None) or None
+        return stated or (output if "images" in self._units and not split else None) or None
 
     def _lines(self) -> Sequence[Line]:
-        """The images of a tool are another model's work, and so are the further models of one of Groq's systems."""
+        """Return the image tool's work and that of further models of a Groq system."""
         return tuple(self._other_models()) if self._images_drawn or self._image_usage or self._models else ()
 
     def _other_models(self) -> Iterator[Line]:

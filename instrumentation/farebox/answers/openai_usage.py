@@ -1,6 +1,6 @@
-"""OpenAI's ``usage``, and that of all who write it their own way.
+"""Read OpenAI's ``usage`` and the variants of compatible providers.
 
-The prompt includes the cache, the completion the reasoning; who leaves the reasoning out is told by the total.
+The prompt includes the cache, the completion the reasoning. The total shows which providers exclude reasoning.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from farebox.answers.counts import count_in, count_of, first_count, mapping_in
 
 _INSIDE: Final = ("prompt_tokens_details", "input_tokens_details", "input_token_details", "prompt_token_details")
 _OUTSIDE: Final = ("completion_tokens_details", "output_tokens_details", "output_token_details")
-"""What the parts of a prompt and of an answer are called: by chats, responses, images and transcriptions, runs."""
+"""Names of the parts of a prompt and an answer: in chats, responses, images and transcriptions, runs."""
 
 
 def counts_of(usage: Mapping[str, Any], *, thinks_beside: bool = False) -> dict[str, int | None]:
-    """The counts as span attributes.
+    """Return the counts as span attributes.
 
-    With ``thinks_beside``, what the total has beyond prompt and completion are thoughts, whose count is not told:
-    Gemini's endpoint for OpenAI's clients.
+    With ``thinks_beside``, the total's excess over prompt and completion are thoughts without their own count, as in
+    Gemini's OpenAI-compatible endpoint.
     """
     total_input = first_count(usage, "prompt_tokens", "input_tokens")
     output = first_count(usage, "completion_tokens", "output_tokens")
@@ -31,14 +31,14 @@ def counts_of(usage: Mapping[str, Any], *, thinks_beside: bool = False) -> dict[
         reasoning = count_of(usage.get("reasoning_tokens"))
     total = count_of(usage.get("total_tokens"))
     if total_input is None and total is not None and total >= (output or 0):
-        total_input = total - (output or 0)  # Voyage's embeddings, and others' that have no output
+        total_input = total - (output or 0)  # Voyage's and other embeddings without output
     beyond = None if total is None or output is None else total - (total_input or 0) - output
     if beyond and "prompt_audio_seconds" in usage:
-        total, beyond = None, 0  # the rest of the total is sound, which Mistral bills by the second
+        total, beyond = None, 0  # the rest of the total is audio, which Mistral bills per second
     if beyond and beyond == count_of(usage.get("connector_tokens")):
-        total_input = (total_input or 0) + beyond  # what Mistral's tools gave the model to read
+        total_input = (total_input or 0) + beyond  # tool results that Mistral's model read
         beyond = 0
-    # xAI leaves the reasoning out of the completion tokens; the total gives it away.
+    # xAI excludes reasoning from the completion tokens; the total includes it.
     if output is not None and beyond and ((reasoning and beyond == reasoning) or (thinks_beside and beyond > 0)):
         output += beyond
         reasoning = reasoning or beyond
@@ -66,13 +66,13 @@ def counts_of(usage: Mapping[str, Any], *, thinks_beside: bool = False) -> dict[
 
 
 def _some(details: Mapping[str, Any], key: str) -> int | None:
-    """The count, where it is not zero."""
+    """Return the count; None if zero."""
     value = details.get(key)
     return (count_of(value) or None) if value else None
 
 
 def image_tokens(usage: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
-    """The disjoint buckets, and the units, of what the image tool used."""
+    """Return the image tool's disjoint buckets and units."""
     details = mapping_in(usage.get("input_tokens_details"))
     total_input = count_in(usage, "input_tokens") or 0
     images = min(count_in(details, "image_tokens") or 0, total_input)

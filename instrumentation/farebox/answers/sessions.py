@@ -1,4 +1,4 @@
-"""Containers in which providers ran code: one session is billed once, however many answers use it."""
+"""Count container sessions of code execution: a session is billed once, however many answers use it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 SESSION_S: Final = 20 * 60.0
-"""How long a session of OpenAI's containers lasts, in seconds; work after that is another session."""
+"""Lifetime of an OpenAI container session in seconds; later work starts another session."""
 SESSIONS_MAX: Final = 10_000
-"""How many containers are remembered; the oldest are forgotten first, and would count again."""
+"""Maximum remembered containers. The oldest are dropped first, and would count again."""
 
 
 class Sessions:
-    """Remembers which containers were counted in this process, and when. Safe to use from several threads."""
+    """The containers counted in this process, with their times. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start with none. ``clock`` gives seconds."""
+        """Start empty. ``clock`` returns seconds."""
         self._began: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._lock = threading.Lock()
         self._clock = clock
 
     def begun(self, containers: Iterable[str], answer_id: str) -> int:
-        """How many of these containers begin a session with an answer. One without an id always does.
+        """Return how many of these containers start a session with an answer. One without an id always does.
 
-        An answer that is read again gives what it gave the first time.
+        Reading an answer again returns the first result.
         """
         now_s, begun = self._clock(), 0
         with self._lock:
@@ -45,4 +45,4 @@ class Sessions:
 
 
 SESSIONS: Final = Sessions()
-"""Those of this process."""
+"""The sessions of this process."""

@@ -1,4 +1,4 @@
-"""What providers themselves say that they charge for a call, in its usage."""
+"""Read the costs that providers state in the usage of a call."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, Final
 from farebox.answers.counts import amount_in, mapping_in
 
 _TICKS: Final = Decimal(10) ** 10
-"""How many of xAI's ticks are a US dollar."""
+"""xAI's ticks per US dollar."""
 _XAI: Final = frozenset({"x_ai", "xai", "x-ai"})
 STATING: Final = {
     "openrouter": b'"cost"',
     **dict.fromkeys(_XAI, b'"cost_in_usd_ticks"'),
     "perplexity": b'"total_cost"',
 }
-"""Provider, and the key in its answers that tells."""
+"""Providers with the key of the stated cost in their answers."""
 
 
 def stated_cost(provider: str, usage: Mapping[str, Any]) -> Decimal | None:
-    """US dollars that the provider says it charges for the call, all fees included; None where it says nothing."""
+    """Return the provider's stated charge in US dollars, including all fees; None if not stated."""
     if provider == "openrouter":
         return _openrouters(usage)
     if provider in _XAI:
@@ -32,7 +32,7 @@ def stated_cost(provider: str, usage: Mapping[str, Any]) -> Decimal | None:
 
 
 def _openrouters(usage: Mapping[str, Any]) -> Decimal | None:
-    """The whole charge, and with a key of one's own what that pays."""
+    """Return the whole charge, including what the user's own provider key pays."""
     cost = amount_in(usage.get("cost"))
     if cost is not None and usage.get("is_byok") is True:
         cost += amount_in(mapping_in(usage.get("cost_details")).get("upstream_inference_cost")) or 0

@@ -1,4 +1,4 @@
-"""Tools that providers run for a model and bill beside the tokens, as those who write like OpenAI count them."""
+"""Count tools that OpenAI-compatible providers run and bill in addition to tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from farebox.answers.counts import count_in, mapping_in, mappings_in, text_in
 
 Units = dict[str, int]
-"""How many of each unit of ``span_attributes.UNITS_WRITTEN``."""
+"""Counts by unit of ``span_attributes.UNITS_WRITTEN``."""
 
 _XAI_CALLS: Final = {
     "web_search_calls": "web_searches",
@@ -26,13 +26,13 @@ _MISTRAL_CALLS: Final = {
 XAI_COUNTS: Final = "server_side_tool_usage_details"
 MISTRAL_COUNTS: Final = "connectors"
 SEARCH_PREVIEW: Final = "web_search_preview"
-"""How the types of OpenAI's earlier search tool begin, which has a fee of its own."""
+"""Prefix of the types of OpenAI's preview search tool, which has its own fee."""
 _TOOLS_MAX: Final = 1_000
 _GIGABYTES: Final = {"1g": 1, "4g": 4, "16g": 16, "64g": 64}
 
 
 def counted_tools(usage: Mapping[str, Any]) -> Units:
-    """The tools that xAI and Mistral count in the usage: those that ran, with a zero for those that did not."""
+    """Return the executed tools that xAI and Mistral count in the usage; zero for those that did not run."""
     found: Units = {}
     for key, units in ((XAI_COUNTS, _XAI_CALLS), (MISTRAL_COUNTS, _MISTRAL_CALLS)):
         if key in usage:
@@ -42,14 +42,14 @@ def counted_tools(usage: Mapping[str, Any]) -> Units:
 
 
 class ExecutedTools:
-    """The tools that Groq ran, out of a message or the parts of one: each once, by its place."""
+    """The tools that Groq ran, from a message or its parts, each counted once by its position."""
 
     def __init__(self) -> None:
-        """Start with none."""
+        """Start empty."""
         self._units: dict[object, str] = {}
 
     def read(self, choice: Mapping[str, Any]) -> None:
-        """Take in a choice, or a part of one."""
+        """Read a choice or a part of one."""
         for part in (mapping_in(choice.get("message")), mapping_in(choice.get("delta"))):
             for place, tool in enumerate(mappings_in(part.get("executed_tools"))):
                 unit = _groq_unit(tool)
@@ -58,7 +58,7 @@ class ExecutedTools:
                     self._units[index if isinstance(index, int) else place] = unit
 
     def units(self, asked: str) -> Units:
-        """How many of each. ``asked`` is the model of the request: systems search in the advanced way."""
+        """Return the counts. ``asked`` is the request's model: Groq's systems use advanced search."""
         counts: Units = {}
         for unit in self._units.values():
             if unit == "web_searches" and "compound" in asked:
@@ -72,7 +72,7 @@ def _groq_unit(tool: Mapping[str, Any]) -> str:
     if name.endswith((".open", "visit", "visit_website")) or "visit" in name:
         return "web_visits"
     if name.endswith(".find"):
-        return ""  # within a page that was opened
+        return ""  # a search within an opened page
     if "search" in name:
         return "web_searches"
     if "automation" in name:
@@ -81,6 +81,6 @@ def _groq_unit(tool: Mapping[str, Any]) -> str:
 
 
 def gigabytes_of(tool: Mapping[str, Any]) -> int:
-    """The memory of a tool's container, which its price goes by; 1 is the default."""
+    """Return the memory of a tool's container, which decides its price; 1 by default."""
     place = mapping_in(tool.get("container")) or mapping_in(tool.get("environment"))
     return _GIGABYTES.get(str(place.get("memory_limit")).lower(), 1)

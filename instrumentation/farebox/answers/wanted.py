@@ -1,4 +1,4 @@
-"""What of a large answer says what is billed: the keys, of all shapes, that are kept of it."""
+"""The keys, of all shapes, that are kept of a large answer to determine what is billed."""
 
 from __future__ import annotations
 
@@ -65,4 +65,4 @@ WANTED: Final[dict[str, Any]] = _keys(
     tools=_keys("model", "type", container=_keys("memory_limit"), environment=_keys("memory_limit")),
     x_groq=_keys("error", "id", "usage"),
 )
-WANTED["response"] = WANTED  # an event of a response, or an answer within another one's envelope
+WANTED["response"] = WANTED  # an event of a response, or an answer in an envelope

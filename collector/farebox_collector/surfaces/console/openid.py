@@ -173,7 +173,7 @@ class Provider:
                 document = self._get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
                 if document.get("issuer") != self._issuer:
                     raise ProviderRefused(
-                        f"The provider's issuer is {document.get('issuer')!r}. Set FAREBOX_OIDC_ISSUER to the same."
+                        f"The provider's issuer is {document.get('issuer')!r}, which differs from FAREBOX_OIDC_ISSUER."
                     )
                 self._metadata, self._metadata_until = document, time.monotonic() + _METADATA_SECONDS
             url = str(self._metadata.get(name, ""))
