@@ -143,7 +143,7 @@ def test_one_span_that_the_collector_refuses_does_not_hold_up_the_others(
     line.close(5)
     assert "poison" not in collector.taken
     assert {"a", "b", "c", *map(str, range(next(others)))} == set(collector.taken)
-    assert "the collector takes others but not these" in caplog.text
+    assert "the collector refuses them" in caplog.text
 
 
 def test_a_collector_that_takes_nothing_is_away_and_no_batch_is_at_fault(
