@@ -3,8 +3,8 @@
     python instrumentation/demo/model_server.py --port 8090 &
     python instrumentation/demo/application.py --model-url http://127.0.0.1:8090 --calls 100
 
-Its spans go to localhost:4317, or where the OTEL_… environment variables say. At the end it prints one line
-of JSON: how many calls of a model it made, how many failed, and whether the collector has all their spans.
+Its spans go to localhost:4317 unless OTEL_… environment variables name another target. At the end it prints one line
+of JSON: the numbers of model calls and failures, and whether the collector has all their spans.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from opentelemetry import trace
 
 WALLETS = ["ada", "grace", "linus", "acme-team"]
 REVIEWED, APPROVED = 0.1, 0.9
-"""The share of requests whose answer a person looks at, and of those that they find good."""
+"""The share of answers that a person reviews, and of those that the person approves."""
 SYSTEM = "You are brief and friendly."
 
 
 class Product:
-    """The product's actions, each decorated with its event; the wallet comes from whoever serves the user."""
+    """The product's actions, each decorated with its event; the caller sets the wallet."""
 
     def __init__(self, model_url: str, seed: int) -> None:
-        """Make the clients; nothing about them is special."""
+        """Create ordinary clients."""
         self.openai = openai.OpenAI(base_url=f"{model_url}/v1", api_key="demo", max_retries=0)
         self.anthropic = anthropic.Anthropic(base_url=model_url, api_key="demo", max_retries=0)
         self.http = httpx.Client(base_url=f"{model_url}/v1")
@@ -43,7 +43,7 @@ class Product:
 
     @farebox.action("chat.reply", dept="support", project="help-centre", route="cheap")
     def chat_reply(self, question: str) -> str:
-        """A stream from OpenAI. Without include_usage it would not say what it used."""
+        """Stream from OpenAI. Without include_usage it would not report its usage."""
         stream = self.openai.chat.completions.create(
             model="gpt-4o-mini",
             messages=[{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}],
@@ -55,7 +55,7 @@ class Product:
 
     @farebox.action("image.caption", dept="catalogue", project="shop", route="vision")
     def image_caption(self, image_url: str) -> str:
-        """A plain call of Anthropic, with most of the prompt out of the cache."""
+        """Call Anthropic, with most of the prompt from the cache."""
         message = self.anthropic.messages.create(
             model="claude-haiku-4-5",
             max_tokens=200,
@@ -75,7 +75,7 @@ class Product:
 
     @farebox.action("search.answer", dept="support", project="search", route="grounded")
     def search_answer(self, question: str) -> str:
-        """Two calls, one action: an embedding to find the passages, a stream to answer from them."""
+        """Make two calls in one action: an embedding to find passages, and a stream to answer from them."""
         with farebox.tags(task="retrieve"):
             self.openai.embeddings.create(
                 model="text-embedding-3-small", input=question, extra_headers=self.steering(output=False)
@@ -90,13 +90,13 @@ class Product:
             ) as stream,
         ):
             answer = stream.get_final_text()
-        # What a check of the answer against its passages would find.
+        # A real product would check the answer against its passages.
         farebox.report_quality(citation_rate=round(self.random.uniform(0.5, 1.0), 2))
         return answer
 
     @farebox.action("agent.run", dept="research", project="agents", route="smart")
     def agent_run(self, goal: str) -> str:
-        """Some steps over plain HTTP, then a chat reply within, which is an action of its own."""
+        """Make some steps over plain HTTP, then a chat reply as a nested action."""
         for task in ("plan", "work", "check")[: self.random.randint(1, 3)]:
             with farebox.tags(task=task):
                 body = {"model": "gpt-4o", "messages": [{"role": "user", "content": f"{task}: {goal}"}]}
@@ -105,14 +105,14 @@ class Product:
         return self.chat_reply(f"Sum up: {goal}")
 
     def research(self) -> None:
-        """One plain call, for a customer who is new."""
+        """Make one call for a new customer."""
         self.calls += 1
         body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "What do our competitors charge?"}]}
         steering = {"x-usage": "input=1200,output=400"}
         self.http.post("/chat/completions", json=body, headers=steering).raise_for_status()
 
     def steering(self, cached: float = 0.0, output: bool = True) -> dict[str, str]:
-        """Headers that only the bundled model server reads: this call's usage, and now and then an error."""
+        """Return headers for the bundled model server: the call's usage, and occasionally an error."""
         self.calls += 1
         tokens = self.random.randint(200, 2000)
         usage = {"input": tokens, "cache_read": int(tokens * cached * self.random.random())}
@@ -125,20 +125,20 @@ class Product:
 
 
 def main() -> None:
-    """Serve the four customers until it is enough."""
+    """Serve the four customers until the limit is reached."""
     parser = argparse.ArgumentParser(description="An example product whose LLM calls are metered.")
-    parser.add_argument("--model-url", required=True, help="where the model server listens")
-    parser.add_argument("--calls", type=int, help="end with the action that makes this call; 40 by default")
-    parser.add_argument("--seconds", type=float, help="end after so many seconds")
-    parser.add_argument("--rate", type=float, help="calls a second at most; unlimited by default")
-    parser.add_argument("--newcomer", help="begin with a wallet without credits, and top it up")
+    parser.add_argument("--model-url", required=True, help="the URL of the model server")
+    parser.add_argument("--calls", type=int, help="end after the action with this call (default: 40)")
+    parser.add_argument("--seconds", type=float, help="end after this many seconds")
+    parser.add_argument("--rate", type=float, help="maximum calls per second (default: unlimited)")
+    parser.add_argument("--newcomer", help="start with a wallet without credits, and top it up")
     parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same calls")
     arguments = parser.parse_args()
     model_url = arguments.model_url.rstrip("/")
 
     farebox.instrument(model_urls=[f"{model_url}/v1"])
 
-    requests = trace.get_tracer("demo")  # of which a web framework's instrumentation would have its own
+    requests = trace.get_tracer("demo")  # a web framework's instrumentation would create these spans
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
@@ -162,16 +162,16 @@ def main() -> None:
                 (product.agent_run, "compare three suppliers"),
             ]
         )
-        # In a web application this line is in the middleware that knows who is asking.
+        # In a web application this line is in the middleware that knows the user.
         wallet = product.random.choice(WALLETS)
         with farebox.tags(wallet=wallet), requests.start_as_current_span("request"):
             try:
                 act(subject)
                 if product.random.random() < REVIEWED:
-                    # In a product a person says so later, and the report names the trace.
+                    # In a product a person reviews later, and the report names the trace.
                     farebox.report_quality(human_reviewed=True, approved=product.random.random() < APPROVED)
             except (openai.APIStatusError, anthropic.APIStatusError, httpx.HTTPStatusError):
-                errors += 1  # a real product would say sorry
+                errors += 1  # a real product would show an error
         if arguments.rate:
             stopping.wait(max(0.0, started + product.calls / arguments.rate - time.monotonic()))
 

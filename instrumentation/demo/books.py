@@ -1,4 +1,4 @@
-"""What the demo reads back from a collector: wallets, cost and charge by event, and whether the receipts add up."""
+"""Read a collector's wallets, costs and charges for the demo, and check its receipts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NANO = Decimal("0.000000001")
 
 
 class Event(NamedTuple):
-    """What the calls of one product event came to so far."""
+    """The sums of a product event's calls so far."""
 
     requests: int
     cost_usd: float
@@ -23,14 +23,14 @@ class Event(NamedTuple):
 
 
 class Books:
-    """A reader of one collector's HTTP API and metrics; `wallets` and the rest raise httpx2.HTTPError."""
+    """A client of a collector's HTTP API and metrics; its methods raise httpx2.HTTPError."""
 
     def __init__(self, api_url: str, metrics_url: str) -> None:
         self._api = httpx2.Client(base_url=api_url, timeout=10)
         self._metrics_url = metrics_url
 
     def deposit(self, wallet: str, credits: str, key: str) -> None:
-        """Put credits into a wallet, once for each key."""
+        """Add credits to a wallet, once per key."""
         self._api.post(
             f"/v1/wallets/{quote(wallet, safe='')}/deposits",
             json={"amount_credits": credits, "memo": "demo"},
@@ -38,16 +38,16 @@ class Books:
         ).raise_for_status()
 
     def sell(self, pack: str, credits: str, price_usd: str) -> None:
-        """Sell credits for a price."""
+        """Set a pack of credits at a price."""
         body = {"credits": credits, "price": {"value": price_usd}, "author": "demo"}
         self._api.put(f"/v1/packs/{pack}", json=body).raise_for_status()
 
     def wallets(self) -> list[dict[str, Any]]:
-        """All wallets, by name."""
+        """Return all wallets by name."""
         return list(self._pages("/v1/wallets"))
 
     def events(self) -> dict[str, Event]:
-        """Requests, cost and charge by event, from the metrics."""
+        """Return requests, cost and charge by event from the metrics."""
         sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for family in text_string_to_metric_families(self._api.get(self._metrics_url).raise_for_status().text):
             for sample in family.samples:
@@ -63,11 +63,11 @@ class Books:
         }
 
     def usage(self) -> list[dict[str, Any]]:
-        """All usage records, newest first."""
+        """Return all usage records, newest first."""
         return list(self._pages("/v1/usage"))
 
     def receipt(self, record: dict[str, Any]) -> dict[str, Any]:
-        """The receipt of a usage record."""
+        """Return the receipt of a usage record."""
         path = f"/v1/usage/{record['trace_id']}/{record['span_id']}/receipt"
         return self._api.get(path).raise_for_status().json()  # type: ignore[no-any-return]
 
@@ -83,9 +83,9 @@ class Books:
 
 
 def find_errors(books: Books, calls: int) -> list[str]:
-    """What does not add up, in words: receipts against records, records against wallets, calls against records.
+    """Return mismatches as sentences: receipts against records, records against wallets, calls against records.
 
-    `calls` is how many calls were made since the books were new.
+    `calls` is the number of calls since the books were created.
     """
     errors = []
     charged: defaultdict[str, Decimal] = defaultdict(Decimal)
@@ -108,7 +108,7 @@ def find_errors(books: Books, calls: int) -> list[str]:
 
 
 def _recompute(receipt: dict[str, Any]) -> tuple[Decimal, Decimal]:
-    """Work a receipt out again: (cost in USD, charge in credits)."""
+    """Recompute a receipt: (cost in USD, charge in credits)."""
     exact = sum(
         (Decimal(line["count"]) * Decimal(line["price"]["usd_per_1k"]) / 1000 for line in receipt["lines"]), Decimal()
     )

@@ -1,4 +1,4 @@
-"""What Google's Gemini API answers: bodies, events and errors in its shapes. No I/O here."""
+"""Build answers of Google's Gemini API: bodies, events and errors. No I/O."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ GOOGLE_STATUS = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 404: "NOT_FOUN
 
 
 def google_usage(usage: Usage) -> Json:
-    """The usage object of ``:generateContent``: the candidates' tokens do not count the thoughts, the total does."""
+    """Return the usage of ``:generateContent``: candidate tokens exclude thoughts, the total includes them."""
     return {
         "promptTokenCount": usage.input,
         "cachedContentTokenCount": usage.cache_read,
@@ -21,7 +21,7 @@ def google_usage(usage: Usage) -> Json:
 
 
 def google_content(call: Call, text: str | None = None, finish_reason: str | None = "STOP") -> Json:
-    """The answer of ``:generateContent``; with ``text``, one piece of a stream of it."""
+    """Return the answer of ``:generateContent``; with ``text``, a piece of its stream."""
     parts = [{"text": call.reply if text is None else text}]
     candidate: Json = {"index": 0, "content": {"role": "model", "parts": parts}}
     if finish_reason:
@@ -35,17 +35,17 @@ def google_content(call: Call, text: str | None = None, finish_reason: str | Non
 
 
 def google_events(call: Call) -> Iterator[str]:
-    """The stream of ``:streamGenerateContent?alt=sse``; every piece carries the usage."""
+    """Yield the stream of ``:streamGenerateContent?alt=sse``; every piece has the usage."""
     pieces = list(words(call.reply))
     for number, piece in enumerate(pieces, start=1):
         yield data_event(google_content(call, piece, "STOP" if number == len(pieces) else None))
 
 
 def google_embeddings(call: Call) -> Json:
-    """The answer of ``:batchEmbedContents``: a short vector for each text, and no word of usage."""
+    """Return the answer of ``:batchEmbedContents``: a short vector per text, without usage."""
     return {"embeddings": [{"values": [0.5, 0.25]} for _ in call.body.get("requests") or []]}
 
 
 def google_error(status: int, message: str) -> Json:
-    """Google's error body."""
+    """Return Google's error body."""
     return {"error": {"code": status, "message": message, "status": GOOGLE_STATUS.get(status, "INTERNAL")}}

@@ -1,4 +1,4 @@
-"""What the providers answer: bodies, events and errors in the shapes of OpenAI and Anthropic. No I/O here."""
+"""Build answers of OpenAI and Anthropic: bodies, events and errors. No I/O."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ class Usage:
 
     @classmethod
     def parse(cls, header: str) -> Usage:
-        """Read ``input=1000,output=200``. Raises ValueError for a key or a number it does not know."""
+        """Parse ``input=1000,output=200``. Raises ValueError for an unknown key or an invalid number."""
         counts = {}
         for pair in header.split(","):
             key, _, number = pair.strip().partition("=")
             if key not in cls.__dataclass_fields__ or not number.isdigit():
-                raise ValueError(f"x-usage: cannot read {pair.strip()!r}")
+                raise ValueError(f"x-usage: cannot read {pair.strip()!r}; write key=number")
             counts[key] = int(number)
         return cls(**counts)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request, read: what is needed to answer it."""
+    """A parsed request with all that its answer needs."""
 
     body: Json
     model: str
@@ -74,7 +74,7 @@ class Call:
 
     @property
     def wanted_tool(self) -> str | None:
-        """The first tool that the caller offers, until its result is among the messages."""
+        """Return the first offered tool until its result is among the messages."""
         messages = self.body.get("messages")
         if not self.body.get("tools") or not isinstance(messages, list):
             return None
@@ -85,23 +85,23 @@ class Call:
 
 
 def words(text: str) -> Iterator[str]:
-    """Cut the reply the way a stream delivers it; joined again, the pieces are the text."""
+    """Split the reply as a stream delivers it; the joined pieces are the text."""
     for index, word in enumerate(text.split(" ")):
         yield word if index == 0 else f" {word}"
 
 
 def data_event(payload: Json) -> str:
-    """One server-sent event without a name, as OpenAI's chat completions send them."""
+    """Return a server-sent event without a name, as in OpenAI's chat completions."""
     return f"data: {json.dumps(payload)}\n\n"
 
 
 def named_event(payload: Json) -> str:
-    """One server-sent event whose name is the payload's type."""
+    """Return a server-sent event named after the payload's type."""
     return f"event: {payload['type']}\ndata: {json.dumps(payload)}\n\n"
 
 
 def openai_chat_usage(usage: Usage) -> Json:
-    """The usage object of ``/v1/chat/completions``."""
+    """Return the usage of ``/v1/chat/completions``."""
     return {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,
@@ -121,7 +121,7 @@ def openai_chat_usage(usage: Usage) -> Json:
 
 
 def openai_chat(call: Call) -> Json:
-    """The plain answer of ``/v1/chat/completions``."""
+    """Return the answer of ``/v1/chat/completions``."""
     message: Json = {"role": "assistant", "content": call.reply, "refusal": None, "annotations": []}
     if call.wanted_tool:
         function = {"name": call.wanted_tool, "arguments": "{}"}
@@ -146,8 +146,8 @@ def openai_chat(call: Call) -> Json:
 
 
 def openai_chat_events(call: Call) -> Iterator[str]:
-    """The stream of ``/v1/chat/completions``."""
-    # The real API adds the usage chunk, and a null usage on all others, only when the caller opts in; Mistral always.
+    """Yield the stream of ``/v1/chat/completions``."""
+    # The real API adds the usage chunk, and a null usage on all other chunks, only if requested; Mistral always does.
     asked_for = bool((call.body.get("stream_options") or {}).get("include_usage"))
     include_usage = asked_for or call.model.startswith("mistral")
     created = int(time.time())
@@ -176,7 +176,7 @@ def openai_chat_events(call: Call) -> Iterator[str]:
 
 
 def openai_response(call: Call, status: str = "completed") -> Json:
-    """The answer of ``/v1/responses``: output and usage are there once the status is ``completed``."""
+    """Return the answer of ``/v1/responses``, with output and usage if the status is ``completed``."""
     done = status == "completed"
     message = {
         "id": f"msg_{call.response_id}",
@@ -213,7 +213,7 @@ def openai_response(call: Call, status: str = "completed") -> Json:
 
 
 def openai_response_events(call: Call) -> Iterator[str]:
-    """The stream of ``/v1/responses``."""
+    """Yield the stream of ``/v1/responses``."""
     item = {"item_id": f"msg_{call.response_id}", "output_index": 0, "content_index": 0}
     payloads: list[Json] = [{"type": "response.created", "response": openai_response(call, "in_progress")}]
     payloads.extend(
@@ -225,12 +225,12 @@ def openai_response_events(call: Call) -> Iterator[str]:
 
 
 def openai_embeddings(call: Call) -> Json:
-    """The answer of ``/v1/embeddings``: the same short vector for each text."""
+    """Return the answer of ``/v1/embeddings``: the same short vector per text."""
     texts = call.body.get("input")
     vector = [1.0 / (index + 1) for index in range(EMBEDDING_DIMENSIONS)]
     packed = base64.b64encode(struct.pack(f"<{EMBEDDING_DIMENSIONS}f", *vector)).decode()
     embedding = packed if call.body.get("encoding_format") == "base64" else vector
-    # Mistral gives embeddings an id, OpenAI does not.
+    # Mistral's embeddings have an id, OpenAI's do not.
     identity = {"id": call.response_id} if call.model.startswith("mistral") else {}
     return {
         **identity,
@@ -245,14 +245,14 @@ def openai_embeddings(call: Call) -> Json:
 
 
 def openai_error(status: int, message: str) -> Json:
-    """OpenAI's error body."""
+    """Return OpenAI's error body."""
     otherwise = ("server_error" if status >= 500 else "invalid_request_error", None)
     kind, code = OPENAI_ERRORS.get(status, otherwise)
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
 def anthropic_usage(usage: Usage, output_tokens: int) -> Json:
-    """The counts that both a message and a ``message_delta`` event carry."""
+    """Return the counts in a message and in a ``message_delta`` event."""
     return {
         "input_tokens": usage.input,
         "cache_creation_input_tokens": usage.cache_write,
@@ -263,7 +263,7 @@ def anthropic_usage(usage: Usage, output_tokens: int) -> Json:
 
 
 def anthropic_message(call: Call, *, started: bool = False) -> Json:
-    """The plain answer of ``/v1/messages``; with ``started``, the message as ``message_start`` shows it."""
+    """Return the answer of ``/v1/messages``; with ``started``, the message as in ``message_start``."""
     usage = anthropic_usage(call.usage, 1 if started else call.usage.output)
     usage["cache_creation"] = {
         "ephemeral_5m_input_tokens": call.usage.cache_write - call.usage.cache_write_1h,
@@ -288,7 +288,7 @@ def anthropic_message(call: Call, *, started: bool = False) -> Json:
 
 
 def anthropic_events(call: Call) -> Iterator[str]:
-    """The stream of ``/v1/messages``; the last cumulative counts come in ``message_delta``."""
+    """Yield the stream of ``/v1/messages``; ``message_delta`` has the last cumulative counts."""
     yield named_event({"type": "message_start", "message": anthropic_message(call, started=True)})
     block = {"type": "text", "text": ""}
     yield named_event({"type": "content_block_start", "index": 0, "content_block": block})
@@ -307,6 +307,6 @@ def anthropic_events(call: Call) -> Iterator[str]:
 
 
 def anthropic_error(status: int, message: str) -> Json:
-    """Anthropic's error body."""
+    """Return Anthropic's error body."""
     error = {"type": ANTHROPIC_ERRORS.get(status, "api_error"), "message": message}
     return {"type": "error", "error": error, "request_id": f"req_{uuid.uuid4().hex[:24]}"}

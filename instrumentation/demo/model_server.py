@@ -1,4 +1,4 @@
-"""A language model that costs nothing: the providers' HTTP interfaces on loopback; the caller sets the usage.
+"""Simulate model providers' HTTP APIs on loopback; the caller sets the usage.
 
     python instrumentation/demo/model_server.py --port 0
 
@@ -10,25 +10,25 @@ Paths, as at the providers: ``/v1/chat/completions``, ``/v1/responses``, ``/v1/e
 (Google), ``/v2/chat``, ``/embed`` and ``/rerank``, also under ``/v1`` (Cohere), ``/model/MODEL/converse`` and
 ``/invoke`` (Amazon Bedrock). Chats also stream: as server-sent events for ``"stream": true`` or, at Google,
 ``:streamGenerateContent``, and in Amazon's own way behind ``/converse-stream`` and
-``/invoke-with-response-stream``. The model of the response is the model of the request. Who offers tools gets a call
-of the first, without arguments, until its result is sent along (chat completions and messages, not streamed).
+``/invoke-with-response-stream``. The model of the response is the model of the request. A request with tools gets a
+call of the first, without arguments, until it includes the result (chat completions and messages, not streamed).
 
-Request headers steer the answer:
+Request headers control the answer:
 
 ``x-usage: input=1000,output=200,cache_read=400,cache_write=0,cache_write_1h=0,reasoning=50``
-    The numbers go into the provider's own fields as they are. So with OpenAI ``input`` *includes*
+    The numbers go unchanged into the provider's own fields. So with OpenAI ``input`` *includes*
     ``cache_read`` and ``cache_write``, and with Anthropic ``input`` *excludes* both, as at the real APIs.
-    ``cache_write_1h`` says how many of ``cache_write`` are kept for an hour (Anthropic only). ``reasoning``
+    ``cache_write_1h`` is the part of ``cache_write`` kept for an hour (Anthropic only). ``reasoning``
     is a part of ``output``, except at Google, whose candidates do not count the thoughts. ``input_audio`` and
     ``output_audio`` are parts of ``input`` and ``output`` (OpenAI's chat), ``input_image`` of ``input`` (images).
     ``web_searches=2`` (Anthropic only), ``seconds`` (whisper), ``pages`` (OCR), ``searches`` (rerank). Keys left out
-    are 0. Without the header: a token for every four characters.
+    are 0. Without the header: one token per four characters.
 ``x-fail: 429``
     Answers with that status and the provider's own error body.
 ``x-latency-ms: 250``
     Waits that long before the first byte.
 ``x-response-id: msg_1``
-    The id of the response; otherwise every response has an id of its own.
+    The id of the response; by default every response has a unique id.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ FORM_FIELD = re.compile(rb'name="(\w+)"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)\r\n--
 
 
 class BadRequest(Exception):
-    """The request is not one that the provider would take."""
+    """The provider would refuse the request."""
 
 
 async def read_call(request: Request, id_prefix: str) -> Call:
-    """Read the path, the body, which may be a form, and the steering headers. Raises BadRequest."""
+    """Read the path, the body (or form) and the control headers. Raises BadRequest."""
     content = await request.body()
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         body = {name.decode(): value.decode() for name, value in FORM_FIELD.findall(content)}
@@ -124,18 +124,18 @@ async def read_call(request: Request, id_prefix: str) -> Call:
 
 
 def event_stream(events: Iterator[str]) -> Response:
-    """Send each event as a chunk of its own, so that a client sees a real stream."""
+    """Send each event as a separate chunk, as a real stream does."""
 
     async def send() -> AsyncIterator[str]:
         for event in events:
             yield event
-            await asyncio.sleep(0)  # gives the transport its turn to flush
+            await asyncio.sleep(0)  # let the transport flush
 
     return StreamingResponse(send(), media_type="text/event-stream", headers={"cache-control": "no-cache"})
 
 
 def aws_event_stream(events: Iterator[bytes]) -> Response:
-    """The same in Amazon's way."""
+    """Send events in Amazon's event stream format."""
 
     async def send() -> AsyncIterator[bytes]:
         for event in events:
@@ -148,7 +148,7 @@ def aws_event_stream(events: Iterator[bytes]) -> Response:
 def answering(
     id_prefix: str, plain: Callable[[Call], Json], events: Callable[[Call], Iterator[str]] | None = None
 ) -> Endpoint:
-    """An endpoint that answers at once or, where it can and is asked to, in a stream."""
+    """Return an endpoint that answers at once, or in a stream if supported and requested."""
 
     async def answer(request: Request) -> Response:
         call = await read_call(request, id_prefix)
@@ -158,7 +158,7 @@ def answering(
 
 
 def streaming(id_prefix: str, events: Callable[[Call], Iterator[str]]) -> Endpoint:
-    """An endpoint that always answers in a stream."""
+    """Return an endpoint that always streams."""
 
     async def answer(request: Request) -> Response:
         return event_stream(events(await read_call(request, id_prefix)))
@@ -167,7 +167,7 @@ def streaming(id_prefix: str, events: Callable[[Call], Iterator[str]]) -> Endpoi
 
 
 def bedrock(answer_in: Callable[[Call], Json]) -> Endpoint:
-    """An endpoint of Amazon Bedrock's: the id of the answer is in its headers."""
+    """Return an endpoint of Amazon Bedrock, with the answer's id in the headers."""
 
     async def answer(request: Request) -> Response:
         call = await read_call(request, "")
@@ -177,7 +177,7 @@ def bedrock(answer_in: Callable[[Call], Json]) -> Endpoint:
 
 
 def bedrock_streaming(events: Callable[[Call], Iterator[bytes]]) -> Endpoint:
-    """The same in a stream."""
+    """Return a streaming endpoint of Amazon Bedrock."""
 
     async def answer(request: Request) -> Response:
         return aws_event_stream(events(await read_call(request, "")))
@@ -186,7 +186,7 @@ def bedrock_streaming(events: Callable[[Call], Iterator[bytes]]) -> Endpoint:
 
 
 async def speech(request: Request) -> Response:
-    """POST /v1/audio/speech: nothing but sound."""
+    """Answer POST /v1/audio/speech with audio only."""
     await read_call(request, "")
     return Response(SOUND, media_type="audio/mpeg")
 
@@ -195,7 +195,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def steered(endpoint: Endpoint, error_body: Callable[[int, str], Json]) -> Endpoint:
-    """Apply ``x-latency-ms`` and ``x-fail``, and answer a bad request the provider's way."""
+    """Apply ``x-latency-ms`` and ``x-fail``, and answer a bad request in the provider's format."""
 
     async def answer(request: Request) -> Response:
         latency_ms = int(request.headers.get("x-latency-ms", "0"))
@@ -252,25 +252,27 @@ application = Starlette(
 
 
 class AnnouncingServer(uvicorn.Server):
-    """Says its port on stdout once it accepts connections, for whoever started it to wait on."""
+    """Prints its port on stdout once it accepts connections, for the parent process."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
+        """Listen, then print the port."""
         await super().startup(sockets=sockets)
         for listener in sockets or []:
             print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
 
 
 def leave(_signal: int, _frame: FrameType | None) -> None:
-    """uvicorn raises the signal it stopped for once more when it has finished; that is a normal end here."""
+    """Exit normally: uvicorn raises its stop signal again when it has finished."""
     sys.exit(0)
 
 
 def main() -> None:
-    """Serve until a signal comes."""
+    """Serve until a signal."""
     parser = argparse.ArgumentParser(description="A model server on loopback, OpenAI- and Anthropic-like.")
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen; anybody who reaches it may use it")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; every client that reaches it may use it"
+    )
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 picks a free one")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)

@@ -1,4 +1,4 @@
-"""A customer without credits: the action is refused before it costs anything, and goes through after a top-up."""
+"""Show a customer without credits: the action is refused before it costs anything, and succeeds after a top-up."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import httpx
 PACK = "starter"
 HELD_CREDITS = "0.5"
 ATTEMPTS = 5
-"""How often the collector is asked for a hold before the customer gives up: the machine may be busy."""
+"""Maximum attempts to get a hold: the machine may be busy."""
 TEST_CARD = "4242 4242 4242 4242"
 
 Tell = Callable[[dict[str, Any]], None]
 
 
 def first_visit(wallet: str, api_url: str, research: Callable[[], object], tell: Tell) -> None:
-    """Try an action that wants credits, top up at the checkout, and try again; `tell` hears of each step.
+    """Try an action that needs credits, top up at the checkout, and retry; `tell` is called with each step.
 
     Raises InsufficientCredits if the top-up did not help, HoldUnavailable, httpx.HTTPStatusError if there was none.
     """
@@ -44,7 +44,7 @@ def _act(wallet: str, research: Callable[[], object]) -> None:
 
 
 def _top_up(wallet: str, api_url: str) -> str:
-    """What the product does, and then its customer: order a pack, and pay for it on the checkout's page."""
+    """Order a pack as the product, and pay for it on the checkout page as its customer."""
     with httpx.Client(timeout=20) as client:
         ordered = client.post(
             f"{api_url}/v1/wallets/{quote(wallet, safe='')}/checkout",

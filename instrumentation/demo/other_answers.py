@@ -1,4 +1,4 @@
-"""What providers answer besides chats: images, sound, pages, and Cohere's and Amazon Bedrock's shapes. No I/O here."""
+"""Build answers other than chats: images, audio, pages, and Cohere's and Amazon Bedrock's formats. No I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SOUND = b"ID3" + bytes(61)
 
 
 def openai_images(call: Call) -> Json:
-    """The answer of ``/v1/images/generations`` and ``/edits``; only the gpt-image models count tokens."""
+    """Return the answer of ``/v1/images/generations`` and ``/edits``; only gpt-image models count tokens."""
     answer: Json = {"created": 1, "data": [{"b64_json": PIXEL} for _ in range(int(call.body.get("n") or 1))]}
     if call.model.startswith("gpt-image"):
         answer["usage"] = {
@@ -31,7 +31,7 @@ def openai_images(call: Call) -> Json:
 
 
 def openai_transcript(call: Call) -> Json:
-    """The answer of ``/v1/audio/transcriptions``: whisper bills seconds, the others tokens."""
+    """Return the answer of ``/v1/audio/transcriptions``: whisper bills seconds, other models tokens."""
     if call.model.startswith("whisper"):
         return {"text": call.reply, "usage": {"type": "duration", "seconds": call.usage.seconds}}
     usage = {
@@ -48,14 +48,14 @@ def openai_transcript(call: Call) -> Json:
 
 
 def mistral_pages(call: Call) -> Json:
-    """The answer of ``/v1/ocr``."""
+    """Return the answer of ``/v1/ocr``."""
     size: Json = {"dpi": 72, "height": 1, "width": 1}
     pages = [{"index": i, "markdown": "", "images": [], "dimensions": size} for i in range(call.usage.pages)]
     return {"pages": pages, "model": call.model, "usage_info": {"pages_processed": call.usage.pages}}
 
 
 def cohere_usage(usage: Usage) -> Json:
-    """The usage object of ``/v2/chat``: the cache is a part of the input."""
+    """Return the usage of ``/v2/chat``: the cache is part of the input."""
     return {
         "billed_units": {"input_tokens": float(usage.input), "output_tokens": float(usage.output)},
         "tokens": {"input_tokens": usage.input + 10, "output_tokens": usage.output},
@@ -64,7 +64,7 @@ def cohere_usage(usage: Usage) -> Json:
 
 
 def cohere_chat(call: Call) -> Json:
-    """The plain answer of ``/v2/chat``."""
+    """Return the answer of ``/v2/chat``."""
     return {
         "id": call.response_id,
         "finish_reason": "COMPLETE",
@@ -74,7 +74,7 @@ def cohere_chat(call: Call) -> Json:
 
 
 def cohere_events(call: Call) -> Iterator[str]:
-    """The stream of ``/v2/chat``."""
+    """Yield the stream of ``/v2/chat``."""
     yield named_event({"type": "message-start", "id": call.response_id, "delta": {"message": {"role": "assistant"}}})
     for word in words(call.reply):
         delta = {"message": {"content": {"text": word}}}
@@ -84,14 +84,14 @@ def cohere_events(call: Call) -> Iterator[str]:
 
 
 def cohere_embeddings(call: Call) -> Json:
-    """The answer of ``/v2/embed``."""
+    """Return the answer of ``/v2/embed``."""
     vectors = [[0.5, 0.25] for _ in call.body.get("texts") or []]
     meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": call.usage.input}}
     return {"id": call.response_id, "embeddings": {"float": vectors}, "texts": call.body.get("texts"), "meta": meta}
 
 
 def cohere_ranks(call: Call) -> Json:
-    """The answer of ``/v2/rerank``: billed by the search."""
+    """Return the answer of ``/v2/rerank``, billed per search."""
     documents = call.body.get("documents") or []
     results = [{"index": index, "relevance_score": 0.5} for index in range(len(documents))]
     meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": call.usage.searches}}
@@ -99,12 +99,12 @@ def cohere_ranks(call: Call) -> Json:
 
 
 def cohere_error(status: int, message: str) -> Json:
-    """Cohere's error body."""
+    """Return Cohere's error body."""
     return {"id": "00000000-0000-0000-0000-000000000000", "message": message}
 
 
 def bedrock_usage(usage: Usage) -> Json:
-    """The usage object of Converse: the cache is outside the input."""
+    """Return the usage of Converse: input excludes the cache."""
     return {
         "inputTokens": usage.input,
         "outputTokens": usage.output,
@@ -115,7 +115,7 @@ def bedrock_usage(usage: Usage) -> Json:
 
 
 def bedrock_converse(call: Call) -> Json:
-    """The plain answer of Converse."""
+    """Return the answer of Converse."""
     return {
         "output": {"message": {"role": "assistant", "content": [{"text": call.reply}]}},
         "stopReason": "end_turn",
@@ -125,7 +125,7 @@ def bedrock_converse(call: Call) -> Json:
 
 
 def bedrock_converse_events(call: Call) -> Iterator[bytes]:
-    """The stream of ConverseStream."""
+    """Yield the stream of ConverseStream."""
     yield aws_message("messageStart", {"role": "assistant"})
     for word in words(call.reply):
         yield aws_message("contentBlockDelta", {"delta": {"text": word}, "contentBlockIndex": 0})
@@ -134,24 +134,24 @@ def bedrock_converse_events(call: Call) -> Iterator[bytes]:
 
 
 def bedrock_invocation(call: Call) -> Json:
-    """The plain answer of InvokeModel, of an Anthropic model: in Anthropic's own words."""
+    """Return the answer of InvokeModel for an Anthropic model, in Anthropic's format."""
     return anthropic_message(call)
 
 
 def bedrock_invocation_events(call: Call) -> Iterator[bytes]:
-    """The stream of InvokeModelWithResponseStream: Anthropic's events, packed."""
+    """Yield the stream of InvokeModelWithResponseStream: Anthropic's events, packed."""
     for event in anthropic_events(call):
         payload = event.partition("data: ")[2].strip().encode()
         yield aws_message("chunk", {"bytes": base64.b64encode(payload).decode()})
 
 
 def bedrock_error(status: int, message: str) -> Json:
-    """Bedrock's error body; its kind is in a header."""
+    """Return Bedrock's error body; a header has its kind."""
     return {"message": message}
 
 
 def aws_message(kind: str, payload: Json) -> bytes:
-    """One message of Amazon's event stream: lengths, a checksum, headers, the payload, a checksum."""
+    """Return a message of Amazon's event stream: lengths, a checksum, headers, the payload, a checksum."""
     names = {":message-type": "event", ":event-type": kind, ":content-type": "application/json"}
     headers = b"".join(
         struct.pack(f">B{len(name)}sBH{len(value)}s", len(name), name.encode(), 7, len(value), value.encode())

@@ -1,4 +1,4 @@
-"""The processes that the demo starts, watches and ends."""
+"""Start, watch and end the demo's processes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ END_S = 30
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on; the message says why."""
+    """The demo cannot continue; the message tells why."""
 
 
 class Process:
-    """One Python program with arguments: its stderr goes to `.farebox/NAME.log`; as a context manager it is ended."""
+    """A Python program with arguments; stderr goes to `.farebox/NAME.log`. Leaving the context ends it."""
 
     def __init__(self, name: str, arguments: list[str], environment: dict[str, str] | None = None) -> None:
         self.name = name
@@ -32,16 +32,16 @@ class Process:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it no longer runs."""
+        """Return whether the process has ended."""
         return self._running.poll() is not None
 
     def start_again(self) -> None:
-        """Start it anew, after it has ended."""
+        """Restart an ended process."""
         self._close_output()
         self._running = self._start()
 
     def read_line(self) -> dict[str, Any]:
-        """Wait for the line of JSON that each of our programs prints. Raises DemoFailed if it ends without."""
+        """Wait for the program's line of JSON. Raises DemoFailed if it ends without one."""
         assert self._running.stdout is not None
         line = self._running.stdout.readline()
         if not line:
@@ -49,7 +49,7 @@ class Process:
         return json.loads(line)  # type: ignore[no-any-return]
 
     def end(self) -> None:
-        """SIGTERM, and if that does not help, SIGKILL."""
+        """Send SIGTERM, and SIGKILL after a timeout."""
         self._running.terminate()
         try:
             self._running.wait(timeout=END_S)
@@ -65,7 +65,7 @@ class Process:
                 stderr=log,
                 text=True,
                 env=self._environment,
-                # Ctrl-C is for the demo, which then ends the others in order.
+                # Only the demo receives Ctrl-C; it then ends the other processes in order.
                 start_new_session=True,
             )
 
@@ -74,7 +74,7 @@ class Process:
         self._running.stdout.close()
 
     def __enter__(self) -> Process:
-        """It runs already."""
+        """Return the running process."""
         return self
 
     def __exit__(

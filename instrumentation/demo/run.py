@@ -1,10 +1,10 @@
-"""The main job, live: starts a collector, a model server and an example application, and shows the money move.
+"""Run the demo: start a collector, a model server and an example application, and show the charges live.
 
-It begins with a customer without credits, whose action is refused before it costs anything, and who tops up at the
-checkout of a double of Stripe. `make demo` runs until Ctrl-C; `make demo ONCE=1` makes a fixed number of calls, checks
-that what was debited equals what the receipts say, and ends with status 0 if it does. The books stay under `.farebox/`.
+It starts with a customer without credits, whose action is refused before it costs anything, and who tops up at the
+checkout of a double of Stripe. `make demo` runs until Ctrl-C. `make demo ONCE=1` makes a fixed number of calls, checks
+that debits equal the receipts, and exits with status 0 if they do. The books stay under `.farebox/`.
 
-A collector that dies is started again: kill it with -9 and see that nothing is lost and nothing charged twice.
+A collector that dies is restarted: kill it with -9 to see that nothing is lost or charged twice.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ console = Console()
 
 
 def main() -> int:
-    """Run the demo; the exit status."""
-    parser = argparse.ArgumentParser(description="Farebox's main job, live.")
-    parser.add_argument("--once", action="store_true", help="a fixed number of calls, checked, then end")
+    """Run the demo and return the exit status."""
+    parser = argparse.ArgumentParser(description="Farebox's live demo.")
+    parser.add_argument("--once", action="store_true", help="make a fixed number of calls, check them and exit")
     once = parser.parse_args().once
     if once:
         for leftover in LOGS.glob("once.db*"):
@@ -65,7 +65,7 @@ def _run(database_url: str, once: bool) -> int:
         settings = {**stripe["settings"], "FAREBOX_TOPUP_RETURN_URL": stripe["url"]}
         collector = stack.enter_context(Process("collector", _serve(database_url, _ports(once)), settings))
         ports = {name: port for name, port in collector.read_line().items() if name in PORTS}
-        collector.arguments = _serve(database_url, ports)  # on the same ports, should it have to start again
+        collector.arguments = _serve(database_url, ports)  # the same ports for a restart
         model_server = stack.enter_context(Process("model-server", [str(HERE / "model_server.py"), "--port", "0"]))
         model_url = f"http://127.0.0.1:{model_server.read_line()['port']}"
         books = Books(f"http://127.0.0.1:{ports['api']}", f"http://127.0.0.1:{ports['metrics']}/metrics")
@@ -88,7 +88,7 @@ def _run(database_url: str, once: bool) -> int:
 
 
 def _send_events(stripe: dict[str, Any], api_port: int) -> None:
-    """Let Stripe's double tell the collector what is paid."""
+    """Make Stripe's double send payment events to the collector."""
     endpoint = {"url": f"http://127.0.0.1:{api_port}/v1/webhooks/stripe"}
     key = {"Authorization": f"Bearer {stripe['settings']['FAREBOX_STRIPE_API_KEY']}"}
     httpx2.post(f"{stripe['url']}/v1/webhook_endpoints", data=endpoint, headers=key).raise_for_status()
@@ -99,7 +99,7 @@ def _show_first_visit(application: Process, wallet: str) -> None:
     words = {
         "refused": ("agent.run was refused before it cost anything", "yellow"),
         "paid": ("topped up at the checkout of Stripe's double", "cyan"),
-        "done": ("agent.run went through", "green"),
+        "done": ("agent.run succeeded", "green"),
     }
     while True:
         told = application.read_line()
@@ -110,18 +110,18 @@ def _show_first_visit(application: Process, wallet: str) -> None:
 
 
 def _charge_more_than_cost(database_url: str) -> None:
-    """Give the demo's books a charge rule with a margin, unless they have it from an earlier run."""
+    """Set a charge rule with a margin, unless an earlier run has set it."""
     listed = _farebox("rules", "list", "--json", "--database-url", database_url)
     if listed.returncode == 0 and any(rule["author"] == "demo" for rule in json.loads(listed.stdout)):
         return
-    rule = ("*", "--multiplier", MULTIPLIER, "--reason", "so that there is a margin to see", "--author", "demo")
+    rule = ("*", "--multiplier", MULTIPLIER, "--reason", "to show a margin", "--author", "demo")
     done = _farebox("rules", "set", *rule, "--database-url", database_url)
     if done.returncode:
         raise DemoFailed(done.stderr.strip())
 
 
 def _farebox(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the `farebox` command to its end."""
+    """Run the `farebox` command and wait for it."""
     return subprocess.run([sys.executable, *FAREBOX, *arguments], capture_output=True, text=True, check=False)
 
 
@@ -131,11 +131,11 @@ def _serve(database_url: str, ports: dict[str, int]) -> list[str]:
 
 
 def _ports(once: bool) -> dict[str, int]:
-    """The usual ports; any free ones (0) for a single run, or where the usual ones are taken."""
+    """Return the usual ports, or 0 (any free port) for a single run or if the usual ones are taken."""
     if not once and all(_is_free(port) for port in PORTS.values()):
         return PORTS
     if not once:
-        console.print("The usual ports are taken: using others.", style="yellow")
+        console.print("The usual ports are taken; using free ones.", style="yellow")
     return dict.fromkeys(PORTS, 0)
 
 
@@ -150,19 +150,19 @@ def _is_free(port: int) -> bool:
 
 
 def _show_until_over(books: Books, application: Process, collector: Process, where: str) -> None:
-    """Draw the table twice a second until the application ends or somebody presses Ctrl-C."""
+    """Draw the table twice a second until the application ends or Ctrl-C is pressed."""
     with Live("", console=console, auto_refresh=False) as live:
         try:
             while not application.has_ended:
                 time.sleep(0.5)
                 if collector.has_ended:
-                    live.console.print("The collector has died; starting it again.", style="yellow")
+                    live.console.print("The collector has died; restarting it.", style="yellow")
                     collector.start_again()
                     collector.read_line()
                 try:
                     live.update(screen(books, where), refresh=True)
                 except httpx2.TransportError:
-                    continue  # it has died this very moment
+                    continue  # the collector died during the read
         except KeyboardInterrupt:
             application.end()
         live.update(screen(books, where), refresh=True)
@@ -180,7 +180,7 @@ def _where(ports: dict[str, int], database_url: str) -> str:
 
 
 def _check(books: Books, application: Process, database_url: str) -> int:
-    """Compare calls, receipts and wallets, then audit the books; the exit status."""
+    """Compare calls, receipts and wallets, audit the books, and return the exit status."""
     summary = application.read_line()
     errors = find_errors(books, summary["calls"])
     if not summary["delivered"]:
@@ -191,9 +191,7 @@ def _check(books: Books, application: Process, database_url: str) -> int:
     console.print(audit.stdout.strip(), markup=False)
     if errors or audit.returncode:
         return 1
-    console.print(
-        f"{summary['calls']} calls: what was debited equals what the receipts say, to the nano.", style="green"
-    )
+    console.print(f"{summary['calls']} calls: debits equal the receipts, to the nano.", style="green")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The live table of the demo: wallets going down, cost and margin going up."""
+"""The demo's live table of wallets, costs and margins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.text import Text
 
 
 def screen(books: Books, below: str) -> Group:
-    """What the books say now, and a text below it. Raises httpx2.HTTPError while the collector is away."""
+    """Return the current tables with a text below. Raises httpx2.HTTPError while the collector is away."""
     wallets = Table("wallet", title="Wallets, in credits", title_justify="left")
     for heading in ("left", "spent"):
         wallets.add_column(heading, justify="right")

@@ -366,7 +366,7 @@ def test_a_call_to_an_unknown_host_is_said_once_and_counted(metered: Metered, ca
         asyncio.run(post_later())
         post("http://other.test/anything", {})
         post("http://vertex.test/v1/models/gemini-3-pro:generateContent", {}, ask={"contents": []})
-    told = [record.getMessage() for record in caplog.records if "looks like a call" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "looks like a model call" in record.getMessage()]
     assert len(told) == 3
     for host, line in zip(("http://llm.test:8000", "http://other.test", "http://vertex.test"), told, strict=True):
         assert line.startswith("farebox: ")
@@ -391,7 +391,7 @@ def test_requests_that_are_no_calls_are_not_suspected(
     metered: Metered, caplog: pytest.LogCaptureFixture, url: str, ask: Any
 ) -> None:
     post(url, {}, ask=ask)
-    assert "looks like a call" not in caplog.text
+    assert "looks like a model call" not in caplog.text
 
 
 def test_a_call_that_a_clients_instrumentation_meters_is_not_suspected(
@@ -399,7 +399,7 @@ def test_a_call_that_a_clients_instrumentation_meters_is_not_suspected(
 ) -> None:
     openai_call("http://unsaid.test/v1", CHAT)
     assert metered.attributes()[INPUT] == 70
-    assert "looks like a call" not in caplog.text
+    assert "looks like a model call" not in caplog.text
 
 
 def test_unknown_addresses_are_told_with_their_ports_and_not_for_counting(caplog: pytest.LogCaptureFixture) -> None:
