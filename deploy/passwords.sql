@@ -1,6 +1,6 @@
--- Gives the roles of roles.sql the passwords of the secrets, so that a changed file takes effect at the next start:
+-- Give the roles of roles.sql the passwords of the secrets, so that a changed file takes effect at the next start:
 --     psql -d farebox -v ON_ERROR_STOP=1 -f deploy/passwords.sql
--- SECRETS in the environment is the directory with the files; without it, the one of a container.
+-- SECRETS in the environment is the directory with the files; by default, that of a container.
 \set migrate_password `cat "${SECRETS:-/run/secrets}/postgres_migrate_password"`
 \set write_password `cat "${SECRETS:-/run/secrets}/postgres_write_password"`
 \set read_password `cat "${SECRETS:-/run/secrets}/postgres_read_password"`

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Writes the digest of each image of docker-compose.yml behind its tag, so that a tag that is moved changes nothing:
+# Write the digest of each image of docker-compose.yml after its tag, so that a moved tag changes nothing:
 #     deploy/pin-images.sh > docker-compose.pinned.yml && docker compose -f docker-compose.pinned.yml up
-# Needs docker with buildx, and the network. It was not run where this repository is tested: no container runs there.
+# Needs docker with buildx, and the network. It was never run where this repository is tested: there is no container engine.
 set -eu
 file="${1:-docker-compose.yml}"
 pinned="$(cat "$file")"

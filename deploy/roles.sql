@@ -1,7 +1,7 @@
 -- PostgreSQL roles for Farebox: one that migrates, one that writes, one that only reads. Run it once as a superuser, in
 -- the database of the books and before the first collector starts:
 --     psql -d farebox -v ON_ERROR_STOP=1 -f deploy/roles.sql
--- Then ALTER ROLE farebox_write PASSWORD '…', and so for each. It can be run again: that changes nothing.
+-- Then ALTER ROLE farebox_write PASSWORD '…', and likewise for each role. A second run changes nothing.
 
 DO $$
 BEGIN
@@ -15,14 +15,14 @@ REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO farebox_migrate;
 GRANT USAGE ON SCHEMA public TO farebox_write, farebox_read;
 
--- Tables that a migration makes later.
+-- Tables that later migrations make.
 ALTER DEFAULT PRIVILEGES FOR ROLE farebox_migrate IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO farebox_write;
 ALTER DEFAULT PRIVILEGES FOR ROLE farebox_migrate IN SCHEMA public
     GRANT USAGE, SELECT, UPDATE ON SEQUENCES TO farebox_write;
 ALTER DEFAULT PRIVILEGES FOR ROLE farebox_migrate IN SCHEMA public GRANT SELECT ON TABLES TO farebox_read;
 
--- Books from before there were roles belong to another role, often a superuser: farebox_migrate gets what that one made.
+-- Books from before these roles existed belong to another role, often a superuser: transfer its tables to farebox_migrate.
 DO $$
 DECLARE
     found record;
