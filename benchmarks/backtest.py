@@ -242,7 +242,7 @@ def run_products(seed: int, days: int) -> tuple[str, bool]:
 
 
 def run_faults(days: int) -> tuple[str, bool]:
-    """The world of faults: its table, and whether each was found and nobody was called for nothing."""
+    """The world of faults: its table, and whether each was found without false alarms."""
     steps = min(FAULT_STEPS, days * 1440 // STEP_MIN)
     fired = evaluate(faults_of(steps), steps, lambda alert: alert in OF_FAULTS)
     severities = {name: rule["labels"]["severity"] for name, rule in rules().items() if name in OF_FAULTS}

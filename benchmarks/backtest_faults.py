@@ -1,6 +1,6 @@
-"""Three weeks of a collector and what it meters, in which known faults happen that are none of spending's.
+"""Three weeks of a collector and what it meters, with known faults that do not concern spending.
 
-The first week is quiet. Then come faults of every kind, two of each, and every day what must wake nobody: a deploy that
+The first week is quiet. Then come faults of every kind, two of each, and every day what must not page: a deploy that
 resets what processes count, two minutes of errors, a handful of bad keys, a burst in the queue.
 """
 
@@ -55,7 +55,7 @@ KINDS: Mapping[str, Kind] = {
     "streams report no usage": _kind(180, "Unmetered"),
     "a tag is different each time": _kind(60, "LabelsFolded"),
     "the books are wrong": _kind(60, "AuditMismatch"),
-    "nobody audits": _kind(36 * 60, "AuditStale"),
+    "no audit runs": _kind(36 * 60, "AuditStale"),
     "a department spends twenty times as much": _kind(
         120, "BudgetBurnFast", "BudgetBurnSlow", "BudgetForecastOver", grace_min=600
     ),
@@ -198,7 +198,7 @@ class World:
         ):
             self._grow(f'farebox_commit_seconds_bucket{{{own},le="{bound}"}}', calls / 5 * share)
         knocks = 4.0 if "a wrong key is deployed" in now and instance == "a" else 0.0
-        knocks += 5.0 if step % _DAY == 11 * _HOUR else 0.0  # somebody tries a key by hand
+        knocks += 5.0 if step % _DAY == 11 * _HOUR else 0.0  # a person tries a key by hand
         self._grow(f'farebox_turned_away_requests_total{{{own},port="grpc",reason="unknown"}}', knocks)
         guesses = 4.0 if "passwords are guessed" in now and instance == "a" else 0.0
         guesses += 4.0 if step % _DAY == 9 * _HOUR else 0.0  # a person mistypes
@@ -212,7 +212,7 @@ class World:
 
     def _gauges(self, step: int, now: Mapping[str, Fault]) -> dict[str, float]:
         """What stands at a moment."""
-        if "nobody audits" not in now and step % _DAY == 2 * _HOUR:
+        if "no audit runs" not in now and step % _DAY == 2 * _HOUR:
             self._audited = step * STEP_MIN * 60.0
         full = 0.95 if "the storage is too slow" in now else 0.9 if step % _DAY == 15 * _HOUR else 0.05
         waiting = {"nothing is charged": 50.0, "a model has no price": 10.0}

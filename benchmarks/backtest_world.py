@@ -22,7 +22,7 @@ KINDS = ("price_change", "cache_off", "runaway_agent", "prompt_growth", "model_s
 TUNED = 7
 """The seed of the world that the rules were tuned on."""
 HELD_OUT = (101, 202)
-"""Seeds of worlds that nobody looked at while the rules were tuned."""
+"""Seeds of worlds that were not used while the rules were tuned."""
 
 _HOUR = 60 // STEP_MIN
 _DAY = 24 * _HOUR

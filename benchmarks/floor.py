@@ -4,8 +4,8 @@
 
 Takes OTLP over HTTP (uvicorn, httptools, uvloop) and gRPC (grpc.aio), finds the ids of each span and leaves the rest
 unread, inserts one row a span under a unique (trace, span) key or ignores it, and acknowledges after the commit.
-Whatever waits when a transaction begins goes into it together. SQLite is in WAL with synchronous=FULL; PostgreSQL is as
-durable as its server. No prices, no money, no checks: this is a floor, not a product.
+All requests that wait when a transaction begins go into it together. SQLite is in WAL with synchronous=FULL;
+PostgreSQL is as durable as its server. No prices, no money, no checks: this is a floor, not a product.
 """
 
 import argparse
@@ -108,7 +108,7 @@ class PostgresqlStore:
 
 
 class Floor:
-    """Takes requests; one thread commits whatever is waiting."""
+    """Takes requests; one thread commits all waiting requests."""
 
     def __init__(self, store: Store) -> None:
         self._keys = _keys_of()

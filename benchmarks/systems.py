@@ -108,7 +108,7 @@ class Databases:
         self._open.close()
 
     def new_directory(self) -> Path:
-        """A directory that nobody uses."""
+        """An unused directory."""
         self._made += 1
         directory = self.directory / str(self._made)
         directory.mkdir()

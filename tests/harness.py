@@ -118,7 +118,7 @@ class Collector:
         return status
 
     def close(self) -> None:
-        """End whatever still runs."""
+        """End the process if it still runs."""
         if self.process.poll() is None:
             self.kill()
 

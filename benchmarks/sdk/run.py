@@ -6,8 +6,8 @@ python benchmarks/sdk/run.py --only farebox --against TREE
 ``--against`` measures the SDK of another checkout of this repository beside the one of this tree, in the same run.
 
 Each instrumentation, and none, has a process of its own with the same client, in an environment apart from ours. They
-take turns, some calls each, against one server on loopback, which takes their spans as well; so whatever else the
-machine does meets all of them.
+take turns, some calls each, against one server on loopback, which takes their spans as well; so any other load of the
+machine affects all of them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Taken:
 
     @property
     def calls(self) -> list[float]:
-        """The time by the clock of each call, whatever its turn."""
+        """The wall-clock time of each call, in any turn."""
         return [seconds for turn in self.wall for seconds in turn]
 
 

@@ -40,7 +40,7 @@ def test_a_password_opens_the_console_and_logging_out_closes_it(house: House, br
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
     assert SESSION not in {kept["name"] for kept in browser.cookies()}
-    # The cookie that somebody kept opens nothing any more.
+    # A copy of the cookie no longer gives access.
     kept = httpx2.get(house.collector.api_url + "/v1/wallets", headers={"Cookie": f"{SESSION}={cookie['value']}"})
     assert kept.status_code == 401
     assert house.refused("wrong login or password")["address"] == "127.0.0.1"
@@ -269,7 +269,7 @@ def test_who_has_no_role_or_another_account_is_refused(
 def test_a_callback_that_was_not_begun_here_is_refused(
     provider_house: tuple[House, str], browser: BrowserContext
 ) -> None:
-    """Login CSRF: an attacker's code, state or cookie logs nobody in."""
+    """Login CSRF: an attacker's code, state or cookie does not log the victim in."""
     house, _ = provider_house
     url = house.collector.api_url
     page = browser.new_page()

@@ -216,10 +216,10 @@ def test_guesses_at_once_do_not_pass_the_bound(desk: Desk) -> None:
 
 
 def test_names_that_nobody_has_fill_no_table(desk: Desk) -> None:
-    """They share 4,096 counters, whatever their number."""
+    """Any number of logins shares 4,096 counters."""
     with desk.database.transaction() as connection:
         for number in range(100):
-            count_attempt(connection, 1, f"nobody{number}", False, f"198.51.{number}.1", NOW_NS)
+            count_attempt(connection, 1, f"missing{number}", False, f"198.51.{number}.1", NOW_NS)
         kept = connection.exec_driver_sql("SELECT subject FROM login_failures WHERE kind = 'account'").scalars().all()
     assert kept
     assert all(re.fullmatch(r"\?[0-9a-f]{3}", subject) for subject in kept)
@@ -238,7 +238,7 @@ def test_roles_follow_groups() -> None:
 
 
 class FalseProvider:
-    """A provider that answers with whatever ID token a test makes."""
+    """A provider that answers with the ID token that a test made."""
 
     def __init__(self, port: int) -> None:
         self.issuer = f"http://127.0.0.1:{port}"
@@ -312,7 +312,7 @@ def come_back(false: FalseProvider, make: Any) -> Any:
 def test_the_providers_word_is_taken(false: FalseProvider) -> None:
     claimed = come_back(false, false.sign)
     assert (claimed.identity.subject, claimed.login, claimed.groups) == ("s", "ada@example.com", frozenset({"g"}))
-    # An address that the provider did not verify is nobody's name.
+    # An unverified address identifies no person.
     unverified = come_back(false, lambda nonce: false.sign(nonce, email_verified=False, preferred_username="ada"))
     assert unverified.login == "ada"
 

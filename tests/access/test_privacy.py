@@ -183,9 +183,9 @@ def test_what_is_broken_off_is_taken_up_again(kind: str, new_books: Urls, tmp_pa
 
 
 def test_a_wallet_that_is_not_known_is_not_erased(tmp_path: Path, new_books: Urls) -> None:
-    refused = farebox("privacy", "erase", "nobody", "--yes", database_url=new_books("sqlite", tmp_path))
+    refused = farebox("privacy", "erase", "missing", "--yes", database_url=new_books("sqlite", tmp_path))
     assert refused.returncode == 2
-    assert "there is no wallet 'nobody'" in refused.stderr
+    assert "there is no wallet 'missing'" in refused.stderr
 
 
 def test_every_text_of_a_tenants_tables_is_sorted_in() -> None:

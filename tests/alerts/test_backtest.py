@@ -54,7 +54,7 @@ def test_scores_count_what_they_say() -> None:
     named = {"dept": product.dept, "event": product.event}
     right = Firing("FareboxCostSpike", "critical", spike.start + 5, named)
     late = Firing("FareboxCostAboveSeason", "warning", spike.end + GRACE, named)
-    wrong = Firing("FareboxCostSpike", "critical", spike.start + 5, {"dept": "nobody", "event": product.event})
+    wrong = Firing("FareboxCostSpike", "critical", spike.start + 5, {"dept": "missing", "event": product.event})
     early = Firing("FareboxCostSpike", "critical", 5, named)
     assert is_about(right, spike)
     assert is_about(late, spike)

@@ -72,7 +72,7 @@ def resolve(host: str) -> str:
 
 
 def assert_reachable(caller: str, address: str) -> None:
-    """A host and port that one service calls: somebody listens there, on a network that both are on."""
+    """A host and port that one service calls: another service listens there, on a shared network."""
     split = urlsplit(address if "//" in address else f"//{address}")
     assert split.hostname
     service = resolve(split.hostname)

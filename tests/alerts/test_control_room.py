@@ -128,7 +128,7 @@ def room(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def _run_the_demo(collector: Collector) -> None:
-    """The example application makes its calls against the bundled model server, and somebody pays in."""
+    """The example application makes its calls against the bundled model server, and a deposit is made."""
     for number in range(2):
         collector.api.post(
             "/v1/wallets/ada/deposits", json={"amount_credits": "5"}, headers={"Idempotency-Key": str(number)}

@@ -175,7 +175,7 @@ def test_several_collectors_take_turns(rounds: Rounds) -> None:
         with rounds.database.turn(AUDITING) as mine:
             assert mine
             rounds.round()
-        assert rounds.number("SELECT count(*) FROM audits") == 3, "somebody else is at it"
+        assert rounds.number("SELECT count(*) FROM audits") == 3, "another process holds the lock"
     rounds.round()
     assert rounds.number("SELECT count(*) FROM audits") == 4
 

@@ -38,7 +38,7 @@ def test_a_backup_under_load_is_clean_and_goes_on_where_it_was_taken(tmp_path: P
     restored = Collector(copy)
     held = len(restored.usage(limit=1000))
     assert 0 < held <= span_total[0]
-    # What came after the backup is sent again by whoever still has it.
+    # Senders that still have spans from after the backup send them again.
     for body in bodies:
         restored.export_grpc(body)
     assert restored.wallet("ada")["spent_credits"] == before["spent_credits"]

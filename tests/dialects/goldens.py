@@ -25,7 +25,7 @@ from farebox_collector.model.units import Units
 GOLDEN = Path(__file__).parent / "golden"
 EMITTERS = tuple(sorted(path.stem for path in GOLDEN.glob("*.json")))
 ANTHROPIC_CLIENT = "com.anthropic.sdk.python"
-"""The Anthropic client emits a span of its own for every call, whatever instrumentation is around it."""
+"""The Anthropic client emits a span of its own for every call, beside any other instrumentation."""
 RECORDING = "farebox.recording"
 """The scope of the spans around each call, which are named like it."""
 

@@ -1,4 +1,4 @@
-"""Spans of the real emitters: the same calls come out with the same buckets, whoever reported them."""
+"""Spans of the real emitters: the same calls have the same buckets with every emitter."""
 
 import pytest
 from farebox_collector.dialects.assumptions import ASSUMPTIONS

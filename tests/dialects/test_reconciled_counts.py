@@ -111,7 +111,7 @@ def test_a_total_that_includes_everything_finds_the_true_reading(
         (Reported(10, 5, cache_read=4), OUTSIDE, Reading(Buckets(input=10, cache_read=4, output=5))),
         # An emitter that adds up two counts says nothing of a third.
         (Reported(10, 5, total=15, cache_read=4), OUTSIDE, Reading(Buckets(input=10, cache_read=4, output=5))),
-        # One that leaves no doubt is believed, whatever is known of the emitter.
+        # Unambiguous counts are believed, even of an unknown emitter.
         (
             Reported(10, 5, total=19, cache_read=4),
             INSIDE,

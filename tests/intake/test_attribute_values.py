@@ -17,7 +17,7 @@ WRITTEN = st.one_of(
     st.builds(AnyValue, double_value=st.floats()),
     st.builds(AnyValue, bytes_value=st.binary(max_size=9)),
 ).map(AnyValue.SerializeToString)
-# Numbers as nobody should write them: too long, of too many bytes, cut off.
+# Malformed numbers: too long, of too many bytes, cut off.
 LOOSE_NUMBERS = st.lists(st.sampled_from([0x00, 0x01, 0x7F, 0x80, 0x81, 0xFF]), max_size=12).map(
     lambda digits: bytes([0x18, *digits])
 )

@@ -1,4 +1,4 @@
-"""Bytes to spans: both encodings say the same, what nobody asked for never comes out, nonsense costs what it must."""
+"""Bytes to spans: both encodings agree, unneeded attributes are dropped, and malformed bytes have bounded cost."""
 
 import gc
 import json
@@ -183,7 +183,7 @@ def test_a_decoder_that_has_seen_a_request_reads_it_the_same_again(request: Expo
 
 
 SHARED_DECODER = protobuf_decoder()
-"""One for all examples: whatever it remembers of the others must not show."""
+"""One for all examples: its cache must not change results."""
 
 
 @pytest.mark.parametrize("encoding", ["protobuf", "json"])

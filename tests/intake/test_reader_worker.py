@@ -33,7 +33,7 @@ def various_bodies() -> Iterator[tuple[Encoding, bytes]]:
     """Calls, what is none, what cannot be priced, agents, reports of quality, and what can never be booked."""
     spans = [
         llm_span(wallet="acme", event="chat.reply"),
-        llm_span(model="nobody-knows", farebox__quality__cache_hit=True),
+        llm_span(model="unknown-model", farebox__quality__cache_hit=True),
         llm_span(gen_ai__operation__name="execute_tool"),
         llm_span(gen_ai__operation__name="invoke_agent"),
         llm_span(farebox__units__web_searches=2),

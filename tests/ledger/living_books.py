@@ -138,7 +138,7 @@ class LivingBooks:
             return connection.execute(select(holds).where(holds.c.id == hold_id)).one()
 
     def left(self, wallet: str = "ada") -> list[int]:
-        """What each lot has left, as of when somebody looked last."""
+        """The remaining amount of each lot, as of the last drawing up."""
         with self.database.reading() as connection:
             return [row.remaining_nano for row in lots_of(connection, self.tenant_id, wallet, 0, 1000)]
 

@@ -1,4 +1,4 @@
-"""Automatic top-ups against the double: bought once whatever happens in between, bounded, and off after a failure."""
+"""Automatic top-ups against the double: bought once in spite of crashes, bounded, and off after a failure."""
 
 import json
 import threading
@@ -153,7 +153,7 @@ def test_a_crash_after_the_payment_charges_nobody_twice(auto_shop: Shop) -> None
     with pytest.raises(GatewayUnavailable):
         nowhere.rounds.round()
     assert (auto_shop.left, auto_shop.states()) == (1, ["open"])
-    # Stripe takes the payment, and whoever asked dies before it hears of it.
+    # Stripe takes the payment, and the collector dies before the answer arrives.
     topup = auto_shop.read(topups_of, "ada")[0]
 
     auto_shop.desk.gateway(1).charge_kept_method(charge_of(topup), auto_shop.read(payment_method, "ada"))

@@ -1,4 +1,4 @@
-"""Credits that people gave back and refunds at the provider: one refund, or two, whatever the two clocks say."""
+"""Credits that people gave back and refunds at the provider: one refund or two, independent of the two clocks."""
 
 import pytest
 from farebox_collector.ledger.credits.movements import Kind

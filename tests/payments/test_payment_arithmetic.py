@@ -83,7 +83,7 @@ class Wallet:
         wanted_minor = min(sum(amount for _, taken, amount in self.returns.values() if taken), PRICE_MINOR)
         back_minor, rest = divmod(PRICE_MINOR * NANOUSD_A_MINOR - receipts, NANOUSD_A_MINOR)
         assert rest == 0
-        # Credits went with the money, whatever came and went before.
+        # Credits went with the money, independent of earlier returns.
         assert (back_minor, gone) == (wanted_minor, round_half_even(CREDITS * wanted_minor, PRICE_MINOR))
 
     def _book(self, fact: Any) -> None:

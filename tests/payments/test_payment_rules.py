@@ -368,7 +368,7 @@ def test_a_receipts_address_is_kept_up_to_2000_characters(database: Database, le
 
 
 def test_a_deposit_without_a_price_is_worth_its_credits_at_list(database: Database) -> None:
-    """By the API and the command line; the same key again is the same deposit, whatever a credit sells for then."""
+    """By the API and the command line; the same key again is the same deposit, also at another price of a credit."""
     shop = Shop(database)
     wanted = Movement(Kind.DEPOSIT, shop.wallet, 5 * CREDIT, at_list=True)
     for price in ("0.8", "2"):

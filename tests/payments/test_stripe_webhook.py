@@ -31,7 +31,7 @@ NOW_NS = 1_767_300_000 * 10**9
 
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
-    """A collector behind keys, with a live key for a Stripe that nobody can reach: the webhook alone is tried out."""
+    """A collector behind keys, with a live key for an unreachable Stripe: only the webhook is tested."""
     settings: dict[str, Any] = {
         "stripe_api_key": "sk_live_x",
         "stripe_webhook_secret": SECRET,
@@ -179,14 +179,14 @@ def test_refunds_and_disputes_that_come_before_their_payment_wait_for_it(databas
     ordered(database)
     assert book(database, REFUND, 1) == "kept until its payment is known"
     assert book(database, REFUND._replace(return_id="re_2", amount_minor=100), 2) == "kept until its payment is known"
-    # This one had come to nothing before anybody knew of the payment.
+    # This order had failed before the payment was known.
     assert book(database, REFUND._replace(return_id="re_2", progress=2, taken=False), 3)
     assert book(database, PAID, 4) == "paid"
     assert left(database) == 750
     assert book(database, REFUND, 5) == "known"
     won = Returned("du_1", "dispute", "pi_1", "USD", 800, 2, False, NOW_NS)
     assert book(database, won, 6) == "dispute: noted"
-    # How it began comes last: it has been won, whatever this says.
+    # How it began comes last: it has been won already.
     assert book(database, won._replace(progress=1, taken=True), 7) == "known"
     assert left(database) == 750
 

@@ -1,4 +1,4 @@
-"""Bad input, sent to a real collector: it costs itself and nothing else, and nobody ever gains by it.
+"""Bad input, sent to a real collector: it affects only itself, and no wallet gains by it.
 
 A good call in these tests has 1,000 input and 200 output tokens of gpt-4o-mini, $0.15 and $0.60 a million:
 1000 × 150 + 200 × 600 nano-USD = $0.000270000.
@@ -58,7 +58,7 @@ def small_collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collec
 
 
 class Answer(NamedTuple):
-    """How an export was answered, whatever the transport."""
+    """The answer to an export, over any transport."""
 
     code: int
     """google.rpc.Code; 0 is success."""
@@ -132,7 +132,7 @@ def new_wallet() -> str:
 
 @contextmanager
 def balances_only_fall(collector: Collector) -> Iterator[None]:
-    """Whatever happens inside, no wallet has more afterwards, and a new one has nothing but debts."""
+    """No wallet has more after the block, and a new wallet has only debts."""
     before = balances(collector)
     yield
     risen = {name: now for name, now in balances(collector).items() if now > before.get(name, Decimal(0))}
@@ -156,7 +156,7 @@ def assert_serves(collector: Collector) -> None:
 
 
 def send_beside_good_ones(collector: Collector, send: Send, bad: SpanSpec) -> Answer:
-    """Send a span between two good ones, which must be charged exactly, whatever becomes of it."""
+    """Send a span between two good ones, which must be charged exactly in any case."""
     wallet = new_wallet()
     with balances_only_fall(collector):
         answer = send(collector, [llm_span(wallet=wallet), bad, llm_span(wallet=wallet)])
@@ -316,7 +316,7 @@ KEPT: dict[str, tuple[dict[str, Any], str]] = {
     "unknown-model": ({"model": "no-such-model-1"}, "unpriced"),
     "model-of-10kB": ({"model": "m" * 10_000}, "unpriced"),
     "hostile-model": ({"model": "'; DROP TABLE usage_records; --\x00\n\u202e"}, "unpriced"),
-    "unknown-provider": ({"gen_ai__provider__name": "nobody"}, "unpriced"),
+    "unknown-provider": ({"gen_ai__provider__name": "missing"}, "unpriced"),
     "no-provider": ({"gen_ai__provider__name": None}, "unpriced"),
     "no-usage": ({"input_tokens": None, "output_tokens": None}, "unmetered"),
     "failed": ({"input_tokens": None, "output_tokens": None, "failed": True}, "failed"),
@@ -386,7 +386,7 @@ UNUSABLE_WALLETS = {
 def test_a_wallet_that_cannot_be_kept_as_it_is_is_nobodys(
     shared_collector: Collector, transport: str, case: str
 ) -> None:
-    """A name that is cut or cleaned could become somebody else's."""
+    """A name that is cut or cleaned could become the name of another wallet."""
     span = llm_span(wallet=UNUSABLE_WALLETS[case])
     before = balances(shared_collector)
     send_beside_good_ones(shared_collector, SENDERS[transport], span)
@@ -752,7 +752,7 @@ def test_a_gzip_bomb_never_unfolds(small_collector: Collector, transport: str) -
 
 
 def stuffed_gzip(content: bytes, stuffing: int) -> bytes:
-    """A gzip body with empty blocks in front of its content: as long as one likes, whatever it unfolds to."""
+    """A gzip body with empty blocks in front of its content: of any length, with the same content."""
     empty_block = b"\x00\x00\x00\xff\xff"
     deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     header = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"

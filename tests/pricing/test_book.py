@@ -1,4 +1,4 @@
-"""The compiled book against the plain reading of its rules: whatever versions, at any moment, for any call."""
+"""The compiled book against the plain reading of its rules: for any versions, moment and call."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

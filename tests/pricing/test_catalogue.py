@@ -285,10 +285,10 @@ def test_models_are_found_under_the_names_that_spans_give(
     ("provider", "model"),
     [
         ("openai", "gpt-unheard-of"),
-        ("nobody", "gpt-4o"),
+        ("missing", "gpt-4o"),
         ("", "gpt-4o"),
         ("openai", ""),
-        ("litellm", "nobody/gpt-4o"),
+        ("litellm", "missing/gpt-4o"),
         ("openai", "anthropic/claude-sonnet-4-5"),  # whose bill it is cannot be told
         ("openai", "x" * 10_000),
     ],

@@ -131,7 +131,7 @@ SATURDAY, HOLIDAY = datetime(2026, 11, 28, 2, tzinfo=UTC), datetime(2026, 10, 5,
         ("aws", "openai.gpt-oss-120b", NOW, "", {"input": 1, "output": 1}, "0.75"),
         ("aws", "anthropic.claude-haiku-4-5", NOW, "", {"input": 1, "output": 1}, "6.6"),
         ("gateway", "meta-llama/llama-3.3-70b-instruct:free", NOW, "", {"input": 1, "output": 1}, "0"),
-        ("openrouter", "nobody/heard-of-it:free", NOW, "", {"input": 1, "output": 1}, "0"),
+        ("openrouter", "missing/heard-of-it:free", NOW, "", {"input": 1, "output": 1}, "0"),
     ],
 )
 def test_prices_are_those_of_the_provider_s_page(

@@ -55,7 +55,7 @@ VERSIONS = [
     PriceVersion(13, "p", "m", "input_image", 0, 0, 0, Decimal("0.007"), 0, None, "s", "1"),
 ]
 TIERED = [
-    # Twice the price over 1,000 tokens; half of it in a batch, whatever the length, but for output until now.
+    # Twice the price over 1,000 tokens; half of it in a batch of any length, but for output until now.
     PriceVersion(20, "p", "tiered", "input", 0, 0, 0, Decimal("0.004"), 0, None, "s", "1"),
     PriceVersion(21, "p", "tiered", "input", 1000, 0, 0, Decimal("0.008"), 0, None, "s", "1"),
     PriceVersion(22, "p", "tiered", "output", 0, 0, 0, Decimal("0.010"), 0, None, "s", "1"),
@@ -294,7 +294,7 @@ counts = st.builds(Buckets, *(st.just(0) | st.integers(0, 10**6) for _ in Bucket
 
 @given(st.dictionaries(st.sampled_from(sorted(UNITS)), rates), st.booleans(), counts)
 def test_the_cost_is_the_sum_of_the_bill(priced_units: dict[str, Decimal], batch: bool, buckets: Buckets) -> None:
-    """Whatever the card has prices for: the short way of every call, and the lines of its receipt."""
+    """For any card, the fast path of a call and the lines of its receipt agree."""
     buckets = buckets._replace(reasoning=min(buckets.reasoning, buckets.output))
     versions = [
         PriceVersion(

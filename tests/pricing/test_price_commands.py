@@ -126,7 +126,7 @@ def test_an_import_shows_first_and_applies_when_told(books: Books) -> None:
     assert len(books.versions()) == len(before) + 2
     again = books.json(*command, "--apply")
     assert (again["differences"], again["prices"]["unchanged"]) == ([], 2)
-    # A published list leaves it alone, whatever it says.
+    # A published list never changes it.
     published = {"gpt-4o-mini": {"litellm_provider": "openai", "input_cost_per_token": 9e-6}}
     other = books.json("prices", "import", "--from", "litellm", books.file(json.dumps(published)), "--apply")
     assert (other["prices"]["kept_by_hand"], other["prices"]["changed"]) == (1, 0)
@@ -168,7 +168,7 @@ def test_what_one_tenant_negotiated_is_nobody_else_s_price(books: Books) -> None
         ("cache_read", "list", "0.000075"),
         ("output", "negotiated", "0.0002"),
     }
-    assert "no tenant 'nobody'" in books.refused("prices", "set", "p", "m", "input", "1", "--tenant", "nobody")
+    assert "no tenant 'missing'" in books.refused("prices", "set", "p", "m", "input", "1", "--tenant", "missing")
 
 
 def test_hours_and_tiers_can_be_set_and_overlapping_hours_cannot(books: Books) -> None:

@@ -75,8 +75,8 @@ def test_the_conventions_names_of_providers_are_understood(provider: str, model:
     "attributes",
     [
         call("openai", "gpt-4o"),
-        call("openai", "a model nobody knows", input_tokens=5),
-        call("a provider nobody knows", "gpt-4o", input_tokens=5),
+        call("openai", "an unknown model", input_tokens=5),
+        call("an unknown provider", "gpt-4o", input_tokens=5),
         call("openai", "gpt-4o", input_tokens=5, cache_read__input_tokens=9),
         {**call("openai", "gpt-4o", input_tokens=5), "gen_ai.operation.name": "invoke_agent"},
         {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 5},

@@ -250,7 +250,7 @@ def test_a_stream_that_is_forgotten(process: Process) -> None:
     client.close()
 
 
-# --- Instrumented clients: one span a call, whatever the number of attempts.
+# --- Instrumented clients: one span a call, for any number of attempts.
 
 
 def openai_call(client: openai.OpenAI) -> Any:

@@ -1,4 +1,4 @@
-"""Calls over plain HTTP: the application gets the bytes that were sent, whatever the meter makes of them."""
+"""Calls over plain HTTP: the application gets the bytes that were sent, even if the meter cannot read them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ LIBRARIES = [pytest.param(httpx, HttpxChunks, id="httpx"), pytest.param(httpx2, 
 
 
 def answering(library: Any, **response: Any) -> Any:
-    """A transport that gives this answer to whatever it is asked."""
+    """A transport that gives this answer to every request."""
     return library.MockTransport(lambda request: library.Response(**{"status_code": 200, **response}))
 
 

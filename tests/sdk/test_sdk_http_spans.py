@@ -201,7 +201,7 @@ def test_the_retries_of_one_call_become_visible(application: Application, server
     assert "sk-secret" not in "".join(span.to_json() for span in application.own.get_finished_spans())
 
 
-# --- Beside an instrumentation of the application's own: one HTTP span a request, in whatever order.
+# --- Beside an instrumentation of the application's own: one HTTP span a request, in any order.
 
 
 def turn_on(application: Application) -> None:

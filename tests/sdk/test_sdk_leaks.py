@@ -1,4 +1,4 @@
-"""A process that calls for months: memory stays flat, whoever calls and however the calls end."""
+"""A process that calls for months: memory stays flat with every client and every outcome of a call."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def test_a_provider_that_samples_is_worth_a_warning(caplog: pytest.LogCaptureFix
 
 
 def test_the_global_entry_points_are_what_they_were(metered: Metered) -> None:
-    """A wrapper that is no function would break whoever inspects the client."""
+    """A wrapper that is no function would break code that inspects the client."""
     assert inspect.iscoroutinefunction(httpx.AsyncClient.send)
     assert inspect.signature(httpx.Client.send).parameters["request"]
     assert Completions.create.__name__ == "create"

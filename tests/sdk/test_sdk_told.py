@@ -209,7 +209,7 @@ def test_content_stays_at_home_and_a_hook_may_keep_more(metered: Metered) -> Non
 
 
 def test_headers_stay_at_home_also_where_content_is_wanted(metered: Metered, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenLLMetry writes down whatever headers a caller adds, keys among them."""
+    """OpenLLMetry records all headers that a caller adds, keys among them."""
     monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "span_only")
     told = {"gen_ai.operation.name": "chat", "gen_ai.headers": "{'x-key': 'secret'}", "gen_ai.input.messages": "Hello"}
     with metering(metered) as exporter:

@@ -123,7 +123,7 @@ def test_a_wallet_name_that_no_span_could_have_is_refused(shared_collector: Coll
 
 
 def test_a_wallet_that_never_moved_is_not_found(shared_collector: Collector) -> None:
-    assert_problem(get(shared_collector, "/v1/wallets/nobody-yet"), 404)
+    assert_problem(get(shared_collector, "/v1/wallets/missing-yet"), 404)
 
 
 def test_a_wallet_that_is_charged_before_it_is_paid_into_exists_and_owes(shared_collector: Collector) -> None:
@@ -330,7 +330,7 @@ def test_usage_is_filtered_by_each_field_and_by_all_together(shared_collector: C
     assert found(wallet=wallet, verdict="unpriced") == {ids[3]}
     assert found(trace_id=mine[1].trace_id.hex()) == {ids[1]}
     assert found(trace_id=mine[1].trace_id.hex().upper()) == {ids[1]}
-    assert found(trace_id=mine[1].trace_id.hex(), wallet="nobody") == set()
+    assert found(trace_id=mine[1].trace_id.hex(), wallet="missing") == set()
     together = {"wallet": wallet, "event": f"event.{wallet}.1", "model": "gpt-4o", "verdict": "charged"}
     assert found(**together) == {ids[1]}
     assert found(wallet=f"{wallet}%") == found(wallet="' OR 1=1 --") == set()

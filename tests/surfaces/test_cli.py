@@ -250,7 +250,7 @@ def test_wallets_are_listed_and_shown_as_tables_and_as_json(books: Path) -> None
         assert line.split()[1:3] == list(amounts)
     shown = succeed("wallets", "show", "ada", books=books)
     assert [shown.count(word) for word in ("9.999460000", "-0.000270000", "10.000000000")] == [1, 2, 1]
-    assert_refused(run("wallets", "show", "nobody", books=books), "nobody")
+    assert_refused(run("wallets", "show", "missing", books=books), "missing")
 
 
 def test_a_list_that_is_cut_says_so(books: Path) -> None:
@@ -263,7 +263,7 @@ HOSTILE_NAMES = ["[/x]", "[bold]bold[/bold]", "[link=x]click", "\\[a]", ":warnin
 
 
 def test_names_from_outside_are_printed_as_they_are_and_never_as_markup(books: Path) -> None:
-    """Wallets and events are named by whoever sends spans."""
+    """Senders of spans name wallets and events."""
     with closing(sqlite3.connect(books)) as connection:
         connection.execute("UPDATE usage_records SET event = '[/red]'")
         connection.execute("UPDATE charge_rules SET reason = '[/red] because'")
@@ -433,7 +433,7 @@ def test_a_replay_shows_the_difference_and_posts_it_when_told_to(books: Path) ->
     [
         (("--from", "2026-02-01", "--to", "2026-02-01"), ("--from must be before --to",)),
         ((*PERIOD[1:], "--yes", "--dry-run"), ("contradict",)),
-        ((*PERIOD[1:], "--tenant", "nobody"), ("nobody", "tenants list")),
+        ((*PERIOD[1:], "--tenant", "missing"), ("missing", "tenants list")),
     ],
 )
 def test_a_replay_that_makes_no_sense_is_refused(books: Path, options: tuple[str, ...], words: tuple[str, ...]) -> None:
@@ -576,7 +576,7 @@ def test_tables_fit_80_columns_with_long_names_and_keep_every_figure(books: Path
     model = "a-model-with-a-really-quite-long-name/and-a-slash-2026-01-01-preview-thinking"
     succeed("wallets", "deposit", long_name, "4611686017.123456789", "--key", "k", books=books)
     succeed("prices", "set", "a-provider-of-models", model, "output_reasoning", "0.000000000123456",
-            "--over", "200000", "--author", "somebody with a long name", books=books)  # fmt: skip
+            "--over", "200000", "--author", "a person with a long name", books=books)  # fmt: skip
     rule = ("rules", "set", "an.event.with.a.long.name." * 3, "--multiplier", "1.234567890123456789")
     succeed(
         *rule, "--reason", "we have to earn something with this, " * 5, "--author", "ada lovelace " * 3, books=books

@@ -1,4 +1,4 @@
-"""API keys at a real collector's ports: nobody gets in without one, it alone says whose books they are, and it ends."""
+"""API keys at a real collector's ports: access needs one, it alone determines the tenant, and it expires."""
 
 import base64
 import json
@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 
 ADMIN = new_token()
 KEY = f"fbx_{secrets.token_hex(8)}_{secrets.token_hex(32)}"
-"""As somebody would make one with openssl."""
+"""As made with openssl."""
 
 
 @pytest.fixture(scope="module")
@@ -96,17 +96,17 @@ def test_the_same_key_opens_all_three_ports_under_both_headers(guarded: Collecto
 
 def test_without_a_key_nothing_is_taken_and_nothing_is_told(guarded: Collector) -> None:
     before = [turned_away(guarded, port, "missing") for port in ("grpc", "http", "api")]
-    assert send_grpc(guarded, [llm_span(wallet="nobody")]) is grpc.StatusCode.UNAUTHENTICATED
-    response = guarded.export_http(protobuf_body([llm_span(wallet="nobody")]))
+    assert send_grpc(guarded, [llm_span(wallet="missing")]) is grpc.StatusCode.UNAUTHENTICATED
+    response = guarded.export_http(protobuf_body([llm_span(wallet="missing")]))
     assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
-    for path in ("/v1/wallets", "/v1/wallets/nobody", "/v1/usage", "/v1/keys", "/v1/no-such-path"):
+    for path in ("/v1/wallets", "/v1/wallets/missing", "/v1/usage", "/v1/keys", "/v1/no-such-path"):
         response = guarded.api.get(path)
         assert_problem(response, 401)
         assert response.headers["www-authenticate"] == "Bearer"
-    assert_problem(guarded.api.post("/v1/wallets/nobody/deposits", json={"amount_credits": "1"}), 401)
+    assert_problem(guarded.api.post("/v1/wallets/missing/deposits", json={"amount_credits": "1"}), 401)
     after = [turned_away(guarded, port, "missing") for port in ("grpc", "http", "api")]
     assert [new - old for new, old in zip(after, before, strict=True)] == [1, 1, 6]
-    assert call(guarded, "GET", "/v1/wallets/nobody").status_code == 404
+    assert call(guarded, "GET", "/v1/wallets/missing").status_code == 404
 
 
 def test_health_and_documentation_need_no_key(guarded: Collector) -> None:
@@ -469,7 +469,7 @@ def test_the_commands_make_list_rotate_and_revoke_keys(tmp_path: Path) -> None:
     assert [key["revoked_at"] is None for key in listed] == [False, True]
     assert json.loads(run("keys", "list", "--json")) == []
     assert "acme" in run("tenants", "list")
-    assert "no tenant" in run("keys", "list", "--tenant", "nobody", status=2)
+    assert "no tenant" in run("keys", "list", "--tenant", "missing", status=2)
     assert "already" in run("tenants", "create", "acme", status=2)
     assert "only read" in " ".join(run("keys", "create", "x", "--scope", "admin", "--wallet", "ada", status=2).split())
     assert "no key" in run("keys", "revoke", key_id(token), status=2)

@@ -29,7 +29,7 @@ def get(collector: Collector, path: str, **query: Any) -> httpx2.Response:
 
 @pytest.fixture
 def books(tmp_path: Path) -> Iterator[Collector]:
-    """Three calls today, one yesterday, one nobody can price; 270 nano-USD each where the tokens are the default."""
+    """Three calls today, one yesterday, one unpriced; 270 nano-USD each where the tokens are the default."""
     collector = Collector(blank_sqlite(tmp_path), topup_url="https://shop.example/credits?wallet={wallet}")
     now_ns = time.time_ns() - 10**9
     spans = [
@@ -66,8 +66,8 @@ def test_an_overview_and_reports_say_what_the_records_say(books: Collector) -> N
     answer = get(books, "/v1/reports/usage", group_by="event").json()
     usage = answer["items"]
     assert {row["event"]: row["requests"] for row in usage} == {"chat.reply": 4, "=cmd()": 1}
-    everybody = books.usage(verdict="charged")
-    cost = sum(Decimal(row["cost_usd"]) for row in everybody)
+    charged_records = books.usage(verdict="charged")
+    cost = sum(Decimal(row["cost_usd"]) for row in charged_records)
     assert sum(Decimal(row["cost_usd"]) for row in usage) == Decimal(answer["total"]["cost_usd"]) == cost
     assert (answer["total"]["requests"], answer["total"]["margin_percent"]) == (5, "0.00")
     first = get(books, "/v1/reports/usage", group_by="event", limit=1).json()
@@ -174,4 +174,4 @@ def test_a_report_that_cannot_be_is_refused(shared_collector: Collector, path: s
 
 
 def test_the_overview_of_no_wallet_is_not_found(shared_collector: Collector) -> None:
-    assert get(shared_collector, "/v1/wallets/nobody/overview").status_code == 404
+    assert get(shared_collector, "/v1/wallets/missing/overview").status_code == 404

@@ -21,7 +21,7 @@ ADMIN = new_token()
 
 @pytest.fixture(scope="module")
 def keyless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
-    """A collector without keys, as a laptop has it: whatever reaches its ports is taken."""
+    """A collector without keys, as on a laptop: every request that reaches its ports is accepted."""
     collector = Collector(blank_sqlite(tmp_path_factory.mktemp("pages")), allowed_hosts="farebox.example")
     yield collector
     assert collector.stop() == 0
@@ -115,7 +115,7 @@ def test_a_host_is_one_name_and_nothing_else(keyless: Collector) -> None:
 
 
 def test_every_answer_tells_browsers_to_keep_it_to_itself(keyless: Collector) -> None:
-    paths = ["/readyz", "/docs", "/openapi.json", "/v1/wallets", "/v1/no-such", "/v1/wallets/nobody"]
+    paths = ["/readyz", "/docs", "/openapi.json", "/v1/wallets", "/v1/no-such", "/v1/wallets/missing"]
     answers = [keyless.api.get(path) for path in paths]
     answers += [keyless.api.post("/v1/wallets/ada/links"), keyless.api.post("/v1/keys", json={"name": ""})]
     answers.append(httpx2.get(keyless.metrics_url))

@@ -1,4 +1,4 @@
-"""Somebody who sends what nobody should, in a process of his own: what it costs him is not the bystanders' time."""
+"""A hostile sender in its own process, so that its CPU time does not count as the bystanders'."""
 
 import multiprocessing
 from collections.abc import Iterator

@@ -133,7 +133,7 @@ class BooksMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._nameless)
     @rule(data=st.data(), wallet=wallets)
     def correct(self, data: st.DataObject, wallet: str) -> None:
-        """The better witness comes: what nobody paid is given back, and its wallet pays; unless it comes too late."""
+        """The better span arrives: the unattributed charge is reversed and its wallet pays, unless it is too late."""
         nameless = data.draw(st.sampled_from(self._nameless))
         self._nameless.remove(nameless)
         before = next(one for one in self._charged if one.number == int.from_bytes(nameless.span_id, "big"))

@@ -1,4 +1,4 @@
-"""Faults of load: bodies that nobody should send, and more good ones than a collector can take at once."""
+"""Faults of load: malformed bodies, and more good ones than a collector can take at once."""
 
 import statistics
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +17,7 @@ _PROMPT_BYTES = 64 * 2**10
 def hostile_bodies(world: World) -> Result:
     """Malformed, oversized, bombs, deep nesting, a million attributes: refused for good, and bystanders are charged.
 
-    Calm and hostile stretches take turns, so that whatever else the machine does hits both alike.
+    Calm and hostile stretches take turns, so that other load of the machine affects both alike.
     """
     collector = world.serve(max_request_bytes=_REQUEST_BYTES)
     samples = world.tries(full=_SAMPLES, short=1)
@@ -45,7 +45,7 @@ def p99_of_stretch(world: World, samples: int, what_happens: AbstractContextMana
 def more_than_it_can_take(world: World) -> Result:
     """Far more arrives at once than there is room for: it is told to come again, and memory stays where it is.
 
-    How fast the senders are is the machine's business: they go on until somebody was told.
+    How fast the senders are is the machine's business: they go on until a sender was refused.
     """
     senders, rounds = world.tries(full=32, short=12), world.tries(full=8, short=1)
     collector = world.serve(queue_max_bytes=world.tries(full=16, short=4) * 2**20)

@@ -172,7 +172,7 @@ def _largest(database: Path) -> int:
 
 
 def database_locked(world: World) -> Result:
-    """Somebody else holds the write lock, in the long form longer than the collector waits for it."""
+    """Another process holds the write lock, in the long form longer than the collector waits for it."""
     tries = world.tries(full=2, short=1)
     world.serve()
     recovery_s = 0.0

@@ -105,7 +105,7 @@ def big_messages(ports: Ports, going: Going) -> int:
 
 
 def unknown_keys(ports: Ports, going: Going) -> int:
-    """Keys of the right form that nobody made, a new one each time."""
+    """Well-formed keys that do not exist, a new one each time."""
     tried = 0
     with httpx2.Client(timeout=30) as client:
         while going():

@@ -1,4 +1,4 @@
-"""Bodies that nobody should send."""
+"""Malformed and hostile request bodies."""
 
 import gzip
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ class Body(NamedTuple):
 
 
 def bodies(limit_bytes: int, *, short: bool) -> Iterator[Body]:
-    """All of them. None carries a span that could be charged, whatever a receiver makes of it."""
+    """All of them. None carries a span that can be charged."""
     whole = protobuf_body([_unpaid()])
     yield Body("not protobuf", b"\xff" * 1_000)
     yield Body("half of it", whole[: len(whole) // 2])

@@ -221,7 +221,7 @@ class ShopMachine(ChainedMachine):
 
     @rule()
     def look(self) -> None:
-        """Everybody's lots, balances, money, holds and automatic top-ups are what the model says."""
+        """The lots, balances, money, holds and automatic top-ups of all wallets equal the model."""
         for tenant, model in enumerate(self.models):
             tenant_id = self.ids[tenant]
             names = sorted(name for name in (SHOP, LATE, CLUB, UNKNOWN) if name in model.wallets)

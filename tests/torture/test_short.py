@@ -44,7 +44,7 @@ class Torment:
         self._begun[fault, kind] = self._threads[kind].submit(torture, fault, kind, directory, server)
 
     def close(self) -> None:
-        """End the threads, whatever they have begun."""
+        """End the threads, also those with work under way."""
         for thread in self._threads.values():
             thread.shutdown(cancel_futures=True)
 

@@ -25,7 +25,7 @@ EVENTS = ("chat.reply", "search", "agent.step")
 PATIENCE_S = 60
 MOST_P99_RATIO = 2
 MOST_RESIDENT_MIB = 768
-"""The most memory that a collector may ever take, whatever is sent to it."""
+"""The most memory that a collector may take under any load."""
 RETRYABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 Key = tuple[bytes, bytes]
@@ -87,7 +87,7 @@ class Result(NamedTuple):
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was lost, doubled or left contradictory, nobody was made to wait, and memory was bounded."""
+        """Whether nothing was lost, doubled or left contradictory, no sender had to wait, and memory was bounded."""
         late = self.p99_ratio is not None and self.p99_ratio > MOST_P99_RATIO
         wrong = self.lost_spans or self.off_nano or self.audit_mismatches
         return not (wrong or late or self.peak_mib > MOST_RESIDENT_MIB)
@@ -265,7 +265,7 @@ class World:
         off = 0
         records = {row[0]: row[1:] for row in self.books.rows(_RECORDS)}
         accounts = {row[0]: row[1:] for row in self.books.rows(_ACCOUNTS)}
-        # Also wallets that nobody was to pay from.
+        # Also wallets that no call was to be charged to.
         for wallet in {*cost, *self.deposits, *records, *accounts}:
             recorded_usd, recorded_credits = records.get(wallet, (0, 0))
             balance, spent = accounts.get(wallet, (0, 0))

@@ -1,4 +1,4 @@
-"""The audit finds whatever was tampered with, and says what it is."""
+"""The audit finds every kind of tampering and names it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress

@@ -78,7 +78,7 @@ def test_a_wallet_sets_aside_what_it_has_and_no_more(database: Database) -> None
     first, second, third = take(database, asked("a", 60), asked("b", 41), asked("c", 40))
     assert (first.available_nanocredits, second, third.available_nanocredits) == (40, Insufficient(40, True), 0)
     assert take(database, asked("d", 1)) == [Insufficient(0, True)]
-    assert take(database, asked("e", 1, wallet="nobody")) == [Insufficient(0, False)]
+    assert take(database, asked("e", 1, wallet="missing")) == [Insufficient(0, False)]
     assert state(database) == (100, 100)
 
 
@@ -291,7 +291,7 @@ def test_plain_holds_are_answered_as_all_others_are(database: Database) -> None:
         [asked("c", 31)],
         [asked("c", 1), asked("a", 30, "run")],
         [asked("c", 1, "run")],
-        [asked("c", 1, wallet="nobody")],
+        [asked("c", 1, wallet="missing")],
     ):
         assert quick(*refused) is None
     assert state(database) == (100, 70)

@@ -1,4 +1,4 @@
-"""Usage draws on the lots that lived when it happened, however late it is reported and however often anybody looks."""
+"""Usage draws on the lots valid when it happened, however late its report and however often lots are drawn up."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +36,7 @@ def money(books: LivingBooks, wallet: str = "ada") -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("looked", [False, True])
 def test_a_call_from_before_the_expiry_that_is_reported_after_it(books: LivingBooks, looked: bool) -> None:
-    """The example of docs/explanation/credits.md: the credits had expired already where somebody looked in between."""
+    """The example of docs/explanation/credits.md: the credits have expired if lots were drawn up in between."""
     books.move(Kind.DEPOSIT, 10, price_nanousd=10, expires_at_ns=books.at(60))
     books.wait(65)
     if looked:
@@ -139,7 +139,7 @@ WALLETS = [0]
 
 
 def live(books: LivingBooks, wallet: str, steps: list[tuple[str, int, int]], look: Callable[[], Any]) -> Any:
-    """What becomes of a wallet with these steps, where somebody looks after each of them."""
+    """The state of a wallet after these steps, where lots are drawn up after each."""
     from contextlib import suppress
 
     from farebox_collector.ledger.credits.movements import NotEnough
@@ -262,7 +262,7 @@ def test_strict_movements_of_wallets_that_are_known_succeed(books: LivingBooks) 
         strictly(Movement(Kind.TRANSFER, "ada", 3, to_wallet="ben"), "b")
     assert strictly(Movement(Kind.GRANT, "ben", 1), "c") == 1, "what comes in makes a wallet"
     assert strictly(Movement(Kind.TRANSFER, "ada", 3, to_wallet="ben"), "d") == 14
-    assert books.left() == [4, 10], "lots have the same priority unless somebody says: the oldest is drawn first"
+    assert books.left() == [4, 10], "lots have the same priority by default: the oldest is drawn first"
     assert Movement(Kind.GRANT, "ada", 1).priority == 100
 
 

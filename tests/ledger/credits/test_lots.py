@@ -140,7 +140,7 @@ def test_what_expires_is_posted_and_later_usage_draws_on_what_lives(books: Books
     books.use(3)
     with books.database.reading() as connection:
         assert [tuple(row) for row in wallets_to_draw(connection, books.now_ns)] == [(1, "ada")]
-    # Nobody looked until now: the four before the expiry came out of the first lot, the three after it did not.
+    # Lots are drawn up only now: the four before the expiry came out of the first lot, the three after it did not.
     assert books.left() == [0, 7]
     assert (books.balance(), -books.balance(REVENUE_ACCOUNT), -books.balance(BREAKAGE_ACCOUNT)) == (7, 40, 60)
     with books.database.reading() as connection:

@@ -1,4 +1,4 @@
-"""Policies: what somebody may spend is never more than was said, whoever asks where; what is spent anyway is posted."""
+"""Policies: holds never exceed a limit, from any client on any replica; usage beyond it is posted."""
 
 import json
 import threading

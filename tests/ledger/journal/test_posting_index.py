@@ -111,7 +111,7 @@ class Books:
         for some in (ids, ids[::2], ids[:1], []):
             wanted = [row for row in self.scan(f"SELECT {COLUMNS} FROM postings ORDER BY id") if row[2] in some]
             assert self.legs(some) == wanted
-        for wallet in (*WALLETS, "nobody"):
+        for wallet in (*WALLETS, "missing"):
             self.compare_wallet(wallet)
 
     def legs(self, account_ids: Sequence[int]) -> list[tuple[Any, ...]]:

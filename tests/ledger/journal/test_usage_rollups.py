@@ -1,4 +1,4 @@
-"""The roll-ups by day agree with the records, whatever is recorded, taken back or carried over from older books."""
+"""The roll-ups by day equal the records: recorded, reversed, or carried over from older books."""
 
 from collections import Counter
 

@@ -185,7 +185,7 @@ def test_whole_days_out_of_their_roll_up_are_what_the_records_say(database: Data
             event=random.choice(["chat", "search"]),
             dept=random.choice(["", "sales"]),
             route=random.choice(["", "eu"]),
-            service_tier=random.choice(["", "default", "batch", "nobody-knows"]),
+            service_tier=random.choice(["", "default", "batch", "unknown-model"]),
             buckets=buckets,
         )
         usages.append(usage)

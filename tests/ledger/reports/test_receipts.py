@@ -79,7 +79,7 @@ def test_every_kind_of_price_has_a_receipt_that_adds_up(database: Database) -> N
 
 
 def test_any_call_has_a_receipt_that_adds_up(new_books: Callable[[str, Path], str], tmp_path: Path) -> None:
-    """Two hundred models of the book, each with whatever it has a price for."""
+    """Two hundred models of the book, each with every unit that it has a price for."""
     database = assembly.open_books(Settings(database_url=new_books("sqlite", tmp_path)))
     random = Random(20_261_121)
     with database.reading() as connection:

@@ -1,4 +1,4 @@
-"""Reports agree with the ledger to the nano: whatever was moved, their totals are what the accounts hold."""
+"""Reports agree with the ledger to the nano: after any movements, their totals equal the accounts."""
 
 from collections.abc import Iterator
 from contextlib import suppress

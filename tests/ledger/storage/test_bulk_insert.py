@@ -1,4 +1,4 @@
-"""Many rows at once: whatever way they take to the database, they arrive as they are and fail as a statement would."""
+"""Bulk inserts: on every path, rows arrive unchanged and errors are those of a plain statement."""
 
 import pytest
 from farebox_collector.ledger.storage import bulk_insert

@@ -1,4 +1,4 @@
-"""What an action costs depends on the call that started first, in whatever order its calls come."""
+"""What an action costs depends on the call that started first, in any order of arrival."""
 
 from collections.abc import Sequence
 from decimal import Decimal

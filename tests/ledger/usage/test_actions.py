@@ -1,4 +1,4 @@
-"""A flat charge and a minimum are paid once an action: whatever the order, the batches and the repeats."""
+"""A flat charge and a minimum are paid once an action, in any order, batches and repeats."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Exactly once, one charge a call: whatever arrives, however often, in whatever company."""
+"""Exactly once, one charge a call, in any order, number and batch."""
 
 from collections.abc import Sequence
 
@@ -100,8 +100,8 @@ def test_two_spans_of_one_response_are_one_charge(database: Database, batches: S
 
 
 def test_the_span_that_knows_most_of_a_call_pays(database: Database) -> None:
-    nobody = INNER._replace(usage=INNER.usage._replace(wallet="unattributed"))
-    assert record(database, nobody, OUTER) == [COVERED, CHARGED]
+    unattributed = INNER._replace(usage=INNER.usage._replace(wallet="unattributed"))
+    assert record(database, unattributed, OUTER) == [COVERED, CHARGED]
     vague = call(3, trace=2, response_id="r2", assumptions=("cache_write_lifetime_unknown",))
     exact = call(4, trace=2, parent=3, response_id="r2", cost_nanousd=130)
     assert record(database, vague, exact) == [COVERED, CHARGED]

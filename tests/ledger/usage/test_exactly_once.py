@@ -1,4 +1,4 @@
-"""Random histories against a plain model: whatever is sent, resent, shuffled and split, the books say what it says."""
+"""Random histories against a plain model: spans are sent, resent, shuffled and split; the books equal the model."""
 
 from collections import Counter
 

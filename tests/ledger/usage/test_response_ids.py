@@ -1,4 +1,4 @@
-"""Ids that are unique for ever mean one call, whenever and by whomever it is told; others only while spans overlap."""
+"""A permanently unique id means one call, at any time and from any emitter; other ids only while spans overlap."""
 
 from typing import Any
 

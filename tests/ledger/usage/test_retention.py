@@ -87,8 +87,8 @@ def test_what_comes_again_is_known(database: Database) -> None:
 
 
 def test_another_witness_of_a_retired_call_is_not_charged(database: Database) -> None:
-    nobody = call(1, response_id="r", wallet="unattributed")
-    assert record(database, nobody, call(2, trace=2, parent=9)) == [Verdict.CHARGED, Verdict.CHARGED]
+    unattributed = call(1, response_id="r", wallet="unattributed")
+    assert record(database, unattributed, call(2, trace=2, parent=9)) == [Verdict.CHARGED, Verdict.CHARGED]
     assert retire_old(database).retired == 2
     better = call(3, trace=3, response_id="r", wallet="ada", start_ns=START_NS + SECOND_NS // 2)
     around = call(9, trace=2)
@@ -107,9 +107,9 @@ def test_what_may_still_change_keeps_its_detail(database: Database) -> None:
     agent = call(3, trace=3)
     agent = agent._replace(usage=agent.usage._replace(summary=True))
     action = call(4, trace=4)._replace(action_floor_nanocredits=0)
-    nobody, better = call(5, trace=5, response_id="r", wallet="unattributed"), call(6, trace=6, response_id="r")
+    unattributed, better = call(5, trace=5, response_id="r", wallet="unattributed"), call(6, trace=6, response_id="r")
     failed = call(7, trace=7, verdict=Verdict.FAILED)
-    record(database, open_one, beside, agent, action, nobody, failed)
+    record(database, open_one, beside, agent, action, unattributed, failed)
     assert record(database, better) == [Verdict.CHARGED]
     done = retire_old(database)
     assert (done.retired, done.ended) == (2, True), "the better witness and the failure"

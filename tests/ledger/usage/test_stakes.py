@@ -175,7 +175,7 @@ def test_what_comes_again_is_not_at_stake_twice(database: Database, count: int) 
 
 
 def test_what_the_book_lacks_for_models_in_use_is_named_with_the_remedy(database: Database) -> None:
-    """Audio, tiers, speed, region and tools; nothing of models that nobody calls."""
+    """Audio, tiers, speed, region and tools; nothing of models without calls."""
     line = ModelLine("image_generation", "", "painter", buckets=Buckets(output_image=9))
     usages = [
         used(1, buckets=Buckets(input=5, input_audio=7)),
