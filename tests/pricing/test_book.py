@@ -206,5 +206,5 @@ def test_invented_names_do_not_grow_memory() -> None:
     for number in range(10_050):
         book.rates_for("p", f"model-{number}")
         book.offer("p", "m", "", f"tier-{number}")
-        assert book.remembered <= 10_000
+        assert book.cached_names <= 10_000
     assert book.rate_for("p", "m", 0) is not None

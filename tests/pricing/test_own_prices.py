@@ -12,8 +12,8 @@ from farebox_collector.pricing.conditions import condition_of
 from farebox_collector.pricing.own_prices import (
     CONDITIONS,
     CORRECTIONS,
-    needless,
     own_prices,
+    redundant_corrections,
     slot_of,
 )
 from farebox_collector.pricing.price import cost
@@ -156,7 +156,7 @@ def test_every_entry_names_its_source_its_date_and_its_reason() -> None:
 def test_no_correction_became_needless_and_each_is_of_a_model_that_the_catalogue_has() -> None:
     """Where this fails the catalogue has caught up: take the entry out of the file."""
     catalogue = genai_prices_catalogue()
-    assert list(needless(catalogue)) == []
+    assert list(redundant_corrections(catalogue)) == []
     models = {(model.provider, model.model) for model in catalogue.models}
     assert {slot_of(row)[:2] for one in own_prices().corrections for row in one.rows} <= models
 
@@ -165,7 +165,7 @@ def test_a_correction_that_the_catalogue_has_too_is_reported() -> None:
     catalogue = genai_prices_catalogue()
     (audio, *_) = own_prices().corrections
     caught_up = catalogue._replace(prices=catalogue.prices._replace(rows=[*catalogue.prices.rows, audio.rows[0]]))
-    assert [line.partition(":")[0] for line in needless(caught_up)] == [
+    assert [line.partition(":")[0] for line in redundant_corrections(caught_up)] == [
         "openai/gpt-4o-audio-preview/input_audio/standard"
     ]
 

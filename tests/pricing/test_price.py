@@ -378,7 +378,7 @@ def test_names_that_never_repeat_are_forgotten_again() -> None:
     offers = weakref.WeakSet[Offer]()
     for number in range(11_000):
         offers.add(book.offer("p", f"model-{number}", "", ""))
-        assert 0 < book.remembered <= 10_000
+        assert 0 < book.cached_names <= 10_000
         assert book.offer("p", f"model-{number}", "", "") in offers, "what was just asked for is remembered"
     assert 0 < len(offers) <= 10_000
 

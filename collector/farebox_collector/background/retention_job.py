@@ -19,7 +19,7 @@ from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.usage.retention import (
     Kept,
     Stretch,
-    look,
+    preview_retention,
     retire,
 )
 from farebox_collector.model.moments import DAY_NS
@@ -71,7 +71,7 @@ def preview_retirement(database: Database, before_ns: int, progress: Progress) -
 
     def step(after_id: int) -> Stretch:
         with database.reading() as connection:
-            return look(connection, after_id, before_ns, AT_ONCE)
+            return preview_retention(connection, after_id, before_ns, AT_ONCE)
 
     return _go(step, 0, _reported(database, progress), None)
 

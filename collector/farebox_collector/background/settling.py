@@ -142,7 +142,7 @@ class Settling:
             if not try_lock_stripe(connection, SETTLING, tenant_id):
                 return Step(None, 0)
             waiting = Waiting(verdict, watermark(connection, name), before_ns, limit)
-            done = settlement.leave(connection, tenant_id, waiting) if leave else work(connection, waiting)
+            done = settlement.skip(connection, tenant_id, waiting) if leave else work(connection, waiting)
             if done.last_id is not None:
                 set_watermark(connection, name, done.last_id)
             return done

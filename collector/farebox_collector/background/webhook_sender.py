@@ -22,7 +22,7 @@ import httpx2
 from farebox_collector.background.webhook_destinations import BadDestination, resolve
 from farebox_collector.ledger.journal.outbox import (
     MessageState,
-    Taken,
+    LeasedMessage,
     any_due,
     note_attempt,
     purge_messages,
@@ -95,12 +95,12 @@ class WebhookSender:
     def _tls(self) -> ssl.SSLContext:
         return httpx2.create_ssl_context()
 
-    async def _send_all(self, taken: Sequence[Taken]) -> None:
+    async def _send_all(self, taken: Sequence[LeasedMessage]) -> None:
         """Send the messages of each endpoint in sequence, endpoints in parallel: a slow one delays no other."""
         task = asyncio.current_task()
         assert task is not None
         self._running = asyncio.get_running_loop(), task
-        by_endpoint: defaultdict[int, list[Taken]] = defaultdict(list)
+        by_endpoint: defaultdict[int, list[LeasedMessage]] = defaultdict(list)
         for message in taken:
             by_endpoint[message.endpoint_id].append(message)
         until = asyncio.get_running_loop().time() + _ROUND_S
@@ -108,7 +108,7 @@ class WebhookSender:
         async with httpx2.AsyncClient(verify=self._tls, trust_env=False, timeout=_ATTEMPT_S) as client:
             await asyncio.gather(*(self._send_in_turn(client, messages, until) for messages in by_endpoint.values()))
 
-    async def _send_in_turn(self, client: httpx2.AsyncClient, messages: Sequence[Taken], until: float) -> None:
+    async def _send_in_turn(self, client: httpx2.AsyncClient, messages: Sequence[LeasedMessage], until: float) -> None:
         for place, message in enumerate(messages):
             outcome = await self._send(client, message)
             next_ns = await asyncio.to_thread(self._note, message, outcome)
@@ -121,7 +121,7 @@ class WebhookSender:
                     await asyncio.to_thread(self._database.transact, partial(release_untried, ids=rest, next_ns=due_ns))
                 return
 
-    async def _send(self, client: httpx2.AsyncClient, message: Taken) -> _Outcome:
+    async def _send(self, client: httpx2.AsyncClient, message: LeasedMessage) -> _Outcome:
         try:
             async with asyncio.timeout(_ATTEMPT_S):
                 destination = await resolve(message.url, self._private_hosts)
@@ -143,7 +143,7 @@ class WebhookSender:
         except (httpx2.HTTPError, OSError, ssl.SSLError) as error:
             return _Outcome(None, type(error).__name__)
 
-    def _note(self, message: Taken, outcome: _Outcome) -> int:
+    def _note(self, message: LeasedMessage, outcome: _Outcome) -> int:
         """Store the result. Return when the next attempt is due."""
         now_ns = self._clock()
         state, next_ns = MessageState.PENDING, now_ns
@@ -171,7 +171,7 @@ class WebhookSender:
         return next_ns
 
 
-def signed_headers(message: Taken, timestamp_s: int) -> dict[str, str]:
+def signed_headers(message: LeasedMessage, timestamp_s: int) -> dict[str, str]:
     """The headers of Standard Webhooks, signed with each of the endpoint's secrets."""
     content = f"{message.message_id}.{timestamp_s}.{message.body}".encode()
     return {

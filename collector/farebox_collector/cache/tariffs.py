@@ -12,7 +12,7 @@ from farebox_collector.ledger.tariffs.rules import load_rules, rules_edition
 from farebox_collector.ledger.usage.stored_usage import StoredCall
 from farebox_collector.model.records import PricedUsage, PriceVersion
 from farebox_collector.pricing.book import PriceBook
-from farebox_collector.pricing.price import of_pricing, price_at
+from farebox_collector.pricing.price import is_from_pricing, price_at
 from farebox_collector.pricing.rules import RuleBook
 
 _CHECK_EVERY_NS = 10**9
@@ -102,6 +102,6 @@ class Tariffs:
 def price_anew(stored: StoredCall, tariff: Tariff) -> PricedUsage:
     """Price a stored record again by the tariff now known, at the moment whose prices it had. An agent's own usage is
     priced as such."""
-    read = tuple(assumption for assumption in stored.call.usage.assumptions if not of_pricing(assumption))
+    read = tuple(assumption for assumption in stored.call.usage.assumptions if not is_from_pricing(assumption))
     usage = stored.call.usage._replace(assumptions=read, summary=False)
     return price_at(usage, stored.call.priced_at_ns, tariff.book, tariff.rules)

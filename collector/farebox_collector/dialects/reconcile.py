@@ -73,7 +73,7 @@ class Reading(NamedTuple):
     """Another reading of contradictory counts, as far as buckets show it."""
 
 
-class _Way(NamedTuple):
+class _Option(NamedTuple):
     """One way to read the counts: the input without the cache, and the whole output."""
 
     uncached: int
@@ -93,12 +93,12 @@ def disjoint(reported: Reported, habits: Habits) -> Reading:
     counts, completed = _completed(reported, habits)
     if counts.input is None and counts.output is None:
         return Reading(None, ("count_unreadable",) if reported.unreadable else ())
-    ways = list(_ways(counts, habits))
-    way, other, flags = _chosen(counts, habits, ways)
-    buckets, units, about_parts = _bucketed(counts, way)
+    options = list(_options(counts, habits))
+    option, other, flags = _chosen(counts, habits, options)
+    buckets, units, about_parts = _bucketed(counts, option)
     if max(buckets) > MAX_BUCKET or any(count > MAX_BUCKET for _, count in units):
         return Reading(None, (IMPLAUSIBLE,))
-    flags = completed + _about(counts, habits, way) + flags + about_parts
+    flags = completed + _flags(counts, habits, option) + flags + about_parts
     if reported.unreadable:
         flags += ("count_unreadable",)
     if reported.cache_write and reported.cache_write_1h is None:
@@ -120,7 +120,7 @@ def _completed(reported: Reported, habits: Habits) -> tuple[Reported, tuple[str,
     return reported, ()
 
 
-def _ways(counts: Reported, habits: Habits) -> Iterator[_Way]:
+def _options(counts: Reported, habits: Habits) -> Iterator[_Option]:
     """Yield the plausible readings, those that match the habits first."""
     stated_in, stated_out = counts.input or 0, counts.output or 0
     read, write = counts.cache_read, counts.cache_write
@@ -140,7 +140,7 @@ def _ways(counts: Reported, habits: Habits) -> Iterator[_Way]:
             for (uncached, where), (output, beside) in _pairs(caches, reasons, habits):
                 total = uncached + read + write + output
                 total += (parts_in if input_beside else 0) + (parts_out if output_beside else 0)
-                yield _Way(uncached, output, where, beside, input_beside, output_beside, total)
+                yield _Option(uncached, output, where, beside, input_beside, output_beside, total)
 
 
 def _pairs(
@@ -152,37 +152,41 @@ def _pairs(
     return [(cache, reason) for cache in caches for reason in reasons]
 
 
-def _chosen(counts: Reported, habits: Habits, ways: Sequence[_Way]) -> tuple[_Way, _Way | None, tuple[str, ...]]:
+def _chosen(
+    counts: Reported, habits: Habits, options: Sequence[_Option]
+) -> tuple[_Option, _Option | None, tuple[str, ...]]:
     """Return the chosen reading, the alternative if there is one, and the flags."""
     stated = (counts.input or 0) + (counts.output or 0)
     total = counts.total or 0
-    by_habit = next(way for way in ways if _holds(counts, way))
+    by_habit = next(option for option in options if _fits(counts, option))
     if not total or total == counts.cache_read + counts.cache_write:
-        return by_habit, _undecided(counts, habits, ways), ()
+        return by_habit, _undecided(counts, habits, options), ()
     if total == stated and not habits.adds_up:
         # Weak evidence: some emitters add up the two counts themselves, regardless of their content.
-        agreeing, other = by_habit, _undecided(counts, habits, ways)
+        agreeing, other = by_habit, _undecided(counts, habits, options)
         if habits.reasoning_inside is None and by_habit.reasoning_beside:
-            inside = [way for way in ways if not way.reasoning_beside and _holds(counts, way)]
-            agreeing = next((way for way in inside if way.cache_beside == by_habit.cache_beside), by_habit)
+            inside = [option for option in options if not option.reasoning_beside and _fits(counts, option)]
+            agreeing = next((option for option in inside if option.cache_beside == by_habit.cache_beside), by_habit)
             other = other if agreeing is by_habit else None
         if by_habit.input_parts_beside or by_habit.output_parts_beside:
             agreeing, other = agreeing._replace(input_parts_beside=False, output_parts_beside=False), by_habit
         return agreeing, other, ()
-    explaining = [way for way in ways if way.total == total]
+    explaining = [option for option in options if option.total == total]
     if habits.rest_is_output and total > by_habit.total and by_habit not in explaining:
         explaining = []
     if explaining:
-        explaining.sort(key=lambda way: not _holds(counts, way))
+        explaining.sort(key=lambda option: not _fits(counts, option))
         first = _bucketed(counts, explaining[0])[0]
-        others = [way for way in explaining[1:] if _holds(counts, way) and _bucketed(counts, way)[0] != first]
+        others = [
+            option for option in explaining[1:] if _fits(counts, option) and _bucketed(counts, option)[0] != first
+        ]
         return explaining[0], next(iter(others), None), ("counts_ambiguous",) if others else ()
     return _unexplained(counts, habits, by_habit, total)
 
 
 def _unexplained(
-    counts: Reported, habits: Habits, by_habit: _Way, total: int
-) -> tuple[_Way, _Way | None, tuple[str, ...]]:
+    counts: Reported, habits: Habits, by_habit: _Option, total: int
+) -> tuple[_Option, _Option | None, tuple[str, ...]]:
     """Choose a reading if none adds up to the total."""
     rest = total - by_habit.total
     with_rest = by_habit._replace(output=max(0, by_habit.output + rest), total=total)
@@ -192,17 +196,20 @@ def _unexplained(
     return by_habit, with_rest if plausible else None, ("total_does_not_add_up",)
 
 
-def _holds(counts: Reported, way: _Way) -> bool:
+def _fits(counts: Reported, option: _Option) -> bool:
     """Return whether audio and images fit where this reading puts them."""
     parts_in, parts_out = counts.input_audio + counts.input_image, counts.output_audio + counts.output_image
-    room = way.uncached + counts.cache_read
-    fits = (way.input_parts_beside or parts_in <= room, way.output_parts_beside or parts_out <= way.output)
+    available = option.uncached + counts.cache_read
+    fits = (
+        option.input_parts_beside or parts_in <= available,
+        option.output_parts_beside or parts_out <= option.output,
+    )
     return all(fits)
 
 
-def _undecided(counts: Reported, habits: Habits, ways: Sequence[_Way]) -> _Way | None:
+def _undecided(counts: Reported, habits: Habits, options: Sequence[_Option]) -> _Option | None:
     """Return the second reading if neither the total nor a habit decides between two."""
-    first = next(way for way in ways if _holds(counts, way))
+    first = next(option for option in options if _fits(counts, option))
     about_cache = counts.cache_read + counts.cache_write > 0 and (
         habits.cache_inside is None or (habits.cache_inside and first.cache_beside == "all")
     )
@@ -211,40 +218,40 @@ def _undecided(counts: Reported, habits: Habits, ways: Sequence[_Way]) -> _Way |
         return first._replace(input_parts_beside=False, output_parts_beside=False)
     if not (about_cache or about_reasoning):
         return None
-    for way in ways:
-        cache_fits = about_cache or way.cache_beside == first.cache_beside
-        reasoning_fits = about_reasoning or way.reasoning_beside == first.reasoning_beside
-        parts_fit = _holds(counts, way) and not (way.input_parts_beside or way.output_parts_beside)
-        if way != first and cache_fits and reasoning_fits and parts_fit:
-            return way
+    for option in options:
+        cache_fits = about_cache or option.cache_beside == first.cache_beside
+        reasoning_fits = about_reasoning or option.reasoning_beside == first.reasoning_beside
+        parts_fit = _fits(counts, option) and not (option.input_parts_beside or option.output_parts_beside)
+        if option != first and cache_fits and reasoning_fits and parts_fit:
+            return option
     return _clamped(counts, first)
 
 
-def _clamped(counts: Reported, way: _Way) -> _Way | None:
+def _clamped(counts: Reported, option: _Option) -> _Option | None:
     """Return the reading in which the reasoning is limited to the reported output."""
-    return way._replace(output=counts.output or 0, reasoning_beside=False) if way.reasoning_beside else None
+    return option._replace(output=counts.output or 0, reasoning_beside=False) if option.reasoning_beside else None
 
 
-def _about(counts: Reported, habits: Habits, way: _Way) -> tuple[str, ...]:
+def _flags(counts: Reported, habits: Habits, option: _Option) -> tuple[str, ...]:
     """Return the assumptions of a reading that differ from what is known of the emitter."""
     flags: tuple[str, ...] = ()
     cache = counts.cache_read + counts.cache_write
-    if way.cache_beside and habits.cache_inside is not False:
+    if option.cache_beside and habits.cache_inside is not False:
         over = habits.cache_inside and cache > (counts.input or 0)
         flags += ("cache_over_input",) if over else ("cache_outside_input",)
-    elif cache and not way.cache_beside and habits.cache_inside is not True:
+    elif cache and not option.cache_beside and habits.cache_inside is not True:
         flags += ("cache_inside_input",) if habits.cache_inside is False else ("cache_assumed_inside_input",)
-    if way.reasoning_beside:
-        over = habits.reasoning_inside is True and way.total != counts.total
+    if option.reasoning_beside:
+        over = habits.reasoning_inside is True and option.total != counts.total
         flags += ("reasoning_over_output",) if over else ("reasoning_added_to_output",)
     elif counts.reasoning and habits.reasoning_inside is False:
         flags += ("reasoning_inside_output",)
-    if way.input_parts_beside or way.output_parts_beside:
+    if option.input_parts_beside or option.output_parts_beside:
         flags += ("modalities_beside_text",)
     return flags
 
 
-def _bucketed(counts: Reported, way: _Way) -> tuple[Buckets, Units, tuple[str, ...]]:
+def _bucketed(counts: Reported, option: _Option) -> tuple[Buckets, Units, tuple[str, ...]]:
     """Convert a reading to buckets and units, none negative, without counting a token twice, and return the flags."""
     flags: tuple[str, ...] = ()
     audio, image, video = _cached_parts(counts)
@@ -252,8 +259,8 @@ def _bucketed(counts: Reported, way: _Way) -> tuple[Buckets, Units, tuple[str, .
         flags += ("modalities_over_cache",)
     text_cached = counts.cache_read - audio - image - video
     new_audio, new_image = max(0, counts.input_audio - audio), max(0, counts.input_image - image)
-    text_in = way.uncached
-    if way.input_parts_beside:
+    text_in = option.uncached
+    if option.input_parts_beside:
         text_in += new_audio + new_image
     elif new_audio + new_image > text_in:
         # More of them than uncached tokens: some were cached; assume the smallest possible number.
@@ -266,9 +273,9 @@ def _bucketed(counts: Reported, way: _Way) -> tuple[Buckets, Units, tuple[str, .
             new_image = min(new_image, text_in)
             new_audio = text_in - new_image
             flags += ("modalities_over_text",)
-    output = way.output
+    output = option.output
     out_image, out_audio, text_out = counts.output_image, counts.output_audio, output
-    if not way.output_parts_beside:
+    if not option.output_parts_beside:
         if out_image + out_audio > output:
             out_image = min(out_image, output)
             out_audio = output - out_image

@@ -206,7 +206,7 @@ class PriceBook:
             return offer
 
     @property
-    def remembered(self) -> int:
+    def cached_names(self) -> int:
         """Return the number of cached names of models and conditions; bounded."""
         return max(len(self._found), len(self._offers))
 

@@ -34,7 +34,7 @@ def charged(
     """
     rule = rules.in_force(usage.event, at_ns)
     if rule is None:
-        return unsettled(usage, Verdict.UNPRICED, "no charge rule at that time", at_ns)
+        return uncharged(usage, Verdict.UNPRICED, "no charge rule at that time", at_ns)
     charge_nanocredits = share(rule.terms, cost_nanousd, buckets, usage.units)
     floor_nanocredits: int | None = rule.terms.floor_nanocredits
     if not usage.action_id:
@@ -43,7 +43,7 @@ def charged(
     elif not floor_nanocredits and not rules.has_floors(usage.event):
         floor_nanocredits = None
     if cost_nanousd > MAX_COST_NANOUSD or charge_nanocredits > MAX_CHARGE_NANOCREDITS:
-        return unsettled(usage, Verdict.UNPRICED, "the amount is out of range", at_ns)
+        return uncharged(usage, Verdict.UNPRICED, "the amount is out of range", at_ns)
     provider, model, version_ids = priced_as
     return _named(
         PricedUsage,
@@ -65,7 +65,7 @@ def charged(
     )
 
 
-def unsettled(usage: UsageRecord, verdict: Verdict, reason: str, at_ns: int) -> PricedUsage:
+def uncharged(usage: UsageRecord, verdict: Verdict, reason: str, at_ns: int) -> PricedUsage:
     """Return a call that is kept and not charged, or not charged yet."""
     return PricedUsage(
         usage=usage,

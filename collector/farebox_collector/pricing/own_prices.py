@@ -219,7 +219,7 @@ def _days(text: str) -> tuple[int, int]:
     return _moment_ns(first.isoformat()), _moment_ns((last + timedelta(days=1)).isoformat())
 
 
-def needless(catalogue: Catalogue, own: OwnPrices | None = None) -> Iterable[str]:
+def redundant_corrections(catalogue: Catalogue, own: OwnPrices | None = None) -> Iterable[str]:
     """Yield a sentence for each correction that the catalogue now includes."""
     own = own_prices() if own is None else own
     listed: dict[Slot, set[tuple[Any, ...]]] = {}

@@ -31,7 +31,7 @@ from farebox_collector.pricing.bills import (
 from farebox_collector.pricing.book import PriceBook
 from farebox_collector.pricing.cards import RateCard, price_flags
 from farebox_collector.pricing.conditions import condition_of
-from farebox_collector.pricing.outcomes import MAX_COST_NANOUSD, charged, unsettled
+from farebox_collector.pricing.outcomes import MAX_COST_NANOUSD, charged, uncharged
 from farebox_collector.pricing.rules import RuleBook
 
 FREE = "free_on_purpose"
@@ -76,16 +76,16 @@ def price_in_parts(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleB
     if usage.exposure:
         return _exposed(usage, at_ns, parts, rules)
     list_cost = None if main.card is None else _rounded(parts)
-    stated, flags = _believed(usage.stated_cost_nanousd, list_cost, answered=_answered(usage))
+    stated, flags = _credible_cost(usage.stated_cost_nanousd, list_cost, answered=_answered(usage))
     if stated is None:
         if main.card is None:
             reason = "no price for this model at that time" if usage.provider else "the span names no provider"
-            return unsettled(usage, Verdict.UNPRICED, reason, at_ns)
+            return uncharged(usage, Verdict.UNPRICED, reason, at_ns)
         lacking = [unit for unit, _ in main.missing if unit in _TOKENS]
         if not any(part.lines for part in parts):
             lacking += [unit for part in parts for unit, _ in part.missing]
         if lacking:
-            return unsettled(usage, Verdict.UNPRICED, f"no price for {lacking[0]}", at_ns)
+            return uncharged(usage, Verdict.UNPRICED, f"no price for {lacking[0]}", at_ns)
     unpriced = tuple(
         UnpricedUnit(number, unit, count) for number, part in enumerate(parts) for unit, count in part.missing
     )
@@ -166,7 +166,7 @@ def _answered(usage: UsageRecord) -> bool:
     return bool(tokens.output or tokens.output_audio or tokens.output_image) or usage.operation == "embeddings"
 
 
-def _believed(stated: int | None, list_cost: int | None, *, answered: bool) -> tuple[int | None, tuple[str, ...]]:
+def _credible_cost(stated: int | None, list_cost: int | None, *, answered: bool) -> tuple[int | None, tuple[str, ...]]:
     """Return the provider's stated cost if it is credible, and the flags.
 
     Zero is credible only if the list price is missing or zero, or if the model produced nothing, which OpenRouter does
@@ -199,13 +199,13 @@ def _exposed(usage: UsageRecord, at_ns: int, parts: Sequence[_Part], rules: Rule
     estimate = None if card is None else min(_rounded(parts), MAX_COST_NANOUSD)
     particulars = Particulars(lines=tuple(map(_line_price, parts[1:])), estimate_nanousd=estimate)
     if card is None or estimate is None:
-        open_call = unsettled(usage, Verdict.EXPOSED, f"its end was not seen: {usage.exposure}", at_ns)
+        open_call = uncharged(usage, Verdict.EXPOSED, f"its end was not seen: {usage.exposure}", at_ns)
         return open_call._replace(particulars=particulars)
     if rules.charges_exposed:
         priced_as = card.provider, card.model, card.version_ids
         flags = (*usage.assumptions, *parts[0].flags, BY_ESTIMATE)
         return charged(usage, at_ns, rules, estimate, all_tokens(usage), priced_as, flags, particulars)
-    return unsettled(usage, Verdict.EXPOSED, f"its end was not seen: {usage.exposure}", at_ns)._replace(
+    return uncharged(usage, Verdict.EXPOSED, f"its end was not seen: {usage.exposure}", at_ns)._replace(
         provider=card.provider,
         model=card.model,
         price_version_ids=card.version_ids,

@@ -17,7 +17,7 @@ from farebox_collector.pricing.outcomes import (
     MAX_CHARGE_NANOCREDITS,
     MAX_COST_NANOUSD,
     charged,
-    unsettled,
+    uncharged,
 )
 from farebox_collector.pricing.parts import FLAGS, FREE, price_in_parts
 from farebox_collector.pricing.rules import RuleBook
@@ -32,7 +32,7 @@ __all__ = [
     "bill",
     "cost",
     "inclusive_input",
-    "of_pricing",
+    "is_from_pricing",
     "price",
     "price_at",
 ]
@@ -70,12 +70,12 @@ def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -
     unusual = usage[_UNUSUAL] != _ORDINARY
     if buckets is None and not (unusual and usage.exposure):
         if IMPLAUSIBLE in usage.assumptions:
-            return unsettled(usage, Verdict.UNMETERED, "a count is over 1,000,000,000", at_ns)
+            return uncharged(usage, Verdict.UNMETERED, "a count is over 1,000,000,000", at_ns)
         if error_type and not response_id:
-            return unsettled(usage, Verdict.FAILED, error_type, at_ns)
-        return unsettled(usage, Verdict.UNMETERED, "the span reports no usage", at_ns)
+            return uncharged(usage, Verdict.FAILED, error_type, at_ns)
+        return uncharged(usage, Verdict.UNMETERED, "the span reports no usage", at_ns)
     if summary:
-        return unsettled(usage, Verdict.DEFERRED, "repeats the usage of its calls", at_ns)
+        return uncharged(usage, Verdict.DEFERRED, "repeats the usage of its calls", at_ns)
     if unusual:
         if usage[_IN_PARTS] != _ONE_PART:
             return price_in_parts(usage, at_ns, book, rules)
@@ -86,7 +86,7 @@ def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -
     card, flags = offer.card(at_ns, inclusive_input(buckets, units) if offer.has_steps else 0)
     if card is None:
         reason = "no price for this model at that time" if provider else "the span names no provider"
-        return unsettled(usage, Verdict.UNPRICED, reason, at_ns)
+        return uncharged(usage, Verdict.UNPRICED, reason, at_ns)
     try:
         cost_nanousd, fallbacks = cost(card, buckets, units)
     except UnknownPrice:
@@ -98,6 +98,6 @@ def price_at(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleBook) -
     return charged(usage, at_ns, rules, cost_nanousd, buckets, names_in_book, usage.assumptions + flags + fallbacks)
 
 
-def of_pricing(assumption: str) -> bool:
+def is_from_pricing(assumption: str) -> bool:
     """Return whether pricing made an assumption, not the dialect. The next pricing makes it again."""
     return assumption == REQUESTED_MODEL or assumption in FLAGS or assumption.endswith(_AT_ANOTHER_PRICE)

@@ -25,7 +25,7 @@ from farebox_collector.ledger.usage.retention import (
     Kept,
     RetentionFrozen,
     Stretch,
-    look,
+    preview_retention,
     retire,
 )
 from farebox_collector.ledger.usage.running_totals import TotalLabels
@@ -50,7 +50,7 @@ def retire_old(database: Database, before_ns: int = START_NS + 1, limit: int = 1
     """Retire what is old enough, beside one record that is not."""
     record(database, NEWEST, at_ns=LATER_NS)
     with database.reading() as connection:
-        foreseen = look(connection, 0, before_ns, limit)
+        foreseen = preview_retention(connection, 0, before_ns, limit)
     with database.transaction() as connection:
         done = retire(connection, 0, before_ns, limit)
     assert done == foreseen

@@ -57,7 +57,7 @@ class Message(NamedTuple):
     data: Mapping[str, Any]
 
 
-class Taken(NamedTuple):
+class LeasedMessage(NamedTuple):
     """A message to send now, with its endpoint."""
 
     id: int
@@ -104,7 +104,7 @@ def _row(tenant_id: int, endpoint_id: int, message: Message, at_ns: int) -> tupl
     return tenant_id, endpoint_id, f"msg_{digest}", message.type, body, at_ns, state, 0, at_ns, ""
 
 
-def take_due(connection: Connection, at_ns: int, limit: int) -> list[Taken]:
+def take_due(connection: Connection, at_ns: int, limit: int) -> list[LeasedMessage]:
     """Lease messages that are due, the longest waiting first; no other sender gets them until the lease ends."""
     message, endpoint = webhook_messages, webhook_endpoints.c
     due = connection.execute(
@@ -121,11 +121,11 @@ def take_due(connection: Connection, at_ns: int, limit: int) -> list[Taken]:
     return [_taken(connection, row, at_ns) for row in due]
 
 
-def _taken(connection: Connection, row: Row[Any], at_ns: int) -> Taken:
+def _taken(connection: Connection, row: Row[Any], at_ns: int) -> LeasedMessage:
     keys = [open_sealed(connection, WEBHOOK, row.tenant_id, row.secret)]
     if row.former_secret is not None and (row.former_until_ns or 0) > at_ns:
         keys.append(open_sealed(connection, WEBHOOK, row.tenant_id, row.former_secret))
-    return Taken(row.id, row.message_id, row.body, row.attempts, row.endpoint_id, row.url, tuple(keys))
+    return LeasedMessage(row.id, row.message_id, row.body, row.attempts, row.endpoint_id, row.url, tuple(keys))
 
 
 def any_due(connection: Connection, at_ns: int) -> bool:

@@ -83,7 +83,7 @@ class Stretch(NamedTuple):
     """Whether there is no further record, or the next one is too young."""
 
 
-class _Looked(NamedTuple):
+class _Candidates(NamedTuple):
     stretch: Stretch
     retiring: list[Row[Any]]
 
@@ -96,9 +96,9 @@ class Size(NamedTuple):
     """The part that later records will reuse; None if the database does not report it."""
 
 
-def look(connection: Connection, after_id: int, before_ns: int, limit: int) -> Stretch:
+def preview_retention(connection: Connection, after_id: int, before_ns: int, limit: int) -> Stretch:
     """Return what retiring would do to the next few records after an id; writes nothing."""
-    return _look(connection, after_id, before_ns, limit, hold=False).stretch
+    return _candidates(connection, after_id, before_ns, limit, hold=False).stretch
 
 
 def retire(connection: Connection, after_id: int, before_ns: int, limit: int) -> Stretch:
@@ -108,7 +108,7 @@ def retire(connection: Connection, after_id: int, before_ns: int, limit: int) ->
     """
     if are_frozen(connection):
         raise RetentionFrozen
-    stretch, rows = _look(connection, after_id, before_ns, limit, hold=True)
+    stretch, rows = _candidates(connection, after_id, before_ns, limit, hold=True)
     if not rows:
         return stretch
     by_tenant: defaultdict[int, list[StoredCall]] = defaultdict(list)
@@ -133,7 +133,7 @@ def books_size(connection: Connection) -> Size:
     return Size(*size_in_bytes(connection))
 
 
-def _look(connection: Connection, after_id: int, before_ns: int, limit: int, *, hold: bool) -> _Looked:
+def _candidates(connection: Connection, after_id: int, before_ns: int, limit: int, *, hold: bool) -> _Candidates:
     table = usage_records.c
     query = select(usage_records).where(table.id > after_id).order_by(table.id).limit(limit)
     rows = connection.execute(query.with_for_update() if hold else query).all()
@@ -148,7 +148,7 @@ def _look(connection: Connection, after_id: int, before_ns: int, limit: int, *, 
     if len(retiring) < len(final):
         kept[Kept.BESIDE_OPEN] = len(final) - len(retiring)
     last_id = old[-1].id if old else after_id
-    return _Looked(Stretch(last_id, len(retiring), kept, young is not None or len(rows) < limit), retiring)
+    return _Candidates(Stretch(last_id, len(retiring), kept, young is not None or len(rows) < limit), retiring)
 
 
 def _kept(row: Row[Any], newest: int | None) -> Kept | None:

@@ -152,7 +152,7 @@ def _relatives(tenant_id: int, by_key: Mapping[SpanKey, StoredCall]) -> Select[A
     return usage_query(tenant_id).where(related, usage_records.c.verdict == Verdict.CHARGED)
 
 
-def leave(connection: Connection, tenant_id: int, waiting: Waiting) -> Step:
+def skip(connection: Connection, tenant_id: int, waiting: Waiting) -> Step:
     """Skip records, which stay as they are."""
     stored = _waiting(connection, tenant_id, waiting)
     return _step(stored, ())

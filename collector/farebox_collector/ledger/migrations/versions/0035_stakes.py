@@ -22,7 +22,7 @@ def words(name: str) -> "sa.Column[str]":
     return sa.Column(name, sa.Text(), nullable=False)
 
 
-def index_unsettled(condition: str) -> None:
+def index_open(condition: str) -> None:
     name = "ix_usage_records_unsettled"
     op.drop_index(name, "usage_records")
     op.create_index(
@@ -60,10 +60,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "flag", name=op.f("pk_stake_totals")),
         **STRICT,
     )
-    index_unsettled(AFTER)
+    index_open(AFTER)
 
 
 def downgrade() -> None:
-    index_unsettled(BEFORE)
+    index_open(BEFORE)
     op.drop_table("stake_totals")
     op.drop_table("stakes")
