@@ -196,7 +196,7 @@ def test_days_of_the_week_are_those_of_the_calendar(text: str, days: Sequence[in
 
 @pytest.mark.parametrize("text", ["monday", "mon-", "1-5", "mon;tue"])
 def test_what_is_no_day_of_the_week_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(ValueError, match="such as mon-fri"):
+    with pytest.raises(ValueError, match="write them as mon-fri"):
         weekdays_of(text)
 
 

@@ -21,8 +21,8 @@ import httpx2
 
 from farebox_collector.background.webhook_destinations import BadDestination, resolve
 from farebox_collector.ledger.journal.outbox import (
-    MessageState,
     LeasedMessage,
+    MessageState,
     any_due,
     note_attempt,
     purge_messages,

@@ -25,15 +25,15 @@ def parse_minor(text: str, currency: str) -> int:
     """Parse a positive price: "10.00" EUR is 1000. Raises AmountError for an amount that cannot be paid."""
     found, places = _AMOUNT.fullmatch(text), decimals(currency)
     if found is None:
-        raise AmountError("not a plain decimal number")
+        raise AmountError("must be a plain decimal number, such as 10.00")
     whole, fraction = found.group(1), found.group(2) or ""
     if len(fraction) > places:
-        raise AmountError(f"{currency} has {places} decimals")
+        raise AmountError(f"must have at most {places} decimals in {currency}")
     minor = int(whole) * 10**places + int(fraction.ljust(places, "0") or "0")
     if not 0 < minor <= MAX_MINOR:
-        raise AmountError("a price is positive, and at most eight digits")
+        raise AmountError("must be positive and have at most eight digits")
     if places == 3 and minor % 10:
-        raise AmountError(f"the last decimal of an amount in {currency} is 0")
+        raise AmountError(f"the last decimal must be 0 in {currency}")
     return int(minor)
 
 

@@ -42,5 +42,5 @@ def to_ns(moment: datetime) -> int:
     delta = moment - _EPOCH
     nanoseconds = (delta.days * 86_400 + delta.seconds) * 10**9 + delta.microseconds * 1000
     if not 0 <= nanoseconds <= _MAX_NS:
-        raise ValueError("a time lies before 1970 or after 2262")
+        raise ValueError("a time must lie between 1970 and 2262")
     return nanoseconds

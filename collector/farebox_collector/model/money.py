@@ -49,10 +49,10 @@ def parse_nano(text: str) -> int:
     """
     found = _PLAIN_DECIMAL.fullmatch(text)
     if found is None:
-        raise AmountError("not a plain decimal number")
+        raise AmountError("must be a plain decimal number, such as 1.5")
     sign, whole, decimals = found.group(1), found.group(2), found.group(3) or ""
     if len(decimals) > 9:
-        raise AmountError("more than nine decimals")
+        raise AmountError("must have at most nine decimals")
     if len(whole) > 10 or int(whole) >= MAX_NANO // NANO:
         raise AmountError("too large")
     nano = int(whole) * NANO + int(decimals.ljust(9, "0"))

@@ -97,7 +97,7 @@ def _key(word: str) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if len(key) != KEY_BYTES:
-        raise BadSecretsKey(f"a key is {KEY_BYTES} bytes in base64: `farebox secrets generate` prints one")
+        raise BadSecretsKey(f"a key must be {KEY_BYTES} bytes in base64; `farebox secrets generate` prints one")
     return key
 
 

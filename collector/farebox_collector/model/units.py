@@ -156,7 +156,7 @@ def billable_units(counts: Mapping[str, int]) -> Units:
         raise InvalidUnit(f"more than {MAX_KINDS} kinds of units")
     for name, count in found:
         if not is_unit_name(name):
-            raise InvalidUnit("a unit's name is up to 40 lower-case letters, digits and underscores")
+            raise InvalidUnit("a unit's name must be up to 40 lower-case letters, digits and underscores")
         if name in TOKEN_BUCKETS:
             raise InvalidUnit(f"{name} is a kind of token, not another unit")
         if not 0 <= count <= MAX_UNIT_COUNT:

@@ -91,7 +91,7 @@ class PostgresqlDatabase(Database):
     def transaction(self) -> Iterator[Connection]:
         """As in the base class."""
         if not self._writable:
-            raise RuntimeError("this database was opened for reading only")
+            raise RuntimeError("the database is open for reading only")
         with self._engine.begin() as connection, collecting(connection):
             # Only for writing: an audit may read for as long as it needs.
             connection.exec_driver_sql(f"SET LOCAL statement_timeout TO {_STATEMENT_TIMEOUT_MS}")
@@ -100,7 +100,7 @@ class PostgresqlDatabase(Database):
     def transact_at_once(self, work: Callable[[Connection], Result]) -> Result:
         """As in the base class: one round trip in total."""
         if not self._writable:
-            raise RuntimeError("this database was opened for reading only")
+            raise RuntimeError("the database is open for reading only")
         return self._again(self._at_once.begin, work)
 
     @contextmanager

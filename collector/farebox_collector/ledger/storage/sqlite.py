@@ -74,7 +74,7 @@ class SqliteDatabase(Database):
     def transaction(self) -> Iterator[Connection]:
         """As in the base class; one thread at a time."""
         if self._writer is None:
-            raise RuntimeError("this database was opened for reading only")
+            raise RuntimeError("the database is open for reading only")
         with self._writing, self._writer.begin() as connection, collecting(connection):
             yield connection
 

@@ -287,7 +287,7 @@ def _require_room(connection: Connection, tenant_id: int, charges: Sequence[Char
     spent = balance(connection, tenant_id, COGS_ACCOUNT) + sum(charge.cost_nanousd for charge in charges)
     charged = balance(connection, tenant_id, EARNED_ACCOUNT) + sum(charge.charge_nanocredits for charge in charges)
     if max(spent, charged) > MAX_SUM_NANO:
-        raise AmountError("too large: all charges together would be out of range")
+        raise AmountError("too large: the sum of all charges would be out of range")
 
 
 def _unchanged_since(connection: Connection, wanted: Sequence[Correction]) -> list[Correction]:
