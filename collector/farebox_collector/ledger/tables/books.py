@@ -1,7 +1,7 @@
-"""The schema. Migrations under `migrations/` build it; a test holds the two equal.
+"""The schema. Migrations under `migrations/` build it; a test compares the two.
 
-Every unique key begins with the tenant, so that the books can be sharded by tenant one day. Tables are STRICT: SQLite
-would otherwise turn an integer overflow into a floating-point number without a word.
+Every unique key begins with the tenant, so that the books can be sharded by tenant later. Tables are STRICT: otherwise
+SQLite would silently convert an integer overflow to a floating-point number.
 """
 
 from sqlalchemy import (
@@ -35,7 +35,7 @@ api_keys = _table(
     "api_keys",
     _identity(),
     Column("tenant_id", Int64, ForeignKey("tenants.id"), nullable=False),
-    # Unique over all tenants, alone among the keys here: it is what says which tenant a request is of.
+    # Unique over all tenants, as the only key here: it determines the tenant of a request.
     _text("key_id"),
     _text("name"),
     _text("scopes"),
@@ -45,7 +45,7 @@ api_keys = _table(
     _number("expires_at_ns", nullable=True),
     _number("revoked_at_ns", nullable=True),
     _number("last_used_at_ns", nullable=True),
-    # The person that it belongs to, by number; 0 for a key of no person.
+    # The number of the person that it belongs to; 0 for a key of no person.
     _number("person", default=0),
     UniqueConstraint("key_id"),
 )
@@ -88,12 +88,13 @@ accounts = _table(
     _text("name"),
     _text("commodity"),
     _number("created_at_ns"),
-    # Projections: the sum of the account's postings, and for wallets what usage took, for how many calls, and when.
+    # Projections: the sum of the account's postings; for wallets also spent credits, number of calls, and last
+    # activity.
     _number("balance_nano", default=0),
     _number("spent_nano", default=0),
     _number("charged_calls", default=0),
     _number("last_activity_ns", nullable=True),
-    # On hold; what usage took beyond all lots; balance and newest posting when the lots were last drawn up.
+    # Credits on hold; usage beyond all lots; balance and newest posting when the lots were last drawn up.
     _number("held_nano", default=0),
     _number("overdraft_nano", default=0),
     _number("drawn_balance_nano", default=0),
@@ -111,7 +112,7 @@ transactions = _table(
     _number("recorded_at_ns"),
     _text("memo"),
     _text("metadata", default=""),
-    # The earliest and the latest moment whose prices the calls had that were charged, or were given back.
+    # The earliest and the latest time of pricing of the calls that were charged, or were given back.
     _number("calls_from_ns", nullable=True),
     _number("calls_to_ns", nullable=True),
 )
@@ -126,11 +127,11 @@ postings = _table(
     _text("event"),
     _number("rule_version_id", nullable=True),
     _number("records"),
-    # In PostgreSQL each would be a query a row, a sixth of all work of its server; the audit finds what they prevent.
+    # In PostgreSQL each costs a query per row, a sixth of the server's work; the audit finds what they prevent.
     *(only_on("sqlite", ForeignKeyConstraint([f"{name}_id"], [f"{name}s.id"])) for name in ("transaction", "account")),
 )
 Index("ix_postings_transaction_id", postings.c.transaction_id)
-# In SQLite `account_legs` has something else in its place.
+# SQLite uses `account_postings` instead; see `posting_index`.
 only_on("postgresql", Index("ix_postings_account_id", postings.c.account_id, postings.c.transaction_id))
 
 usage_records = _table(
@@ -140,7 +141,7 @@ usage_records = _table(
     UniqueConstraint("tenant_id", "trace_id", "span_id"),
 )
 # The charged records of a wallet are found by its postings (`wallet_usage`): an index over all of them would be written
-# to in as many places as there are wallets.
+# at as many places as there are wallets.
 _WITHOUT_POSTING = (usage_records.c.verdict != "charged") | (usage_records.c.corrections > 0)
 Index(
     "ix_usage_records_apart",
@@ -160,7 +161,7 @@ Index(
     postgresql_where=usage_records.c.action_share_nanocredits.is_not(None),
 )
 Index("ix_usage_records_priced_at_ns", usage_records.c.tenant_id, usage_records.c.priced_at_ns)
-# In words, not in parameters: SQLite takes a partial index only where a query has the very same condition.
+# Literal values, not parameters: SQLite uses a partial index only if a query has exactly the same condition.
 UNSETTLED_VERDICTS = ("unpriced", "unmetered", "deferred", "exposed")
 UNSETTLED = usage_records.c.verdict.in_([literal_column(f"'{verdict}'") for verdict in UNSETTLED_VERDICTS])
 Index(
@@ -179,7 +180,7 @@ Index(
     sqlite_where=_WITHOUT_ID,
     postgresql_where=_WITHOUT_ID,
 )
-# Those of a trace are asked for with each call of it: one of them may sum up others (`summed_calls`).
+# Each call of a trace looks up these: one of them may sum up others (`summed_calls`).
 Index(
     "ix_usage_records_without_id_trace",
     usage_records.c.tenant_id,
@@ -195,7 +196,7 @@ call_claims = Table(
     Column("slot", Int64, primary_key=True, autoincrement=False),
     Column("call_key", LargeBinary, primary_key=True),
     _number("usage_record_id"),
-    # Of the record, once it is retired; until then it says so itself.
+    # Of the record, after it is retired; until then the record has it.
     _number("started_at_ns", nullable=True),
     _number("latency_ns", nullable=True),
     sqlite_strict=True,
@@ -225,7 +226,7 @@ usage_totals = _table(
     _text("project", default=""),
     _text("task", default=""),
     _text("verdict"),
-    # 0 for what was booked, 1 for what a correction took back: both only ever grow, as counters must.
+    # 0 for what was booked, 1 for what a correction took back: both only grow, as counters must.
     _number("reversed", default=0),
     _number("requests"),
     _number("errors"),

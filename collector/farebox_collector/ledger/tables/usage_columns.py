@@ -32,7 +32,7 @@ from farebox_collector.model.unusual import (
 from farebox_collector.model.verdicts import STORED, Verdict
 
 CALL_KEY = "call_key"
-"""The one value of a row that is not a field of the call: the caller hands it in."""
+"""The one value of a row that is not a field of the call; the caller passes it."""
 INPUTS = (*(f"usage.{name}" for name in UsageRecord._fields), *PricedUsage._fields[1:], CALL_KEY)
 """The values that columns are made of: fields of the usage record, fields of the priced call, and the call key."""
 
@@ -53,7 +53,7 @@ class Kind(Enum):
 
 
 class Tokens(Enum):
-    """In which sum of tokens a count takes part."""
+    """The sum of tokens that includes a count."""
 
     INPUT = "input"
     OUTPUT = "output"
@@ -78,7 +78,7 @@ class UsageColumn(NamedTuple):
     shown: bool = True
     """Whether the API shows it."""
     description: str = ""
-    """For the API's documentation, where the name does not say enough."""
+    """For the API's documentation, if the name is not sufficient."""
     tokens: Tokens | None = None
 
     def declared(self) -> Column[Any]:
@@ -93,7 +93,7 @@ class UsageColumn(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """Columns that are made together, of the same fields of a call. One column is a value, several are a tuple."""
+    """Columns made from the same fields of a call. One column is a value, several are a tuple."""
 
     columns: tuple[UsageColumn, ...]
     inputs: tuple[str, ...] = ()
@@ -113,13 +113,13 @@ class Stored(NamedTuple):
 
 
 def _plain(name: str, kind: Kind, of: str = "", **more: Any) -> Stored:
-    """A column that holds a field as it is; of the usage record and with the same name unless `of` names another."""
+    """Declare a column that stores a field unchanged: the usage record's of the same name unless `of` is given."""
     field = of or f"usage.{name}"
     return Stored((UsageColumn(name, kind, **more),), (field,), outputs=(field,))
 
 
 def _by_ledger(name: str, kind: Kind, **more: Any) -> Stored:
-    """A column that the ledger fills in."""
+    """Declare a column that the ledger fills in."""
     return Stored((UsageColumn(name, kind, shown=False, **more),))
 
 
@@ -207,7 +207,7 @@ USAGE: tuple[Stored, ...] = (
     _plain("error_type", Kind.TEXT, fact=True),
     _plain("latency_ns", Kind.NUMBER),
     _plain("time_to_first_chunk_ns", Kind.NUMBER, nullable=True, shown=False),
-    # 1 for agents and workflows, whose usage repeats that of the calls within them.
+    # 1 for agents and workflows, whose usage repeats the usage of the calls within them.
     Stored(
         (UsageColumn("summary", Kind.NUMBER, default=0, shown=False),),
         ("usage.summary",),
@@ -235,7 +235,7 @@ USAGE: tuple[Stored, ...] = (
         _read_buckets,
         empty=_NO_COUNTS,
     ),
-    # JSON by name; empty where there are none.
+    # JSON by name; empty if there are none.
     Stored(
         (
             UsageColumn(
@@ -268,7 +268,7 @@ USAGE: tuple[Stored, ...] = (
     _plain("charge_nanocredits", Kind.NUMBER, "charge_nanocredits", nullable=True),
     _plain("price_version_ids", Kind.TEXT, "price_version_ids", shown=False),
     _plain("rule_version_id", Kind.NUMBER, "rule_version_id", nullable=True, shown=False),
-    # NULL where the call is charged by itself. A floor concerns the booking alone: no row gives it back.
+    # NULL if the call is charged by itself. Only booking needs the floor: it is not read back.
     Stored(
         (UsageColumn("action_share_nanocredits", Kind.NUMBER, nullable=True, shown=False),),
         ("action_floor_nanocredits", "charge_nanocredits"),
@@ -276,7 +276,7 @@ USAGE: tuple[Stored, ...] = (
         ("action_floor_nanocredits",),
         lambda _stored: None,
     ),
-    # How often the record was corrected; its money is what the newest correction made of it.
+    # The number of corrections; the amounts of a record are those of its newest correction.
     _by_ledger("corrections", Kind.NUMBER, default=0),
     _plain("dept", Kind.TEXT),
     _plain("project", Kind.TEXT),
@@ -294,7 +294,7 @@ USAGE: tuple[Stored, ...] = (
     _plain("dialect", Kind.TEXT),
     # The name of the span's instrumentation scope.
     _plain("scope", Kind.TEXT, default="", shown=False),
-    # Who spent from a wallet of several.
+    # The user of a shared wallet.
     _plain("user_id", Kind.NAMING, default="", shown=False),
     # Pricing adds to the assumptions of the usage record; a row keeps the sum, and gives it back as both.
     Stored(

@@ -1,4 +1,4 @@
-"""Usage records as they come back out of the books: the same facts that pricing once gave them."""
+"""Read usage records from the books: the same facts that pricing produced."""
 
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
@@ -29,16 +29,16 @@ class StoredCall(NamedTuple):
 
     record_id: int
     corrections: int
-    """How many times it has been corrected."""
+    """The number of its corrections."""
     received_at_ns: int
     call: PricedUsage
     action_share_nanocredits: int | None = None
-    """What the call alone comes to where it is charged as part of its action; see `actions`."""
+    """The charge of the call alone if it is charged as part of its action; see `action_pricing`."""
     call_key: bytes | None = None
 
 
 def stored_calls(connection: Connection, query: Select[Any]) -> Iterator[StoredCall]:
-    """The records of a query made by `usage_query`."""
+    """Return the records of a query made by `usage_query`."""
     for row in connection.execute(query):
         yield stored_call(row)
 
@@ -46,31 +46,31 @@ def stored_calls(connection: Connection, query: Select[Any]) -> Iterator[StoredC
 def known_facts(
     connection: Connection, tenant_id: int, keys: Sequence[SpanKey]
 ) -> dict[SpanKey, tuple[int, tuple[Any, ...]]]:
-    """(trace id, span id) → (transaction, values of `FACT_COLUMNS`) of those of some spans that are in the books."""
+    """Return (trace id, span id) → (transaction, values of `FACT_COLUMNS`) of the spans that are in the books."""
     found = _FACTS.rows(connection, tenant_id, keys)
     return {keys[place]: (made_by, facts_of_row(facts)) for place, made_by, *facts in found}
 
 
 def usage_query(tenant_id: int) -> Select[Any]:
-    """All columns of a tenant's usage records; add what narrows it."""
+    """Select all columns of a tenant's usage records; the caller adds conditions."""
     return select(usage_records).where(usage_records.c.tenant_id == tenant_id)
 
 
 def in_order(tenant_id: int) -> ColumnElement[bool]:
-    """A tenant's records, for a query that finds a few of them by something else, or in the order of their ids.
+    """Select a tenant's records in a query that finds few of them by another condition, or in the order of their ids.
 
-    Without statistics SQLite believes that a tenant has few records, and goes through all that an index has of it.
+    Without statistics SQLite assumes that a tenant has few records, and scans all of them in an index.
     """
     return usage_records.c.tenant_id + 0 == tenant_id
 
 
 def of_verdict(verdict: str) -> ColumnElement[bool]:
-    """Records of a verdict; those that wait for something are found by the index over just them."""
+    """Select records of a verdict; records that wait are found by the partial index over them."""
     records = usage_records.c.verdict == verdict
     return and_(records, UNSETTLED) if verdict in UNSETTLED_VERDICTS else records
 
 
 def stored_call(row: Row[Any]) -> StoredCall:
-    """A row of `usage_records` as the priced call that it keeps."""
+    """Return the priced call of a row of `usage_records`."""
     call = call_of_row(_call_row(row))
     return StoredCall(row.id, row.corrections, row.received_at_ns, call, row.action_share_nanocredits, row.call_key)
