@@ -76,7 +76,7 @@ class UsageColumn(NamedTuple):
     is a field of `UnusualFacts`.
     """
     shown: bool = True
-    """Whether the API shows it."""
+    """Whether the API shows it: as it is, or in the form that `surfaces.api.usage` gives it."""
     description: str = ""
     """For the API's documentation, if the name is not sufficient."""
     tokens: Tokens | None = None
@@ -188,14 +188,14 @@ USAGE: tuple[Stored, ...] = (
         ("verdict",),
         Verdict,
     ),
-    _plain("reason", Kind.NAMING, "reason", description="Why the verdict is what it is, where that needs saying."),
+    _plain("reason", Kind.NAMING, "reason", description="The reason for the verdict, if it needs one."),
     _plain("priced_at_ns", Kind.NUMBER, "priced_at_ns", shown=False),
     _plain("provider", Kind.TEXT, "provider"),
     _plain(
         "model",
         Kind.TEXT,
         "model",
-        description="The model in the price book, or as reported where the book does not know it.",
+        description="The model in the price book; as reported if unknown.",
     ),
     _plain("reported_provider", Kind.TEXT, "usage.provider", fact=True, shown=False),
     _plain("request_model", Kind.TEXT, fact=True),
@@ -218,13 +218,13 @@ USAGE: tuple[Stored, ...] = (
     # In the order of the fields of `Buckets`.
     Stored(
         (
-            _counts("input_tokens", Tokens.INPUT, "Without what was read from or written to a cache."),
+            _counts("input_tokens", Tokens.INPUT, "Without cache reads and writes."),
             _counts("cache_read_tokens", Tokens.INPUT),
             _counts("cache_write_tokens", Tokens.INPUT),
             _counts("cache_write_1h_tokens", Tokens.INPUT),
             _counts("input_audio_tokens", Tokens.INPUT),
             _counts("input_image_tokens", Tokens.INPUT),
-            _counts("output_tokens", Tokens.OUTPUT, "Text, with what was spent on reasoning."),
+            _counts("output_tokens", Tokens.OUTPUT, "Including reasoning."),
             _counts("output_audio_tokens", Tokens.OUTPUT),
             _counts("output_image_tokens", Tokens.OUTPUT),
             _counts("reasoning_tokens", Tokens.MEMO),
@@ -237,15 +237,7 @@ USAGE: tuple[Stored, ...] = (
     ),
     # JSON by name; empty if there are none.
     Stored(
-        (
-            UsageColumn(
-                "units",
-                Kind.TEXT,
-                default="",
-                fact=True,
-                description="What else the call is billed by, such as web_searches.",
-            ),
-        ),
+        (UsageColumn("units", Kind.TEXT, default="", fact=True),),
         ("usage.units",),
         _store_units,
         ("usage.units",),

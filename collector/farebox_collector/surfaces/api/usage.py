@@ -1,16 +1,23 @@
 """Usage: one record per model call, and its receipt."""
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, create_model
 
 from farebox_collector.ledger.reports import statements
 from farebox_collector.ledger.reports.statements import UsageFilter
-from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
+from farebox_collector.ledger.tables.usage_columns import (
+    USAGE_COLUMNS,
+    Kind,
+    Tokens,
+    UsageColumn,
+    token_columns,
+)
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import format_nano, round_half_even
-from farebox_collector.model.records import ModelLine, Particulars
+from farebox_collector.model.records import ModelLine, Particulars, Quality
 from farebox_collector.model.units import read_units
 from farebox_collector.model.unusual import read_particulars, read_unusual
 from farebox_collector.model.verdicts import STORED, Verdict
@@ -33,7 +40,7 @@ from farebox_collector.surfaces.api.receipt_models import Receipt
 from farebox_collector.surfaces.api.receipts import receipt
 
 _VERDICTS = ", ".join(sorted(STORED))
-_NOT_TOTALLED = "reasoning_tokens"
+_TOTALLED = token_columns(Tokens.INPUT, Tokens.OUTPUT)
 
 
 class AnswerQuality(BaseModel):
@@ -66,37 +73,16 @@ class UnpricedPart(BaseModel):
     count: int
 
 
-class Usage(BaseModel):
-    """A model call. Token counts are disjoint, except reasoning, which is part of output; null means unknown."""
-
-    trace_id: str
-    span_id: str
-    wallet: str
-    event: str
-    action_id: str
-    verdict: str = Field(description=f"One of {_VERDICTS}.")
-    reason: str = Field(description="The reason for the verdict, if it needs one.")
-    provider: str
-    model: str = Field(description="The model in the price book; as reported if unknown.")
-    request_model: str
-    response_model: str
-    response_id: str
-    operation: str
-    error_type: str
+class _Times(BaseModel):
     started_at: str
     latency_ms: float
-    input_tokens: int | None = Field(description="Without cache reads and writes.")
-    cache_read_tokens: int | None
-    cache_write_tokens: int | None
-    cache_write_1h_tokens: int | None
-    input_audio_tokens: int | None
-    input_image_tokens: int | None
-    output_tokens: int | None = Field(description="Including reasoning.")
-    output_audio_tokens: int | None
-    output_image_tokens: int | None
-    reasoning_tokens: int | None
+
+
+class _Units(BaseModel):
     units: dict[str, int] = Field(description="Other billed units, such as web_searches.")
-    service_tier: str
+
+
+class _Unusual(BaseModel):
     speed: str = Field(description="The provider's processing speed, such as fast; empty is standard.")
     inference_region: str = Field(description="The processing region, if the provider bills by it; otherwise empty.")
     other_lines: list[UsageLine] = Field(description="Parts of the answer made by other models.")
@@ -108,17 +94,59 @@ class Usage(BaseModel):
     at_stake_usd: Amount | None = Field(description="The cost difference under the other reading of the counts.")
     estimated_cost_usd: Amount | None = Field(description="For a call whose end was not observed; not a cost.")
     unpriced: list[UnpricedPart]
+
+
+class _Money(BaseModel):
     cost_usd: Amount | None = Field(description="What the provider charges; null while unknown.")
     charge_credits: Amount | None = Field(description="What the wallet paid; null if it was not charged.")
     cost_per_1k_usd: Amount | None = Field(description="Cost per 1,000 tokens of this call.")
-    dept: str
-    project: str
-    task: str
-    route: str
-    region: str
+
+
+class _Quality(BaseModel):
     quality: AnswerQuality
-    dialect: str
+
+
+class _Assumptions(BaseModel):
     assumptions: list[str]
+
+
+_CONVERTED: tuple[tuple[tuple[str, ...], type[BaseModel]], ...] = (
+    (("started_at_ns", "latency_ns"), _Times),
+    (("units",), _Units),
+    (("unusual",), _Unusual),
+    (("cost_nanousd", "charge_nanocredits"), _Money),
+    (Quality._fields, _Quality),
+    (("assumptions",), _Assumptions),
+)
+"""Columns that the API shows in another form, and that form; it stands in place of the last of them."""
+_INSTEAD = {columns[-1]: model for columns, model in _CONVERTED}
+_PLAIN = [
+    column for column in USAGE_COLUMNS if column.shown and not any(column.name in columns for columns, _ in _CONVERTED)
+]
+
+
+def _fields() -> Iterator[tuple[str, Any]]:
+    """The fields of `Usage` with their types, in the order of the columns."""
+    for column in USAGE_COLUMNS:
+        if column.name in _INSTEAD:
+            yield from ((name, (field.annotation, field)) for name, field in _INSTEAD[column.name].model_fields.items())
+        elif column in _PLAIN:
+            shown: Any = int if column.kind is Kind.NUMBER else str
+            description = column.description or None
+            yield column.name, (shown | None if column.nullable else shown, Field(description=description))
+
+
+if TYPE_CHECKING:
+    Usage = BaseModel
+else:
+    Usage = create_model(
+        "Usage",
+        __doc__=(
+            "A model call. Token counts are disjoint, except reasoning, which is part of output; null means unknown."
+        ),
+        __module__=__name__,
+        **dict(_fields()),
+    )
 
 
 def router(context: Context) -> APIRouter:
@@ -167,59 +195,41 @@ def router(context: Context) -> APIRouter:
 
 def show_usage(row: Any) -> Usage:
     """Convert a row of `usage_records` to its API model."""
-    tokens = {name: getattr(row, name) for name in TOKEN_COLUMNS}
-    total = sum(count or 0 for name, count in tokens.items() if name != _NOT_TOTALLED)
+    total = sum(getattr(row, name) or 0 for name in _TOTALLED)
     unusual, particulars = read_unusual(row.unusual), read_particulars(row.unusual) or Particulars()
     return Usage(
-        trace_id=row.trace_id.hex(),
-        span_id=row.span_id.hex(),
-        wallet=row.wallet,
-        event=row.event,
-        action_id=row.action_id,
-        verdict=row.verdict,
-        reason=row.reason,
-        provider=row.provider,
-        model=row.model,
-        request_model=row.request_model,
-        response_model=row.response_model,
-        response_id=row.response_id,
-        operation=row.operation,
-        error_type=row.error_type,
+        **{column.name: _shown(column, getattr(row, column.name)) for column in _PLAIN},
         started_at=format_ns(row.started_at_ns),
         latency_ms=row.latency_ns / 1e6,
-        **tokens,
         units=dict(read_units(row.units)),
-        service_tier=row.service_tier,
         speed=unusual.speed,
         inference_region=unusual.inference_region,
         other_lines=[show_line(line) for line in unusual.other_lines],
-        stated_cost_usd=None if unusual.stated_cost_nanousd is None else format_nano(unusual.stated_cost_nanousd),
+        stated_cost_usd=_amount(unusual.stated_cost_nanousd),
         exposure=unusual.exposure,
         list_cost_usd=_amount(particulars.list_cost_nanousd),
         at_stake_usd=_amount(particulars.at_stake_nanousd),
         estimated_cost_usd=_amount(particulars.estimate_nanousd),
         unpriced=[UnpricedPart(part=part, unit=unit, count=count) for part, unit, count in particulars.unpriced],
-        cost_usd=None if row.cost_nanousd is None else format_nano(row.cost_nanousd),
-        charge_credits=None if row.charge_nanocredits is None else format_nano(row.charge_nanocredits),
+        cost_usd=_amount(row.cost_nanousd),
+        charge_credits=_amount(row.charge_nanocredits),
         cost_per_1k_usd=(
             None
             if row.cost_nanousd is None or not total
             else format_nano(round_half_even(row.cost_nanousd * 1000, total))
         ),
-        dept=row.dept,
-        project=row.project,
-        task=row.task,
-        route=row.route,
-        region=row.region,
         quality=AnswerQuality(
             cache_hit=row.cache_hit,
             citation_rate=None if row.citation_rate_ppm is None else row.citation_rate_ppm / 1e6,
             human_reviewed=row.human_reviewed,
             review_approved=row.review_approved,
         ),
-        dialect=row.dialect,
         assumptions=row.assumptions.split(",") if row.assumptions else [],
     )
+
+
+def _shown(column: UsageColumn, value: Any) -> Any:
+    return value.hex() if column.kind is Kind.BYTES and value is not None else value
 
 
 def _amount(nano: int | None) -> str | None:
