@@ -56,7 +56,7 @@ _MOVED = (
     (
         "ledger",
         "ledger.reports",
-        "charges costs difference_sums>replay_difference money_reports price_gaps price_lacks "
+        "charges costs difference_sums>replay_difference money_reports price_gaps price_lacks>missing_prices "
         "readings>metric_readings simulation statements token_costs wallet_reports wallet_usage",
     ),
     (

@@ -15,11 +15,11 @@ from farebox_collector.ledger.approvals import proposals
 from farebox_collector.ledger.approvals.changes import execute, movement_proposal
 from farebox_collector.ledger.approvals.proposals import (
     CannotDecide,
-    Kind,
     MustWait,
     NotPending,
     Policy,
     Proposal,
+    ProposalKind,
 )
 from farebox_collector.ledger.credits.movements import Kind as MovementKind
 from farebox_collector.ledger.credits.movements import Movement
@@ -65,7 +65,7 @@ def actions(database: Database) -> list[tuple[str, str]]:
 
 def test_by_default_nothing_waits(database: Database) -> None:
     with database.transaction() as connection, acting_as(ADA):
-        for kind in Kind:
+        for kind in ProposalKind:
             proposals.require_approval(connection, 1, Proposal(kind, "", {}, size_nanocredits=10**18))
 
 
@@ -82,7 +82,7 @@ def test_by_default_nothing_waits(database: Database) -> None:
 def test_a_threshold_is_reached_by_what_equals_it(database: Database, actor: Actor, size: int, waits: bool) -> None:
     with database.transaction() as connection, acting_as(actor):
         proposals.set_policy(connection, 1, Policy(100), "", "test", NOW_NS)
-        proposal = Proposal(Kind.MOVEMENT, "", {}, size_nanocredits=size)
+        proposal = Proposal(ProposalKind.MOVEMENT, "", {}, size_nanocredits=size)
         if waits:
             with pytest.raises(MustWait):
                 proposals.require_approval(connection, 1, proposal)

@@ -16,7 +16,7 @@ from farebox_collector.ledger.access.audit_log import (
     note,
     retire_entries,
 )
-from farebox_collector.ledger.access.chain import (
+from farebox_collector.ledger.access.audit_log_chain import (
     Head,
     compare_chains,
     heads,

@@ -14,9 +14,9 @@ from blank import blank_sqlite
 from farebox_collector import assembly
 from farebox_collector.ledger.access import keys, links, people
 from farebox_collector.ledger.access.actors import Actor, acting_as
-from farebox_collector.ledger.access.belongings import belongings_of, revoke_belongings
 from farebox_collector.ledger.access.erased import NameErased
 from farebox_collector.ledger.access.login_failures import MOST_OF_ACCOUNT
+from farebox_collector.ledger.access.person_credentials import credentials_of, revoke_credentials
 from farebox_collector.ledger.access.refusals import Refusals
 from farebox_collector.ledger.access.sessions import Lifetime, Origin
 from farebox_collector.ledger.credits import holds, policies
@@ -171,11 +171,11 @@ def test_keys_and_links_of_a_person_are_listed_and_revoked_by_request_only(datab
         links.mint(connection, 1, "w", f"person:{ada}", NOW_NS + 10**9, NOW_NS)
         at_ns = NOW_NS + 2 * 10**9
         people.set_disabled(connection, 1, "ada", at_ns, disabled=True)
-        assert belongings_of(connection, 1, ada, at_ns) == ((mine.key_id,), 2)
-        assert belongings_of(connection, 2, ada, at_ns) == ((), 0)
-        assert revoke_belongings(connection, 1, ada, at_ns) == ((mine.key_id,), 2)
-        assert belongings_of(connection, 1, ada, at_ns) == ((), 0)
-        assert belongings_of(connection, 1, grace, at_ns) == ((hers.key_id,), 1)
+        assert credentials_of(connection, 1, ada, at_ns) == ((mine.key_id,), 2)
+        assert credentials_of(connection, 2, ada, at_ns) == ((), 0)
+        assert revoke_credentials(connection, 1, ada, at_ns) == ((mine.key_id,), 2)
+        assert credentials_of(connection, 1, ada, at_ns) == ((), 0)
+        assert credentials_of(connection, 1, grace, at_ns) == ((hers.key_id,), 1)
         assert over.key_id != mine.key_id
 
 

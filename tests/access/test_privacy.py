@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from farebox_collector import assembly
-from farebox_collector.ledger.access.chain import compare_chains
+from farebox_collector.ledger.access.audit_log_chain import compare_chains
 from farebox_collector.ledger.access.erased import text_without_names
 from farebox_collector.ledger.audit import books_audit
 from farebox_collector.ledger.privacy import erasure, personal_places

@@ -169,7 +169,7 @@ def test_a_key_is_chosen_once_and_never_changed(new_books: Callable[[str, Path],
         assembly.open_books(ours).close()
     for settings, told in (
         (Settings(database_url=url), "these books hold pseudonyms"),
-        (Settings(database_url=url, pseudonym_key=other), "under another key"),
+        (Settings(database_url=url, pseudonym_key=other), "of another key"),
     ):
         with pytest.raises(WrongPseudonymKey, match=told):
             assembly.open_books(settings)

@@ -7,7 +7,8 @@ from calls import START_NS, call
 from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.hold_release import expire_holds, void_hold
 from farebox_collector.ledger.credits.holds import HoldRequest, take_holds
-from farebox_collector.ledger.credits.lots import draw_up, lots_of
+from farebox_collector.ledger.credits.lot_rows import lots_of
+from farebox_collector.ledger.credits.lots import draw_up
 from farebox_collector.ledger.credits.movements import (
     Kind,
     Moved,

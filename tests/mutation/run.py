@@ -54,6 +54,7 @@ MODULES = (
     "farebox_collector.ledger.credits.limits",
     "farebox_collector.ledger.credits.lot",
     "farebox_collector.ledger.audit.lot_times",
+    "farebox_collector.ledger.credits.lot_rows",
     "farebox_collector.ledger.credits.lots",
     "farebox_collector.ledger.journal.money_rollups",
     "farebox_collector.ledger.reports.money_reports",

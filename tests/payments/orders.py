@@ -10,7 +10,8 @@ from calls import call
 from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.hold_release import standing_of
 from farebox_collector.ledger.credits.holds import HoldRequest, take_holds
-from farebox_collector.ledger.credits.lots import draw_up, lots_of
+from farebox_collector.ledger.credits.lot_rows import lots_of
+from farebox_collector.ledger.credits.lots import draw_up
 from farebox_collector.ledger.credits.movements import Kind, Movement, move
 from farebox_collector.ledger.journal.journal import Account, balance, wallet_account
 from farebox_collector.ledger.payments.packs import PackTerms, pack_in_force, set_pack

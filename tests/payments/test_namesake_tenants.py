@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from farebox_collector.ledger.access.tenants import create_tenant
-from farebox_collector.ledger.credits import holds, lots, movements
+from farebox_collector.ledger.credits import holds, lot_rows, movements
 from farebox_collector.ledger.credits.movements import Kind, Movement
 from farebox_collector.ledger.credits.policies import (
     Authorship,
@@ -87,7 +87,7 @@ def told_of(shop: Shop) -> Any:
         shop.read(held_of, [mine], shop.now_ns),
         shop.read(spent_of, [mine], shop.now_ns),
         shop.read(policies_of, [mine], shop.now_ns),
-        shop.read(lots.wallets_with_expired_lots, [shop.wallet], shop.now_ns),
+        shop.read(lot_rows.wallets_with_expired_lots, [shop.wallet], shop.now_ns),
     ]
 
 

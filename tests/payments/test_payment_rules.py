@@ -249,7 +249,7 @@ def test_one_payment_of_two_top_ups_pays_the_first_and_is_kept_for_people(databa
     shop.order("u")
     again = shop.paid("u")._replace(payment_intent=shop.name("pi_t"))
     for _ in range(2):
-        assert shop.book(again).startswith("unmatched: the payment paid top-up")
+        assert shop.book(again).startswith("unmatched: the payment already paid top-up")
     assert shop.left == 10 * CREDIT
     assert shop.read(topup_by_key, shop.name("u")).state == TopupState.OPEN
     kept = [one for one in shop.read(unmatched_between, *ALL_DAYS) if one.kind == "payment"]
@@ -379,7 +379,7 @@ def test_a_deposit_without_a_price_is_worth_its_credits_at_list(database: Databa
     assert money(shop, "receipts", "deferred") == (4.0, 4.0)
     with database.transaction() as connection:
         connection.exec_driver_sql("UPDATE tenants SET usd_per_credit = '1000000000' WHERE id = 1")
-    with pytest.raises(AmountError, match="say price_usd"):
+    with pytest.raises(AmountError, match="state price_usd"):
         shop.run(move, movement=wanted._replace(amount_nanocredits=MAX_NANO // 2), idempotency_key=shop.name("e"))
 
 

@@ -176,7 +176,7 @@ def test_hours_and_tiers_can_be_set_and_overlapping_hours_cannot(books: Books) -
     assert books.run(*price, "1").exit_code == 0
     assert books.run(*price, "2", "--hours", "22:00-06:00").exit_code == 0
     assert books.run(*price, "3", "--condition", "Batch").exit_code == 0
-    assert "refuses" in books.refused(*price, "4", "--hours", "05:00-07:00")
+    assert "refused" in books.refused(*price, "4", "--hours", "05:00-07:00")
     assert "not hours" in books.refused(*price, "4", "--hours", "5-7")
     assert sorted(
         (found["usd_per_1k"], found["condition"], found["daily_from"]) for found in books.json("prices", "list", "p")
@@ -192,6 +192,6 @@ def test_check_finds_gaps_and_its_status_says_so(books: Books) -> None:
     done = books.run("prices", "check", "--json")
     assert done.exit_code == 1
     gaps = {gap["model"]: gap for gap in json.loads(done.stdout)}
-    assert gaps["m"]["what"] == "no price between two"
+    assert gaps["m"]["what"] == "no price between two versions"
     assert gaps["m"]["to_ns"] - gaps["m"]["from_ns"] == 28 * 86_400 * 10**9
     assert gaps["n"]["what"].startswith("a price for some calls only")

@@ -471,5 +471,7 @@ def test_the_commands_make_list_rotate_and_revoke_keys(tmp_path: Path) -> None:
     assert "acme" in run("tenants", "list")
     assert "no tenant" in run("keys", "list", "--tenant", "missing", status=2)
     assert "already" in run("tenants", "create", "acme", status=2)
-    assert "only read" in " ".join(run("keys", "create", "x", "--scope", "admin", "--wallet", "ada", status=2).split())
+    assert "scope read only" in " ".join(
+        run("keys", "create", "x", "--scope", "admin", "--wallet", "ada", status=2).split()
+    )
     assert "no key" in run("keys", "revoke", key_id(token), status=2)

@@ -119,7 +119,7 @@ def _type(document: Json, schema: Json) -> str:
     if "enum" in schema:
         return " or ".join(str(value) or '""' for value in schema["enum"])
     if "const" in schema:
-        return str(schema["const"])
+        return str(schema["const"]) or '""'
     if schema.get("type") == "array":
         return f"list of {_type(document, schema.get('items', {}))}"
     if schema.get("pattern", "").startswith(r"^-?\d+\.\d{9}"):

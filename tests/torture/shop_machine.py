@@ -9,7 +9,8 @@ from typing import Any
 
 from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.hold_release import standing_of
-from farebox_collector.ledger.credits.lots import draw_up, lots_of
+from farebox_collector.ledger.credits.lot_rows import lots_of
+from farebox_collector.ledger.credits.lots import draw_up
 from farebox_collector.ledger.journal.journal import Account, balance, wallet_account
 from farebox_collector.ledger.payments import auto_topups
 from farebox_collector.ledger.payments.packs import pack_in_force

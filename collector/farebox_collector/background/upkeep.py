@@ -8,7 +8,7 @@ from functools import partial
 
 from farebox_collector.background.retention_job import retire_some
 from farebox_collector.ledger.access.audit_log import retire_entries
-from farebox_collector.ledger.access.chain import Head, heads, move_anchor
+from farebox_collector.ledger.access.audit_log_chain import Head, heads, move_anchor
 from farebox_collector.ledger.approvals import proposals
 from farebox_collector.ledger.audit.audit_runs import (
     FULL,
@@ -24,10 +24,11 @@ from farebox_collector.ledger.credits.limit_watch import (
     START,
     Place,
     passed_limits,
-    tell_of_limits,
+    report_limits,
     tenants_with_policies,
 )
-from farebox_collector.ledger.credits.lots import WALLETS_AT_ONCE, draw_up, wallets_to_draw
+from farebox_collector.ledger.credits.lot_rows import WALLETS_AT_ONCE, wallets_to_draw
+from farebox_collector.ledger.credits.lots import draw_up
 from farebox_collector.ledger.journal.watermarks import set_watermark, watermark
 from farebox_collector.ledger.storage.database import Database, is_storage_outage
 from farebox_collector.ledger.storage.locks import AUDITING
@@ -103,7 +104,7 @@ class Upkeep:
         self._retire_audit_log()
         self._expire_holds()
         self._update_lots()
-        self._announce_limits()
+        self._report_limits()
         self._count_long_actions()
         self._retire()
         self.audit()
@@ -160,8 +161,8 @@ class Upkeep:
                 self._drawn_upto, self._aside = _FIRST_WALLET, 0
                 return
 
-    def _announce_limits(self) -> None:
-        """Announce limits that usage exceeded; holds announce theirs at once."""
+    def _report_limits(self) -> None:
+        """Report limits that usage exceeded; holds report theirs at once."""
         now_ns = self._clock()
         with self._database.reading() as connection:
             tenants = tenants_with_policies(connection)
@@ -171,7 +172,7 @@ class Upkeep:
                     after = self._watched_upto.get(tenant_id, START)
                     passed, self._watched_upto[tenant_id] = passed_limits(connection, tenant_id, now_ns, after)
                 if passed:
-                    self._database.transact(partial(tell_of_limits, tenant_id=tenant_id, passed=passed, at_ns=now_ns))
+                    self._database.transact(partial(report_limits, tenant_id=tenant_id, passed=passed, at_ns=now_ns))
                 if self._watched_upto[tenant_id] == START:
                     break
 

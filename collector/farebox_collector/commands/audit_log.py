@@ -20,7 +20,7 @@ from farebox_collector.commands.terminal import (
     reading_books,
 )
 from farebox_collector.ledger.access.audit_log import LogFilter
-from farebox_collector.ledger.access.chain import heads
+from farebox_collector.ledger.access.audit_log_chain import heads
 from farebox_collector.surfaces.api.audit_log import (
     COLUMNS,
     LogEntry,

@@ -13,9 +13,9 @@ from farebox_collector.commands.terminal import (
     out,
     print_json,
     reading_books,
+    require_named,
     writing,
 )
-from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger.credits.budgets import budgets_in_force, set_budget
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import AmountError, format_nano, parse_nano
@@ -47,8 +47,7 @@ def set_command(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Set a department's monthly budget from now on. While a collector runs on SQLite, use its HTTP API."""
-    if not dept or not is_clean(dept):
-        raise Stop(f"a department's name must have 1 to {MAX_TEXT} printable characters")
+    require_named(dept, "a department's name")
     try:
         amount = parse_nano(usd_per_month)
     except AmountError as error:

@@ -19,11 +19,11 @@ from farebox_collector.commands.terminal import (
     print_once,
     print_table,
     reading_books,
+    require_named,
     writing,
 )
-from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger.access import keys
-from farebox_collector.ledger.access.keys import Issued, KeyGone
+from farebox_collector.ledger.access.keys import Issued, NoActiveKey
 from farebox_collector.model.credentials import Scope, new_token
 from farebox_collector.model.pseudonyms import name_in_books
 from farebox_collector.surfaces.api.keys import show_key
@@ -55,8 +55,7 @@ def create_command(
 ) -> None:
     """Create an API key and print it. It is shown only once."""
     for text in filter(None, (name, wallet)):
-        if not is_clean(text):
-            raise Stop(f"a name must have 1 to {MAX_TEXT} printable characters")
+        require_named(text, "a name")
     now_ns = time.time_ns()
     with writing(database_url) as connection:
         tenant_id, wallet = tenant_id_of(connection, tenant), name_in_books(wallet)
@@ -107,7 +106,7 @@ def rotate_command(
         tenant_id = tenant_id_of(connection, tenant)
         try:
             issued = keys.rotate_key(connection, tenant_id, key_id, time.time_ns(), overlap_hours * _HOUR_NS)
-        except KeyGone:
+        except NoActiveKey:
             raise Stop(f"there is no working key {key_id}") from None
     _print_key(issued)
 
@@ -118,7 +117,7 @@ def revoke_command(key_id: KeyId, tenant: TenantName = "default", database_url: 
     with writing(database_url) as connection:
         try:
             changed = keys.revoke_key(connection, tenant_id_of(connection, tenant), key_id, time.time_ns())
-        except KeyGone:
+        except NoActiveKey:
             raise Stop(f"there is no key {key_id}") from None
     out.print(f"{key_id} is revoked." if changed else f"{key_id} was already revoked.")
 

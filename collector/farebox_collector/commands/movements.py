@@ -21,13 +21,14 @@ from farebox_collector.commands.terminal import (
     print_json,
     print_table,
     reading_books,
+    require_named,
     settings_from,
     writable_books,
 )
-from farebox_collector.dialects.text import MAX_TEXT, is_clean
-from farebox_collector.ledger.credits.lots import lots_of
+from farebox_collector.ledger.credits.lot_rows import lots_of
 from farebox_collector.ledger.credits.movements import (
     IdempotencyConflict,
+    InvalidField,
     Kind,
     Moved,
     Movement,
@@ -36,10 +37,21 @@ from farebox_collector.ledger.credits.movements import (
     NotEnough,
     metadata_text,
     move,
+    require_valid,
 )
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import AmountError, format_nano, parse_nano
 from farebox_collector.model.pseudonyms import name_in_books
+
+_OPTIONS = {
+    "kind": "KIND",
+    "amount_nanocredits": "--credits",
+    "price_nanousd": "--price-usd",
+    "to_wallet": "--to",
+    "lot_id": "--lot",
+    "expires_at_ns": "--expires",
+}
+"""Field of a movement → the option that states it."""
 
 
 def lots_command(
@@ -88,7 +100,7 @@ def move_command(
     movement = Movement(
         kind,
         _wallet(wallet),
-        _amount(kind, credits),
+        _nano("--credits", credits),
         _nano("--price-usd", price_usd or "0"),
         lot,
         _wallet(to_wallet) if to_wallet else "",
@@ -98,7 +110,11 @@ def move_command(
         _metadata(metadata),
         at_list=kind is Kind.DEPOSIT and not price_usd,
     )
-    _require_sense(movement, now_ns)
+    try:
+        require_valid(movement, now_ns)
+    except InvalidField as error:
+        hint = "; `farebox wallets lots` lists lots" if error.field == "lot_id" else ""
+        raise Stop(f"{_OPTIONS[error.field]} {error.rule}{hint}") from None
     strict = settings_from(database_url=database_url).strict_wallets
 
     def work(connection: Connection) -> Moved:
@@ -117,28 +133,6 @@ def move_command(
     out.print(f"{format_nano(made.amount_nanocredits)} credits {done}; {wallet} has {balance}.")
 
 
-def _require_sense(movement: Movement, now_ns: int) -> None:
-    """Raise Stop for options that make no sense together."""
-    kind = movement.kind
-    if movement.price_nanousd < 0 or (movement.price_nanousd and kind is not Kind.DEPOSIT):
-        raise Stop("--price-usd is of a deposit, and not negative")
-    if (kind is Kind.TRANSFER) != bool(movement.to_wallet) or movement.to_wallet == movement.wallet:
-        raise Stop("--to is of a transfer, and another wallet")
-    if (kind is Kind.REFUND) != bool(movement.lot_id):
-        raise Stop("--lot is of a refund, which has one; `farebox wallets lots` shows them")
-    if movement.expires_at_ns is not None and movement.expires_at_ns <= now_ns:
-        raise Stop("credits expire in the future")
-
-
-def _amount(kind: Kind, text: str) -> int:
-    amount = _nano("--credits", text)
-    if amount < 0 and kind is not Kind.ADJUSTMENT:
-        raise Stop("only an adjustment can be negative")
-    if not amount and kind is not Kind.REFUND:
-        raise Stop(f"a {kind} of nothing")
-    return amount
-
-
 def _nano(option: str, text: str) -> int:
     try:
         return parse_nano(text)
@@ -147,8 +141,7 @@ def _nano(option: str, text: str) -> int:
 
 
 def _wallet(name: str) -> str:
-    if not name or not is_clean(name):
-        raise Stop(f"a wallet's name has 1 to {MAX_TEXT} printable characters")
+    require_named(name, "a wallet's name")
     return name
 
 

@@ -13,9 +13,9 @@ from farebox_collector.commands.terminal import (
     out,
     print_json,
     reading_books,
+    require_named,
     writing,
 )
-from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger.payments.packs import (
     BadPack,
     PackTerms,
@@ -70,8 +70,7 @@ def set_command(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Sell a pack on these terms from now on. While a collector runs on SQLite, use its HTTP API."""
-    if not pack or not is_clean(pack):
-        raise Stop(f"a pack's name must have 1 to {MAX_TEXT} printable characters")
+    require_named(pack, "a pack's name")
     if not is_currency(currency):
         raise Stop(f"{currency!r} is not a currency; use three capital letters, such as EUR")
     try:

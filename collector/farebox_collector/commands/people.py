@@ -24,13 +24,13 @@ from farebox_collector.commands.terminal import (
     writing,
 )
 from farebox_collector.ledger.access import login_failures, people, sessions
-from farebox_collector.ledger.access.belongings import belongings_of, revoke_belongings
 from farebox_collector.ledger.access.people import (
     BadPerson,
     Identity,
     NoSuchPerson,
     PersonExists,
 )
+from farebox_collector.ledger.access.person_credentials import credentials_of, revoke_credentials
 from farebox_collector.model.credentials import Role
 from farebox_collector.surfaces.api.people import show_person
 from farebox_collector.surfaces.passwords import BadPassword, hash_password, new_password
@@ -114,7 +114,7 @@ def disable_command(
         tenant_id, now_ns = tenant_id_of(connection, tenant), time.time_ns()
         row = people.require_person(connection, tenant_id, login)
         people.set_disabled(connection, tenant_id, login, now_ns, disabled=True)
-        listed = revoke_belongings if revoke else belongings_of
+        listed = revoke_credentials if revoke else credentials_of
         found = listed(connection, tenant_id, row.number, now_ns)
     out.print(f"{login} cannot log in any more.")
     if any(found):

@@ -19,9 +19,9 @@ from farebox_collector.commands.terminal import (
     print_json,
     print_table,
     reading_books,
+    require_named,
     writable_books,
 )
-from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger.credits.policies import (
     Authorship,
     BadPolicy,
@@ -97,8 +97,8 @@ def set_command(
 ) -> None:
     """Set a spending limit from now or a later time on; without a limit, end the previous limits."""
     terms = Terms(hard_stop, *(_limit(text) for text in (day, month, soft_day, soft_month)))
-    if not is_clean(name) or not is_clean(user):
-        raise Stop(f"a name must have 1 to {MAX_TEXT} printable characters")
+    for text in filter(None, (name, user)):
+        require_named(text, "a name")
     validity = Validity(*(None if moment is None else moment_ns(moment) for moment in (valid_from, valid_to)))
     subject = in_books(Subject(scope, name, user))
     with closing(writable_books(database_url)) as database:

@@ -27,8 +27,8 @@ from farebox_collector.commands.terminal import (
     reading_books,
     writable_books,
 )
-from farebox_collector.ledger.reports import price_gaps, price_lacks, statements
-from farebox_collector.ledger.reports.price_lacks import Lack
+from farebox_collector.ledger.reports import missing_prices, price_gaps, statements
+from farebox_collector.ledger.reports.missing_prices import MissingPrice
 from farebox_collector.ledger.tariffs.effective_times import CannotBegin, begin
 from farebox_collector.ledger.tariffs.prices import MANUAL, BookChange, state_price
 from farebox_collector.model.moments import format_ns
@@ -132,7 +132,7 @@ def check_command(limit: Limit = 100, database_url: DatabaseUrl = None, as_json:
     """Find gaps in the price book and models in use without a price. Exits with status 1 if there are any."""
     with reading_books(database_url) as connection:
         gaps = list(price_gaps.gaps(connection, time.time_ns(), limit))
-        lacking = list(islice(price_lacks.lacks(connection), limit))
+        lacking = list(islice(missing_prices.missing_prices(connection), limit))
     if as_json:
         print_json([*(gap._asdict() for gap in gaps), *(lack._asdict() for lack in lacking)])
         _end(gaps, lacking)
@@ -150,7 +150,7 @@ def check_command(limit: Limit = 100, database_url: DatabaseUrl = None, as_json:
     _end(gaps, lacking)
 
 
-def _show_lacking(lacking: Sequence[Lack], limit: int) -> None:
+def _show_lacking(lacking: Sequence[MissingPrice], limit: int) -> None:
     """Show units of models in use that lack a price, and the command that adds it."""
     table = figure_table("What the book lacks for models in use", "what", "model", "unit", "calls", "remedy")
     for lack in lacking:

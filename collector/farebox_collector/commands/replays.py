@@ -105,7 +105,7 @@ def _show(report: ReplayReport) -> None:
 def _table(title: str, heading: str, largest: Largest) -> None:
     table = figure_table(title, heading, "over", "USD", "credits")
     table.columns[1].header = "records"
-    rows = [*largest.shown, largest.others] if largest.others.records else largest.shown
+    rows = [*largest.shown, largest.rest] if largest.rest.records else largest.shown
     for row in rows:
         cost_before, cost_after, charge_before, charge_after = (format_nano(nano) for nano in row[2:])
         # Stack the amounts: four and a name do not fit in one row.

@@ -20,9 +20,9 @@ from farebox_collector.commands.terminal import (
     print_json,
     progress_bar,
     reading_books,
+    require_named,
     writable_books,
 )
-from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger.reports import simulation, statements
 from farebox_collector.ledger.tariffs.effective_times import CannotBegin, begin
 from farebox_collector.ledger.tariffs.rules import RuleAuthorship, RuleOverlap, set_rule
@@ -211,5 +211,4 @@ def _figure(text: str) -> Decimal:
 
 
 def _require_event(event: str) -> None:
-    if not event or not is_clean(event):
-        raise Stop(f"an event's name must have 1 to {MAX_TEXT} printable characters")
+    require_named(event, "an event's name")

@@ -18,9 +18,9 @@ from farebox_collector.commands.terminal import (
     print_json,
     print_table,
     reading_books,
+    require_named,
     writable_books,
 )
-from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger.access import tenants
 from farebox_collector.surfaces.api.keys import show_tenant
 
@@ -44,8 +44,7 @@ def create_command(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Create a tenant with its own wallets, keys and charge rules; by default events are charged at cost."""
-    if not name or not is_clean(name):
-        raise Stop(f"a tenant's name must have 1 to {MAX_TEXT} printable characters")
+    require_named(name, "a tenant's name")
     with closing(writable_books(database_url)) as database, database.transaction() as connection:
         try:
             tenants.create_tenant(connection, name, positive_decimal(usd_per_credit), time.time_ns())

@@ -22,6 +22,7 @@ from farebox_collector.ledger.storage.connect import open_database
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.migrate import require_current
 from farebox_collector.model.moments import to_ns
+from farebox_collector.model.names import InvalidName, require_name
 from farebox_collector.model.pseudonyms import use_pseudonyms
 from farebox_collector.settings import Settings
 
@@ -39,6 +40,14 @@ Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Maximum rows to pr
 
 class Stop(Exception):
     """The command cannot continue; the message tells why and what to do."""
+
+
+def require_named(name: str, subject: str) -> None:
+    """Raise Stop for a name that no record can have; `subject` begins the message."""
+    try:
+        require_name(name, subject)
+    except InvalidName as error:
+        raise Stop(str(error)) from None
 
 
 def settings_from(**flags: Any) -> Settings:

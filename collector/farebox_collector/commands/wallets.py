@@ -19,9 +19,9 @@ from farebox_collector.commands.terminal import (
     print_json,
     print_table,
     reading_books,
+    require_named,
     writable_books,
 )
-from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger.credits.deposits import IdempotencyConflict, deposit
 from farebox_collector.ledger.credits.movements import NoSuchWallet
 from farebox_collector.ledger.reports import statements
@@ -88,8 +88,7 @@ def deposit_command(
         raise Stop(f"{amount_credits!r}: {error}") from None
     if amount <= 0:
         raise Stop("a deposit must be positive")
-    if not wallet or not is_clean(wallet):
-        raise Stop(f"a wallet's name must have 1 to {MAX_TEXT} printable characters")
+    require_named(wallet, "a wallet's name")
     with closing(writable_books(database_url)) as database:
         try:
             made = database.transact(

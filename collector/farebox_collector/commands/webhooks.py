@@ -18,10 +18,10 @@ from farebox_collector.commands.terminal import (
     print_json,
     print_table,
     reading_books,
+    require_named,
     settings_from,
     writing,
 )
-from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger.journal import low_balances, outbox
 from farebox_collector.ledger.journal.outbox import MessageState
 from farebox_collector.model.moments import format_ns
@@ -156,8 +156,7 @@ def warn_command(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Send a message from now on when a wallet's balance falls below a threshold."""
-    if not wallet or not is_clean(wallet):
-        raise Stop(f"a wallet's name must have 1 to {MAX_TEXT} printable characters")
+    require_named(wallet, "a wallet's name")
     try:
         bounds = [parse_nano(text) for text in below or ()]
         with writing(database_url) as connection:

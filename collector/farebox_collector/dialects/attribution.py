@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from farebox_collector.dialects.answer_quality import QUALITY_KEYS
 from farebox_collector.dialects.memo import SpanShape
-from farebox_collector.dialects.text import first_text, identity, is_clean
+from farebox_collector.dialects.text import first_text, identity
+from farebox_collector.model.names import is_valid_text
 from farebox_collector.model.records import NO_EVENT, UNATTRIBUTED, AttributeValue
 
 ACTION_ID = "farebox.action.id"
@@ -59,7 +60,7 @@ def _wallet(candidates: Iterable[_Value]) -> tuple[str, tuple[str, ...]]:
         if value is None or value == "":
             continue
         # Altering the name could produce another customer's name and charge the wrong wallet.
-        usable = isinstance(value, str | int) and not isinstance(value, bool) and is_clean(str(value))
+        usable = isinstance(value, str | int) and not isinstance(value, bool) and is_valid_text(str(value))
         return (str(value), ()) if usable else (UNATTRIBUTED, ("wallet_name_unusable",))
     return UNATTRIBUTED, ("wallet_missing",)
 

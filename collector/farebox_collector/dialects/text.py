@@ -5,10 +5,9 @@ import re
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 
+from farebox_collector.model.names import MAX_NAME, is_valid_text
 from farebox_collector.model.records import Attributes, AttributeValue
 
-MAX_TEXT = 200
-"""Longest stored name, in characters; longer ones are cut, except identities."""
 MAX_COUNT = 2**63 - 1
 """Largest count that is read; a larger value cannot be a count."""
 MAX_BUCKET = 10**9
@@ -25,17 +24,12 @@ class InvalidCount(ValueError):
     """A token count that can never be booked; the message is the reason."""
 
 
-def is_clean(text: str) -> bool:
-    """Return whether a text can be stored as it is: short enough, no control characters, no lone surrogates."""
-    return len(text) <= MAX_TEXT and text.isprintable()
-
-
 def clean(value: AttributeValue) -> str:
     """Return a value as one bounded, printable line; unprintable characters become U+FFFD."""
     text = value if isinstance(value, str) else ",".join(value) if isinstance(value, tuple) else str(value)
-    if is_clean(text):
+    if is_valid_text(text):
         return text
-    return "".join(char if char.isprintable() else "\ufffd" for char in text[:MAX_TEXT])
+    return "".join(char if char.isprintable() else "\ufffd" for char in text[:MAX_NAME])
 
 
 def first_identity(attributes: Attributes, *keys: str) -> str:
@@ -44,7 +38,7 @@ def first_identity(attributes: Attributes, *keys: str) -> str:
         value = attributes.get(key)
         if value is not None and value != "":
             # Inlined for the ordinary case: this runs for every span.
-            if type(value) is str and len(value) <= MAX_TEXT and value.isprintable():
+            if type(value) is str and len(value) <= MAX_NAME and value.isprintable():
                 return value
             return identity(value)
     return ""
@@ -53,7 +47,7 @@ def first_identity(attributes: Attributes, *keys: str) -> str:
 def identity(value: AttributeValue) -> str:
     """Return an identifier: never cut, but replaced by a digest if it cannot be stored as it is."""
     text = str(value)
-    return text if is_clean(text) else f"blake2b:{blake2b(text.encode(), digest_size=16).hexdigest()}"
+    return text if is_valid_text(text) else f"blake2b:{blake2b(text.encode(), digest_size=16).hexdigest()}"
 
 
 def first_text(attributes: Attributes, *keys: str) -> str:
@@ -62,7 +56,7 @@ def first_text(attributes: Attributes, *keys: str) -> str:
         value = attributes.get(key)
         if value is not None and value != "":
             # Inlined for the ordinary case: this runs a dozen times per span.
-            if type(value) is str and len(value) <= MAX_TEXT and value.isprintable():
+            if type(value) is str and len(value) <= MAX_NAME and value.isprintable():
                 return value
             return clean(value)
     return ""

@@ -7,12 +7,8 @@ import pytest
 from calls import START_NS
 from farebox_collector.background import upkeep
 from farebox_collector.background.upkeep import Upkeep
-from farebox_collector.ledger.credits.lots import (
-    BREAKAGE_ACCOUNT,
-    DEFERRED_ACCOUNT,
-    REVENUE_ACCOUNT,
-    wallets_to_draw,
-)
+from farebox_collector.ledger.credits.lot_rows import wallets_to_draw
+from farebox_collector.ledger.credits.lots import BREAKAGE_ACCOUNT, DEFERRED_ACCOUNT, REVENUE_ACCOUNT
 from farebox_collector.ledger.credits.movements import Kind
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.settings import Settings

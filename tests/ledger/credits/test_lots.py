@@ -10,14 +10,8 @@ from calls import START_NS, call
 from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.credits.hold_release import expire_holds, void_hold
 from farebox_collector.ledger.credits.holds import Held, HoldRequest, take_holds
-from farebox_collector.ledger.credits.lots import (
-    BREAKAGE_ACCOUNT,
-    DEFERRED_ACCOUNT,
-    REVENUE_ACCOUNT,
-    draw_up,
-    lots_of,
-    wallets_to_draw,
-)
+from farebox_collector.ledger.credits.lot_rows import lots_of, wallets_to_draw
+from farebox_collector.ledger.credits.lots import BREAKAGE_ACCOUNT, DEFERRED_ACCOUNT, REVENUE_ACCOUNT, draw_up
 from farebox_collector.ledger.credits.movements import (
     RECEIPTS_ACCOUNT,
     IdempotencyConflict,

@@ -34,7 +34,7 @@ def test_only_adjustments_are_negative_and_only_refunds_are_of_all_that_is_left(
     if (kind, amount) in ((Kind.ADJUSTMENT, -1), (Kind.REFUND, 0)):
         assert make(database, movement).amount_nanocredits == (-1 if amount else -10)
     else:
-        with pytest.raises(ValueError, match="positive"):
+        with pytest.raises(ValueError, match="must be positive" if amount else "must not be 0"):
             make(database, movement)
 
 

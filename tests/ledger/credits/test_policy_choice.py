@@ -94,5 +94,5 @@ def test_the_least_and_the_most_that_a_limit_may_be(database: Database, limit: i
     allow(database, BOB, limit, NOW_NS, NOW_NS + 1)
     assert limit_of(database, BOB) == limit
     for wrong in (-1, MAX_SUM_NANO + 1):
-        with pytest.raises(BadPolicy, match="zero or more"):
+        with pytest.raises(BadPolicy, match="must be 0 to"):
             allow(database, BOB, wrong)

@@ -44,7 +44,7 @@ def test_credits_are_moved_and_holds_looked_after_by_command(tmp_path: Path) -> 
     assert run(*deposit) == "10.000000000 credits moved; ada has 10.000000000.\n"
     assert "moved before" in run(*deposit)
     refund = ("wallets", "move", "ada", "refund", "--credits", "4", "--key", "r")
-    assert "--lot is of a refund" in run(*refund, refused=True)
+    assert "--lot is required for refunds" in run(*refund, refused=True)
     assert "ada has 6.000000000" in run(*refund, "--lot", "1")
     assert "less than that" in run("wallets", "move", "ada", "withdrawal", "--credits", "7", "--key", "w", refused=True)
     (lot,) = json.loads(run("wallets", "lots", "ada", "--json"))

@@ -12,7 +12,8 @@ from farebox_collector import assembly
 from farebox_collector.background.posting_index_job import TAIL, PostingIndexJob
 from farebox_collector.ledger.audit.books_audit import audit, audit_recent
 from farebox_collector.ledger.audit.checkpoints import move_checkpoints
-from farebox_collector.ledger.credits.lots import draw_up, lots_of
+from farebox_collector.ledger.credits.lot_rows import lots_of
+from farebox_collector.ledger.credits.lots import draw_up
 from farebox_collector.ledger.credits.movements import Kind, Movement, move
 from farebox_collector.ledger.journal.posting_index import (
     behind,

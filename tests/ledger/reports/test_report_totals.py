@@ -7,12 +7,7 @@ from typing import Any
 import pytest
 from calls import START_NS, call
 from farebox_collector.ledger.audit.books_audit import audit
-from farebox_collector.ledger.credits.lots import (
-    BREAKAGE_ACCOUNT,
-    DEFERRED_ACCOUNT,
-    REVENUE_ACCOUNT,
-    draw_up,
-)
+from farebox_collector.ledger.credits.lots import BREAKAGE_ACCOUNT, DEFERRED_ACCOUNT, REVENUE_ACCOUNT, draw_up
 from farebox_collector.ledger.credits.movements import (
     RECEIPTS_ACCOUNT,
     Kind,

@@ -10,8 +10,8 @@ from farebox_collector.background.replay import Replay
 from farebox_collector.background.settling import Settling
 from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.ledger.audit.books_audit import audit
+from farebox_collector.ledger.reports.missing_prices import missing_prices
 from farebox_collector.ledger.reports.money_reports import summaries
-from farebox_collector.ledger.reports.price_lacks import lacks
 from farebox_collector.ledger.reports.statements import corrections_of, usage_record
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.tariffs.prices import set_price
@@ -188,7 +188,7 @@ def test_what_the_book_lacks_for_models_in_use_is_named_with_the_remedy(database
     _, verdicts = book_calls(database, usages)
     assert verdicts == [Verdict.CHARGED] * 6
     with database.reading() as connection:
-        found = {(lack.provider, lack.model, lack.unit, lack.condition): lack for lack in lacks(connection)}
+        found = {(lack.provider, lack.model, lack.unit, lack.condition): lack for lack in missing_prices(connection)}
     assert set(found) == {
         ("openai", "gpt-4o-mini", "input_audio", "standard"),
         ("openai", "gpt-4o-mini", "input", "reserved"),

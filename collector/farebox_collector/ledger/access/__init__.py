@@ -1,1 +1,1 @@
-"""Access: people, their sessions, approvals, and the log of what everyone did."""
+"""Access: tenants, keys, links, people, sessions, and the audit log."""

@@ -1,7 +1,6 @@
-"""Who acts: the name under which the audit log keeps a change, and the address that it came from.
+"""The actor of a change: its name and address for the audit log.
 
-The doors of the house set it: the API for a request, the command line for a command. What a collector does by itself is
-done by `system`.
+The API sets it for a request, the command line for a command. The actor of the collector's own work is `system`.
 """
 
 import getpass
@@ -14,34 +13,34 @@ from typing import NamedTuple
 from farebox_collector.model.credentials import Caller
 
 MAX_ADDRESS = 64
-"""Longest address that is kept, in characters."""
+"""Longest stored address, in characters."""
 
 
 class Actor(NamedTuple):
-    """Who does something."""
+    """The actor of a change."""
 
     name: str
     """`person:<number>`, `key:<id>`, `link:<its id>`, `cli:<OS user>`, `local` or `system`."""
     address: str = ""
-    """The address of the peer; empty for what came from no network."""
+    """The address of the peer; empty if the change came from no network."""
     person: int = 0
-    """The number of the person behind it; 0 where none is known."""
+    """The number of the person behind it; 0 if unknown."""
     label: str = ""
-    """The name that people read, such as a login; empty for `name`."""
+    """Display name, such as a login; empty for `name`."""
 
     @property
     def author(self) -> str:
-        """What rules, prices and other versions keep as their author."""
+        """The author that rules, prices and other versions store."""
         return self.label or self.name
 
 
 SYSTEM = Actor("system")
 LOCAL = "local"
-"""Every caller on loopback, as long as there is no key."""
+"""Any caller on loopback while no key exists."""
 
 
 def actor_of(who: Caller, address: str) -> Actor:
-    """A caller as the audit log names it."""
+    """Return the actor of a caller."""
     if who.session_id:
         return Actor(f"person:{who.person}", address, who.person, who.login)
     if who.key_id:
@@ -53,18 +52,18 @@ _acting: ContextVar[Actor] = ContextVar("acting", default=SYSTEM)
 
 
 def acting() -> Actor:
-    """Who acts now."""
+    """Return the current actor."""
     return _acting.get()
 
 
 def set_actor(actor: Actor) -> None:
-    """Let everything that follows in this context be done by an actor."""
+    """Set the actor for the rest of this context."""
     _acting.set(actor)
 
 
 @contextmanager
 def acting_as(actor: Actor) -> Iterator[None]:
-    """Let a block be done by an actor."""
+    """Set the actor for a block."""
     before = _acting.set(actor)
     try:
         yield
@@ -73,7 +72,7 @@ def acting_as(actor: Actor) -> Iterator[None]:
 
 
 def command_line() -> Actor:
-    """The actor of a command: the user of the operating system, also behind sudo."""
+    """Return the actor of a command: the user of the operating system, behind sudo too."""
     try:
         user = os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):

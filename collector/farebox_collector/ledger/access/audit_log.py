@@ -1,8 +1,8 @@
-"""The audit log: every change that a person or a key makes, and every attempt that was refused, in one chain a tenant.
+"""The audit log: every change by a person or key and every refused attempt, in one hash chain for each tenant.
 
-An entry is written in the transaction of its change, at the end of it. Its hash covers the entry before, so that a gap,
-a change and a cut show; `chain` looks for them. What an entry is about can be forgotten (`forget`) without breaking the
-chain, because the chain covers a salted digest of it.
+An entry is written at the end of the transaction of its change. Its hash covers the entry before, which exposes gaps,
+changes and cuts; `chain` checks for them. The chain covers a salted digest of an entry's content, so that `forget` can
+erase the content without breaking the chain.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ REFUSED = "refused"
 START = bytes(32)
 """The hash before the first entry."""
 MAX_PART = 4_000
-"""Longest JSON of what was before, or of what is after, in characters; a longer one is cut and says so."""
+"""Longest JSON of `before` or `after`, in characters; a longer one is cut and marked."""
 MAX_SUBJECT = 500
 
 _SALT_BYTES = 16
@@ -35,7 +35,7 @@ Facts = Mapping[str, Any]
 
 
 class Entry(NamedTuple):
-    """One entry before it has its place in the chain."""
+    """An entry to append to the chain."""
 
     tenant_id: int
     at_ns: int
@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 
 
 class LogFilter(NamedTuple):
-    """Which entries are wanted; what is empty does not filter."""
+    """Filter of entries; an empty field does not filter."""
 
     actor: str = ""
     action: str = ""
@@ -71,10 +71,10 @@ def note(
     outcome: str = DONE,
     actor: Actor | None = None,
 ) -> None:
-    """Keep in the audit log what this transaction does; `acting()` did it, unless an actor is given.
+    """Note a change of this transaction in the audit log; the actor is `acting()` by default.
 
-    `action` is a noun and a verb with a dot between, such as `key.revoke`. `before` and `after` are JSON, cut at
-    `MAX_PART` characters; no secret belongs there.
+    `action` is a noun, a dot and a verb, such as `key.revoke`. `before` and `after` are JSON, cut at `MAX_PART`
+    characters. Never put secrets there.
     """
     who = actor or acting()
     parts = {name: _bounded(facts) for name, facts in (("before", before), ("after", after)) if facts is not None}
@@ -85,7 +85,7 @@ def note(
 
 
 def append(connection: Connection, entries: Iterable[Entry]) -> None:
-    """Write entries at the ends of their tenants' chains."""
+    """Append entries to their tenants' chains."""
     by_tenant = sorted(entries, key=lambda entry: entry.tenant_id)
     for tenant_id, of_tenant in groupby(by_tenant, lambda entry: entry.tenant_id):
         number, previous = _lock_head(connection, tenant_id)
@@ -103,12 +103,12 @@ def append(connection: Connection, entries: Iterable[Entry]) -> None:
 
 
 def content_digest(salt: bytes, subject: str, details: str) -> bytes:
-    """What the chain covers of an entry's content; without the salt nobody can guess the content from it."""
+    """Return the digest of an entry's content; the salt prevents guessing the content."""
     return hashlib.sha256(salt + _canonical([subject, details])).digest()
 
 
 def entry_digest(previous: bytes, number: int, entry: Entry | Row[Any], content_sha256: bytes) -> bytes:
-    """The hash of an entry, which covers that of the entry before it."""
+    """Return the hash of an entry, which covers the hash of the entry before it."""
     facts = [entry.tenant_id, number, entry.at_ns, entry.actor, entry.address, entry.action, entry.outcome]
     return hashlib.sha256(previous + content_sha256 + _canonical(facts)).digest()
 
@@ -116,7 +116,7 @@ def entry_digest(previous: bytes, number: int, entry: Entry | Row[Any], content_
 def entries_of(
     connection: Connection, tenant_id: int, wanted: LogFilter, before_number: int | None = None, limit: int = 100
 ) -> Sequence[Row[Any]]:
-    """Entries of a tenant, newest first."""
+    """Return entries of a tenant, newest first."""
     table = audit_log.c
     query = select(audit_log).where(table.tenant_id == tenant_id)
     for column in (table.actor, table.subject, table.outcome):
@@ -135,9 +135,9 @@ def entries_of(
 
 
 def forget(connection: Connection, tenant_id: int, subject: str, at_ns: int) -> int:
-    """Take the content out of all entries about a subject; returns of how many. The chain stays whole.
+    """Erase the content of all entries about a subject; returns how many. The chain stays valid.
 
-    The entry that says so names no subject.
+    The entry about the erasure names no subject.
     """
     table = audit_log.c
     chosen = (table.tenant_id == tenant_id, table.subject == subject)
@@ -149,10 +149,9 @@ def forget(connection: Connection, tenant_id: int, subject: str, at_ns: int) -> 
 
 
 def retire_entries(connection: Connection, tenant_id: int, before_ns: int, at_ns: int) -> int:
-    """Take out the oldest entries, as long as they are older than a moment; returns how many.
+    """Delete the oldest entries from before a moment, at most 500 in one call; returns how many.
 
-    What is left begins with an anchor, the number and the hash of the last one that was taken out. One call takes out
-    some hundreds at most.
+    The head stores the number and hash of the last deleted entry, from which the chain goes on.
     """
     table = audit_log.c
     _lock_head(connection, tenant_id)
@@ -177,7 +176,7 @@ def retire_entries(connection: Connection, tenant_id: int, before_ns: int, at_ns
 
 
 def _lock_head(connection: Connection, tenant_id: int) -> tuple[int, bytes]:
-    """The number and the hash of a chain's last entry, held until the end of the transaction."""
+    """Lock a chain until the end of the transaction; returns the number and hash of its last entry."""
     head = audit_log_heads.c
     query = select(head.last_number, head.last_sha256).where(head.tenant_id == tenant_id).with_for_update()
     found = connection.execute(query).first()
@@ -198,7 +197,7 @@ def _bounded(facts: Facts) -> Any:
 
 
 def _storable(text: str) -> str:
-    # PostgreSQL's texts take neither NUL nor lone surrogates.
+    # PostgreSQL stores neither NUL nor lone surrogates.
     return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 

@@ -1,7 +1,7 @@
-"""Names that were erased: how they are known when they come again, and what stands in their place.
+"""Recognise erased names and replace them by their pseudonyms.
 
-Only a hash of a name is kept, under a secret of its tenant (HMAC-SHA256). A name that comes again is replaced before
-anything of it is written, so that spans which are sent again are still known as duplicates.
+Only a hash of a name is stored, keyed with a secret of its tenant (HMAC-SHA256). An erased name in new data is replaced
+before anything is written, so that redelivered spans are still recognised as duplicates.
 """
 
 import hmac
@@ -20,51 +20,51 @@ from farebox_collector.model.pseudonyms import Pseudonyms
 from farebox_collector.model.records import DeadLetter, UsageRecord
 
 MIN_WORD = 3
-"""A shorter name is looked for as a whole value only, never within a text: `1` is in every second one."""
+"""A shorter name is replaced only as a whole value, never within a text: `1` occurs in too many texts."""
 ERASED = "the name of this wallet was erased: use another name"
-"""Why a name may not come into the books again."""
+"""The error for a request that states an erased name."""
 _SECRET_BYTES = 32
 _HASH_BYTES = 16
 _OF_PERSONS = re.compile(r"(?i)user|customer")
-"""Attributes whose value is a person's name."""
+"""Attributes whose value is the name of a person."""
 
 
 def pseudonymous_usage(usage: UsageRecord, pseudonyms: Pseudonyms) -> UsageRecord:
-    """A usage record with pseudonyms in the place of the names of wallet and user."""
+    """Return a usage record with pseudonyms for wallet and user."""
     return usage._replace(wallet=pseudonyms.of(usage.wallet), user_id=pseudonyms.of(usage.user_id))
 
 
 def pseudonymous_letter(letter: DeadLetter, pseudonyms: Pseudonyms, wallet_attributes: Sequence[str]) -> DeadLetter:
-    """A dead letter with pseudonyms in the place of names: the values of attributes that name a wallet or a person."""
+    """Return a dead letter with pseudonyms for the values of attributes that name a wallet or a person."""
     naming = {WALLET, *wallet_attributes}
 
-    def told(key: str, value: Any) -> Any:
+    def replaced(key: str, value: Any) -> Any:
         of_person = isinstance(value, str) and (key in naming or _OF_PERSONS.search(key))
         return pseudonyms.of(value) if of_person else value
 
     span = letter.span
     attributes, resource = (
-        {key: told(key, value) for key, value in of.items()} for of in (span.attributes, span.resource)
+        {key: replaced(key, value) for key, value in of.items()} for of in (span.attributes, span.resource)
     )
     return letter._replace(span=span._replace(attributes=attributes, resource=resource))
 
 
 class NameErased(Exception):
-    """The name of a wallet was erased and may not come into the books again; the message says so."""
+    """The request states the erased name of a wallet, which must not enter the books again."""
 
 
 class ErasedNames(NamedTuple):
-    """The erased names of one tenant, as they are recognised."""
+    """The erased names of one tenant, by their hashes."""
 
     secret: bytes
     pseudonyms: Mapping[bytes, str]
 
     def pseudonym_of(self, wallet: str) -> str | None:
-        """What stands for an erased name; None for a name that was not erased."""
+        """Return the pseudonym of an erased name; None if the name was not erased."""
         return self.pseudonyms.get(hash_of(self.secret, wallet))
 
     def in_usage(self, usage: UsageRecord) -> UsageRecord:
-        """A usage record without an erased name."""
+        """Return a usage record with erased names replaced."""
         pseudonym = self.pseudonym_of(usage.wallet)
         if pseudonym is None:
             return usage
@@ -73,10 +73,10 @@ class ErasedNames(NamedTuple):
         return usage._replace(wallet=pseudonym, user_id=user_id, action_id=action_id)
 
     def in_letter(self, letter: DeadLetter) -> DeadLetter:
-        """A dead letter without an erased name: values that are one are replaced, and users beside them."""
+        """Return a dead letter with erased names replaced, and the users stated beside them."""
         span = letter.span
-        told = [value for of in (span.attributes, span.resource) for value in of.values() if isinstance(value, str)]
-        names = {value: pseudonym for value in told if (pseudonym := self.pseudonym_of(value)) is not None}
+        texts = [value for of in (span.attributes, span.resource) for value in of.values() if isinstance(value, str)]
+        names = {value: pseudonym for value in texts if (pseudonym := self.pseudonym_of(value)) is not None}
         if not names:
             return letter
         of_user = next(iter(names.values()))
@@ -95,25 +95,25 @@ class ErasedNames(NamedTuple):
 
 
 def hash_of(secret: bytes, wallet: str) -> bytes:
-    """The keyed hash by which an erased name is known."""
+    """Return the keyed hash of a name."""
     return hmac.digest(secret, b"wallet\0" + wallet.encode("utf-8", "surrogatepass"), "sha256")[:_HASH_BYTES]
 
 
 def user_pseudonym(secret: bytes, wallet_pseudonym: str, user_id: str) -> str:
-    """What stands for a user of an erased wallet; a user that is a pseudonym already stays, and none is none."""
+    """Return the pseudonym of a user of an erased wallet; an empty user or a pseudonym stays."""
     if not user_id or user_id.startswith(f"{wallet_pseudonym}-"):
         return user_id
-    told = f"user\0{wallet_pseudonym}\0{user_id}".encode("utf-8", "surrogatepass")
-    return f"{wallet_pseudonym}-{hmac.digest(secret, told, 'sha256')[:6].hex()}"
+    message = f"user\0{wallet_pseudonym}\0{user_id}".encode("utf-8", "surrogatepass")
+    return f"{wallet_pseudonym}-{hmac.digest(secret, message, 'sha256')[:6].hex()}"
 
 
 def new_pseudonym() -> str:
-    """A name that says nothing of a person."""
+    """Return a new random pseudonym."""
     return f"erased-{secrets.token_hex(8)}"
 
 
 def without_name(text: str, name: str, pseudonym: str) -> str:
-    """A text with a pseudonym in the place of a name, wherever the name is a word of its own."""
+    """Return a text with a name replaced wherever it is a separate word."""
     if text == name:
         return pseudonym
     if len(name) < MIN_WORD or name not in text:
@@ -122,7 +122,7 @@ def without_name(text: str, name: str, pseudonym: str) -> str:
 
 
 def without_names(value: Any, names: Mapping[str, str], users: Mapping[str, str]) -> Any:
-    """JSON with pseudonyms in the place of names, in values and keys; users are replaced where they are all of it."""
+    """Return JSON with names replaced in values and keys; users are replaced as whole values only."""
     if isinstance(value, str):
         if value in users:
             return users[value]
@@ -137,7 +137,7 @@ def without_names(value: Any, names: Mapping[str, str], users: Mapping[str, str]
 
 
 def text_without_names(text: str, names: Mapping[str, str], users: Mapping[str, str]) -> str:
-    """A stored text, JSON or not, without names; a JSON text is written as compactly as it was."""
+    """Return a stored text, JSON or not, with names replaced; JSON keeps its separators."""
     if text[:1] in ("{", "["):
         try:
             parsed = json.loads(text)
@@ -153,13 +153,13 @@ def text_without_names(text: str, names: Mapping[str, str], users: Mapping[str, 
 
 
 def erased_edition(connection: Connection) -> int:
-    """Grows with every name that is erased, of any tenant."""
+    """Return a number that grows with every erased name of any tenant."""
     counted = connection.exec_driver_sql("SELECT count(*) FROM erased_names WHERE renamed_at_ns IS NOT NULL").scalar()
     return int(counted or 0)
 
 
 def erased_names_of(connection: Connection, tenant_id: int) -> ErasedNames | None:
-    """The erased names of a tenant; None if there are none."""
+    """Return the erased names of a tenant; None if there are none."""
     table = erased_names.c
     renamed = (table.tenant_id == tenant_id, table.renamed_at_ns.is_not(None))
     rows = connection.execute(select(table.name_hmac, table.pseudonym).where(*renamed)).all()
@@ -170,13 +170,13 @@ def erased_names_of(connection: Connection, tenant_id: int) -> ErasedNames | Non
 
 
 def is_erased(connection: Connection, tenant_id: int, *wallets: str) -> bool:
-    """Whether one of these names was erased, so that it may not come into the books again."""
+    """Return whether one of these names was erased."""
     erased = erased_names_of(connection, tenant_id)
     return erased is not None and any(erased.pseudonym_of(name) is not None for name in wallets)
 
 
 def name_secret(connection: Connection, tenant_id: int) -> bytes:
-    """The secret under which a tenant's names are hashed; made when there is none."""
+    """Return the secret that keys the hashes of a tenant's names; creates it if there is none."""
     secret = _secret_of(connection, tenant_id)
     if secret is None:
         secret = secrets.token_bytes(_SECRET_BYTES)

@@ -1,4 +1,4 @@
-"""API keys. A key is shown once; the books keep its SHA-256."""
+"""API keys. A key is shown once; the books store its SHA-256."""
 
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,14 +22,14 @@ from farebox_collector.model.credentials import (
 
 
 class Issued(NamedTuple):
-    """A key that was just made: the only time that its token is seen."""
+    """A new key; its token is shown only now."""
 
     token: str
     key_id: str
 
 
-class KeyGone(Exception):
-    """There is no such key that still works."""
+class NoActiveKey(Exception):
+    """There is no active key of this id."""
 
 
 def create_key(
@@ -44,26 +44,26 @@ def create_key(
     token: str = "",
     person: int | None = None,
 ) -> Issued:
-    """Make a key for a tenant; `token` is one that was made elsewhere.
+    """Create a key for a tenant; `token` may be generated elsewhere.
 
-    It belongs to a person, by number; by default to the one who acts. 0 is no person.
+    It belongs to a person, by number; by default to the person who acts. 0 is no person.
 
-    Raises ValueError for a key that is for nothing, for a wallet key that may do more than read, for an erased wallet,
-    and for a token that is none.
+    Raises ValueError for a key without scopes, a wallet key with a scope other than read, an erased wallet, and an
+    invalid token.
     """
     wanted = sorted(set(scopes))
     if not wanted:
-        raise ValueError("a key has at least one scope")
+        raise ValueError("a key needs at least one scope")
     if wallet and wanted != [Scope.READ]:
-        raise ValueError("a key for one wallet may only read")
+        raise ValueError("a key for one wallet allows the scope read only")
     if wallet and is_erased(connection, tenant_id, wallet):
         raise ValueError(ERASED)
     made = token or new_token()
     key_id = key_id_of(made)
     if key_id is None:
-        raise ValueError("a key is fbx_, 16 hexadecimal digits, _, and 43 to 128 of A-Z a-z 0-9 _ -")
+        raise ValueError("a key must be fbx_, 16 hexadecimal digits, _, and 43 to 128 of A-Z a-z 0-9 _ -")
     if not any_key(connection):
-        # Until now everyone could make links; from now on only callers with a key can.
+        # Without keys any caller could mint links; from now on a key is required.
         links.retire_every_secret(connection, at_ns)
     person = acting().person if person is None else person
     row = insert(api_keys).values(
@@ -92,10 +92,10 @@ def provide_key(
     wallet: str = "",
     expires_at_ns: int | None = None,
 ) -> bool:
-    """Make a key from a token that was made elsewhere, unless it is in the books already; whether it was made.
+    """Create a key from a token generated elsewhere, unless it exists; returns whether it was created.
 
-    Raises ValueError for what is no key, and for a key in the books that has another secret, may do something else, or
-    works no more.
+    Raises ValueError for an invalid token, and for an existing key with another secret, other permissions, or one that
+    is revoked or expired.
     """
     wanted = sorted(set(scopes))
     keys = api_keys.c
@@ -104,18 +104,18 @@ def provide_key(
         create_key(connection, tenant_id, name, wanted, at_ns, wallet=wallet, expires_at_ns=expires_at_ns, token=token)
         return True
     if not hmac.compare_digest(found.secret_sha256, fingerprint(token)):
-        raise ValueError(f"key {found.key_id} is in the books with another secret: generate a new key")
+        raise ValueError(f"key {found.key_id} exists with another secret: generate a new key")
     if (found.tenant_id, found.scopes, found.wallet) != (tenant_id, " ".join(wanted), wallet):
-        raise ValueError(f"key {found.key_id} is in the books with other scopes, wallet or tenant: generate a new key")
+        raise ValueError(f"key {found.key_id} exists with other scopes, wallet or tenant: generate a new key")
     if found.revoked_at_ns is not None or (found.expires_at_ns is not None and found.expires_at_ns <= at_ns):
         raise ValueError(f"key {found.key_id} is revoked or has expired: generate a new key")
     return False
 
 
 def rotate_key(connection: Connection, tenant_id: int, key_id: str, at_ns: int, overlap_ns: int) -> Issued:
-    """Make a key that may do the same; the old one goes on working for `overlap_ns`. Raises KeyGone.
+    """Create a key with the same permissions; the old one works for another `overlap_ns`. Raises NoActiveKey.
 
-    The links that the old key minted belong to the new one, so that they go on working.
+    Links minted by the old key pass to the new one, so that they keep working.
     """
     old = _working(connection, tenant_id, key_id, at_ns)
     ends_at_ns = at_ns + overlap_ns
@@ -131,7 +131,7 @@ def rotate_key(connection: Connection, tenant_id: int, key_id: str, at_ns: int, 
         at_ns,
         wallet=old.wallet,
         expires_at_ns=old.expires_at_ns,
-        # What one person's key may do, a successor must not do in the name of another.
+        # The successor must act in the name of the same person.
         person=old.person,
     )
     links.hand_over(connection, tenant_id, key_id, made.key_id)
@@ -139,13 +139,13 @@ def rotate_key(connection: Connection, tenant_id: int, key_id: str, at_ns: int, 
 
 
 def revoke_key(connection: Connection, tenant_id: int, key_id: str, at_ns: int) -> bool:
-    """Let a key work no more. False when it had been revoked before. Raises KeyGone for one that never was."""
+    """Revoke a key; False if it was revoked before. Raises NoActiveKey if there is no such key."""
     keys = api_keys.c
-    mine = (keys.tenant_id == tenant_id, keys.key_id == key_id)
-    if connection.execute(select(keys.id).where(*mine)).first() is None:
-        raise KeyGone(key_id)
+    this = (keys.tenant_id == tenant_id, keys.key_id == key_id)
+    if connection.execute(select(keys.id).where(*this)).first() is None:
+        raise NoActiveKey(key_id)
     changed = connection.execute(
-        update(api_keys).where(*mine, keys.revoked_at_ns.is_(None)).values(revoked_at_ns=at_ns)
+        update(api_keys).where(*this, keys.revoked_at_ns.is_(None)).values(revoked_at_ns=at_ns)
     )
     if changed.rowcount:
         note(connection, tenant_id, "key.revoke", key_id, at_ns)
@@ -153,7 +153,7 @@ def revoke_key(connection: Connection, tenant_id: int, key_id: str, at_ns: int) 
 
 
 def keys_of(connection: Connection, tenant_id: int, after_id: int = 0, limit: int = 100) -> Sequence[Row[Any]]:
-    """A tenant's keys in the order in which they were made, without what they are checked by."""
+    """Return a tenant's keys in the order of creation, without their hashes."""
     keys = api_keys.c
     shown = [column for column in keys if column.name != "secret_sha256"]
     return connection.execute(
@@ -162,12 +162,12 @@ def keys_of(connection: Connection, tenant_id: int, after_id: int = 0, limit: in
 
 
 def any_key(connection: Connection) -> bool:
-    """Whether a key was ever made, by whichever tenant: from then on everybody needs one."""
+    """Return whether any tenant ever created a key; from then on every caller needs one."""
     return connection.execute(select(api_keys.c.id).limit(1)).first() is not None
 
 
 def has_admin(connection: Connection, tenant_id: int, at_ns: int) -> bool:
-    """Whether a tenant has a working key that may make others."""
+    """Return whether a tenant has an active key of the scope admin."""
     keys = api_keys.c
     working = select(keys.scopes).where(
         keys.tenant_id == tenant_id,
@@ -179,7 +179,7 @@ def has_admin(connection: Connection, tenant_id: int, at_ns: int) -> bool:
 
 
 def verify_key(connection: Connection, token: str, at_ns: int) -> Verified:
-    """Who a key is. Raises Unverified. Tells nobody by its duration how much of a secret was right."""
+    """Return the caller of a key. Raises Unverified. Compares secrets in constant time."""
     keys = api_keys.c
     row = connection.execute(select(api_keys).where(keys.key_id == (key_id_of(token) or ""))).first()
     if row is None or not hmac.compare_digest(row.secret_sha256, fingerprint(token)):
@@ -193,7 +193,7 @@ def verify_key(connection: Connection, token: str, at_ns: int) -> Verified:
 
 
 def note_use(connection: Connection, used_at_ns: Mapping[str, int]) -> None:
-    """Note when keys were used last, by their ids."""
+    """Store the times of last use of keys, by id."""
     keys = api_keys.c
     for key_id, at_ns in sorted(used_at_ns.items()):
         connection.execute(
@@ -212,5 +212,5 @@ def _working(connection: Connection, tenant_id: int, key_id: str, at_ns: int) ->
     keys = api_keys.c
     row = connection.execute(select(api_keys).where(keys.tenant_id == tenant_id, keys.key_id == key_id)).first()
     if row is None or row.revoked_at_ns is not None or (row.expires_at_ns is not None and row.expires_at_ns <= at_ns):
-        raise KeyGone(key_id)
+        raise NoActiveKey(key_id)
     return row

@@ -1,7 +1,7 @@
-"""Signed links: the secrets that sign them, who minted each, and how they end.
+"""Signed links: mint, verify and revoke them.
 
-A link carries its own wallet and expiry. The books keep a row for each, so that one link, or all that one key minted,
-can be revoked. A link works no longer than the key that minted it.
+A link carries its wallet and expiry. The books store a row for each link, so that one link, or all links of a key, can
+be revoked. A link ends with the key that minted it.
 """
 
 import secrets
@@ -27,34 +27,34 @@ from farebox_collector.model.moments import DAY_NS
 
 _SECRET_BYTES = 32
 _KEPT_NS = 30 * DAY_NS
-"""How long the row of a link is kept after the link expired."""
+"""How long the row of an expired link is kept."""
 
 
 class Verified(NamedTuple):
-    """A token that was found good, until when by itself, in nanoseconds; None is for good."""
+    """A verified token and its own expiry; None for no expiry."""
 
     caller: Caller
     expires_at_ns: int | None
 
 
 class Unverified(Exception):
-    """A token that is not good; the message is one of `unknown`, `revoked`, `expired`."""
+    """An invalid token; the message is one of `unknown`, `revoked`, `expired`."""
 
 
 class Minted(NamedTuple):
-    """A link that was just made."""
+    """A new link."""
 
     token: str
     link_id: int
     expires_at_ns: int
 
 
-class LinkGone(Exception):
+class NoSuchLink(Exception):
     """There is no such link."""
 
 
 def mint(connection: Connection, tenant_id: int, wallet: str, minted_by: str, until_ns: int, at_ns: int) -> Minted:
-    """Make a link that reads one wallet until `until_ns`, or until the key `minted_by` expires if that is sooner.
+    """Mint a link that reads one wallet until `until_ns`, or until the key `minted_by` expires if that is sooner.
 
     `minted_by` is a key id; empty while there are no keys. Raises NameErased.
     """
@@ -63,7 +63,7 @@ def mint(connection: Connection, tenant_id: int, wallet: str, minted_by: str, un
     keys, rows = api_keys.c, wallet_links.c
     ends = select(keys.expires_at_ns).where(keys.tenant_id == tenant_id, keys.key_id == minted_by)
     key_ends_at_ns = connection.execute(ends).scalar()
-    # A link tells its expiry in whole seconds.
+    # A link states its expiry in whole seconds.
     expires_at_s = min(until_ns, key_ends_at_ns or until_ns) // 10**9
     connection.execute(delete(wallet_links).where(rows.tenant_id == tenant_id, rows.expires_at_ns < at_ns - _KEPT_NS))
     secret_id, secret = _secret(connection, tenant_id, at_ns)
@@ -85,7 +85,7 @@ def mint(connection: Connection, tenant_id: int, wallet: str, minted_by: str, un
 
 
 def verify_link(connection: Connection, token: str, link: Link, at_ns: int) -> Verified:
-    """Who a link is: a reader of one wallet. Raises Unverified."""
+    """Return the caller of a link: a reader of one wallet. Raises Unverified."""
     known = link_secrets.c
     secret = connection.execute(
         select(known.secret, known.retired_at_ns).where(known.tenant_id == link.tenant_id, known.id == link.secret_id)
@@ -106,34 +106,34 @@ def verify_link(connection: Connection, token: str, link: Link, at_ns: int) -> V
 def links_of(
     connection: Connection, tenant_id: int, minted_by: str = "", before_id: int | None = None, limit: int = 100
 ) -> Sequence[Row[Any]]:
-    """A tenant's links, last minted first; only those of one key if `minted_by` names it."""
+    """Return a tenant's links, newest first; only those of one key if `minted_by` names it."""
     rows = wallet_links.c
     chosen = [rows.tenant_id == tenant_id, *([rows.minted_by == minted_by] if minted_by else [])]
     return newest_first(connection, wallet_links, rows.id, *chosen, before=before_id, limit=limit)
 
 
 def revoke_link(connection: Connection, tenant_id: int, link_id: int, at_ns: int) -> None:
-    """Let one link work no more. Raises LinkGone for one that never was."""
+    """Revoke a link. Raises NoSuchLink if there is no such link."""
     rows = wallet_links.c
-    mine = (rows.tenant_id == tenant_id, rows.id == link_id)
-    wallet = connection.execute(select(rows.wallet).where(*mine)).scalar()
+    own_rows = (rows.tenant_id == tenant_id, rows.id == link_id)
+    wallet = connection.execute(select(rows.wallet).where(*own_rows)).scalar()
     if wallet is None:
-        raise LinkGone(str(link_id))
-    lasting = update(wallet_links).where(*mine, rows.revoked_at_ns.is_(None))
+        raise NoSuchLink(str(link_id))
+    lasting = update(wallet_links).where(*own_rows, rows.revoked_at_ns.is_(None))
     if connection.execute(lasting.values(revoked_at_ns=at_ns)).rowcount:
         note(connection, tenant_id, "link.revoke", wallet, at_ns, after={"link_id": link_id})
 
 
 def revoke_minted_by(connection: Connection, tenant_id: int, minted_by: str, at_ns: int) -> None:
-    """Let no link work that a key has minted so far."""
+    """Revoke all links that a key has minted."""
     rows = wallet_links.c
-    mine = (rows.tenant_id == tenant_id, rows.minted_by == minted_by, rows.revoked_at_ns.is_(None))
-    revoked = connection.execute(update(wallet_links).where(*mine).values(revoked_at_ns=at_ns)).rowcount
+    own_rows = (rows.tenant_id == tenant_id, rows.minted_by == minted_by, rows.revoked_at_ns.is_(None))
+    revoked = connection.execute(update(wallet_links).where(*own_rows).values(revoked_at_ns=at_ns)).rowcount
     note(connection, tenant_id, "links.revoke", minted_by, at_ns, after={"minted_by": minted_by, "links": revoked})
 
 
 def revoke_links(connection: Connection, tenant_id: int, at_ns: int) -> None:
-    """Let no link work that a tenant has given out so far."""
+    """Revoke all links of a tenant."""
     known = link_secrets.c
     connection.execute(
         update(link_secrets)
@@ -144,20 +144,20 @@ def revoke_links(connection: Connection, tenant_id: int, at_ns: int) -> None:
 
 
 def retire_every_secret(connection: Connection, at_ns: int) -> None:
-    """Let no link of any tenant work that was given out so far: for the moment when the first key is made."""
+    """Revoke all links of all tenants; called when the first key is created."""
     known = link_secrets.c
     connection.execute(update(link_secrets).where(known.retired_at_ns.is_(None)).values(retired_at_ns=at_ns))
 
 
 def hand_over(connection: Connection, tenant_id: int, key_id: str, to_key_id: str) -> None:
-    """Let the links that a key minted stand with another key, which takes its place."""
+    """Pass the links that a key minted to its successor."""
     rows = wallet_links.c
-    mine = update(wallet_links).where(rows.tenant_id == tenant_id, rows.minted_by == key_id)
-    connection.execute(mine.values(minted_by=to_key_id))
+    own_rows = update(wallet_links).where(rows.tenant_id == tenant_id, rows.minted_by == key_id)
+    connection.execute(own_rows.values(minted_by=to_key_id))
 
 
 def _require_standing(connection: Connection, link: Link, at_ns: int) -> None:
-    """Raise Unverified for a link that was revoked, or whose key was revoked or has expired."""
+    """Raise Unverified for a revoked link, or if its key was revoked or has expired."""
     rows, keys = wallet_links.c, api_keys.c
     of_minter = and_(keys.tenant_id == rows.tenant_id, keys.key_id == rows.minted_by)
     row = connection.execute(
@@ -174,7 +174,7 @@ def _require_standing(connection: Connection, link: Link, at_ns: int) -> None:
 
 
 def _secret(connection: Connection, tenant_id: int, at_ns: int) -> tuple[int, bytes]:
-    """The id and the secret that sign a tenant's links; made when there is none."""
+    """Return the id and the secret that sign a tenant's links; creates them if there are none."""
     known = link_secrets.c
     row = connection.execute(
         select(known.id, known.secret)

@@ -1,6 +1,6 @@
-"""Failed logins, counted for each account and each address; past a bound further attempts wait.
+"""Count failed logins by account and by address; past a bound, further attempts are locked out.
 
-An attempt is counted before the password is looked at, so that guesses at the same moment cannot pass the bound.
+An attempt is counted before the password is checked, so that concurrent guesses cannot exceed the bound.
 """
 
 import hashlib
@@ -15,9 +15,9 @@ from farebox_collector.ledger.tables.access import login_failures
 from farebox_collector.model.records import DEFAULT_TENANT_ID
 
 WINDOW_NS = 15 * 60 * 10**9
-"""Failures are counted within so long."""
+"""Window in which failures are counted."""
 LOCK_NS = 15 * 60 * 10**9
-"""How long attempts wait after too many."""
+"""How long attempts are locked out after too many failures."""
 MOST_OF_ACCOUNT = 10
 MOST_OF_ADDRESS = 30
 _KEPT_NS = 86_400 * 10**9
@@ -25,16 +25,16 @@ _COLUMNS = ("tenant_id", "kind", "subject", "failures", "first_at_ns", "locked_u
 
 
 class Counted(StrEnum):
-    """What failures are counted for."""
+    """What failures are counted by."""
 
     ACCOUNT = "account"
     ADDRESS = "address"
 
 
 def count_attempt(connection: Connection, tenant_id: int, login: str, known: bool, address: str, at_ns: int) -> int:
-    """Count an attempt to log in; returns until when it has to wait, in nanoseconds, or 0.
+    """Count a login attempt; returns the end of its lockout in nanoseconds, or 0.
 
-    Logins that are not known share a few counters, so that guessing names fills no table and shows no difference.
+    Unknown logins share a few counters: guesses neither fill the table nor reveal which logins exist.
     """
     connection.execute(delete(login_failures).where(login_failures.c.first_at_ns < at_ns - _KEPT_NS))
     by_address = _count(connection, DEFAULT_TENANT_ID, Counted.ADDRESS, _network(address), MOST_OF_ADDRESS, at_ns)
@@ -44,10 +44,10 @@ def count_attempt(connection: Connection, tenant_id: int, login: str, known: boo
 
 
 def forget_attempt(connection: Connection, tenant_id: int, login: str, address: str) -> None:
-    """Take back an attempt that succeeded: the account's failures are over, the address has one less."""
+    """Take back a successful attempt: reset the failures of the account, and subtract one from the address."""
     table = login_failures.c
-    mine = (table.tenant_id == tenant_id, table.kind == Counted.ACCOUNT, table.subject == login)
-    connection.execute(delete(login_failures).where(*mine))
+    own_rows = (table.tenant_id == tenant_id, table.kind == Counted.ACCOUNT, table.subject == login)
+    connection.execute(delete(login_failures).where(*own_rows))
     of_address = (
         table.tenant_id == DEFAULT_TENANT_ID,
         table.kind == Counted.ADDRESS,
@@ -58,7 +58,7 @@ def forget_attempt(connection: Connection, tenant_id: int, login: str, address: 
 
 
 def unlock(connection: Connection, tenant_id: int, login: str, at_ns: int) -> None:
-    """Let an account log in again at once, and every address too."""
+    """End the lockout of an account and of every address."""
     table = login_failures.c
     connection.execute(delete(login_failures).where(table.tenant_id == tenant_id, table.subject == login))
     connection.execute(delete(login_failures).where(table.kind == Counted.ADDRESS))
@@ -86,7 +86,7 @@ def _count(connection: Connection, tenant_id: int, kind: Counted, subject: str, 
 
 
 def _network(address: str) -> str:
-    """An address as it is counted: an IPv6 network of 64 bits is one customer's."""
+    """Return an address as counted: an IPv6 address counts as its /64 network, which is usually one customer's."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""People: the accounts with which humans log in, each of one tenant and with one role."""
+"""Accounts of people: each belongs to one tenant and has one role."""
 
 import re
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ _COLUMNS = ("tenant_id", "issuer", "subject", "person")
 
 
 class BadPerson(ValueError):
-    """An account cannot be made or changed this way; the message says why."""
+    """The account data is invalid; the message states the rule."""
 
 
 class PersonExists(Exception):
-    """The tenant has an account of this login already."""
+    """The tenant already has an account of this login."""
 
 
 class NoSuchPerson(Exception):
@@ -33,17 +33,17 @@ class NoSuchPerson(Exception):
 
 
 class Identity(NamedTuple):
-    """Who a person is at an OpenID provider."""
+    """Identity of a person at an OpenID provider."""
 
     issuer: str
     subject: str
 
 
 def login_of(text: str) -> str:
-    """A login as it is kept: small letters, no spaces around. Raises BadPerson for what cannot be one."""
+    """Return a login as stored: lower case, without surrounding spaces. Raises BadPerson."""
     login = text.strip().lower()
     if len(login) > MAX_LOGIN or not _LOGIN.fullmatch(login):
-        raise BadPerson(f"a login has 1 to {MAX_LOGIN} of a-z 0-9 . _ @ + -, such as ada or ada@example.com")
+        raise BadPerson(f"a login must have 1 to {MAX_LOGIN} of a-z 0-9 . _ @ + -, such as ada or ada@example.com")
     return login
 
 
@@ -57,12 +57,12 @@ def create_person(
     name: str = "",
     password_hash: str = "",
 ) -> int:
-    """Make an account; returns its number. Without a password it logs in through an OpenID provider only.
+    """Create an account; returns its number. Without a password it can log in through an OpenID provider only.
 
     Raises BadPerson and PersonExists.
     """
     login = login_of(login)
-    # Numbers are handed out one after the other, in each tenant by itself.
+    # Serialises the numbering within a tenant.
     lock_stripes(connection, PEOPLE, [tenant_id])
     table = people.c
     if connection.execute(select(table.number).where(table.tenant_id == tenant_id, table.login == login)).first():
@@ -70,7 +70,7 @@ def create_person(
     newest = select(func.coalesce(func.max(table.number), 0)).where(table.tenant_id == tenant_id)
     number = int(connection.execute(newest).scalar_one()) + 1
     if number > MOST_PEOPLE:
-        raise BadPerson(f"a tenant has at most {MOST_PEOPLE:,} accounts")
+        raise BadPerson(f"a tenant can have at most {MOST_PEOPLE:,} accounts")
     row = {"login": login, "name": name, "role": role.value, "password_hash": password_hash, "created_at_ns": at_ns}
     connection.execute(insert(people).values(tenant_id=tenant_id, number=number, **row))
     after = {"login": login, "name": name, "role": role.value, "password": bool(password_hash)}
@@ -79,14 +79,14 @@ def create_person(
 
 
 def person_by_login(connection: Connection, tenant_id: int, login: str) -> Row[Any] | None:
-    """An account by its login, as it was typed; None if there is none."""
+    """Return the account of a login as typed; None if there is none."""
     table = people.c
     query = select(people).where(table.tenant_id == tenant_id, table.login == login.strip().lower())
     return connection.execute(query).first()
 
 
 def require_person(connection: Connection, tenant_id: int, login: str) -> Row[Any]:
-    """An account by its login. Raises NoSuchPerson."""
+    """Return the account of a login. Raises NoSuchPerson."""
     row = person_by_login(connection, tenant_id, login)
     if row is None:
         raise NoSuchPerson(f"there is no account {login!r}")
@@ -94,27 +94,27 @@ def require_person(connection: Connection, tenant_id: int, login: str) -> Row[An
 
 
 def person_of(connection: Connection, tenant_id: int, number: int) -> Row[Any] | None:
-    """An account by its number."""
+    """Return the account of a number; None if there is none."""
     table = people.c
     return connection.execute(select(people).where(table.tenant_id == tenant_id, table.number == number)).first()
 
 
 def people_of(connection: Connection, tenant_id: int, after_number: int = 0, limit: int = 100) -> Sequence[Row[Any]]:
-    """A tenant's accounts in the order in which they were made."""
+    """Return a tenant's accounts in the order of creation."""
     table = people.c
     query = select(people).where(table.tenant_id == tenant_id, table.number > after_number)
     return connection.execute(query.order_by(table.number).limit(limit)).all()
 
 
 def logins_of(connection: Connection, tenant_id: int) -> dict[int, str]:
-    """The login of each of a tenant's accounts, by number."""
+    """Return the logins of a tenant's accounts, by number."""
     table = people.c
     rows = connection.execute(select(table.number, table.login).where(table.tenant_id == tenant_id))
     return {row.number: row.login for row in rows}
 
 
 def set_role(connection: Connection, tenant_id: int, login: str, role: Role, at_ns: int) -> None:
-    """Give an account another role; its sessions have the new scopes within a second. Raises NoSuchPerson."""
+    """Set the role of an account; its sessions get the new scopes within a second. Raises NoSuchPerson."""
     row = require_person(connection, tenant_id, login)
     if row.role == role.value:
         return
@@ -122,14 +122,14 @@ def set_role(connection: Connection, tenant_id: int, login: str, role: Role, at_
 
 
 def set_name(connection: Connection, tenant_id: int, login: str, name: str, at_ns: int) -> None:
-    """Give an account another name to show. Raises NoSuchPerson."""
+    """Set the display name of an account. Raises NoSuchPerson."""
     row = require_person(connection, tenant_id, login)
     if row.name != name:
         _change(connection, row, at_ns, "person.name", {"name": name})
 
 
 def set_password(connection: Connection, tenant_id: int, login: str, password_hash: str, at_ns: int) -> None:
-    """Give an account another password, and end all its sessions. Raises NoSuchPerson."""
+    """Set the password of an account, and end all its sessions. Raises NoSuchPerson."""
     row = require_person(connection, tenant_id, login)
     table = people.c
     chosen = update(people).where(table.tenant_id == tenant_id, table.number == row.number)
@@ -139,14 +139,14 @@ def set_password(connection: Connection, tenant_id: int, login: str, password_ha
 
 
 def keep_better_hash(connection: Connection, tenant_id: int, number: int, password_hash: str) -> None:
-    """Keep the same password hashed with newer parameters."""
+    """Store the hash of the same password with newer parameters."""
     table = people.c
     chosen = update(people).where(table.tenant_id == tenant_id, table.number == number)
     connection.execute(chosen.values(password_hash=password_hash))
 
 
 def set_disabled(connection: Connection, tenant_id: int, login: str, at_ns: int, *, disabled: bool) -> None:
-    """Let an account log in no more, and end its sessions; or let it log in again. Raises NoSuchPerson."""
+    """Disable an account and end its sessions, or enable it. Raises NoSuchPerson."""
     row = require_person(connection, tenant_id, login)
     if (row.disabled_at_ns is not None) == disabled:
         return
@@ -157,14 +157,14 @@ def set_disabled(connection: Connection, tenant_id: int, login: str, at_ns: int,
 
 
 def note_login(connection: Connection, tenant_id: int, number: int, at_ns: int) -> None:
-    """Keep when an account logged in last."""
+    """Store the last login of an account."""
     table = people.c
     chosen = update(people).where(table.tenant_id == tenant_id, table.number == number)
     connection.execute(chosen.values(last_login_at_ns=at_ns))
 
 
 def person_with_identity(connection: Connection, tenant_id: int, identity: Identity) -> Row[Any] | None:
-    """The account that is somebody at an OpenID provider; None if there is none."""
+    """Return the account with an identity at an OpenID provider; None if there is none."""
     known = person_identities.c
     number = connection.execute(
         select(known.person).where(
@@ -175,7 +175,7 @@ def person_with_identity(connection: Connection, tenant_id: int, identity: Ident
 
 
 def add_identity(connection: Connection, tenant_id: int, identity: Identity, number: int, at_ns: int) -> None:
-    """Let who this is at an OpenID provider log in to an account."""
+    """Let an identity at an OpenID provider log in to an account."""
     bulk_insert.insert_ignoring_conflicts(connection, "person_identities", _COLUMNS, [(tenant_id, *identity, number)])
     note(connection, tenant_id, "person.identity", f"person:{number}", at_ns, after=identity._asdict())
 

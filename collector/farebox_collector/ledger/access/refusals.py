@@ -1,7 +1,7 @@
-"""Refused attempts on their way to the audit log: counted, so that a flood of them is a few entries and not a flood.
+"""Collect refused attempts for the audit log; repeats are counted, so that a flood becomes a few entries.
 
-An attempt is known by who tried what. The first one is written within a second; those that follow are counted, and
-written as one entry a minute.
+Equal attempts have the same actor and target. The first is written within a second; repeats are counted and written as
+one entry a minute.
 """
 
 import threading
@@ -15,15 +15,15 @@ from farebox_collector.ledger.access.audit_log import REFUSED, note
 from farebox_collector.ledger.storage.database import Database
 
 EVERY_NS = 60 * 10**9
-"""How often attempts that repeat themselves are written."""
+"""Interval between entries of a repeated attempt."""
 MOST_KINDS = 500
-"""Most different attempts that are told apart; further ones are counted together."""
+"""Most distinct attempts; further ones are counted together."""
 MOST_ADDRESSES = 20
-"""Most addresses that one entry names."""
+"""Most addresses in one entry."""
 
 
 class Attempt(NamedTuple):
-    """What was refused, and to whom. Attempts that are equal are counted together."""
+    """A refused attempt. Equal attempts are counted together."""
 
     tenant_id: int
     actor: str
@@ -33,7 +33,7 @@ class Attempt(NamedTuple):
 
 
 class _Counted:
-    """Attempts of a kind since they were written last."""
+    """Count of equal attempts since the last entry."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -42,7 +42,7 @@ class _Counted:
 
 
 class Refusals:
-    """Attempts that were refused and are not in the audit log yet. Its methods may be called from any thread."""
+    """Refused attempts that are not in the audit log yet. Thread-safe."""
 
     def __init__(self, database: Database, clock: Callable[[], int]) -> None:
         self._database = database
@@ -51,7 +51,7 @@ class Refusals:
         self._counted: dict[Attempt, _Counted] = {}
 
     def count(self, attempt: Attempt, address: str) -> None:
-        """Count an attempt; what writes it comes round by itself."""
+        """Count an attempt; `write` is called periodically."""
         with self._lock:
             if attempt not in self._counted and len(self._counted) >= MOST_KINDS:
                 attempt = Attempt(attempt.tenant_id, "", "several", "too many different attempts")
@@ -61,7 +61,7 @@ class Refusals:
                 counted.addresses[address] = None
 
     def write(self, *, everything: bool = False) -> None:
-        """Write what is due into the audit log; with `everything`, also what would wait for its minute."""
+        """Write due entries to the audit log; with `everything`, also those still waiting for their interval."""
         now_ns = self._clock()
         due = self._take_due(now_ns, everything=everything)
         if due:

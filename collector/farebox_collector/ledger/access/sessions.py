@@ -1,6 +1,6 @@
-"""Sessions of people: made at each login, kept as SHA-256, ended by time, by their person, or by an admin.
+"""Sessions of people: created at login, stored as SHA-256, ended by time, by their person, or by an admin.
 
-The token is `fbs_<tenant>_<16 hex digits>_<secret>`: tenant and digits find it, the secret has 256 bits.
+The token is `fbs_<tenant>_<16 hex digits>_<secret>`: tenant and digits locate it; the secret has 256 bits.
 """
 
 import hmac
@@ -23,14 +23,14 @@ from farebox_collector.model.credentials import (
 
 MAX_USER_AGENT = 200
 TOUCH_NS = 60 * 10**9
-"""How old the note of a session's last use may get before it is written again."""
+"""Shortest interval between updates of a session's last use."""
 KEPT_NS = 90 * 86_400 * 10**9
-"""How long sessions that ended are kept to be looked at."""
+"""How long ended sessions are kept for review."""
 _TOKEN = re.compile(r"fbs_([1-9][0-9]{0,17})_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 
 
 class Origin(NamedTuple):
-    """Where a session comes from, as its person sees it in the list."""
+    """Origin of a session, shown to its person in the list."""
 
     method: str
     """`password` or `oidc`."""
@@ -42,13 +42,13 @@ class Lifetime(NamedTuple):
     """How long sessions last, in nanoseconds."""
 
     idle_ns: int
-    """After so long without a request a session is over."""
+    """A session ends after so long without a request."""
     absolute_ns: int
-    """After so long it is over in any case."""
+    """A session ends after so long in any case."""
 
 
 class SessionOver(Exception):
-    """The token is of no session that still lasts."""
+    """The token belongs to no active session."""
 
 
 class NoSuchSession(Exception):
@@ -56,31 +56,31 @@ class NoSuchSession(Exception):
 
 
 class Found(NamedTuple):
-    """A session that lasts."""
+    """An active session."""
 
     caller: Caller
     name: str
     """The person's name, or the login."""
     role: Role
     expires_at_ns: int
-    """When it is over, whatever comes."""
+    """When it ends in any case."""
     last_used_at_ns: int
 
 
 def is_session_token(token: str) -> bool:
-    """Whether a text has the form of a session's token."""
+    """Return whether a text has the form of a session's token."""
     return len(token) <= MAX_TOKEN and _TOKEN.fullmatch(token) is not None
 
 
 def csrf_token(token: str) -> str:
-    """What forms of a session carry, so that no other site can send them. It cannot be made back into the token."""
+    """Return the CSRF token of a session's forms; the session's token cannot be derived from it."""
     return hmac.digest(token.encode(), b"csrf", "sha256").hex()
 
 
 def start_session(
     connection: Connection, tenant_id: int, person: int, origin: Origin, at_ns: int, absolute_ns: int
 ) -> str:
-    """Begin a session; returns its token, which the books do not keep."""
+    """Start a session; returns its token, which the books do not store."""
     session_id = secrets.token_hex(8)
     token = f"fbs_{tenant_id}_{session_id}_{secrets.token_urlsafe(32)}"
     row = insert(sessions).values(
@@ -102,7 +102,7 @@ def start_session(
 
 
 def find_session(connection: Connection, token: str, idle_ns: int, at_ns: int) -> Found:
-    """Who a session's token is. Raises SessionOver."""
+    """Return the active session of a token. Raises SessionOver."""
     parts = _TOKEN.fullmatch(token) if len(token) <= MAX_TOKEN else None
     if parts is None:
         raise SessionOver
@@ -126,7 +126,7 @@ def find_session(connection: Connection, token: str, idle_ns: int, at_ns: int) -
 
 
 def touch(connection: Connection, tenant_id: int, session_id: str, at_ns: int) -> None:
-    """Note that a session was used."""
+    """Store the last use of a session."""
     table = sessions.c
     chosen = (table.tenant_id == tenant_id, table.session_id == session_id, table.last_used_at_ns < at_ns)
     connection.execute(update(sessions).where(*chosen).values(last_used_at_ns=at_ns))
@@ -148,10 +148,10 @@ def end_session(
 
 
 def end_sessions_of(connection: Connection, tenant_id: int, person: int, at_ns: int) -> int:
-    """End all sessions of a person; returns how many lasted."""
+    """End all sessions of a person; returns how many were active."""
     table = sessions.c
-    lasting = (table.tenant_id == tenant_id, table.person == person, table.ended_at_ns.is_(None))
-    ended = connection.execute(update(sessions).where(*lasting).values(ended_at_ns=at_ns)).rowcount
+    active = (table.tenant_id == tenant_id, table.person == person, table.ended_at_ns.is_(None))
+    ended = connection.execute(update(sessions).where(*active).values(ended_at_ns=at_ns)).rowcount
     if ended:
         note(connection, tenant_id, "session.end", f"person:{person}", at_ns, after={"sessions": ended})
     return ended
@@ -160,7 +160,7 @@ def end_sessions_of(connection: Connection, tenant_id: int, person: int, at_ns: 
 def sessions_of(
     connection: Connection, tenant_id: int, idle_ns: int, at_ns: int, person: int | None = None, limit: int = 1_000
 ) -> Sequence[Row[Any]]:
-    """The sessions that last, of one person or of all, with their logins, newest first."""
+    """Return active sessions of one person or all, with their logins, newest first."""
     session, who = sessions.c, people.c
     query = (
         select(sessions, who.login)
@@ -179,7 +179,7 @@ def sessions_of(
 
 
 def purge_sessions(connection: Connection, at_ns: int) -> None:
-    """Let go of sessions that were over long ago."""
+    """Delete sessions that ended longer ago than `KEPT_NS`."""
     connection.execute(delete(sessions).where(sessions.c.expires_at_ns < at_ns - KEPT_NS))
 
 

@@ -1,7 +1,7 @@
-"""The secrets in the books, which have to be read again: what signs links and webhooks, what hashes erased names.
+"""Seal secrets that must be readable again: those that sign links and webhooks, or key the hashes of erased names.
 
-They are sealed under the keys that the database was opened with (`Database.keep_secrets`), if there are any. Every
-other secret in the books is a hash.
+They are sealed with the keys that the database was opened with (`Database.keep_secrets`), if any. All other secrets in
+the books are stored as hashes.
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ _PLACES: tuple[tuple[str, Table, str], ...] = (
 
 
 class Sealing(NamedTuple):
-    """What became of the secrets in the books."""
+    """Result of sealing the secrets in the books."""
 
     secrets: int
     sealed_now: int
@@ -36,20 +36,19 @@ class Sealing(NamedTuple):
 
 
 def seal(connection: Connection, kind: str, tenant_id: int, secret: bytes) -> bytes:
-    """What to store for a secret of a tenant."""
+    """Return a secret of a tenant as stored."""
     return secret_box_of(connection).seal(secret, f"{kind}/{tenant_id}")
 
 
 def open_sealed(connection: Connection, kind: str, tenant_id: int, stored: bytes) -> bytes:
-    """A stored secret of a tenant. Raises WrongSecretsKey."""
+    """Open a stored secret of a tenant. Raises WrongSecretsKey."""
     return secret_box_of(connection).open(bytes(stored), f"{kind}/{tenant_id}")
 
 
 def seal_everything(connection: Connection, at_ns: int) -> Sealing:
-    """Seal every secret that is not sealed with the first key; without a key only look whether all can be read.
+    """Seal every secret that is not sealed with the first key; without a key, only check that all are readable.
 
-    Opens each of them first, and changes none if one cannot be opened. Raises WrongSecretsKey. Run again, it does
-    nothing.
+    Opens all of them first, and changes none if one cannot be opened. Idempotent. Raises WrongSecretsKey.
     """
     box = secret_box_of(connection)
     found = [
@@ -68,9 +67,9 @@ def seal_everything(connection: Connection, at_ns: int) -> Sealing:
         if box.is_current(bytes(stored)):
             plain += not is_sealed(bytes(stored))
             continue
-        mine = (table.c.id == row_id, table.c[column] == stored)
+        own_rows = (table.c.id == row_id, table.c[column] == stored)
         sealed = box.seal(secret, f"{kind}/{tenant_id}")
-        if connection.execute(update(table).where(*mine).values({column: sealed})).rowcount:
+        if connection.execute(update(table).where(*own_rows).values({column: sealed})).rowcount:
             changed[tenant_id] = changed.get(tenant_id, 0) + 1
     for tenant_id, count in changed.items():
         note(connection, tenant_id, "secrets.seal", "", at_ns, after={"secrets": count})

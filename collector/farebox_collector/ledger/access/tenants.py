@@ -1,4 +1,4 @@
-"""Tenants: the businesses that one installation keeps books for. A key decides which one a request is of."""
+"""Tenants: the businesses that an installation keeps books for. The key of a request determines its tenant."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -18,17 +18,17 @@ _COLUMNS = ("name", "usd_per_credit", "created_at_ns")
 
 
 class TenantExists(Exception):
-    """There is a tenant of this name already."""
+    """A tenant of this name already exists."""
 
 
 def usd_per_credit_of(connection: Connection, tenant_id: int) -> str:
-    """What a credit of a tenant sells for, in US dollars."""
+    """Return the list price of a tenant's credit, in US dollars."""
     query = select(tenants.c.usd_per_credit).where(tenants.c.id == tenant_id)
     return str(connection.execute(query).scalar_one())
 
 
 def ensure_default_tenant(connection: Connection, at_ns: int) -> None:
-    """Create the tenant `default`, whose wallets pay what a call costs (1 credit = $1), unless it is there."""
+    """Create the tenant `default`, whose wallets pay the cost of a call (1 credit = $1), unless it exists."""
     if connection.execute(select(tenants.c.id).where(tenants.c.id == DEFAULT_TENANT_ID)).first():
         return
     connection.execute(
@@ -39,7 +39,7 @@ def ensure_default_tenant(connection: Connection, at_ns: int) -> None:
 
 
 def create_tenant(connection: Connection, name: str, usd_per_credit: Decimal, at_ns: int) -> int:
-    """Create a tenant, with a rule that charges every event what it costs; returns its id. Raises TenantExists."""
+    """Create a tenant with a rule that charges every event its cost; returns its id. Raises TenantExists."""
     row = (name, format(usd_per_credit, "f"), at_ns)
     if not bulk_insert.insert_ignoring_conflicts(connection, "tenants", _COLUMNS, [row], on=("name",)):
         raise TenantExists(name)
@@ -47,25 +47,25 @@ def create_tenant(connection: Connection, name: str, usd_per_credit: Decimal, at
     assert tenant_id is not None
     _charge_what_it_costs(connection, tenant_id, usd_per_credit, at_ns)
     after = {"tenant": name, "tenant_id": tenant_id, "usd_per_credit": format(usd_per_credit, "f")}
-    # In both logs: whoever runs the installation made it, and the tenant's own log begins with it.
+    # In two logs: that of the installation's operator, and that of the new tenant, which begins with it.
     for log in sorted({DEFAULT_TENANT_ID, tenant_id}):
         note(connection, log, "tenant.create", name, at_ns, after=after)
     return tenant_id
 
 
 def tenant_of(connection: Connection, name: str) -> int | None:
-    """The id of a tenant by its name; None if there is none."""
+    """Return the id of a tenant by name; None if there is none."""
     found = connection.execute(select(tenants.c.id).where(tenants.c.name == name)).scalar()
     return None if found is None else int(found)
 
 
 def tenant_ids(connection: Connection) -> list[int]:
-    """Every tenant."""
+    """Return the ids of all tenants."""
     return list(connection.execute(select(tenants.c.id).order_by(tenants.c.id)).scalars())
 
 
 def tenants_after(connection: Connection, after_id: int = 0, limit: int = 100) -> Sequence[Row[Any]]:
-    """Tenants in the order in which they were created: id, name, usd_per_credit, created_at_ns."""
+    """Return tenants in the order of creation: id, name, usd_per_credit, created_at_ns."""
     return connection.execute(select(tenants).where(tenants.c.id > after_id).order_by(tenants.c.id).limit(limit)).all()
 
 
@@ -77,7 +77,7 @@ def _charge_what_it_costs(connection: Connection, tenant_id: int, usd_per_credit
             kind=COST_PLUS,
             multiplier="1",
             usd_per_credit=format(usd_per_credit, "f"),
-            # Since ever: a span may be late, and must find the rule that it would have found on time.
+            # From the beginning of time: a late span must find the same rule as one on time.
             valid_from_ns=0,
             valid_to_ns=None,
             author="farebox",

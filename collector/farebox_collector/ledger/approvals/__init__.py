@@ -1,1 +1,1 @@
-"""Two-person approval: what waits for a second person, and how it is done."""
+"""Two-person approval: proposals, and the changes that they execute."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select, text
 
-from farebox_collector.ledger.access.chain import (
+from farebox_collector.ledger.access.audit_log_chain import (
     CHAIN_CHECKS,
     Verified,
     compare_chains,

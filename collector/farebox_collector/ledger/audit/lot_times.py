@@ -18,6 +18,8 @@ from sqlalchemy import Connection, Row, func, or_, select
 
 from farebox_collector.ledger.credits.lot import Lot
 from farebox_collector.ledger.credits.lot_usage import LONGEST_TRANSACTION_NS, moments_of
+from farebox_collector.ledger.credits.lots import EXPIRY, RECOGNITION
+from farebox_collector.ledger.credits.movements import OUTGOING
 from farebox_collector.ledger.journal.journal import WALLET
 from farebox_collector.ledger.journal.posting_index import legs_of
 from farebox_collector.ledger.journal.watermarks import watermark
@@ -29,7 +31,7 @@ LOT_TIME_CHECKS = (("lot times", "usage drew on lots that existed at the time of
 LOTS_BEFORE = "lots before their times were kept right"
 """The watermark: the newest lot that is not checked."""
 
-_NO_USAGE = ("expiry", "recognition", "refund", "withdrawal", "transfer")
+_NO_USAGE = (EXPIRY, RECOGNITION, *sorted(OUTGOING))
 """Kinds of transactions that take credits out of a wallet without drawing on a lot."""
 
 

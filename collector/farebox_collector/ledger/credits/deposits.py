@@ -1,4 +1,4 @@
-"""Deposits: credits put into a wallet, once for each idempotency key."""
+"""Deposit credits into a wallet, once for each idempotency key."""
 
 from typing import NamedTuple
 
@@ -19,9 +19,9 @@ class Deposited(NamedTuple):
 
     transaction_id: int
     balance_nanocredits: int
-    """What the wallet has now."""
+    """Balance of the wallet after the deposit."""
     repeated: bool
-    """True when this key had been used for this very deposit before, and nothing changed."""
+    """True if the same deposit was made before under this key; nothing changed."""
 
 
 def deposit(
@@ -33,9 +33,9 @@ def deposit(
     at_ns: int,
     memo: str = "",
 ) -> Deposited:
-    """Put credits into a wallet that were paid for at list. Raises what `movements.move` raises."""
+    """Deposit credits at their list price. Raises the errors of `movements.move`."""
     if amount_nanocredits <= 0:
-        raise ValueError("a deposit is positive")
+        raise ValueError("the amount of a deposit must be positive")
     movement = Movement(Kind.DEPOSIT, wallet, amount_nanocredits, memo=memo, at_list=True)
     made = move(connection, tenant_id, movement, idempotency_key, at_ns)
     return Deposited(made.transaction_id, made.balance_nanocredits, made.repeated)

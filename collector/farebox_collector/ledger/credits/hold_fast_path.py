@@ -1,9 +1,9 @@
-"""Holds on one wallet in one statement and one round trip, where nothing stands in their way; PostgreSQL only.
+"""Take plain holds on one wallet in one statement and one round trip; PostgreSQL only.
 
-On a wallet that many ask at once everybody waits for its lock, and whoever has it waits for the network between one
-statement and the next. Here the lock is held for as long as one statement and its commit take. What is out of the
-ordinary changes nothing and is left to `holds.take_holds`: too few credits, or expired ones, a key or an action seen
-before, a policy for the wallet, a hold for a department, a hold of the wallet whose time is up.
+On a busy wallet all transactions wait for its lock, and the one that holds it waits for the network between statements.
+Here the lock is held for one statement and its commit. In any other case the statement changes nothing and
+`holds.take_holds` decides: too few or expired credits, a known key or action, a policy for the wallet, a hold for a
+department, an expired hold of the wallet.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from farebox_collector.ledger.credits.spending import LimitScope
 from farebox_collector.ledger.journal.journal import WALLET
 from farebox_collector.model.money import Commodity
 
-# The condition looks at the newest version of the account: a statement that had to wait for it looks again.
+# A statement that waited for the account checks its condition again, on the newest version.
 _TAKE = f"""
 WITH wanted AS (
     SELECT * FROM unnest(%(keys)s::text[], %(requests)s::text[], %(events)s::text[], %(actions)s::text[],
@@ -51,7 +51,7 @@ RETURNING id, idempotency_key, (SELECT available_nano FROM taken)
 
 
 def are_plain(wanted: Sequence[HoldRequest]) -> bool:
-    """Whether requests may be taken in one statement: of one wallet, none for somebody else, none twice."""
+    """Return whether one statement can take all: one wallet, no user, department or project, no key or action twice."""
     actions = [request.action_id for request in wanted if request.action_id]
     return (
         len({request.wallet for request in wanted}) == 1
@@ -64,7 +64,7 @@ def are_plain(wanted: Sequence[HoldRequest]) -> bool:
 def take_plain_holds(
     connection: Connection, tenant_id: int, wanted: Sequence[HoldRequest], at_ns: int
 ) -> list[Held] | None:
-    """Set credits aside for plain requests, all of them, in the order of asking; None where not all can be."""
+    """Take holds for all plain requests, in order. Return None if any needs individual handling; nothing is held."""
     expiries = [at_ns + request.expires_in_s * 10**9 for request in wanted]
     parameters: dict[str, Any] = {
         "tenant_id": tenant_id,
@@ -80,7 +80,7 @@ def take_plain_holds(
     try:
         rows = connection.exec_driver_sql(_TAKE, parameters).all()
     except IntegrityError:
-        return None  # another replica took one of them at this moment
+        return None  # Another replica took one of them concurrently.
     if not rows:
         return None
     ids = {key: hold_id for hold_id, key, _ in rows}

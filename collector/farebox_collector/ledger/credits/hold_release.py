@@ -1,8 +1,8 @@
-"""How holds end: settled by the net charge of their action, voided, or expired. What was set aside is given back.
+"""End holds: settled by the net charge of their action, voided, or expired. The open amount is released.
 
-As long as a hold has not ended by time or by hand, its `open_nano` is its amount less the net charge: what the action
-was charged since, less what corrections gave back. A hold whose action was charged all of it is settled, and open again
-when a correction gives some of that back. At `expires_at_ns` a hold has ended, whether a sweep has been there or not.
+Until a hold is voided or expires, its `open_nano` is its amount less the net charge: charges of the action since the
+hold, less corrections. A hold whose action was charged the full amount is settled; a correction can open it again.
+At `expires_at_ns` a hold has ended, even before the sweep closes it.
 
 Every change of a hold happens under the lock of its wallet's account.
 """
@@ -46,17 +46,17 @@ _CHANGE = (
 
 
 class HoldState(StrEnum):
-    """What has become of a hold."""
+    """State of a hold."""
 
     OPEN = "open"
     SETTLED = "settled"
-    """The action's charges came to all of it."""
+    """The action was charged the full amount."""
     VOIDED = "voided"
     EXPIRED = "expired"
 
 
 class HoldStanding(NamedTuple):
-    """What has become of a hold, as of a moment."""
+    """State of a hold at a moment."""
 
     state: HoldState
     open_nano: int
@@ -64,7 +64,7 @@ class HoldStanding(NamedTuple):
 
 
 def standing_of(row: Row[Any], at_ns: int) -> HoldStanding:
-    """What has become of a hold at a moment: one whose time is up is expired, before any sweep comes by."""
+    """Return the state of a hold at a moment; it expires on time, even before the sweep closes it."""
     state = HoldState(row.state)
     if state is HoldState.OPEN and row.expires_at_ns <= at_ns:
         return HoldStanding(HoldState.EXPIRED, 0, row.expires_at_ns)
@@ -72,7 +72,7 @@ def standing_of(row: Row[Any], at_ns: int) -> HoldStanding:
 
 
 class LockedWallet(NamedTuple):
-    """The account of a wallet that is locked until the end of the transaction."""
+    """The account of a wallet, locked until the end of the transaction."""
 
     account_id: int
     balance_nano: int
@@ -82,7 +82,7 @@ class LockedWallet(NamedTuple):
 
 
 class HoldChange(NamedTuple):
-    """What a hold is from now on."""
+    """The new figures of a hold."""
 
     row: Row[Any]
     state: HoldState
@@ -92,7 +92,7 @@ class HoldChange(NamedTuple):
 
 
 def void_hold(connection: Connection, tenant_id: int, hold_id: int, at_ns: int) -> Row[Any] | None:
-    """Give back what is open of a hold; one that has ended stays as it ended. Returns it; None if there is none."""
+    """Void an open hold; an ended hold keeps its state. Returns the hold; None if there is none."""
     found = connection.execute(holds_of_tenant(tenant_id).where(holds.c.id == hold_id)).first()
     if found is None or found.state != HoldState.OPEN:
         return found
@@ -101,7 +101,7 @@ def void_hold(connection: Connection, tenant_id: int, hold_id: int, at_ns: int) 
 
 
 def expire_holds(connection: Connection, at_ns: int) -> int:
-    """Let go of holds whose time is up, of all tenants; returns how many, at most `MOST_EXPIRED_AT_ONCE`."""
+    """Release expired holds of all tenants; returns how many, at most `MOST_EXPIRED_AT_ONCE`."""
     due = connection.execute(
         select(holds).where(IS_OPEN, holds.c.expires_at_ns <= at_ns).order_by(holds.c.id).limit(MOST_EXPIRED_AT_ONCE)
     ).all()
@@ -113,12 +113,12 @@ def expire_holds(connection: Connection, at_ns: int) -> int:
 def end_expired(
     connection: Connection, tenant_id: int, wallets: Mapping[str, LockedWallet], at_ns: int
 ) -> tuple[dict[str, LockedWallet], dict[Subject, int]]:
-    """Let go of the holds of locked wallets whose time is up.
+    """Release the expired holds of locked wallets.
 
-    Returns the wallets as they are then, and what users, departments and projects have again by it. The caller takes
-    that from `spenders`, together with all others that it locks there.
+    Returns the wallets afterwards, and the amounts released by user, department and project. The caller subtracts these
+    from `spenders`, in one step with the other rows that it locks there.
     """
-    let_go: defaultdict[Subject, int] = defaultdict(int)
+    released: defaultdict[Subject, int] = defaultdict(int)
     left = dict(wallets)
     due = holds_of_tenant(tenant_id).where(IS_OPEN, holds.c.wallet.in_(sorted(wallets)), holds.c.expires_at_ns <= at_ns)
     while rows := connection.execute(due.limit(MOST_EXPIRED_AT_ONCE)).all():
@@ -126,8 +126,8 @@ def end_expired(
             left[row.wallet] = left[row.wallet]._replace(held_nano=left[row.wallet].held_nano - row.open_nano)
         changes = [_ended(row, HoldState.EXPIRED, at_ns) for row in rows]
         for subject, less in _write(connection, changes, wallets).items():
-            let_go[subject] += less
-    return left, dict(let_go)
+            released[subject] += less
+    return left, dict(released)
 
 
 def settle_holds(
@@ -136,10 +136,10 @@ def settle_holds(
     charges: Mapping[tuple[str, str], int],
     at_ns: int,
 ) -> None:
-    """Let holds follow what their actions were charged, or with a negative figure given back.
+    """Reduce holds by the charges of their actions; a negative charge was given back.
 
-    `charges` is (wallet, action id) → nanocredits. To be called where the wallets' accounts are locked, as they are
-    once their balances were moved.
+    `charges` is (wallet, action id) → nanocredits. The caller holds the locks of the wallets' accounts, as it does
+    after changing their balances.
     """
     if not charges:
         return
@@ -157,7 +157,7 @@ def settle_holds(
 
 
 def _settled(row: Row[Any], charge: int, at_ns: int) -> HoldChange:
-    """A hold once its action was charged that much more."""
+    """Return the hold after a further charge of its action."""
     net = row.settled_nano + charge
     left = min(max(row.amount_nano - net, 0), row.amount_nano)
     if left:
@@ -167,14 +167,14 @@ def _settled(row: Row[Any], charge: int, at_ns: int) -> HoldChange:
 
 
 def _ended(row: Row[Any], state: HoldState, at_ns: int) -> HoldChange:
-    """A hold that ends now, or ended when its time was up."""
+    """Return the hold ended now, or at its expiry if that is earlier."""
     if row.expires_at_ns <= at_ns:
         return HoldChange(row, HoldState.EXPIRED, 0, row.settled_nano, row.expires_at_ns)
     return HoldChange(row, state, 0, row.settled_nano, at_ns)
 
 
 def _end(connection: Connection, tenant_id: int, ending: Sequence[Row[Any]], state: HoldState, at_ns: int) -> None:
-    """Give back what is open of holds that are still open once their wallets are locked."""
+    """Lock the wallets, then end the holds that are still open."""
     locked_wallets(connection, tenant_id, {row.wallet for row in ending})
     chosen = holds_of_tenant(tenant_id).where(holds.c.id.in_([row.id for row in ending]), IS_OPEN)
     rows = connection.execute(chosen.order_by(holds.c.id)).all()
@@ -182,19 +182,19 @@ def _end(connection: Connection, tenant_id: int, ending: Sequence[Row[Any]], sta
 
 
 def _release(connection: Connection, tenant_id: int, changes: Sequence[HoldChange]) -> None:
-    """Change holds, and what is held of their wallets and of all others by the difference."""
+    """Write changed holds; adjust the held sums of their wallets, users, departments and projects."""
     if not changes:
         return
     wallets = locked_wallets(connection, tenant_id, {change.row.wallet for change in changes})
-    less_of = _write(connection, changes, wallets)
-    add_held(connection, tenant_id, {subject: -less for subject, less in less_of.items() if less})
+    released_of = _write(connection, changes, wallets)
+    add_held(connection, tenant_id, {subject: -less for subject, less in released_of.items() if less})
 
 
 def _write(
     connection: Connection, changes: Iterable[HoldChange], wallets: Mapping[str, LockedWallet]
 ) -> dict[Subject, int]:
-    """Change holds of locked wallets, and what is held of these; returns how much less others hold."""
-    rows, less_held, less_of = [], defaultdict[str, int](int), defaultdict[Subject, int](int)
+    """Write changed holds of locked wallets; returns the amounts released by user, department and project."""
+    rows, released_by_wallet, released_of = [], defaultdict[str, int](int), defaultdict[Subject, int](int)
     for row, state, open_nano, settled_nano, ended_at_ns in changes:
         rows.append(
             {
@@ -205,18 +205,22 @@ def _write(
                 "ended": ended_at_ns,
             }
         )
-        less_held[row.wallet] += row.open_nano - open_nano
+        released_by_wallet[row.wallet] += row.open_nano - open_nano
         for subject in subjects_of(row.wallet, row.user_id, row.dept, row.project):
-            less_of[subject] += row.open_nano - open_nano
+            released_of[subject] += row.open_nano - open_nano
     connection.execute(_CHANGE, rows)
-    held = [{"account": wallets[name].account_id, "more": -less} for name, less in sorted(less_held.items()) if less]
+    held = [
+        {"account": wallets[name].account_id, "more": -less}
+        for name, less in sorted(released_by_wallet.items())
+        if less
+    ]
     if held:
         connection.execute(ADD_HELD, held)
-    return dict(less_of)
+    return dict(released_of)
 
 
 def locked_wallets(connection: Connection, tenant_id: int, names: set[str]) -> dict[str, LockedWallet]:
-    """The wallets of these names, locked until the end of the transaction, in the order in which all writers do."""
+    """Lock the wallets of these names until the end of the transaction, in the order that all writers keep."""
     if not names:
         return {}
     columns = accounts.c
@@ -236,5 +240,5 @@ def locked_wallets(connection: Connection, tenant_id: int, names: set[str]) -> d
 
 
 def holds_of_tenant(tenant_id: int) -> Select[Any]:
-    """All columns of a tenant's holds; add what narrows it."""
+    """Return a query of a tenant's holds; add conditions to it."""
     return select(holds).where(holds.c.tenant_id == tenant_id)

@@ -1,8 +1,8 @@
-"""Holds: credits of a wallet set aside for an action before it spends any.
+"""Holds: credits of a wallet reserved for an action before it spends any.
 
-What a wallet can still set aside is its balance less what is held. Every change of a hold happens under the lock of
-the wallet's account, so that holds never exceed the balance, on any number of replicas. Policies say who else has to be
-asked (`limits`), and which wallets may go below zero.
+A wallet can reserve its balance less existing holds. Every change of a hold happens under the lock of the wallet's
+account, so that holds never exceed the balance, on any number of replicas. Policies set further limits (`limits`) and
+decide which wallets may go below zero.
 """
 
 import json
@@ -20,9 +20,10 @@ from farebox_collector.ledger.credits.hold_release import (
     locked_wallets,
     standing_of,
 )
-from farebox_collector.ledger.credits.limit_watch import tell_of_limits
+from farebox_collector.ledger.credits.limit_watch import report_limits
 from farebox_collector.ledger.credits.limits import LimitReached, Limits, Wanted
-from farebox_collector.ledger.credits.lots import draw_up, wallets_with_expired_lots
+from farebox_collector.ledger.credits.lot_rows import wallets_with_expired_lots
+from farebox_collector.ledger.credits.lots import draw_up
 from farebox_collector.ledger.credits.spending import IS_OPEN, add_held
 from farebox_collector.ledger.journal.journal import note_activity
 from farebox_collector.ledger.storage import bulk_insert
@@ -58,7 +59,7 @@ _TAKE = (
 
 
 class HoldRequest(NamedTuple):
-    """What is asked to be set aside."""
+    """A request for a hold."""
 
     wallet: str
     amount_nanocredits: int
@@ -68,19 +69,19 @@ class HoldRequest(NamedTuple):
     """May be empty; then no charge settles the hold."""
     expires_in_s: int
     user_id: str = ""
-    """Who spends, of a wallet of several."""
+    """The user who spends, if several share the wallet."""
     dept: str = ""
     project: str = ""
 
     def text(self) -> str:
-        """The request as it is compared with one under the same key."""
+        """Return the text to compare with an earlier request under the same key."""
         words = list(self._replace(idempotency_key=""))
-        # As it was written before anybody could be named.
+        # The form from before users, departments and projects; stored requests have it.
         return json.dumps(words if any(words[_NAMED]) else words[: _NAMED.start])
 
     @property
     def counted(self) -> Wanted:
-        """The request as limits look at it."""
+        """The part of the request that limits check."""
         return Wanted(self.wallet, self.amount_nanocredits, self.user_id, self.dept, self.project)
 
 
@@ -88,38 +89,38 @@ _NAMED = slice(6, 9)
 
 
 class Held(NamedTuple):
-    """Credits that are set aside."""
+    """A granted hold."""
 
     hold_id: int
     available_nanocredits: int
-    """What of the wallet is left to be set aside."""
+    """Credits of the wallet that further holds can reserve."""
     expires_at_ns: int
     repeated: bool
-    """True when the same request was answered before, and nothing changed."""
+    """True if the same request was answered before; nothing changed."""
     passed: tuple[LimitReached, ...] = ()
-    """The soft limits that it is past; of one that is repeated, as they are by now."""
+    """Soft limits that the hold exceeds; for a repeated request, as of now."""
 
 
 class Insufficient(NamedTuple):
-    """The wallet has less than was asked for."""
+    """The wallet has fewer credits available than requested."""
 
     available_nanocredits: int
     known: bool
-    """False for a wallet that was never paid into nor charged."""
+    """False for a wallet that was neither funded nor charged yet."""
 
 
 class AlreadyHeld(NamedTuple):
-    """The action has a hold already."""
+    """The action already has a hold."""
 
     hold_id: int
 
 
 class KeyReused(NamedTuple):
-    """The idempotency key was used before, for another request."""
+    """The idempotency key was used before for a different request."""
 
 
 class HoldEnded(NamedTuple):
-    """The same request was granted before, and its hold has ended since: nothing is set aside any more."""
+    """The same request was granted before and its hold has ended; nothing is reserved."""
 
     hold_id: int
     state: HoldState
@@ -127,7 +128,7 @@ class HoldEnded(NamedTuple):
 
 
 class WalletErased(NamedTuple):
-    """The name of the wallet was erased, and may not come into the books again."""
+    """The name of the wallet was erased and must not enter the books again."""
 
 
 Refusal = Insufficient | LimitReached | AlreadyHeld | KeyReused | HoldEnded | WalletErased
@@ -135,7 +136,7 @@ HoldAnswer = Held | Refusal
 
 
 class _Wallet:
-    """A wallet while it is locked."""
+    """A locked wallet."""
 
     def __init__(self, locked: LockedWallet) -> None:
         self.locked = locked
@@ -150,24 +151,24 @@ class _Wallet:
 
 
 class _Known(NamedTuple):
-    """A hold that a request may meet: one in the books, or one of this group that is on its way there."""
+    """A hold with the key or action of a request: from the books, or granted earlier in this group."""
 
     request: str
     expires_at_ns: int
     hold_id: int
     open_nano: int
-    """What of it is still held; that of one of this group is not asked for."""
+    """Amount still reserved; unused for a hold of this group."""
     place: int
-    """Where the answer to a request of this group stands, whose id is not known yet; -1 for one in the books."""
+    """Index of the request in this group, whose hold has no id yet; -1 for a hold from the books."""
     ended: HoldEnded | None = None
 
 
 def take_holds(
     connection: Connection, tenant_id: int, wanted: Sequence[HoldRequest], at_ns: int, *, strict: bool = False
 ) -> list[HoldAnswer]:
-    """Set credits aside for one tenant, first come, first served. An answer for each request, in order.
+    """Take holds for one tenant, in the order of requests. Returns an answer for each request, in order.
 
-    A wallet that is new comes into being where a policy lets it spend what it has not got, unless `strict`.
+    Creates a wallet that does not exist if a policy lets it go below zero, unless `strict`.
     """
     wallets, limits = _wallets_and_limits(connection, tenant_id, wanted, at_ns, strict)
     keys, actions = _earlier(connection, tenant_id, wanted, at_ns)
@@ -179,7 +180,7 @@ def take_holds(
         action = (request.wallet, request.action_id)
         known = keys.get(request.idempotency_key) or (actions.get(action) if request.action_id else None)
         if known is not None:
-            answers.append(_met(request, known, wallet, known is keys.get(request.idempotency_key), limits))
+            answers.append(_answer_known(request, known, wallet, known is keys.get(request.idempotency_key), limits))
             if known.place >= 0:
                 later.append((place, known.place))
             continue
@@ -187,7 +188,7 @@ def take_holds(
             erased = is_erased(connection, tenant_id, request.wallet)
             answers.append(WalletErased() if erased else Insufficient(0, False))
             continue
-        refusal = _why_not(request, wallet, limits)
+        refusal = _refusal(request, wallet, limits)
         if refusal is not None:
             answers.append(refusal)
             continue
@@ -200,7 +201,7 @@ def take_holds(
         rows.append(_row(tenant_id, request, at_ns, made.expires_at_ns))
     ids = _write(connection, tenant_id, wallets, limits, rows)
     passed = [one for answer in answers if isinstance(answer, Held) and not answer.repeated for one in answer.passed]
-    tell_of_limits(connection, tenant_id, passed, at_ns)
+    report_limits(connection, tenant_id, passed, at_ns)
     for place, answer in enumerate(answers):
         if isinstance(answer, Held) and not answer.repeated:
             answers[place] = answer._replace(hold_id=ids[wanted[place].idempotency_key])
@@ -215,7 +216,7 @@ def take_holds(
 
 
 def hold(connection: Connection, tenant_id: int, hold_id: int) -> Row[Any] | None:
-    """One hold; None if there is none."""
+    """Return a hold; None if there is none."""
     return connection.execute(holds_of_tenant(tenant_id).where(holds.c.id == hold_id)).first()
 
 
@@ -228,9 +229,9 @@ def holds_of(
     limit: int,
     at_ns: int | None = None,
 ) -> Sequence[Row[Any]]:
-    """Holds, newest first; an empty wallet or state does not filter.
+    """Return holds, newest first; an empty wallet or state does not filter.
 
-    With `at_ns` a hold whose time was up by then counts as expired, whether a sweep has been there or not.
+    With `at_ns`, a hold past its expiry counts as expired even before the sweep closes it.
     """
     table = holds.c
     query = holds_of_tenant(tenant_id).order_by(table.id.desc()).limit(limit)
@@ -246,8 +247,10 @@ def holds_of(
     return connection.execute(query).all()
 
 
-def _met(request: HoldRequest, known: _Known, wallet: _Wallet | None, by_key: bool, limits: Limits) -> HoldAnswer:
-    """The answer to a request whose key or action has a hold already."""
+def _answer_known(
+    request: HoldRequest, known: _Known, wallet: _Wallet | None, by_key: bool, limits: Limits
+) -> HoldAnswer:
+    """Return the answer to a request whose key or action already has a hold."""
     if not by_key:
         return AlreadyHeld(known.hold_id)
     if known.request != request.text():
@@ -262,22 +265,22 @@ def _met(request: HoldRequest, known: _Known, wallet: _Wallet | None, by_key: bo
 def _wallets_and_limits(
     connection: Connection, tenant_id: int, wanted: Sequence[HoldRequest], at_ns: int, strict: bool
 ) -> tuple[dict[str, _Wallet], Limits]:
-    """The wallets, locked, and what policies say about the requests."""
+    """Lock the wallets and read the limits of the requests."""
     names = {request.wallet for request in wanted}
     locked = locked_wallets(connection, tenant_id, names)
     expired = wallets_with_expired_lots(connection, tenant_id, locked, at_ns)
     if expired:
-        # Nobody sets aside what has expired, however late upkeep comes.
+        # Expired credits are never reserved, even if upkeep is late.
         for name in expired:
             draw_up(connection, tenant_id, name, at_ns)
         locked |= locked_wallets(connection, tenant_id, set(expired))
-    locked, let_go = end_expired(connection, tenant_id, locked, at_ns)
+    locked, released = end_expired(connection, tenant_id, locked, at_ns)
     unknown = names - locked.keys()
     if not unknown and not any(wallet.limited for wallet in locked.values()):
-        add_held(connection, tenant_id, {subject: -less for subject, less in let_go.items()})
+        add_held(connection, tenant_id, {subject: -less for subject, less in released.items()})
         return {name: _Wallet(wallet) for name, wallet in locked.items()}, Limits.none()
     held = {name: wallet.held_nano for name, wallet in locked.items()}
-    limits = Limits.of(connection, tenant_id, [request.counted for request in wanted], held, at_ns, let_go)
+    limits = Limits.of(connection, tenant_id, [request.counted for request in wanted], held, at_ns, released)
     new = frozenset(
         name
         for name in unknown
@@ -289,7 +292,7 @@ def _wallets_and_limits(
     return {name: _Wallet(wallet) for name, wallet in locked.items()}, limits
 
 
-def _why_not(request: HoldRequest, wallet: _Wallet, limits: Limits) -> Insufficient | LimitReached | None:
+def _refusal(request: HoldRequest, wallet: _Wallet, limits: Limits) -> Insufficient | LimitReached | None:
     if wallet.available < request.amount_nanocredits and limits.stops_at_the_balance(request.wallet):
         return Insufficient(wallet.available, True)
     return limits.reached(request.counted)
@@ -298,7 +301,7 @@ def _why_not(request: HoldRequest, wallet: _Wallet, limits: Limits) -> Insuffici
 def _earlier(
     connection: Connection, tenant_id: int, wanted: Sequence[HoldRequest], at_ns: int
 ) -> tuple[dict[str, _Known], dict[tuple[str, str], _Known]]:
-    """The holds in the books that these requests meet: by idempotency key, and by wallet and action."""
+    """Return the stored holds of these requests: by idempotency key, and by wallet and action."""
     table = holds.c
     actions = {request.action_id for request in wanted if request.action_id}
     same_action = and_(table.wallet.in_({r.wallet for r in wanted}), table.action_id.in_(sorted(actions)))
@@ -340,7 +343,7 @@ def _write(
     limits: Limits,
     rows: Sequence[tuple[Any, ...]],
 ) -> dict[str, int]:
-    """Put new holds into the books; their ids by idempotency key."""
+    """Insert new holds; returns their ids by idempotency key."""
     if not rows:
         return {}
     inserted = bulk_insert.upsert_returning(connection, "holds", _COLUMNS, " RETURNING id, idempotency_key", rows)

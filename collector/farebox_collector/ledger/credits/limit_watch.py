@@ -1,4 +1,4 @@
-"""Telling who passed a limit, once for each limit and period: by a hold at once, by usage within a minute."""
+"""Report exceeded limits once for each limit and period: on a hold at once, on usage within a minute."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -29,13 +29,13 @@ from farebox_collector.model.money import format_nano
 
 LIMIT_PASSED = "limit.passed"
 _MOST_WATCHED = 2_000
-"""Most policies, or spenders, that are looked at together."""
+"""Most policies, or spenders, checked in one step."""
 _SCOPES = tuple(LimitScope)
 _MONTH, _DAY = len("2026-01"), len("2026-01-01")
 
 
-def tell_of_limits(connection: Connection, tenant_id: int, passed: Iterable[LimitReached], at_ns: int) -> None:
-    """Put into the outbox who passed which limit; what was told before in its period is not told again."""
+def report_limits(connection: Connection, tenant_id: int, passed: Iterable[LimitReached], at_ns: int) -> None:
+    """Queue a message for each exceeded limit; a repeat within the same period is dropped."""
     messages = {message.key: message for message in (_message(one, at_ns) for one in passed)}
     if messages:
         enqueue(connection, tenant_id, list(messages.values()), at_ns)
@@ -59,15 +59,15 @@ def _message(passed: LimitReached, at_ns: int) -> Message:
 
 
 def tenants_with_policies(connection: Connection) -> Sequence[int]:
-    """Tenants that have ever set a policy."""
+    """Return tenants that have ever set a policy."""
     return connection.execute(select(spending_policies.c.tenant_id).distinct()).scalars().all()
 
 
 class Place(NamedTuple):
-    """Where a walk over everybody who may be past a limit has come to: all who were before are looked at."""
+    """Progress of a walk over subjects that may exceed a limit; all before it are checked."""
 
     scope: int = -1
-    """A place in `_SCOPES`, of those for whom a policy of `*` may hold; -1 while policies that name someone go on."""
+    """Index in `_SCOPES` of subjects under a `*` policy; -1 while policies that name a subject are checked."""
     policy_id: int = 0
     name: str = ""
     user_id: str = ""
@@ -78,7 +78,7 @@ START = Place()
 
 
 class Watched(NamedTuple):
-    """What a step of a walk found, and where the next one begins: at the START when the walk is over."""
+    """Exceeded limits found by a step of a walk, and where the next step begins: START once the walk is over."""
 
     passed: list[LimitReached]
     upto: Place
@@ -87,7 +87,7 @@ class Watched(NamedTuple):
 def passed_limits(
     connection: Connection, tenant_id: int, at_ns: int, after: Place = START, most: int = _MOST_WATCHED
 ) -> Watched:
-    """The limits of a tenant that what was spent is past: one step of a walk, over so many policies or spenders."""
+    """Find exceeded limits of a tenant: one step of a walk, over at most `most` policies or spenders."""
     if after.scope < 0:
         rows = policies_in_force(connection, tenant_id, at_ns, after.policy_id, most)
         subjects = [
@@ -125,13 +125,13 @@ def _past(subject: Subject, policy: Policy, spent: Spent) -> Iterator[LimitReach
         ("day", terms.soft_day_limit_nano, spent.day, True),
         ("month", terms.soft_month_limit_nano, spent.month, True),
     )
-    for period, limit, gone, soft in limits:
-        if limit is not None and gone > limit:
-            yield LimitReached(policy.id, subject, period, limit, limit - gone, soft)
+    for period, limit, used, soft in limits:
+        if limit is not None and used > limit:
+            yield LimitReached(policy.id, subject, period, limit, limit - used, soft)
 
 
 def _least_of_each(connection: Connection, tenant_id: int, scope: LimitScope, at_ns: int) -> int | None:
-    """The least limit of the policies of `*` that hold in a scope; None where there is none."""
+    """Return the lowest limit of the `*` policies in force for a scope; None if there is none."""
     holding = policies_holding(tenant_id, at_ns).subquery().c
     limits = (
         holding.day_limit_nano,
@@ -145,7 +145,7 @@ def _least_of_each(connection: Connection, tenant_id: int, scope: LimitScope, at
 
 
 def _big_spenders(tenant_id: int, scope: LimitScope, more_than: int, at_ns: int, after: Place) -> Select[Any]:
-    """(name, user) of a scope who spent more than that in the month, by name, those that come after a place."""
+    """Return a query of (name, user) of a scope that spent more than that this month, by name, after a place."""
     if scope is LimitScope.WALLET:
         wallet = wallet_days.c
         query = select(wallet.wallet, literal("")).where(wallet.wallet > after.name).group_by(wallet.wallet)

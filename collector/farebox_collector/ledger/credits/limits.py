@@ -1,4 +1,4 @@
-"""What policies say to the holds of one transaction: who must stop where, and whose soft limit is passed."""
+"""Check the holds of one transaction against spending policies: hard limits and soft limits."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from farebox_collector.ledger.credits.spending import (
     Spent,
     Subject,
     add_held,
-    held_in_vain,
+    held_by_expired,
     spent_of,
     subjects_of,
 )
@@ -22,20 +22,20 @@ Period = Literal["day", "month"]
 
 
 class LimitReached(NamedTuple):
-    """A hold would take somebody past what a policy lets them spend."""
+    """A hold would exceed a limit of a policy."""
 
     policy_id: int
     subject: Subject
     period: Period
     limit_nano: int
     left_nano: int
-    """What of the limit is neither spent nor held; negative where usage went past it."""
+    """The limit less spending and holds; negative if usage exceeded it."""
     soft: bool = False
-    """Whether it stops nobody."""
+    """True for a soft limit, which is reported and blocks nothing."""
 
 
 class Wanted(NamedTuple):
-    """What a hold is to be counted for."""
+    """A hold to check and count."""
 
     wallet: str
     amount_nanocredits: int
@@ -45,15 +45,15 @@ class Wanted(NamedTuple):
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
-        """Everybody whose limits it must keep."""
-        others = subjects_of(self.wallet, self.user_id, self.dept, self.project)
-        return Subject(LimitScope.WALLET, self.wallet), *others
+        """The subjects whose limits apply: the wallet first."""
+        wallet = Subject(LimitScope.WALLET, self.wallet)
+        return wallet, *subjects_of(self.wallet, self.user_id, self.dept, self.project)
 
 
 class Limits:
-    """The policies that hold for some wanted holds, what was spent under them, and what is held.
+    """The policies in force for some requested holds, with spending and holds under them.
 
-    Spent + held never exceeds a limit: wallets are locked by who makes this, and whoever else has a limit here.
+    Spent + held never exceeds a limit: the caller locks the wallets, and `of` locks the other limited subjects.
     """
 
     def __init__(
@@ -71,36 +71,36 @@ class Limits:
         wanted: Sequence[Wanted],
         held_by_wallet: Mapping[str, int],
         at_ns: int,
-        let_go: Mapping[Subject, int],
+        released: Mapping[Subject, int],
     ) -> Self:
-        """Read what holds for these; `held_by_wallet` is of wallets that are locked.
+        """Read the policies and figures for these requests; the wallets of `held_by_wallet` are locked.
 
-        `let_go` is what holds of these wallets that have just ended held for others, who have it again.
+        `released` is what just-expired holds of these wallets reserved for users, departments and projects.
         """
         policies = policies_of(connection, tenant_id, {subject for one in wanted for subject in one.subjects}, at_ns)
         limited = sorted(subject for subject, policy in policies.items() if _has_limits(policy))
-        others = [subject for subject in limited if subject.scope is not LimitScope.WALLET]
-        changes = dict.fromkeys(others, 0) | {subject: -less for subject, less in let_go.items()}
+        to_lock = [subject for subject in limited if subject.scope is not LimitScope.WALLET]
+        changes = dict.fromkeys(to_lock, 0) | {subject: -less for subject, less in released.items()}
         held = add_held(connection, tenant_id, changes)
-        for subject, amount in held_in_vain(connection, tenant_id, others, at_ns).items() if others else ():
+        for subject, amount in held_by_expired(connection, tenant_id, to_lock, at_ns).items() if to_lock else ():
             if subject in held:
                 held[subject] -= amount
         held |= {Subject(LimitScope.WALLET, name): amount for name, amount in held_by_wallet.items()}
-        # Read once they are locked: what was settled meanwhile is either still held or already spent.
+        # Read after locking: a charge settled meanwhile is either still held or already spent.
         return cls(policies, spent_of(connection, tenant_id, limited, at_ns), held)
 
     @classmethod
     def none(cls) -> Self:
-        """Where no policy was ever set."""
+        """Return limits of a tenant that never set a policy."""
         return cls({}, {}, {})
 
     def stops_at_the_balance(self, wallet: str) -> bool:
-        """Whether holds never take a wallet below zero."""
+        """Return whether holds must not take the wallet below zero."""
         policy = self._policies.get(Subject(LimitScope.WALLET, wallet))
         return policy is None or policy.terms.hard_stop
 
     def reached(self, wanted: Wanted) -> LimitReached | None:
-        """The first limit that is in the way of a hold."""
+        """Return the first hard limit that a hold would exceed; None if there is none."""
         for subject in wanted.subjects:
             policy = self._policies.get(subject)
             terms = NO_LIMITS if policy is None else policy.terms
@@ -110,7 +110,7 @@ class Limits:
         return None
 
     def passed(self, wanted: Wanted, counted_nano: int = 0) -> tuple[LimitReached, ...]:
-        """The soft limits that a hold takes somebody past, or finds passed; `counted_nano` of it are held already."""
+        """Return the soft limits that a hold would exceed; `counted_nano` of it is counted as held already."""
         found: list[LimitReached] = []
         for subject in wanted.subjects:
             policy = self._policies.get(subject)
@@ -122,14 +122,14 @@ class Limits:
         return tuple(found)
 
     def take(self, wanted: Wanted) -> None:
-        """Count a hold that is granted."""
+        """Count a granted hold."""
         for subject in wanted.subjects:
             self._held[subject] += wanted.amount_nanocredits
             if subject.scope is not LimitScope.WALLET:
                 self._more[subject] += wanted.amount_nanocredits
 
     def write(self, connection: Connection, tenant_id: int) -> None:
-        """Put into the books what is held more; that of wallets is for who has locked them."""
+        """Write the added holds of users, departments and projects; the caller writes those of wallets."""
         add_held(connection, tenant_id, self._more)
 
     def _over(
@@ -139,9 +139,9 @@ class Limits:
         policy = self._policies.get(subject)
         found = []
         limits: tuple[tuple[Period, int | None, int], ...] = (("day", day, spent.day), ("month", month, spent.month))
-        for period, limit, gone in limits:
-            if policy is not None and limit is not None and gone + held + wanted.amount_nanocredits > limit:
-                found.append(LimitReached(policy.id, subject, period, limit, limit - gone - held, soft))
+        for period, limit, used in limits:
+            if policy is not None and limit is not None and used + held + wanted.amount_nanocredits > limit:
+                found.append(LimitReached(policy.id, subject, period, limit, limit - used - held, soft))
         return found
 
 

@@ -1,8 +1,8 @@
-"""One lot of credits while its wallet is locked: what was used of it, what went back, and their parts of its price.
+"""One lot of credits while its wallet is locked: used and returned credits, and their parts of the price.
 
-Both parts of the price follow from the lot's figures alone, so that the way to a state never shows in it:
-recognised = price x used / amount, and returned = price less price x (amount - taken) / amount. Where nothing is left
-(used = amount - taken) the two are the whole price.
+Both parts of the price follow from the lot's figures alone, never from the order of changes:
+recognised = price x used / amount, and returned = price less price x (amount - taken) / amount. When nothing is left
+(used = amount - taken) the two add up to the whole price.
 """
 
 from typing import Any, NamedTuple
@@ -34,11 +34,11 @@ class Lot:
         self.remaining: int = row.remaining_nano
         self.recognised: int = row.recognised_nanousd
         self.returned: int = row.returned_nanousd
-        """What of the price went back, or to another wallet's lot, with credits that were not used."""
+        """The part of the price that went back, or to another wallet's lot, with unused credits."""
         self.taken: int = row.taken_nano
-        """Credits that went back or away unused."""
+        """Credits that were refunded, withdrawn or transferred unused."""
         self.out: int = row.out_nano
-        """Credits that refunds and disputes of the lot's payment take; see `returned_credits`."""
+        """Credits that refunds and disputes of the lot's payment take back; see `returned_credits`."""
         self.out_taken: int = row.out_taken_nano
         self.out_expired: int = row.out_expired_nano
         self.out_nanousd: int = row.out_nanousd
@@ -48,7 +48,7 @@ class Lot:
 
     @property
     def used(self) -> int:
-        """Credits that were used up or expired."""
+        """Credits that were used or expired."""
         return int(self.row.amount_nano) - self.taken - self.remaining
 
     def lives_at(self, moment_ns: int) -> bool:
@@ -57,7 +57,7 @@ class Lot:
         return expiry is None or moment_ns <= expiry
 
     def draw(self, amount: int, kind: str, at_ns: int) -> int:
-        """Use credits up, or with a negative amount give them back; returns the revenue of it in nano-USD."""
+        """Use credits; a negative amount gives them back. Returns the change of revenue in nano-USD."""
         self.remaining -= amount
         recognised = round_half_even(self.row.price_nanousd * self.used, self.row.amount_nano)
         revenue, self.recognised = recognised - self.recognised, recognised
@@ -65,7 +65,7 @@ class Lot:
         return int(revenue)
 
     def take(self, amount: int, kind: str, at_ns: int) -> int:
-        """Take unused credits out, or with a negative amount put them back; returns their part of the price."""
+        """Take unused credits out; a negative amount puts them back. Returns their part of the price."""
         self.remaining -= amount
         self.taken += amount
         price, whole = self.row.price_nanousd, self.row.amount_nano
@@ -94,17 +94,17 @@ class Lot:
         )
 
     def changes(self) -> list[dict[str, Any]]:
-        """The moves that changed something."""
+        """Return the moves that changed a figure."""
         figures = ("amount_nano", "recognised_nanousd", "returned_nanousd")
         return [move for move in self.moves if any(move[name] for name in figures)]
 
     def order(self) -> tuple[int, bool, int, bool, int]:
-        """Where the lot stands in the order of drawing."""
+        """Return the sort key of the order of drawing."""
         expiry = self.row.expires_at_ns
         return self.row.priority, expiry is None, expiry or 0, not self.row.promotional, self.row.id
 
     def values(self) -> dict[str, int]:
-        """What of the lot is written: by column, as of `COLUMNS`."""
+        """Return the figures to write, by column of `COLUMNS`."""
         figures = (
             self.remaining,
             self.taken,
@@ -121,13 +121,13 @@ class Lot:
 
 
 class NewLot(NamedTuple):
-    """A lot that comes into a wallet."""
+    """A lot to add to a wallet."""
 
     origin: str
     amount_nano: int
     price_nanousd: int = 0
-    """What was paid for all of it."""
+    """Price of the whole lot."""
     priority: int = 100
-    """Lower is drawn first."""
+    """Lots with a lower number are drawn first."""
     promotional: bool = False
     expires_at_ns: int | None = None

@@ -1,8 +1,9 @@
-"""What a wallet used since its lots were last drawn on, by the moment of the calls.
+"""Usage of a wallet since its lots were last drawn on, by the start of the calls.
 
-Each transaction says when the calls started that it charged or gave back. Where a lot ended between the first and the
-last of them, the records say which were before. So usage draws on the lots that lived when it happened, however late it
-was reported. It is drawn in the order of posting, so that it makes no difference how often lots are drawn up.
+Each transaction states when the calls started that it charged or gave back. If a lot expired between the first and the
+last of them, the records show which calls came before. So usage draws on the lots that were valid when it happened,
+however late it was reported. It is drawn in the order of posting: the result does not depend on how often lots are
+drawn up.
 """
 
 from bisect import bisect_left
@@ -23,14 +24,14 @@ from farebox_collector.model.money import MAX_NANO
 from farebox_collector.model.verdicts import Verdict
 
 LONGEST_TRANSACTION_NS = 120 * 10**9
-"""Twice the longest that a transaction may take: its id is older than its postings by no more than that."""
+"""Twice the longest time of a transaction: the bound on how much older its id is than its postings."""
 _STEP = 1_000
 _USAGE = ("usage", "correction")
-"""Kinds of transactions that charge calls or give them back."""
+"""Kinds of transactions that charge calls or give charges back."""
 
 
 class Used(NamedTuple):
-    """What was used at a moment, or with a negative figure given back."""
+    """Credits used at a moment; a negative figure was given back."""
 
     amount_nano: int
     at_ns: int
@@ -61,7 +62,7 @@ class Unseen:
         return leg.id > self._account.drawn_posting_id, leg.transaction_id >= self._first
 
     def parts(self, ends: Sequence[int]) -> list[Used]:
-        """What was used, in the order of posting, by moments that no end of a lot (in order) parts."""
+        """Return usage in the order of posting, split at the expiries of lots (`ends`, ascending)."""
         found: list[tuple[int, Any]] = []
         for part in legs_of(self._connection, [self._account.id]):
             leg, made = part.c, transactions.c
@@ -80,7 +81,7 @@ class Unseen:
 
 
 def first_return(connection: Connection, account: Row[Any]) -> Callable[[], int]:
-    """Says when credits of a wallet first moved because a payment had gone back; the end of time where none did."""
+    """Return a query for the time at which a returned payment first moved credits of a wallet; MAX_NANO if none did."""
     move = lot_moves.c
     query = (
         select(func.min(move.recorded_at_ns))
@@ -92,14 +93,14 @@ def first_return(connection: Connection, account: Row[Any]) -> Callable[[], int]
 
 
 def may_pay(connection: Connection, account: Row[Any], lot: NewLot, overdraft: int, at_ns: int) -> int:
-    """What a new lot may pay of the overdraft: of one whose time is up already, not what was used after its end."""
+    """Return how much of the overdraft a new lot may pay; an expired lot pays no usage from after its expiry."""
     if lot.expires_at_ns is not None and lot.expires_at_ns < at_ns:
         overdraft = max(overdraft - _used_after(connection, account, lot.expires_at_ns), 0)
     return min(overdraft, lot.amount_nano)
 
 
 def _used_after(connection: Connection, account: Row[Any], end_ns: int) -> int:
-    """What a wallet used after a moment, less what corrections gave back of that; never less than nothing."""
+    """Return a wallet's usage after a moment, less corrections of it; at least 0."""
     used = 0
     for part in legs_of(connection, [account.id]):
         leg, made = part.c, transactions.c
@@ -117,7 +118,7 @@ def _used_after(connection: Connection, account: Row[Any], end_ns: int) -> int:
 
 
 def _of_transaction(connection: Connection, account: Row[Any], row: Any, ends: Sequence[int]) -> list[Used]:
-    """What a transaction used of a wallet, by moments that no end parts."""
+    """Return what a transaction charged to a wallet, split at the expiries of lots."""
     amount = -int(row.amount)
     if row.calls_from_ns is None:
         return [Used(amount, int(row.recorded_at_ns))]
@@ -131,13 +132,13 @@ def _of_transaction(connection: Connection, account: Row[Any], row: Any, ends: S
         sums[place] += charge
         moments.setdefault(place, at_ns)
     parts = [Used(sums[place], moments[place]) for place in sorted(sums)]
-    # Detail that is retired is taken for the earliest.
+    # Calls whose records are past retention count as the earliest.
     rest = amount - sum(part.amount_nano for part in parts)
     return [Used(rest, first_ns), *parts] if rest else parts
 
 
 def _first_transaction(connection: Connection, posting_id: int) -> int:
-    """No transaction before this one has a posting after that one."""
+    """Return a transaction id such that no earlier transaction has a posting after this posting."""
     made = transactions.c
     drawn = connection.execute(
         select(made.id, made.recorded_at_ns)
@@ -147,7 +148,7 @@ def _first_transaction(connection: Connection, posting_id: int) -> int:
     if drawn is None:
         return 0
     if has_one_writer(connection):
-        return int(drawn.id)
+        return int(drawn.id)  # Ids are in the order of commits.
     first, step = int(drawn.id), _STEP
     while first > 0:
         first, step = first - step, 2 * step
@@ -159,12 +160,12 @@ def _first_transaction(connection: Connection, posting_id: int) -> int:
 
 
 def moments_of(connection: Connection, account: Row[Any], transaction_id: int, kind: str) -> Iterator[tuple[int, int]]:
-    """(moment, nanocredits) of the calls of a wallet, as usage charged them or by what a correction changed."""
+    """Yield (moment, nanocredits) of a wallet's calls: the charges of usage, or the changes of a correction."""
     return (_charged if kind == "usage" else _corrected)(connection, account, transaction_id)
 
 
 def _charged(connection: Connection, account: Row[Any], transaction_id: int) -> Iterator[tuple[int, int]]:
-    """(moment, nanocredits) of the calls of a wallet as a transaction first charged them."""
+    """Yield (moment, nanocredits) of a wallet's calls as a transaction first charged them."""
     record, first = usage_records.c, corrections.c
     rows = connection.execute(
         select(record.priced_at_ns, record.verdict, record.charge_nanocredits, record.corrections)
@@ -182,7 +183,7 @@ def _charged(connection: Connection, account: Row[Any], transaction_id: int) -> 
 
 
 def _corrected(connection: Connection, account: Row[Any], transaction_id: int) -> Iterator[tuple[int, int]]:
-    """(moment, nanocredits) of the calls of a wallet by what a correction changed of their charge."""
+    """Yield (moment, nanocredits) of a wallet's calls: how a correction changed their charges."""
     record, change = usage_records.c, corrections.c
     rows = connection.execute(
         select(record.priced_at_ns, change.charge_nanocredits_before, change.charge_nanocredits_after)

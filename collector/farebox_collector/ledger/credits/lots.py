@@ -1,22 +1,23 @@
 """Lots: where a wallet's credits come from, and which of them its usage has used up.
 
-Recording usage moves the balance alone. Which lot paid is worked out later, under the lock of the wallet's account:
-what the lots have more than the balance says was used since they were last drawn on, and is drawn in the documented
-order: priority, earliest expiry, promotional before paid, oldest. What no lot is left for is overdraft, and the next
-lot pays it first. Hence balance = remaining of all lots − overdraft, whenever a wallet is drawn up.
+Recording usage changes the balance only. Lots are drawn up to the balance later, under the lock of the wallet's
+account: the excess of the lots over the balance is usage since the last draw. It is drawn in the documented order:
+priority, earliest expiry, promotional before paid, oldest. What no lot can pay is overdraft; the next lot pays it.
+Hence balance = remaining of all lots − overdraft, whenever a wallet is drawn up.
 
-As credits that were paid for are used, their price becomes revenue. Usage from before a lot's expiry draws on it,
-however late it is reported, also when the rest of the lot has expired; usage after it never does.
+As paid credits are used, their price becomes revenue. Usage from before a lot's expiry draws on it, however late it is
+reported, even if the rest of the lot has expired. Usage from after it never does.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, func, select, update
 
 from farebox_collector.ledger.credits.late_revenue import RevenueOfCalls, day_ends
-from farebox_collector.ledger.credits.lot import COLUMNS, Lot, NewLot
+from farebox_collector.ledger.credits.lot import Lot, NewLot
+from farebox_collector.ledger.credits.lot_rows import LotRows
 from farebox_collector.ledger.credits.lot_usage import (
     Unseen,
     Used,
@@ -24,7 +25,7 @@ from farebox_collector.ledger.credits.lot_usage import (
     may_pay,
 )
 from farebox_collector.ledger.credits.returned_credits import ReturnedCredits, concerns
-from farebox_collector.ledger.credits.spending import LimitScope, Subject, held_in_vain
+from farebox_collector.ledger.credits.spending import LimitScope, Subject, held_by_expired
 from farebox_collector.ledger.journal.journal import (
     ISSUED_ACCOUNT,
     WALLET,
@@ -35,30 +36,28 @@ from farebox_collector.ledger.journal.journal import (
     wallet_account,
 )
 from farebox_collector.ledger.tables.books import accounts, postings
-from farebox_collector.ledger.tables.credits import lot_moves, lots
 from farebox_collector.model.money import Commodity
 
 DEFERRED_ACCOUNT = Account("deferred", "", Commodity.USD)
-"""What was paid for credits that are not used yet, as a negative figure."""
+"""The price of unused credits: deferred revenue, as a negative figure."""
 REVENUE_ACCOUNT = Account("revenue", "", Commodity.USD)
-"""What was paid for credits that usage used up, as a negative figure."""
+"""The price of used credits, as a negative figure."""
 BREAKAGE_ACCOUNT = Account("breakage", "", Commodity.USD)
-"""What was paid for credits that expired, as a negative figure."""
+"""The price of expired credits, as a negative figure."""
 REFUNDED_ACCOUNT = Account("refunded", "", Commodity.USD)
-"""What went back of the price of credits that were used or had expired: revenue, or breakage, that was not to be."""
+"""Refunds of the price of used or expired credits: they offset revenue and breakage."""
 EXPIRED_ACCOUNT = Account("expired", "", Commodity.CREDIT)
 """Credits that expired."""
 
 EXPIRY, RECOGNITION = "expiry", "recognition"
-WALLETS_AT_ONCE = 50
-_USED_UP_LOTS = 1_000
 
 
 class WalletLots:
-    """The lots of one wallet, locked and drawn up to now; `close` writes what became of them."""
+    """The lots of one wallet, locked and drawn up to now; `close` writes the changes."""
 
     def __init__(self, connection: Connection, tenant_id: int, wallet: str, at_ns: int) -> None:
         self._connection = connection
+        self._rows = LotRows(connection, tenant_id, wallet)
         self.tenant_id, self.wallet, self._at_ns = tenant_id, wallet, at_ns
         self._legs: list[Leg] = []
         self._revenue = 0
@@ -67,7 +66,7 @@ class WalletLots:
         self.balance: int = self._account.balance_nano
         self.held = self._held()
         self.overdraft: int = self._account.overdraft_nano
-        self.lots = self._load()
+        self.lots = sorted(self._rows.open(), key=Lot.order)
         self._draw_up()
 
     def _lock(self) -> Row[Any]:
@@ -79,43 +78,26 @@ class WalletLots:
         )
         found = self._connection.execute(query).first()
         if found is None:
-            # A wallet that is new gets its account here.
+            # Create the account of a new wallet.
             note_activity(self._connection, self.tenant_id, frozenset({self.wallet}), self._at_ns)
             found = self._connection.execute(query).one()
         return found
 
     def _held(self) -> int:
-        """What open holds set aside; one whose time is up holds nothing, before any sweep comes by."""
+        """Return what open holds reserve; an expired hold reserves nothing, even before the sweep closes it."""
         held = int(self._account.held_nano)
         if not held:
             return 0
         subject = Subject(LimitScope.WALLET, self.wallet)
-        in_vain = held_in_vain(self._connection, self.tenant_id, [subject], self._at_ns)
-        return held - in_vain.get(subject, 0)
+        expired = held_by_expired(self._connection, self.tenant_id, [subject], self._at_ns)
+        return held - expired.get(subject, 0)
 
-    def _load(self) -> list[Lot]:
-        """Lots with something left, or with a part in returned payments, in the order of drawing."""
-        table = lots.c
-        concerned = or_(table.remaining_nano > 0, table.out_nano > 0, table.lent_nano > 0)
-        return sorted(map(Lot, self._connection.execute(self._query().where(concerned))), key=Lot.order)
-
-    def _query(self) -> Select[Any]:
-        return select(lots).where(lots.c.tenant_id == self.tenant_id, lots.c.wallet == self.wallet)
-
-    def _load_used_up(self, moment_ns: int) -> None:
-        """Lots that returned credits may go back to, besides those with something left."""
+    def _include(self, found: Iterable[Lot]) -> None:
         known = {lot.row.id for lot in self.lots}
-        table = lots.c
-        rows = self._connection.execute(
-            self._query()
-            .where(table.remaining_nano == 0, or_(table.expires_at_ns.is_(None), table.expires_at_ns >= moment_ns))
-            .order_by(table.id.desc())
-            .limit(_USED_UP_LOTS)
-        )
-        self.lots = sorted([*self.lots, *(Lot(row) for row in rows if row.id not in known)], key=Lot.order)
+        self.lots = sorted([*self.lots, *(lot for lot in found if lot.row.id not in known)], key=Lot.order)
 
     def _draw_up(self) -> None:
-        """Draw what was used since the last time on the lots that lived then, and let lots expire."""
+        """Draw usage since the last update on the lots that were valid then, and expire lots."""
         used = sum(lot.remaining for lot in self.lots) - self.overdraft - self.balance
         unseen = Unseen(self._connection, self._account)
         if unseen.first_ns is not None and unseen.last_ns is not None:
@@ -127,27 +109,24 @@ class WalletLots:
                 self._draw(amount, at_ns)
                 self._of_calls.add(at_ns, self._revenue - before)
                 used -= amount
-        # Books from before there were lots have deposits that nobody drew on.
+        # Deposits from before lots existed were never drawn on.
         self._draw(used, self._at_ns)
         self._expire(self._at_ns)
 
     def _ends_between(self, first_ns: int, last_ns: int) -> list[int]:
-        """The ends of lots in a time; what has expired of these is as if it had not, until it does again."""
-        table = lots.c
-        ending = self._query().where(table.expires_at_ns >= first_ns, table.expires_at_ns <= last_ns)
-        rows = self._connection.execute(ending).all()
-        known = {lot.row.id for lot in self.lots}
-        self.lots = sorted([*self.lots, *(Lot(row) for row in rows if row.id not in known)], key=Lot.order)
+        """Return the expiries of lots within a period; reopen those that have expired, so that they can be drawn on."""
+        ending = self._rows.ending(first_ns, last_ns)
+        self._include(ending)
         for lot in self.lots:
             expiry = lot.row.expires_at_ns
             if expiry is not None and first_ns <= expiry <= self._at_ns:
                 self._reopen(lot)
         with self._nothing_returned(first_ns):
-            pass  # What is out of reopened lots is what usage has left of them.
-        return sorted({int(row.expires_at_ns) for row in rows})
+            pass  # Reopened lots return only the credits that usage has left.
+        return sorted({int(lot.row.expires_at_ns) for lot in ending})
 
     def _reopen(self, lot: Lot) -> None:
-        """Let what has expired of a lot be as if it had not, and what of that went back as if it were used."""
+        """Undo the expiry of a lot; count the expired credits that were returned as displaced usage."""
         self._let_expire(lot, -self.expired_of(lot.row.id))
         if lot.out_expired:
             lot.displaced += lot.out_expired
@@ -157,7 +136,7 @@ class WalletLots:
             lot.out_expired = 0
 
     def _draw(self, amount: int, at_ns: int) -> None:
-        """Draw on the lots that live at a moment, in order; or give back, to the overdraft and those drawn last."""
+        """Draw on the lots valid at a moment, in order; a negative amount repays overdraft, then lots drawn last."""
         if not amount:
             return
         with self._nothing_returned(at_ns):
@@ -172,7 +151,7 @@ class WalletLots:
 
     @contextmanager
     def _nothing_returned(self, moment_ns: int, *, changing: bool = False) -> Iterator[None]:
-        """For a while the wallet is as if no payment of it had gone back."""
+        """Undo the returned payments of the wallet for the duration of the block."""
         if not (changing or concerns(self.lots)):
             yield
             return
@@ -180,28 +159,28 @@ class WalletLots:
         returned = ReturnedCredits(self.lots, self.overdraft, moment_ns, self._at_ns, first_return_ns)
         self.overdraft = returned.overdraft
         yield
-        revenue, unused, gone = returned.drop(self.lots, self.overdraft, self.expired_of)
+        revenue, unused, removed = returned.drop(self.lots, self.overdraft, self.expired_of)
         self.overdraft = returned.overdraft
         self._recognise(revenue, REVENUE_ACCOUNT)
         if unused:
             self._legs += [Leg(DEFERRED_ACCOUNT, unused), Leg(REFUNDED_ACCOUNT, -unused)]
-        if gone:
-            self.balance -= gone
-            self._legs += [Leg(wallet_account(self.wallet), -gone), Leg(ISSUED_ACCOUNT, gone)]
-        # What came back to a lot whose time is up.
+        if removed:
+            self.balance -= removed
+            self._legs += [Leg(wallet_account(self.wallet), -removed), Leg(ISSUED_ACCOUNT, removed)]
+        # Credits that came back to an expired lot expire at once.
         self._expire(moment_ns - 1)
 
     def _give_back(self, amount: int, moment_ns: int) -> int:
-        """Credits of calls of a moment that a correction returned.
+        """Return credits that a correction gave back for calls of a moment; returns the change of revenue.
 
-        They pay the overdraft, then go back where they were drawn last, of the lots that lived at that moment.
+        They repay the overdraft, then the lots valid at that moment, last drawn first.
         """
         back = min(self.overdraft, amount)
         self.overdraft -= back
         amount -= back
         if not amount:
             return 0
-        self._load_used_up(moment_ns)
+        self._include(self._rows.used_up(moment_ns))
         revenue = 0
         for lot in reversed(self.lots):
             part = min(lot.used, amount)
@@ -218,7 +197,7 @@ class WalletLots:
                 self._let_expire(lot, lot.remaining)
 
     def _let_expire(self, lot: Lot, amount: int) -> None:
-        """Let credits of a lot expire, or with a negative amount be as if they had not."""
+        """Expire credits of a lot; a negative amount undoes an expiry."""
         if amount:
             self._recognise(lot.draw(amount, "expire", self._at_ns), BREAKAGE_ACCOUNT)
             self.balance -= amount
@@ -230,11 +209,11 @@ class WalletLots:
             self._revenue += nanousd if account == REVENUE_ACCOUNT else 0
 
     def available(self) -> int:
-        """What can be taken out: the balance less what is held."""
+        """Return what can be taken out: the balance less what holds reserve."""
         return self.balance - self.held
 
     def add(self, lot: NewLot, transaction_id: int | None) -> int:
-        """Put a lot into the wallet, whose balance its posting moves; it pays the overdraft first. Returns its id."""
+        """Add a lot, which pays the overdraft first; returns its id. The caller posts its credits."""
         with self._nothing_returned(self._at_ns):
             made = self._insert(lot, transaction_id)
             self.balance += lot.amount_nano
@@ -242,15 +221,15 @@ class WalletLots:
             if owed:
                 revenue = made.draw(owed, "draw", self._at_ns)
                 self._recognise(revenue, REVENUE_ACCOUNT)
-                debt, whose = (self.overdraft, owed), (self._connection, self.tenant_id, self.wallet)
-                self._of_calls.add_overdraft(*whose, debt, revenue, self._at_ns)
+                debt, subject = (self.overdraft, owed), (self._connection, self.tenant_id, self.wallet)
+                self._of_calls.add_overdraft(*subject, debt, revenue, self._at_ns)
                 self.overdraft -= owed
         return int(made.row.id)
 
     def take(self, amount: int, kind: str, lot_id: int | None = None) -> list[tuple[Lot, int, int]]:
-        """Take unused credits out of lots, in order or out of one; returns (lot, credits, part of the price) of each.
+        """Take unused credits out of lots in order, or out of one; returns (lot, credits, part of the price) of each.
 
-        Raises ValueError where the lots have less.
+        Raises ValueError if the lots have less.
         """
         parts = []
         for lot in self.lots:
@@ -259,26 +238,28 @@ class WalletLots:
                 parts.append((lot, part, lot.take(part, kind, self._at_ns + bool(lot.out))))
                 amount -= part
         if amount:
-            raise ValueError("the lots have less than that left")
+            raise ValueError("the lots have fewer credits left")
         self.balance -= sum(part for _, part, _ in parts)
         return parts
 
     def use(self, amount: int) -> None:
-        """Use credits up as usage would, for a posting that takes them out of the wallet."""
+        """Use credits as usage would. The caller posts them."""
         self._draw(amount, self._at_ns)
         self.balance -= amount
 
     def lot(self, lot_id: int) -> Lot:
-        """A lot of the wallet, whether it has anything left or not."""
+        """Return a lot of the wallet, used up or not. Raises KeyError if the wallet has no such lot."""
         for lot in self.lots:
             if lot.row.id == lot_id:
                 return lot
-        used_up = Lot(self._connection.execute(self._query().where(lots.c.id == lot_id)).one())
-        self.lots = sorted([*self.lots, used_up], key=Lot.order)
+        used_up = self._rows.lot(lot_id)
+        if used_up is None:
+            raise KeyError(lot_id)
+        self._include([used_up])
         return used_up
 
     def put_out(self, lot: Lot, out_nano: int) -> list[Leg]:
-        """Let so many credits of a lot be out, its payment having been returned; returns the legs of that."""
+        """Set how many credits of a lot its returned payment takes back; returns the legs of the change."""
         drawn_up, self._legs = self._legs, []
         with self._nothing_returned(self._at_ns, changing=True):
             lot.out = out_nano
@@ -286,24 +267,21 @@ class WalletLots:
         return summed(legs)
 
     def left_of(self, lot_id: int) -> int | None:
-        """What is left of a lot; None if the wallet has no such lot."""
+        """Return the remaining credits of a lot; None if the wallet has no such lot."""
         for lot in self.lots:
             if lot.row.id == lot_id:
                 return lot.remaining
-        known = self._connection.execute(self._query().where(lots.c.id == lot_id)).first()
-        return None if known is None else 0
+        return None if self._rows.lot(lot_id) is None else 0
 
     def expired_of(self, lot_id: int) -> int:
-        """Credits of a lot that expired unused."""
-        move = lot_moves.c
-        written = self._connection.execute(
-            select(func.coalesce(func.sum(move.amount_nano), 0)).where(move.lot_id == lot_id, move.kind == "expire")
-        ).scalar_one()
-        fresh = (now for lot in self.lots if lot.row.id == lot_id for now in lot.moves if now["kind"] == "expire")
-        return -int(written) - sum(int(now["amount_nano"]) for now in fresh)
+        """Return the credits of a lot that expired unused."""
+        unwritten = (
+            move for lot in self.lots if lot.row.id == lot_id for move in lot.moves if move["kind"] == "expire"
+        )
+        return self._rows.expired_of(lot_id) - sum(int(move["amount_nano"]) for move in unwritten)
 
     def close(self) -> None:
-        """Write what became of the lots, post expiry and revenue, and note how far the wallet is drawn up."""
+        """Write the lots, post expiry and revenue, and store the posting up to which the wallet is drawn."""
         kind = EXPIRY if any(leg.account == EXPIRED_ACCOUNT for leg in self._legs) else RECOGNITION
         transaction_id = None
         if legs := summed(self._legs):
@@ -311,12 +289,7 @@ class WalletLots:
             transaction.post(legs)
             transaction_id = transaction.id
         self._of_calls.keep(self._connection, self.tenant_id, self._at_ns)
-        changed = [lot for lot in self.lots if any(lot.row._mapping[name] != it for name, it in lot.values().items())]
-        if changed:
-            self._connection.execute(_UPDATE, [_changed(lot) for lot in changed])
-        moves = [move | {"transaction_id": transaction_id} for lot in self.lots for move in lot.changes()]
-        if moves:
-            self._connection.execute(insert(lot_moves), moves)
+        self._rows.write(self.lots, transaction_id)
         newest = self._connection.execute(select(func.coalesce(func.max(postings.c.id), 0))).scalar_one()
         self._connection.execute(
             update(accounts)
@@ -325,82 +298,19 @@ class WalletLots:
         )
 
     def _insert(self, lot: NewLot, transaction_id: int | None) -> Lot:
-        row = self._connection.execute(
-            insert(lots)
-            .values(
-                tenant_id=self.tenant_id,
-                wallet=self.wallet,
-                transaction_id=transaction_id,
-                origin=lot.origin,
-                amount_nano=lot.amount_nano,
-                remaining_nano=lot.amount_nano,
-                taken_nano=0,
-                price_nanousd=lot.price_nanousd,
-                recognised_nanousd=0,
-                returned_nanousd=0,
-                priority=lot.priority,
-                promotional=int(lot.promotional),
-                expires_at_ns=lot.expires_at_ns,
-                created_at_ns=self._at_ns,
-            )
-            .returning(lots)
-        ).one()
-        made = Lot(row)
-        self.lots = sorted([*self.lots, made], key=Lot.order)
+        made = self._rows.insert(lot, transaction_id, self._at_ns)
+        self._include([made])
         return made
 
 
 def draw_up(connection: Connection, tenant_id: int, wallet: str, at_ns: int) -> None:
-    """Bring the lots of a wallet up to its balance."""
+    """Draw the lots of a wallet up to its balance."""
     WalletLots(connection, tenant_id, wallet, at_ns).close()
 
 
-def wallets_with_expired_lots(connection: Connection, tenant_id: int, names: Iterable[str], at_ns: int) -> list[str]:
-    """Those of some wallets that have a lot whose time is up, and whose balance does not know it yet."""
-    table = lots.c
-    query = select(table.wallet).distinct().where(table.tenant_id == tenant_id, table.wallet.in_(sorted(names)))
-    found = connection.execute(query.where(table.remaining_nano > 0, table.expires_at_ns <= at_ns))
-    return sorted(found.scalars())
-
-
-def wallets_to_draw(
-    connection: Connection, at_ns: int, limit: int = WALLETS_AT_ONCE, after: tuple[int, str] = (0, "")
-) -> Sequence[tuple[int, str]]:
-    """(tenant_id, name) of wallets whose lots are behind their balance, or have one whose time is up.
-
-    In the order of both, those that come after a wallet.
-    """
-    columns, table = accounts.c, lots.c
-    due = select(table.id).where(
-        table.tenant_id == columns.tenant_id,
-        table.wallet == columns.name,
-        table.remaining_nano > 0,
-        table.expires_at_ns <= at_ns,
-    )
-    behind = or_(columns.balance_nano != columns.drawn_balance_nano, due.exists())
-    later = tuple_(columns.tenant_id, columns.name) > tuple_(*after)
-    query = select(columns.tenant_id, columns.name).where(columns.kind == WALLET, behind, later)
-    found = connection.execute(query.order_by(columns.tenant_id, columns.name).limit(limit))
-    return [(tenant_id, name) for tenant_id, name in found]
-
-
-def lots_of(connection: Connection, tenant_id: int, wallet: str, after_id: int, limit: int) -> Sequence[Row[Any]]:
-    """The lots of a wallet, oldest first, as they were when it was last drawn up."""
-    table = lots.c
-    query = select(lots).where(table.tenant_id == tenant_id, table.wallet == wallet, table.id > after_id)
-    return connection.execute(query.order_by(table.id).limit(limit)).all()
-
-
 def summed(legs: Sequence[Leg]) -> list[Leg]:
-    """One leg an account, without those that come to nothing."""
+    """Return one leg for each account; omit sums of 0."""
     sums: dict[Account, int] = {}
     for leg in legs:
         sums[leg.account] = sums.get(leg.account, 0) + leg.amount_nano
     return [Leg(account, amount) for account, amount in sums.items() if amount]
-
-
-_UPDATE = update(lots).where(lots.c.id == bindparam("lot")).values({name: bindparam(f"new_{name}") for name in COLUMNS})
-
-
-def _changed(lot: Lot) -> dict[str, int]:
-    return {"lot": lot.row.id, **{f"new_{name}": figure for name, figure in lot.values().items()}}

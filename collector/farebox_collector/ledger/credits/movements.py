@@ -1,5 +1,5 @@
-"""Movements: everything that puts credits into wallets and takes them out again, but for usage. Each happens once for
-its idempotency key, and keeps what the business says about it.
+"""Movements: every change of a wallet's credits except usage. Each happens once for its idempotency key, and stores the
+memo and metadata of the request.
 """
 
 import json
@@ -39,65 +39,109 @@ from farebox_collector.model.money import (
 )
 
 RECEIPTS_ACCOUNT = Account("receipts", "", Commodity.USD)
-"""What customers paid for credits, less what they got back."""
+"""Payments for credits, less refunds."""
 
 _KEY_COLUMNS = ("tenant_id", "key", "request", "transaction_id")
 
 
 class Kind(StrEnum):
-    """What a movement is."""
+    """Kind of a movement."""
 
     DEPOSIT = "deposit"
-    """Credits that were paid for by a rail of one's own; given ones are a grant."""
+    """Credits paid outside Farebox; use grant for free credits."""
     TOPUP = "topup"
-    """Credits of a pack that a payment provider says was paid; see `topups`."""
+    """Credits of a pack whose payment the provider confirmed; see `topups`."""
     GRANT = "grant"
-    """Credits that were given."""
+    """Free credits."""
     PROMOTION = "promotion"
-    """Credits that were given, and are drawn before those that were paid for."""
+    """Free credits that are drawn before paid ones."""
     ALLOWANCE = "allowance"
     """Credits that come with a plan."""
     ADJUSTMENT = "adjustment"
-    """Credits put right by hand: positive into the wallet, negative out of it."""
+    """Manual correction: positive into the wallet, negative out of it."""
     REFUND = "refund"
-    """Unused credits of one lot that go back, with their part of what was paid."""
+    """Unused credits of one lot, returned with their part of the price."""
     WITHDRAWAL = "withdrawal"
-    """Unused credits of any lots that go back, in the order of drawing."""
+    """Unused credits of any lots, returned in the order of drawing."""
     TRANSFER = "transfer"
-    """Unused credits that go to another wallet, with their origin, price and expiry."""
+    """Unused credits moved to another wallet, with their price, priority and expiry."""
 
 
 INCOMING = frozenset({Kind.DEPOSIT, Kind.TOPUP, Kind.GRANT, Kind.PROMOTION, Kind.ALLOWANCE})
+"""Kinds that put credits into the wallet."""
+PAID_IN = (Kind.DEPOSIT, Kind.TOPUP)
+"""Kinds of incoming movements that a customer pays."""
+GIVEN_BACK = (Kind.REFUND, Kind.WITHDRAWAL)
+"""Kinds that return unused credits and their price to the customer."""
+OUTGOING = frozenset({*GIVEN_BACK, Kind.TRANSFER})
+"""Kinds that take unused credits out of lots."""
+REQUESTABLE = tuple(kind for kind in Kind if kind is not Kind.TOPUP)
+"""Kinds that a caller may request; top-ups come from payments only."""
+
+
+class InvalidField(ValueError):
+    """A field of a movement breaks a rule of its kind; `rule` completes a sentence that begins with the field."""
+
+    def __init__(self, field: str, rule: str) -> None:
+        super().__init__(f"{field} {rule}")
+        self.field, self.rule = field, rule
 
 
 class Movement(NamedTuple):
-    """What is to be moved; fields that its kind has no use for keep their default."""
+    """A movement to make; fields that its kind does not use keep their default."""
 
     kind: Kind
     wallet: str
     amount_nanocredits: int
-    """Positive; of an adjustment also negative. Of a refund 0 is all that is left of the lot."""
+    """Positive; an adjustment may be negative. A refund of 0 takes all that is left of the lot."""
     price_nanousd: int = 0
-    """What was paid, for a deposit."""
+    """Price of a deposit."""
     lot_id: int = 0
-    """Whose credits a refund takes."""
+    """The lot that a refund takes credits from."""
     to_wallet: str = ""
-    """Where a transfer goes."""
+    """Target of a transfer."""
     priority: int = 100
     expires_at_ns: int | None = None
     memo: str = ""
     metadata: str = ""
-    """JSON of what the business says about it; empty for nothing."""
+    """JSON for reconciliation; may be empty."""
     at_list: bool = False
-    """Whether a deposit's price is not said: it is worth what its credits sell for at that moment."""
+    """Whether a deposit states no price: its price is then the list price of its credits."""
 
     def request(self) -> str:
-        """What is compared with an earlier request under the same key."""
+        """Return the text to compare with an earlier request under the same key."""
         if self._replace(at_list=False) == Movement(Kind.DEPOSIT, self.wallet, self.amount_nanocredits, memo=self.memo):
-            # As it was written before there were other kinds.
+            # The form from before other kinds existed; stored requests have it.
             words = {"deposit": self.wallet, "amount_nanocredits": self.amount_nanocredits, "memo": self.memo}
             return json.dumps(words)
         return json.dumps({name: value for name, value in self._asdict().items() if name != "at_list"})
+
+
+def require_valid(movement: Movement, now_ns: int) -> None:
+    """Raise InvalidField for the first field that the movement's kind does not allow, or lacks."""
+    kind, expires_at_ns = movement.kind, movement.expires_at_ns
+    if kind not in REQUESTABLE:
+        raise InvalidField("kind", f"must be one of {', '.join(REQUESTABLE)}")
+    require_valid_amount(movement)
+    if movement.price_nanousd < 0 or (movement.price_nanousd and kind is not Kind.DEPOSIT):
+        raise InvalidField("price_nanousd", "is allowed only for deposits and must not be negative")
+    if (kind is Kind.TRANSFER) != bool(movement.to_wallet) or movement.to_wallet == movement.wallet:
+        raise InvalidField(
+            "to_wallet", "is allowed only for transfers, which need it, and must name a different wallet"
+        )
+    if (kind is Kind.REFUND) != bool(movement.lot_id):
+        raise InvalidField("lot_id", "is required for refunds and invalid otherwise")
+    if expires_at_ns is not None and expires_at_ns <= now_ns:
+        raise InvalidField("expires_at_ns", "must be in the future")
+
+
+def require_valid_amount(movement: Movement) -> None:
+    """Raise InvalidField for an amount that the movement's kind does not allow."""
+    amount, kind = movement.amount_nanocredits, movement.kind
+    if amount < 0 and kind is not Kind.ADJUSTMENT:
+        raise InvalidField("amount_nanocredits", "must be positive; only adjustments can be negative")
+    if not amount and kind is not Kind.REFUND:
+        raise InvalidField("amount_nanocredits", "must not be 0; only refunds can leave it out, for all of the lot")
 
 
 class Moved(NamedTuple):
@@ -105,21 +149,21 @@ class Moved(NamedTuple):
 
     transaction_id: int
     balance_nanocredits: int
-    """What the wallet has now."""
+    """Balance of the wallet after the movement."""
     amount_nanocredits: int
-    """What was moved: into the wallet, or as a negative figure out of it."""
+    """Positive into the wallet, negative out of it."""
     lot_id: int | None
-    """The lot that came into the wallet."""
+    """The new lot, if the movement made one."""
     repeated: bool
-    """True when this key had been used for this very movement before, and nothing changed."""
+    """True if the same movement was made before under this key; nothing changed."""
 
 
 class IdempotencyConflict(Exception):
-    """The idempotency key was used before, for another request."""
+    """The idempotency key was used before for a different request."""
 
 
 class NotEnough(Exception):
-    """There are not as many credits to take out; the message says where."""
+    """The wallet or lot has too few credits; the message names which."""
 
 
 class NoSuchLot(Exception):
@@ -127,7 +171,7 @@ class NoSuchLot(Exception):
 
 
 class NoSuchWallet(Exception):
-    """Nobody has paid into the wallet yet, nor charged it."""
+    """The wallet was neither funded nor charged yet, or its name was erased."""
 
 
 def move(
@@ -139,21 +183,20 @@ def move(
     *,
     strict: bool = False,
 ) -> Moved:
-    """Move credits, once for each key; where `strict`, wallets come into being by being paid into only.
+    """Move credits, once for each key. If `strict`, only incoming movements create wallets.
 
-    Raises IdempotencyConflict, NotEnough, NoSuchLot, NoSuchWallet (for an erased name too), and AmountError where the
-    tenant's sums would no longer fit the books. The key is claimed before anything is posted, so that of two at once
-    one waits and then finds it taken.
+    Raises InvalidField, IdempotencyConflict, NotEnough, NoSuchLot, NoSuchWallet (for an erased name too), and
+    AmountError where the tenant's sums would exceed their range. The key is claimed before anything is posted: of two
+    concurrent requests the second waits, then finds the key taken.
     """
     amount = movement.amount_nanocredits
-    if (amount < 0 and movement.kind is not Kind.ADJUSTMENT) or (not amount and movement.kind is not Kind.REFUND):
-        raise ValueError("the amount of a movement is positive")
+    require_valid_amount(movement)
     if max(abs(amount), movement.price_nanousd) > MAX_MOVEMENT_NANO:
         raise AmountError("too large: a movement has at most 4,611,686,018 credits, for at most as many dollars")
     if balance(connection, tenant_id, RECEIPTS_ACCOUNT) + movement.price_nanousd > MAX_SUM_NANO:
-        raise AmountError("too large: all that was paid together would be out of range")
+        raise AmountError("too large: total receipts of the tenant would be out of range")
     if balance(connection, tenant_id, ISSUED_ACCOUNT) - amount < -MAX_SUM_NANO:
-        raise AmountError("too large: all deposits together would be out of range")
+        raise AmountError("too large: total credits of the tenant would be out of range")
     transaction = begin(connection, tenant_id, movement.kind, at_ns, movement.memo)
     claim = (tenant_id, idempotency_key, movement.request(), transaction.id)
     if not bulk_insert.insert_ignoring_conflicts(
@@ -174,12 +217,12 @@ def _list_price(connection: Connection, tenant_id: int, amount_nanocredits: int)
     rate = Fraction(usd_per_credit_of(connection, tenant_id))
     price = round_half_even(amount_nanocredits * rate.numerator, rate.denominator)
     if price > MAX_NANO:
-        raise AmountError("too large: what these credits sell for is out of range; say price_usd")
+        raise AmountError("too large: the list price of these credits is out of range; state price_usd")
     return price
 
 
 def carry_out(transaction: LedgerTransaction, movement: Movement) -> Moved:
-    """Make a movement in a transaction that was begun; the caller sees to it that it happens once.
+    """Make a movement in a transaction that has begun. The caller ensures that it happens once.
 
     Raises NotEnough and NoSuchLot.
     """
@@ -220,11 +263,11 @@ def _require_wallets(connection: Connection, tenant_id: int, names: Sequence[str
         account.tenant_id == tenant_id, account.kind == WALLET, account.name.in_(sorted(names))
     )
     for name in sorted(set(names) - set(connection.execute(chosen).scalars())):
-        raise NoSuchWallet(f"wallet {name} is not known: it was neither paid into nor charged yet")
+        raise NoSuchWallet(f"no such wallet: {name} was neither paid into nor charged yet")
 
 
 def _legs(movement: Movement, transaction_id: int, wallets: dict[str, WalletLots]) -> tuple[int, int | None, list[Leg]]:
-    """Move the lots: what came into the wallet, its new lot, and the legs."""
+    """Change the lots; returns the nanocredits moved, the id of a new lot, and the legs to post."""
     wallet, amount = wallets[movement.wallet], movement.amount_nanocredits
     if movement.kind in INCOMING or (movement.kind is Kind.ADJUSTMENT and amount > 0):
         lot = NewLot(
@@ -248,16 +291,16 @@ def _legs(movement: Movement, transaction_id: int, wallets: dict[str, WalletLots
         other = wallets[movement.to_wallet]
         for source, credits, price in parts:
             row = source.row
-            came = NewLot(Kind.TRANSFER, credits, price, row.priority, bool(row.promotional), row.expires_at_ns)
-            other.add(came, transaction_id)
+            added = NewLot(Kind.TRANSFER, credits, price, row.priority, bool(row.promotional), row.expires_at_ns)
+            other.add(added, transaction_id)
         return -out, None, [Leg(wallet_account(movement.wallet), -out), Leg(wallet_account(movement.to_wallet), out)]
-    back = sum(price for _, _, price in parts)
+    returned = sum(price for _, _, price in parts)
     legs = [Leg(wallet_account(movement.wallet), -out), Leg(ISSUED_ACCOUNT, out)]
-    return -out, None, [*legs, Leg(DEFERRED_ACCOUNT, back), Leg(RECEIPTS_ACCOUNT, -back)]
+    return -out, None, [*legs, Leg(DEFERRED_ACCOUNT, returned), Leg(RECEIPTS_ACCOUNT, -returned)]
 
 
 def _taken(movement: Movement, wallet: WalletLots) -> list[tuple[Lot, int, int]]:
-    """Unused credits out of the wallet's lots, never those on hold. Raises NotEnough and NoSuchLot."""
+    """Take unused credits out of the wallet's lots, never credits on hold. Raises NotEnough and NoSuchLot."""
     amount = movement.amount_nanocredits
     if movement.kind is Kind.REFUND:
         left = wallet.left_of(movement.lot_id)
@@ -265,9 +308,9 @@ def _taken(movement: Movement, wallet: WalletLots) -> list[tuple[Lot, int, int]]
             raise NoSuchLot(f"wallet {movement.wallet} has no lot {movement.lot_id}")
         amount = amount or left
         if not amount or amount > left:
-            raise NotEnough("the lot has less than that left: what was used cannot be refunded")
+            raise NotEnough("the lot has less than that left; used credits cannot be refunded")
     if amount > wallet.available():
-        raise NotEnough("the wallet has less than that available")
+        raise NotEnough("the wallet has less than that available; credits on hold cannot be taken")
     try:
         return wallet.take(amount, movement.kind, movement.lot_id or None)
     except ValueError as error:
@@ -305,8 +348,8 @@ def _moved_by(connection: Connection, tenant_id: int, transaction_id: int, walle
 
 
 def metadata_text(metadata: dict[str, Any]) -> str:
-    """Metadata as it is kept. Raises ValueError for more than 4,000 characters."""
+    """Return metadata as stored. Raises ValueError for more than 4,000 characters."""
     text = json.dumps(metadata, sort_keys=True) if metadata else ""
     if len(text) > 4_000:
-        raise ValueError("metadata has at most 4,000 characters of JSON")
+        raise ValueError("must have at most 4,000 characters of JSON")
     return text

@@ -1,7 +1,7 @@
-"""Spending policies: versions, appended and never altered, of what a wallet, user, department or project may spend.
+"""Spending policies: append-only versions of what a wallet, user, department or project may spend.
 
-At any moment the newest version holds that is valid then; so one with an end is an exception, after which the version
-before holds again. A version without limits ends a policy. `*` is for each that has none of its own.
+At any moment the newest version valid then is in force. So a version with an end is an exception; after it the version
+before is in force again. A version without limits ends a policy. `*` applies to each subject without its own policy.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,25 +13,25 @@ from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.access.erased import ERASED, is_erased
 from farebox_collector.ledger.credits.spending import LimitScope, Subject
 from farebox_collector.ledger.tables.limits import spending_policies
-from farebox_collector.model.money import MAX_SUM_NANO
+from farebox_collector.model.money import MAX_SUM_NANO, NANO
 
 EACH = "*"
 _MOST_NAMED = 300
 
 
 class BadPolicy(ValueError):
-    """A policy that cannot be; the message says why."""
+    """An invalid policy; the message states the rule."""
 
 
 class Terms(NamedTuple):
-    """What may be spent; None is no limit."""
+    """Limits of a policy; None is no limit."""
 
     hard_stop: bool = True
-    """Of a wallet: whether a hold never takes it below zero."""
+    """For a wallet: whether holds must not take it below zero."""
     day_limit_nano: int | None = None
     month_limit_nano: int | None = None
     soft_day_limit_nano: int | None = None
-    """Passing it is told, and the hold is taken all the same."""
+    """Exceeding it is reported; the hold is still granted."""
     soft_month_limit_nano: int | None = None
 
 
@@ -39,25 +39,25 @@ NO_LIMITS = Terms()
 
 
 class Validity(NamedTuple):
-    """When a version holds, half-open; None is now, and without end."""
+    """Period of a version, half-open; None is from now, and without end."""
 
     from_ns: int | None = None
     to_ns: int | None = None
 
 
 class Authorship(NamedTuple):
-    """Who set a policy and why: kept with it."""
+    """The author of a policy and the reason."""
 
     author: str
     reason: str
 
 
 class Policy(NamedTuple):
-    """A version that holds."""
+    """A version in force."""
 
     id: int
     subject: Subject
-    """As it was set: a name may be `*`."""
+    """As set: a name may be `*`."""
     terms: Terms
 
 
@@ -70,13 +70,13 @@ def set_policy(
     at_ns: int,
     validity: Validity = Validity(),  # noqa: B008  (immutable)
 ) -> int:
-    """Let a policy hold from now or a later moment on; returns its version. Raises BadPolicy."""
+    """Set a policy from now or a later moment on; returns its version. Raises BadPolicy."""
     from_ns = at_ns if validity.from_ns is None else validity.from_ns
     _check(subject, terms)
     if from_ns < at_ns:
-        raise BadPolicy("a policy begins now or later: what was granted stays granted")
+        raise BadPolicy("a policy must begin now or later; granted holds stay granted")
     if validity.to_ns is not None and validity.to_ns <= from_ns:
-        raise BadPolicy("a policy ends after it begins")
+        raise BadPolicy("a policy must end after it begins")
     if subject.scope in (LimitScope.WALLET, LimitScope.USER) and is_erased(connection, tenant_id, subject.name):
         raise BadPolicy(ERASED)
     earlier = policies_of(connection, tenant_id, [subject], at_ns).get(subject)
@@ -106,24 +106,24 @@ def set_policy(
 
 def _check(subject: Subject, terms: Terms) -> None:
     if not subject.name:
-        raise BadPolicy("a policy is for somebody: a name is missing")
+        raise BadPolicy("a name is required")
     if (subject.scope is LimitScope.USER) is not bool(subject.user_id):
-        raise BadPolicy("a policy of the scope user, and no other, is for a user of a wallet")
+        raise BadPolicy("a user is required for the scope user and invalid otherwise")
     if not terms.hard_stop and subject.scope is not LimitScope.WALLET:
-        raise BadPolicy("only a wallet has a balance to stop at")
+        raise BadPolicy("only a policy of the scope wallet can let holds go below zero")
     limits = (terms.day_limit_nano, terms.month_limit_nano, terms.soft_day_limit_nano, terms.soft_month_limit_nano)
     if any(limit is not None and not 0 <= limit <= MAX_SUM_NANO for limit in limits):
-        raise BadPolicy("a limit is zero or more, and fits the books")
+        raise BadPolicy(f"a limit must be 0 to {MAX_SUM_NANO // NANO:,} credits")
 
 
 def policies_of(
     connection: Connection, tenant_id: int, subjects: Iterable[Subject], at_ns: int
 ) -> dict[Subject, Policy]:
-    """The policy that holds for each of these at a moment; those without one are left out."""
+    """Return the policy in force for each subject at a moment; subjects without one are left out."""
     wanted = list(subjects)
     holding: dict[Subject, Policy] = {}
     for start in range(0, len(wanted), _MOST_NAMED):
-        # All that are valid, in the order in which they were set: the last of each is the one that holds.
+        # Valid versions in the order of setting: the last one of each subject is in force.
         for row in connection.execute(_named(tenant_id, wanted[start : start + _MOST_NAMED], at_ns)):
             policy = _policy(row)
             holding[policy.subject] = policy
@@ -139,7 +139,7 @@ def policies_of(
 def policies_in_force(
     connection: Connection, tenant_id: int, at_ns: int, after_id: int = 0, limit: int = 1_000
 ) -> Sequence[Row[Any]]:
-    """The versions that hold at a moment, in the order in which they were set."""
+    """Return the versions in force at a moment, in the order of setting."""
     query = policies_holding(tenant_id, at_ns).where(spending_policies.c.id > after_id)
     return connection.execute(query.order_by(spending_policies.c.id).limit(limit)).all()
 
@@ -147,7 +147,7 @@ def policies_in_force(
 def policy_history(
     connection: Connection, tenant_id: int, subject: Subject, before_id: int | None = None, limit: int = 1_000
 ) -> Sequence[Row[Any]]:
-    """All versions of one policy, newest first."""
+    """Return all versions of one policy, newest first."""
     table = spending_policies.c
     query = select(spending_policies).where(
         table.tenant_id == tenant_id,
@@ -161,12 +161,12 @@ def policy_history(
 
 
 def terms_of(row: Row[Any]) -> Terms:
-    """The terms of a version."""
+    """Return the terms of a version."""
     return Terms(*(getattr(row, name) for name in Terms._fields))._replace(hard_stop=bool(row.hard_stop))
 
 
 def _candidates(subject: Subject) -> tuple[Subject, ...]:
-    """Under which names a policy for it may be set, the nearest first."""
+    """Return the subjects whose policy may apply, the most specific first."""
     if subject.scope is not LimitScope.USER:
         return subject, subject._replace(name=EACH)
     return (
@@ -178,7 +178,7 @@ def _candidates(subject: Subject) -> tuple[Subject, ...]:
 
 
 def _named(tenant_id: int, subjects: Sequence[Subject], at_ns: int) -> Select[Any]:
-    """The versions that are valid at a moment and may be for some of these, in the order in which they were set."""
+    """Return a query of valid versions that may apply to these subjects, in the order of setting."""
     table = spending_policies.c
     return (
         select(spending_policies)
@@ -199,7 +199,7 @@ def _valid(at_ns: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
 
 
 def policies_holding(tenant_id: int, at_ns: int) -> Select[Any]:
-    """Of each subject the newest version that is valid at a moment."""
+    """Return a query of the newest valid version of each subject at a moment."""
     table = spending_policies.c
     newest = (
         select(func.max(table.id))

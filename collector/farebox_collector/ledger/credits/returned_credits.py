@@ -1,15 +1,16 @@
-"""Credits of payments that went back: what refunds and disputes that stand take from the lots of a wallet.
+"""Credits of returned payments: what standing refunds and disputes take from the lots of a wallet.
 
-A lot whose payment was returned must give `out` credits. It gives what usage leaves of it. The rest is displaced usage:
-usage that the lot would have paid for, and which the wallet's other lots pay instead (they lend it), or overdraft.
+A lot whose payment was returned must give `out` credits. It gives the credits that usage leaves. The rest is displaced
+usage: usage that the lot would have paid, and that other lots of the wallet pay instead (they lend it), or overdraft.
 
-`lift` puts the wallet as if nothing had gone back, and `drop` takes out again what must be out. Whatever happens to a
-wallet happens between the two. So its lots depend on what stands and on what was used, never on which came first.
+`_lift` undoes all returns of the wallet; `drop` applies them again. Every change to the wallet happens between the two.
+So its lots depend on the standing returns and on usage, never on their order.
 
-The price of displaced usage that other lots pay is no revenue of the returned lot. As long as it is overdraft, it stays
-revenue, and the same sum is `refunded`: money that went back for credits that were used.
+The price of displaced usage that other lots pay is no revenue of the returned lot. While displaced usage is overdraft,
+it stays revenue, and the same sum is `refunded`: money returned for used credits.
 
-A lot that has expired is not lifted. What went back of it before stays back; what comes back to it expires at once.
+Returns of an expired lot are not undone: its returned credits stay returned. Credits that come back to it expire at
+once.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,25 +22,28 @@ from farebox_collector.ledger.credits.lot import Lot
 from farebox_collector.model.money import round_half_even
 
 RETURNED_MOVE, DEBT_MOVE = "payment_return", "debt"
-"""Kinds of moves of lots: unused credits that went back, and usage that moved from lot to lot because of it."""
+"""Kinds of lot moves: unused credits that were returned, and usage that a return moved between lots."""
 
 CLOCKS_DIFFER_NS = 300 * 10**9
-"""How far the payment provider's clock may be behind ours: as far as the time of a signature may be off."""
+"""Largest lag of the payment provider's clock: the tolerance for the time of a signature."""
 
 ExpiredOf = Callable[[int], int]
-"""Credits of a lot that expired unused."""
+"""Lot id → its credits that expired unused."""
 
 
 class Effect(NamedTuple):
-    """What a change of lots posts: revenue and the part of prices that went back unused, in nano-USD; credits out."""
+    """Sums to post after a change of lots."""
 
     revenue: int
+    """Nano-USD."""
     unused: int
-    gone: int
+    """Price of unused credits that were returned, in nano-USD."""
+    removed: int
+    """Nanocredits that left the wallet."""
 
 
 class ReturnedCredits:
-    """The returned payments of one wallet, while they are lifted."""
+    """The returned payments of one wallet, while they are undone."""
 
     def __init__(
         self, lots: list[Lot], overdraft: int, moment_ns: int, at_ns: int, first_return_ns: Callable[[], int]
@@ -49,8 +53,8 @@ class ReturnedCredits:
         self._first_return_ns = first_return_ns
         self._lent = {lot.row.id: lot.lent for lot in lots}
         self._revenue = self._unused = 0
-        self._gone = _gone(lots)
-        # Unused credits that each returned lot has given; of one that has expired it cannot become more.
+        self._removed = _removed(lots)
+        # Unused credits that each returned lot has given. An expired lot cannot give more.
         self._kept = {lot.row.id: lot.out - lot.out_expired - lot.displaced for lot in lots}
         self._lift()
 
@@ -64,11 +68,11 @@ class ReturnedCredits:
                 if lot.lives_at(self._moment_ns):
                     self._take(lot, -lot.out_taken)
                     lot.displaced = 0
-        # What ended lots could pay of it they have paid, or it was used after their end.
+        # Expired lots have paid their part of it, or it was used after their expiry.
         self.overdraft = self._draw(self.overdraft)
 
     def drop(self, lots: list[Lot], overdraft: int, expired_of: ExpiredOf) -> Effect:
-        """Take out what must be out, having become of the wallet what the arguments say; `overdraft` is set anew."""
+        """Apply the returns to the lots and overdraft as they are now; sets `overdraft`."""
         self.lots, self.overdraft = lots, overdraft
         returned = sorted(filter(_is_returned, lots), key=lambda lot: int(lot.row.id))
         for lot in returned:
@@ -86,13 +90,13 @@ class ReturnedCredits:
             unpaid -= stays
             used = lot.used - lot.lent - (0 if lot.lives_at(self._moment_ns) else expired_of(lot.row.id))
             self._give(lot, min(lot.displaced - stays, used))
-        return Effect(self._revenue, self._unused, _gone(lots) - self._gone)
+        return Effect(self._revenue, self._unused, _removed(lots) - self._removed)
 
     def _living(self) -> list[Lot]:
         return [lot for lot in self.lots if lot.lives_at(self._moment_ns)]
 
     def _draw(self, amount: int) -> int:
-        """Draw on the lots in order; returns what no lot is left for."""
+        """Draw on the lots in order; returns what no lot can pay."""
         for lot in self._living():
             part = min(lot.remaining, amount)
             if part > 0 and not self._has_ended(lot):
@@ -101,7 +105,7 @@ class ReturnedCredits:
         return amount
 
     def _borrow(self, amount: int) -> int:
-        """Let lots pay displaced usage, or with a negative amount no longer; returns what no lot is left for."""
+        """Let lots pay displaced usage; a negative amount undoes it. Returns what no lot can pay."""
         for lot in self._living():
             part = min(self._may_lend(lot), amount)
             if part > 0:
@@ -115,11 +119,11 @@ class ReturnedCredits:
         return max(amount, 0)
 
     def _has_ended(self, lot: Lot) -> bool:
-        """Whether a lot has ended by now, and lives for usage from before alone."""
+        """Return whether a lot has expired, so that only earlier usage may draw on it."""
         return not lot.lives_at(self._at_ns)
 
     def _may_lend(self, lot: Lot) -> int:
-        """What a lot may pay of displaced usage: of a return that came after its end, no more than it has paid."""
+        """Return how much displaced usage a lot may pay; for a return after its expiry, no more than it has paid."""
         if not self._has_ended(lot) or self._first_return_ns() <= lot.row.expires_at_ns:
             return lot.remaining
         return min(lot.remaining, self._lent.get(lot.row.id, 0) - lot.lent)
@@ -130,7 +134,7 @@ class ReturnedCredits:
             lot.lent += amount
 
     def _take(self, lot: Lot, amount: int) -> None:
-        """Take unused credits of a returned lot out, or with a negative amount put them back."""
+        """Take unused credits out of a returned lot; a negative amount puts them back."""
         if amount:
             part = lot.take(amount, RETURNED_MOVE, self._at_ns)
             lot.out_taken += amount
@@ -138,28 +142,28 @@ class ReturnedCredits:
             self._unused += part
 
     def _give(self, lot: Lot, amount: int) -> None:
-        """Make used credits of a returned lot unused ones that went back, or with a negative amount the reverse."""
+        """Turn used credits of a returned lot into returned unused ones; a negative amount does the reverse."""
         if amount:
             self._revenue += lot.draw(-amount, DEBT_MOVE, self._at_ns)
             self._take(lot, amount)
 
 
 class Due(NamedTuple):
-    """What must be out of a payment."""
+    """What must be taken back of a payment."""
 
     returned_minor: int
-    """Of what was paid, in the smallest unit of its currency."""
+    """Returned part of the payment, in minor units of its currency."""
     out_nano: int
-    """Credits that must be out besides those that movements by hand gave back."""
+    """Credits to take back, besides those that manual movements gave back."""
     back_nanousd: int
-    """The same for the price."""
+    """Their part of the price."""
 
 
 def due_of(topup: Row[Any], returns: Iterable[Row[Any]], by_hand: Iterable[Row[Any]]) -> Due:
-    """What must be out of a payment, by its standing returns and the moves by which people gave its credits back.
+    """Return what to take back of a payment: its standing returns less manual refunds and withdrawals.
 
-    What people gave back is counted as part of the returns that came later, so that giving back credits here and then
-    the money at the provider is one refund; not as part of returns that were made long before and came late. Rows:
+    A manual movement counts towards returns that come later: giving back credits here and then the money at the
+    provider is one refund. It does not count towards returns made long before and reported late. Rows:
     payment_returns; lot_moves.
     """
     standing = [row for row in returns if row.wanted and row.currency == topup.currency]
@@ -169,9 +173,9 @@ def due_of(topup: Row[Any], returns: Iterable[Row[Any]], by_hand: Iterable[Row[A
     given = [(row.recorded_at_ns, 0, -row.amount_nano, row.returned_nanousd) for row in by_hand]
     if not given:
         return Due(returned_minor, out, back)
-    told = [
+    reported = [
         (
-            # The provider tells whole seconds of its own clock; when the return came is of the clock of the moves.
+            # The provider states whole seconds of its own clock. Arrival is on the same clock as the moves.
             min(row.created_at_ns + CLOCKS_DIFFER_NS, row.recorded_at_ns),
             1,
             round_half_even(topup.amount_nano * row.amount_minor, topup.amount_minor),
@@ -180,7 +184,7 @@ def due_of(topup: Row[Any], returns: Iterable[Row[Any]], by_hand: Iterable[Row[A
         for row in standing
     ]
     open_nano = open_nanousd = 0
-    for _, is_return, credits, price in sorted(given + told):
+    for _, is_return, credits, price in sorted(given + reported):
         if is_return:
             covered, covered_price = min(open_nano, credits), min(open_nanousd, price)
             open_nano, open_nanousd = open_nano - covered, open_nanousd - covered_price
@@ -193,7 +197,7 @@ def due_of(topup: Row[Any], returns: Iterable[Row[Any]], by_hand: Iterable[Row[A
 
 
 def concerns(lots: Iterable[Lot]) -> bool:
-    """Whether any of these lots is of a payment that was returned, or pays for one."""
+    """Return whether a lot is of a returned payment or pays displaced usage."""
     return any(lot.lent or _is_returned(lot) for lot in lots)
 
 
@@ -201,5 +205,5 @@ def _is_returned(lot: Lot) -> bool:
     return bool(lot.out or lot.out_taken or lot.out_expired or lot.displaced)
 
 
-def _gone(lots: Iterable[Lot]) -> int:
+def _removed(lots: Iterable[Lot]) -> int:
     return sum(lot.out - lot.out_expired for lot in lots)

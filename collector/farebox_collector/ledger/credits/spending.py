@@ -1,7 +1,7 @@
-"""What was spent, and what is held, by whom a limit can be for: a wallet, a user of one, a department, a project.
+"""Spending and holds by the subjects of limits: wallets, users of a wallet, departments and projects.
 
-What charged calls took of a wallet is in `wallet_days`; of the others it is in `spending_days`, kept in the transaction
-that records the calls, by the UTC day of their price. What open holds set aside for them is in `spenders`.
+Charges of a wallet are in `wallet_days`. Charges of the other subjects are in `spending_days`, by the UTC day of their
+price, updated in the transaction that records the calls. Their open holds are in `spenders`.
 """
 
 from collections import defaultdict
@@ -25,9 +25,9 @@ SpendingKey = tuple[int, str, str, str, str]
 """Day; the wallet, if there is a user of it; user, department, project."""
 
 
-# In words, not in a parameter: SQLite takes a partial index only where a query has the very same condition.
+# A literal, not a parameter: SQLite uses a partial index only if the query has the same condition.
 IS_OPEN = holds.c.state == literal_column("'open'")
-"""The hold is open as far as the books know; its time may be up."""
+"""The hold is open in the books; it may have expired already."""
 _AT_ONCE = 50
 _DAYS_KEY = ("tenant_id", "day", "scope", "name", "user_id")
 _HELD_COLUMNS = ("tenant_id", "scope", "name", "user_id", "held_nano")
@@ -38,33 +38,33 @@ _HELD_TAIL = (
 
 
 class LimitScope(StrEnum):
-    """What a limit is for."""
+    """Kind of subject that a limit applies to."""
 
     WALLET = "wallet"
     USER = "user"
-    """A user of a wallet that several spend from."""
+    """A user of a shared wallet."""
     DEPT = "dept"
     PROJECT = "project"
 
 
 class Subject(NamedTuple):
-    """Whom a limit is for."""
+    """The subject of a limit."""
 
     scope: LimitScope
     name: str
-    """Of the wallet, department or project."""
+    """Name of the wallet, department or project."""
     user_id: str = ""
 
 
 def in_books(subject: Subject) -> Subject:
-    """A subject as the books name it: wallets and users may be pseudonyms there, departments and projects are not."""
+    """Return a subject as stored: wallets and users may be pseudonyms, departments and projects never are."""
     if subject.scope not in (LimitScope.WALLET, LimitScope.USER):
         return subject
     return subject._replace(name=name_in_books(subject.name), user_id=name_in_books(subject.user_id))
 
 
 class Spent(NamedTuple):
-    """Nanocredits that charged calls took, corrections taken into account."""
+    """Nanocredits charged for calls, net of corrections."""
 
     day: int
     month: int
@@ -74,7 +74,7 @@ NOTHING_SPENT = Spent(0, 0)
 
 
 def subjects_of(wallet: str, user_id: str, dept: str, project: str) -> tuple[Subject, ...]:
-    """Whom a call or a hold counts for, but for its wallet."""
+    """Return the subjects that a call or hold counts for, besides its wallet."""
     found = []
     if dept:
         found.append(Subject(LimitScope.DEPT, dept))
@@ -86,20 +86,20 @@ def subjects_of(wallet: str, user_id: str, dept: str, project: str) -> tuple[Sub
 
 
 def add_spending(connection: Connection, tenant_id: int, charged: Mapping[SpendingKey, int], sign: int = 1) -> None:
-    """Add what charged calls took to the days of whom they count for; with a sign of -1 take it back."""
+    """Add charges to the days of their subjects; a sign of -1 takes them back."""
     sums: defaultdict[tuple[int, Subject], int] = defaultdict(int)
     for (day, *who), charge in charged.items():
         for subject in subjects_of(*who):
             sums[day, subject] += sign * charge
-    # One order for all writers, so that two of them never wait for each other crosswise.
+    # One order for all writers prevents deadlocks.
     rows = [(tenant_id, day, *subject, charge) for (day, subject), charge in sorted(sums.items())]
     bulk_insert.insert_adding(connection, spending_days.name, _DAYS_KEY, ("charge_nanocredits",), rows)
 
 
 def add_held(connection: Connection, tenant_id: int, changes: Mapping[Subject, int]) -> dict[Subject, int]:
-    """Add to what is held for each of these, who stay locked until the end of the transaction; returns what is now.
+    """Add to the held sum of each subject and return the new sums; locks the rows until the end of the transaction.
 
-    To be called where the wallets' accounts are locked: that is the order in which all writers lock.
+    The caller has locked the wallets' accounts before: all writers lock in that order.
     """
     rows = [(tenant_id, *subject, more) for subject, more in sorted(changes.items())]
     returned = bulk_insert.upsert_returning(connection, "spenders", _HELD_COLUMNS, _HELD_TAIL, rows)
@@ -107,7 +107,7 @@ def add_held(connection: Connection, tenant_id: int, changes: Mapping[Subject, i
 
 
 def held_of(connection: Connection, tenant_id: int, subjects: Sequence[Subject], at_ns: int) -> dict[Subject, int]:
-    """What open holds set aside for each of these at a moment; nobody is locked."""
+    """Return what open holds reserve for each subject at a moment; takes no lock."""
     account, spender = accounts.c, spenders.c
     wallets = [subject.name for subject in subjects if subject.scope is LimitScope.WALLET]
     of_wallets = select(account.name, account.held_nano).where(
@@ -119,12 +119,14 @@ def held_of(connection: Connection, tenant_id: int, subjects: Sequence[Subject],
     held = {Subject(LimitScope.WALLET, name): amount for name, amount in connection.execute(of_wallets)}
     for scope, name, user_id, amount in connection.execute(of_others):
         held[Subject(LimitScope(scope), name, user_id)] = amount
-    over = held_in_vain(connection, tenant_id, subjects, at_ns)
+    over = held_by_expired(connection, tenant_id, subjects, at_ns)
     return {subject: held.get(subject, 0) - over.get(subject, 0) for subject in subjects}
 
 
-def held_in_vain(connection: Connection, tenant_id: int, subjects: Sequence[Subject], at_ns: int) -> dict[Subject, int]:
-    """What the books still count as held for each of these, of holds whose time is up: no sweep has been there yet."""
+def held_by_expired(
+    connection: Connection, tenant_id: int, subjects: Sequence[Subject], at_ns: int
+) -> dict[Subject, int]:
+    """Return what expired holds still reserve in the books for each subject, because the sweep has not closed them."""
     names: defaultdict[LimitScope, list[str]] = defaultdict(list)
     for subject in subjects:
         names[subject.scope].append(subject.name)
@@ -146,7 +148,7 @@ def held_in_vain(connection: Connection, tenant_id: int, subjects: Sequence[Subj
 
 
 def spent_of(connection: Connection, tenant_id: int, subjects: Sequence[Subject], at_ns: int) -> dict[Subject, Spent]:
-    """What each has spent on the UTC day of a moment, and in its month. Looks at a month of days, never at records."""
+    """Return the spending of each subject on the UTC day and in the month of a moment. Reads days, never records."""
     today, days = at_ns // DAY_NS, days_of_month(at_ns)
     found = {}
     for start in range(0, len(subjects), _AT_ONCE):
@@ -169,10 +171,10 @@ def _of_subject(tenant_id: int, place: int, subject: Subject, days: Sequence[int
 
 
 def days_of_month(at_ns: int) -> list[int]:
-    """The UTC days of a moment's month so far."""
+    """Return the UTC days of a moment's month so far."""
     today = at_ns // DAY_NS
     first = today - datetime.fromtimestamp(at_ns // 10**9, UTC).day + 1
-    # Clocks run ahead a little: what is priced tomorrow already belongs to the month as well.
+    # Clocks may run ahead a little: include tomorrow if it is of the same month.
     return [day for day in range(first, today + 2) if _month(day) == _month(today)]
 
 

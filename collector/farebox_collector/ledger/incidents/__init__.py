@@ -1,1 +1,1 @@
-"""Incidents: what an alert opened, and the figures of that moment."""
+"""Incidents: alerts that fired, with snapshots of the books."""

@@ -1,4 +1,4 @@
-"""Incidents: alerts that fired, each once, with what the books said at that moment; and the SQL of such a picture."""
+"""Incidents: alerts that fired, each stored once with a snapshot of the books, and the queries of the snapshot."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,9 +12,9 @@ from farebox_collector.ledger.tables.service import incidents
 from farebox_collector.model.verdicts import ONE_CALL
 
 NARROWING = ("event", "provider", "model", "dept", "project", "task", "route", "region")
-"""Labels of an alert that are columns of a usage record as well: what the incident is about."""
+"""Labels of an alert that are also columns of usage records; they select the incident's calls."""
 MOST_RECORDS = 100_000
-"""Most records of a window that are looked at, the last ones: a picture must not hold up the books."""
+"""Most records of a window to read, newest first: a snapshot must not delay bookings."""
 
 _COLUMNS = (
     "tenant_id",
@@ -32,7 +32,7 @@ _COLUMNS = (
 
 
 class Incident(NamedTuple):
-    """One alert that began to fire at a moment; `labels`, `annotations` and `snapshot` are JSON."""
+    """An alert that started to fire; `labels`, `annotations` and `snapshot` are JSON."""
 
     fingerprint: str
     started_at_ns: int
@@ -55,9 +55,9 @@ class Window(NamedTuple):
 
 
 def record_incident(connection: Connection, tenant_id: int, incident: Incident) -> bool:
-    """Record an incident, or note the end of one that is known. Returns whether it is new.
+    """Record an incident, or the end of a known one. Returns whether it is new.
 
-    What was recorded of its beginning is never replaced, however often Alertmanager repeats itself.
+    Repeats by Alertmanager never replace what was recorded at the start.
     """
     if bulk_insert.insert_ignoring_conflicts(
         connection, "incidents", _COLUMNS, [(tenant_id, *incident)], on=("tenant_id", "fingerprint", "started_at_ns")
@@ -84,7 +84,7 @@ def record_incident(connection: Connection, tenant_id: int, incident: Incident) 
 
 
 def is_known(connection: Connection, tenant_id: int, fingerprint: str, started_at_ns: int) -> bool:
-    """Whether an incident is in the books."""
+    """Return whether an incident is in the books."""
     table = incidents.c
     found = select(table.id).where(
         table.tenant_id == tenant_id, table.fingerprint == fingerprint, table.started_at_ns == started_at_ns
@@ -95,7 +95,7 @@ def is_known(connection: Connection, tenant_id: int, fingerprint: str, started_a
 def incidents_of(
     connection: Connection, tenant_id: int, before_id: int | None = None, limit: int = 100, *, open_only: bool = False
 ) -> Sequence[Row[Any]]:
-    """Incidents, last recorded first."""
+    """Return incidents, newest first."""
     table = incidents.c
     chosen = select(incidents).where(table.tenant_id == tenant_id)
     if before_id is not None:
@@ -106,7 +106,7 @@ def incidents_of(
 
 
 def incident(connection: Connection, tenant_id: int, incident_id: int) -> Row[Any] | None:
-    """One incident; None if there is none of this number."""
+    """Return an incident; None if there is none of this number."""
     table = incidents.c
     return connection.execute(select(incidents).where(table.tenant_id == tenant_id, table.id == incident_id)).first()
 
@@ -114,7 +114,7 @@ def incident(connection: Connection, tenant_id: int, incident_id: int) -> Row[An
 def sums_by(
     connection: Connection, tenant_id: int, window: Window, columns: Sequence[str], limit: int
 ) -> Sequence[Row[Any]]:
-    """What the window's calls cost by some columns, dearest first: those columns, calls, errors, cost, tokens."""
+    """Return the cost of a window's calls by columns, highest first: the columns, calls, errors, cost, tokens."""
     records = _recent(tenant_id, window).subquery()
     by = [records.c[name] for name in columns]
     cost = func.coalesce(func.sum(records.c.cost_nanousd), 0)
@@ -134,7 +134,7 @@ def sums_by(
 
 
 def dearest_calls(connection: Connection, tenant_id: int, window: Window, limit: int) -> Sequence[Row[Any]]:
-    """The window's dearest calls: trace and span id, event, model, cost, latency, error."""
+    """Return the most expensive calls of a window."""
     records = _recent(tenant_id, window).subquery()
     chosen: Select[Any] = (
         select(records).order_by(func.coalesce(records.c.cost_nanousd, 0).desc(), records.c.id.desc()).limit(limit)

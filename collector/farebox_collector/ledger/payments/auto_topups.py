@@ -1,10 +1,10 @@
-"""Automatic top-ups: a wallet that falls below a threshold buys a pack with what its customer let us keep.
+"""Automatic top-ups: a wallet below its threshold buys a pack with the saved payment method of its customer.
 
-What is wanted is append-only; the last version of a wallet holds. At most one top-up of a wallet is in flight, which a
-unique index sees to, and what a UTC month may cost is bounded: what is paid in the month, and what is still in flight.
+Settings are append-only; the newest version of a wallet is in force. A unique index allows one top-up in flight for
+each wallet. The cost of a UTC month is capped: top-ups paid in the month plus those in flight.
 
-Wallets, and top-ups in flight, take turns: what was looked at longest ago comes next, so that none that cannot go on
-keeps others waiting. It is set aside with the reason, and counted.
+Wallets and top-ups in flight take turns, least recently checked first, so that a blocked one does not delay others. A
+blocked wallet is set aside with a reason, and counted.
 """
 
 from collections.abc import Sequence
@@ -28,35 +28,35 @@ from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.tables.books import accounts
 from farebox_collector.ledger.tables.payments import auto_topup_turns, auto_topups, topups
 from farebox_collector.model.moments import to_ns
-from farebox_collector.model.money import MAX_NANO
+from farebox_collector.model.money import MAX_NANO, NANO
 
 FAREBOX = "farebox"
-"""The author of what was switched off because a payment failed, or paused because one went back."""
+"""Author of a version that Farebox wrote: switched off after a failed payment, or paused after a returned one."""
 AT_CAP, IN_FLIGHT = "month_cap", "in_flight"
-"""Why nothing is ordered for a wallet that is below its threshold."""
+"""Reasons why a wallet below its threshold gets no order."""
 _AGAIN_NS = 3_600 * 10**9
-"""How long a wallet at its cap is set aside: packs and their prices may change meanwhile."""
+"""How long a wallet at its cap is set aside; packs and prices may change meanwhile."""
 _TURN = ("tenant_id", "wallet", "looked_at_ns", "reason", "until_ns")
 
 
 class AutoTerms(NamedTuple):
-    """When a wallet is topped up, with what, and how much that may cost a UTC month."""
+    """Terms of an automatic top-up: threshold, pack, and cap for a UTC month."""
 
     wallet: str
     enabled: bool
     pack: str
     below_nano: int
-    """A balance under this is too low."""
+    """A balance below this triggers a top-up."""
     currency: str
     month_cap_minor: int
 
 
 class BadAutoTopup(ValueError):
-    """A wallet cannot be topped up on these terms; the message says why."""
+    """The terms are invalid; the message states the rule."""
 
 
 class Due(NamedTuple):
-    """An automatic top-up that is to be paid."""
+    """An automatic top-up to pay."""
 
     topup: Row[Any]
     method: PaymentMethod
@@ -65,7 +65,7 @@ class Due(NamedTuple):
 def set_auto_topup(
     connection: Connection, tenant_id: int, terms: AutoTerms, author: str, reason: str, at_ns: int
 ) -> int:
-    """Top a wallet up on these terms from now on; returns the version. Raises BadAutoTopup."""
+    """Set the terms of a wallet from now on; returns the version. Raises BadAutoTopup."""
     if is_erased(connection, tenant_id, terms.wallet):
         raise BadAutoTopup(ERASED)
     if terms.enabled:
@@ -73,35 +73,33 @@ def set_auto_topup(
         if pack is None:
             raise BadAutoTopup(f"there is no pack {terms.pack!r}")
         if terms.currency != pack.currency or terms.month_cap_minor < pack.amount_minor:
-            raise BadAutoTopup("a month's cap is in the pack's currency, and allows for one pack at least")
+            raise BadAutoTopup("the monthly cap must be in the pack's currency and cover at least one pack")
         if not payment_method(connection, tenant_id, terms.wallet).payment_method:
-            raise BadAutoTopup("nothing to pay with is kept: first a checkout with save_payment_method has to be paid")
+            raise BadAutoTopup("no payment method is saved: have a checkout with save_payment_method paid first")
         if not 0 <= terms.below_nano < MAX_NANO:
-            raise BadAutoTopup("the threshold is zero or more")
+            raise BadAutoTopup(f"the threshold must be 0 to {MAX_NANO // NANO:,} credits")
     number = _record(connection, tenant_id, terms, author, reason, at_ns)
-    # What kept the wallet waiting may be over.
+    # The reason for setting the wallet aside may no longer apply.
     _note_turn(connection, tenant_id, terms.wallet, 0, "", 0)
     return number
 
 
 def pause(connection: Connection, tenant_id: int, wallet: str, reason: str, at_ns: int) -> bool:
-    """Top a wallet up no more until somebody says so: a payment of it went back. False where it is off already."""
+    """Pause automatic top-ups after a returned payment, until resumed. Returns False if they are off already."""
     return _switch_off(connection, tenant_id, wallet, reason, at_ns, paused=True)
 
 
 def resume(connection: Connection, tenant_id: int, wallet: str, author: str, reason: str, at_ns: int) -> int:
-    """Top a wallet up again, on the terms that it had; returns the version. Raises BadAutoTopup."""
+    """Resume automatic top-ups on the earlier terms; returns the version. Raises BadAutoTopup."""
     row = auto_topup(connection, tenant_id, wallet)
     if row is None or row.enabled or row.author != FAREBOX:
-        raise BadAutoTopup(
-            f"the automatic top-up of {wallet!r} was not switched off by Farebox: there is nothing to resume"
-        )
+        raise BadAutoTopup(f"nothing to resume: Farebox did not switch off the automatic top-up of {wallet!r}")
     terms = AutoTerms(wallet, True, row.pack, row.below_nano, row.currency, row.month_cap_minor)
     return set_auto_topup(connection, tenant_id, terms, author, reason, at_ns)
 
 
 def disable(connection: Connection, tenant_id: int, wallet: str, reason: str, at_ns: int) -> None:
-    """Top a wallet up no more, because of a failure; the reason is kept for people to see."""
+    """Switch automatic top-ups off after a failure; stores the reason."""
     _switch_off(connection, tenant_id, wallet, reason, at_ns, paused=False)
 
 
@@ -115,16 +113,16 @@ def _switch_off(connection: Connection, tenant_id: int, wallet: str, reason: str
 
 
 def auto_topup(connection: Connection, tenant_id: int, wallet: str) -> Row[Any] | None:
-    """What holds for a wallet; None where nobody ever said anything."""
+    """Return the version in force for a wallet; None if none was ever set."""
     columns = auto_topups.c
     query = select(auto_topups).where(columns.tenant_id == tenant_id, columns.wallet == wallet)
     return connection.execute(query.order_by(columns.id.desc()).limit(1)).first()
 
 
 def wallets_below(connection: Connection, tenant_id: int, limit: int, at_ns: int | None = None) -> Sequence[Row[Any]]:
-    """Terms of wallets whose balance is too low and that have no top-up in flight, longest not looked at first.
+    """Return terms of wallets below their threshold without a top-up in flight, least recently checked first.
 
-    With a moment, those that are set aside until later are left out.
+    With `at_ns`, wallets set aside until later are left out.
     """
     columns, account, topup, turn = auto_topups.c, accounts.c, topups.c, auto_topup_turns.c
     newest = select(func.max(columns.id)).where(columns.tenant_id == tenant_id).group_by(columns.wallet)
@@ -147,24 +145,24 @@ def wallets_below(connection: Connection, tenant_id: int, limit: int, at_ns: int
 
 
 def in_flight(connection: Connection, tenant_id: int, limit: int) -> list[Due]:
-    """Automatic top-ups that are neither paid nor failed, and their cards; what was asked about longest ago first."""
+    """Return open automatic top-ups with their payment methods, least recently requested first."""
     columns = topups.c
     query = select(topups).where(
         columns.tenant_id == tenant_id, columns.automatic == 1, columns.state == TopupState.OPEN
     )
     rows = connection.execute(query.order_by(columns.asked_at_ns, columns.id).limit(limit)).all()
-    # As of the order: under one idempotency key Stripe takes one request, also after the customer has a new card.
+    # The method as of the order: Stripe accepts one request for an idempotency key, even after a change of card.
     return [Due(row, payment_method(connection, tenant_id, row.wallet, row.created_at_ns)) for row in rows]
 
 
 def note_asked(connection: Connection, topup: Row[Any], at_ns: int) -> None:
-    """Write down that the payment provider was asked about a top-up: others come before it next time."""
+    """Store when the payment provider was last asked about a top-up; others come before it next time."""
     row = update(topups).where(topups.c.tenant_id == topup.tenant_id, topups.c.id == topup.id)
     connection.execute(row.values(asked_at_ns=at_ns))
 
 
 def set_aside(connection: Connection) -> dict[str, int]:
-    """How many automatic top-ups of all tenants cannot go on now, by the reason."""
+    """Count the blocked automatic top-ups of all tenants, by reason."""
     columns, account, turn = auto_topups.c, accounts.c, auto_topup_turns.c
     newest = select(func.max(columns.id)).group_by(columns.tenant_id, columns.wallet)
     query = (
@@ -182,7 +180,7 @@ def set_aside(connection: Connection) -> dict[str, int]:
 
 
 def standing(connection: Connection) -> dict[str, int]:
-    """Wallets of all tenants that are topped up (`on`), or no more: a payment `failed`, or went back (`paused`)."""
+    """Count wallets of all tenants by state: `on`, `failed` (a payment failed) or `paused` (a payment was returned)."""
     columns = auto_topups.c
     newest = select(func.max(columns.id)).group_by(columns.tenant_id, columns.wallet)
     count = func.count()
@@ -195,9 +193,9 @@ def standing(connection: Connection) -> dict[str, int]:
 def order_automatic(
     connection: Connection, tenant_id: int, terms: Row[Any], key: str, livemode: bool, at_ns: int
 ) -> bool:
-    """Order what a wallet's terms say; False where that is in flight already or over the month's cap.
+    """Order the pack of a wallet's terms; False if one is in flight already or the monthly cap would be exceeded.
 
-    Switches the automatic off where it can no longer be paid. Raises NoExchangeRate.
+    Switches automatic top-ups off if the pack is no longer sold in the currency. Raises NoExchangeRate.
     """
     wallet = terms.wallet
     pack = pack_in_force(connection, tenant_id, terms.pack)
@@ -215,9 +213,9 @@ def order_automatic(
 
 
 def spent_this_month(connection: Connection, tenant_id: int, wallet: str, currency: str, at_ns: int) -> int:
-    """What automatic top-ups cost a wallet in the UTC month of a moment, in minor units of one currency.
+    """Return what automatic top-ups cost a wallet in the UTC month of a moment, in minor units of one currency.
 
-    Counts what was paid in the month, by the payment's time, and what is in flight, for it may be paid in it.
+    Counts top-ups paid in the month, by the time of payment, and those in flight, which may be paid in it.
     """
     columns = topups.c
     start_ns, end_ns = _month(at_ns)
@@ -235,7 +233,7 @@ def spent_this_month(connection: Connection, tenant_id: int, wallet: str, curren
 
 
 def _month(at_ns: int) -> tuple[int, int]:
-    """The UTC month of a moment: when it begins, and when the next one does."""
+    """Return the begin of a moment's UTC month and of the next one."""
     start = datetime.fromtimestamp(at_ns // 10**9, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     return to_ns(start), to_ns((start + timedelta(days=32)).replace(day=1))
 

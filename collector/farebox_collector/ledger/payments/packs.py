@@ -1,4 +1,4 @@
-"""Packs of credits with a price. Append-only; the last version that is recorded of a name holds."""
+"""Packs of credits with a price. Append-only; the newest version of a name is in force."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -10,26 +10,26 @@ from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.tables.payments import packs
 from farebox_collector.ledger.tariffs.exchange_rates import load_rates
 from farebox_collector.model.minor_units import MAX_MINOR, minor_in_nanousd
-from farebox_collector.model.money import MAX_NANO
+from farebox_collector.model.money import MAX_NANO, NANO
 from farebox_collector.pricing.currencies import NoExchangeRate, is_currency
 
 MAX_EXPIRY_DAYS = 3_660
 
 
 class BadPack(ValueError):
-    """A pack cannot be sold on these terms; the message says why."""
+    """The terms of a pack are invalid; the message states the rule."""
 
 
 class PackTerms(NamedTuple):
-    """What is in a pack, and what it costs."""
+    """Credits and price of a pack."""
 
     name: str
     credits_nano: int
-    """None of them takes the pack off the market."""
+    """0 withdraws the pack from sale."""
     currency: str
     """ISO 4217, in capitals."""
     amount_minor: int
-    """The price in the currency's smallest unit."""
+    """The price in minor units of the currency."""
     expires_days: int = 0
     """Days after the payment when the credits expire; 0 for never."""
 
@@ -37,23 +37,23 @@ class PackTerms(NamedTuple):
 def set_pack(connection: Connection, tenant_id: int, terms: PackTerms, author: str, reason: str, at_ns: int) -> int:
     """Sell a pack on these terms from now on; returns the version. Raises BadPack, NoExchangeRate.
 
-    What is on its way to be paid keeps the terms on which it was ordered.
+    Open orders keep the terms on which they were placed.
     """
     if not 0 < terms.credits_nano < MAX_NANO:
-        raise BadPack("a pack has credits")
+        raise BadPack(f"a pack must have more than 0 and at most {MAX_NANO // NANO:,} credits")
     if not is_currency(terms.currency):
         raise BadPack(f"{terms.currency!r} is no currency: three capital letters, such as EUR")
     if not 0 < terms.amount_minor <= MAX_MINOR:
-        raise BadPack("a pack has a price")
+        raise BadPack(f"the price of a pack must be positive and at most {MAX_MINOR:,} minor units")
     if not 0 <= terms.expires_days <= MAX_EXPIRY_DAYS:
-        raise BadPack(f"credits expire after 1 to {MAX_EXPIRY_DAYS} days, or never (0)")
-    # What a customer pays is booked in US dollars: without a rate it could not be.
+        raise BadPack(f"expires_days must be 1 to {MAX_EXPIRY_DAYS}, or 0 for never")
+    # Payments are booked in US dollars, which needs a rate.
     usd_per(connection, terms.currency, at_ns)
     return _record(connection, tenant_id, terms, author, reason, at_ns)
 
 
 def withdraw_pack(connection: Connection, tenant_id: int, name: str, author: str, reason: str, at_ns: int) -> bool:
-    """Sell a pack no more; False where nobody does."""
+    """Withdraw a pack from sale; False if it is not sold."""
     row = pack_in_force(connection, tenant_id, name)
     if row is None:
         return False
@@ -63,21 +63,21 @@ def withdraw_pack(connection: Connection, tenant_id: int, name: str, author: str
 
 
 def packs_in_force(connection: Connection, tenant_id: int) -> Sequence[Row[Any]]:
-    """Every pack that is sold now, the cheapest first within a currency."""
+    """Return the packs on sale, by currency and price."""
     newest = select(func.max(packs.c.id)).where(packs.c.tenant_id == tenant_id).group_by(packs.c.name)
     query = select(packs).where(packs.c.id.in_(newest), packs.c.credits_nano > 0)
     return connection.execute(query.order_by(packs.c.currency, packs.c.amount_minor, packs.c.name)).all()
 
 
 def pack_in_force(connection: Connection, tenant_id: int, name: str) -> Row[Any] | None:
-    """One pack as it is sold now; None for one that is not."""
+    """Return the version on sale of a pack; None if it is not sold."""
     query = select(packs).where(packs.c.tenant_id == tenant_id, packs.c.name == name).order_by(packs.c.id.desc())
     row = connection.execute(query.limit(1)).first()
     return None if row is None or not row.credits_nano else row
 
 
 def pack_versions(connection: Connection, tenant_id: int, name: str = "") -> Sequence[Row[Any]]:
-    """Every version of one pack or of all, oldest first."""
+    """Return every version of one pack or of all, oldest first."""
     query = select(packs).where(packs.c.tenant_id == tenant_id)
     if name:
         query = query.where(packs.c.name == name)
@@ -85,12 +85,12 @@ def pack_versions(connection: Connection, tenant_id: int, name: str = "") -> Seq
 
 
 def price_nanousd(connection: Connection, currency: str, amount_minor: int, at_ns: int) -> int:
-    """What an amount is worth at a moment, in nano US dollars. Raises NoExchangeRate."""
+    """Return an amount in nano-USD at the rate of a moment. Raises NoExchangeRate."""
     return minor_in_nanousd(amount_minor, currency, usd_per(connection, currency, at_ns))
 
 
 def has_rate(connection: Connection, currency: str, at_ns: int) -> bool:
-    """Whether an amount in a currency can be booked at a moment."""
+    """Return whether a currency has an exchange rate at a moment."""
     try:
         usd_per(connection, currency, at_ns)
     except NoExchangeRate:
@@ -99,7 +99,7 @@ def has_rate(connection: Connection, currency: str, at_ns: int) -> bool:
 
 
 def usd_per(connection: Connection, currency: str, at_ns: int) -> Fraction:
-    """What one unit of a currency is worth at a moment. Raises NoExchangeRate."""
+    """Return US dollars for one unit of a currency at a moment. Raises NoExchangeRate."""
     return Fraction(load_rates(connection).usd_per(currency, at_ns))
 
 

@@ -1,4 +1,4 @@
-"""What a payment provider tells, in our words. Pure; `payments` books it."""
+"""Facts that a payment provider reports, in Farebox's terms. Pure; `provider_events` books them."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from farebox_collector.ledger.payments.topups import PaymentMethod
 
 
 class Fee(NamedTuple):
-    """What the provider kept for itself, or as a negative amount gave back, by its own balance transaction."""
+    """A fee of the provider, by its balance transaction; a negative amount was given back."""
 
     fee_id: str
     currency: str
@@ -22,25 +22,25 @@ class Paid(NamedTuple):
     amount_minor: int
     paid_at_ns: int
     method: PaymentMethod = PaymentMethod("", "")
-    """What the customer let us keep."""
+    """The payment method that the customer let Farebox save."""
 
 
 class NotPaid(NamedTuple):
-    """An attempt to pay a top-up without asking failed."""
+    """An automatic payment of a top-up failed."""
 
     topup_key: str
     reason: str
 
 
 class CheckoutOver(NamedTuple):
-    """A checkout can be paid no more; with a `reason` the payment was tried and failed."""
+    """A checkout can no longer be paid; a `reason` means that the payment failed."""
 
     topup_key: str
     reason: str = ""
 
 
 class Returned(NamedTuple):
-    """How far a refund or a dispute has come."""
+    """The progress of a refund or dispute."""
 
     return_id: str
     kind: str
@@ -49,32 +49,32 @@ class Returned(NamedTuple):
     currency: str
     amount_minor: int
     progress: int
-    """Only ever grows: 0 it may come to nothing, 1 the money is on its way back, 2 it has ended."""
+    """Never decreases: 0 it may still be dropped, 1 the money is on its way back, 2 it has ended."""
     taken: bool
-    """Whether the customer has the money, or will, for all that is known at this point."""
+    """Whether, as known now, the customer has the money or will get it."""
     created_at_ns: int
-    """When this was told."""
+    """When the provider reported it."""
     fees: tuple[Fee, ...] = ()
     made_at_ns: int = 0
-    """When the refund or dispute was made; 0 where that is not told."""
+    """When the refund or dispute was made; 0 if the provider does not state it."""
 
 
 class NotOurs(NamedTuple):
-    """Nothing that concerns the books; says why."""
+    """An event that does not concern the books."""
 
-    why: str
+    reason: str
 
 
 Fact = Paid | NotPaid | CheckoutOver | Returned | NotOurs
 
 
 class Event(NamedTuple):
-    """One notification, and what it says."""
+    """One notification and the fact that it reports."""
 
     event_id: str
     type: str
     livemode: bool
     created_at_ns: int
     digest: bytes
-    """Of everything that must be the same when the event comes again."""
+    """Digest of the content that a redelivery must repeat."""
     fact: Fact

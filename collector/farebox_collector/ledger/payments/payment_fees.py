@@ -1,6 +1,6 @@
-"""What the payment provider keeps of what customers paid, and gives back of it: each fee booked once.
+"""Fees of the payment provider, withheld or given back: book each once.
 
-A fee that cannot be booked yet waits, with the reason: its payment is not known, or its currency has no exchange rate.
+A fee that cannot be booked yet waits with a reason: its payment is unknown, or its currency has no exchange rate.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from farebox_collector.model.money import Commodity
 from farebox_collector.pricing.currencies import NoExchangeRate
 
 FEES_ACCOUNT = Account("fees", "stripe", Commodity.USD)
-"""What the payment provider charged us."""
+"""Fees that the payment provider charged."""
 WITHHELD_ACCOUNT = Account("withheld", "stripe", Commodity.USD)
-"""What it kept back of our receipts for that, as a negative figure."""
+"""Fees withheld from receipts, as a negative figure."""
 
 PAYMENT = "payment"
-"""The source of a payment's own fee."""
-NO_PAYMENT, NO_RATE, NOT_TOLD = "payment_unknown", "no_exchange_rate", "not_told"
-"""Why a fee waits; `not_told` is that of a payment whose fee the provider does not say yet."""
+"""Source of a fee: the payment itself."""
+NO_PAYMENT, NO_RATE, NOT_REPORTED = "payment_unknown", "no_exchange_rate", "not_told"
+"""Why a fee waits; `not_told`: the provider has not reported the fee of the payment yet."""
 
 _COLUMNS = (
     "tenant_id",
@@ -45,7 +45,7 @@ _WAITING = ("tenant_id", "fee_id", "payment_intent", "source", "currency", "fee_
 
 
 def book_fee(connection: Connection, topup: Row[Any], fee: Fee, at_ns: int, source: str = PAYMENT) -> bool:
-    """Book a fee; False where it is booked already. Raises NoExchangeRate for one in a currency without a rate."""
+    """Book a fee; False if it is booked already. Raises NoExchangeRate if its currency has no rate."""
     nanousd = price_nanousd(connection, fee.currency, fee.fee_minor, at_ns)
     transaction = begin(connection, topup.tenant_id, "fee", at_ns, f"{fee.fee_id} of top-up {topup.key}")
     row = (topup.tenant_id, fee.fee_id, topup.id, fee.currency, fee.fee_minor, nanousd, transaction.id, at_ns, source)
@@ -71,7 +71,7 @@ def book_or_wait(
     source: str,
     at_ns: int,
 ) -> bool:
-    """Book a fee of a payment, or let it wait until the payment and a rate are known; True where it is booked now."""
+    """Book a fee, or store it until its payment and a rate are known; True if it is booked now."""
     if topup is not None:
         try:
             return book_fee(connection, topup, fee, at_ns, source)
@@ -89,7 +89,7 @@ def book_or_wait(
 
 
 def book_waiting(connection: Connection, topup: Row[Any], at_ns: int) -> int:
-    """Book the fees that waited for a payment, or go on waiting for a rate; returns how many were booked."""
+    """Book waiting fees of a payment; those without a rate keep waiting. Returns how many were booked."""
     columns = waiting_fees.c
     of_payment = (columns.tenant_id == topup.tenant_id, columns.payment_intent == topup.payment_intent)
     booked = 0
@@ -106,14 +106,14 @@ def book_waiting(connection: Connection, topup: Row[Any], at_ns: int) -> int:
 
 
 def currencies_waited_for(connection: Connection, tenant_id: int) -> list[str]:
-    """Currencies of fees that wait for an exchange rate."""
+    """Return the currencies of fees that wait for an exchange rate."""
     columns = waiting_fees.c
     query = select(columns.currency).distinct().where(columns.tenant_id == tenant_id, columns.reason == NO_RATE)
     return sorted(connection.execute(query).scalars())
 
 
 def topups_with_waiting_fees(connection: Connection, tenant_id: int, currency: str, limit: int) -> Sequence[Row[Any]]:
-    """Top-ups with a fee that waits for a rate of one currency."""
+    """Return top-ups with a fee that waits for a rate of one currency."""
     columns = waiting_fees.c
     query = (
         select(topups)
@@ -126,7 +126,7 @@ def topups_with_waiting_fees(connection: Connection, tenant_id: int, currency: s
 def topups_without_fee(
     connection: Connection, tenant_id: int, since_ns: int, limit: int, after_id: int = 0
 ) -> Sequence[Row[Any]]:
-    """Top-ups that were paid since a moment, and whose payment's own fee is not known yet, oldest first."""
+    """Return top-ups paid since a moment whose own fee is not known yet, oldest first."""
     columns = topups.c
     query = select(topups).where(
         columns.tenant_id == tenant_id,
@@ -139,7 +139,7 @@ def topups_without_fee(
 
 
 def booked_fees(connection: Connection, topup: Row[Any]) -> list[Row[Any]]:
-    """Fees of a top-up, those that wait among them: fee_id, currency, fee_minor, reason (empty for a booked one)."""
+    """Return booked and waiting fees of a top-up: fee_id, currency, fee_minor, reason (empty if booked)."""
     booked, waiting = payment_fees.c, waiting_fees.c
     query = select(booked.fee_id, booked.currency, booked.fee_minor, literal("").label("reason")).where(
         booked.tenant_id == topup.tenant_id, booked.topup_id == topup.id
@@ -152,7 +152,7 @@ def booked_fees(connection: Connection, topup: Row[Any]) -> list[Row[Any]]:
 
 
 def fee_of(connection: Connection, tenant_id: int, topup_ids: Sequence[int]) -> dict[int, int]:
-    """Fees in nano US dollars by top-up; those whose fee is not known yet are left out."""
+    """Return fees in nano-USD by top-up; top-ups whose fee is not known yet are left out."""
     columns = payment_fees.c
     query = select(columns.topup_id, columns.fee_nanousd).where(
         columns.tenant_id == tenant_id, columns.topup_id.in_(topup_ids)
@@ -164,12 +164,12 @@ def fee_of(connection: Connection, tenant_id: int, topup_ids: Sequence[int]) -> 
 
 
 def count_waiting(connection: Connection) -> dict[str, int]:
-    """How many fees wait, of all tenants, by the reason."""
+    """Count waiting fees of all tenants, by reason."""
     counts = {NO_PAYMENT: 0, NO_RATE: 0}
     query = select(waiting_fees.c.reason, func.count()).group_by(waiting_fees.c.reason)
     counts |= {reason: int(count) for reason, count in connection.execute(query)}
-    not_told = select(func.count()).where(topups.c.state == "paid", topups.c.fee_known == 0)
-    return counts | {NOT_TOLD: int(connection.execute(not_told).scalar_one())}
+    not_reported = select(func.count()).where(topups.c.state == "paid", topups.c.fee_known == 0)
+    return counts | {NOT_REPORTED: int(connection.execute(not_reported).scalar_one())}
 
 
 def _of_payment() -> Any:

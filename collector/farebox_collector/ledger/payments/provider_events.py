@@ -1,5 +1,6 @@
-"""Books what a payment provider tells, once for each of its events: the event is claimed, and what it says is posted,
-in one transaction. What cannot be right is refused, or kept as unmatched; in either case it moves nothing.
+"""Book events of a payment provider, each once: one transaction claims the event and posts its fact.
+
+A fact that contradicts the books is refused or kept as unmatched; neither moves anything.
 """
 
 from typing import Any
@@ -31,24 +32,26 @@ from farebox_collector.ledger.tables.payments import payment_events
 _COLUMNS = ("tenant_id", "event_id", "type", "digest", "created_at_ns", "received_at_ns", "outcome")
 
 REPEATED = "repeated"
-"""The outcome of an event that was booked before."""
+"""Outcome of an event that was booked before."""
 
 
 class Refused(Exception):
-    """What an event says cannot be right; the message says why."""
+    """An event contradicts the books; the message states how."""
 
 
 class EventConflict(Exception):
-    """An event came again under the same id with another content."""
+    """An event was redelivered under the same id with different content."""
 
 
 def book_event(connection: Connection, tenant_id: int, event: Event, livemode: bool, at_ns: int) -> str:
-    """Book an event; returns what came of it, in a few words. Raises Refused, EventConflict.
+    """Book an event; returns the outcome in a few words. Raises Refused, EventConflict.
 
-    `livemode` is what our own key is for: an event of the other mode is refused.
+    `livemode` is the mode of the configured key: an event of the other mode is refused.
     """
     if event.livemode != livemode:
-        raise Refused(f"the event is in {_mode(event.livemode)} mode, and the key here is for {_mode(livemode)} mode")
+        raise Refused(
+            f"the event is in {_mode(event.livemode)} mode, but the configured key is for {_mode(livemode)} mode"
+        )
     claim = (tenant_id, event.event_id, event.type, event.digest, event.created_at_ns, at_ns, "")
     if not bulk_insert.insert_ignoring_conflicts(
         connection, "payment_events", _COLUMNS, [claim], on=("tenant_id", "event_id")
@@ -68,16 +71,16 @@ def book_event(connection: Connection, tenant_id: int, event: Event, livemode: b
 
 
 def book(connection: Connection, tenant_id: int, fact: Fact, at_ns: int) -> str:
-    """Book what is known of a payment, from wherever; what is booked already changes nothing. Raises Refused."""
+    """Book a fact of a payment from any source; a known fact changes nothing. Raises Refused."""
     if isinstance(fact, Paid):
         return _paid(connection, tenant_id, fact, at_ns)
     if isinstance(fact, Returned):
         return _returned(connection, tenant_id, fact, at_ns)
     if isinstance(fact, NotOurs):
-        return fact.why
+        return fact.reason
     topup = topups.topup_by_key(connection, tenant_id, fact.topup_key)
     if topup is None:
-        return "no top-up of ours"
+        return "not a top-up of Farebox"
     if isinstance(fact, NotPaid):
         if not topup.automatic:
             return "the customer may try again"
@@ -94,19 +97,21 @@ def _paid(connection: Connection, tenant_id: int, fact: Paid, at_ns: int) -> str
     lock_stripes(connection, PAYMENTS, [crc32(fact.payment_intent.encode())])
     topup = topups.topup_by_key(connection, tenant_id, fact.topup_key)
     if topup is None:
-        return "no top-up of ours"
+        return "not a top-up of Farebox"
     if fact.currency != topup.currency:
-        raise Refused(f"top-up {topup.key} costs {topup.currency}, and the payment is in {fact.currency}")
+        raise Refused(f"top-up {topup.key} is in {topup.currency}, but the payment is in {fact.currency}")
     if fact.amount_minor != topup.amount_minor:
         raise Refused(
-            f"top-up {topup.key} costs {topup.amount_minor} in the smallest unit of {topup.currency},"
-            f" and {fact.amount_minor} were paid"
+            f"top-up {topup.key} costs {topup.amount_minor} minor units of {topup.currency},"
+            f" but {fact.amount_minor} were paid"
         )
     if topup.state == TopupState.PAID and topup.payment_intent != fact.payment_intent:
-        raise Refused(f"top-up {topup.key} was paid by {topup.payment_intent}, and now by {fact.payment_intent} again")
+        raise Refused(
+            f"top-up {topup.key} was already paid by {topup.payment_intent}; {fact.payment_intent} pays it again"
+        )
     owner = topups.topup_by_payment(connection, tenant_id, fact.payment_intent)
     if owner is not None and owner.id != topup.id:
-        reason = f"the payment paid top-up {owner.key} already"
+        reason = f"the payment already paid top-up {owner.key}"
         unmatched.keep_payment(connection, tenant_id, fact, reason, at_ns)
         return f"unmatched: {reason}"
     new = topups.pay(connection, topup, fact.payment_intent, fact.paid_at_ns, at_ns)
@@ -121,7 +126,7 @@ def _paid(connection: Connection, tenant_id: int, fact: Paid, at_ns: int) -> str
     if returns:
         standing = [row for row in returns if row.wanted and row.currency == paid.currency]
         for row in standing[:1]:
-            auto_topups.pause(connection, tenant_id, paid.wallet, _why_paused(row, paid), at_ns)
+            auto_topups.pause(connection, tenant_id, paid.wallet, _pause_reason(row, paid), at_ns)
         first = (standing or returns)[0]
         refunds.settle(connection, paid, first.kind, first.return_id, at_ns)
     return "paid"
@@ -142,15 +147,15 @@ def _returned(connection: Connection, tenant_id: int, fact: Returned, at_ns: int
     if not new:
         return "known"
     if row.wanted and row.currency == topup.currency:
-        auto_topups.pause(connection, tenant_id, topup.wallet, _why_paused(row, topup), at_ns)
+        auto_topups.pause(connection, tenant_id, topup.wallet, _pause_reason(row, topup), at_ns)
     moved = refunds.settle(connection, topup, row.kind, row.return_id, at_ns)
     if row.currency != topup.currency:
         return f"unmatched: {refunds.OTHER_CURRENCY}"
     return f"{fact.kind}: {'credits moved' if moved else 'noted'}"
 
 
-def _why_paused(row: Row[Any], topup: Row[Any]) -> str:
-    return f"paused: {row.kind} {row.return_id} of top-up {topup.key}; switch it on again when that is settled"
+def _pause_reason(row: Row[Any], topup: Row[Any]) -> str:
+    return f"paused: {row.kind} {row.return_id} of top-up {topup.key}; resume it when that is settled"
 
 
 def _mode(livemode: bool) -> str:

@@ -1,7 +1,7 @@
-"""Refunds and disputes: after everything that is told of a payment, what must be out of it is computed anew.
+"""Refunds and disputes: after each report on a payment, recompute how much of it must be taken back.
 
-What must be out is the share of min(all returns that stand, amount paid), whichever was told first. Only the difference
-to what is out is posted, in either direction. `returned_credits` says which credits of the wallet that are.
+That is the share of min(all standing returns, amount paid), in any order of reports. Only the difference to what is
+already out is posted, in either direction. `returned_credits` chooses the credits of the wallet.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, select, update
 
 from farebox_collector.ledger.access import audit_log
 from farebox_collector.ledger.credits.lots import REFUNDED_ACCOUNT, WalletLots, summed
-from farebox_collector.ledger.credits.movements import RECEIPTS_ACCOUNT, Kind
+from farebox_collector.ledger.credits.movements import GIVEN_BACK, RECEIPTS_ACCOUNT
 from farebox_collector.ledger.credits.returned_credits import Due, due_of
 from farebox_collector.ledger.journal.journal import Leg, begin
 from farebox_collector.ledger.payments.payment_facts import Returned
@@ -24,10 +24,8 @@ from farebox_collector.ledger.tables.payments import payment_returns, topups
 __all__ = ["REFUNDED_ACCOUNT"]
 
 REFUND, DISPUTE = "refund", "dispute"
-GIVEN_BACK = {REFUND: "refund_failed", DISPUTE: "dispute_won"}
-"""What the ledger calls it when the credits come again."""
-BY_HAND = (Kind.REFUND, Kind.WITHDRAWAL)
-"""Moves of lots by which people give credits back."""
+UNDONE = {REFUND: "refund_failed", DISPUTE: "dispute_won"}
+"""Kind of a return → kind of the transaction that gives its credits back to the wallet."""
 
 UNKNOWN_PAYMENT = "its payment is not known"
 OTHER_CURRENCY = "it is in another currency than its payment"
@@ -36,10 +34,10 @@ _MOST_IDS = 500
 
 
 def note(connection: Connection, tenant_id: int, fact: Returned, at_ns: int) -> bool:
-    """Write down how far a return has come; False where that much, or more, was known.
+    """Store the progress of a return; False if the same or more progress was known.
 
-    Of two facts the one that has come further holds, then the one that was told later, then the larger amount: the
-    order of arrival does not matter.
+    Of two facts, more progress wins, then the later report, then the larger amount; the order of arrival does not
+    matter.
     """
     columns = payment_returns.c
     made_ns = fact.made_at_ns or fact.created_at_ns
@@ -65,25 +63,25 @@ def note(connection: Connection, tenant_id: int, fact: Returned, at_ns: int) -> 
     change: dict[str, Any] = {}
     if made_ns < known.created_at_ns:
         change["created_at_ns"] = made_ns
-    told = (fact.progress, fact.created_at_ns, fact.amount_minor, int(fact.taken))
-    new = told > (known.progress, known.told_at_ns, known.amount_minor, known.wanted)
+    reported = (fact.progress, fact.created_at_ns, fact.amount_minor, int(fact.taken))
+    new = reported > (known.progress, known.told_at_ns, known.amount_minor, known.wanted)
     if new:
         names = ("progress", "told_at_ns", "amount_minor", "wanted")
-        change |= dict(zip(names, told, strict=True))
+        change |= dict(zip(names, reported, strict=True))
     if change:
         connection.execute(update(payment_returns).where(*this).values(change))
     return bool(change)
 
 
 def settle(connection: Connection, topup: Row[Any], cause: str, return_id: str, at_ns: int) -> bool:
-    """Post the difference between what must be out of a paid top-up and what is; False where there is none.
+    """Post the difference between what must be out of a paid top-up and what is; False if there is none.
 
-    `cause` is the kind of return that made it so, and the ledger names its transaction after it.
+    `cause` is the kind of the return; it names the kind of the transaction.
     """
-    # Locks the wallet, so that nothing that is read from here on changes.
+    # Locks the wallet: figures read from here on do not change.
     wallet = WalletLots(connection, topup.tenant_id, topup.wallet, at_ns)
     returns = returns_of(connection, topup)
-    due = due_of(topup, returns, given_by_hand(connection, topup))
+    due = due_of(topup, returns, manual_returns(connection, topup))
     _mark(connection, topup, returns)
     lot = wallet.lot(topup.lot_id)
     before = lot.out
@@ -92,7 +90,7 @@ def settle(connection: Connection, topup: Row[Any], cause: str, return_id: str, 
     legs = summed([*legs, Leg(RECEIPTS_ACCOUNT, -back), Leg(REFUNDED_ACCOUNT, back)])
     if legs:
         less = (due.out_nano, due.back_nanousd) < (before, topup.back_nanousd)
-        kind = GIVEN_BACK[cause] if less else cause
+        kind = UNDONE[cause] if less else cause
         transaction = begin(connection, topup.tenant_id, kind, at_ns, f"{kind} {return_id} of top-up {topup.key}")
         transaction.post(legs, active=frozenset({topup.wallet}))
         after = {"return_id": return_id, "topup": topup.key, **due._asdict()}
@@ -104,12 +102,12 @@ def settle(connection: Connection, topup: Row[Any], cause: str, return_id: str, 
 
 
 def carried_over(connection: Connection, limit: int) -> Sequence[Row[Any]]:
-    """Top-ups whose returns were booked by an older version, by the order of events, and not computed anew yet."""
+    """Return top-ups whose returns an older version booked in the order of events, and that are not recomputed yet."""
     return connection.execute(select(topups).where(topups.c.returned_minor < 0).limit(limit)).all()
 
 
 def settle_carried(connection: Connection, topup: Row[Any], at_ns: int) -> bool:
-    """Post what must be out of a top-up that was carried over, less what is."""
+    """Settle a top-up whose returns an older version booked."""
     lock_stripes(connection, PAYMENTS, [crc32(topup.payment_intent.encode())])
     now = connection.execute(select(topups).where(topups.c.id == topup.id)).one()
     returns = returns_of(connection, now)
@@ -117,7 +115,7 @@ def settle_carried(connection: Connection, topup: Row[Any], at_ns: int) -> bool:
 
 
 def returns_of(connection: Connection, topup: Row[Any]) -> Sequence[Row[Any]]:
-    """Every refund and dispute of a top-up's payment, in the order in which they were made."""
+    """Return every refund and dispute of a top-up's payment, in the order of creation."""
     columns = payment_returns.c
     query = select(payment_returns).where(
         columns.tenant_id == topup.tenant_id, columns.payment_intent == topup.payment_intent
@@ -125,35 +123,35 @@ def returns_of(connection: Connection, topup: Row[Any]) -> Sequence[Row[Any]]:
     return connection.execute(query.order_by(columns.created_at_ns, columns.return_id)).all()
 
 
-def given_by_hand(connection: Connection, topup: Row[Any]) -> Sequence[Row[Any]]:
-    """Moves by which people gave credits of a top-up's lot back."""
+def manual_returns(connection: Connection, topup: Row[Any]) -> Sequence[Row[Any]]:
+    """Return the manual refunds and withdrawals from a top-up's lot."""
     move = lot_moves.c
     query = select(lot_moves).where(
-        move.tenant_id == topup.tenant_id, move.lot_id == topup.lot_id, move.kind.in_(BY_HAND)
+        move.tenant_id == topup.tenant_id, move.lot_id == topup.lot_id, move.kind.in_(GIVEN_BACK)
     )
     return connection.execute(query.order_by(move.id)).all()
 
 
 def due_now(connection: Connection, topup: Row[Any]) -> Due:
-    """What must be out of a paid top-up, by what is stored of its returns."""
-    return due_of(topup, returns_of(connection, topup), given_by_hand(connection, topup))
+    """Return what must be out of a paid top-up, from its stored returns."""
+    return due_of(topup, returns_of(connection, topup), manual_returns(connection, topup))
 
 
 def out_now(connection: Connection, topup: Row[Any]) -> Due:
-    """What is out of a paid top-up now."""
+    """Return what is out of a paid top-up now."""
     query = select(lots.c.out_nano).where(lots.c.tenant_id == topup.tenant_id, lots.c.id == topup.lot_id)
     return Due(topup.returned_minor, int(connection.execute(query).scalar() or 0), topup.back_nanousd)
 
 
 def returns_between(connection: Connection, tenant_id: int, start_ns: int, end_ns: int) -> Sequence[Row[Any]]:
-    """Refunds and disputes made in [start, end) that stand, and whose payment is known."""
+    """Return standing refunds and disputes made in [start, end) whose payment is known."""
     columns = payment_returns.c
     made = (columns.created_at_ns >= start_ns, columns.created_at_ns < end_ns)
     return connection.execute(_standing(tenant_id).where(*made).order_by(columns.id)).all()
 
 
 def taken_returns(connection: Connection, tenant_id: int, return_ids: Sequence[str]) -> Sequence[Row[Any]]:
-    """Those of some refunds and disputes that stand, and whose payment is known."""
+    """Return those of some refunds and disputes that stand and whose payment is known."""
     rows: list[Row[Any]] = []
     for start in range(0, len(return_ids), _MOST_IDS):
         some = payment_returns.c.return_id.in_(return_ids[start : start + _MOST_IDS])
@@ -162,15 +160,15 @@ def taken_returns(connection: Connection, tenant_id: int, return_ids: Sequence[s
 
 
 def topups_with_returns(connection: Connection, batch: int = 500) -> Iterator[Row[Any]]:
-    """Every paid top-up that a return was told of, of every tenant."""
+    """Yield every paid top-up with a reported return, of every tenant."""
     column = topups.c
-    told = select(payment_returns.c.id).where(
+    reported = select(payment_returns.c.id).where(
         payment_returns.c.tenant_id == column.tenant_id, payment_returns.c.payment_intent == column.payment_intent
     )
     concerned = (column.lot_id.is_not(None), column.second_of_payment == 0, column.payment_intent != "")
     after = 0
     while True:
-        query = select(topups).where(*concerned, column.id > after, told.exists() | (column.back_nanousd != 0))
+        query = select(topups).where(*concerned, column.id > after, reported.exists() | (column.back_nanousd != 0))
         rows = connection.execute(query.order_by(column.id).limit(batch)).all()
         yield from rows
         if len(rows) < batch:
@@ -190,14 +188,14 @@ def _standing(tenant_id: int) -> Any:
 
 
 def return_by_id(connection: Connection, tenant_id: int, return_id: str) -> Row[Any]:
-    """A refund or dispute that was written down."""
+    """Return a stored refund or dispute."""
     columns = payment_returns.c
     query = select(payment_returns).where(columns.tenant_id == tenant_id, columns.return_id == return_id)
     return connection.execute(query).one()
 
 
 def wait_for_payment(connection: Connection, row: Row[Any]) -> None:
-    """Let a return wait for its payment, as unmatched while it stands."""
+    """Keep a return until its payment is known; a standing one counts as unmatched."""
     _write_reason(connection, row.tenant_id, row.return_id, UNKNOWN_PAYMENT if row.wanted else "")
 
 
@@ -216,7 +214,7 @@ def _mark(connection: Connection, topup: Row[Any], returns: Sequence[Row[Any]]) 
         if row.currency != topup.currency:
             reason = OTHER_CURRENCY
         elif row.wanted:
-            # Those that were made first come first, whatever the order in which they were told.
+            # In the order of creation, not of reports.
             reason = MORE_THAN_PAID if row.amount_minor > left_minor else ""
             left_minor = max(left_minor - row.amount_minor, 0)
         _write_reason(connection, topup.tenant_id, row.return_id, reason if row.wanted else "")

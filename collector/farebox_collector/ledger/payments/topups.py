@@ -1,7 +1,7 @@
-"""Top-ups: a pack that a wallet wants, and once it is paid the credits in it, exactly once.
+"""Top-ups: orders of packs for wallets; credits are booked exactly once, when the payment is confirmed.
 
-A top-up is ordered first and told to the payment provider then, under a key of ours, so that whatever comes back finds
-it. Its credits are booked in the transaction that makes its state `paid`: of any number that try only one does.
+An order is stored before the payment provider learns of it, under a key of Farebox, so that every report finds it. Its
+credits are booked in the transaction that sets its state to `paid`: of concurrent attempts only one succeeds.
 """
 
 import json
@@ -32,34 +32,34 @@ _OPEN_DAYS = 15
 
 
 class TopupState(StrEnum):
-    """What has become of a top-up."""
+    """State of a top-up."""
 
     OPEN = "open"
     """Not paid yet."""
     PAID = "paid"
     """Its credits are in the wallet."""
     FAILED = "failed"
-    """The payment provider, or the customer's bank, refused it."""
+    """The payment provider or the customer's bank declined it."""
     EXPIRED = "expired"
-    """Nobody paid in time."""
+    """Not paid in time."""
 
 
 class Order(NamedTuple):
-    """A pack that a wallet wants."""
+    """An order of a pack for a wallet."""
 
     key: str
-    """What the payment provider will know it by; unguessable."""
+    """Reference for the payment provider; unguessable."""
     idempotency_key: str
     wallet: str
     pack: Row[Any]
-    """The version on whose terms it is bought."""
+    """The ordered version of the pack."""
     livemode: bool
     automatic: bool = False
     terms: str = ""
-    """What else an order under the same idempotency key must agree in."""
+    """Further content that a repeat under the same idempotency key must have."""
 
     def request(self) -> str:
-        """What is compared with an earlier request under the same key."""
+        """Return the text to compare with an earlier request under the same key."""
         # The pack's name, not its version: the same request stays the same when prices change.
         return json.dumps([self.wallet, self.pack.name, self.automatic, self.terms])
 
@@ -72,14 +72,14 @@ class Ordered(NamedTuple):
 
 
 class PaymentMethod(NamedTuple):
-    """What a customer let us keep, by the payment provider's names; both empty for none."""
+    """A saved payment method, by the payment provider's ids; both empty for none."""
 
     customer: str
     payment_method: str
 
 
 def order(connection: Connection, tenant_id: int, wanted: Order, at_ns: int) -> Ordered | None:
-    """Write down what is wanted, once for each idempotency key; None where an automatic one is in flight already.
+    """Store an order, once for each idempotency key; None if an automatic top-up is in flight already.
 
     Raises IdempotencyConflict, NoExchangeRate, AmountError.
     """
@@ -89,7 +89,7 @@ def order(connection: Connection, tenant_id: int, wanted: Order, at_ns: int) -> 
         if pack.credits_nano > MAX_MOVEMENT_NANO:
             raise AmountError("too large: a top-up has at most 4,611,686,018 credits")
         if balance(connection, tenant_id, ISSUED_ACCOUNT) - pack.credits_nano < -MAX_SUM_NANO:
-            raise AmountError("too large: all deposits together would be out of range")
+            raise AmountError("too large: total credits of the tenant would be out of range")
         values = {
             "tenant_id": tenant_id,
             "key": wanted.key,
@@ -125,13 +125,13 @@ def order(connection: Connection, tenant_id: int, wanted: Order, at_ns: int) -> 
 
 
 def note_checkout(connection: Connection, topup_id: int, checkout_id: str, url: str, until_ns: int) -> None:
-    """Write down where a top-up is paid, and until when."""
+    """Store the checkout of a top-up and its expiry."""
     values = {"checkout_id": checkout_id, "checkout_url": url, "checkout_until_ns": until_ns}
     connection.execute(update(topups).where(topups.c.id == topup_id).values(values))
 
 
 def note_payment_intent(connection: Connection, topup_id: int, payment_intent: str) -> None:
-    """Write down the payment of an automatic top-up, before it is known how it ended; not that of another top-up."""
+    """Store the payment of an automatic top-up before its result is known, unless another top-up has it."""
     other = topups.alias()
     tenant = select(other.c.tenant_id).where(other.c.id == topup_id).scalar_subquery()
     taken = select(other.c.id).where(other.c.tenant_id == tenant, other.c.payment_intent == payment_intent)
@@ -140,7 +140,7 @@ def note_payment_intent(connection: Connection, topup_id: int, payment_intent: s
 
 
 def note_receipt(connection: Connection, topup: Row[Any], receipt_url: str) -> None:
-    """Keep the payment provider's receipt for the customer with what else is known of the payment."""
+    """Store the payment provider's receipt URL in the metadata of the payment."""
     of_topup = transactions.c.id == topup.transaction_id
     known = connection.execute(select(transactions.c.metadata).where(of_topup)).scalar_one()
     metadata = {**json.loads(known), "receipt_url": receipt_url}
@@ -150,12 +150,12 @@ def note_receipt(connection: Connection, topup: Row[Any], receipt_url: str) -> N
 
 
 def topup_by_key(connection: Connection, tenant_id: int, key: str) -> Row[Any] | None:
-    """The top-up that the payment provider knows by a key."""
+    """Return the top-up with this key; None if there is none."""
     return _by(connection, tenant_id, topups.c.key == key)
 
 
 def topup_by_payment(connection: Connection, tenant_id: int, payment_intent: str) -> Row[Any] | None:
-    """The top-up that a payment paid, or is to pay."""
+    """Return the top-up that a payment pays; None if there is none."""
     if not payment_intent:
         return None
     its = and_(topups.c.payment_intent == payment_intent, topups.c.second_of_payment == 0)
@@ -163,7 +163,7 @@ def topup_by_payment(connection: Connection, tenant_id: int, payment_intent: str
 
 
 def pay(connection: Connection, topup: Row[Any], payment_intent: str, paid_at_ns: int, at_ns: int) -> bool:
-    """Book the credits of a top-up that is paid; False where they are booked already, and nothing changes."""
+    """Book the credits of a paid top-up; False if they are booked already, and nothing changes."""
     columns = topups.c
     claimed = connection.execute(
         update(topups)
@@ -193,16 +193,16 @@ def pay(connection: Connection, topup: Row[Any], payment_intent: str, paid_at_ns
 
 
 def end(connection: Connection, topup: Row[Any], state: TopupState, reason: str, at_ns: int) -> bool:
-    """Write down that a top-up will not be paid; False where it has ended before, in whatever way."""
+    """End an open top-up without payment; False if it has ended before."""
     columns = topups.c
     row = update(topups).where(columns.id == topup.id, columns.state == TopupState.OPEN)
     return bool(connection.execute(row.values(state=state, reason=reason[:500], ended_at_ns=at_ns)).rowcount)
 
 
 def let_expire(connection: Connection, tenant_id: int, at_ns: int) -> int:
-    """End checkouts that nobody can pay any more, whether Stripe told so or not; returns how many.
+    """Expire checkouts that can no longer be paid, even if Stripe did not report it; returns how many.
 
-    Some payments take days after the checkout, so that this comes late; one that is paid all the same is booked.
+    Some payments take days after the checkout, hence the long wait. A later payment is still booked.
     """
     columns = topups.c
     over = update(topups).where(
@@ -217,23 +217,23 @@ def let_expire(connection: Connection, tenant_id: int, at_ns: int) -> int:
 def topups_of(
     connection: Connection, tenant_id: int, wallet: str, before_id: int | None = None, limit: int = 100
 ) -> Sequence[Row[Any]]:
-    """A wallet's top-ups, newest first."""
+    """Return a wallet's top-ups, newest first."""
     columns = topups.c
-    mine = (columns.tenant_id == tenant_id, columns.wallet == wallet)
-    return newest_first(connection, topups, columns.id, *mine, before=before_id, limit=limit)
+    of_wallet = (columns.tenant_id == tenant_id, columns.wallet == wallet)
+    return newest_first(connection, topups, columns.id, *of_wallet, before=before_id, limit=limit)
 
 
 def all_topups(
     connection: Connection, tenant_id: int, state: str = "", before_id: int | None = None, limit: int = 100
 ) -> Sequence[Row[Any]]:
-    """Top-ups of every wallet of a tenant, newest first."""
+    """Return top-ups of every wallet of a tenant, newest first."""
     columns = topups.c
     chosen = [columns.tenant_id == tenant_id, *([columns.state == state] if state else [])]
     return newest_first(connection, topups, columns.id, *chosen, before=before_id, limit=limit)
 
 
 def open_checkout(connection: Connection, tenant_id: int, wallet: str, pack_id: int, at_ns: int) -> Row[Any] | None:
-    """A checkout of this very pack version that the wallet can still pay; None if there is none."""
+    """Return a checkout of this pack version that the wallet can still pay; None if there is none."""
     columns = topups.c
     query = select(topups).where(
         columns.tenant_id == tenant_id,
@@ -247,37 +247,37 @@ def open_checkout(connection: Connection, tenant_id: int, wallet: str, pack_id: 
 
 
 def checkouts_over(connection: Connection, tenant_id: int, wallet: str, pack_id: int, at_ns: int) -> int:
-    """The newest of a wallet's checkouts for this pack version that cannot be paid any more; 0 for none.
+    """Return the id of a wallet's newest ended checkout of this pack version; 0 if there is none.
 
-    Until another one is over, everyone who asks for a checkout is to get the same.
+    Until the next one ends, all requests for a checkout get the same one.
     """
     columns = topups.c
     over = or_(columns.state != TopupState.OPEN, columns.checkout_until_ns <= at_ns)
-    mine = (
+    of_wallet = (
         columns.tenant_id == tenant_id,
         columns.wallet == wallet,
         columns.pack_id == pack_id,
         columns.automatic == 0,
     )
-    return int(connection.execute(select(func.max(columns.id)).where(*mine, over)).scalar() or 0)
+    return int(connection.execute(select(func.max(columns.id)).where(*of_wallet, over)).scalar() or 0)
 
 
 def paid_between(connection: Connection, tenant_id: int, start_ns: int, end_ns: int) -> Sequence[Row[Any]]:
-    """Top-ups that were paid in [start, end), in the order of payment."""
+    """Return top-ups paid in [start, end), in the order of payment."""
     columns = topups.c
     paid = (columns.tenant_id == tenant_id, columns.paid_at_ns >= start_ns, columns.paid_at_ns < end_ns)
     return connection.execute(select(topups).where(*paid).order_by(columns.paid_at_ns, columns.id)).all()
 
 
 def keep_payment_method(connection: Connection, tenant_id: int, wallet: str, method: PaymentMethod, at_ns: int) -> None:
-    """Remember what a wallet may be topped up with, unless it is known."""
+    """Store the payment method of a wallet, unless it is known."""
     if payment_method(connection, tenant_id, wallet) != method:
         values = {"tenant_id": tenant_id, "wallet": wallet, "recorded_at_ns": at_ns, **method._asdict()}
         connection.execute(insert(payment_methods).values(values))
 
 
 def payment_method(connection: Connection, tenant_id: int, wallet: str, at_ns: int | None = None) -> PaymentMethod:
-    """What a wallet may be topped up with, now or as of a moment; both empty for nothing."""
+    """Return the saved payment method of a wallet, now or as of a moment; both fields empty for none."""
     columns = payment_methods.c
     query = select(columns.customer, columns.payment_method)
     query = query.where(columns.tenant_id == tenant_id, columns.wallet == wallet)

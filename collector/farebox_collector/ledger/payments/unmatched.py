@@ -1,4 +1,4 @@
-"""What a payment provider told and nothing in the books can take: kept for people to look at. It moves nothing."""
+"""Payments, refunds and disputes that match nothing in the books: stored for review, without effect on balances."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ _COLUMNS = (
 
 
 class Unmatched(NamedTuple):
-    """A payment, refund or dispute that nothing in the books can take."""
+    """A payment, refund or dispute that matches nothing in the books."""
 
     kind: str
     """`payment`, `refund` or `dispute`."""
@@ -36,7 +36,7 @@ class Unmatched(NamedTuple):
 
 
 def keep_payment(connection: Connection, tenant_id: int, fact: Paid, reason: str, at_ns: int) -> bool:
-    """Keep a payment that no top-up can take, with the reason; False where it is kept already."""
+    """Store a payment that matches no top-up, with the reason; False if it is stored already."""
     row = (
         tenant_id,
         fact.topup_key,
@@ -52,7 +52,7 @@ def keep_payment(connection: Connection, tenant_id: int, fact: Paid, reason: str
 
 
 def unmatched_between(connection: Connection, tenant_id: int, start_ns: int, end_ns: int) -> list[Unmatched]:
-    """What was made in [start, end) and is not matched now, in the order in which it was made."""
+    """Return unmatched items made in [start, end), in the order of creation."""
     found = [
         Unmatched(
             PAYMENT,
@@ -70,7 +70,7 @@ def unmatched_between(connection: Connection, tenant_id: int, start_ns: int, end
 
 
 def count_unmatched(connection: Connection) -> dict[str, int]:
-    """How many are unmatched of all tenants, by kind."""
+    """Count unmatched items of all tenants, by kind."""
     columns = payment_returns.c
     of_returns = select(columns.kind, func.count()).where(columns.unmatched != "").group_by(columns.kind)
     counts = {kind: int(count) for kind, count in connection.execute(of_returns)}

@@ -1,1 +1,1 @@
-"""Personal data: export what is known of a person, and erase a person."""
+"""Personal data: export and erasure."""

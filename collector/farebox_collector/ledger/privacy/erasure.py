@@ -1,15 +1,15 @@
-"""Erasing a person: the name of a wallet, and of its users, is replaced by a pseudonym everywhere in the books.
+"""Erase a person: replace the names of a wallet and of its users by pseudonyms everywhere in the books.
 
-What is posted, priced and counted stays, under the pseudonym, so that the books balance as before. It goes in steps,
-each of which can be repeated, so that what was broken off is taken up by erasing the same name again:
+Postings, prices and counts stay under the pseudonym, so that the books still balance. Every step can be repeated: an
+interrupted erasure is resumed by erasing the same name again.
 
-1. `begin` writes down the keyed hash of the name and its pseudonym.
-2. `sweep` replaces it in texts and JSON, piece by piece, as long as the users of the wallet are still known.
-3. `rename` replaces it in one transaction in all columns that hold names: the audit compares them with each other. From
-   then on, at running collectors within `KNOWN_AFTER_S`, it is replaced in every span that comes in.
-4. `is_written_again` looks whether one of them wrote it in between; that is renamed to another pseudonym.
-5. `sweep` once more, and `forget_entries` empties the entries of the audit log that have the name: the chain covers a
-   salted digest of them. `end` says that it is done.
+1. `begin` stores the keyed hash of the name and its pseudonym.
+2. `sweep` replaces the name in texts and JSON, batch by batch, while the users of the wallet are still known.
+3. `rename` replaces it in all name columns in one transaction, because the audit compares them with each other. From
+   then on collectors replace it in every new span, within `KNOWN_AFTER_S`.
+4. `is_written_again` checks whether a collector wrote it in between; those rows get another pseudonym.
+5. `sweep` runs again, and `forget_entries` empties entries of the audit log with the name: the chain covers a salted
+   digest of them. `end` marks the erasure as complete.
 """
 
 import hashlib
@@ -46,15 +46,15 @@ from farebox_collector.ledger.tables.payments import payment_methods
 from farebox_collector.ledger.tables.personal import erased_names
 
 KNOWN_AFTER_S = 3.0
-"""After how long every collector knows of a name that is erased; each looks once a second."""
+"""Time after which every collector knows an erased name; each checks once a second."""
 _AT_ONCE = 500
 
 Place = tuple[Any, ...]
-"""The key of a row, where a sweep goes on."""
+"""The key of the row after which a sweep goes on."""
 
 
 class NoSuchPerson(Exception):
-    """The books do not know the name; the message says what they were asked for."""
+    """The books do not know the name; the message states it."""
 
 
 class Erasure(NamedTuple):
@@ -68,11 +68,11 @@ class Erasure(NamedTuple):
 
 
 def begin(connection: Connection, tenant_id: int, wallet: str, at_ns: int) -> Erasure:
-    """Write down that a name is erased; for one that was begun before, take it up. Raises NoSuchPerson."""
+    """Begin to erase a name, or resume an earlier erasure. Raises NoSuchPerson."""
     secret = name_secret(connection, tenant_id)
     table = erased_names.c
-    mine = and_(table.tenant_id == tenant_id, table.name_hmac == hash_of(secret, wallet))
-    pseudonym = connection.execute(select(table.pseudonym).where(mine)).scalar()
+    own_rows = and_(table.tenant_id == tenant_id, table.name_hmac == hash_of(secret, wallet))
+    pseudonym = connection.execute(select(table.pseudonym).where(own_rows)).scalar()
     if pseudonym is None:
         if not _is_known(connection, tenant_id, wallet):
             raise NoSuchPerson(f"there is no wallet {wallet!r}")
@@ -81,22 +81,22 @@ def begin(connection: Connection, tenant_id: int, wallet: str, at_ns: int) -> Er
         connection.execute(insert(erased_names).values(**row, begun_at_ns=at_ns))
         note(connection, tenant_id, "privacy.erase", pseudonym, at_ns)
     elif _account_is_there(connection, tenant_id, pseudonym) and _account_is_there(connection, tenant_id, wallet):
-        # Written once more after it was renamed: two accounts do not become one.
+        # The name was written again after the rename: two accounts cannot be merged.
         pseudonym = new_pseudonym()
-    connection.execute(update(erased_names).where(mine).values(ended_at_ns=None))
+    connection.execute(update(erased_names).where(own_rows).values(ended_at_ns=None))
     users = {user: user_pseudonym(secret, pseudonym, user) for user in _users(connection, tenant_id, wallet, pseudonym)}
     return Erasure(tenant_id, wallet, pseudonym, users)
 
 
 def rename(connection: Connection, erasure: Erasure, at_ns: int) -> int:
-    """Replace the name in all columns that hold names; returns in how many rows.
+    """Replace the name in all name columns; returns the number of changed rows.
 
-    Its links and keys end, and its saved cards are let go of.
+    Revokes the wallet's links and keys, and deletes its saved payment methods.
     """
     prepare_to_erase(connection)
     tenant_id, wallet = erasure.tenant_id, erasure.wallet
     own = _rows_of(accounts, "name", tenant_id, wallet)
-    # Waits for the transaction that spends from the wallet.
+    # Waits for transactions that spend from the wallet.
     connection.execute(select(accounts.c.id).where(own).with_for_update())
     links, keys = wallet_links.c, api_keys.c
     connection.execute(
@@ -127,18 +127,18 @@ def rename(connection: Connection, erasure: Erasure, at_ns: int) -> int:
         )
         changed += done.rowcount
     secret, names = name_secret(connection, tenant_id), erased_names.c
-    mine = (names.tenant_id == tenant_id, names.name_hmac == hash_of(secret, wallet), names.renamed_at_ns.is_(None))
-    connection.execute(update(erased_names).where(*mine).values(renamed_at_ns=at_ns))
+    own_rows = (names.tenant_id == tenant_id, names.name_hmac == hash_of(secret, wallet), names.renamed_at_ns.is_(None))
+    connection.execute(update(erased_names).where(*own_rows).values(renamed_at_ns=at_ns))
     return changed
 
 
 def places() -> tuple[Texts, ...]:
-    """The places with texts, in the order in which they are swept."""
+    """Return the text columns in the order of the sweep."""
     return TEXT_COLUMNS
 
 
 def sweep(connection: Connection, erasure: Erasure, place: Texts, after: Place | None) -> Place | None:
-    """Replace the name in one piece of a place with texts; returns where to go on, None at the end."""
+    """Replace the name in one batch of rows of a place; returns where to go on, None at the end."""
     table = metadata.tables[place.table]
     key = [table.c[name] for name in place.key]
     query = select(*key, *(table.c[name] for name in place.columns)).where(table.c.tenant_id == erasure.tenant_id)
@@ -162,7 +162,7 @@ def sweep(connection: Connection, erasure: Erasure, place: Texts, after: Place |
 
 
 def forget_entries(connection: Connection, erasure: Erasure, at_ns: int) -> int:
-    """Take the content out of all entries of the audit log that name the wallet; returns of how many."""
+    """Erase the content of all entries of the audit log that name the wallet; returns how many."""
     table = audit_log.c
     named = or_(may_name(table.subject, erasure.wallet), may_name(table.details, erasure.wallet))
     query = select(table.number, table.subject, table.details).where(table.tenant_id == erasure.tenant_id, named)
@@ -170,8 +170,8 @@ def forget_entries(connection: Connection, erasure: Erasure, at_ns: int) -> int:
         row.number
         for row in connection.execute(query)
         if any(
-            text_without_names(told, {erasure.wallet: erasure.pseudonym}, {}) != told
-            for told in (row.subject, row.details)
+            text_without_names(stored, {erasure.wallet: erasure.pseudonym}, {}) != stored
+            for stored in (row.subject, row.details)
         )
     ]
     for start in range(0, len(numbers), _AT_ONCE):
@@ -184,17 +184,17 @@ def forget_entries(connection: Connection, erasure: Erasure, at_ns: int) -> int:
 
 
 def is_written_again(connection: Connection, erasure: Erasure) -> bool:
-    """Whether the name is in the books although it was renamed."""
+    """Return whether the name is in the books again after the rename."""
     return _is_known(connection, erasure.tenant_id, erasure.wallet)
 
 
 def end(connection: Connection, erasure: Erasure, at_ns: int) -> None:
-    """Write down that an erasure is over."""
+    """Mark an erasure as complete."""
     secret = name_secret(connection, erasure.tenant_id)
     table = erased_names.c
-    mine = (table.tenant_id == erasure.tenant_id, table.name_hmac == hash_of(secret, erasure.wallet))
-    pseudonym = connection.execute(select(table.pseudonym).where(*mine)).scalar_one()
-    connection.execute(update(erased_names).where(*mine).values(ended_at_ns=at_ns))
+    own_rows = (table.tenant_id == erasure.tenant_id, table.name_hmac == hash_of(secret, erasure.wallet))
+    pseudonym = connection.execute(select(table.pseudonym).where(*own_rows)).scalar_one()
+    connection.execute(update(erased_names).where(*own_rows).values(ended_at_ns=at_ns))
     note(connection, erasure.tenant_id, "privacy.erased", pseudonym, at_ns)
 
 
@@ -202,21 +202,21 @@ def _write(
     connection: Connection, table: Table, place: Texts, where: tuple[Any, ...], tenant_id: int, changes: dict[str, Any]
 ) -> None:
     is_this = (table.c[name] == value for name, value in zip(place.key, where, strict=True))
-    mine = and_(table.c.tenant_id == tenant_id, *is_this)
+    own_rows = and_(table.c.tenant_id == tenant_id, *is_this)
     first = place.columns[0]
     if place.digest and first in changes:
         digest = hashlib.blake2b(changes[first].encode(), digest_size=16).digest()
         changes["digest"] = digest
         same = [table.c.tenant_id == tenant_id, table.c.digest == digest]
         if "trace_id" in table.c:
-            ids = select(table.c.trace_id, table.c.span_id).where(mine)
+            ids = select(table.c.trace_id, table.c.span_id).where(own_rows)
             trace_id, span_id = connection.execute(ids).one()
             same += [table.c.trace_id == trace_id, table.c.span_id == span_id]
         if connection.execute(select(table.c.id).where(*same)).first() is not None:
-            # The same without the name is there already.
-            connection.execute(delete(table).where(mine))
+            # A row with the same content without the name exists already.
+            connection.execute(delete(table).where(own_rows))
             return
-    connection.execute(update(table).where(mine).values(**changes))
+    connection.execute(update(table).where(own_rows).values(**changes))
 
 
 def _rename_actions(connection: Connection, erasure: Erasure, table: Table, column: str) -> int:
@@ -238,7 +238,7 @@ def _rows_of(table: Table, column: str, tenant_id: int, wallet: str) -> Any:
 
 
 def _users(connection: Connection, tenant_id: int, wallet: str, pseudonym: str) -> Iterator[str]:
-    """The users of a wallet, also where an erasure has renamed it already."""
+    """Return the users of a wallet, even if an erasure has renamed it already."""
     found: set[str] = set()
     for table_name, column in USER_COLUMNS:
         table = metadata.tables[table_name]
@@ -249,7 +249,7 @@ def _users(connection: Connection, tenant_id: int, wallet: str, pseudonym: str) 
 
 
 def may_name(column: Any, name: str) -> Any:
-    """Whether a text may have the name in it, as it is or as JSON writes it."""
+    """Return a condition for texts that may contain the name, plain or as JSON writes it."""
     looked_for = {name, json.dumps(name)[1:-1], json.dumps(name, ensure_ascii=False)[1:-1]}
     if len(name) < MIN_WORD:
         return or_(column == name, *(column.contains(f'"{one}"', autoescape=True) for one in looked_for))
@@ -276,5 +276,5 @@ def _is_known(connection: Connection, tenant_id: int, wallet: str) -> bool:
 
 def _account_is_there(connection: Connection, tenant_id: int, wallet: str) -> bool:
     table = accounts.c
-    mine = (table.tenant_id == tenant_id, table.kind == WALLET, table.name == wallet)
-    return connection.execute(select(table.id).where(*mine)).first() is not None
+    own_rows = (table.tenant_id == tenant_id, table.kind == WALLET, table.name == wallet)
+    return connection.execute(select(table.id).where(*own_rows)).first() is not None

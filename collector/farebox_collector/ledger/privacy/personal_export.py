@@ -1,7 +1,6 @@
-"""Everything that the books know of a wallet, section by section: a section is a table, its rows as they are stored.
+"""Export everything that the books store about a wallet, table by table, with rows as stored.
 
-Secrets and their hashes are left out. Amounts are integers with the unit in the name of their column; bytes are
-hexadecimal.
+Secrets and their hashes are left out. Amounts are integers with their unit in the column name; bytes are hexadecimal.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ Row = dict[str, Any]
 
 
 def sections(connection: Connection, tenant_id: int, wallet: str) -> Iterator[tuple[str, Iterator[Row]]]:
-    """The name and the rows of each section, in a fixed order; sections without rows too."""
+    """Yield the name and rows of each table in a fixed order, including tables without rows."""
     conditions = _conditions(tenant_id, wallet)
     for name in sorted(conditions):
         condition, keep = conditions[name]
@@ -77,7 +76,7 @@ def _mentions(name: str, columns: tuple[str, ...], tenant_id: int, wallet: str) 
     table = metadata.tables[name]
 
     def mentions(row: Row) -> bool:
-        """Whether the name is a word of its own in one of the texts."""
+        """Return whether the name is a separate word in one of the texts."""
         return any(text_without_names(row[column], {wallet: "\0"}, {}) != row[column] for column in columns)
 
     possible = or_(*(may_name(table.c[column], wallet) for column in columns))

@@ -1,6 +1,6 @@
-"""Where the books may name a person: every column with text of every table of a tenant, sorted into three kinds.
+"""Columns that may name a person: every text column of every table of a tenant, in one of three kinds.
 
-A test compares these lists with the schema, so that a new column has to be sorted in before it is used.
+A test compares these lists with the schema: a new text column must be classified before it is used.
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ WALLET_COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("wallet_links", "wallet", ""),
     ("api_keys", "wallet", ""),
 )
-"""Table, column that holds the name of a wallet, and for which rows it does."""
+"""Table, column with the name of a wallet, and the condition of the rows that it applies to."""
 
 USER_COLUMNS: tuple[tuple[str, str], ...] = (
     ("usage_records", "wallet"),
@@ -37,25 +37,25 @@ USER_COLUMNS: tuple[tuple[str, str], ...] = (
     ("spenders", "name"),
     ("retired_days", "name"),
 )
-"""Tables with a `user_id`, and their column with the wallet that the user spends from."""
+"""Tables with a `user_id`, and their column with the user's wallet."""
 
 ACTION_COLUMNS: tuple[tuple[str, str], ...] = (
     ("usage_records", "action_id"),
     ("holds", "action_id"),
     ("charged_actions", "action_id"),
 )
-"""Ids of actions, which may have the wallet's name in them. The audit compares the three tables."""
+"""Ids of actions, which may contain the wallet's name. The audit compares the three tables."""
 
 
 class Texts(NamedTuple):
-    """Columns of a table in which a name may be anywhere: plain text, or JSON."""
+    """Columns of a table that may contain a name anywhere, in plain text or JSON."""
 
     table: str
     columns: tuple[str, ...]
     key: tuple[str, ...] = ("id",)
-    """What tells the tenant's rows apart."""
+    """The key of a row within its tenant."""
     digest: bool = False
-    """Whether `digest` is the BLAKE2b, of 16 bytes, of the first column."""
+    """Whether `digest` is the 16-byte BLAKE2b of the first column."""
 
 
 TEXT_COLUMNS: tuple[Texts, ...] = (
@@ -153,5 +153,5 @@ WITHOUT_PERSONS: dict[str, str] = {
     "webhook_endpoints": "url",
     "webhook_messages": "message_id type state",
 }
-"""Columns with text that names no person of a wallet, by table: models, prices, states, ids, what the business calls
-its own (events, departments, projects), and who works for it."""
+"""Text columns that name no person of a wallet, by table: models, prices, states, ids, names that the business chose
+(events, departments, projects), and people who work for it."""

@@ -1,4 +1,4 @@
-"""Which key the pseudonyms in the books were made under. It is chosen once, before the first name comes in."""
+"""The key of the pseudonyms in the books. It is chosen once, before the first name is stored."""
 
 from sqlalchemy import Connection, select
 
@@ -12,11 +12,11 @@ _MARK = "pseudonym key"
 
 
 class WrongPseudonymKey(Exception):
-    """The books hold names, or pseudonyms under another key; the message says what to set. Nothing was changed."""
+    """The books hold names, or pseudonyms of another key; the message says what to set. Nothing was changed."""
 
 
 def require_pseudonym_key(connection: Connection, pseudonyms: Pseudonyms | None, *, writable: bool) -> None:
-    """Check that these settings and these books agree; books without names take the key. Raises WrongPseudonymKey."""
+    """Check that settings and books have the same key; books without names adopt it. Raises WrongPseudonymKey."""
     mark = watermark(connection, _MARK)
     wanted = 0 if pseudonyms is None else pseudonyms.fingerprint
     if mark == wanted:
@@ -26,10 +26,10 @@ def require_pseudonym_key(connection: Connection, pseudonyms: Pseudonyms | None,
             "these books hold pseudonyms: set FAREBOX_PSEUDONYM_KEY or FAREBOX_PSEUDONYM_KEY_FILE to their key"
         )
     if mark:
-        raise WrongPseudonymKey("the pseudonyms in these books were made under another key, which cannot be changed")
+        raise WrongPseudonymKey("these books hold pseudonyms of another key: set that key")
     if _has_names(connection):
         raise WrongPseudonymKey(
-            "these books hold names: pseudonyms begin with new books; take FAREBOX_PSEUDONYM_KEY away, or use others"
+            "these books hold names, and pseudonyms need new books: unset FAREBOX_PSEUDONYM_KEY, or use other books"
         )
     if writable:
         set_watermark(connection, _MARK, wanted)

@@ -1,4 +1,4 @@
-"""What was charged in some days, by any of the names of a call: out of the roll-ups."""
+"""Charges of some days by any name of a call, from the roll-ups."""
 
 from enum import StrEnum
 
@@ -10,7 +10,7 @@ from farebox_collector.model.verdicts import Verdict
 
 
 class ChargedBy(StrEnum):
-    """What charges can be told apart by."""
+    """What charges can be grouped by."""
 
     EVENT = "event"
     WALLET = "wallet"
@@ -26,7 +26,7 @@ class ChargedBy(StrEnum):
 def charges_by(
     connection: Connection, tenant_id: int, by: ChargedBy, days: Days, limit: int
 ) -> list[Row[tuple[str, int, int, int]]]:
-    """What calls of these days were charged, dearest first: name, calls, charge_nanocredits, cost_nanousd."""
+    """Return charges of these days, highest first: name, calls, charge_nanocredits, cost_nanousd."""
     source = wallet_days if by is ChargedBy.WALLET else usage_days if by in usage_days.c else cost_days
     table = source.c
     charge, calls = func.sum(table.charge_nanocredits), func.sum(table.requests)

@@ -1,4 +1,4 @@
-"""Effective costs out of the books: what charged calls of a period used, by any of their properties."""
+"""Effective costs of the charged calls of a period, by any of their properties."""
 
 import json
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from farebox_collector.pricing.costs import Consumption, EffectiveCost, effectiv
 
 
 class Grouping(StrEnum):
-    """What costs can be shown by."""
+    """What costs can be grouped by."""
 
     MODEL = "model"
     PROVIDER = "provider"
@@ -40,7 +40,7 @@ class Grouping(StrEnum):
 
 
 class Period(NamedTuple):
-    """A half-open time, by the moment whose price was used."""
+    """A half-open period, by the moment whose price was used."""
 
     from_ns: int
     to_ns: int
@@ -49,9 +49,9 @@ class Period(NamedTuple):
 def costs(
     connection: Connection, tenant_id: int, period: Period, grouping: Grouping, list_at_ns: int
 ) -> list[EffectiveCost]:
-    """Effective costs of a period, dearest group first; compared with the list prices of a moment.
+    """Return effective costs of a period, highest first, compared with the list prices of a moment.
 
-    Raises DetailRetired for a period with a part of a day of which records are retired.
+    Raises DetailRetired for a period with a partial day whose records are past retention.
     """
     consumed = _consumed(connection, tenant_id, period, grouping)
     wanted = {version for use in consumed for version in json.loads(use.price_version_ids)}
@@ -66,7 +66,7 @@ def costs(
 
 
 def _consumed(connection: Connection, tenant_id: int, period: Period, grouping: Grouping) -> list[Consumption]:
-    """What was used: whole days out of their roll-up, and out of the records what is before and after these."""
+    """Return consumption: whole days from the roll-up, partial days before and after from the records."""
     first, end = -(-period.from_ns // DAY_NS), period.to_ns // DAY_NS
     if first >= end:
         return _of_records(connection, tenant_id, period, grouping)
@@ -85,7 +85,7 @@ def _of_days(connection: Connection, tenant_id: int, first: int, end: int, group
         select(key, table.provider, table.model, table.price_version_ids, *sums)
         .where(table.tenant_id == tenant_id, table.day >= first, table.day < end)
         .group_by(*groups)
-        # Nothing is left of what corrections took back.
+        # Omit rows that corrections took back entirely.
         .having(or_(func.sum(table.requests) != 0, func.sum(table.cost_nanousd) != 0))
     )
     return _consumptions(connection, query)
@@ -115,7 +115,7 @@ def _of_records(connection: Connection, tenant_id: int, period: Period, grouping
 
 
 def _key(table: Table, grouping: Grouping) -> tuple[ColumnElement[str], list[ColumnElement[Any]]]:
-    """What a table is shown by, and what its rows are grouped by for that."""
+    """Return the displayed key and the columns to group by."""
     columns = table.c
     key: ColumnElement[str] = (
         sql_cast(columns.provider + "/" + columns.model, String)
@@ -126,7 +126,7 @@ def _key(table: Table, grouping: Grouping) -> tuple[ColumnElement[str], list[Col
 
 
 def _consumptions(connection: Connection, query: Select[Any]) -> list[Consumption]:
-    # PostgreSQL sums big integers to its decimals.
+    # PostgreSQL returns sums of big integers as decimals.
     return [
         Consumption(row[0], row[1], row[2], row[3], int(row[4]), Buckets(*map(int, row[5:-1])), int(row[-1]))
         for row in connection.execute(query)
@@ -134,7 +134,7 @@ def _consumptions(connection: Connection, query: Select[Any]) -> list[Consumptio
 
 
 def versions_by_id(connection: Connection, wanted: set[int]) -> dict[int, PriceVersion]:
-    """The price versions of some ids; an id that is in no book is left out."""
+    """Return price versions by id; unknown ids are left out."""
     found: dict[int, PriceVersion] = {}
     ordered = sorted(wanted)
     for start in range(0, len(ordered), 500):
@@ -146,7 +146,7 @@ def versions_by_id(connection: Connection, wanted: set[int]) -> dict[int, PriceV
 def _list_rates(
     connection: Connection, models: set[tuple[str, str]], at_ns: int
 ) -> Mapping[tuple[str, str], Mapping[str, Fraction]]:
-    """Nano-USD by unit of each model at a moment: list price, standard tier, no long context."""
+    """Return nano-USD by unit for each model at a moment: list price, standard tier, no long context."""
     rows: dict[tuple[str, str], list[PriceVersion]] = {model: [] for model in models}
     for version in load_versions(connection, negotiated=False, models=models):
         if (version.provider, version.model) in rows:

@@ -1,4 +1,4 @@
-"""Readings: the only code that reads the books for metrics. Sums over all tenants; nothing here names a wallet."""
+"""Read the books for metrics; no other module does. Sums over all tenants; no reading names a wallet."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,13 +21,13 @@ from farebox_collector.model.records import DEFAULT_TENANT_ID, STANDARD
 
 BALANCE_BOUNDS_CREDITS = (0, 1, 5, 10, 50, 100, 500, 1000)
 RUNWAYS_NS: Mapping[str, int] = {"1d": DAY_NS, "7d": 7 * DAY_NS}
-_PACES_DAYS = (2, 7)
+_RATE_DAYS = (2, 7)
 _MOST_PRICES = 5_000
 _A_WALLET = (accounts.c.kind == WALLET, accounts.c.commodity == Commodity.CREDIT)
 
 
 class WalletReading(NamedTuple):
-    """How wallets stand."""
+    """Counts and sums of wallet balances."""
 
     wallets: int
     below: Mapping[int, int]
@@ -37,18 +37,18 @@ class WalletReading(NamedTuple):
 
 
 def usage_rows(connection: Connection) -> Sequence[Row[Any]]:
-    """The usage totals of all tenants."""
+    """Return the usage totals of all tenants."""
     return connection.execute(select(usage_totals)).all()
 
 
 def service_rows(connection: Connection) -> Sequence[Any]:
-    """The service totals, summed over tenants."""
+    """Return the service totals, summed over tenants."""
     figures = [name for column in service_totals.c if (name := column.name) not in ("id", "tenant_id", *SERVICE_LABELS)]
     return _over_tenants(connection.execute(select(service_totals)), SERVICE_LABELS, figures)
 
 
 def credits_in(connection: Connection) -> dict[str, int]:
-    """Nanocredits put into wallets, by source."""
+    """Return nanocredits added to wallets, by source."""
     table = credit_totals.c
     found: Counter[str] = Counter()
     for source, amount in connection.execute(select(table.source, table.amount_nanocredits)):
@@ -57,22 +57,22 @@ def credits_in(connection: Connection) -> dict[str, int]:
 
 
 def correction_rows(connection: Connection) -> Sequence[Any]:
-    """How much was corrected for each cause, by all tenants: the cause, and the figures of `correction_totals`."""
+    """Return the figures of `correction_totals` by cause, summed over tenants."""
     return _over_tenants(connection.execute(select(correction_totals)), ("cause",), CORRECTION_SUMS)
 
 
 def incidents_by_severity(connection: Connection) -> dict[str, int]:
-    """How many incidents were ever recorded."""
+    """Return the number of incidents ever recorded, by severity."""
     found = connection.execute(select(incidents.c.severity, func.count()).group_by(incidents.c.severity))
     return {row.severity: row[1] for row in found}
 
 
 def wallets(connection: Connection) -> WalletReading:
-    """How all wallets stand: one look at each."""
+    """Return counts and sums of all wallet balances, in one query."""
     table = accounts.c
     below = [_count(table.balance_nano < bound * NANO) for bound in BALANCE_BOUNDS_CREDITS]
     balance = table.balance_nano
-    # Whole credits and the rest apart: SQLite's sum of all balances of all tenants may not fit 64 bits.
+    # Sum whole credits and remainders separately: the sum of all balances may exceed SQLite's 64 bits.
     parts = [
         func.coalesce(func.sum(case((sign, part), else_=0)), 0)
         for sign in (balance > 0, balance < 0)
@@ -90,13 +90,13 @@ def wallets(connection: Connection) -> WalletReading:
 
 
 def wallets_running_dry(connection: Connection, now_ns: int) -> dict[str, int]:
-    """Time → wallets whose credits last no longer at the pace of the last two UTC days nor at that of the last seven.
+    """Return, by horizon, wallets whose credits run out within it at their spending rate.
 
-    Both must agree: one busy hour is no trend, nor is what was spent a week ago. A wallet is taken to be a day old at
-    the least. Reads the days of wallets that spent something, not every wallet.
+    Both rates, of the last two UTC days and of the last seven, must agree: neither a busy hour nor spending of a week
+    ago is a trend. Wallets count as at least a day old. Reads the days of wallets with spending, not every wallet.
     """
     today, table, days = day_of(now_ns), accounts.c, wallet_days.c
-    paces = []
+    rates = []
     spent = (
         select(
             days.tenant_id,
@@ -105,22 +105,22 @@ def wallets_running_dry(connection: Connection, now_ns: int) -> dict[str, int]:
                 func.sum(case((days.day > today - length, days.charge_nanocredits), else_=0) * 1.0).label(
                     f"spent_{length}d"
                 )
-                for length in _PACES_DAYS
+                for length in _RATE_DAYS
             ),
         )
-        .join(tenants, tenants.c.id == days.tenant_id)  # for the index, which begins with the tenant
-        .where(days.day > today - max(_PACES_DAYS))
+        .join(tenants, tenants.c.id == days.tenant_id)  # For the index, which begins with the tenant.
+        .where(days.day > today - max(_RATE_DAYS))
         .group_by(days.tenant_id, days.wallet)
         .subquery()
     )
-    for length in _PACES_DAYS:
+    for length in _RATE_DAYS:
         window_ns = now_ns - (today - length + 1) * DAY_NS
         age_ns = now_ns - table.created_at_ns
         counted_ns = case((age_ns < DAY_NS, DAY_NS), (age_ns < window_ns, age_ns), else_=max(window_ns, DAY_NS))
-        # Floats: this counts wallets, it moves nothing; the product of two amounts would not fit an integer.
-        paces.append(1.0 * spent.c[f"spent_{length}d"] / counted_ns)
+        # Floats are precise enough for a count, and the product of two amounts would not fit an integer.
+        rates.append(1.0 * spent.c[f"spent_{length}d"] / counted_ns)
     dry = [
-        _count(and_(table.balance_nano > 0, *(table.balance_nano < pace * time_ns for pace in paces)))
+        _count(and_(table.balance_nano > 0, *(table.balance_nano < rate * time_ns for rate in rates)))
         for time_ns in RUNWAYS_NS.values()
     ]
     of_wallet = and_(table.tenant_id == spent.c.tenant_id, table.name == spent.c.wallet, *_A_WALLET)
@@ -129,7 +129,7 @@ def wallets_running_dry(connection: Connection, now_ns: int) -> dict[str, int]:
 
 
 def _over_tenants(rows: Iterable[Row[Any]], labels: Sequence[str], figures: Sequence[str]) -> Sequence[Any]:
-    """Rows of all tenants, added up by their labels. Python's integers have no bound; a column's have one."""
+    """Return rows summed by label over tenants; in Python, because a sum in the database may overflow."""
     sums: dict[tuple[str, ...], Counter[str]] = {}
     for row in rows:
         of_labels = sums.setdefault(tuple(getattr(row, name) for name in labels), Counter())
@@ -142,7 +142,7 @@ def _over_tenants(rows: Iterable[Row[Any]], labels: Sequence[str], figures: Sequ
 
 
 def list_prices(connection: Connection, models: Sequence[tuple[str, str]], at_ns: int) -> Sequence[Row[Any]]:
-    """Base prices at a moment of (provider, model)s: provider, model, unit, usd_per_1k."""
+    """Return base prices of models at a moment: provider, model, unit, usd_per_1k."""
     price = price_versions.c
     chosen: Select[Any] = (
         select(price.provider, price.model, price.unit, price.usd_per_1k)
@@ -163,7 +163,7 @@ def list_prices(connection: Connection, models: Sequence[tuple[str, str]], at_ns
 
 
 def usd_per_credit(connection: Connection) -> str:
-    """What one credit of the default tenant sells for, as a decimal."""
+    """Return the list price of the default tenant's credit, as a decimal."""
     price = select(tenants.c.usd_per_credit).where(tenants.c.id == DEFAULT_TENANT_ID)
     return str(connection.execute(price).scalar_one())
 

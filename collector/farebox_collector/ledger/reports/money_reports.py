@@ -1,7 +1,6 @@
-"""Reports about money: what came in and went out, revenue and what it cost, who pays, how balances are spread.
+"""Money reports: credits in and out, revenue and cost, payers, and the distribution of balances.
 
-Read from the roll-ups by day; who pays is read from the lots that were paid in, balances are the projections that the
-audit checks.
+Read from the daily roll-ups; payers come from paid lots, balances from the projections that the audit checks.
 """
 
 from collections import defaultdict
@@ -13,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, disti
 
 from farebox_collector.ledger.credits.late_revenue import moved as moved_between_days
 from farebox_collector.ledger.credits.lots import BREAKAGE_ACCOUNT, REFUNDED_ACCOUNT, REVENUE_ACCOUNT
-from farebox_collector.ledger.credits.movements import RECEIPTS_ACCOUNT, Kind
+from farebox_collector.ledger.credits.movements import PAID_IN, RECEIPTS_ACCOUNT
 from farebox_collector.ledger.journal.journal import WALLET
 from farebox_collector.ledger.payments.payment_fees import FEES_ACCOUNT
 from farebox_collector.ledger.tables.books import accounts, tenants
@@ -26,11 +25,9 @@ from farebox_collector.model.money import NANO, Commodity
 from farebox_collector.model.verdicts import ONE_CALL, Verdict
 
 USAGE = "usage"
-"""The source under which what calls were charged is shown among what moved credits."""
-PAID_IN = (Kind.DEPOSIT, Kind.TOPUP)
-"""Origins of lots whose wallets count as payers."""
+"""Source of charges among the movements of credits."""
 BALANCE_BOUNDS = (0, 1, 10, 100, 1_000)
-"""Credits that divide balances into ranges; what is exactly nothing is a range of its own."""
+"""Bounds of balance ranges in credits; exactly 0 is a separate range."""
 
 _MONEY = {
     "revenue_nanousd": (REVENUE_ACCOUNT.kind, -1),
@@ -39,11 +36,11 @@ _MONEY = {
     "refunded_nanousd": (REFUNDED_ACCOUNT.kind, 1),
     "fees_nanousd": (FEES_ACCOUNT.kind, 1),
 }
-"""Figures of a summary that are the movement of an account, times a sign."""
+"""Figure of a summary → the account whose movement it is, and its sign."""
 
 
 class Summary(NamedTuple):
-    """What a tenant did in some days, or on one."""
+    """Figures of a tenant for some days, or for one."""
 
     day: int | None
     requests: int = 0
@@ -51,38 +48,38 @@ class Summary(NamedTuple):
     charge_nanocredits: int = 0
     cost_nanousd: int = 0
     revenue_nanousd: int = 0
-    """Of what was paid for credits, what became revenue as they were used."""
+    """Deferred revenue recognised as credits were used."""
     breakage_nanousd: int = 0
-    """The same as they expired."""
+    """Deferred revenue recognised as credits expired."""
     received_nanousd: int = 0
-    """What customers paid, less what they got back."""
+    """Payments of customers, less refunds."""
     refunded_nanousd: int = 0
-    """What went back of the price of credits that were used or had expired."""
+    """Refunds of the price of used or expired credits."""
     fees_nanousd: int = 0
-    """What payment providers kept."""
+    """Fees of payment providers."""
     exposure_nanousd: int = 0
-    """What calls may cost whose end was not seen: an estimate, and no part of the cost."""
+    """Estimated cost of calls whose end was not seen; no part of the cost."""
     from_other_days_nanousd: int = 0
-    """Of the revenue, what calls of other days earned."""
+    """Part of the revenue from calls of other days."""
     on_other_days_nanousd: int = 0
-    """What calls of these days earned that is revenue of other days."""
+    """Revenue of other days from calls of these days."""
     active_wallets: int = 0
     """Wallets that were charged."""
     new_wallets: int = 0
     payers: int = 0
-    """Wallets that were paid into."""
+    """Wallets with a payment."""
     new_payers: int = 0
-    """Those of them for the first time."""
+    """Payers who paid for the first time."""
 
     @property
     def profit_nanousd(self) -> int:
-        """Revenue with breakage, less what of it went back, what providers charge and payment providers keep."""
+        """Revenue and breakage, less refunds of them, cost of providers and payment fees."""
         earned = self.revenue_nanousd + self.breakage_nanousd - self.refunded_nanousd
         return earned - self.cost_nanousd - self.fees_nanousd
 
 
 class CreditsMoved(NamedTuple):
-    """What one source moved in some days, or on one."""
+    """Movements of one source in some days, or on one."""
 
     day: int | None
     source: str
@@ -98,18 +95,18 @@ class BalanceRange(NamedTuple):
     from_credits: int | None
     """None for below zero."""
     to_credits: int | None
-    """None for no end; the same as `from_credits` where the range is that very balance."""
+    """None for no end; equal to `from_credits` if the range is that exact balance."""
     wallets: int
     balance_nanocredits: int
 
 
 def usd_per_credit(connection: Connection, tenant_id: int) -> Fraction:
-    """What a credit of the tenant sells for."""
+    """Return the list price of the tenant's credit."""
     return Fraction(connection.execute(select(tenants.c.usd_per_credit).where(tenants.c.id == tenant_id)).scalar_one())
 
 
 def summaries(connection: Connection, tenant_id: int, days: Days, *, by_day: bool) -> list[Summary]:
-    """What a tenant did: one for all of the days, or one for each on which something was."""
+    """Return summaries of a tenant: one for all days, or one for each day with activity."""
     found: defaultdict[int | None, dict[str, int]] = defaultdict(dict)
     if not by_day:
         found[None] = {}
@@ -121,7 +118,7 @@ def summaries(connection: Connection, tenant_id: int, days: Days, *, by_day: boo
 
 
 def _parts(tenant_id: int, days: Days, *, by_day: bool) -> Iterator[Select[Any]]:
-    """Queries that each give some figures of a `Summary` by their names, by day or in all."""
+    """Yield queries of the figures of a `Summary`, by day or in total."""
 
     def summed(day: ColumnElement[int], *figures: ColumnElement[Any]) -> Select[Any]:
         return select(day.label("day"), *figures).group_by(day) if by_day else select(*figures)
@@ -174,21 +171,26 @@ def _parts(tenant_id: int, days: Days, *, by_day: bool) -> Iterator[Select[Any]]
 def credits_moved(
     connection: Connection, tenant_id: int, days: Days, *, by_day: bool, source: str = ""
 ) -> list[CreditsMoved]:
-    """What moved credits into wallets and out of them, by source: usage, as it was charged, among them."""
+    """Return credits moved into and out of wallets, by source, including charged usage."""
     moved = money_days.c
     of_wallets, receipts = moved.account == WALLET, moved.account == RECEIPTS_ACCOUNT.kind
     key: list[ColumnElement[Any]] = [*([moved.day] if by_day else []), moved.source]
     query = select(
         *key,
         func.sum(case((of_wallets, moved.postings), else_=0)).label("movements"),
-        func.sum(case((of_wallets, moved.in_nano), else_=0)).label("came"),
-        func.sum(case((of_wallets, moved.out_nano), else_=0)).label("went"),
+        func.sum(case((of_wallets, moved.in_nano), else_=0)).label("entered"),
+        func.sum(case((of_wallets, moved.out_nano), else_=0)).label("left"),
         func.sum(case((receipts, moved.in_nano - moved.out_nano), else_=0)).label("received"),
     ).where(moved.tenant_id == tenant_id, within(moved.day, days), or_(of_wallets, receipts))
     rows = [*connection.execute(query.group_by(*key)), *_charged(connection, tenant_id, days, by_day=by_day)]
     found = [
         CreditsMoved(
-            row.day if by_day else None, row.source, int(row.movements), int(row.came), int(row.went), int(row.received)
+            row.day if by_day else None,
+            row.source,
+            int(row.movements),
+            int(row.entered),
+            int(row.left),
+            int(row.received),
         )
         for row in rows
         if not source or row.source == source
@@ -197,7 +199,7 @@ def credits_moved(
 
 
 def _charged(connection: Connection, tenant_id: int, days: Days, *, by_day: bool) -> Sequence[Row[Any]]:
-    """What calls were charged, in the form of what else moved credits."""
+    """Return charges in the columns of the other movements."""
     usage = usage_days.c
     key = [usage.day] if by_day else []
     none = literal(0)
@@ -205,8 +207,8 @@ def _charged(connection: Connection, tenant_id: int, days: Days, *, by_day: bool
         *key,
         literal(USAGE).label("source"),
         func.sum(usage.requests).label("movements"),
-        none.label("came"),
-        func.sum(usage.charge_nanocredits).label("went"),
+        none.label("entered"),
+        func.sum(usage.charge_nanocredits).label("left"),
         none.label("received"),
     ).where(usage.tenant_id == tenant_id, within(usage.day, days), usage.verdict == Verdict.CHARGED)
     grouped = query.group_by(*key) if by_day else query
@@ -214,7 +216,7 @@ def _charged(connection: Connection, tenant_id: int, days: Days, *, by_day: bool
 
 
 def balance_ranges(connection: Connection, tenant_id: int) -> list[BalanceRange]:
-    """How the balances of all wallets are spread now, lowest first; ranges without a wallet are among them."""
+    """Return the distribution of wallet balances, lowest range first, including empty ranges."""
     account = accounts.c
     bounds = [credits * NANO for credits in BALANCE_BOUNDS]
     place = case(

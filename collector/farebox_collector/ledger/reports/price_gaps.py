@@ -1,4 +1,4 @@
-"""What the price book does not say although it should: moments without a price between two, models without any."""
+"""Gaps in the price book: periods without a price between two versions, and models without any price."""
 
 from collections.abc import Container, Iterator
 from itertools import chain, islice, pairwise
@@ -15,7 +15,7 @@ from farebox_collector.pricing.revision import Slot, by_slot
 
 
 class Gap(NamedTuple):
-    """One thing that is missing."""
+    """A missing price."""
 
     what: str
     provider: str
@@ -26,12 +26,12 @@ class Gap(NamedTuple):
 
 
 def gaps(connection: Connection, now_ns: int, limit: int) -> Iterator[Gap]:
-    """Missing prices, at most `limit`: first those that calls wait for."""
+    """Return at most `limit` missing prices, those of recorded calls first."""
     return islice(chain(_unpriced_calls(connection, limit), _between_versions(connection, now_ns)), limit)
 
 
 def _unpriced_calls(connection: Connection, limit: int) -> Iterator[Gap]:
-    """Models that calls were made to and that had no price then."""
+    """Yield models of recorded calls that had no price at the time."""
     table = usage_records.c
     rows = connection.execute(
         select(
@@ -54,16 +54,16 @@ def _unpriced_calls(connection: Connection, limit: int) -> Iterator[Gap]:
 
 
 def _between_versions(connection: Connection, now_ns: int) -> Iterator[Gap]:
-    """Prices that end before the next one begins; steps and conditions without a price to fall back on."""
+    """Yield prices that end before the next one begins, and steps and conditions without a base price."""
     slots = by_slot(load_versions(connection))
     for slot, versions in slots.items():
         ordered = sorted(versions, key=lambda version: version.valid_from_ns)
-        # Between prices for some times of the week that for all of it holds: peak hours end on public holidays.
+        # Between prices for some hours the base price applies: peak hours end on public holidays.
         some_times = slot.daily_from_s != slot.daily_to_s or slot.weekdays
         for version, following in () if some_times and _has_base(slot, slots) else pairwise(ordered):
             if version.valid_to_ns is not None and version.valid_to_ns < following.valid_from_ns:
                 yield Gap(
-                    "no price between two",
+                    "no price between two versions",
                     slot.provider,
                     slot.model,
                     slot.unit,
@@ -73,11 +73,11 @@ def _between_versions(connection: Connection, now_ns: int) -> Iterator[Gap]:
         last = ordered[-1]
         holds = last.valid_to_ns is None or last.valid_to_ns > now_ns
         if holds and slot.tenant_id is None and not _has_base(slot, slots):
-            what = "a price for some calls only: there is none for the others"
+            what = "a price for some calls only: the other calls have none"
             yield Gap(what, slot.provider, slot.model, slot.unit, None, None)
 
 
 def _has_base(slot: Slot, slots: Container[Slot]) -> bool:
-    """Whether calls that the slot's step, condition or hours leave out have a price."""
+    """Return whether calls outside the slot's step, condition or hours have a price."""
     plain = slot._replace(over_input_tokens=0, daily_from_s=0, daily_to_s=0, weekdays=0)
     return plain in slots or plain._replace(condition=STANDARD) in slots

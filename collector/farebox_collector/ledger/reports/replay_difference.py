@@ -1,7 +1,7 @@
-"""Sums of what a replay changes, by model and by wallet.
+"""Sum the changes of a replay by model and by wallet.
 
-There may be a million wallets, and the largest differences are known only at the end: the sums are in a database of
-their own, a temporary file that SQLite deletes with its last connection. Memory is that of its page cache.
+There may be a million wallets, and the largest differences are known only at the end. So the sums are in a temporary
+SQLite file, which SQLite deletes with its last connection; memory use is that of its page cache.
 """
 
 import sqlite3
@@ -34,7 +34,7 @@ _LARGEST_FIRST = (
 
 
 class Difference(NamedTuple):
-    """What the changed records of one model or of one wallet came to, and what they come to instead."""
+    """Sums of the changed records of a model or wallet, before and after."""
 
     name: str
     records: int
@@ -45,16 +45,16 @@ class Difference(NamedTuple):
 
 
 class Largest(NamedTuple):
-    """The largest differences of a kind, and how many there are in all."""
+    """The largest differences of a kind, and their total number."""
 
     shown: list[Difference]
-    others: Difference
-    """All that are not shown, taken together; its name says how many they are."""
+    rest: Difference
+    """Sum of the rest; its name states their number."""
     number: int
 
 
 class DifferenceSums:
-    """Sums over corrections, to be closed."""
+    """Sums over corrections. Call `close` when done."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)
@@ -67,11 +67,11 @@ class DifferenceSums:
         )
 
     def close(self) -> None:
-        """Let go of the sums."""
+        """Delete the sums."""
         self._database.close()
 
     def add(self, corrections: Iterable[Correction]) -> None:
-        """Add what some corrections change."""
+        """Add the changes of corrections."""
         sums: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0] * len(_SUMS))
         for correction in corrections:
             before, after = correction.stored.call, correction.after
@@ -85,15 +85,15 @@ class DifferenceSums:
         self._database.execute("COMMIT")
 
     def total(self) -> Difference:
-        """The sums over everything."""
+        """Return the sums over everything."""
         return Difference("all", *self._database.execute(f"SELECT {_TOTALS} FROM sums WHERE kind = 'model'").fetchone())
 
     def by_model(self, limit: int) -> Largest:
-        """The models with the largest differences; `a → b` is one that the price book recognises anew."""
+        """Return the models with the largest differences; `a → b` if the price book now matches another model."""
         return self._largest(_MODEL, limit)
 
     def by_wallet(self, limit: int) -> Largest:
-        """The wallets with the largest differences."""
+        """Return the wallets with the largest differences."""
         return self._largest(_WALLET, limit)
 
     def _largest(self, kind: str, limit: int) -> Largest:
@@ -109,7 +109,7 @@ class DifferenceSums:
 
 
 def _money(call: PricedUsage, verdict: Verdict) -> tuple[int, int]:
-    """Cost and charge of a call as the books have it; nothing unless it is charged."""
+    """Return cost and charge of a call; 0 unless it is charged."""
     if verdict is not Verdict.CHARGED:
         return 0, 0
     return call.cost_nanousd or 0, call.charge_nanocredits or 0

@@ -1,4 +1,4 @@
-"""Reports: what people ask of the books about days of usage. Read from the roll-ups, however many records there are."""
+"""Usage reports by day, read from the roll-ups: their cost does not grow with the number of records."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -26,11 +26,15 @@ from farebox_collector.model.money import Commodity
 from farebox_collector.model.verdicts import ONE_CALL, Verdict
 
 ROWS_AT_ONCE = 1_000
-"""Rows that a report takes from the database at a time, however many it has."""
+"""Rows that a report fetches from the database at a time."""
+
+
+WalletAge = Literal["", "new", "returning"]
+"""Wallets created within some days, or before them; empty for all."""
 
 
 class UsageGroup(StrEnum):
-    """What the usage of a tenant can be told apart by."""
+    """What the usage of a tenant can be grouped by."""
 
     DAY = "day"
     EVENT = "event"
@@ -40,23 +44,22 @@ class UsageGroup(StrEnum):
 
 
 class UsageFilter(NamedTuple):
-    """Whose and which usage; empty fields do not filter. With one that looks at wallets, charged calls only count."""
+    """Filter of usage; an empty field does not filter. A filter of wallets selects charged calls only."""
 
     event: str = ""
     provider: str = ""
     model: str = ""
     verdict: str = ""
-    wallets: Literal["", "new", "returning"] = ""
-    """Wallets that came into being within the days, or before them."""
+    wallets: WalletAge = ""
     balance_from_nano: int | None = None
-    """Wallets with this balance now, or more."""
+    """Wallets with at least this balance now."""
     balance_below_nano: int | None = None
     charged_of_wallets: bool = False
-    """Look at the charged calls of wallets in any case."""
+    """Read the charged calls of wallets in any case."""
 
     @property
     def of_wallets(self) -> bool:
-        """Whether it chooses among wallets."""
+        """Whether it filters wallets."""
         if self.charged_of_wallets:
             return True
         return bool(self.wallets) or self.balance_from_nano is not None or self.balance_below_nano is not None
@@ -69,9 +72,9 @@ def usage_by(
     groups: Sequence[UsageGroup],
     wanted: UsageFilter = UsageFilter(),  # noqa: B008  (immutable)
 ) -> CursorResult[Any]:
-    """Calls, tokens, cost and charge (`DAY_SUMS`) by these groups, in their order; each call counts once.
+    """Return calls, tokens, cost and charge (`DAY_SUMS`) by these groups, in their order; each call counts once.
 
-    Without groups it is one row of sums, which are NULL where there is nothing.
+    Without groups it is one row of sums, which are NULL if there is no usage.
     """
     if wanted.of_wallets:
         return _usage_of_wallets(connection, tenant_id, days, groups, wanted)
@@ -88,7 +91,7 @@ def usage_by(
 def _usage_of_wallets(
     connection: Connection, tenant_id: int, days: Days, groups: Sequence[UsageGroup], wanted: UsageFilter
 ) -> CursorResult[Any]:
-    """`usage_by` for wallets of a kind: their charged calls."""
+    """Return `usage_by` for the charged calls of filtered wallets."""
     account, table = accounts.c, wallet_days.c
     charged = literal(Verdict.CHARGED.value).label("verdict")
     columns = [charged if group is UsageGroup.VERDICT else table[group] for group in groups]
@@ -105,7 +108,7 @@ def _usage_of_wallets(
 
 
 def _grouped(query: Select[Any], source: Table, columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
-    """Rows of sums by these columns, in their order; what corrections took back whole leaves no row."""
+    """Group sums by these columns, in their order; omit rows that corrections took back entirely."""
     if not columns:
         return query
     something = or_(*(func.sum(source.c[name]) != 0 for name in DAY_SUMS))
@@ -119,7 +122,7 @@ def wallets_by_cost(
     wanted: UsageFilter = UsageFilter(),  # noqa: B008  (immutable)
     limit: int | None = None,
 ) -> CursorResult[Any]:
-    """Wallets with their charged calls (`DAY_SUMS`), balance_nano and created_at_ns, those that cost us most first."""
+    """Return wallets with their charged calls (`DAY_SUMS`), balance_nano and created_at_ns, highest cost first."""
     kept = wallet_days.c
     served = (
         select(kept.wallet, *day_sums(wallet_days))
@@ -157,7 +160,7 @@ def _named(table: Table, wanted: UsageFilter) -> list[ColumnElement[bool]]:
 
 
 def _chosen(days: Days, wanted: UsageFilter) -> list[ColumnElement[bool]]:
-    """What the accounts of the wanted wallets are like."""
+    """Return the conditions on the accounts of the wallets."""
     account, conditions = accounts.c, []
     if wanted.wallets:
         start_ns = days.first * DAY_NS
@@ -171,7 +174,7 @@ def _chosen(days: Days, wanted: UsageFilter) -> list[ColumnElement[bool]]:
 
 
 def day_sums(table: Table) -> list[ColumnElement[Any]]:
-    """The sums of `DAY_SUMS` under their names."""
+    """Return the sums of `DAY_SUMS` under their names."""
     return [func.sum(table.c[name]).label(name) for name in DAY_SUMS]
 
 

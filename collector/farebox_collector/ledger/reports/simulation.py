@@ -1,4 +1,4 @@
-"""What past calls would have been charged under a rule that nobody has set. Reads only; exact to the nanocredit."""
+"""Simulate a proposed rule on past calls. Reads only; exact to the nanocredit."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -35,27 +35,27 @@ _EVER: dict[str, Any] = {"valid_from_ns": 0, "valid_to_ns": None}
 
 
 class Outcome(NamedTuple):
-    """What was, and what would have been."""
+    """Actual and simulated figures."""
 
     calls: int = 0
     charged_nanocredits: int = 0
     proposed_nanocredits: int = 0
     cost_nanousd: int = 0
     earned_nanousd: int = 0
-    """Charged, at what a credit sells for, less the cost."""
+    """Actual charge at the list price of credits, less the cost."""
     proposed_nanousd: int = 0
-    """Proposed, at what a credit sells for, less the cost."""
+    """Simulated charge at the list price of credits, less the cost."""
 
 
 class Simulated(NamedTuple):
-    """The outcome of a simulation, the same calls summed up in two ways."""
+    """The outcome of a simulation: the same calls summed in two ways."""
 
     by_event: dict[str, Outcome]
     by_wallet: dict[str, Outcome]
 
 
 class _Sums:
-    """Figures by some name while rows go by."""
+    """Sums by name."""
 
     def __init__(self) -> None:
         self._rows: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
@@ -83,9 +83,9 @@ def simulate(
     to_ns: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Simulated:
-    """Charge the calls of an event anew that were priced in [from, to); the other calls keep what they were charged.
+    """Recharge the calls of an event that were priced in [from, to); other calls keep their charges.
 
-    `*` stands for the events that have no rule of their own at the end of that time. Raises BadRule and DetailRetired.
+    `*` selects the events without a specific rule at the end of that period. Raises BadRule and DetailRetired.
     """
     require_chargeable(terms)
     require_detail(connection, tenant_id, from_ns, to_ns, "a rule can be tried on calls")
@@ -114,7 +114,7 @@ def simulate(
         if name == event or (event == EVERY_OTHER_EVENT and name not in own_rules):
             proposed = share(exact, cost, Buckets(*counts), read_units(units))
             if exact.floor_nanocredits:
-                # Outside any action a call is one of its own.
+                # A call without an action counts as a separate action.
                 before = actions[wallet, name, action_id] if action_id else untouched
                 after = actions[wallet, name, action_id] = before.with_call(proposed)
                 proposed = after.charge_nanocredits - before.charge_nanocredits
@@ -125,7 +125,7 @@ def simulate(
 
 
 def calls_at_most(connection: Connection, tenant_id: int, from_ns: int, to_ns: int) -> int:
-    """How many charged calls the days of [from, to) have: what simulating that time looks at, or a little more."""
+    """Return the charged calls of the days of [from, to): an upper bound of what the simulation reads."""
     table = usage_days.c
     calls = select(func.coalesce(func.sum(table.requests), 0)).where(
         table.tenant_id == tenant_id,

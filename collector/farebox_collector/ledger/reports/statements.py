@@ -1,4 +1,4 @@
-"""Statements: the only code that reads the books for people. Every list is a page of rows in a fixed order."""
+"""Statements: read the books for API and command line. Every list is a page of rows in a fixed order."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -43,7 +43,7 @@ _PRICE_SLOT = ("provider", "model", "unit", "condition", "over_input_tokens", "d
 
 
 class UsageFilter(NamedTuple):
-    """Which usage records; an empty field does not filter."""
+    """Filter of usage records; an empty field does not filter."""
 
     wallet: str = ""
     event: str = ""
@@ -56,14 +56,14 @@ class UsageFilter(NamedTuple):
 
 
 def wallets(connection: Connection, tenant_id: int, after: str = "", limit: int = 100) -> Sequence[Row[Any]]:
-    """Wallets by name: name, balance_nano, spent_nano, last_activity_ns, created_at_ns."""
+    """Return wallets by name: name, balance_nano, spent_nano, last_activity_ns, created_at_ns."""
     return connection.execute(
         _wallets(tenant_id).where(accounts.c.name > after).order_by(accounts.c.name).limit(limit)
     ).all()
 
 
 def wallet(connection: Connection, tenant_id: int, name: str) -> Row[Any] | None:
-    """One wallet, as `wallets` gives it; None if it never existed."""
+    """Return one wallet, with the columns of `wallets`; None if it never existed."""
     return connection.execute(_wallets(tenant_id).where(accounts.c.name == name)).first()
 
 
@@ -74,7 +74,7 @@ def usage(
     before_id: int | None = None,
     limit: int = 100,
 ) -> Sequence[Row[Any]]:
-    """Usage records, newest first."""
+    """Return usage records, newest first."""
     table = usage_records.c
     narrow = wanted.trace_id or wanted.verdict in UNSETTLED_VERDICTS or (wanted.from_ns, wanted.to_ns) != (None, None)
     conditions: list[ColumnElement[bool]] = [table.tenant_id == tenant_id if narrow else in_order(tenant_id)]
@@ -102,7 +102,7 @@ def usage(
 
 
 def usage_record(connection: Connection, tenant_id: int, trace_id: bytes, span_id: bytes) -> Row[Any] | None:
-    """One usage record by its span; None if it is not in the books."""
+    """Return the usage record of a span; None if it is not in the books."""
     table = usage_records.c
     return connection.execute(
         select(usage_records).where(table.tenant_id == tenant_id, table.trace_id == trace_id, table.span_id == span_id)
@@ -110,7 +110,7 @@ def usage_record(connection: Connection, tenant_id: int, trace_id: bytes, span_i
 
 
 def corrections_of(connection: Connection, tenant_id: int, record_id: int, limit: int = 1_000) -> Sequence[Row[Any]]:
-    """The corrections of one usage record, oldest first."""
+    """Return the corrections of a usage record, oldest first."""
     table = corrections.c
     return connection.execute(
         select(corrections)
@@ -128,11 +128,11 @@ def ledger(
     before: tuple[int, str, int] | None = None,
     limit: int = 100,
 ) -> Sequence[Row[Any]]:
-    """What moved wallets, last booked first: a row a charged call, and one a deposit or other transaction.
+    """Return changes of wallets, newest first: a row for each charged call and each other transaction.
 
     Columns: recorded_at_ns, type, id, wallet, amount_nano (signed), transaction_id, memo, and for charges trace_id,
-    span_id, event. `before` takes up after the (transaction_id, type, id) of a row: the order of the books, which
-    no clock can disturb.
+    span_id, event. `before` continues after the (transaction_id, type, id) of a row. This order does not depend on
+    clocks.
     """
     found: list[Select[Any]] = []
     if kind in ("", "charge"):
@@ -153,9 +153,9 @@ def price_versions_at(
     after_id: int = 0,
     limit: int = 100,
 ) -> Sequence[Row[Any]]:
-    """The price versions that hold for a tenant at a moment, in the order they were recorded.
+    """Return the price versions in force for a tenant at a moment, in the order of recording.
 
-    A list price is left out where the tenant has negotiated one for the same thing.
+    A list price is left out if the tenant has a negotiated price for the same unit.
     """
     table = price_versions.c
     own = price_versions.alias("own")
@@ -179,7 +179,7 @@ def price_versions_at(
 
 
 def price_versions_by_id(connection: Connection, ids: Sequence[int]) -> Sequence[Row[Any]]:
-    """Price versions by their ids."""
+    """Return price versions by id."""
     return connection.execute(select(price_versions).where(price_versions.c.id.in_(ids))).all()
 
 
@@ -191,9 +191,9 @@ def charge_rules_of(
     after: tuple[str, int] | None = None,
     limit: int | None = None,
 ) -> Sequence[Row[Any]]:
-    """Versions of a tenant's charge rules by event and start: all, one event's, or those that hold at a moment.
+    """Return a tenant's charge rule versions by event and start: all, of one event, or in force at a moment.
 
-    `after` is the event and start of the last one before a page.
+    `after` is the event and start of the last version of the page before.
     """
     table = charge_rules.c
     query = select(charge_rules).where(table.tenant_id == tenant_id)
@@ -209,12 +209,12 @@ def charge_rules_of(
 
 
 def charge_rule(connection: Connection, rule_version_id: int) -> Row[Any] | None:
-    """One charge rule version."""
+    """Return a charge rule version; None if there is none."""
     return connection.execute(select(charge_rules).where(charge_rules.c.id == rule_version_id)).first()
 
 
 def charged_calls(connection: Connection, wallet: str) -> int:
-    """How many charged calls the wallets of this name have paid for, over all tenants."""
+    """Return the number of charged calls of the wallets of this name, over all tenants."""
     calls = func.coalesce(func.sum(accounts.c.charged_calls), 0)
     return int(
         connection.execute(select(calls).where(accounts.c.kind == WALLET, accounts.c.name == wallet)).scalar_one()
@@ -250,21 +250,23 @@ def _charges(
         conditions = [] if chosen.whereclause is None else [chosen.whereclause]
         last = before[0] if before else None
         found = newest_of_wallet(connection, tenant_id, wallet, conditions, limit, last)
-        # Without any, the empty list would be looked for among all records of the tenant.
+        # An empty list would scan all records of the tenant.
         chosen = chosen.where(table.id.in_(found) if found else false())
-    # The id grows with the transaction, and is what the indexes end in.
+    # Ids grow with transactions, and the indexes end in the id.
     return chosen.order_by(table.id.desc()).limit(limit)
 
 
 def _movements(
     connection: Connection, tenant_id: int, wallet: str, kind: str, before: tuple[int, str, int] | None, limit: int
 ) -> Iterator[Select[Any]]:
-    """The newest movements of a wallet, or of all; in one part or more."""
+    """Yield queries of the newest movements of a wallet, or of all wallets."""
     made, account = transactions.c, accounts.c
     parts: Sequence[FromClause] = (postings,)
     if wallet:
-        mine = select(account.id).where(account.tenant_id == tenant_id, account.kind == WALLET, account.name == wallet)
-        parts = legs_of(connection, list(connection.execute(mine).scalars()))
+        own_rows = select(account.id).where(
+            account.tenant_id == tenant_id, account.kind == WALLET, account.name == wallet
+        )
+        parts = legs_of(connection, list(connection.execute(own_rows).scalars()))
     for part in parts:
         leg = part.c
         chosen = (

@@ -1,8 +1,8 @@
-"""What each kind of token has cost, exactly: out of what calls used under the same prices.
+"""Exact cost of each kind of token, from sums of tokens under the same prices.
 
-A cost is linear in the tokens as long as the prices are the same, so that sums of tokens on one card give the exact
-cost of each kind, without a figure of its own for every call. What is left of the recorded cost are fees, units other
-than tokens, and less than a nano-dollar of rounding a call.
+Under the same prices, cost is linear in tokens. So the token sums of a rate card give the exact cost of each kind
+without a figure for every call. The rest of the recorded cost is fees, units other than tokens, and less than a
+nano-dollar of rounding for each call.
 """
 
 import json
@@ -32,22 +32,22 @@ Label = tuple[str, str, str, str]
 
 
 class TokenCosts(NamedTuple):
-    """What was ever booked; a correction books anew, and neither figure ever falls."""
+    """Totals of everything ever booked; corrections book again, so that neither figure ever falls."""
 
     tokens: dict[Label, int]
     usd: dict[Label, Fraction]
 
 
 class _Rates(NamedTuple):
-    """What one piece of each kind costs on one card, in nano-USD over a denominator."""
+    """Unit prices of a card, in nano-USD over a denominator."""
 
     tier: str
     of_buckets: tuple[int, ...]
-    """As `Buckets`; for reasoning its own price, 0 where it has none and is output like any other."""
+    """In the order of `Buckets`; the price of reasoning is 0 if it is billed as output."""
     denominator: int
 
-    def apart(self, used: Buckets) -> list[int]:
-        """The tokens by disjoint kinds: reasoning is taken out of output where it has a price of its own."""
+    def disjoint(self, used: Buckets) -> list[int]:
+        """Return tokens by disjoint kinds: reasoning is subtracted from output if it has a separate price."""
         counts = list(used)
         if self.of_buckets[_REASONING]:
             counts[_OUTPUT] -= used.reasoning
@@ -57,23 +57,23 @@ class _Rates(NamedTuple):
 
 
 class Cards:
-    """Cards by their price versions. These never change, so that each is read from the books once."""
+    """Cache of cards by their price versions, which never change: each is read from the books once."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Rates] = {}
 
     def token_costs(self, connection: Connection) -> TokenCosts:
-        """The tokens of all tenants and what they cost, by provider, model, tier and kind."""
+        """Return tokens and costs of all tenants, by provider, model, tier and kind."""
         names = (card_totals.c.provider, card_totals.c.model, card_totals.c.price_version_ids)
         counts_of = [card_totals.c[name] for name in TOKEN_COLUMNS]
-        # Of each tenant apart: the database's sum over all of them need not fit its integers.
+        # By tenant: a sum over all tenants may exceed the database's integers.
         rows = connection.execute(select(*names, *counts_of).where(card_totals.c.reversed == 0)).all()
         self._learn(connection, {row.price_version_ids for row in rows})
         tokens: Counter[Label] = Counter()
         exact: defaultdict[Label, Counter[int]] = defaultdict(Counter)
         for provider, model, version_ids, *counts in rows:
             rates = self._known[version_ids]
-            used = rates.apart(Buckets._make(map(int, counts)))
+            used = rates.disjoint(Buckets._make(map(int, counts)))
             for kind, count, rate in zip(Buckets._fields, used, rates.of_buckets, strict=True):
                 if count or kind in _ALWAYS:
                     label = provider, model, rates.tier, kind
@@ -97,7 +97,7 @@ class Cards:
 
 
 def _tier(versions: Sequence[PriceVersion]) -> str:
-    """What sets these prices apart from the standard ones; `standard` for those that the list price is about."""
+    """Return how these prices differ from the standard ones; `standard` if they do not."""
     if any(version.tenant_id is not None for version in versions):
         return NEGOTIATED
     conditions = sorted({version.condition for version in versions} - {STANDARD})

@@ -1,4 +1,4 @@
-"""What people ask of one wallet: what it spent on what and when, what it holds, where its credits come from."""
+"""Reports on one wallet: spending by day and event, holds, and lots."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
+from farebox_collector.ledger.credits.movements import PAID_IN
 from farebox_collector.ledger.credits.spending import LimitScope, Subject, held_of
-from farebox_collector.ledger.reports.money_reports import PAID_IN
 from farebox_collector.ledger.reports.reports import day_sums
 from farebox_collector.ledger.tables.books import transactions
 from farebox_collector.ledger.tables.credits import lots
@@ -16,7 +16,7 @@ from farebox_collector.model.moments import Days
 
 
 class WalletGroup(StrEnum):
-    """What the usage of one wallet can be told apart by."""
+    """What the usage of a wallet can be grouped by."""
 
     DAY = "day"
     EVENT = "event"
@@ -25,7 +25,7 @@ class WalletGroup(StrEnum):
 def wallet_by(
     connection: Connection, tenant_id: int, wallet: str, days: Days, group: WalletGroup
 ) -> Sequence[Row[Any]]:
-    """The charged calls of one wallet (`DAY_SUMS`) by day or event, in that order: one look-up a day."""
+    """Return the charged calls of a wallet (`DAY_SUMS`) by day or event; one index look-up for each day."""
     table = wallet_days.c
     column = table[group]
     one_by_one = table.day.in_(range(days.first, days.end))
@@ -38,22 +38,22 @@ def wallet_by(
 
 
 def held_nanocredits(connection: Connection, tenant_id: int, wallet: str, at_ns: int) -> int:
-    """What a wallet has set aside in holds at a moment."""
+    """Return what holds reserve of a wallet at a moment."""
     subject = Subject(LimitScope.WALLET, wallet)
     return held_of(connection, tenant_id, [subject], at_ns)[subject]
 
 
 def living_lots(connection: Connection, tenant_id: int, wallet: str, limit: int) -> Sequence[Row[Any]]:
-    """The lots of a wallet with something left in the order of drawing, as they were when it was last drawn up."""
+    """Return the lots of a wallet with remaining credits, in the order of drawing, as of its last update."""
     table = lots.c
-    # Read from the index of the wallet: it may have had thousands of lots, a few live.
+    # Read by the index of the wallet: it may have had thousands of lots, of which a few are open.
     query = select(lots).where(table.tenant_id == tenant_id, table.wallet == wallet, table.remaining_nano > 0)
     order = (table.priority, table.expires_at_ns.is_(None), table.expires_at_ns, table.promotional.desc(), table.id)
     return connection.execute(query.order_by(*order).limit(limit)).all()
 
 
 def paid_lots(connection: Connection, tenant_id: int, wallet: str, limit: int) -> Sequence[Row[Any]]:
-    """The lots of a wallet that were paid in, newest first, with memo and metadata of their transaction."""
+    """Return the paid lots of a wallet, newest first, with memo and metadata of their transactions."""
     table, made = lots.c, transactions.c
     return connection.execute(
         select(lots, made.memo, made.metadata)

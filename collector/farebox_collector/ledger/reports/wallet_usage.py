@@ -1,8 +1,8 @@
-"""The usage records of one wallet, newest first, without an index over them.
+"""Find the newest usage records of a wallet without an index of records by wallet.
 
-Such an index would be written to in as many places as a batch has wallets. The postings know which transactions charged
-a wallet, and the records of a transaction stand together; what no posting tells of (calls that were not charged, and
-those that were corrected since) has a partial index of its own.
+Such an index would be written in as many places as a batch has wallets. Postings show which transactions charged a
+wallet, and the records of a transaction are stored together. Records without a posting (calls that were not charged, or
+corrected since) have a partial index.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from farebox_collector.ledger.usage.stored_usage import in_order
 from farebox_collector.model.verdicts import Verdict
 
 _TRANSACTIONS = 64
-"""How many of the wallet's transactions are looked at together."""
+"""Transactions of the wallet to read at a time."""
 MAX_ID = 2**63 - 1
 
 _APART = or_(usage_records.c.verdict != Verdict.CHARGED, usage_records.c.corrections > 0)
@@ -30,9 +30,9 @@ def newest_of_wallet(
     limit: int,
     before_transaction: int | None = None,
 ) -> list[int]:
-    """The ids of a wallet's newest records that meet the conditions, in descending order.
+    """Return the ids of a wallet's newest records that meet the conditions, in descending order.
 
-    `before_transaction` says that no record of a later transaction meets them: that is where the search begins.
+    The search begins at `before_transaction`: no record of a later transaction meets the conditions.
     """
     table = usage_records.c
     newest = select(table.id).where(table.wallet == wallet, *conditions).order_by(table.id.desc()).limit(limit)
@@ -51,8 +51,8 @@ def newest_of_wallet(
 
 
 def _transactions(connection: Connection, account_ids: Sequence[int], last: int) -> list[int]:
-    """The newest transactions up to one that charged a wallet for usage, in descending order."""
-    # Before it the detail of all records is retired.
+    """Return the newest transactions, up to `last`, that charged a wallet for usage, in descending order."""
+    # Records of earlier transactions are past retention.
     first = select(func.min(usage_records.c.transaction_id)).scalar_subquery()
     found: set[int] = set()
     for part in legs_of(connection, account_ids):
@@ -64,5 +64,5 @@ def _transactions(connection: Connection, account_ids: Sequence[int], last: int)
 
 def _accounts(connection: Connection, tenant_id: int, wallet: str) -> list[int]:
     table = accounts.c
-    mine = select(table.id).where(table.tenant_id == tenant_id, table.kind == WALLET, table.name == wallet)
-    return list(connection.execute(mine).scalars())
+    own_rows = select(table.id).where(table.tenant_id == tenant_id, table.kind == WALLET, table.name == wallet)
+    return list(connection.execute(own_rows).scalars())

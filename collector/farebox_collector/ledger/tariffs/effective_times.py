@@ -1,7 +1,7 @@
-"""When a rule or a price may begin: once its transaction is committed, and never before.
+"""Start times of rules and prices: never before their transaction is committed.
 
-A collector prices a call by what is committed when it reads it. So a moment of beginning that came before the commit
-would leave calls between the two without it, on every collector that read them by then.
+A collector prices a call by what is committed when it reads the call. With a start before the commit, calls between the
+two would be priced without the new version.
 """
 
 import time
@@ -13,26 +13,26 @@ from sqlalchemy import Connection
 from farebox_collector.ledger.storage.database import Database
 
 AHEAD_NS = 250 * 10**6
-"""How far ahead a rule or a price begins that is to begin now."""
+"""How far ahead a version starts that is requested to start now."""
 _MOST_AHEAD_NS = 64 * AHEAD_NS
 Result = TypeVar("Result")
 
 
 class CannotBegin(TimeoutError):
-    """The books were too busy to write down in time when something begins; nothing was changed."""
+    """The books were too busy to commit before the start; nothing was changed."""
 
     def __init__(self) -> None:
-        super().__init__("the books are too busy to let it begin now: try again, or let it begin a minute from now")
+        super().__init__("the books are too busy for a start now: try again, or state a start a minute from now")
 
 
 class _TooLate(Exception):
-    """The transaction may not be committed before the moment that it states."""
+    """The transaction may not commit before its start time."""
 
 
 def starts_ns(at_ns: int, stated_ns: int | None, ahead_ns: int = AHEAD_NS) -> int:
-    """When something begins that was asked for at a moment: as stated, or so far ahead where that is too near.
+    """Return the start of a version requested at a moment: the stated one, or `ahead_ns` ahead if that is too near.
 
-    A moment of the past stays what it is.
+    A stated start in the past is kept.
     """
     if stated_ns is None or at_ns <= stated_ns < at_ns + ahead_ns:
         return at_ns + ahead_ns
@@ -46,10 +46,10 @@ def begin(
     put: Callable[[Connection, int, int], Result],
     wait: Callable[[float], None] = time.sleep,
 ) -> Result:
-    """Write down, in a transaction of its own, something that begins at a moment or, where none is stated, now.
+    """Store, in a separate transaction, a version that starts at the stated time, or now if none is stated.
 
-    `put` is given the connection, the moment now and that of the beginning; it is called again with a later one where
-    it took too long. What begins now has begun when this returns. Raises CannotBegin.
+    `put` gets the connection, the current time and the start time. If it takes too long, it is called again with a
+    later start. A version that starts now has started when this returns. Raises CannotBegin.
     """
     ahead_ns, start_ns = AHEAD_NS, 0
 
@@ -58,7 +58,7 @@ def begin(
         at_ns = clock()
         start_ns = starts_ns(at_ns, stated_ns, ahead_ns)
         result = put(connection, at_ns, start_ns)
-        # Half of the time is for the commit.
+        # Leave half of the time for the commit.
         if start_ns > at_ns and clock() > start_ns - ahead_ns // 2:
             raise _TooLate
         return result

@@ -1,4 +1,4 @@
-"""Exchange rates on disk: append-only. A rate changes no price that is recorded; the next import uses it."""
+"""Stored exchange rates: append-only. A rate changes no recorded price; the next import uses it."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -21,12 +21,12 @@ _MAX_DIGITS = 20
 
 
 def set_rate(connection: Connection, rate: ExchangeRate, author: str, at_ns: int) -> None:
-    """Record what a currency is worth from a moment on. Raises ValueError for what is no rate."""
+    """Record the rate of a currency from a moment on. Raises ValueError for an invalid rate."""
     if not is_currency(rate.currency) or rate.currency == USD:
         raise ValueError(f"{rate.currency!r} is no currency other than {USD}: three capital letters, such as EUR")
     value = rate.usd_per_currency
     if not value.is_finite() or not 0 < value < _MAX_RATE or len(value.as_tuple().digits) > _MAX_DIGITS:
-        raise ValueError("an exchange rate is a positive number of US dollars")
+        raise ValueError("an exchange rate must be positive, below a billion US dollars, with at most 20 digits")
     connection.execute(
         insert(exchange_rates).values(
             currency=rate.currency,
@@ -41,12 +41,12 @@ def set_rate(connection: Connection, rate: ExchangeRate, author: str, at_ns: int
 
 
 def rates(connection: Connection) -> Sequence[Row[Any]]:
-    """Every rate that was ever recorded, by currency and start."""
+    """Return every recorded rate, by currency and start."""
     table = exchange_rates.c
     return connection.execute(select(exchange_rates).order_by(table.currency, table.valid_from_ns, table.id)).all()
 
 
 def load_rates(connection: Connection) -> ExchangeRates:
-    """All exchange rates."""
+    """Return all exchange rates."""
     rows = connection.execute(select(exchange_rates).order_by(exchange_rates.c.id))
     return ExchangeRates(ExchangeRate(row.currency, Decimal(row.usd_per_currency), row.valid_from_ns) for row in rows)

@@ -1,7 +1,7 @@
-"""The price book on disk: append-only versions.
+"""The stored price book: append-only versions.
 
-A version is never altered but for one thing: the end of its validity is brought forward when another takes over. The
-database refuses everything else, and two prices of one thing at one moment.
+The only change to a version is that its validity ends earlier when another version replaces it. The database refuses
+any other change, and two prices of the same unit at the same time.
 """
 
 import json
@@ -34,7 +34,7 @@ from farebox_collector.pricing.revision import (
 )
 
 MANUAL = "manual"
-"""The source of prices that somebody set one by one."""
+"""Source of prices that were set individually."""
 
 _VERSION_COLUMNS = (
     "import_id",
@@ -46,20 +46,20 @@ _VERSION_COLUMNS = (
 )
 _EXACT_NAME_FIRST = -1
 _NOTED = 20
-"""Prices of one import that the audit log names; it counts all of them."""
+"""Most prices of one import that the audit log lists; it counts all of them."""
 _MOST_NAMED = 200
-"""Models that are looked for one by one; for more the whole book is read."""
+"""Most models in a query condition; for more, the whole book is read."""
 
 
 class BookChange(NamedTuple):
-    """What an import or a setting changed, in price versions."""
+    """Numbers of price versions that a change added and closed."""
 
     added: int
     closed: int
 
 
 class OverlappingHours(ValueError):
-    """A price for some hours of the day would overlap another of the same unit; nothing was written."""
+    """Prices of a unit would overlap in some hours of the day; nothing was written."""
 
 
 def revision_of(
@@ -68,7 +68,7 @@ def revision_of(
     at_ns: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Revision:
-    """What a list of prices would change in the book, from a moment on. Writes nothing."""
+    """Return what a price list would change in the book from a moment on. Writes nothing."""
     return revise(by_slot(load_versions(connection)), stated, at_ns, progress)
 
 
@@ -80,9 +80,9 @@ def import_prices(
     recorded_at_ns: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BookChange:
-    """Bring the book up to a list from `at_ns` on; see `revision.revise`. Raises OverlappingHours."""
+    """Apply a price list to the book from `at_ns` on; see `revision.revise`. Raises OverlappingHours."""
     revision = revision_of(connection, stated, at_ns, progress)
-    # Models that are recognised anew make another edition of the book, also where no price changes.
+    # New matching clauses make a new edition of the book even if no price changes.
     renamed = stated.whole and not set(_models(connection)).issuperset(models)
     _write(connection, revision, stated.source, stated.source_version, recorded_at_ns, even_if_empty=renamed)
     if stated.whole:
@@ -103,13 +103,13 @@ def set_price(
     tenant_id: int | None = None,
     allow_free: bool = False,
 ) -> BookChange:
-    """Set one price by hand from `row.valid_from_ns` on; a model that the book does not know is added by its name.
+    """Set one price from `row.valid_from_ns` on; adds an unknown model by its exact name.
 
-    With a tenant it is the price that this tenant has negotiated. Raises ValueError for a price below zero, and for
-    zero unless free is allowed; and OverlappingHours.
+    With a tenant, it is a negotiated price of this tenant. Raises ValueError for a negative price, and for 0 unless
+    `allow_free`; raises OverlappingHours.
     """
     if row.usd_per_1k < 0 or (row.usd_per_1k == 0 and not allow_free):
-        raise ValueError("a price is positive; a model without one is kept as unpriced, never as free")
+        raise ValueError("a price must be positive; leave a model without a price to record it as unpriced")
     stated = PriceList([row], MANUAL, author, whole=False, dated=True, tenant_id=tenant_id)
     return import_prices(connection, stated, [exact_model(row.provider, row.model)], row.valid_from_ns, at_ns)
 
@@ -124,12 +124,12 @@ def state_price(
     tenant_id: int | None = None,
     allow_free: bool = False,
 ) -> BookChange:
-    """`set_price` for what a person stated: any currency with a rate, and a price and a unit that the book can take.
+    """Validate a stated price, convert it from any currency with a rate, and set it.
 
-    The price in `row` does not matter. Raises ValueError with the reason, and OverlappingHours.
+    The price in `row` is ignored. Raises ValueError with the reason, and OverlappingHours.
     """
     if not can_have_price(row.unit):
-        raise ValueError(f"{row.unit!r} is no unit of the price book; one of your own begins with x_")
+        raise ValueError(f"{row.unit!r} is no unit of the price book; custom units begin with x_")
     if currency != USD and not is_currency(currency):
         raise ValueError(f"{currency!r} is no currency: three letters, such as EUR")
     reason = price_problem(price_per_1k, allow_free=allow_free)
@@ -140,12 +140,12 @@ def state_price(
 
 
 def exact_model(provider: str, model: str) -> PricedModel:
-    """A model that is recognised by its exact name, before any clause of a published list."""
+    """Return a model that matches its exact name, before any clause of a published list."""
     return PricedModel(provider, model, _EXACT_NAME_FIRST, json.dumps({"equals": model}))
 
 
 def load_prices(connection: Connection) -> tuple[list[PriceVersion], list[PricedModel]]:
-    """Every list price that applies at some time, and how models are recognised."""
+    """Return every list price that applies at some time, and the matching clauses of models."""
     return load_versions(connection, negotiated=False), _models(connection)
 
 
@@ -157,7 +157,7 @@ def _models(connection: Connection) -> list[PricedModel]:
 def load_versions(
     connection: Connection, *, negotiated: bool | None = None, models: Collection[tuple[str, str]] | None = None
 ) -> list[PriceVersion]:
-    """The versions that apply at some time: list prices, negotiated ones, or (None) both; of some models, or of all."""
+    """Return versions that apply at some time: list prices, negotiated ones, or both (None); of some models or all."""
     table = price_versions.c
     query = select(*(table[name] for name in PriceVersion._fields)).where(
         table.valid_to_ns.is_(None) | (table.valid_to_ns > table.valid_from_ns)
@@ -170,12 +170,12 @@ def load_versions(
 
 
 def book_edition(connection: Connection) -> int:
-    """A number that grows with every change of the book; 0 for an empty one."""
+    """Return a number that grows with every change of the book; 0 for an empty book."""
     return int(connection.execute(select(func.coalesce(func.max(price_imports.c.id), 0))).scalar_one())
 
 
 def version_of(row: object) -> PriceVersion:
-    """A database row of `price_versions` as a record."""
+    """Return a row of `price_versions` as a record."""
     return _version(*(getattr(row, name) for name in PriceVersion._fields))
 
 
@@ -216,11 +216,11 @@ def _write(
     try:
         bulk_insert.load(connection, "price_versions", _VERSION_COLUMNS, rows)
     except IntegrityError as error:
-        raise OverlappingHours(f"the database refuses a price: {error.orig}") from error
+        raise OverlappingHours(f"the database refused a price: {error.orig}") from error
 
 
 def _note_revision(connection: Connection, revision: Revision, source: str, source_version: str, at_ns: int) -> None:
-    """Note a revision in the audit log: of the tenant whose prices these are, or of `default` for list prices."""
+    """Note a revision in the audit log of the tenant that negotiated the prices, or of `default` for list prices."""
     slots = {slot.tenant_id for slot, _ in revision.added}
     tenant_id = next(iter(slots), None) if len(slots) <= 1 else None
     prices = [

@@ -1,4 +1,4 @@
-"""Charge rules: append-only versions of what an event costs its wallet."""
+"""Charge rules: append-only versions of what a call of an event costs its wallet."""
 
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -19,11 +19,11 @@ from farebox_collector.pricing.rules import (
 
 
 class RuleOverlap(ValueError):
-    """A rule would hold at a time that another version has; the message says which."""
+    """A rule would overlap another version; the message names it."""
 
 
 class RuleAuthorship(NamedTuple):
-    """Who set a rule and why: kept with it."""
+    """The author of a rule and the reason."""
 
     author: str
     reason: str
@@ -39,23 +39,23 @@ def set_rule(
     valid_from_ns: int | None = None,
     valid_to_ns: int | None = None,
 ) -> int:
-    """Let an event be charged by these terms, from now or a later moment on; returns the new rule version.
+    """Charge an event by these terms, from now or a later moment on; returns the new rule version.
 
-    A version without an end that began before ends there; one with an end stays as it is. Raises BadRule for terms
-    that cannot be charged by, and RuleOverlap.
+    An earlier version without an end ends there; a version with an end is kept. Raises BadRule for invalid terms, and
+    RuleOverlap.
     """
     require_chargeable(terms)
     start_ns = at_ns if valid_from_ns is None else valid_from_ns
     if start_ns < at_ns:
-        raise BadRule("a rule begins now or later: what was charged stays as it was")
+        raise BadRule("a rule must begin now or later; earlier charges stay as they are")
     if valid_to_ns is not None and valid_to_ns <= start_ns:
-        raise BadRule("a rule ends after it begins")
+        raise BadRule("a rule must end after it begins")
     usd_per_credit = connection.execute(
-        # Held until the end of the transaction, so that of two that set rules at once one sees the other's.
+        # Locked until the end of the transaction: a concurrent setter of rules sees this one.
         select(tenants.c.usd_per_credit).where(tenants.c.id == tenant_id).with_for_update()
     ).scalar_one()
     before = _at(connection, tenant_id, event, start_ns)
-    _make_room(connection, tenant_id, event, start_ns, valid_to_ns)
+    _end_replaced(connection, tenant_id, event, start_ns, valid_to_ns)
     if (terms.flat_credits or terms.minimum_credits) and not _has_floors(connection, tenant_id, event):
         join_recorded_calls(connection, tenant_id, event, at_ns)
     key = connection.execute(
@@ -78,7 +78,7 @@ def set_rule(
 
 
 def _at(connection: Connection, tenant_id: int, event: str, at_ns: int) -> dict[str, Any] | None:
-    """The version of an event's rule that holds at a moment, as the audit log keeps it; None if there is none."""
+    """Return the version of an event's rule at a moment, as for the audit log; None if there is none."""
     rules = charge_rules.c
     holds = (rules.valid_from_ns <= at_ns, or_(rules.valid_to_ns.is_(None), rules.valid_to_ns > at_ns))
     row = connection.execute(
@@ -87,30 +87,30 @@ def _at(connection: Connection, tenant_id: int, event: str, at_ns: int) -> dict[
     return None if row is None else {"version": row.id, **{name: getattr(row, name) for name in RuleTerms._fields}}
 
 
-def _make_room(connection: Connection, tenant_id: int, event: str, start_ns: int, end_ns: int | None) -> None:
-    """End the version that a new one follows. Raises RuleOverlap."""
+def _end_replaced(connection: Connection, tenant_id: int, event: str, start_ns: int, end_ns: int | None) -> None:
+    """End the version that a new one replaces. Raises RuleOverlap."""
     rules = charge_rules.c
     of_event = (rules.tenant_id == tenant_id, rules.event == event)
-    in_the_way = connection.execute(
+    overlapping = connection.execute(
         select(rules.id, rules.valid_from_ns, rules.valid_to_ns).where(
             *of_event,
             or_(rules.valid_to_ns.is_(None), rules.valid_to_ns > start_ns),
-            # A version that was replaced before it began holds at no time at all.
+            # A version that was replaced before it began never applies.
             or_(rules.valid_to_ns.is_(None), rules.valid_to_ns > rules.valid_from_ns),
             true() if end_ns is None else rules.valid_from_ns < end_ns,
         )
     ).all()
-    for version in in_the_way:
+    for version in overlapping:
         if version.valid_to_ns is not None or version.valid_from_ns >= start_ns:
             until = "" if version.valid_to_ns is None else f" to {format_ns(version.valid_to_ns)}"
             raise RuleOverlap(
-                f"rule version {version.id} of {event} holds from {format_ns(version.valid_from_ns)}{until}"
+                f"rule version {version.id} of {event} applies from {format_ns(version.valid_from_ns)}{until}"
             )
         connection.execute(update(charge_rules).where(rules.id == version.id).values(valid_to_ns=start_ns))
 
 
 def _has_floors(connection: Connection, tenant_id: int, event: str) -> bool:
-    """Whether calls of an event take part in their actions already: one of its rules ever had a floor."""
+    """Return whether calls of an event are already joined to actions: one of its rules ever had a floor."""
     rules = charge_rules.c
     versions = select(rules.flat_credits, rules.minimum_credits).where(
         rules.tenant_id == tenant_id, rules.event.in_((event, EVERY_OTHER_EVENT))
@@ -119,12 +119,12 @@ def _has_floors(connection: Connection, tenant_id: int, event: str) -> bool:
 
 
 def rules_edition(connection: Connection) -> int:
-    """A number that grows with every change of a rule."""
+    """Return a number that grows with every change of a rule."""
     return int(connection.execute(select(func.coalesce(func.max(charge_rules.c.id), 0))).scalar_one())
 
 
 def load_rules(connection: Connection, tenant_id: int) -> list[ChargeRule]:
-    """All charge rules of a tenant."""
+    """Return all charge rules of a tenant."""
     rules = charge_rules.c
     found = connection.execute(select(charge_rules).where(rules.tenant_id == tenant_id).order_by(rules.id))
     return [

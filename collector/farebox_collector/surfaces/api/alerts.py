@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from farebox_collector.dialects.text import MAX_TEXT, clean
+from farebox_collector.dialects.text import clean
 from farebox_collector.insight.incidents import with_snapshots
 from farebox_collector.ledger.incidents.incidents import (
     Incident,
@@ -16,6 +16,7 @@ from farebox_collector.ledger.incidents.incidents import (
     record_incident,
 )
 from farebox_collector.model.moments import format_ns
+from farebox_collector.model.names import MAX_NAME
 from farebox_collector.surfaces.api.context import Context, moment_ns
 from farebox_collector.surfaces.api.pages import (
     Cursor,
@@ -137,7 +138,7 @@ def _incident(alert: Alert, now_ns: int) -> Incident:
         started_at_ns=started_at_ns,
         recorded_at_ns=now_ns,
         ended_at_ns=ended_at_ns,
-        alert=labels.get("alertname", "")[:MAX_TEXT],
+        alert=labels.get("alertname", "")[:MAX_NAME],
         severity=labels.get("severity", ""),
         team=labels.get("team", ""),
         labels=json.dumps(labels),

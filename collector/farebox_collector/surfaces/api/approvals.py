@@ -3,9 +3,9 @@
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, Row
@@ -17,12 +17,12 @@ from farebox_collector.ledger.approvals.proposals import (
     MAX_EXPIRES_HOURS,
     BadApprovalPolicy,
     CannotDecide,
-    Kind,
     MustWait,
     NoSuchApproval,
     NotPending,
     Policy,
     ProposalConflict,
+    ProposalKind,
 )
 from farebox_collector.ledger.credits.movements import (
     IdempotencyConflict,
@@ -52,9 +52,9 @@ class Approval(BaseModel):
     """A change that waits or waited for a second person."""
 
     approval_id: int
-    kind: Literal["movement", "price", "rule", "policy"]
+    kind: proposals.ProposalKind
     summary: str
-    state: Literal["pending", "executed", "refused", "expired"]
+    state: proposals.ProposalState
     proposal: dict[str, Any] = Field(description="The exact change made on approval.")
     proposed_by: str = Field(description="The actor, as in the audit log.")
     author: str = Field(description="The proposer's login, or its key.")
@@ -119,7 +119,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("")
     def list_approvals(
-        state: Annotated[Literal["", "pending", "executed", "refused", "expired"], Query()] = "",
+        state: proposals.ProposalState | Literal[""] = "",
         cursor: Cursor = None,
         limit: Limit = 100,
     ) -> Page[Approval]:
@@ -252,7 +252,7 @@ def _read(context: Context, number: int) -> Approval:
 
 
 def _require_scope(row: Row[Any]) -> None:
-    scope = SCOPE_TO_DECIDE[Kind(row.kind)]
+    scope = SCOPE_TO_DECIDE[ProposalKind(row.kind)]
     if not caller().may(scope):
         raise CannotDecide(f"deciding this proposal needs the scope {scope.value}")
 

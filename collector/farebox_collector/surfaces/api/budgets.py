@@ -5,7 +5,6 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.credits.budgets import budgets_in_force, set_budget
 from farebox_collector.model.moments import format_ns
@@ -15,6 +14,7 @@ from farebox_collector.surfaces.api.context import (
     Amount,
     Context,
     Name,
+    require_named,
 )
 from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
 
@@ -60,8 +60,7 @@ def router(context: Context) -> APIRouter:
     @routes.put("/{dept:name}")
     def put_budget(dept: str, request: BudgetRequest) -> Budget:
         """Set a department's monthly budget from now on; earlier versions are kept."""
-        if not dept or not is_clean(dept):
-            raise ApiError(400, f"a department's name must have 1 to {MAX_TEXT} printable characters")
+        require_named(dept, "a department's name")
         at_ns = context.clock()
         try:
             amount = parse_nano(str(request.usd_per_month))

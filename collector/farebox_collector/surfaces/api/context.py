@@ -8,11 +8,11 @@ from pydantic import AfterValidator, Field
 
 from farebox_collector.admission.rates import Rates
 from farebox_collector.cache.keyring import KeyRing
-from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger.access.refusals import Refusals
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.model.moments import to_ns
+from farebox_collector.model.names import InvalidName, require_name
 from farebox_collector.model.pseudonyms import name_in_books
 from farebox_collector.payments.desk import PaymentDesk
 from farebox_collector.surfaces.api.callers import caller
@@ -82,13 +82,20 @@ class Context(NamedTuple):
         return caller().tenant_id
 
 
+def require_named(name: str, subject: str) -> None:
+    """Raise ApiError 400 for a name that no record can have; `subject` begins the message."""
+    try:
+        require_name(name, subject)
+    except InvalidName as error:
+        raise ApiError(400, str(error)) from None
+
+
 def wallet_name(name: str) -> str:
     """Return the normalised wallet name of a path or body.
 
     Raises ApiError 400 for a name that no span can have.
     """
-    if not name or not is_clean(name):
-        raise ApiError(400, f"a wallet's name must have 1 to {MAX_TEXT} printable characters")
+    require_named(name, "a wallet's name")
     return name_in_books(name)
 
 

@@ -1,11 +1,10 @@
 """Holds: reserve credits of a wallet for an action if the wallet can pay."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from farebox_collector.dialects.text import MAX_TEXT
 from farebox_collector.ledger.access.erased import ERASED
 from farebox_collector.ledger.credits import holds as ledger_holds
 from farebox_collector.ledger.credits.hold_release import HoldState, standing_of
@@ -23,6 +22,7 @@ from farebox_collector.ledger.credits.holds import (
 from farebox_collector.ledger.credits.limits import LimitReached
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import format_nano
+from farebox_collector.model.names import MAX_NAME
 from farebox_collector.model.records import NO_EVENT
 from farebox_collector.surfaces.api.amounts import positive_nanocredits
 from farebox_collector.surfaces.api.context import (
@@ -56,10 +56,10 @@ class HoldWanted(BaseModel):
     action_id: Name = Field("", max_length=256, description="The action whose charges settle the hold.")
     expires_in_seconds: int = Field(_DEFAULT_SECONDS, ge=1, le=MOST_SECONDS)
     user: NameInBooks = Field(
-        "", max_length=MAX_TEXT, description="The user of a shared wallet; the user's limit applies."
+        "", max_length=MAX_NAME, description="The user of a shared wallet; the user's limit applies."
     )
-    dept: Name = Field("", max_length=MAX_TEXT, description="The department whose limit applies.")
-    project: Name = Field("", max_length=MAX_TEXT, description="The project whose limit applies.")
+    dept: Name = Field("", max_length=MAX_NAME, description="The department whose limit applies.")
+    project: Name = Field("", max_length=MAX_NAME, description="The project whose limit applies.")
 
 
 class HoldTaken(BaseModel):
@@ -89,7 +89,7 @@ class Hold(BaseModel):
         description="Charges of the action since the hold was taken, less corrections; "
         "tracked until the hold is voided or expires."
     )
-    state: Literal["open", "settled", "voided", "expired"]
+    state: HoldState
     created_at: str
     expires_at: str
     ended_at: str | None
@@ -229,7 +229,7 @@ def _show(row: Any, at_ns: int) -> Hold:
         amount_credits=format_nano(row.amount_nano),
         open_credits=format_nano(open_nano),
         charged_credits=format_nano(row.settled_nano),
-        state=state.value,
+        state=state,
         created_at=format_ns(row.created_at_ns),
         expires_at=format_ns(row.expires_at_ns),
         ended_at=None if ended_at_ns is None else format_ns(ended_at_ns),

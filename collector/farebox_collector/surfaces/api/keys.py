@@ -7,11 +7,11 @@ from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
-from farebox_collector.dialects.text import MAX_TEXT
 from farebox_collector.ledger.access import keys, tenants
-from farebox_collector.ledger.access.keys import Issued, KeyGone
+from farebox_collector.ledger.access.keys import Issued, NoActiveKey
 from farebox_collector.model.credentials import Scope
 from farebox_collector.model.moments import format_ns
+from farebox_collector.model.names import MAX_NAME
 from farebox_collector.model.records import DEFAULT_TENANT_ID
 from farebox_collector.surfaces.api.callers import caller
 from farebox_collector.surfaces.api.context import (
@@ -52,12 +52,12 @@ class KeyRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Name = Field(min_length=1, max_length=MAX_TEXT, description="The key's purpose.")
+    name: Name = Field(min_length=1, max_length=MAX_NAME, description="The key's purpose.")
     scopes: list[Scope] = Field(min_length=1, max_length=len(Scope))
-    wallet: Name = Field("", max_length=MAX_TEXT, description="Restrict the key to this wallet; the scope is `read`.")
+    wallet: Name = Field("", max_length=MAX_NAME, description="Restrict the key to this wallet; the scope is `read`.")
     expires_at: AwareDatetime | None = None
     tenant: Name = Field(
-        "", max_length=MAX_TEXT, description="Another tenant; for admins of the tenant `default` only."
+        "", max_length=MAX_NAME, description="Another tenant; for admins of the tenant `default` only."
     )
 
 
@@ -89,7 +89,7 @@ class TenantRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    tenant: Name = Field(min_length=1, max_length=MAX_TEXT)
+    tenant: Name = Field(min_length=1, max_length=MAX_NAME)
     usd_per_credit: Annotated[str, Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$")] = "1"
 
 
@@ -145,7 +145,7 @@ def router(context: Context) -> APIRouter:
                     )
                 )
             )
-        except KeyGone:
+        except NoActiveKey:
             raise ApiError(404, _NO_SUCH_KEY) from None
 
     @routes.delete("/{key_id}", status_code=204)
@@ -155,7 +155,7 @@ def router(context: Context) -> APIRouter:
             context.database.transact(
                 lambda connection: keys.revoke_key(connection, context.tenant_id, key_id, context.clock())
             )
-        except KeyGone:
+        except NoActiveKey:
             raise ApiError(404, "there is no such key") from None
 
     return routes

@@ -6,6 +6,7 @@ from urllib.parse import quote
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from farebox_collector.ledger.credits.movements import Kind
 from farebox_collector.ledger.reports import statements
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import format_nano
@@ -20,23 +21,7 @@ from farebox_collector.surfaces.api.pages import (
 )
 from farebox_collector.surfaces.api.problems import RESPONSES
 
-LedgerType = Literal[
-    "deposit",
-    "topup",
-    "charge",
-    "correction",
-    "grant",
-    "promotion",
-    "allowance",
-    "adjustment",
-    "refund",
-    "refund_failed",
-    "dispute",
-    "dispute_won",
-    "withdrawal",
-    "transfer",
-    "expiry",
-]
+LedgerType = Kind | Literal["charge", "correction", "refund_failed", "dispute", "dispute_won", "expiry"]
 
 
 class Links(BaseModel):

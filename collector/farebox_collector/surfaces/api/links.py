@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from farebox_collector.ledger.access import links
 from farebox_collector.ledger.access.erased import NameErased
-from farebox_collector.ledger.access.links import LinkGone
+from farebox_collector.ledger.access.links import NoSuchLink
 from farebox_collector.model.moments import format_ns
 from farebox_collector.settings import MAX_LINK_DAYS
 from farebox_collector.surfaces.api.callers import LINK_PARAMETER, caller
@@ -107,11 +107,11 @@ def minted_router(context: Context) -> APIRouter:
         """Revoke a link; every collector refuses it within a second."""
         try:
             if abs(link_id) >= 2**63:
-                raise LinkGone(str(link_id))
+                raise NoSuchLink(str(link_id))
             context.database.transact(
                 lambda connection: links.revoke_link(connection, context.tenant_id, link_id, context.clock())
             )
-        except LinkGone:
+        except NoSuchLink:
             raise ApiError(404, "there is no such link") from None
 
     return routes

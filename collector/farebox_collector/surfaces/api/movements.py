@@ -1,16 +1,19 @@
 """Movements: credits that come into wallets and go out of them, but for usage; and the lots that they make."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 from sqlalchemy import Connection
 
 from farebox_collector.ledger.approvals.changes import movement_proposal
 from farebox_collector.ledger.approvals.proposals import require_approval
-from farebox_collector.ledger.credits.lots import draw_up, lots_of
+from farebox_collector.ledger.credits.lot_rows import lots_of
+from farebox_collector.ledger.credits.lots import draw_up
 from farebox_collector.ledger.credits.movements import (
+    REQUESTABLE,
     IdempotencyConflict,
+    InvalidField,
     Kind,
     Moved,
     Movement,
@@ -19,10 +22,10 @@ from farebox_collector.ledger.credits.movements import (
     NotEnough,
     metadata_text,
     move,
+    require_valid,
 )
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import AmountError, format_nano, parse_nano
-from farebox_collector.surfaces.api.amounts import positive_nanocredits
 from farebox_collector.surfaces.api.approvals import WAITS
 from farebox_collector.surfaces.api.callers import OwnWallet
 from farebox_collector.surfaces.api.context import (
@@ -41,7 +44,15 @@ from farebox_collector.surfaces.api.pages import (
 )
 from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
 
-MovementType = Literal["deposit", "grant", "promotion", "allowance", "adjustment", "refund", "withdrawal", "transfer"]
+MovementType = Annotated[Kind, WithJsonSchema({"type": "string", "enum": [str(kind) for kind in REQUESTABLE]})]
+
+_FIELDS = {
+    "kind": "type",
+    "amount_nanocredits": "amount_credits",
+    "price_nanousd": "price_usd",
+    "expires_at_ns": "expires_at",
+}
+"""Fields of a movement that the API calls otherwise."""
 
 
 class MovementWanted(BaseModel):
@@ -154,45 +165,43 @@ def _move(context: Context, movement: Movement, key: str) -> Moved:
 
 
 def _movement(wallet: str, wanted: MovementWanted, now_ns: int) -> Movement:
-    """The movement that is asked for. Raises ApiError 422 for fields that make no sense together."""
-    kind = Kind(wanted.type)
-    expires_at_ns = None if wanted.expires_at is None else moment_ns(wanted.expires_at)
-    if expires_at_ns is not None and expires_at_ns <= now_ns:
-        raise ApiError(422, "expires_at: credits expire in the future")
+    """Build the requested movement. Raises ApiError 422 for fields that its kind does not allow, or lacks."""
     try:
         price, metadata = parse_nano(wanted.price_usd or "0"), metadata_text(wanted.metadata)
     except AmountError as error:
         raise ApiError(422, f"price_usd: {error}") from None
     except ValueError as error:
         raise ApiError(422, f"metadata: {error}") from None
-    if price < 0 or (price and kind is not Kind.DEPOSIT):
-        raise ApiError(422, "price_usd: is of a deposit, and not negative")
-    if (kind is Kind.TRANSFER) != bool(wanted.to_wallet) or wanted.to_wallet == wallet:
-        raise ApiError(422, "to_wallet: is of a transfer, and another wallet")
-    if (kind is Kind.REFUND) != bool(wanted.lot_id):
-        raise ApiError(422, "lot_id: is of a refund, which has one")
-    to_wallet = wallet_name(wanted.to_wallet) if wanted.to_wallet else ""
-    return Movement(
-        kind,
+    movement = Movement(
+        wanted.type,
         wallet,
-        _amount(kind, wanted.amount_credits),
+        _amount(wanted.type, wanted.amount_credits),
         price,
         wanted.lot_id,
-        to_wallet,
+        wallet_name(wanted.to_wallet) if wanted.to_wallet else "",
         wanted.priority,
-        expires_at_ns,
+        None if wanted.expires_at is None else moment_ns(wanted.expires_at),
         wanted.memo,
         metadata,
-        at_list=kind is Kind.DEPOSIT and not wanted.price_usd,
+        at_list=wanted.type is Kind.DEPOSIT and not wanted.price_usd,
     )
+    try:
+        require_valid(movement, now_ns)
+    except InvalidField as error:
+        raise ApiError(422, f"{_FIELDS.get(error.field, error.field)}: {error.rule}") from None
+    return movement
 
 
 def _amount(kind: Kind, text: str) -> int:
     if kind is Kind.REFUND and not text:
         return 0
-    if kind is Kind.ADJUSTMENT and text.startswith("-"):
-        return -positive_nanocredits(text[1:], "what an adjustment takes")
-    return positive_nanocredits(text, f"a {kind}")
+    try:
+        amount = parse_nano(text)
+    except AmountError as error:
+        raise ApiError(422, f"amount_credits: {error}") from None
+    if not amount:
+        raise ApiError(422, "amount_credits: must not be 0; leave it empty to refund all that is left of a lot")
+    return amount
 
 
 def show_lot(row: Any) -> LotShown:

@@ -5,7 +5,6 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.payments.packs import (
     MAX_EXPIRY_DAYS,
@@ -31,6 +30,7 @@ from farebox_collector.surfaces.api.context import (
     Amount,
     Context,
     Name,
+    require_named,
 )
 from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
 
@@ -130,6 +130,5 @@ def _terms(name: str, wanted: PackWanted) -> PackTerms:
 
 
 def _name(name: str) -> str:
-    if not name or not is_clean(name):
-        raise ApiError(400, f"a pack's name must have 1 to {MAX_TEXT} printable characters")
+    require_named(name, "a pack's name")
     return name

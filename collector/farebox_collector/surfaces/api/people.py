@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
 from farebox_collector.ledger.access import login_failures, people, sessions
-from farebox_collector.ledger.access.belongings import belongings_of, revoke_belongings
 from farebox_collector.ledger.access.people import (
     MAX_LOGIN,
     BadPerson,
     NoSuchPerson,
     PersonExists,
 )
+from farebox_collector.ledger.access.person_credentials import credentials_of, revoke_credentials
 from farebox_collector.model.credentials import Role, Scope
 from farebox_collector.model.moments import format_ns
 from farebox_collector.surfaces.api.callers import caller, session_csrf_token
@@ -218,8 +218,8 @@ def _change(context: Context, login: str, request: PersonChange) -> ChangedPerso
             login_failures.unlock(connection, tenant_id, row.login, now_ns)
         if request.revoke:
             _require_disabled(people.require_person(connection, tenant_id, login))
-            revoke_belongings(connection, tenant_id, row.number, now_ns)
-        left = belongings_of(connection, tenant_id, row.number, now_ns)
+            revoke_credentials(connection, tenant_id, row.number, now_ns)
+        left = credentials_of(connection, tenant_id, row.number, now_ns)
         shown = show_person(people.require_person(connection, tenant_id, login))
         return ChangedPerson(**shown.model_dump(), working_keys=list(left.keys), working_links=left.links)
 

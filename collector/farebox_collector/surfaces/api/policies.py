@@ -5,7 +5,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from farebox_collector.dialects.text import MAX_TEXT
 from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.credits.policies import (
     NO_LIMITS,
@@ -30,6 +29,7 @@ from farebox_collector.ledger.credits.spending import (
 )
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import AmountError, format_nano, parse_nano
+from farebox_collector.model.names import MAX_NAME
 from farebox_collector.surfaces.api.context import (
     STATED_AUTHOR,
     Amount,
@@ -57,10 +57,10 @@ class PolicyRequest(BaseModel):
 
     scope: LimitScope
     name: Name = Field(
-        min_length=1, max_length=MAX_TEXT, description="Wallet, department or project; `*`: each without its own."
+        min_length=1, max_length=MAX_NAME, description="Wallet, department or project; `*`: each without its own."
     )
     user: Name = Field(
-        "", max_length=MAX_TEXT, description="For the scope `user`: the wallet's user; `*`: each without its own."
+        "", max_length=MAX_NAME, description="For the scope `user`: the wallet's user; `*`: each without its own."
     )
     hard_stop: bool = Field(True, description="For wallets: refuse holds that would take it below zero.")
     day_credits: str | None = Field(None, description="Maximum credits per UTC day.")
@@ -147,7 +147,7 @@ def router(context: Context) -> APIRouter:
     @routes.get("/history")
     def get_history(
         scope: LimitScope,
-        name: Annotated[Name, Query(min_length=1, max_length=MAX_TEXT)],
+        name: Annotated[Name, Query(min_length=1, max_length=MAX_NAME)],
         user: Name = "",
         cursor: Cursor = None,
         limit: Limit = 100,

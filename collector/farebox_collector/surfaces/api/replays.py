@@ -96,7 +96,7 @@ def router(context: Context) -> APIRouter:
 def show_report(report: ReplayReport) -> ReplayAnswer:
     """Convert a report to its API model."""
     models, wallets = (
-        [_show(row) for row in (*largest.shown, largest.others) if row.records]
+        [_show(row) for row in (*largest.shown, largest.rest) if row.records]
         for largest in (report.models, report.wallets)
     )
     return ReplayAnswer(

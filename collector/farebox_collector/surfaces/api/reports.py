@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
-from farebox_collector.ledger.reports.reports import UsageFilter, UsageGroup
+from farebox_collector.ledger.reports.reports import UsageFilter, UsageGroup, WalletAge
 from farebox_collector.model.moments import DAY_NS, Days
 from farebox_collector.model.money import AmountError, parse_nano
 from farebox_collector.model.verdicts import Verdict
@@ -113,7 +113,7 @@ class WalletsAsked(Period):
     event: Name = ""
     provider: Name = ""
     model: Name = ""
-    wallets: Literal["", "new", "returning"] = Field("", description="Created within these days, or before.")
+    wallets: WalletAge = Field("", description="Created within these days, or before.")
     min_balance_credits: str = Field("", description="Wallets with at least this balance now.")
     max_balance_credits: str = Field("", description="Wallets with less than this balance now.")
 

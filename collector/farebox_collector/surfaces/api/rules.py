@@ -8,7 +8,6 @@ from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
-from farebox_collector.dialects.text import MAX_TEXT, is_clean
 from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.approvals.changes import StatedRule, rule_proposal
 from farebox_collector.ledger.approvals.proposals import require_approval
@@ -17,6 +16,7 @@ from farebox_collector.ledger.tariffs.effective_times import CannotBegin, begin
 from farebox_collector.ledger.tariffs.rules import RuleAuthorship, RuleOverlap, set_rule
 from farebox_collector.model.moments import DAY_NS, format_ns
 from farebox_collector.model.money import format_nano
+from farebox_collector.model.names import MAX_NAME, is_valid_text
 from farebox_collector.pricing.rules import (
     COST_PLUS,
     PER_1K_TOKENS,
@@ -68,7 +68,7 @@ class Terms(BaseModel):
 class RuleRequest(Terms):
     """A rule to set."""
 
-    event: Name = Field(min_length=1, max_length=MAX_TEXT, description="`*` is every event without its own rule.")
+    event: Name = Field(min_length=1, max_length=MAX_NAME, description="`*` is every event without its own rule.")
     reason: Name = Field(min_length=1, max_length=500, description="Why; kept with the rule.")
     author: Name = STATED_AUTHOR
     valid_from: AwareDatetime | None = Field(None, description="When it starts: now (the default) or later.")
@@ -78,7 +78,7 @@ class RuleRequest(Terms):
 class SimulationRequest(Terms):
     """Proposed terms to simulate on past calls."""
 
-    event: Name = Field(min_length=1, max_length=MAX_TEXT)
+    event: Name = Field(min_length=1, max_length=MAX_NAME)
     days: int = Field(30, ge=1, le=366, description="Number of past days.")
     limit: int = Field(100, ge=1, le=1_000, description="Maximum wallets in the response.")
 
@@ -146,8 +146,8 @@ def router(context: Context) -> APIRouter:
 
         A rule from now on takes effect a quarter of a second later (`valid_from`); the response comes then.
         """
-        if not is_clean(request.event):
-            raise ApiError(422, f"event: must have 1 to {MAX_TEXT} printable characters")
+        if not is_valid_text(request.event):
+            raise ApiError(422, f"event: must have 1 to {MAX_NAME} printable characters")
         start_ns, end_ns = (None if at is None else moment_ns(at) for at in (request.valid_from, request.valid_to))
         authorship = RuleAuthorship(acting().author, request.reason)
         terms = _terms(request)

@@ -1,7 +1,7 @@
 """Top-ups: checkouts, their results, and automatic top-ups."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Header, Query, Response
@@ -78,7 +78,7 @@ class Topup(BaseModel):
 
     topup_id: str
     wallet: str
-    state: Literal["open", "paid", "failed", "expired"]
+    state: TopupState
     reason: str = Field(description="Why the top-up failed.")
     automatic: bool
     credits: Amount

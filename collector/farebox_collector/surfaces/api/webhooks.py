@@ -8,12 +8,12 @@ from sqlalchemy import Connection
 
 from farebox_collector.background.webhook_destinations import MAX_URL, BadDestination, read_url
 from farebox_collector.background.webhook_sender import shown_secret
-from farebox_collector.dialects.text import MAX_TEXT
 from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.journal import low_balances, outbox
 from farebox_collector.ledger.journal.outbox import MessageState
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import AmountError, format_nano, parse_nano
+from farebox_collector.model.names import MAX_NAME
 from farebox_collector.surfaces.api.context import (
     STATED_AUTHOR,
     Amount,
@@ -100,7 +100,7 @@ class ThresholdsRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    wallet: NameInBooks = Field(min_length=1, max_length=MAX_TEXT, description="`*`: each wallet without its own.")
+    wallet: NameInBooks = Field(min_length=1, max_length=MAX_NAME, description="`*`: each wallet without its own.")
     below_credits: list[str] = Field(max_length=low_balances.MOST_BOUNDS, description="Decimals; empty ends them.")
     author: Name = STATED_AUTHOR
     reason: Name = Field("", max_length=500, description="Why; kept with the thresholds.")

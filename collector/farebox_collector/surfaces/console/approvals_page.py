@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from farebox_collector.ledger.access.people import logins_of
 from farebox_collector.ledger.approvals import proposals
 from farebox_collector.ledger.approvals.changes import SCOPE_TO_DECIDE
-from farebox_collector.ledger.approvals.proposals import Kind, Policy, State
+from farebox_collector.ledger.approvals.proposals import Policy, ProposalKind, ProposalState
 from farebox_collector.model.money import format_nano
 from farebox_collector.surfaces.api.approvals import approve_one, decided, refuse_one
 from farebox_collector.surfaces.api.context import Context
@@ -60,9 +60,9 @@ def _read(context: Context, visit: Visit) -> dict[str, Any]:
     tenant_id = visit.caller.tenant_id
     with context.database.reading() as connection:
         policy = proposals.policy_of(connection, tenant_id)
-        waiting = proposals.approvals_of(connection, tenant_id, State.PENDING, limit=_SHOWN)
+        waiting = proposals.approvals_of(connection, tenant_id, ProposalState.PENDING, limit=_SHOWN)
         newest = proposals.approvals_of(connection, tenant_id, limit=_SHOWN)
-        rows = [*waiting, *(row for row in newest if row.state != State.PENDING)]
+        rows = [*waiting, *(row for row in newest if row.state != ProposalState.PENDING)]
         votes = proposals.votes_of(connection, tenant_id, [row.number for row in rows])
         logins = {f"person:{number}": login for number, login in logins_of(connection, tenant_id).items()}
     return {
@@ -74,7 +74,7 @@ def _read(context: Context, visit: Visit) -> dict[str, Any]:
 def _shown(row: Any, approved_by: list[str], visit: Visit) -> dict[str, Any]:
     who = visit.caller
     own = bool(who.person) and who.person == row.proposer_person
-    may = who.may(SCOPE_TO_DECIDE[Kind(row.kind)]) and bool(who.person) and who.login not in approved_by
+    may = who.may(SCOPE_TO_DECIDE[ProposalKind(row.kind)]) and bool(who.person) and who.login not in approved_by
     return {
         "number": row.number,
         "summary": row.summary,
@@ -86,7 +86,7 @@ def _shown(row: Any, approved_by: list[str], visit: Visit) -> dict[str, Any]:
         "reason": row.reason,
         "facts": [(name, _text(value)) for name, value in json.loads(row.proposal).items() if value not in ("", None)],
         "is_own": own,
-        "may_decide": row.state == State.PENDING and may and not own,
+        "may_decide": row.state == ProposalState.PENDING and may and not own,
     }
 
 

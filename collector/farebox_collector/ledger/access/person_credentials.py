@@ -1,4 +1,4 @@
-"""What goes on working when a person is disabled: keys that belong to the person, and links that the person minted."""
+"""Keys and links of a person. They keep working when the person is disabled, unless revoked."""
 
 from typing import NamedTuple
 
@@ -9,15 +9,15 @@ from farebox_collector.ledger.tables.books import api_keys
 from farebox_collector.ledger.tables.links import wallet_links
 
 
-class Belongings(NamedTuple):
-    """Working keys of a person, by their ids, and how many working links the person minted with a session."""
+class PersonCredentials(NamedTuple):
+    """Ids of a person's active keys, and the number of active links minted in the person's sessions."""
 
     keys: tuple[str, ...]
     links: int
 
 
-def belongings_of(connection: Connection, tenant_id: int, person: int, at_ns: int) -> Belongings:
-    """The keys and links of a person that work now. Links that one of the keys minted end with the key."""
+def credentials_of(connection: Connection, tenant_id: int, person: int, at_ns: int) -> PersonCredentials:
+    """Return the active keys and links of a person. Links minted by a key end with the key."""
     of_keys, of_links = api_keys.c, wallet_links.c
     working = (
         select(of_keys.key_id)
@@ -31,12 +31,12 @@ def belongings_of(connection: Connection, tenant_id: int, person: int, at_ns: in
         of_links.revoked_at_ns.is_(None),
         of_links.expires_at_ns > at_ns,
     )
-    return Belongings(tuple(connection.execute(working).scalars()), connection.execute(standing).scalar_one())
+    return PersonCredentials(tuple(connection.execute(working).scalars()), connection.execute(standing).scalar_one())
 
 
-def revoke_belongings(connection: Connection, tenant_id: int, person: int, at_ns: int) -> Belongings:
-    """Let no key and no link of a person work any more; what worked until now."""
-    found = belongings_of(connection, tenant_id, person, at_ns)
+def revoke_credentials(connection: Connection, tenant_id: int, person: int, at_ns: int) -> PersonCredentials:
+    """Revoke all keys and links of a person; returns those that were active."""
+    found = credentials_of(connection, tenant_id, person, at_ns)
     for key_id in found.keys:
         keys.revoke_key(connection, tenant_id, key_id, at_ns)
     if found.links:
@@ -45,5 +45,5 @@ def revoke_belongings(connection: Connection, tenant_id: int, person: int, at_ns
 
 
 def minter(person: int) -> str:
-    """How a link names the person who minted it."""
+    """Return the `minted_by` of links that a person minted."""
     return f"person:{person}"

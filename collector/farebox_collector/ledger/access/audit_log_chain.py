@@ -1,8 +1,8 @@
-"""Whether the chains of the audit log are whole: no gap, no change, no cut.
+"""Check the chains of the audit log for gaps, changes and cuts.
 
-An anchor is where an audit last found a chain right. It catches a cut of the end together with its head, which
-by itself looks like a log that never had more. Who can write everything in the database can still forge all of it: keep
-the heads that `farebox audit-log --heads` prints where others cannot write.
+An anchor is the entry up to which an audit last verified a chain. It exposes a cut of the end together with its head,
+which otherwise looks like a shorter log. An attacker with full write access to the database can still forge everything:
+store the heads that `farebox audit-log --heads` prints where the attacker cannot write.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ _AT_ONCE = 1_000
 
 
 class Head(NamedTuple):
-    """A place in a chain: its tenant, the number of an entry, and its hash."""
+    """An entry of a chain: tenant, number and hash."""
 
     tenant_id: int
     number: int
@@ -31,15 +31,15 @@ class Head(NamedTuple):
 
 
 Verified = Callable[[Head], None]
-"""Is told how far a chain was found right."""
+"""Receives the last verified entry of a chain."""
 
 
 def not_noted(head: Head) -> None:
-    """For readers that keep no anchors."""
+    """Ignore the verified entry; for callers that store no anchors."""
 
 
 def heads(connection: Connection) -> list[Head]:
-    """The ends of all chains, as the books say."""
+    """Return the last entries of all chains, as stored in their heads."""
     table = audit_log_heads.c
     query = select(table.tenant_id, table.last_number, table.last_sha256).order_by(table.tenant_id)
     return [Head(row[0], row[1], bytes(row[2])) for row in connection.execute(query)]
@@ -48,16 +48,16 @@ def heads(connection: Connection) -> list[Head]:
 def compare_chains(
     connection: Connection, verified: Verified = not_noted, *, from_scratch: bool = True
 ) -> Iterator[Mismatch]:
-    """Every place where a chain is broken; `from_scratch` looks at all of it, else at what came since its anchor."""
-    said = {row.tenant_id: row for row in connection.execute(select(audit_log_heads))}
+    """Yield every break of a chain: in all of it with `from_scratch`, else since its anchor."""
+    stored_heads = {row.tenant_id: row for row in connection.execute(select(audit_log_heads))}
     anchored = {row.tenant_id: row for row in connection.execute(select(audit_log_anchors))}
     table = audit_log.c
     with_entries = set(connection.execute(select(table.tenant_id).distinct()).scalars()) if from_scratch else set()
-    for tenant_id in sorted({*said, *anchored, *with_entries}):
-        if tenant_id not in said:
+    for tenant_id in sorted({*stored_heads, *anchored, *with_entries}):
+        if tenant_id not in stored_heads:
             yield Mismatch(_NAME, f"tenant {tenant_id}", "the head of a chain", "none")
             continue
-        head, anchor = said[tenant_id], anchored.get(tenant_id)
+        head, anchor = stored_heads[tenant_id], anchored.get(tenant_id)
         found = list(_compare(connection, head, anchor, from_scratch=from_scratch))
         yield from found
         if not found:
@@ -65,7 +65,7 @@ def compare_chains(
 
 
 def move_anchor(connection: Connection, head: Head, at_ns: int) -> None:
-    """Remember how far a chain was found right; an anchor that is further already stays where it is."""
+    """Store the last verified entry of a chain, unless the anchor is already later."""
     bulk_insert.insert(
         connection,
         "audit_log_anchors",

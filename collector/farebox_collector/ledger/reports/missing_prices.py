@@ -1,7 +1,7 @@
-"""What the price book lacks for the models that calls are made to, as their records say, and what to type instead.
+"""List prices that recorded calls needed and the book lacks, with the command that sets each.
 
-Pricing flags a call whenever it uses a stand-in: another unit's price, the standard one, another provider's. Here these
-flags of the newest records become a list with remedies.
+Pricing flags a call when it uses a substitute: the price of another unit, the standard price, another provider's price.
+The flags of the newest records become this list.
 """
 
 from collections import Counter
@@ -20,12 +20,12 @@ from farebox_collector.pricing.own_prices import CORRECTIONS
 from farebox_collector.pricing.parts import WITHOUT_PRICE
 
 _NEWEST = 100_000
-"""So many records are looked at: the newest."""
+"""Number of newest records to read."""
 _AT, _PRICE, _STANDARD = "_at_", "_price", "standard"
 
 
-class Lack(NamedTuple):
-    """Something that calls used and the book has no price of its own for."""
+class MissingPrice(NamedTuple):
+    """A price that calls needed and the book lacks."""
 
     what: str
     provider: str
@@ -36,41 +36,41 @@ class Lack(NamedTuple):
     remedy: str
 
 
-def lacks(connection: Connection) -> Iterator[Lack]:
-    """What is lacking, most calls first."""
+def missing_prices(connection: Connection) -> Iterator[MissingPrice]:
+    """Yield missing prices, most calls first."""
     if not _corrected(connection):
         what = "the book has none of the corrections of the bundled catalogue"
-        yield Lack(what, "", "", "", "", 0, "farebox prices import --apply")
+        yield MissingPrice(what, "", "", "", "", 0, "farebox prices import --apply")
     found: Counter[tuple[str, str, str, str, str]] = Counter()
     for row in _newest(connection):
         unusual = read_unusual(row.unusual)
         condition = condition_of(row.service_tier, unusual.speed, unusual.inference_region)
         for flag in row.assumptions.split(","):
-            for lack in _of_flag(flag, row.provider, row.model, condition):
-                found[lack] += row.calls
+            for missing in _of_flag(flag, row.provider, row.model, condition):
+                found[missing] += row.calls
             if flag == WITHOUT_PRICE:
                 particulars = read_particulars(row.unusual)
                 for part, unit, _ in particulars.unpriced if particulars else ():
                     line = unusual.other_lines[part - 1] if part else None
                     name = (row.provider, row.model) if line is None else (line.provider or row.provider, line.model)
-                    found["has no price: it is left out of what is charged", *name, unit, _STANDARD] += row.calls
+                    found["has no price: not included in the charge", *name, unit, _STANDARD] += row.calls
     for (what, provider, model, unit, condition), calls in found.most_common():
-        yield Lack(what, provider, model, unit, condition, calls, _remedy(provider, model, unit, condition))
+        yield MissingPrice(what, provider, model, unit, condition, calls, _remedy(provider, model, unit, condition))
 
 
 def _of_flag(flag: str, provider: str, model: str, condition: str) -> Iterator[tuple[str, str, str, str, str]]:
     if flag in (TIER_FLAG, REGION_FLAG):
         what = "tier or speed" if flag == TIER_FLAG else "region"
-        yield f"the {what} has no price: billed at a lesser one", provider, model, "input", condition
+        yield f"the {what} has no price: billed at a less specific one", provider, model, "input", condition
         return
     unit, at, rest = flag.partition(_AT)
     if not at or unit not in UNITS or not rest.endswith(_PRICE):
         return
     stand_in = rest.removesuffix(_PRICE)
     if stand_in == _STANDARD:
-        yield "has no price in this condition: billed at the standard one", provider, model, unit, condition
+        yield "has no price in this condition: billed at the standard price", provider, model, unit, condition
     else:
-        yield f"has no price of its own: billed as {stand_in}", provider, model, unit, _STANDARD
+        yield f"has no separate price: billed as {stand_in}", provider, model, unit, _STANDARD
 
 
 def _remedy(provider: str, model: str, unit: str, condition: str) -> str:
@@ -79,14 +79,14 @@ def _remedy(provider: str, model: str, unit: str, condition: str) -> str:
 
 
 def _corrected(connection: Connection) -> bool:
-    """Whether the corrections of the bundled catalogue were ever imported."""
+    """Return whether the corrections of the bundled catalogue were ever imported."""
     imports = price_imports.c
     found = select(func.count()).where(imports.source == CORRECTIONS)
     return bool(connection.execute(found).scalar_one())
 
 
 def _newest(connection: Connection) -> Sequence[Row[Any]]:
-    """The newest charged records that pricing said something of, those that say the same together."""
+    """Return the newest charged records with flags, grouped by equal flags."""
     table = usage_records.c
     newest = (
         select(table.provider, table.model, table.service_tier, table.assumptions, table.unusual)
