@@ -73,7 +73,7 @@ class Call:
     stream: bool
 
     @property
-    def wanted_tool(self) -> str | None:
+    def next_tool(self) -> str | None:
         """Return the first offered tool until its result is among the messages."""
         messages = self.body.get("messages")
         if not self.body.get("tools") or not isinstance(messages, list):
@@ -123,8 +123,8 @@ def openai_chat_usage(usage: Usage) -> Json:
 def openai_chat(call: Call) -> Json:
     """Return the answer of ``/v1/chat/completions``."""
     message: Json = {"role": "assistant", "content": call.reply, "refusal": None, "annotations": []}
-    if call.wanted_tool:
-        function = {"name": call.wanted_tool, "arguments": "{}"}
+    if call.next_tool:
+        function = {"name": call.next_tool, "arguments": "{}"}
         message["content"] = None
         message["tool_calls"] = [{"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}]
     return {
@@ -137,7 +137,7 @@ def openai_chat(call: Call) -> Json:
                 "index": 0,
                 "message": message,
                 "logprobs": None,
-                "finish_reason": "tool_calls" if call.wanted_tool else "stop",
+                "finish_reason": "tool_calls" if call.next_tool else "stop",
             }
         ],
         "usage": openai_chat_usage(call.usage),
@@ -273,15 +273,15 @@ def anthropic_message(call: Call, *, started: bool = False) -> Json:
     if call.usage.web_searches:
         usage["server_tool_use"] = {"web_search_requests": call.usage.web_searches, "web_fetch_requests": 0}
     content: list[Json] = [{"type": "text", "text": call.reply}]
-    if call.wanted_tool:
-        content = [{"type": "tool_use", "id": f"toolu_{uuid.uuid4().hex[:24]}", "name": call.wanted_tool, "input": {}}]
+    if call.next_tool:
+        content = [{"type": "tool_use", "id": f"toolu_{uuid.uuid4().hex[:24]}", "name": call.next_tool, "input": {}}]
     return {
         "id": call.response_id,
         "type": "message",
         "role": "assistant",
         "model": call.model,
         "content": [] if started else content,
-        "stop_reason": None if started else "tool_use" if call.wanted_tool else "end_turn",
+        "stop_reason": None if started else "tool_use" if call.next_tool else "end_turn",
         "stop_sequence": None,
         "usage": usage,
     }

@@ -102,10 +102,10 @@ def _show_first_visit(application: Process, wallet: str) -> None:
         "done": ("agent.run succeeded", "green"),
     }
     while True:
-        told = application.read_line()
-        what, style = words[told["step"]]
-        console.print(f"{wallet}: {what}: {told['detail']}", style=style, markup=False, highlight=False)
-        if told["step"] == "done":
+        step = application.read_line()
+        what, style = words[step["step"]]
+        console.print(f"{wallet}: {what}: {step['detail']}", style=style, markup=False, highlight=False)
+        if step["step"] == "done":
             return
 
 

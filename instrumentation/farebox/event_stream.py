@@ -14,20 +14,20 @@ _LINE_BYTES: Final = 64
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
-Tells = Callable[[bytes], object | None]
+FindFacts = Callable[[bytes], object | None]
 """Searches the bytes of events for a reason to parse them; None if there is none."""
 
 
 class EventStream:
     """Takes chunks of bytes and yields the JSON payloads of complete events.
 
-    Skips data that is not JSON, such as OpenAI's ``[DONE]``, and, after the first event, events in which ``tells``
+    Skips data that is not JSON, such as OpenAI's ``[DONE]``, and, after the first event, events in which ``find_facts``
     finds nothing. Lines end as specified: with a line feed, a carriage return, or both.
     """
 
-    def __init__(self, tells: Tells | None = None, wanted: Wanted | None = None) -> None:
-        """Without ``tells`` all events are read; ``wanted`` names what is extracted from large ones."""
-        self.tells = tells
+    def __init__(self, find_facts: FindFacts | None = None, wanted: Wanted | None = None) -> None:
+        """Without ``find_facts`` all events are read; ``wanted`` names what is extracted from large ones."""
+        self.find_facts = find_facts
         self._wanted = wanted
         self._line = bytearray()
         self._data: list[bytes] = []
@@ -131,7 +131,7 @@ class EventStream:
             large.end()
             values = self._values[-1:]
             self._values.clear()
-        elif self._begun and self.tells is not None and self.tells(data) is None:
+        elif self._begun and self.find_facts is not None and self.find_facts(data) is None:
             return
         else:
             values = payloads_in(data, self._wanted)

@@ -23,7 +23,7 @@ from farebox.exposures import Exposure
 from farebox.span_merging import Account, OpenCall
 
 ENDED_MAX: Final = 64
-"""Maximum remembered calls that ended with an error or a stream; such a stream is closed right afterwards."""
+"""Maximum kept calls that ended with an error or a stream; such a stream is closed right afterwards."""
 
 _TAKEN_OVER: Final = (
     span_attributes.REQUEST_MODEL,

@@ -20,7 +20,7 @@ _TELLING_EVENTS: Final = frozenset(
 )
 
 
-def _chunk_tells(chunk: Any) -> bool:
+def _chunk_has_facts(chunk: Any) -> bool:
     if chunk.usage is not None:
         return True
     choices = chunk.choices
@@ -30,7 +30,7 @@ def _chunk_tells(chunk: Any) -> bool:
     return any(choice.finish_reason is not None for choice in choices)
 
 
-def _event_tells(event: Any) -> bool:
+def _event_has_facts(event: Any) -> bool:
     return event.type in _TELLING_EVENTS or event.type.startswith("response.output_item")
 
 
@@ -40,7 +40,7 @@ def _show_first(wrapper: Any, chunk: Any) -> None:
     wrapper._self_invocation._on_stream_chunk(arrived_at)
 
 
-def _fast(official: Any, tells: Callable[[Any], bool]) -> Any:
+def _fast(official: Any, needed: Callable[[Any], bool]) -> Any:
     class Fast(official):  # type: ignore[misc]
         def __iter__(self) -> Iterator[Any]:
             if self._self_capture_content:
@@ -54,7 +54,7 @@ def _fast(official: Any, tells: Callable[[Any], bool]) -> Any:
                     if awaited:
                         awaited = False
                         _show_first(self, chunk)
-                    elif tells(chunk):
+                    elif needed(chunk):
                         self._process_chunk(chunk)
                     yield chunk
             except GeneratorExit:
@@ -69,7 +69,7 @@ def _fast(official: Any, tells: Callable[[Any], bool]) -> Any:
     return _named_as(official, Fast)
 
 
-def _fast_async(official: Any, tells: Callable[[Any], bool]) -> Any:
+def _fast_async(official: Any, needed: Callable[[Any], bool]) -> Any:
     class FastAsync(official):  # type: ignore[misc]
         def __aiter__(self) -> AsyncIterator[Any]:
             if self._self_capture_content:
@@ -83,7 +83,7 @@ def _fast_async(official: Any, tells: Callable[[Any], bool]) -> Any:
                     if awaited:
                         awaited = False
                         _show_first(self, chunk)
-                    elif tells(chunk):
+                    elif needed(chunk):
                         self._process_chunk(chunk)
                     yield chunk
             except GeneratorExit:
@@ -105,10 +105,10 @@ def _named_as(official: Any, fast: Any) -> Any:
 
 # Where the instrumentation looks up a wrapper by name when a stream begins.
 _WRAPPERS: Final = (
-    ("patch", "ChatStreamWrapper", _fast, _chunk_tells),
-    ("patch", "AsyncChatStreamWrapper", _fast_async, _chunk_tells),
-    ("patch_responses", "ResponseStreamWrapper", _fast, _event_tells),
-    ("patch_responses", "AsyncResponseStreamWrapper", _fast_async, _event_tells),
+    ("patch", "ChatStreamWrapper", _fast, _chunk_has_facts),
+    ("patch", "AsyncChatStreamWrapper", _fast_async, _chunk_has_facts),
+    ("patch_responses", "ResponseStreamWrapper", _fast, _event_has_facts),
+    ("patch_responses", "AsyncResponseStreamWrapper", _fast_async, _event_has_facts),
 )
 
 
@@ -121,11 +121,11 @@ class FastStreams:
 
     def install(self) -> None:
         """Replace the classes with the expected structure; leave all others."""
-        for part, name, make, tells in _WRAPPERS:
+        for part, name, make, needed in _WRAPPERS:
             module = importlib.import_module(f"{_PACKAGE}.{part}")
             official = getattr(module, name, None)
             if official is not None and all(hasattr(official, needed) for needed in _NEEDED):
-                setattr(module, name, make(official, tells))
+                setattr(module, name, make(official, needed))
                 self._replaced.append((module, name, official))
 
     def remove(self) -> None:

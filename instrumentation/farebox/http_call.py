@@ -19,7 +19,7 @@ from farebox import span_attributes
 from farebox.answers import total_in
 from farebox.call_metrics import CallMetrics
 from farebox.endpoints import DEFAULT_PROVIDERS, Endpoint, Shape, Url
-from farebox.event_stream import Tells
+from farebox.event_stream import FindFacts
 from farebox.exposures import CLIENT_CLOSED, Arrived, ended, estimate, reason_of
 from farebox.guard import fault, guarded, report
 from farebox.later_answers import is_first
@@ -90,7 +90,7 @@ class HttpCall:
             self._reading.whole(content)
         self.finish()
 
-    def chunk(self, raw: bytes) -> Tells | None:
+    def chunk(self, raw: bytes) -> FindFacts | None:
         """Read bytes of a streamed body, as received, before the application gets them.
 
         Returns a search for chunks worth reading: following chunks that end an event and in which it finds nothing may
@@ -194,7 +194,7 @@ class HttpCall:
         attributes: dict[str, Any] = dict(answer.attributes())
         if answer.unfinished:
             attributes[span_attributes.USAGE_MISSING] = span_attributes.IN_BACKGROUND
-        elif not _tells_usage(attributes) and answer.impossible:
+        elif not _has_usage_attributes(attributes) and answer.impossible:
             attributes[span_attributes.USAGE_MISSING] = "impossible_counts"
             report("counts", "farebox: an answer has impossible counts; the call is kept without its usage")
         self._facts = attributes
@@ -203,7 +203,7 @@ class HttpCall:
             return
         if self._endpoint.operation == FETCH:
             attributes = self._fetched(attributes)
-        elif answer.response_id and answer.response_id.startswith(_CALLED_LATER) and _tells_usage(attributes):
+        elif answer.response_id and answer.response_id.startswith(_CALLED_LATER) and _has_usage_attributes(attributes):
             is_first(answer.response_id)
         if self._first_chunk_s is not None:
             attributes[span_attributes.TIME_TO_FIRST_CHUNK] = self._first_chunk_s
@@ -231,9 +231,9 @@ class HttpCall:
     def _fetched(self, attributes: dict[str, Any]) -> dict[str, Any]:
         """Return the attributes of a fetched answer: it counts as a call only when it first states its usage."""
         answer = self._reading.answer
-        if answer.gave_up and not _tells_usage(attributes):
+        if answer.gave_up and not _has_usage_attributes(attributes):
             answer.error = answer.error or answer.gave_up
-        elif not _tells_usage(attributes) or not is_first(answer.response_id):
+        elif not _has_usage_attributes(attributes) or not is_first(answer.response_id):
             return {key: attributes[key] for key in _OF_A_FETCH if key in attributes}
         self.span.update_name(f"chat {answer.model}" if answer.model else "chat")
         if answer.model:
@@ -261,7 +261,7 @@ _REFUSED: Final = 400
 _OF_A_FETCH: Final = (span_attributes.RESPONSE_ID, span_attributes.RESPONSE_MODEL)
 
 
-def _tells_usage(attributes: Mapping[str, Any]) -> bool:
+def _has_usage_attributes(attributes: Mapping[str, Any]) -> bool:
     return span_attributes.USAGE_INPUT in attributes or span_attributes.USAGE_OUTPUT in attributes
 
 

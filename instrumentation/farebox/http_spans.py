@@ -148,7 +148,7 @@ class HttpSpans:
             span = trace.get_current_span(now)
             if _is_http_span(span):
                 return _Way.PASS
-            if self._always or _others_read(self._provider):
+            if self._always or _has_other_reader(self._provider):
                 self._traced(library)
                 return _Way.SPAN
             self._write_headers(args[0], span)
@@ -319,7 +319,7 @@ def _is_http_span(span: Span) -> bool:
     return scope is not None and scope.name == HTTP_SCOPE
 
 
-def _others_read(provider: TracerProvider) -> bool:
+def _has_other_reader(provider: TracerProvider) -> bool:
     """Return whether a provider has a processor besides Farebox's; True if unknown."""
     processors = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", None)
     return processors is None or len(processors) > 1

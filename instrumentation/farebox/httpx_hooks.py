@@ -86,7 +86,7 @@ class HttpxHooks:
             except BaseException as error:
                 self._lost(metered, error)
                 raise
-            self._watch_beside(metered, response)
+            self._watch_instrumented(metered, response)
             return response
         if metered.asking is not None:
             args, kwargs = _with_request(metered.asking, args, kwargs)
@@ -116,7 +116,7 @@ class HttpxHooks:
             except BaseException as error:
                 self._lost(metered, error)
                 raise
-            self._watch_beside(metered, response)
+            self._watch_instrumented(metered, response)
             return response
         if metered.asking is not None:
             args, kwargs = _with_request(metered.asking, args, kwargs)
@@ -176,11 +176,11 @@ class HttpxHooks:
             return None
         endpoint = self._endpoints.below_named(url)
         if endpoint is None and is_instrumentation_enabled() and _span_of_a_call()[0] is None:
-            self._unknown.tell(url)
+            self._unknown.report(url)
             self._metrics.not_metered(url.host)
         return endpoint
 
-    def _watch_beside(self, metered: _Metered, response: Response) -> None:
+    def _watch_instrumented(self, metered: _Metered, response: Response) -> None:
         """Add to an existing span; most answers have nothing to add."""
         try:
             assert metered.around is not None
@@ -189,7 +189,7 @@ class HttpxHooks:
                 note_total(metered.around, content)
                 if not worth_adding(metered.endpoint, content):
                     return
-            watch(self._beside(metered), response, hides=False)
+            watch(self._reader_of(metered), response, hides=False)
         except Exception as error:
             fault("watching a model's answer", error)
 
@@ -197,9 +197,9 @@ class HttpxHooks:
         """Record that an attempt within an instrumented client's span raised."""
         with guarded("noting a call that was lost"):
             if reason_of(error) is not None:
-                self._beside(metered).fail(error)
+                self._reader_of(metered).fail(error)
 
-    def _beside(self, metered: _Metered) -> HttpCall:
+    def _reader_of(self, metered: _Metered) -> HttpCall:
         """Return the reader for an instrumented client's span."""
         endpoint, around, request = metered.endpoint, metered.around, metered.request
         assert around is not None

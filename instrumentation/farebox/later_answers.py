@@ -17,7 +17,7 @@ KEPT_MAX: Final = 1_000
 KEPT_S: Final = 3_600.0
 """Maximum seconds that a call is held; then it is sent without usage."""
 COUNTED_MAX: Final = 1_000
-"""Maximum remembered answer ids; fetching a remembered answer again is not a call."""
+"""Maximum kept answer ids; fetching a known answer again is not a call."""
 
 
 class _Kept(NamedTuple):

@@ -76,11 +76,11 @@ class Privacy:
         if self._redact is not None:
             return tuple(
                 Event(event.name, self._redacted(dict(event.attributes or {}), self._redact), event.timestamp)
-                for event in self._wanted(events)
+                for event in self._enabled_events(events)
             )
-        return tuple(self._wanted(events))
+        return tuple(self._enabled_events(events))
 
-    def _wanted(self, events: Iterable[Event]) -> Iterable[Event]:
+    def _enabled_events(self, events: Iterable[Event]) -> Iterable[Event]:
         return events if self._content_wanted else [event for event in events if event.name == "exception"]
 
     def _redacted(self, attributes: dict[str, Any], redact: Redact) -> dict[str, Any]:

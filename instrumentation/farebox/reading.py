@@ -10,7 +10,7 @@ from farebox.answers import WANTED, Answer, answer_in, read_request, shape_of
 from farebox.aws_event_stream import AwsEventStream
 from farebox.content_codings import Unpacking, unpacking
 from farebox.endpoints import Endpoint
-from farebox.event_stream import EventStream, Tells
+from farebox.event_stream import EventStream, FindFacts
 from farebox.guard import report
 from farebox.json_excerpt import JsonExcerpt
 from farebox.model_paths import Shape
@@ -55,16 +55,16 @@ class Reading:
         """Whether another instrumentation records the call's counts on a span."""
 
     @property
-    def tells(self) -> Tells | None:
-        """Return the search for events worth reading."""
-        pattern = self.answer.telling
+    def find_facts(self) -> FindFacts | None:
+        """The search for events with facts; None to read all."""
+        pattern = self.answer.fact_pattern
         return None if pattern is None else pattern.search
 
     @property
-    def skippable(self) -> Tells | None:
+    def skippable(self) -> FindFacts | None:
         """Return the search for following bytes worth reading; None if all must be read."""
         events = self.events
-        return self.tells if events is not None and self._plain and events.between else None
+        return self.find_facts if events is not None and self._plain and events.between else None
 
     def head(self, headers: Mapping[bytes, bytes], decode: Decode) -> None:
         """Read the headers, named in lower case. ``decode`` decodes a whole body."""
@@ -79,7 +79,7 @@ class Reading:
             self._decode = decode if self._unpacking is None else None
         content_type = headers.get(b"content-type", b"").strip().lower()
         if content_type.startswith(b"text/event-stream"):
-            self.events = EventStream(self.tells, WANTED)
+            self.events = EventStream(self.find_facts, WANTED)
         elif content_type.startswith(b"application/vnd.amazon.eventstream"):
             self.events = AwsEventStream(WANTED)
         self._lines = content_type.startswith(_LINES)
@@ -145,7 +145,7 @@ class Reading:
         """Buffer a small body; extract from a large one, or one whose lines are separate answers."""
         if not self._held and content:
             if content.startswith(_EVENT_BEGINNINGS):  # a gateway that does not declare its stream
-                self.events = EventStream(self.tells, WANTED)
+                self.events = EventStream(self.find_facts, WANTED)
                 self._take(content)
                 return
             # A body that is not JSON, such as a proxy's error page or audio, has no usage.
@@ -195,4 +195,4 @@ class Reading:
             self.answer.not_alone()
         read_request(self.answer, self._request.fields, self._endpoint.model or self._request.model)
         if isinstance(self.events, EventStream):
-            self.events.tells = self.tells
+            self.events.find_facts = self.find_facts

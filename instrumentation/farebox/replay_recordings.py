@@ -105,7 +105,7 @@ class Replay:
             # An undecodable answer or an invalid URL is the recording's fault; report it in a line.
             self._log.lines.append(f"the recording cannot be replayed: {type(error).__name__}: {error}"[:500])
         otlp = self._spans(recorded)
-        self._tell_again(recorded, otlp)
+        self._report_again(recorded, otlp)
         return {"entry": recorded.get("entry"), "otlp": otlp, "said": list(self._log.lines)}
 
     def rest(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class Replay:
             processor.release()
         return {"entry": None, "otlp": self._spans({}), "said": list(self._log.lines)}
 
-    def _tell_again(self, recorded: dict[str, Any], otlp: dict[str, Any] | None) -> None:
+    def _report_again(self, recorded: dict[str, Any], otlp: dict[str, Any] | None) -> None:
         """Report an unknown address for each call; the SDK reports it once per process."""
         origin = self._origin(recorded.get("url", ""))
         if otlp is None and self._log.lines:

@@ -92,7 +92,7 @@ class Scope:
             frame = frame.outer
         if frame is not None:
             current_frame.set(frame.outer)
-            _let_go(frame)
+            _release_hold(frame)
 
     async def __aenter__(self) -> Attribution:
         """As ``__enter__``, requesting a hold without blocking the event loop."""
@@ -140,7 +140,7 @@ class Scope:
             try:
                 return (yield from steps_of(_Steps(frame), args, kwargs))
             finally:
-                _let_go(frame)
+                _release_hold(frame)
 
         def steps_of(steps: _Steps, args: Any, kwargs: Any) -> Generator[Any, Any, R]:
             with steps.one():
@@ -189,12 +189,12 @@ class Scope:
                     except BaseException as error:
                         advance = functools.partial(generator.athrow, error)
             finally:
-                _let_go(frame)
+                _release_hold(frame)
 
         return call
 
 
-def _let_go(frame: Frame) -> None:
+def _release_hold(frame: Frame) -> None:
     """Release what an action has not used of its hold."""
     if frame.hold is not None:
         with guarded("voiding a hold"):
@@ -254,7 +254,7 @@ def action(
         cache_hit: whether the application's own cache contributed to the answer, for reports.
         hold: credits to reserve before anything is spent; a whole number, a Decimal or its text. The collector
             settles them when it charges the calls; the rest is released when the action ends.
-        hold_expires_s: seconds until the collector releases the unsettled rest.
+        hold_expires_s: seconds until the collector releases the rest.
         hold_unreachable: if the collector is unreachable, ``allow`` continues without a hold and logs it, ``refuse``
             raises.
         hold_key_refused: if the collector refuses the key (401, 403), ``refuse`` raises, ``allow`` continues without

@@ -52,7 +52,7 @@ _USAGE_KEYS: Final = (
 )
 
 ANSWERS_MAX: Final = 1_000
-"""Maximum remembered calls by response id."""
+"""Maximum kept calls by response id."""
 
 _lock = threading.Lock()
 

@@ -23,7 +23,7 @@ from farebox.span_merging import Account, Answers, OpenCall, family_of
 from farebox.tag_sources import TagSources
 
 OPEN_MAX: Final = 10_000
-"""Maximum remembered open spans: calls, and spans whose first attributes do not show yet what they are."""
+"""Maximum kept open spans: calls, and spans whose first attributes do not show yet what they are."""
 
 HTTP_SCOPE: Final = "opentelemetry.instrumentation.httpx"
 

@@ -11,7 +11,7 @@ from farebox.endpoints import Url
 from farebox.model_paths import operations
 
 HOSTS_MAX: Final = 1_000
-"""Maximum remembered unknown addresses; calls to further ones are counted together and not logged."""
+"""Maximum kept unknown addresses; calls to further ones are counted together and not logged."""
 SEARCHED_BYTES: Final = 64 * 1024
 """Bytes at the start and end of a request's body that are searched for signs of a model call."""
 _MODEL: Final = re.compile(rb'"model"\s*:\s*"')
@@ -27,7 +27,7 @@ class UnknownHosts:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._lock = threading.Lock()
 
     def looks_like_a_call(self, url: Url, body: bytes) -> bool:
@@ -43,15 +43,15 @@ class UnknownHosts:
         names_model = found[0].model is not None or _MODEL.search(ends) is not None
         return names_model and (_QUESTION.search(ends) is not None or found[0].model is not None)
 
-    def tell(self, url: Any) -> None:
+    def report(self, url: Any) -> None:
         """Report once per address that its calls are not metered, with the remedy."""
         # Two ports of a host are two addresses; httpx omits the scheme's default port.
         port = f":{url.port}" if url.port else ""
         address = f"{url.scheme}://{url.host}{port}"
         with self._lock:
-            if address in self._told or len(self._told) >= HOSTS_MAX:
+            if address in self._reported or len(self._reported) >= HOSTS_MAX:
                 return
-            self._told.add(address)
+            self._reported.add(address)
         _logger.warning(
             "farebox: a request to %s looks like a model call and is not metered: the address is unknown. "
             "Name it and its provider: farebox.instrument(model_urls={%r: 'openai'}), or FAREBOX_MODEL_URLS=%s=openai",

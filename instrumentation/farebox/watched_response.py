@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import wrapt
 
-from farebox.alike_events import AlikeEvents
-from farebox.event_stream import Tells
+from farebox.event_stream import FindFacts
 from farebox.exposures import Arrived
 from farebox.guard import guarded
 from farebox.http_call import HttpCall
 from farebox.stream_usage import UsageFilter
+from farebox.text_only_events import TextOnlyEvents
 
 if TYPE_CHECKING:
     _Proxy = wrapt.ObjectProxy[Any]
@@ -61,32 +61,32 @@ class _WatchedStream(_Proxy):
         self._self_call = call
         self._self_filter = usage_filter
         self._self_arrived = Arrived()
-        self._self_alike = AlikeEvents()
+        self._self_text_only = TextOnlyEvents()
 
-    def _look(self, chunk: bytes, tells: Tells | None) -> Tells | None:
-        """Read a chunk unless it is one event in which ``tells`` finds nothing. Returns as ``HttpCall.chunk``."""
-        if tells is None or chunk[-2:] != b"\n\n" or tells(chunk) is not None:
+    def _look(self, chunk: bytes, find_facts: FindFacts | None) -> FindFacts | None:
+        """Read a chunk unless it is one event in which ``find_facts`` finds nothing. Returns as ``HttpCall.chunk``."""
+        if find_facts is None or chunk[-2:] != b"\n\n" or find_facts(chunk) is not None:
             call: HttpCall = self._self_call
             return call.chunk(chunk)
-        alike: AlikeEvents = self._self_alike
+        alike: TextOnlyEvents = self._self_text_only
         alike.learn(chunk)
-        return tells
+        return find_facts
 
     def __iter__(self) -> Iterator[bytes]:
         call: HttpCall = self._self_call
         stream: Iterable[bytes] = self.__wrapped__
         seen = call.chunk
         arrived: Arrived = self._self_arrived
-        note, count, alike = arrived.sample.append, arrived.count.__next__, self._self_alike.fits
+        note, count, alike = arrived.sample.append, arrived.count.__next__, self._self_text_only.fits
         try:
             if self._self_filter is None:
                 # Nearly all chunks have no facts; this is all they cost.
-                tells = None
+                find_facts = None
                 for chunk in stream:
                     note(chunk)
                     count()
-                    if tells is None or not alike(chunk):
-                        tells = self._look(chunk, tells)
+                    if find_facts is None or not alike(chunk):
+                        find_facts = self._look(chunk, find_facts)
                     yield chunk
             else:
                 for chunk in stream:
@@ -109,15 +109,15 @@ class _WatchedStream(_Proxy):
         stream: AsyncIterable[bytes] = self.__wrapped__
         usage_filter: UsageFilter | None = self._self_filter
         chunks = aiter(stream)
-        tells = None
+        find_facts = None
         arrived: Arrived = self._self_arrived
-        note, count, alike = arrived.sample.append, arrived.count.__next__, self._self_alike.fits
+        note, count, alike = arrived.sample.append, arrived.count.__next__, self._self_text_only.fits
         try:
             async for chunk in chunks:
                 note(chunk)
                 count()
-                if tells is None or not alike(chunk):
-                    tells = self._look(chunk, tells)
+                if find_facts is None or not alike(chunk):
+                    find_facts = self._look(chunk, find_facts)
                 if usage_filter is None:
                     yield chunk
                 elif passed := usage_filter.feed(chunk):

@@ -406,7 +406,7 @@ def test_unknown_addresses_are_told_with_their_ports_and_not_for_counting(caplog
     hosts, body = UnknownHosts(), b'{"model": "m", "messages": []}'
     url: Any = httpx2.URL
     for port in (8000, 8001, 8000):
-        hosts.tell(httpx2.URL(f"http://gateway.example:{port}/v1/chat/completions"))
+        hosts.report(httpx2.URL(f"http://gateway.example:{port}/v1/chat/completions"))
     assert [record.getMessage().split()[4] for record in caplog.records] == [
         "http://gateway.example:8000",
         "http://gateway.example:8001",

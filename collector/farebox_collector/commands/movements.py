@@ -1,4 +1,4 @@
-"""`farebox wallets lots` and `move`: where a wallet's credits come from, and moving them by hand."""
+"""`farebox wallets lots` and `move`: list a wallet's lots, and move credits by hand."""
 
 import json
 import time
@@ -61,7 +61,7 @@ def lots_command(
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Where a wallet's credits come from and what is left of each, oldest first."""
+    """List a wallet's lots with origin and remaining credits, oldest first."""
     with reading_books(database_url) as connection:
         rows = lots_of(connection, tenant_id_of(connection, tenant), name_in_books(wallet), 0, limit)
     if as_json:
@@ -77,24 +77,22 @@ def lots_command(
 
 def move_command(
     wallet: str,
-    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="What it is: grant, refund, transfer, ….")],
-    key: Annotated[str, typer.Option(help="Idempotency key: the same movement again under it changes nothing.")],
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="The kind of movement: grant, refund, transfer, ….")],
+    key: Annotated[str, typer.Option(help="Idempotency key: repeating the same movement with it changes nothing.")],
     credits: Annotated[
-        str, typer.Option(help="Credits; of an adjustment also negative; of a refund all by default.")
+        str, typer.Option(help="Credits; may be negative for an adjustment; default for a refund: all.")
     ] = "0",
-    price_usd: Annotated[
-        str, typer.Option(help="Of a deposit: what was paid (default: what its credits sell for).")
-    ] = "",
-    lot: Annotated[int, typer.Option(help="Of a refund: the lot whose credits go back.")] = 0,
-    to_wallet: Annotated[str, typer.Option("--to", help="Of a transfer: where the credits go.")] = "",
-    expires: Annotated[datetime | None, typer.Option(help="When credits that come in expire, in UTC.")] = None,
-    priority: Annotated[int, typer.Option(min=0, max=1_000, help="Lots with a lower one are drawn first.")] = 100,
-    memo: Annotated[str, typer.Option(help="What it is for; shown in the ledger.")] = "",
+    price_usd: Annotated[str, typer.Option(help="For a deposit: the price paid (default: the list price).")] = "",
+    lot: Annotated[int, typer.Option(help="For a refund: the lot to take from.")] = 0,
+    to_wallet: Annotated[str, typer.Option("--to", help="For a transfer: the receiving wallet.")] = "",
+    expires: Annotated[datetime | None, typer.Option(help="When incoming credits expire, UTC.")] = None,
+    priority: Annotated[int, typer.Option(min=0, max=1_000, help="Lots with a lower number are drawn first.")] = 100,
+    memo: Annotated[str, typer.Option(help="A note, shown in the ledger.")] = "",
     metadata: Annotated[str, typer.Option(help="JSON object for reconciliation.")] = "",
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Move credits, once for each key. While a collector runs on SQLite, use its HTTP API instead."""
+    """Move credits, once per key. While a collector runs on SQLite, use its HTTP API instead."""
     now_ns = time.time_ns()
     expires_ns = None if expires is None else moment_ns(expires)
     movement = Movement(
@@ -125,7 +123,7 @@ def move_command(
         try:
             made = database.transact(work)
         except IdempotencyConflict:
-            raise Stop(f"the key {key!r} was used before, for another movement") from None
+            raise Stop(f"the key {key!r} was already used for another movement; choose a new one") from None
         except (NotEnough, NoSuchLot, NoSuchWallet, AmountError) as error:
             raise Stop(str(error)) from None
     done = "moved before" if made.repeated else "moved"
@@ -149,7 +147,7 @@ def _metadata(text: str) -> str:
     try:
         value = json.loads(text) if text else {}
         if not isinstance(value, dict):
-            raise Stop("--metadata is a JSON object")
+            raise Stop("--metadata must be a JSON object")
         return metadata_text(value)
     except ValueError as error:
         raise Stop(f"--metadata: {error}") from None

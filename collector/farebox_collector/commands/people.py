@@ -59,7 +59,7 @@ def create_command(
     with _changing(database_url) as connection:
         tenant_id = tenant_id_of(connection, tenant)
         people.create_person(connection, tenant_id, login, role, time.time_ns(), name=name, password_hash=hashed)
-    _tell(password, password_stdin)
+    _print_password(password, password_stdin)
 
 
 @app.command("list")
@@ -99,7 +99,7 @@ def password_command(
         tenant_id, now_ns = tenant_id_of(connection, tenant), time.time_ns()
         people.set_password(connection, tenant_id, login, hashed, now_ns)
         login_failures.unlock(connection, tenant_id, people.login_of(login), now_ns)
-    _tell(password, password_stdin)
+    _print_password(password, password_stdin)
 
 
 @app.command("disable")
@@ -188,6 +188,6 @@ def _hashed(password: str) -> str:
         raise Stop(str(error)) from None
 
 
-def _tell(password: str, from_stdin: bool) -> None:
+def _print_password(password: str, from_stdin: bool) -> None:
     if password and not from_stdin:
         print_once(password, "Send it over a secure channel: only its hash is stored, and it is not shown again.")

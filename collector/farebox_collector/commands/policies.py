@@ -116,7 +116,7 @@ def set_command(
             )
         except BadPolicy as error:
             raise Stop(str(error)) from None
-    out.print(f"{_whose(scope, name, user)}: {_describe(terms)} (policy version {version}).", soft_wrap=True)
+    out.print(f"{_subject_text(scope, name, user)}: {_describe(terms)} (policy version {version}).", soft_wrap=True)
 
 
 def _limit(text: str | None) -> int | None:
@@ -144,7 +144,7 @@ def _short(nano: int | None) -> str:
     return "" if nano is None else format_nano(nano).rstrip("0").rstrip(".")
 
 
-def _whose(scope: str, name: str, user: str) -> str:
+def _subject_text(scope: str, name: str, user: str) -> str:
     return f"user {user} of wallet {name}" if user else f"{scope} {name}"
 
 
@@ -159,7 +159,7 @@ def _print(title: str, rows: Any, limit: int, as_json: bool) -> None:
         more = _describe(terms._replace(day_limit_nano=None, month_limit_nano=None))
         table.add_row(
             str(row.id),
-            _whose(row.scope, row.name, row.user_id),
+            _subject_text(row.scope, row.name, row.user_id),
             _short(terms.day_limit_nano),
             _short(terms.month_limit_nano),
             "" if more == "no limit" else more,

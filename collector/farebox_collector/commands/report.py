@@ -27,12 +27,12 @@ from farebox_collector.surfaces.api.problems import ApiError
 from farebox_collector.surfaces.api.report_catalogue import REPORTS, Question, Report
 from farebox_collector.surfaces.api.report_rows import shown_day
 from farebox_collector.surfaces.api.reports import (
-    BalancesAsked,
+    BalancesQuery,
     ByDay,
-    CreditsAsked,
+    CreditsQuery,
     Shape,
-    UsageAsked,
-    WalletsAsked,
+    UsageQuery,
+    WalletsQuery,
     chosen_columns,
     question_of,
     write_report,
@@ -41,12 +41,12 @@ from farebox_collector.surfaces.api.table_files import ParquetMissing
 
 ReportFormat = Literal["table", "json", "csv", "parquet"]
 
-_ASKED: dict[str, type[Shape]] = {
+_QUERIES: dict[str, type[Shape]] = {
     "summary": ByDay,
-    "usage": UsageAsked,
-    "credits": CreditsAsked,
-    "balances": BalancesAsked,
-    "wallets": WalletsAsked,
+    "usage": UsageQuery,
+    "credits": CreditsQuery,
+    "balances": BalancesQuery,
+    "wallets": WalletsQuery,
 }
 _LAST_DAYS = {"today": 1, "7d": 7, "30d": 30, "90d": 90}
 _FORMS = "today, 7d, 30d, 90d, a month (2026-04), a day, or two days (2026-04-01..2026-04-15)"
@@ -81,9 +81,9 @@ def report_command(
     if name not in REPORTS:
         raise Stop(f"unknown report {name!r}; choose from {', '.join(REPORTS)}")
     report, now_ns = REPORTS[name], time.time_ns()
-    asked = _asked(name, period, by, filters, compare, limit)
+    query = _query(name, period, by, filters, compare, limit)
     try:
-        question = question_of(asked, now_ns)
+        question = question_of(query, now_ns)
         shown = chosen_columns(report, question, columns.split(",") if columns else None)
     except (ApiError, ValueError) as error:
         raise Stop(getattr(error, "detail", str(error))) from None
@@ -107,9 +107,9 @@ def report_command(
                 _print(connection, tenant_id, report, question._replace(days=question.days.before), names, limit)
 
 
-def _asked(name: str, period: str, by: list[str] | None, filters: list[str] | None, compare: bool, limit: int) -> Shape:
+def _query(name: str, period: str, by: list[str] | None, filters: list[str] | None, compare: bool, limit: int) -> Shape:
     """Build the request from the options, validated as over HTTP. Raises Stop."""
-    kind = _ASKED[name]
+    kind = _QUERIES[name]
     given: dict[str, Any] = {}
     for one in filters or ():
         key, equals, value = one.partition("=")

@@ -19,7 +19,7 @@ class Answer:
     """Collects a response from its body or event by event. Base class of the shapes."""
 
     usage_key: ClassVar[str] = "usage"
-    telling: ClassVar[re.Pattern[bytes] | None] = None
+    fact_pattern: ClassVar[re.Pattern[bytes] | None] = None
     """A pattern that finds later events of a stream that may have new facts.
 
     Most events only bring text; parsing them would cost more than all else. A false match costs a little time, a missed

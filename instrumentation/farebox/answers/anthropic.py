@@ -42,7 +42,7 @@ _BUCKETS: Final = ("input", "cache_read", "cache_write", "cache_write_1h", "outp
 class AnthropicAnswer(Answer):
     """One message."""
 
-    telling = re.compile(rb'"(?:message_|error")')  # everything but the content blocks
+    fact_pattern = re.compile(rb'"(?:message_|error")')  # everything but the content blocks
 
     @classmethod
     def worth_adding(cls, body: bytes, provider: str = "") -> bool:

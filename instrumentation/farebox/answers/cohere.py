@@ -22,7 +22,7 @@ class CohereAnswer(Answer):
     """A response or its events."""
 
     # The end of the message; version 1 names it differently.
-    telling = re.compile(rb'"(?:message-end|stream-end|error|billed_units)"')
+    fact_pattern = re.compile(rb'"(?:message-end|stream-end|error|billed_units)"')
 
     def _read(self, part: Mapping[str, Any]) -> None:
         self.response_id = text_in(part.get("id")) or text_in(part.get("generation_id")) or self.response_id

@@ -41,11 +41,11 @@ class GoogleAnswer(Answer):
         super().__init__(provider)
         self._queries: set[str] = set()
         self._map_queries: set[str] = set()
-        self._asked_model: str | None = None
+        self._requested_model: str | None = None
 
     def asked(self, model: str | None) -> None:
         """Use the request's model if the answer names none."""
-        self._asked_model = model
+        self._requested_model = model
 
     def read_headers(self, headers: Mapping[bytes, bytes]) -> None:
         """Read the tier from a header."""
@@ -113,7 +113,7 @@ class GoogleAnswer(Answer):
             self._bill("map_searches", 1 if self._billed_by_prompt() else max(1, len(self._map_queries)))
 
     def _billed_by_prompt(self) -> bool:
-        found = _GENERATION.search(self.model or self._asked_model or "")
+        found = _GENERATION.search(self.model or self._requested_model or "")
         return found is not None and int(found[1]) <= _A_PROMPT_A_FEE
 
     def _read_predictions(self, predictions: list[Mapping[str, Any]]) -> None:
@@ -129,7 +129,7 @@ class GoogleAnswer(Answer):
 
     def _read_characters(self, metadata: Mapping[str, Any]) -> None:
         """Read characters: Vertex bills its own embeddings per character, and those of Gemini per token."""
-        if not (self.model or self._asked_model or "").startswith("gemini"):
+        if not (self.model or self._requested_model or "").startswith("gemini"):
             self._bill("input_characters", count_in(metadata, "billableCharacterCount"))
 
     def _counts(self, usage: Mapping[str, Any]) -> dict[str, int | None]:

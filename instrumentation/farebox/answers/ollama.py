@@ -14,7 +14,7 @@ from farebox.answers.counts import count_in, text_in
 class OllamaAnswer(Answer):
     """A response or its lines."""
 
-    telling = re.compile(rb'"(?:done"\s*:\s*true|error")')
+    fact_pattern = re.compile(rb'"(?:done"\s*:\s*true|error")')
 
     def _read(self, part: Mapping[str, Any]) -> None:
         self.model = text_in(part.get("model")) or self.model

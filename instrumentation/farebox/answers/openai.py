@@ -66,7 +66,9 @@ class OpenAIAnswer(Answer):
 
     # Text deltas have no usage, but chat's have both keys, mostly null. One search for all keys is faster than one
     # per key. The alternatives differ in their first letter: the search skips all other keys in one step.
-    telling = re.compile(rb'"(?:usage"\s*:\s*[^n0\s]|finish_reason"\s*:\s*[^n0\s]|e(?:rror|xecuted_tools)"|response")')
+    fact_pattern = re.compile(
+        rb'"(?:usage"\s*:\s*[^n0\s]|finish_reason"\s*:\s*[^n0\s]|e(?:rror|xecuted_tools)"|response")'
+    )
 
     def __init__(self, provider: str = "") -> None:
         """Start without facts."""
@@ -78,7 +80,7 @@ class OpenAIAnswer(Answer):
         self._search_unit = "web_searches"
         self._gigabytes = 1
         self._executed: ExecutedTools | None = None
-        self._asked_model = ""
+        self._requested_model = ""
 
     @classmethod
     def worth_adding(cls, body: bytes, provider: str = "") -> bool:
@@ -100,7 +102,7 @@ class OpenAIAnswer(Answer):
         if isinstance(text := request.get("input"), str) and "voice" in request:
             self._bill("input_characters", len(text))
         if self.provider == "groq":
-            self._asked_model = text_in(request.get("model")) or ""
+            self._requested_model = text_in(request.get("model")) or ""
         self._read_tools(request)
 
     def attributes(self) -> dict[str, AttributeValue]:
@@ -180,7 +182,7 @@ class OpenAIAnswer(Answer):
     def _read_executed(self, choice: Mapping[str, Any]) -> None:
         self._executed = self._executed or ExecutedTools()
         self._executed.read(choice)
-        for unit, count in self._executed.units(self._asked_model or self.model or "").items():
+        for unit, count in self._executed.units(self._requested_model or self.model or "").items():
             self._bill(unit, count)
 
     def _read_tool_calls(self, response: Mapping[str, Any]) -> None:
@@ -244,7 +246,7 @@ class OpenAIAnswer(Answer):
         if self._models and self.alone:  # Groq's systems are billed by the models that they used
             usage = self._models[0]["usage"]
             self.model = text_in(self._models[0].get("model")) or self.model
-        known = counts_of(usage, thinks_beside=self.provider.startswith("gcp."))
+        known = counts_of(usage, separate_thoughts=self.provider.startswith("gcp."))
         known[span_attributes.USAGE_OUTPUT_IMAGE] = self._image_output(usage, known)
         return known
 

@@ -16,11 +16,11 @@ _OUTSIDE: Final = ("completion_tokens_details", "output_tokens_details", "output
 """Names of the parts of a prompt and an answer: in chats, responses, images and transcriptions, runs."""
 
 
-def counts_of(usage: Mapping[str, Any], *, thinks_beside: bool = False) -> dict[str, int | None]:
+def counts_of(usage: Mapping[str, Any], *, separate_thoughts: bool = False) -> dict[str, int | None]:
     """Return the counts as span attributes.
 
-    With ``thinks_beside``, the total's excess over prompt and completion are thoughts without their own count, as in
-    Gemini's OpenAI-compatible endpoint.
+    With ``separate_thoughts``, the total's excess over prompt and completion are thoughts without their own count, as
+    in Gemini's OpenAI-compatible endpoint.
     """
     total_input = first_count(usage, "prompt_tokens", "input_tokens")
     output = first_count(usage, "completion_tokens", "output_tokens")
@@ -39,7 +39,7 @@ def counts_of(usage: Mapping[str, Any], *, thinks_beside: bool = False) -> dict[
         total_input = (total_input or 0) + beyond  # tool results that Mistral's model read
         beyond = 0
     # xAI excludes reasoning from the completion tokens; the total includes it.
-    if output is not None and beyond and ((reasoning and beyond == reasoning) or (thinks_beside and beyond > 0)):
+    if output is not None and beyond and ((reasoning and beyond == reasoning) or (separate_thoughts and beyond > 0)):
         output += beyond
         reasoning = reasoning or beyond
     cached_apart = mapping_in(inside.get("cached_tokens_details"))

@@ -11,7 +11,7 @@ from typing import Final
 SESSION_S: Final = 20 * 60.0
 """Lifetime of an OpenAI container session in seconds; later work starts another session."""
 SESSIONS_MAX: Final = 10_000
-"""Maximum remembered containers. The oldest are dropped first, and would count again."""
+"""Maximum kept containers. The oldest are dropped first, and would count again."""
 
 
 class Sessions:

@@ -79,7 +79,7 @@ def router(context: Context) -> APIRouter:
     ) -> Page[LogEntry]:
         """List actions of people, keys and commands in this tenant, newest first."""
         (before,) = decode_cursor(cursor, int) or (None,)
-        wanted = _wanted(actor, action, subject, outcome, since, until)
+        wanted = _filter(actor, action, subject, outcome, since, until)
         with context.database.reading() as connection:
             rows = entries_of(connection, context.tenant_id, wanted, before, limit + 1)
             logins = logins_of(connection, context.tenant_id)
@@ -95,7 +95,7 @@ def router(context: Context) -> APIRouter:
         until: AwareDatetime | None = None,
     ) -> StreamingResponse:
         """Export at most 100,000 entries as CSV, newest first."""
-        wanted = _wanted(actor, action, subject, outcome, since, until)
+        wanted = _filter(actor, action, subject, outcome, since, until)
         # Write to a temporary file first: a slow client must not hold a database snapshot open.
         file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  (closed when it is sent)
         with context.database.reading() as connection:
@@ -155,7 +155,7 @@ def show_entry(row: Any, logins: dict[int, str]) -> LogEntry:
     )
 
 
-def _wanted(
+def _filter(
     actor: str,
     action: str,
     subject: str,

@@ -243,7 +243,7 @@ class Authentication:
     async def _refusal(self, scope: Scope) -> Response | None:
         """Return the refusal, or set the caller and return None."""
         try:
-            who = await self._who(scope)
+            who = await self._caller_of(scope)
             if self._scope and (who.tenant_id != DEFAULT_TENANT_ID or who.wallet):
                 raise Forbidden("only keys of the operating tenant may do this")
             if self._rates is not None and self._rates.are_set:
@@ -275,7 +275,7 @@ class Authentication:
         note_key(scope, who)
         return None
 
-    async def _who(self, scope: Scope) -> Caller:
+    async def _caller_of(self, scope: Scope) -> Caller:
         """Return the caller of the request's key, link or session."""
         token = _token(scope)
         session = "" if token is not None or self._logins is None else session_cookie(scope)

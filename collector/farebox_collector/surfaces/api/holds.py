@@ -179,7 +179,7 @@ def _refusal(request: HoldRequest, answer: Refusal) -> ApiError:
         case AlreadyHeld():
             return ApiError(409, f"this action already has a hold, {answer.hold_id}; only one is allowed")
         case KeyReused():
-            return ApiError(409, "this Idempotency-Key was used before, for another hold")
+            return ApiError(409, "this Idempotency-Key was already used for another hold")
         case WalletErased():
             return ApiError(404, ERASED)
         case HoldEnded():

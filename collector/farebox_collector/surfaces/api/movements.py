@@ -1,4 +1,4 @@
-"""Movements: credits that come into wallets and go out of them, but for usage; and the lots that they make."""
+"""Movements of credits into and out of wallets, other than usage, and the resulting lots."""
 
 from typing import Annotated, Any
 
@@ -63,17 +63,17 @@ class MovementWanted(BaseModel):
     type: MovementType
     amount_credits: str = Field(
         "",
-        description="Decimal; of an adjustment also negative, of a refund empty for all that is left.",
+        description="Decimal; may be negative for an adjustment, empty for a refund of the whole remainder.",
     )
     price_usd: str = Field(
         "",
-        description="What was paid for a deposit; empty for what its credits sell for.",
+        description="The price paid for a deposit; empty for the list price of its credits.",
     )
-    lot_id: int = Field(0, ge=0, lt=2**63, description="The lot whose credits a refund takes.")
-    to_wallet: str = Field("", description="Where a transfer goes.")
-    priority: int = Field(100, ge=0, le=1_000, description="Lots with a lower one are drawn first.")
-    expires_at: AwareDatetime | None = Field(None, description="When credits that come in expire.")
-    memo: Name = Field("", max_length=500, description="What it is for; shown in the ledger.")
+    lot_id: int = Field(0, ge=0, lt=2**63, description="The lot that a refund takes from.")
+    to_wallet: str = Field("", description="The receiving wallet of a transfer.")
+    priority: int = Field(100, ge=0, le=1_000, description="Lots with a lower number are drawn first.")
+    expires_at: AwareDatetime | None = Field(None, description="When incoming credits expire.")
+    memo: Name = Field("", max_length=500, description="A note, shown in the ledger.")
     metadata: dict[str, Any] = Field({}, description="For reconciliation; at most 4,000 characters of JSON.")
 
 
@@ -85,19 +85,21 @@ class MovementMade(BaseModel):
     wallet: str
     amount_credits: Amount = Field(description="Positive into the wallet, negative out of it.")
     balance_credits: Amount
-    lot_id: int | None = Field(description="The lot that came into the wallet.")
+    lot_id: int | None = Field(description="The lot added to the wallet.")
 
 
 class LotShown(BaseModel):
-    """Credits of one origin, and what has become of them."""
+    """A lot: credits of one origin, with their use so far."""
 
     lot_id: int
     origin: str
     amount_credits: Amount
     remaining_credits: Amount
-    price_usd: Amount = Field(description="What was paid for all of it.")
-    recognised_usd: Amount = Field(description="What of the price is revenue, as credits were used up or expired.")
-    returned_usd: Amount = Field(description="What of the price went back or away with unused credits.")
+    price_usd: Amount = Field(description="The price paid for the whole lot.")
+    recognised_usd: Amount = Field(
+        description="The part of the price recognised as revenue, from used or expired credits."
+    )
+    returned_usd: Amount = Field(description="The part of the price refunded or removed with unused credits.")
     priority: int
     promotional: bool
     expires_at: str | None
@@ -115,7 +117,7 @@ def router(context: Context) -> APIRouter:
         response: Response,
         idempotency_key: Annotated[str, Header(min_length=1, max_length=200)],
     ) -> MovementMade:
-        """Grant, refund, adjust, withdraw, transfer or deposit credits, once for each Idempotency-Key."""
+        """Grant, refund, adjust, withdraw, transfer or deposit credits, once per Idempotency-Key."""
         movement = _movement(wallet_name(wallet), wanted, context.clock())
         made = _move(context, movement, idempotency_key)
         if made.repeated:
@@ -131,7 +133,7 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/{wallet:name}/lots")
     def list_lots(wallet: OwnWallet, cursor: Cursor = None, limit: Limit = 100) -> Page[LotShown]:
-        """The lots of a wallet, oldest first, drawn up to this moment."""
+        """List a wallet's lots, oldest first, up to date."""
         name = wallet_name(wallet)
         (after,) = decode_cursor(cursor, int) or (0,)
         with context.database.reading() as connection:
@@ -155,7 +157,7 @@ def _move(context: Context, movement: Movement, key: str) -> Moved:
     try:
         return context.database.transact(put)
     except IdempotencyConflict:
-        raise ApiError(409, "this Idempotency-Key was used before, for another movement") from None
+        raise ApiError(409, "this Idempotency-Key was already used for another movement") from None
     except NotEnough as error:
         raise ApiError(409, str(error)) from None
     except (NoSuchLot, NoSuchWallet) as error:
@@ -205,7 +207,7 @@ def _amount(kind: Kind, text: str) -> int:
 
 
 def show_lot(row: Any) -> LotShown:
-    """A row of `lots` as the API shows it."""
+    """Convert a row of `lots` to its API model."""
     return LotShown(
         lot_id=row.id,
         origin=row.origin,

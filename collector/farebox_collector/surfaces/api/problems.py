@@ -92,11 +92,11 @@ def install(app: FastAPI) -> None:
         return problem(422, "the request has invalid fields; see errors", errors)
 
     @app.exception_handler(ClientDisconnect)
-    async def _gone(_request: Request, _error: ClientDisconnect) -> Response:
+    async def _disconnected(_request: Request, _error: ClientDisconnect) -> Response:
         # The client is disconnected. Without this handler the log would have a traceback.
         return Response(status_code=400)
 
     @app.exception_handler(Exception)
-    async def _unforeseen(_request: Request, _error: Exception) -> JSONResponse:
+    async def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
         # The error's text may contain data; it stays in the log.
         return problem(500, "internal error; see the collector's log")

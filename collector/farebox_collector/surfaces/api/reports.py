@@ -101,13 +101,13 @@ class ByDay(Period):
     group_by: list[Literal["day"]] = Field([], max_length=1, description="`day` for a row per day.")
 
 
-class CreditsAsked(ByDay):
+class CreditsQuery(ByDay):
     """Parameters of the credits report."""
 
     source: Name = Field("", description="Only this source: `deposit`, `grant`, `refund`, `expiry`, `usage`, …")
 
 
-class WalletsAsked(Period):
+class WalletsQuery(Period):
     """Parameters that select wallets and their calls."""
 
     event: Name = ""
@@ -118,14 +118,14 @@ class WalletsAsked(Period):
     max_balance_credits: str = Field("", description="Wallets with less than this balance now.")
 
 
-class UsageAsked(WalletsAsked):
+class UsageQuery(WalletsQuery):
     """Parameters that select calls; with a wallet filter, only charged calls count."""
 
     group_by: list[UsageGroup] = Field([UsageGroup.EVENT], max_length=len(UsageGroup), description="In this order.")
     verdict: Verdict | Literal[""] = ""
 
 
-class BalancesAsked(Shape):
+class BalancesQuery(Shape):
     """Parameters of the balances report, which has no filter."""
 
 
@@ -134,29 +134,29 @@ def router(context: Context) -> APIRouter:
     routes = APIRouter(prefix="/v1/reports", tags=["reports"], responses=RESPONSES)
 
     @routes.get("/summary", response_model=ReportPage[SummaryRow], responses=_FILES)
-    def report_summary(asked: Annotated[ByDay, Query()]) -> Any:
+    def report_summary(query: Annotated[ByDay, Query()]) -> Any:
         """Report revenue, cost, fees, profit, credits out, active and new wallets, payers, revenue per wallet."""
-        return _answer(context, "summary", asked)
+        return _answer(context, "summary", query)
 
     @routes.get("/usage", response_model=ReportPage[UsageRow], responses=_FILES)
-    def report_usage(asked: Annotated[UsageAsked, Query()]) -> Any:
+    def report_usage(query: Annotated[UsageQuery, Query()]) -> Any:
         """Report calls, tokens, cost, charge and margin by event, model, day and more; each call counts once."""
-        return _answer(context, "usage", asked)
+        return _answer(context, "usage", query)
 
     @routes.get("/credits", response_model=ReportPage[CreditsRow], responses=_FILES)
-    def report_credits(asked: Annotated[CreditsAsked, Query()]) -> Any:
+    def report_credits(query: Annotated[CreditsQuery, Query()]) -> Any:
         """Report credits in and out by source, and what was paid for them."""
-        return _answer(context, "credits", asked)
+        return _answer(context, "credits", query)
 
     @routes.get("/balances", response_model=ReportPage[BalanceRow], responses=_FILES)
-    def report_balances(asked: Annotated[BalancesAsked, Query()]) -> Any:
+    def report_balances(query: Annotated[BalancesQuery, Query()]) -> Any:
         """Report the current distribution of wallet balances."""
-        return _answer(context, "balances", asked)
+        return _answer(context, "balances", query)
 
     @routes.get("/wallets", response_model=ReportPage[WalletRow], responses=_FILES)
-    def report_wallets(asked: Annotated[WalletsAsked, Query()]) -> Any:
+    def report_wallets(query: Annotated[WalletsQuery, Query()]) -> Any:
         """Report wallets with their charges and cost to serve, most expensive first."""
-        return _answer(context, "wallets", asked)
+        return _answer(context, "wallets", query)
 
     return routes
 
@@ -178,22 +178,22 @@ def period_of(now_ns: int, days: int, first: date | None, last: date | None) -> 
         raise ApiError(400, str(error)) from None
 
 
-def question_of(asked: Shape, now_ns: int) -> Question:
+def question_of(query: Shape, now_ns: int) -> Question:
     """Return a report's question from a request. Raises ApiError."""
-    if not isinstance(asked, Period):
+    if not isinstance(query, Period):
         return Question(Days(now_ns // DAY_NS, now_ns // DAY_NS + 1))
-    days = period_of(now_ns, asked.days, asked.first, asked.last)
-    groups = tuple(dict.fromkeys(UsageGroup(group) for group in getattr(asked, "group_by", ())))
-    if not isinstance(asked, WalletsAsked):
-        return Question(days, groups, source=getattr(asked, "source", ""))
+    days = period_of(now_ns, query.days, query.first, query.last)
+    groups = tuple(dict.fromkeys(UsageGroup(group) for group in getattr(query, "group_by", ())))
+    if not isinstance(query, WalletsQuery):
+        return Question(days, groups, source=getattr(query, "source", ""))
     usage = UsageFilter(
-        asked.event,
-        asked.provider,
-        asked.model,
-        getattr(asked, "verdict", ""),
-        asked.wallets,
-        _balance(asked.min_balance_credits, "min_balance_credits"),
-        _balance(asked.max_balance_credits, "max_balance_credits"),
+        query.event,
+        query.provider,
+        query.model,
+        getattr(query, "verdict", ""),
+        query.wallets,
+        _balance(query.min_balance_credits, "min_balance_credits"),
+        _balance(query.max_balance_credits, "max_balance_credits"),
     )
     return Question(days, groups, usage)
 
@@ -229,15 +229,15 @@ def chosen_columns(report: Report, question: Question, wanted: list[str] | None)
     return [(name, known[name]) for name in wanted or known]
 
 
-def _answer(context: Context, name: str, asked: Shape) -> Any:
+def _answer(context: Context, name: str, query: Shape) -> Any:
     report = REPORTS[name]
-    question = question_of(asked, context.clock())
-    compare = isinstance(asked, Period) and asked.compare
+    question = question_of(query, context.clock())
+    compare = isinstance(query, Period) and query.compare
     if compare and question.days.before.first < 0:
         raise ApiError(400, "compare: there are no days before 1970; choose a later period")
-    if asked.format is not Format.JSON:
-        return _file(context, report, question, asked, compare)
-    (start,) = decode_cursor(asked.cursor, int) or (0,)
+    if query.format is not Format.JSON:
+        return _file(context, report, question, query, compare)
+    (start,) = decode_cursor(query.cursor, int) or (0,)
     if not 0 <= start < 2**31:
         raise ApiError(400, "invalid cursor; send the next_cursor of this list's previous page")
     before = question._replace(days=question.days.before)
@@ -246,24 +246,24 @@ def _answer(context: Context, name: str, asked: Shape) -> Any:
         def part(of: Question, size: int) -> list[Any]:
             return list(islice(report.rows(connection, context.tenant_id, of), start, start + size))
 
-        found = part(question, asked.limit + 1)
+        found = part(question, query.limit + 1)
         return {
             "first_day": shown_day(question.days.first),
             "last_day": shown_day(question.days.end - 1),
-            "items": found[: asked.limit],
-            "next_cursor": encode_cursor(start + asked.limit) if len(found) > asked.limit else None,
+            "items": found[: query.limit],
+            "next_cursor": encode_cursor(start + query.limit) if len(found) > query.limit else None,
             "total": report.total(connection, context.tenant_id, question),
-            "previous": part(before, asked.limit) if compare else None,
+            "previous": part(before, query.limit) if compare else None,
             "previous_total": report.total(connection, context.tenant_id, before) if compare else None,
         }
 
 
-def _file(context: Context, report: Report, question: Question, asked: Shape, compare: bool) -> StreamingResponse:
+def _file(context: Context, report: Report, question: Question, query: Shape, compare: bool) -> StreamingResponse:
     """Write the whole report to a temporary file first: a slow client must not hold a database snapshot open."""
-    kind = asked.format.value
+    kind = query.format.value
     file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  (closed when it is sent)
     try:
-        columns = chosen_columns(report, question, asked.columns)
+        columns = chosen_columns(report, question, query.columns)
         with context.database.reading() as connection:
             write_report(connection, context.tenant_id, report, question, columns, compare, kind, file)
     except ValueError as error:

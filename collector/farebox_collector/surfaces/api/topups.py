@@ -143,7 +143,7 @@ def router(context: Context) -> APIRouter:
         if not success_url:
             raise ApiError(422, "success_url: state the page to return to, or set FAREBOX_TOPUP_RETURN_URL")
         wanted = CheckoutWanted(wallet_name(wallet), request.pack, success_url, cancel_url, request.save_payment_method)
-        made = _asking(lambda: context.payments.checkout(context.tenant_id, wanted, idempotency_key))
+        made = _ask_desk(lambda: context.payments.checkout(context.tenant_id, wanted, idempotency_key))
         if made.repeated:
             response.headers["Idempotent-Replayed"] = "true"
         return show_topup(made.topup)
@@ -157,7 +157,7 @@ def router(context: Context) -> APIRouter:
             raise ApiError(409, "set FAREBOX_TOPUP_RETURN_URL, the page that customers return to")
         here = context.topup_return_url
         wanted = CheckoutWanted(wallet_name(wallet), pack, here, here)
-        made = _asking(lambda: context.payments.open_checkout(context.tenant_id, wanted))
+        made = _ask_desk(lambda: context.payments.open_checkout(context.tenant_id, wanted))
         return RedirectResponse(made.topup.checkout_url, 303)
 
     @routes.get("/{wallet:name}/topups")
@@ -177,7 +177,9 @@ def router(context: Context) -> APIRouter:
         name = wallet_name(wallet)
         terms = _auto_terms(context, name, request)
         try:
-            _asking(lambda: context.payments.set_auto_topup(context.tenant_id, terms, acting().author, request.reason))
+            _ask_desk(
+                lambda: context.payments.set_auto_topup(context.tenant_id, terms, acting().author, request.reason)
+            )
         except BadAutoTopup as error:
             raise ApiError(422, str(error)) from None
         return _auto_topup(context, name)
@@ -241,7 +243,7 @@ def show_topup(row: Any) -> Topup:
     )
 
 
-def _asking(ask: Callable[[], Answer]) -> Answer:
+def _ask_desk(ask: Callable[[], Answer]) -> Answer:
     """Call the payment desk and convert its errors to ApiError."""
     try:
         return ask()

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from farebox.alike_events import LEARNED_MAX, AlikeEvents
 from farebox.answers import answer_in
 from farebox.model_paths import Shape
+from farebox.text_only_events import LEARNED_MAX, TextOnlyEvents
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,8 +29,8 @@ def message(text: str) -> bytes:
     return b"event: content_block_delta\ndata: %s\n\n" % json.dumps(event).encode()
 
 
-def learned(event: bytes) -> AlikeEvents:
-    alike = AlikeEvents()
+def learned(event: bytes) -> TextOnlyEvents:
+    alike = TextOnlyEvents()
     alike.learn(event)
     return alike
 
@@ -48,7 +48,7 @@ def test_padding_of_any_length_fits() -> None:
 
 
 def test_nothing_fits_before_an_event_was_learned() -> None:
-    assert not any(AlikeEvents().fits(chunk) for chunk in (b"", b"\0", b"\0\0", chat("Hello")))
+    assert not any(TextOnlyEvents().fits(chunk) for chunk in (b"", b"\0", b"\0\0", chat("Hello")))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_has_no_plain_text_teaches_nothing(event: bytes) -> None:
 
 
 def test_a_frame_that_changes_all_the_time_is_given_up() -> None:
-    alike = AlikeEvents()
+    alike = TextOnlyEvents()
     for number in range(LEARNED_MAX):
         alike.learn(chat("Hello", number=number))
     alike.learn(chat("Hello", number=-1))
@@ -88,8 +88,8 @@ def test_a_frame_that_changes_all_the_time_is_given_up() -> None:
 @given(st.lists(st.tuples(st.sampled_from([chat, message]), TEXT, PIECES), min_size=1, max_size=20))
 def test_an_event_that_fits_tells_nothing(parts: list[tuple[Any, str, dict[str, Any]]]) -> None:
     """Against a reading of the JSON: what is passed over has no key and no value but text that was not there before."""
-    searches = [answer_in(shape).telling for shape in (Shape.OPENAI, Shape.ANTHROPIC, Shape.COHERE, Shape.OLLAMA)]
-    alike, frames = AlikeEvents(), []
+    searches = [answer_in(shape).fact_pattern for shape in (Shape.OPENAI, Shape.ANTHROPIC, Shape.COHERE, Shape.OLLAMA)]
+    alike, frames = TextOnlyEvents(), []
     for made, text, more in parts:
         event = made(text, **more) if made is chat else made(text)
         if alike.fits(event):

@@ -18,7 +18,7 @@ _PADDING: Final = re.compile(rb'"obfuscation"\s*:\s*"([^"\\]*)"[\s}]*\Z')
 """OpenAI pads its events with text of random length, to hide their size."""
 
 
-class AlikeEvents:
+class TextOnlyEvents:
     """The frame of a stream's events: the bytes before, between and after their texts.
 
     A chunk fits if it is one event whose texts hold no quotation mark: then it has the keys and values of the event
