@@ -29,7 +29,7 @@ def test_the_demo_adds_up_also_when_its_collector_is_killed(tmp_path: Path) -> N
     steps = [output.index(words) for words in ("was refused before it cost", "topped up at", "agent.run succeeded")]
     assert steps == sorted(steps)
     assert "debits equal the receipts" in output
-    assert "starting it again" in output
+    assert "restarting it" in output
 
 
 def _collector_with_records(demo: subprocess.Popen[str], database: Path) -> int:
