@@ -102,6 +102,7 @@ def alerts_table() -> str:
                     labels = rule["labels"]
                     link = f"[{rule['alert']}](../how-to/runbook.md#{rule['alert'].lower()})"
                     summary = re.sub(r"\{\{ \$labels\.(\w+) \}\}", r"*\1*", rule["annotations"]["summary"])
+                    summary = re.sub(r"\{\{[^}]*\$value[^}]*\}\}", "*value*", summary)
                     rows.append((link, labels["severity"], labels["team"], rule.get("for", "at once"), summary))
     return _table(("alert", "severity", "team", "after", "what it says"), rows)
 

@@ -1,4 +1,4 @@
-"""Every relative link of a page leads to a file, and every anchor to a heading."""
+"""Pages: relative links lead to a file and a heading, every page is in the index, and the words are plain."""
 
 import re
 import subprocess
@@ -78,3 +78,10 @@ def test_every_page_is_in_the_index() -> None:
 
 def test_the_readme_stays_short() -> None:
     assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if "/decisions/" not in page])
+def test_pages_use_plain_words(page: str) -> None:
+    """Name the actor: the caller, the sender, the tenant, the collector. Decisions are kept as they were taken."""
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    assert re.findall(r"\b(?:(?:some|any|every|no)body|wh(?:o|om|at)ever)\b", text, re.IGNORECASE) == []
