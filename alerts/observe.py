@@ -1,7 +1,7 @@
-"""Prometheus and Alertmanager with the repository's own configuration, without containers: `make observe`.
+"""Run Prometheus and Alertmanager with the repository's configuration, without containers: `make observe`.
 
-Both are programs of this machine (Debian: prometheus, prometheus-alertmanager). Their data and a copy of the
-configuration, in which only addresses differ, stay under `.farebox/observe/`.
+Both must be installed (Debian: prometheus, prometheus-alertmanager). Their data and a copy of the configuration, in
+which only addresses differ, are under `.farebox/observe/`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ROUNDS = re.compile(rf"(?P<before>\b(?:interval|scrape_interval|evaluation_inte
 
 
 class CannotObserve(Exception):
-    """A program is missing or did not start; the message says which and what to do."""
+    """A program is missing or did not start; the message names it and what to do."""
 
 
 def write_configuration(
@@ -46,8 +46,8 @@ def write_configuration(
 ) -> None:
     """Copy the configuration with real addresses (host:port).
 
-    Receivers that need keys which are not there tell nobody. `speed` divides every duration, so that a test can see in
-    seconds what takes hours: nothing else of the rules changes.
+    Receivers that need missing keys are disabled. `speed` divides every duration, so that a test takes seconds instead
+    of hours; it changes nothing else in the rules.
     """
     (directory / "targets").mkdir(parents=True, exist_ok=True)
     (directory / "secrets").mkdir(exist_ok=True)
@@ -69,7 +69,7 @@ def write_configuration(
 
 @contextmanager
 def running(directory: Path, prometheus: str, alertmanager: str) -> Iterator[None]:
-    """Run both programs over a configuration that was written, until the block ends. Raises CannotObserve."""
+    """Run both programs with a written configuration until the block ends. Raises CannotObserve."""
     commands = {
         "prometheus": [
             _program("prometheus"),
@@ -102,7 +102,7 @@ def running(directory: Path, prometheus: str, alertmanager: str) -> Iterator[Non
 
 
 def free_address() -> str:
-    """A port of loopback that nobody listens on."""
+    """Return a free port of loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
@@ -118,7 +118,7 @@ def _faster(text: str, speed: int) -> str:
         return f"{found['before']}{max(shortest_ms, whole_ms // speed)}ms"
 
     text = _WAITS.sub(divided, _SPANS.sub(divided, text))
-    # Nobody looks more often than twice a second.
+    # Shorter intervals than half a second would overload the programs.
     return _ROUNDS.sub(lambda found: divided(found, _SHORTEST_MS), text)
 
 
@@ -131,30 +131,30 @@ def _program(*names: str) -> str:
         found = shutil.which(name)
         if found:
             return found
-    raise CannotObserve(f"there is no {names[0]} here: apt-get install prometheus prometheus-alertmanager")
+    raise CannotObserve(f"{names[0]} is not installed; run `apt-get install prometheus prometheus-alertmanager`")
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], address: str, directory: Path) -> None:
     for _ in range(600):
         if process.poll() is not None:
-            raise CannotObserve(f"{process.args[0]!s} ended; its log is in {directory}")  # type: ignore[index]
+            raise CannotObserve(f"{process.args[0]!s} ended; see its log in {directory}")  # type: ignore[index]
         try:
             with urllib.request.urlopen(f"http://{address}/-/ready", timeout=5) as answer:
                 if answer.status == 200:
                     return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise CannotObserve(f"{address} does not become ready; its log is in {directory}")
+    raise CannotObserve(f"{address} does not become ready; see its log in {directory}")
 
 
 def main() -> int:
     """Run until Ctrl-C."""
     parser = argparse.ArgumentParser(description="Prometheus and Alertmanager with Farebox's configuration.")
-    parser.add_argument("--collector", default="127.0.0.1:9464", help="where a collector's metrics are")
-    parser.add_argument("--api", default="127.0.0.1:8080", help="where its API is, for incidents")
-    parser.add_argument("--prometheus", default="127.0.0.1:9090", help="where Prometheus shall listen")
-    parser.add_argument("--alertmanager", default="127.0.0.1:9093", help="where Alertmanager shall listen")
-    parser.add_argument("--key", default="", help="an API key with the scope alerts, where keys are needed")
+    parser.add_argument("--collector", default="127.0.0.1:9464", help="address of a collector's metrics")
+    parser.add_argument("--api", default="127.0.0.1:8080", help="address of its API, for incidents")
+    parser.add_argument("--prometheus", default="127.0.0.1:9090", help="address for Prometheus")
+    parser.add_argument("--alertmanager", default="127.0.0.1:9093", help="address for Alertmanager")
+    parser.add_argument("--key", default="", help="an API key with the scope alerts, if keys are required")
     parser.add_argument("--directory", type=Path, default=Path(".farebox/observe"))
     chosen = parser.parse_args()
     directory = chosen.directory.resolve()
@@ -165,7 +165,7 @@ def main() -> int:
             print(f"Prometheus    http://{chosen.prometheus}/alerts")
             print(f"Alertmanager  http://{chosen.alertmanager}/")
             print("Incidents     .venv/bin/farebox incidents list")
-            print("Ctrl-C ends both. `make demo` beside it makes the traffic.", flush=True)
+            print("Ctrl-C ends both. Run `make demo` in another terminal for traffic.", flush=True)
             signal.pause()
     except KeyboardInterrupt:
         pass

@@ -1,6 +1,6 @@
-"""What both dashboards are built of: variables, panels, and queries over what several collectors read from one ledger.
+"""Parts of both dashboards: variables, panels, and queries over metrics that several collectors read from one ledger.
 
-Panels stand in rows of 24 columns; ids and reference letters are counted, so that the JSON is the same each time.
+Panels are placed in rows of 24 columns. Ids and reference letters are counters, so that the JSON is reproducible.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Sql(variants.Dataquery):
         self._ref_id = ref_id
 
     def build(self) -> Sql:
-        """It is built already; builders ask."""
+        """Return self, for builders that expect a builder."""
         return self
 
     def to_json(self) -> dict[str, object]:
-        """As Grafana stores it."""
+        """Return the query in Grafana's form."""
         return {
             "refId": self._ref_id,
             "datasource": BOOKS,
@@ -50,7 +50,7 @@ class Sql(variants.Dataquery):
 
 
 class Query(NamedTuple):
-    """One line of a panel: PromQL and how its series, or its column, are called; `instant` is one value at the end."""
+    """One query of a panel: PromQL and the name of its series or column; `instant` returns one value at the end."""
 
     expr: str
     legend: str = "__auto"
@@ -59,15 +59,15 @@ class Query(NamedTuple):
 
 
 def rate(metric: str, labels: Sequence[str], by: Sequence[str] = (), matching: str = "", window: str = "") -> str:
-    """A second's increase of a counter of the ledger, by some labels. Each collector reads the same: one counts."""
+    """Rate per second of a ledger counter, by labels. All collectors report the same value, so take the maximum."""
     return _grown("rate", metric, labels, by, matching, window or "$__rate_interval")
 
 
 def over_range(metric: str, labels: Sequence[str], by: Sequence[str] = (), matching: str = "") -> str:
-    """What a counter of the ledger grew by over the time shown, exactly.
+    """Exact increase of a ledger counter over the time shown.
 
-    These counters never fall and begin at their first unit, so that the difference of two readings is what happened;
-    `increase` would extrapolate, and miss the first step of what is new.
+    These counters never reset and begin at their first unit, so the difference of two readings is exact. `increase`
+    would extrapolate, and miss the first step of a new series.
     """
     chosen = f"{metric}{{{_selector(matching)}}}"
     inner = ", ".join(labels)
@@ -77,17 +77,17 @@ def over_range(metric: str, labels: Sequence[str], by: Sequence[str] = (), match
 
 
 def own_rate(metric: str, by: Sequence[str] = (), matching: str = "") -> str:
-    """A second's increase of what each collector counts itself: added up."""
+    """Rate per second of a process's counter, summed over collectors."""
     return f"sum{_by(by)} (rate({metric}{{{_selector(matching)}}}[$__rate_interval]))"
 
 
 def quantile(q: float, metric: str, by: Sequence[str] = (), matching: str = "") -> str:
-    """A quantile of a histogram of the ledger."""
+    """A quantile of a ledger histogram."""
     return f"histogram_quantile({q}, {rate(f'{metric}_bucket', ('le', *SERVED), ('le', *by), matching)})"
 
 
 def gauge(metric: str, by: Sequence[str] = (), matching: str = "") -> str:
-    """A gauge that every collector shows alike."""
+    """A gauge that is equal on every collector."""
     return f"max{_by(by)} ({metric}{{{_selector(matching)}}})"
 
 
@@ -105,7 +105,7 @@ def _by(labels: Sequence[str]) -> str:
 
 
 def new_board(uid: str, title: str, description: str, other: tuple[str, str]) -> dashboard.Dashboard:
-    """An empty, read-only dashboard in UTC that links to the other one with its variables and its time."""
+    """Create an empty, read-only dashboard in UTC that links to the other one with its variables and time range."""
     other_uid, other_title = other
     return (
         dashboard.Dashboard(title)
@@ -149,7 +149,7 @@ def new_board(uid: str, title: str, description: str, other: tuple[str, str]) ->
 
 
 def narrowed_by(board: dashboard.Dashboard, metric: str, names: Sequence[str]) -> dashboard.Dashboard:
-    """Add a variable for each label, all values chosen at first."""
+    """Add a variable for each label, with all values selected."""
     for name in names:
         query = f'label_values({metric}{{job=~"$job"}}, {name})'
         board = board.with_variable(_labels(name, name.capitalize(), query))
@@ -157,7 +157,7 @@ def narrowed_by(board: dashboard.Dashboard, metric: str, names: Sequence[str]) -
 
 
 def matching(names: Sequence[str]) -> str:
-    """The matchers of variables that `narrowed_by` made."""
+    """The matchers for the variables that `narrowed_by` adds."""
     return ", ".join(f'{name}=~"${name}"' for name in names)
 
 
@@ -171,7 +171,7 @@ def _labels(name: str, label: str, query: str) -> dashboard.QueryVariable:
         .sort(models.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
         .include_all(True)
-        # Also what has no value for this label.
+        # Match series without this label too.
         .all_value(".*")
         .current(models.VariableOption(selected=True, text="All", value="$__all"))
     )
@@ -186,7 +186,7 @@ def _mark(name: str, color: str, expr: str) -> dashboard.AnnotationQuery:
 
 
 class Sheet:
-    """Places panels on a dashboard, from left to right and row by row."""
+    """Place panels on a dashboard, from left to right and row by row."""
 
     def __init__(self, board: dashboard.Dashboard) -> None:
         self.board = board
@@ -194,7 +194,7 @@ class Sheet:
         self._x = self._y = self._height = 0
 
     def row(self, question: str) -> None:
-        """Begin a row: the question that its panels answer."""
+        """Begin a row, titled with the question that its panels answer."""
         self._next_line()
         self._id += 1
         self.board = self.board.with_row(
@@ -213,7 +213,7 @@ class Sheet:
         width: int = 4,
         height: int = 4,
     ) -> None:
-        """A figure coloured by its thresholds, or a few of them with their names."""
+        """Add one or a few figures, coloured by thresholds."""
         made = (
             stat.Panel()
             .graph_mode(common_models.BigValueGraphMode.NONE)
@@ -235,7 +235,7 @@ class Sheet:
         stacked: bool = False,
         around_zero: float = 0.0,
     ) -> None:
-        """Series over time; values may be negative where `around_zero` says how far the axis goes at least."""
+        """Add series over time. With `around_zero`, values may be negative and the axis reaches at least that far."""
         legend = (
             common.VizLegendOptions()
             .display_mode(common_models.LegendDisplayMode.TABLE)
@@ -251,7 +251,7 @@ class Sheet:
         self._place(made, title, description, unit, queries, steps, width, 8)
 
     def bars(self, title: str, description: str, unit: str, *queries: Query, width: int = 8) -> None:
-        """Figures beside each other."""
+        """Add figures as bars."""
         made = bargauge.Panel().orientation(common_models.VizOrientation.HORIZONTAL)
         made = made.display_mode(common_models.BarGaugeDisplayMode.BASIC)
         self._place(made, title, description, unit, queries, ((None, GREEN),), width, 8)
@@ -266,7 +266,7 @@ class Sheet:
         sort_by: str = "",
         units: Mapping[str, str] = NO_UNITS,
     ) -> None:
-        """Rows: several queries are brought together by their labels; `units` are those of columns with another one."""
+        """Add a table. Several queries are merged by their labels; `units` maps columns to units other than `unit`."""
         made = table.Panel()
         if len(queries) > 1:
             made = made.with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
@@ -319,7 +319,7 @@ class Sheet:
 
 
 def _columns(queries: Sequence[Query | Sql]) -> dict[str, str]:
-    """How Grafana calls the value of each query, and how we do."""
+    """Map Grafana's name of each query's value to its title."""
     values = ["Value"] if len(queries) == 1 else [f"Value #{letter}" for letter in string.ascii_uppercase]
     named = zip(values, queries, strict=False)
     return {value: query.legend for value, query in named if isinstance(query, Query)}

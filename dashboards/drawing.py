@@ -1,7 +1,6 @@
-"""Panels as HTML and SVG, for people who want to see a dashboard without a Grafana: `preview` gathers what they show.
+"""Draw panels as HTML and SVG, to show a dashboard without Grafana; `preview` gathers the data.
 
-This draws what the panel's JSON says (title, unit, thresholds, stacking, column names), not what Grafana would in every
-detail.
+This draws the panel's JSON (title, unit, thresholds, stacking, column names), not every detail of Grafana.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Series(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows under named columns; a value is text or a number. `units` are of those columns that are numbers."""
+    """Rows under named columns; a value is text or a number. `units` maps numeric columns to units."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -34,7 +33,7 @@ class Table(NamedTuple):
 
 
 class _Plot(NamedTuple):
-    """Where times and values are on the paper."""
+    """Map times and values to pixels."""
 
     window: tuple[float, float]
     low: float
@@ -51,7 +50,7 @@ class _Plot(NamedTuple):
         return HEIGHT - _BOTTOM - (value - self.low) / (self.high - self.low) * (HEIGHT - _TOP - _BOTTOM)
 
     def path(self, line: Sequence[tuple[float, float]]) -> str:
-        """Pen strokes from point to point; a gap where there is no number."""
+        """The path from point to point, with gaps where there is no number."""
         strokes, down = [], False
         for at, value in line:
             if not math.isnan(value):
@@ -61,7 +60,7 @@ class _Plot(NamedTuple):
 
 
 def shown(value: float, unit: str, decimals: int | None = None) -> str:
-    """A figure as people read it."""
+    """Format a figure for people."""
     if math.isnan(value):
         return "–"
     if unit == "currencyUSD" and decimals is not None:
@@ -77,13 +76,13 @@ def shown(value: float, unit: str, decimals: int | None = None) -> str:
 
 
 def color_of(value: float, steps: Sequence[Mapping[str, Any]]) -> str:
-    """The colour of the highest threshold that a value reaches."""
+    """Return the colour of the highest threshold that a value reaches."""
     reached = [step["color"] for step in steps if step.get("value") is None or value >= step["value"]]
     return COLORS.get(reached[-1] if reached else "green", COLORS["green"])
 
 
 def draw_stat(figures: Sequence[tuple[str, str, str]]) -> str:
-    """Large figures: (name, text, colour); several with their names."""
+    """Draw large figures: (name, text, colour); several with their names."""
     named = len(figures) > 1
     lines = [
         f'<div class="stat" style="color:{color}">{escape(text)}</div>' + (f"<center>{escape(name)}</center>" * named)
@@ -93,7 +92,7 @@ def draw_stat(figures: Sequence[tuple[str, str, str]]) -> str:
 
 
 def draw_bars(bars: Sequence[tuple[str, float]], unit: str, steps: Sequence[Mapping[str, Any]]) -> str:
-    """Figures beside each other, each a bar."""
+    """Draw figures as bars."""
     most = max((value for _, value in bars), default=0.0) or 1.0
     lines = [
         f'<div class="bar"><span class="name">{escape(name)}</span><span class="track"><span class="fill" '
@@ -105,7 +104,7 @@ def draw_bars(bars: Sequence[tuple[str, float]], unit: str, steps: Sequence[Mapp
 
 
 def draw_table(table: Table) -> str:
-    """Rows and columns."""
+    """Draw a table."""
     if not table.rows:
         return empty()
     head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
@@ -126,9 +125,9 @@ def draw_lines(
     stacked: bool = False,
     at_least: Sequence[float] = (0.0,),
 ) -> str:
-    """Lines over time with a legend; areas on top of each other where stacked.
+    """Draw lines over time with a legend, or stacked areas.
 
-    The width is in pixels; the axis takes in `at_least` these values.
+    The width is in pixels; the axis includes the values `at_least`.
     """
     drawn = [one for one in series if one.points]
     if not drawn:
@@ -155,7 +154,7 @@ def draw_lines(
 
 
 def empty() -> str:
-    """What a panel without data says."""
+    """The content of a panel without data."""
     return '<div class="empty">No data</div>'
 
 
@@ -166,7 +165,7 @@ def _cell(value: Any, unit: str | None) -> str:
 
 
 def _stacked(series: Sequence[Series]) -> list[list[tuple[float, float]]]:
-    """Each line on top of those before it; where one has no point it adds nothing."""
+    """Stack each line on those before it; a missing point adds nothing."""
     heights: dict[float, float] = {at: 0.0 for one in series for at, _ in one.points}
     lines = []
     for one in series:
@@ -179,7 +178,7 @@ def _stacked(series: Sequence[Series]) -> list[list[tuple[float, float]]]:
 
 
 def _scale(low: float, high: float) -> tuple[float, float, float]:
-    """Round bounds that hold all values, and the distance of grid lines."""
+    """Return rounded bounds that include all values, and the distance of grid lines."""
     if low == high:
         high = 1.0
     rough = (high - low) / 4

@@ -1,4 +1,4 @@
-"""The finance dashboard, for the people who answer for the money: do we earn, on what, and will it last the month?"""
+"""The finance dashboard, for people responsible for money: do we earn, on what, and will budgets last the month?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _GAIN = ((None, RED), (0.0, YELLOW), (0.2, GREEN))
 
 
 def _net(metric: str, taken_back: str, *by: str) -> str:
-    """What was booked over the time shown, less what corrections took back."""
+    """The amount booked over the time shown, minus reversals by corrections."""
     return f"({over_range(metric, SPENT, by, _M)} - {over_range(taken_back, SPENT, by, _M)})"
 
 
@@ -54,7 +54,7 @@ def _tokens(*by: str) -> str:
 
 
 def _per_1k(kinds: str = ".+") -> str:
-    """What 1,000 tokens of some kinds cost over the time shown, by model."""
+    """Cost of 1,000 tokens of some kinds over the time shown, by model."""
     chosen, models = f'{matching(("provider", "model"))}, kind=~"{kinds}"', ("provider", "model")
     cost = over_range("farebox_token_cost_usd_total", PRICED, models, chosen)
     return f"1000 * {cost} / ({over_range('farebox_priced_tokens_total', PRICED, models, chosen)} > 0)"
@@ -70,12 +70,12 @@ def _an_hour(metric: str, *by: str) -> str:
 
 
 def board() -> dashboard.Dashboard:
-    """The dashboard."""
+    """Build the dashboard."""
     made = new_board(
         UID,
         "Farebox finance",
-        "Do we earn, on what, and will it last the month? Counters are read from the ledger; tables of wallets and of"
-        " revenue ask its database.",
+        "Do we earn, on what, and will budgets last the month? Counters are read from the ledger; tables of wallets and"
+        " of revenue query its database.",
         ("farebox-operations", "Farebox operations"),
     ).time("now-7d", "now")
     made = made.with_variable(
@@ -97,18 +97,18 @@ def _at_a_glance(sheet: Sheet) -> None:
     sheet.row("Do we earn?")
     margin = f"({_revenue()} - {_cost()}) / ({_revenue()} > 0)"
     blended = f"1000 * {_cost()} / ({_tokens()} > 0)"
-    left = "Margin: what users paid less what calls cost, as a share of what they paid."
+    left = "Margin: revenue minus cost, as a share of revenue."
     for title, description, expr, decimals in (
-        ("What did we spend?", "What calls cost us over the time shown, net of corrections.", _cost(), 2),
-        ("What did users pay?", "Credits charged, at what a credit sells for, net of corrections.", _revenue(), 2),
-        ("What do 1,000 tokens cost?", "Blended cost of 1,000 tokens, in and out.", blended, 5),
+        ("What did we spend?", "Cost of calls over the time shown, net of corrections.", _cost(), 2),
+        ("What did users pay?", "Credits charged, at the price of a credit, net of corrections.", _revenue(), 2),
+        ("What do 1,000 tokens cost?", "Blended cost of 1,000 input and output tokens.", blended, 5),
     ):
         sheet.stat(title, description, "currencyUSD", Query(expr, instant=True), decimals=decimals, width=5)
     sheet.stat(
-        "What is left of it?", left, "percentunit", Query(margin, instant=True), steps=_GAIN, decimals=1, width=5
+        "What is the margin?", left, "percentunit", Query(margin, instant=True), steps=_GAIN, decimals=1, width=5
     )
     owed = Query(gauge("farebox_wallet_credits", (), 'sign="positive"'), instant=True)
-    unused = "Positive balances of all wallets: paid for, and not used yet."
+    unused = "Deferred revenue: positive balances of all wallets, paid and not used yet."
     sheet.stat("What do we owe in credits?", unused, "short", owed, decimals=2)
 
 
@@ -120,10 +120,10 @@ def _costs(sheet: Sheet) -> None:
         ("Which models?", "model", ("provider", "model")),
     ):
         query = Query(_an_hour(_COST, *labels), "/".join(f"{{{{{label}}}}}" for label in labels))
-        sheet.lines(title, f"Cost an hour by {what}.", "currencyUSD", query, stacked=True, width=6)
+        sheet.lines(title, f"Cost per hour by {what}.", "currencyUSD", query, stacked=True, width=6)
     sheet.table(
         "Which projects and tasks?",
-        "The ten dearest over the time shown, net of corrections.",
+        "The ten most expensive over the time shown, net of corrections.",
         "currencyUSD",
         Query(f"topk(10, {_cost('project', 'task')})", "cost"),
         width=6,
@@ -154,8 +154,8 @@ def _worth(sheet: Sheet) -> None:
     )
     sheet.table(
         "What do 1,000 tokens cost, by model?",
-        "What 1,000 tokens cost over the time shown, all together and by direction, beside the list prices of now. All"
-        " events and departments. Below the list: the cache, or a negotiated price. Above: long contexts, a tier.",
+        "Cost of 1,000 tokens over the time shown, blended and by direction, with the current list prices. All events"
+        " and departments. Below the list price: cache or negotiated price. Above: long contexts or a service tier.",
         "currencyUSD",
         Query(_per_1k(), "blended"),
         Query(_per_1k(_IN), "in"),
@@ -167,7 +167,7 @@ def _worth(sheet: Sheet) -> None:
     )
     sheet.lines(
         "Do we pay the list price?",
-        "What six hours of standard calls cost against the list prices that hold now: 0 is just that, 2 % is an alert.",
+        "Cost of six hours of standard calls relative to the current list prices: 0 is equal, 2 % is an alert.",
         "percentunit",
         Query(
             'round(farebox:model_cost_usd:increase6h{provider=~"$provider", model=~"$model"}'
@@ -180,8 +180,8 @@ def _worth(sheet: Sheet) -> None:
     week = f"sum by (event) (max by ({', '.join(SPENT)}) (increase({_COST}{{{ON_THESE}, {_M}}}[7d])))"
     week_before = week.replace("[7d]", "[7d] offset 7d")
     sheet.table(
-        "What surprises, week over week?",
-        "Cost of the last seven days, and how many times that of the seven before (where there were any).",
+        "What changed, week over week?",
+        "Cost of the last seven days, and its ratio to the seven days before, if there were any.",
         "currencyUSD",
         Query(f"sort_desc({week})", "cost"),
         Query(f"{week} / ({week_before} > 0)", "times the week before"),
@@ -192,13 +192,13 @@ def _worth(sheet: Sheet) -> None:
 
 
 def _customers(sheet: Sheet) -> None:
-    sheet.row("Are customers well?")
+    sheet.row("Do customers have credits?")
     credits_in = (
         "3600 * sum by (source) (max by (source) (rate(farebox_credits_in_total{" + ON_THESE + "}[$__rate_interval])))"
     )
     sheet.lines(
-        "Do credits come in as they go out?",
-        "Credits an hour: in by source, out by usage.",
+        "Do deposits keep up with usage?",
+        "Credits per hour: in by source, out by usage.",
         "short",
         Query(credits_in, "in: {{source}}"),
         Query(_an_hour(_CHARGED), "out"),
@@ -206,22 +206,22 @@ def _customers(sheet: Sheet) -> None:
     )
     sheet.bars(
         "How are balances spread?",
-        "Wallets by how many credits they have.",
+        "Number of wallets by balance.",
         "short",
         *_balances(),
         width=6,
     )
     sheet.lines(
-        "Who will run dry?",
-        "Wallets that last no longer than a day, than a week, at their recent spending; and wallets in debt.",
+        "Which wallets will run dry?",
+        "Wallets that run dry within a day or a week at their recent spending, and wallets in debt.",
         "short",
         Query(gauge("farebox_wallets_running_dry", ("within",)), "within {{within}}"),
         Query(gauge("farebox_wallets_below", (), 'credits="0"'), "in debt"),
         width=6,
     )
     sheet.table(
-        "Who uses most?",
-        "From the books: the ten wallets that were charged most over the time shown, and what they cost to serve.",
+        "Which wallets use most?",
+        "From the books: the ten wallets that were charged most over the time shown, with their cost.",
         "short",
         Sql(
             f"""
@@ -240,7 +240,7 @@ def _customers(sheet: Sheet) -> None:
 
 
 def _balances() -> list[Query]:
-    """Wallets between neighbouring bounds."""
+    """Numbers of wallets between neighbouring bounds."""
 
     def below(bound: int) -> str:
         return gauge("farebox_wallets_below", (), f'credits="{bound}"')
@@ -258,11 +258,11 @@ def _balances() -> list[Query]:
 
 
 def _plan(sheet: Sheet) -> None:
-    sheet.row("Will it last the month, and do the graphs tell the truth?")
+    sheet.row("Will budgets last, and are the graphs correct?")
     daily = f"sum by (dept) (max by ({', '.join(SPENT)}) (rate({_COST}{{{ON_THESE}, {_M}}}[1d])))"
     sheet.lines(
         "Will budgets last?",
-        "A month at the rate of the last day, as a share of each department's budget: over 100 % it does not last.",
+        "Monthly cost at the rate of the last day, as a share of each department's budget. Over 100 % exceeds it.",
         "percentunit",
         Query(
             f"{daily} * 86400 * on () group_left () days_in_month()"
@@ -275,7 +275,7 @@ def _plan(sheet: Sheet) -> None:
     moved = ("cause", "direction")
     sheet.bars(
         "What was corrected, and why?",
-        "By how much corrections moved the cost of calls over the time shown: up, down, and for which cause.",
+        "Changes of cost by corrections over the time shown, by cause and direction.",
         "currencyUSD",
         Query(over_range("farebox_corrected_cost_usd_total", moved, moved), "{{cause}} {{direction}}", instant=True),
         width=6,
@@ -284,8 +284,8 @@ def _plan(sheet: Sheet) -> None:
     labels = ", ".join(SPENT)
     sheet.stat(
         "Do graphs and books agree?",
-        "Cost of everything ever, by the counters and by the records themselves: to the nano-dollar the same, but for"
-        " what was booked since the last scrape.",
+        "Total cost since the beginning, by counters and by records: equal to the nano-dollar, except for calls booked"
+        " since the last scrape.",
         "currencyUSD",
         Query(
             f"sum({whole.format(labels, _COST, ON_THESE)})"

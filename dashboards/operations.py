@@ -1,4 +1,4 @@
-"""The operations dashboard, for people who are paged: are calls served, are answers good, does the meter keep up?"""
+"""The operations dashboard, for people on call: are calls served, are answers good, does the meter keep up?"""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FIRST_CHUNK = "farebox_first_chunk_seconds"
 
 
 class Share(NamedTuple):
-    """A counter's part of another, and what is good."""
+    """A counter as a share of another, with thresholds."""
 
     part: str
     whole: str
@@ -53,16 +53,16 @@ def _calls(metric: str, *by: str) -> str:
 
 
 def _share(share: Share, *by: str) -> str:
-    """A ratio that says nothing where nothing happened."""
+    """A ratio without a value where the denominator is zero."""
     return f"{_calls(share.part, *by)} / ({_calls(share.whole, *by)} > 0)"
 
 
 def board() -> dashboard.Dashboard:
-    """The dashboard."""
+    """Build the dashboard."""
     made = new_board(
         UID,
         "Farebox operations",
-        "Are calls served, are answers good, does the meter keep up? Figures of calls are read from the ledger.",
+        "Are calls served, are answers good, does the meter keep up? Metrics of calls are read from the ledger.",
         ("farebox-finance", "Farebox finance"),
     )
     sheet = Sheet(narrowed_by(made, _CALLS, _NAMES))
@@ -74,19 +74,21 @@ def board() -> dashboard.Dashboard:
 
 
 def _at_a_glance(sheet: Sheet) -> None:
-    sheet.row("Is everything well?")
-    sheet.stat("How many calls a second?", "Model calls, each once.", "reqps", Query(_calls(_CALLS)), decimals=1)
+    sheet.row("Is the service healthy?")
+    sheet.stat(
+        "How many calls per second?", "Model calls, each counted once.", "reqps", Query(_calls(_CALLS)), decimals=1
+    )
     _share_stat(
         sheet, "How many fail?", "Share of calls that ended in an error. The objective is 1 % a month.", _FAILED
     )
     for title, description, metric, steps in (
-        ("How long do 95 % take?", "the duration of calls, as the application saw it", "farebox_call_seconds", _WAIT),
+        ("How long do 95 % take?", "the duration of calls, measured in the application", "farebox_call_seconds", _WAIT),
         ("When do answers begin?", "the time to the first chunk of streamed answers", _FIRST_CHUNK, _WAIT_TO_BEGIN),
     ):
         query = Query(quantile(0.95, metric, (), _M))
         sheet.stat(title, f"95th percentile of {description}.", "s", query, steps=steps)
-    cached = "Share of calls that a cache helped, the provider's prompt cache or the application's own."
-    _share_stat(sheet, "How often does a cache help?", cached, _CACHED)
+    cached = "Share of calls that hit a cache: the provider's prompt cache or the application's cache."
+    _share_stat(sheet, "How many calls hit a cache?", cached, _CACHED)
     _share_stat(sheet, "Do reviewers approve?", "Share of answers that people reviewed and approved.", _APPROVED)
 
 
@@ -104,7 +106,7 @@ def _service(sheet: Sheet) -> None:
     sheet.row("Are calls served?")
     sheet.lines(
         "Which models are called?",
-        "Calls a second by model.",
+        "Calls per second by model.",
         "reqps",
         Query(_calls(_CALLS, "provider", "model"), "{{provider}}/{{model}}"),
         stacked=True,
@@ -113,7 +115,7 @@ def _service(sheet: Sheet) -> None:
     _share_lines(sheet, "Which models fail?", failing, _FAILED, "provider", "model", width=8)
     sheet.lines(
         "How long do calls take?",
-        "Median, 95th and 99th percentile. The dots are exemplars: each leads to the trace of a call.",
+        "Median, 95th and 99th percentile. The dots are exemplars: each links to the trace of a call.",
         "s",
         *(
             Query(quantile(q, "farebox_call_seconds", (), _M), f"p{q * 100:.0f}", exemplars=True)
@@ -132,14 +134,14 @@ def _service(sheet: Sheet) -> None:
 def _answers(sheet: Sheet) -> None:
     sheet.row("Are answers good?")
     for title, description, share, label in (
-        ("Where does a cache help?", "Share of calls that a cache helped, by model.", _CACHED, "model"),
+        ("Which models hit a cache?", "Share of calls that hit a cache, by model.", _CACHED, "model"),
         ("Do answers cite their sources?", "Average citation rate of the answers that report one.", _CITED, "model"),
         ("Which answers do reviewers approve?", "Share of reviewed answers approved, by route.", _APPROVED, "route"),
     ):
         _share_lines(sheet, title, description, share, label)
     sheet.lines(
-        "How many tokens a second?",
-        "Tokens in and out, by provider.",
+        "How many tokens per second?",
+        "Input and output tokens, by provider.",
         "short",
         Query(rate("farebox_call_tokens_total", (*SERVED, "kind"), ("provider", "kind"), _M), "{{provider}} {{kind}}"),
         width=6,
@@ -150,22 +152,22 @@ def _answers(sheet: Sheet) -> None:
 def _meter(sheet: Sheet) -> None:
     sheet.row("Does the meter keep up?")
     sheet.lines(
-        "Are spans taken?",
-        "OTLP requests a second by outcome. Anything but accepted is tried again by its client, or lost.",
+        "Are spans accepted?",
+        "OTLP requests per second by outcome. Clients retry all outcomes except accepted, or lose the spans.",
         "reqps",
         Query(own_rate("farebox_export_requests_total", ("outcome",)), "{{outcome}}"),
         stacked=True,
     )
     sheet.lines(
-        "What becomes of spans?",
-        "Spans a second by verdict, of those that any span was given.",
+        "Which verdicts do spans get?",
+        "Spans per second by verdict; verdicts without spans are left out.",
         "short",
         Query(f"{own_rate('farebox_spans_total', ('verdict',))} > 0", "{{verdict}}"),
         stacked=True,
     )
     sheet.lines(
         "How full is the intake?",
-        "Bytes of requests in hand, of those that a collector may hold.",
+        "Bytes of requests in progress, as a share of the collector's limit.",
         "percentunit",
         Query(
             f"{gauge('farebox_queue_bytes', ('instance',))} / {gauge('farebox_queue_limit_bytes', ('instance',))}",
@@ -175,7 +177,7 @@ def _meter(sheet: Sheet) -> None:
     )
     sheet.lines(
         "How fast are commits?",
-        "Median and 99th percentile of a ledger transaction, of all collectors.",
+        "Median and 99th percentile of the duration of ledger transactions, of all collectors.",
         "s",
         *(
             Query(f"histogram_quantile({q}, {own_rate('farebox_commit_seconds_bucket', ('le',))})", f"p{q * 100:.0f}")
@@ -185,9 +187,9 @@ def _meter(sheet: Sheet) -> None:
         width=12,
     )
     sheet.bars(
-        "What needs somebody?",
-        "Calls without a price or without usage, dead letters, mismatches that the last audit found, payment events of"
-        " a day that were refused, automatic top-ups that failed, and webhook messages that were given up: best all 0.",
+        "What needs attention?",
+        "Calls without a price or without usage, dead letters, mismatches of the last audit, refused payment events of"
+        " a day, failed automatic top-ups, and abandoned webhook messages. All should be 0.",
         "short",
         *(
             Query(

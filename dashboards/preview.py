@@ -1,9 +1,9 @@
-"""The dashboards as pages, from a real Prometheus and real books, without a Grafana: `make preview`.
+"""Render the dashboards as pages, from a real Prometheus and real books, without Grafana: `make preview`.
 
-    make observe          # and `make demo` beside it, for some minutes
-    make preview          # writes .farebox/preview/*.html, and *.png where Chromium is installed
+    make observe          # with `make demo` in another terminal, for some minutes
+    make preview          # writes .farebox/preview/*.html, and *.png if Chromium is installed
 
-Each panel's own queries are asked, with every variable set to all. Tables out of the books need PostgreSQL (`--books`).
+It runs the queries of each panel, with every variable set to all. Tables from the books need PostgreSQL (`--books`).
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ th,td{padding:2px 6px 2px 0;border-bottom:1px solid #eef0f3} .number{font-varian
 
 
 class CannotPreview(Exception):
-    """Something that is needed is not there; the message says what."""
+    """A requirement is missing; the message names it."""
 
 
 class Sources(NamedTuple):
-    """Where figures come from, and for which time."""
+    """The data sources and the time range."""
 
     prometheus: str
     books: str
@@ -65,11 +65,11 @@ class Sources(NamedTuple):
 
     @property
     def range_s(self) -> int:
-        """How long the time shown is."""
+        """Length of the time shown, in seconds."""
         return round(self.to_s - self.from_s)
 
     def ask(self, path: str, **query: str) -> list[dict[str, Any]]:
-        """What Prometheus answers to a query."""
+        """Run a query on Prometheus."""
         url = f"{self.prometheus}/api/v1/{path}?{urllib.parse.urlencode(query)}"
         try:
             with urllib.request.urlopen(url, timeout=30) as answer:
@@ -77,10 +77,12 @@ class Sources(NamedTuple):
         except urllib.error.HTTPError as error:
             raise CannotPreview(f"{query['query']}: {error.read().decode()}") from error
         except OSError as error:
-            raise CannotPreview(f"no Prometheus at {self.prometheus}: {error}; `make observe` starts one") from error
+            raise CannotPreview(
+                f"no Prometheus at {self.prometheus}: {error}; start one with `make observe`"
+            ) from error
 
     def filled_in(self, text: str) -> str:
-        """A query with Grafana's macros and variables replaced."""
+        """Replace Grafana's macros and variables in a query."""
         macros = {
             "$__rate_interval": "1m",
             "$__range": f"{self.range_s}s",
@@ -93,7 +95,7 @@ class Sources(NamedTuple):
 
 
 def content(panel: Mapping[str, Any], sources: Sources) -> str:
-    """What a panel shows."""
+    """Draw the content of a panel."""
     unit = panel["fieldConfig"]["defaults"]["unit"]
     steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
     if panel["type"] == "stat":
@@ -150,7 +152,7 @@ def _name(target: Mapping[str, Any], labels: Mapping[str, str]) -> str:
 
 
 def _table(panel: Mapping[str, Any], unit: str, sources: Sources) -> Table:
-    """Rows of several queries, brought together by their labels as Grafana's merge does."""
+    """Merge the rows of several queries by their labels, as Grafana's merge does."""
     overrides = {
         override["matcher"]["options"]: rule["value"]
         for override in panel["fieldConfig"]["overrides"]
@@ -179,7 +181,7 @@ def _table(panel: Mapping[str, Any], unit: str, sources: Sources) -> Table:
 
 
 def _sql(target: Mapping[str, Any], sources: Sources) -> list[dict[str, Any]]:
-    """What the books answer; nothing where they are not in PostgreSQL."""
+    """Run a query on the books; no rows without PostgreSQL."""
     if not sources.books:
         return []
     with psycopg.connect(sources.books.replace("+psycopg", ""), row_factory=dict_row) as books:
@@ -188,7 +190,7 @@ def _sql(target: Mapping[str, Any], sources: Sources) -> list[dict[str, Any]]:
 
 
 def page(board: Mapping[str, Any], sources: Sources) -> str:
-    """A dashboard as one page."""
+    """Render a dashboard as one page."""
     parts, lowest = [], 0
     for panel in board["panels"]:
         at = panel["gridPos"]
@@ -208,7 +210,7 @@ def page(board: Mapping[str, Any], sources: Sources) -> str:
 
 
 def write_pages(directory: Path, sources: Sources) -> list[tuple[Path, int]]:
-    """A page of each dashboard, with its height in pixels. Raises CannotPreview."""
+    """Write a page of each dashboard. Return paths with heights in pixels. Raises CannotPreview."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
     for name in BOARDS:
@@ -221,7 +223,7 @@ def write_pages(directory: Path, sources: Sources) -> list[tuple[Path, int]]:
 
 
 def photograph(path: Path, height: int) -> Path | None:
-    """A picture of a page, where there is a Chromium."""
+    """Take a picture of a page; None without Chromium."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         return None
@@ -233,10 +235,10 @@ def photograph(path: Path, height: int) -> Path | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write a page and a picture of each dashboard."""
-    parser = argparse.ArgumentParser(description="The dashboards as pages, without a Grafana.")
+    parser = argparse.ArgumentParser(description="Render the dashboards as pages, without Grafana.")
     parser.add_argument("--prometheus", default="http://127.0.0.1:9090")
-    parser.add_argument("--books", default="", help="the books' PostgreSQL, for the tables that ask it")
-    parser.add_argument("--minutes", type=float, default=15, help="how far back to look")
+    parser.add_argument("--books", default="", help="URL of the books in PostgreSQL, for the tables that query them")
+    parser.add_argument("--minutes", type=float, default=15, help="length of the time shown")
     parser.add_argument("--directory", type=Path, default=Path(".farebox/preview"))
     chosen = parser.parse_args(arguments)
     now = time.time()

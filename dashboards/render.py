@@ -1,4 +1,4 @@
-"""Write the dashboards' JSON beside their code: `make dashboards`. A test holds the two equal."""
+"""Write the dashboards' JSON beside their code: `make dashboards`. A test checks that both are equal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BOARDS = {"operations.json": operations.board, "finance.json": finance.board}
 
 
 def rendered(name: str) -> str:
-    """The JSON of a dashboard, as Grafana imports it."""
+    """Render the JSON of a dashboard for import into Grafana."""
     return json.dumps(BOARDS[name]().build(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
 
 

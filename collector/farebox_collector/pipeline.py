@@ -82,7 +82,7 @@ class Pipeline:
         self._desk = BookingContext(TotalLabels(), settings.dead_letter_days * 86_400 * 10**9)
         self._committer = GroupCommit(
             self._commit,
-            self._commit_what_can_be,
+            self._commit_valid_calls,
             lambda batch: len(batch.read.calls),
             settings.commit_max_spans,
             is_storage_outage,
@@ -115,7 +115,7 @@ class Pipeline:
             verdicts[tenant_id] = iter(book(connection, tenant_id, _together(own), self._desk))
         return [list(islice(verdicts[batch.request.tenant_id], len(batch.read.calls))) for batch in batches]
 
-    def _commit_what_can_be(self, batch: Batch) -> list[Verdict]:
+    def _commit_valid_calls(self, batch: Batch) -> list[Verdict]:
         """Book a request with calls that cannot be stored: these become dead letters, the other calls are booked."""
         request, read = batch.request, batch.read
         own: list[DeadLetter] = []

@@ -260,7 +260,7 @@ class Settings(BaseSettings):
         return {group.strip(): Role(role) for group, _, role in pairs}
 
     @model_validator(mode="after")
-    def _whole_oidc(self) -> Self:
+    def _complete_oidc(self) -> Self:
         stated = (bool(self.oidc_issuer), bool(self.oidc_client_id), self.oidc_client_secret is not None)
         if any(stated) and not all(stated):
             raise ValueError("set oidc_issuer, oidc_client_id and oidc_client_secret together")
@@ -276,7 +276,7 @@ class Settings(BaseSettings):
 
     @field_validator("bootstrap_key")
     @classmethod
-    def _a_key(cls, value: SecretStr | None) -> SecretStr | None:
+    def _api_key_form(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None or not value.get_secret_value():
             return None
         if key_id_of(value.get_secret_value()) is None:
@@ -342,19 +342,19 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _whole_stripe(self) -> Self:
+    def _complete_stripe(self) -> Self:
         if (self.stripe_api_key is None) != (self.stripe_webhook_secret is None):
             raise ValueError("set stripe_api_key and stripe_webhook_secret together")
         return self
 
     @model_validator(mode="after")
-    def _whole_tls(self) -> Self:
+    def _complete_tls(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None) or (self.tls_client_ca and not self.tls_key):
             raise ValueError("set tls_certificate and tls_key together; tls_client_ca requires both")
         return self
 
     @model_validator(mode="after")
-    def _long_enough(self) -> Self:
+    def _valid_retention(self) -> Self:
         least = max(MIN_RETENTION_DAYS, -(-self.max_span_age_hours // 24))
         if self.retention_days and self.retention_days < least:
             raise ValueError(f"set retention_days to at least {least}, or to 0 to keep detail permanently")

@@ -88,7 +88,7 @@ def test_no_metric_is_looked_at_that_nobody_records() -> None:
     ("labels", "receivers"),
     [
         ("alertname=Watchdog severity=none team=oncall", "watchdog"),
-        ("alertname=FareboxTargetDown severity=critical team=oncall", "incidents,pager,nobody"),
+        ("alertname=FareboxTargetDown severity=critical team=oncall", "incidents,pager,none"),
         ("alertname=FareboxCostSpike severity=critical team=finance", "incidents,pager,finance"),
         ("alertname=FareboxUnpriced severity=warning team=finance", "incidents,finance"),
         ("alertname=FareboxCacheCollapse severity=warning team=oncall", "incidents,chat"),

@@ -13,7 +13,7 @@ from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.tariffs.exchange_rates import set_rate
 from farebox_collector.payments.automatic_topups import AutomaticTopups
 from farebox_collector.payments.events import read_event
-from farebox_collector.payments.stripe_client import GatewayRefused, Kept
+from farebox_collector.payments.stripe_client import GatewayRefused, PaymentFee
 from farebox_collector.pricing.currencies import ExchangeRate
 from payments.orders import NOW_NS, USD, OneTransaction, Shop
 
@@ -90,12 +90,12 @@ class Stripe:
     def __init__(self, kept: dict[str, Fee], refused: frozenset[str] = frozenset()) -> None:
         self.fees, self.refused, self.asked = kept, refused, 0
 
-    def kept(self, payment_intent: str) -> Kept | None:
+    def fee_of(self, payment_intent: str) -> PaymentFee | None:
         self.asked += 1
         if payment_intent in self.refused:
             raise GatewayRefused("no such payment")
         fee = self.fees.get(payment_intent)
-        return Kept(fee, "") if fee else None
+        return PaymentFee(fee, "") if fee else None
 
 
 def rounds_of(shop: Shop, stripe: Stripe) -> AutomaticTopups:

@@ -24,7 +24,7 @@ class PeriodicJob(NamedTuple):
 
 
 async def repeat(job: PeriodicJob) -> None:
-    """Run a job in a thread, again and again, until cancelled."""
+    """Run a job repeatedly, each time in a thread, until cancelled."""
     while True:
         await asyncio.sleep(job.pause_s)
         await asyncio.to_thread(job.run)

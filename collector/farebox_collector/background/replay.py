@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from farebox_collector.cache.tariffs import Tariffs, price_anew
+from farebox_collector.cache.tariffs import Tariffs, reprice
 from farebox_collector.ledger.access.audit_log import note
 from farebox_collector.ledger.journal.watermarks import delete_watermarks, set_watermark, watermark
 from farebox_collector.ledger.reports.replay_difference import Difference, DifferenceSums, Largest
@@ -102,7 +102,7 @@ class Replay:
 
     def compare(self, progress: Progress = _no_progress) -> ReplayReport:
         """Return what posting would change. Writes nothing. Raises DetailRetired."""
-        return self._go(self._compare_chunk, progress, self._start(), None)
+        return self._run(self._compare_chunk, progress, self._start(), None)
 
     def post(self, progress: Progress = _no_progress) -> ReplayReport:
         """Post the differences, from where the same replay stopped. Return what was posted.
@@ -113,22 +113,22 @@ class Replay:
             come_to_ns = watermark(connection, self._mark)
         # Begin with the same moment again: several records may share it.
         start = max(self._start(), Position(come_to_ns, 0))
-        report = self._go(partial(self._post_chunk, keep_mark=True), progress, start, None)
+        report = self._run(partial(self._post_chunk, keep_mark=True), progress, start, None)
         self._database.transact(lambda connection: delete_watermarks(connection, self._about))
         return report
 
     def compare_some(self, after: Position | None, limit: int) -> ReplayReport:
         """Return what posting the next records after a position would change. Writes nothing."""
-        return self._go(self._compare_chunk, _no_progress, after or self._start(), limit)
+        return self._run(self._compare_chunk, _no_progress, after or self._start(), limit)
 
     def post_some(self, after: Position | None, limit: int) -> ReplayReport:
         """Post the differences of the next records after a position. Raises as `post` does."""
-        return self._go(self._post_chunk, _no_progress, after or self._start(), limit)
+        return self._run(self._post_chunk, _no_progress, after or self._start(), limit)
 
     def _start(self) -> Position:
         return Position(self._scope.from_ns, 0)
 
-    def _go(
+    def _run(
         self, work: Callable[[Position, int], _Chunk], progress: Progress, start: Position, limit: int | None
     ) -> ReplayReport:
         total = limit or self._count()
@@ -153,14 +153,14 @@ class Replay:
 
     def _compare_chunk(self, after: Position, size: int) -> _Chunk:
         with self._database.reading() as connection:
-            stored, decided = self._look(connection, after, size)
+            stored, decided = self._read_chunk(connection, after, size)
             return _Chunk(stored, decided, preview_corrections(connection, self._tenant_id, decided.wanted))
 
     def _post_chunk(self, after: Position, size: int, *, keep_mark: bool = False) -> _Chunk:
         def post(connection: Connection) -> _Chunk:
             # Replays and settlement take turns, so that they do not correct the same calls.
             lock_stripes(connection, SETTLING, [self._tenant_id])
-            stored, decided = self._look(connection, after, size)
+            stored, decided = self._read_chunk(connection, after, size)
             now_ns = self._clock()
             done = correct(connection, self._tenant_id, Cause.REPLAY, decided.wanted, now_ns, self._labels)
             give_back_agents_around(connection, self._tenant_id, done, now_ns, self._labels)
@@ -181,15 +181,15 @@ class Replay:
                     raise
         raise AssertionError("unreachable")
 
-    def _look(self, connection: Connection, after: Position, size: int) -> tuple[list[StoredCall], Decided]:
+    def _read_chunk(self, connection: Connection, after: Position, size: int) -> tuple[list[StoredCall], Decided]:
         stored = replayed_calls(connection, self._tenant_id, self._scope, after, size)
         # Checked every time: records may be retired during a replay.
         scope = self._scope
-        require_detail(connection, self._tenant_id, scope.from_ns, scope.to_ns, "calls can be priced anew")
+        require_detail(connection, self._tenant_id, scope.from_ns, scope.to_ns, "calls can be replayed")
         return stored, decide(connection, self._tenant_id, stored, self._price)
 
     def _price(self, stored: StoredCall) -> PricedUsage:
-        return price_anew(stored, self._tariff)
+        return reprice(stored, self._tariff)
 
 
 def _last(stored: list[StoredCall]) -> Position:

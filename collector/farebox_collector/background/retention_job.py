@@ -18,7 +18,7 @@ from farebox_collector.ledger.storage.throttle import Pause, no_pause
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.usage.retention import (
     Kept,
-    Stretch,
+    RetentionBatch,
     preview_retention,
     retire,
 )
@@ -52,9 +52,9 @@ class Retired(NamedTuple):
     ended: bool
     """Whether all records that are old enough were examined."""
 
-    def plus(self, stretch: Stretch) -> "Retired":
+    def plus(self, batch: RetentionBatch) -> "Retired":
         """Add the result of a further transaction."""
-        return Retired(self.retired + stretch.retired, self.kept + stretch.kept, stretch.ended)
+        return Retired(self.retired + batch.retired, self.kept + batch.kept, batch.ended)
 
 
 def require_age(before_ns: int, now_ns: int, settings: Settings) -> None:
@@ -69,66 +69,68 @@ def require_age(before_ns: int, now_ns: int, settings: Settings) -> None:
 def preview_retirement(database: Database, before_ns: int, progress: Progress) -> Retired:
     """Return what `retire_all` would do. Writes nothing."""
 
-    def step(after_id: int) -> Stretch:
+    def step(after_id: int) -> RetentionBatch:
         with database.reading() as connection:
             return preview_retention(connection, after_id, before_ns, AT_ONCE)
 
-    return _go(step, 0, _reported(database, progress), None)
+    return _run(step, 0, _reported(database, progress), None)
 
 
 def retire_all(database: Database, before_ns: int, progress: Progress, pause: Pause = no_pause) -> Retired:
     """Retire records received before a moment, from the first record on. Raises AlreadyRunning and RetentionFrozen."""
     report = _reported(database, progress)
 
-    def step(after_id: int) -> Stretch:
+    def step(after_id: int) -> RetentionBatch:
         return database.transact(partial(retire, after_id=after_id, before_ns=before_ns, limit=AT_ONCE))
 
-    def after(stretch: Stretch) -> None:
-        report(stretch)
+    def after(batch: RetentionBatch) -> None:
+        report(batch)
         pause()
 
     with database.turn(RETIRING) as mine:
         if not mine:
             raise AlreadyRunning("another process is retiring records of these books; wait for it to finish")
-        return _go(step, 0, after, None)
+        return _run(step, 0, after, None)
 
 
-def retire_some(database: Database, before_ns: int, stretches: int, pause: Pause) -> Retired:
+def retire_some(database: Database, before_ns: int, batches: int, pause: Pause) -> Retired:
     """Retire records in a few transactions, from the watermark on. Does nothing while another process retires some.
 
     Raises RetentionFrozen, and what `pause` raises.
     """
 
-    def work(connection: Connection, after_id: int) -> Stretch:
-        stretch = retire(connection, after_id, before_ns, BESIDE_INTAKE)
-        if stretch.last_id > after_id:
-            set_watermark(connection, _RETIRED, stretch.last_id)
-        return stretch
+    def work(connection: Connection, after_id: int) -> RetentionBatch:
+        batch = retire(connection, after_id, before_ns, BESIDE_INTAKE)
+        if batch.last_id > after_id:
+            set_watermark(connection, _RETIRED, batch.last_id)
+        return batch
 
     with database.turn(RETIRING) as mine:
         if not mine:
             return Retired(0, Counter(), ended=True)
         with database.reading() as connection:
             after_id = watermark(connection, _RETIRED)
-        return _go(
+        return _run(
             lambda last_id: database.transact(partial(work, after_id=last_id)),
             after_id,
-            lambda stretch: pause(),
-            stretches,
+            lambda batch: pause(),
+            batches,
         )
 
 
-def _go(step: Callable[[int], Stretch], after_id: int, then: Callable[[Stretch], None], most: int | None) -> Retired:
+def _run(
+    step: Callable[[int], RetentionBatch], after_id: int, then: Callable[[RetentionBatch], None], most: int | None
+) -> Retired:
     done, made = Retired(0, Counter(), ended=False), 0
     while not done.ended and (most is None or made < most):
-        stretch = step(after_id)
-        done, made, after_id = done.plus(stretch), made + 1, stretch.last_id
+        batch = step(after_id)
+        done, made, after_id = done.plus(batch), made + 1, batch.last_id
         if not done.ended:
-            then(stretch)
+            then(batch)
     return done
 
 
-def _reported(database: Database, progress: Progress) -> Callable[[Stretch], None]:
+def _reported(database: Database, progress: Progress) -> Callable[[RetentionBatch], None]:
     with database.reading() as connection:
         newest = int(connection.execute(select(func.coalesce(func.max(usage_records.c.id), 0))).scalar_one())
-    return lambda stretch: progress(stretch.last_id, newest)
+    return lambda batch: progress(batch.last_id, newest)

@@ -7,7 +7,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
-from farebox_collector.cache.tariffs import Tariffs, price_anew
+from farebox_collector.cache.tariffs import Tariffs, reprice
 from farebox_collector.ledger.access.tenants import tenant_ids
 from farebox_collector.ledger.journal.watermarks import set_watermark, watermark
 from farebox_collector.ledger.storage.database import Database
@@ -67,7 +67,7 @@ class Settling:
         edition = "{}-{}".format(*self._tariffs.edition)
 
         def price(stored: StoredCall) -> PricedUsage:
-            return price_anew(stored, tariff)
+            return reprice(stored, tariff)
 
         def settle(connection: Connection, waiting: Waiting) -> Step:
             return settlement.settle_open(connection, tenant_id, waiting, price, now_ns, self._labels)

@@ -55,7 +55,7 @@ _WATCHINGS = 5
 """Most steps through a tenant's limits in one run; the next run continues from there."""
 _ACTION_STEPS = 10
 """Most steps through all actions in one run; the next run continues from there."""
-_STRETCHES = 80
+_BATCHES = 80
 """Most transactions that retire records in one run: up to 28 million records a day, in short runs."""
 _RETIRING_SHARE = 0.25
 
@@ -120,7 +120,7 @@ class Upkeep:
         if self._retention_ns:
             throttle = Throttle(_RETIRING_SHARE, self._stop)
             with contextlib.suppress(Stopped, RetentionFrozen):
-                retire_some(self._database, self._clock() - self._retention_ns, _STRETCHES, throttle.pause)
+                retire_some(self._database, self._clock() - self._retention_ns, _BATCHES, throttle.pause)
 
     def _retire_audit_log(self) -> None:
         """Delete some of the entries of the audit log older than its retention, if one is set."""

@@ -99,7 +99,7 @@ class Tariffs:
             return tariff
 
 
-def price_anew(stored: StoredCall, tariff: Tariff) -> PricedUsage:
+def reprice(stored: StoredCall, tariff: Tariff) -> PricedUsage:
     """Price a stored record again by the tariff now known, at the moment whose prices it had. An agent's own usage is
     priced as such."""
     read = tuple(assumption for assumption in stored.call.usage.assumptions if not is_from_pricing(assumption))

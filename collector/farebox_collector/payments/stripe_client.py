@@ -58,7 +58,7 @@ class Payment(NamedTuple):
     """The fact to book if the status is `succeeded`."""
 
 
-class Kept(NamedTuple):
+class PaymentFee(NamedTuple):
     """Stripe's fee of a payment, and its receipt for the customer."""
 
     fee: Fee
@@ -132,7 +132,7 @@ class StripeGateway:
         )
         return Checkout(str(session.id), str(session.url), int(session.expires_at) * _NANO)
 
-    def charge_kept_method(self, charge: Charge, method: PaymentMethod) -> Payment:
+    def charge_stored_method(self, charge: Charge, method: PaymentMethod) -> Payment:
         """Charge the stored payment method, once for each key. Raises GatewayRefused, GatewayUnavailable."""
         wanted: dict[str, Any] = {
             "amount": charge.amount_minor,
@@ -156,7 +156,7 @@ class StripeGateway:
         """Return the state of a payment. Raises GatewayRefused, GatewayUnavailable."""
         return _payment(self._asking(lambda: self._client.v1.payment_intents.retrieve(payment_intent)))
 
-    def kept(self, payment_intent: str) -> Kept | None:
+    def fee_of(self, payment_intent: str) -> PaymentFee | None:
         """Return the fee of a payment; None while Stripe does not report it. Raises as `payment` does."""
         intent: Any = self._asking(
             lambda: self._client.v1.payment_intents.retrieve(
@@ -167,7 +167,7 @@ class StripeGateway:
         if transaction is None or isinstance(transaction, str):
             return None
         fee = Fee(str(transaction.id), str(transaction.currency).upper(), int(transaction.fee))
-        return Kept(fee, str(getattr(intent.latest_charge, "receipt_url", None) or ""))
+        return PaymentFee(fee, str(getattr(intent.latest_charge, "receipt_url", None) or ""))
 
     def listed(self, start_s: int, end_s: int) -> Iterator[Listed]:
         """Yield successful payments, standing refunds and disputes, and all fees, made in [start, end) in Unix seconds.

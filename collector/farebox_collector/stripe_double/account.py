@@ -96,7 +96,7 @@ class Account:
         """Expire an unpaid checkout. Raises Refusal."""
         session = self._open_session(session_id)
         session.update(status="expired", url=None)
-        self._happened("checkout.session.expired", session)
+        self._emit("checkout.session.expired", session)
         return session
 
     def pay_session(self, session_id: str, card: str) -> Thing:
@@ -118,7 +118,7 @@ class Account:
         session["payment_intent"] = intent["id"]
         self._confirm(intent, declined=card == DECLINED_CARD)
         session.update(status="complete", payment_status="paid", url=None)
-        self._happened("checkout.session.completed", session)
+        self._emit("checkout.session.completed", session)
         return session
 
     def create_intent(self, form: Thing) -> Thing:
@@ -159,8 +159,8 @@ class Account:
             reason=form.get("reason"),
             status="succeeded",
         )
-        self._happened("refund.created", refund)
-        self._happened("charge.refunded", charge)
+        self._emit("refund.created", refund)
+        self._emit("charge.refunded", charge)
         return refund
 
     def fail_refund(self, refund_id: str) -> Thing:
@@ -168,7 +168,7 @@ class Account:
         refund = self.get("refunds", refund_id)
         refund["status"] = "failed"
         self.things["charges"][refund["charge"]]["amount_refunded"] -= refund["amount"]
-        self._happened("refund.failed", refund)
+        self._emit("refund.failed", refund)
         return refund
 
     def open_dispute(self, form: Thing) -> Thing:
@@ -192,9 +192,9 @@ class Account:
             balance_transactions=taken,
         )
         charge["disputed"] = True
-        self._happened("charge.dispute.created", dispute)
+        self._emit("charge.dispute.created", dispute)
         if not inquiry:
-            self._happened("charge.dispute.funds_withdrawn", dispute)
+            self._emit("charge.dispute.funds_withdrawn", dispute)
         return dispute
 
     def close_dispute(self, dispute_id: str, status: str) -> Thing:
@@ -202,8 +202,8 @@ class Account:
         dispute = self.get("disputes", dispute_id)
         dispute["status"] = status
         if status == "won":
-            self._happened("charge.dispute.funds_reinstated", dispute)
-        self._happened("charge.dispute.closed", dispute)
+            self._emit("charge.dispute.funds_reinstated", dispute)
+        self._emit("charge.dispute.closed", dispute)
         return dispute
 
     def shown(self, thing: Thing, expand: list[str]) -> Thing:
@@ -261,12 +261,12 @@ class Account:
             balance_transaction=self._transaction(intent["amount"], intent["currency"], fee, "charge")["id"],
         )
         intent.update(status="succeeded", amount_received=intent["amount"], latest_charge=charge["id"])
-        self._happened("payment_intent.succeeded", intent)
-        self._happened("charge.succeeded", charge)
+        self._emit("payment_intent.succeeded", intent)
+        self._emit("charge.succeeded", charge)
 
     def _decline(self, intent: Thing, code: str, message: str, **facts: str) -> None:
         intent["last_payment_error"] = {"type": "card_error", "code": code, "message": message, **facts}
-        self._happened("payment_intent.payment_failed", intent)
+        self._emit("payment_intent.payment_failed", intent)
         raise Refusal(402, "card_error", message, code, payment_intent=copy.deepcopy(intent), **facts)
 
     def _transaction(self, amount: int, currency: str, fee: int, kind: str) -> Thing:
@@ -288,7 +288,7 @@ class Account:
         self.things[kind][thing["id"]] = thing
         return thing
 
-    def _happened(self, kind: str, thing: Thing) -> None:
+    def _emit(self, kind: str, thing: Thing) -> None:
         self.events.append(
             {
                 "id": f"evt_{secrets.token_hex(12)}",

@@ -23,8 +23,8 @@ from farebox_collector.ledger.usage.booking import record_usage
 from farebox_collector.ledger.usage.replay_candidates import ReplayScope
 from farebox_collector.ledger.usage.retention import (
     Kept,
+    RetentionBatch,
     RetentionFrozen,
-    Stretch,
     preview_retention,
     retire,
 )
@@ -46,7 +46,7 @@ def record(database: Database, *calls: PricedUsage, at_ns: int = START_NS) -> li
         return record_usage(connection, 1, calls, at_ns, TotalLabels())
 
 
-def retire_old(database: Database, before_ns: int = START_NS + 1, limit: int = 1_000) -> Stretch:
+def retire_old(database: Database, before_ns: int = START_NS + 1, limit: int = 1_000) -> RetentionBatch:
     """Retire what is old enough, beside one record that is not."""
     record(database, NEWEST, at_ns=LATER_NS)
     with database.reading() as connection:
@@ -241,7 +241,7 @@ def test_reports_say_the_same_and_what_needs_the_detail_refuses(database: Databa
     for to_ns in (START_NS + DAY_NS, LATER_NS + 1):
         replay = Replay(database, 1, ReplayScope(START_NS, to_ns), lambda: LATER_NS)
         for refusing in (replay.compare, replay.post):
-            with pytest.raises(DetailRetired, match=r"can be priced anew from 2026-01-\d\d"):
+            with pytest.raises(DetailRetired, match=r"can be replayed from 2026-01-\d\d"):
                 refusing()
     assert Replay(database, 1, ReplayScope(LATER_NS, LATER_NS + 1), lambda: LATER_NS).compare().looked_at == 1
 

@@ -1,6 +1,6 @@
 """Retire usage records: delete their detail, and keep charges, counts and sums unchanged.
 
-Each stretch is one transaction: it stores tombstones (`retired_spans`), adds the deleted figures to the sums that the
+Each batch is one transaction: it stores tombstones (`retired_spans`), adds the deleted figures to the sums that the
 audit compares, and deletes the records. Records are retired in the order of their ids, and only if nothing but a
 repeated delivery can happen to them any more.
 """
@@ -72,7 +72,7 @@ class Kept(StrEnum):
     """The newest record: SQLite would reuse its id."""
 
 
-class Stretch(NamedTuple):
+class RetentionBatch(NamedTuple):
     """The result for a few records."""
 
     last_id: int
@@ -84,7 +84,7 @@ class Stretch(NamedTuple):
 
 
 class _Candidates(NamedTuple):
-    stretch: Stretch
+    batch: RetentionBatch
     retiring: list[Row[Any]]
 
 
@@ -96,21 +96,21 @@ class Size(NamedTuple):
     """The part that later records will reuse; None if the database does not report it."""
 
 
-def preview_retention(connection: Connection, after_id: int, before_ns: int, limit: int) -> Stretch:
+def preview_retention(connection: Connection, after_id: int, before_ns: int, limit: int) -> RetentionBatch:
     """Return what retiring would do to the next few records after an id; writes nothing."""
-    return _candidates(connection, after_id, before_ns, limit, hold=False).stretch
+    return _candidates(connection, after_id, before_ns, limit, hold=False).batch
 
 
-def retire(connection: Connection, after_id: int, before_ns: int, limit: int) -> Stretch:
+def retire(connection: Connection, after_id: int, before_ns: int, limit: int) -> RetentionBatch:
     """Retire the final ones among the next few records after an id that were received before a time.
 
     Raises RetentionFrozen.
     """
     if are_frozen(connection):
         raise RetentionFrozen
-    stretch, rows = _candidates(connection, after_id, before_ns, limit, hold=True)
+    batch, rows = _candidates(connection, after_id, before_ns, limit, hold=True)
     if not rows:
-        return stretch
+        return batch
     by_tenant: defaultdict[int, list[StoredCall]] = defaultdict(list)
     for row in rows:
         by_tenant[row.tenant_id].append(stored_call(row))
@@ -125,7 +125,7 @@ def retire(connection: Connection, after_id: int, before_ns: int, limit: int) ->
     ids = [row.id for row in rows]
     deleted = connection.execute(delete(usage_records).where(usage_records.c.id.in_(ids))).rowcount
     assert deleted == len(ids), "held since they were read"
-    return stretch
+    return batch
 
 
 def books_size(connection: Connection) -> Size:
@@ -148,7 +148,7 @@ def _candidates(connection: Connection, after_id: int, before_ns: int, limit: in
     if len(retiring) < len(final):
         kept[Kept.BESIDE_OPEN] = len(final) - len(retiring)
     last_id = old[-1].id if old else after_id
-    return _Candidates(Stretch(last_id, len(retiring), kept, young is not None or len(rows) < limit), retiring)
+    return _Candidates(RetentionBatch(last_id, len(retiring), kept, young is not None or len(rows) < limit), retiring)
 
 
 def _kept(row: Row[Any], newest: int | None) -> Kept | None:
