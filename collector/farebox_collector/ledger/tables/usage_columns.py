@@ -2,7 +2,7 @@
 
 The table, the rows of a batch, the facts that tell spans apart and the API's model are made from `USAGE` at import. For
 a new column add the field to `model.records`, its line here, the dialect that reads it, and a migration. Every field
-of a call needs a column: an import without one fails.
+of a call needs a column; a test compares the two.
 """
 
 from collections.abc import Callable, Iterable, Sequence

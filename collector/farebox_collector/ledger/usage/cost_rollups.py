@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.tables.rollups import COST_NAMES, COST_SUMS, cost_days
-from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS, Tokens, token_columns
 from farebox_collector.ledger.usage.labels import OTHER
 from farebox_collector.model.mismatches import Mismatch
 from farebox_collector.pricing.conditions import STANDARD_TIERS
@@ -33,8 +33,8 @@ KNOWN_TIERS = STANDARD_TIERS | {
 CostKey = tuple[int, ...] | tuple[int | str, ...]
 """The day, and `COST_NAMES`."""
 _KEY = ("tenant_id", "day", *COST_NAMES)
-_INPUT = " + ".join(TOKEN_COLUMNS[:6])
-_OUTPUT = " + ".join(TOKEN_COLUMNS[6:9])
+_INPUT = " + ".join(token_columns(Tokens.INPUT))
+_OUTPUT = " + ".join(token_columns(Tokens.OUTPUT))
 
 
 def known_tier(service_tier: str) -> str:
