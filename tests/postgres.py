@@ -75,7 +75,7 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         as_postgres = ["runuser", "-u", "postgres", "--"] if getpass.getuser() == "root" else []
-        # pg_ctl leaves the server behind, which would hold a pipe open for ever.
+        # pg_ctl leaves the server behind, which would keep a pipe open.
         with open(os.devnull, "w", encoding="ascii") as nowhere:
             subprocess.run(
                 [*as_postgres, str(self._binaries / program), *arguments],

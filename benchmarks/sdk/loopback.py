@@ -85,7 +85,7 @@ class Server(asyncio.Protocol):
 
 
 async def serve(chunks: int) -> None:
-    """Listen for ever."""
+    """Listen until the process ends."""
     Server.streamed = streamed_answer(chunks)
     server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0)
     print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)

@@ -229,7 +229,7 @@ def test_grants_prices_and_rules_wait_over_http(careful: House) -> None:
     done = bob.post(f"{path}/approve").json()
     assert (done["state"], done["author"]) == ("executed", "finance")
     assert bob.post(f"{path}/approve").status_code == 409
-    # The request that waited is done now, and is answered like any that comes again.
+    # The approved request is done now, and is answered like any repeated request.
     repeated = ada.post("/v1/wallets/w/movements", grant, **key)
     assert (repeated.status_code, repeated.json()["transaction_id"]) == (201, done["result"]["transaction_id"])
     assert careful.ask("GET", "/v1/wallets/w")["balance_credits"] == "199.000000000"

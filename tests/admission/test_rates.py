@@ -1,4 +1,4 @@
-"""Limits on what a tenant and a key may send: refused with a delay, so that clients come again and drop nothing."""
+"""Limits on what a tenant and a key may send: refused with a delay, so that clients retry and drop nothing."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is remembered of spans that went before never shows in how a span is read."""
+"""The memo of earlier spans never changes how a span is read."""
 
 import random
 import sys

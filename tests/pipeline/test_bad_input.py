@@ -515,7 +515,7 @@ def absurd_spans(count: int, output_tokens: int, input_tokens: int = 0) -> bytes
 def test_charges_that_together_pass_64_bits_are_answered_for_good(
     collector: Collector, count: int, output_tokens: int
 ) -> None:
-    """2^63 is 9.22 × 10^18: an answer that asks to retry would ask for ever."""
+    """2^63 is 9.22 × 10^18: a retryable answer would be retried permanently."""
     with balances_only_fall(collector):
         assert not over_grpc(collector, absurd_spans(count, output_tokens)).retryable
     assert_serves(collector)
@@ -764,7 +764,7 @@ def stuffed_gzip(content: bytes, stuffing: int) -> bytes:
 def test_a_gzip_body_that_is_over_the_limit_before_it_is_unfolded_is_refused(
     small_collector: Collector, members: bool
 ) -> None:
-    """Else a body that unfolds to nothing could go on for ever."""
+    """Without it, a body that unfolds to nothing could be endless."""
     wallet = new_wallet()
     content = protobuf_body([llm_span(wallet=wallet)])
     nothing = gzip.compress(b"")

@@ -63,7 +63,7 @@ def body_for(path: str) -> bytes:
 
 
 class UnreliableServer:
-    """Each request takes the next word of ``plan``, the last one for ever.
+    """Each request takes the next word of ``plan``, and all later requests the last one.
 
     ``answer``; ``stall`` sends nothing; ``reset`` breaks the connection after the request; ``error`` is a 500;
     ``half`` sends half of a body or of a stream, then stalls; ``cut`` breaks the connection there; ``late`` breaks it

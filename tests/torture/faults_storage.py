@@ -16,7 +16,7 @@ from torture.world import Broken, Load, Result, World, in_threads
 
 _TMPFS_MIB = 48
 _BUSY_TIMEOUT_S = 10
-"""How long the collector waits for a lock before it tells its clients to come again."""
+"""How long the collector waits for a lock before it asks its clients to retry."""
 
 
 def postgresql_restarted(world: World) -> Result:

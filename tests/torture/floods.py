@@ -56,7 +56,7 @@ def slow_bodies(ports: Ports, going: Going) -> int:
 
 
 def idle_connections(ports: Ports, going: Going) -> int:
-    """More connections than each port takes, from several addresses, which send nothing and come again when closed."""
+    """More connections than each port takes, from several addresses, which send nothing and reconnect when closed."""
     return _hold(ports, going, 4 * MOST_CONNECTIONS)
 
 

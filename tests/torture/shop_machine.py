@@ -117,7 +117,7 @@ class ShopMachine(ChainedMachine):
         return_id = data.draw(st.sampled_from(sorted(returns)))
         one = returns[return_id]
         if how == "late":
-            # What was told first comes again when more is known: nothing changes.
+            # The first event is sent again after later ones: nothing changes.
             if one.ended:
                 self._book(tenant, self._fact(return_id, one, progress=1, taken=True, minor=one.minor + 1))
             return

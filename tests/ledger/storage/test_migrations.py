@@ -1,4 +1,4 @@
-"""Books of an older version are carried over: what is in them stays, and what comes again is still known."""
+"""Books of an older version are carried over: their content stays, and repeated spans are still recognised."""
 
 from contextlib import closing
 

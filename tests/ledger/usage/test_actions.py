@@ -127,7 +127,7 @@ def test_any_batches_come_to_the_floor_or_the_shares(shared: Database, batches: 
     for batch in batches:
         for number, action, share in batch:
             first.setdefault(number, (action, share))
-        # What comes again comes as it was.
+        # A repeated call is unchanged.
         calls = [call_of_action(offset + number, *first[number], wallet) for number, _, _ in batch]
         record(shared, calls)
     shares: defaultdict[str, int] = defaultdict(int)

@@ -56,7 +56,7 @@ unusual_facts = st.fixed_dictionaries(
 
 @st.composite
 def ordinary_calls(draw: st.DrawFn) -> PricedUsage:
-    """A call that may be prepared, of few facts, so that they come again and again."""
+    """A call that may be prepared, of few facts, so that they repeat often."""
     made = call(trace=draw(st.integers(1, 2)), cost_nanousd=draw(amounts))
     facts: dict[str, Any] = draw(st.one_of(st.just({}), unusual_facts))
     facts |= {name: draw(names) for name in ("dept", "project", "task", "route", "region", "scope", "user_id")}

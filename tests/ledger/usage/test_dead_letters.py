@@ -1,4 +1,4 @@
-"""What can never be booked is kept for a while, once, without secrets, and gets a second chance."""
+"""Dead letters are kept for a limited time, once, without secrets, and are retried."""
 
 import math
 

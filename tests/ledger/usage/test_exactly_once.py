@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 WALLETS = ("ada", "bob", "unattributed")
-# A small world, so that spans come again and again, in the same batch and in later ones.
+# A small world, so that spans repeat often, in the same batch and in later ones.
 spans = st.builds(
     call,
     st.integers(1, 12),

@@ -1,4 +1,4 @@
-"""What the books have of spans that come again, in each of the two databases."""
+"""Stored facts of repeated spans, in each of the two databases."""
 
 from calls import START_NS, call
 from farebox_collector.ledger.storage.database import Database

@@ -1,4 +1,4 @@
-"""Actions that take calls for ever are counted, in bounded steps."""
+"""Actions without an end are counted, in bounded steps."""
 
 from typing import Any
 
