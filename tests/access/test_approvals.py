@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -25,6 +26,7 @@ from farebox_collector.ledger.credits.movements import Kind as MovementKind
 from farebox_collector.ledger.credits.movements import Movement
 from farebox_collector.ledger.journal.journal import balance, wallet_account
 from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tariffs.effective_times import AHEAD_NS
 from farebox_collector.model.money import NANO
 from playwright.sync_api import Browser, expect
 
@@ -246,6 +248,7 @@ def test_grants_prices_and_rules_wait_over_http(careful: House) -> None:
         assert dave.post(f"{approval}/approve").json()["state"] == "executed"
     (version,) = careful.ask("GET", "/v1/rules/history", params={"event": "e"})["items"]
     assert (version["flat_credits"], version["author"], version["reason"]) == ("1.5", "pricing", "why")
+    time.sleep(AHEAD_NS / 10**9)  # A price from now on starts that much later.
     prices = careful.ask("GET", "/v1/prices", params={"provider": "openai", "model": "gpt-4o"})["items"]
     assert [row["usd_per_1k"] for row in prices if row["scope"] == "negotiated"] == ["0.0025"]
     # What waits cannot be loosened by one.
