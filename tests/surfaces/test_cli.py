@@ -432,7 +432,7 @@ def test_a_replay_shows_the_difference_and_posts_it_when_told_to(books: Path) ->
     ("options", "words"),
     [
         (("--from", "2026-02-01", "--to", "2026-02-01"), ("--from must be before --to",)),
-        ((*PERIOD[1:], "--yes", "--dry-run"), ("contradict",)),
+        ((*PERIOD[1:], "--yes", "--dry-run"), ("either",)),
         ((*PERIOD[1:], "--tenant", "missing"), ("missing", "tenants list")),
     ],
 )
