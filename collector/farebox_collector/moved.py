@@ -109,6 +109,11 @@ _PACKAGES = {
     "surfaces.api": "surfaces.api.application",
 }
 """Modules that became packages of the same name, and the module that has their names now."""
+_RENAMED = {
+    "cache.tariffs": {"price_anew": ("cache.tariffs", "reprice")},
+    "ledger.credits.lots": {"lots_of": ("ledger.credits.lot_rows", "lots_of")},
+}
+"""Names that a module no longer has: where each is, and what it is called."""
 
 
 def install() -> None:
@@ -142,26 +147,27 @@ class _OldPaths(MetaPathFinder, Loader):
 
 
 class _OldNames(MetaPathFinder):
-    """Lends a package the names of the module that it once was, without importing that before it is asked."""
+    """Lends modules the names that they had, without importing what has them now before it is asked."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        package = name.removeprefix(_ROOT + ".")
-        spec = PathFinder.find_spec(name, path, target) if package in _PACKAGES else None
+        module = name.removeprefix(_ROOT + ".")
+        spec = PathFinder.find_spec(name, path, target) if module in _PACKAGES.keys() | _RENAMED.keys() else None
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
-            def execute_and_lend(module: ModuleType) -> None:
-                execute(module)
-                vars(module)["__getattr__"] = partial(_lent, name, _joined(_PACKAGES[package]))
+            def execute_and_lend(executed: ModuleType) -> None:
+                execute(executed)
+                vars(executed)["__getattr__"] = partial(_lent, module)
 
             spec.loader.exec_module = execute_and_lend  # type: ignore[method-assign]
         return spec
 
 
-def _lent(package: str, module: str, name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(module), name)
+def _lent(module: str, name: str) -> Any:
+    lender, its_name = _RENAMED.get(module, {}).get(name) or (_PACKAGES.get(module, ""), name)
+    if not lender or name.startswith("__"):
+        raise AttributeError(f"module {_joined(module)!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_joined(lender)), its_name)
 
 
 def _joined(*parts: str) -> str:

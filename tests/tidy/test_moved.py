@@ -21,11 +21,15 @@ def test_an_old_path_finds_the_module(before: str, now: str) -> None:
 
 
 def test_a_package_has_the_names_that_it_had_as_a_module() -> None:
+    from farebox_collector.cache.tariffs import reprice
     from farebox_collector.ledger.audit import audit  # type: ignore[attr-defined]
     from farebox_collector.ledger.audit.books_audit import audit as now
+    from farebox_collector.ledger.credits.lot_rows import lots_of
     from farebox_collector.ledger.journal import Account, balance, wallet_account  # type: ignore[attr-defined]
 
     assert audit is now
+    assert vars(importlib.import_module("farebox_collector.tariffs"))["__getattr__"]("price_anew") is reprice
+    assert importlib.import_module("farebox_collector.ledger.lots").__dict__["__getattr__"]("lots_of") is lots_of
     assert {thing.__module__ for thing in (Account, balance, wallet_account)} == {
         "farebox_collector.ledger.journal.journal"
     }
