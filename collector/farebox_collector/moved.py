@@ -150,14 +150,14 @@ class _OldNames(MetaPathFinder):
     """Lends modules the names that they had, without importing what has them now before it is asked."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        module = name.removeprefix(_ROOT + ".")
-        spec = PathFinder.find_spec(name, path, target) if module in _PACKAGES.keys() | _RENAMED.keys() else None
+        place = name.removeprefix(_ROOT + ".")
+        spec = PathFinder.find_spec(name, path, target) if place in _PACKAGES.keys() | _RENAMED.keys() else None
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
-            def execute_and_lend(executed: ModuleType) -> None:
-                execute(executed)
-                vars(executed)["__getattr__"] = partial(_lent, module)
+            def execute_and_lend(module: ModuleType) -> None:
+                execute(module)
+                vars(module)["__getattr__"] = partial(_lent, place)
 
             spec.loader.exec_module = execute_and_lend  # type: ignore[method-assign]
         return spec
