@@ -164,7 +164,7 @@ def test_a_missing_file_and_a_missing_sdk(tmp_path: Path) -> None:
     (tmp_path / "t.har").write_text(GOOD)
     # -I -S: an interpreter that sees no installed package.
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
     python.chmod(0o755)
     bare = command("--sdk-python", str(python), str(tmp_path / "t.har"))
     assert bare.returncode == 2

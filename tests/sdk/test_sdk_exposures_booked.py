@@ -15,10 +15,14 @@ from sdk.unreliable_server import UnreliableServer, unreliable_server
 MESSAGES: Any = [{"role": "user", "content": "word " * 200}]
 
 
-def call(server: UnreliableServer, retries: int, **more: Any) -> Any:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=retries, timeout=0.3) as client:
-        client._calculate_retry_timeout = lambda *_args, **_kwargs: 0.0  # type: ignore[method-assign]
-        return client.chat.completions.create(model="gpt-4o-mini", max_tokens=77, messages=MESSAGES, **more)
+def client_of(server: UnreliableServer, retries: int, timeout: float) -> openai.OpenAI:
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=retries, timeout=timeout)
+    client._calculate_retry_timeout = lambda *_args, **_kwargs: 0.0  # type: ignore[method-assign]
+    return client
+
+
+def ask(client: openai.OpenAI, **more: Any) -> Any:
+    return client.chat.completions.create(model="gpt-4o-mini", max_tokens=77, messages=MESSAGES, **more)
 
 
 def test_attempts_are_exposed_and_the_answer_is_charged_once(
@@ -31,11 +35,11 @@ def test_attempts_are_exposed_and_the_answer_is_charged_once(
         )
         try:
             server.plan = ["stall", "reset", "answer"]
-            with farebox.action("chat.reply", wallet="exposed-ada"):
-                call(server, 2)
+            with farebox.action("chat.reply", wallet="exposed-ada"), client_of(server, 2, 0.5) as client:
+                ask(client)
             server.plan = ["half"]
-            with farebox.action("chat.reply", wallet="exposed-bob"):
-                stream = call(server, 0, stream=True)
+            with farebox.action("chat.reply", wallet="exposed-bob"), client_of(server, 0, 10) as client:
+                stream = ask(client, stream=True)
                 next(iter(stream))
                 stream.close()
             assert farebox.flush(10)

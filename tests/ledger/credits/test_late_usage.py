@@ -254,7 +254,7 @@ def test_strict_movements_of_wallets_that_are_known_succeed(books: LivingBooks) 
         return int(moved.balance_nanocredits)
 
     assert strictly(Movement(Kind.WITHDRAWAL, "ada", 3), "a") == 17
-    with pytest.raises(NoSuchWallet, match="wallet ben"):
+    with pytest.raises(NoSuchWallet, match="no such wallet: ben"):
         strictly(Movement(Kind.TRANSFER, "ada", 3, to_wallet="ben"), "b")
     assert strictly(Movement(Kind.GRANT, "ben", 1), "c") == 1, "what comes in makes a wallet"
     assert strictly(Movement(Kind.TRANSFER, "ada", 3, to_wallet="ben"), "d") == 14

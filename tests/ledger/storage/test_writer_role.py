@@ -71,7 +71,7 @@ def books(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) ->
     key = tmp_path_factory.mktemp("secrets") / "admin_key"
     key.write_text(made.token, encoding="utf-8")
     scopes = [f"--scope={scope}" for scope in ("admin", "ingest", "read", "wallets", "pricing", "alerts", "routes")]
-    assert made.command("keys", "create", "admin", *scopes, "--key-file", str(key)) == "admin: made.\n"
+    assert made.command("keys", "create", "admin", *scopes, "--key-file", str(key)) == "admin: created.\n"
     calls_of_long_ago(made)
     return made
 
