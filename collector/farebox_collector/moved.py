@@ -111,7 +111,26 @@ _PACKAGES = {
 """Modules that became packages of the same name, and the module that has their names now."""
 _RENAMED = {
     "cache.tariffs": {"price_anew": ("cache.tariffs", "reprice")},
-    "ledger.credits.lots": {"lots_of": ("ledger.credits.lot_rows", "lots_of")},
+    "ledger.credits.limit_watch": {"tell_of_limits": ("ledger.credits.limit_watch", "report_limits")},
+    "ledger.credits.lots": {
+        name: ("ledger.credits.lot_rows", name)
+        for name in ("WALLETS_AT_ONCE", "lots_of", "wallets_to_draw", "wallets_with_expired_lots")
+    },
+    "ledger.payments.refunds": {"given_by_hand": ("ledger.payments.refunds", "manual_returns")},
+    "ledger.tables.books": {"TOKEN_COLUMNS": ("ledger.tables.usage_columns", "TOKEN_COLUMNS")},
+    "ledger.usage.action_pricing": {"foresee_actions": ("ledger.usage.action_pricing", "preview_actions")},
+    "ledger.usage.corrections": {
+        "carry_anew": ("ledger.usage.corrections", "update_carried_charges"),
+        "foresee": ("ledger.usage.corrections", "preview_corrections"),
+    },
+    "ledger.usage.retention": {
+        "Stretch": ("ledger.usage.retention", "RetentionBatch"),
+        "UnderSuspicion": ("ledger.usage.retention", "RetentionFrozen"),
+        "look": ("ledger.usage.retention", "preview_retention"),
+    },
+    "ledger.usage.running_totals": {"add_credits": ("ledger.credits.credit_totals", "add_credits")},
+    "payments.stripe_client": {"Kept": ("payments.stripe_client", "PaymentFee")},
+    "pricing.price": {"of_pricing": ("pricing.price", "is_from_pricing")},
 }
 """Names that a module no longer has: where each is, and what it is called."""
 

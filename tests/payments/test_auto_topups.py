@@ -156,7 +156,7 @@ def test_a_crash_after_the_payment_charges_nobody_twice(auto_shop: Shop) -> None
     # Stripe takes the payment, and the collector dies before the answer arrives.
     topup = auto_shop.read(topups_of, "ada")[0]
 
-    auto_shop.desk.gateway(1).charge_stored_method(charge_of(topup), auto_shop.read(payment_method, "ada"))
+    auto_shop.desk.gateway(1).charge_kept_method(charge_of(topup), auto_shop.read(payment_method, "ada"))
     assert (auto_shop.left, auto_shop.states(), auto_shop.payments()) == (1, ["open"], 2)
     auto_shop.rounds.round()
     assert (auto_shop.left, auto_shop.states(), auto_shop.payments()) == (11, ["paid"], 2)
@@ -193,7 +193,7 @@ class QuietStripe:
         self.tells_fees = False
         self.wallets: dict[str, str] = {}
 
-    def charge_stored_method(self, charge: Any, _method: Any) -> Payment:
+    def charge_kept_method(self, charge: Any, _method: Any) -> Payment:
         self.wallets[charge.key] = charge.wallet
         self._answer(charge.key)
         return self.payment(f"pi_{charge.key}")
@@ -203,7 +203,7 @@ class QuietStripe:
         status = "processing" if self.wallets[key] in self.slow else "succeeded"
         return Payment(payment_intent, status, Paid(key, payment_intent, "USD", 800, self.shop.now_ns))
 
-    def fee_of(self, payment_intent: str) -> PaymentFee | None:
+    def kept(self, payment_intent: str) -> PaymentFee | None:
         key = payment_intent.removeprefix("pi_")
         if key not in self.wallets:
             return None  # Another shop's, of the same books.

@@ -90,7 +90,7 @@ class Stripe:
     def __init__(self, kept: dict[str, Fee], refused: frozenset[str] = frozenset()) -> None:
         self.fees, self.refused, self.asked = kept, refused, 0
 
-    def fee_of(self, payment_intent: str) -> PaymentFee | None:
+    def kept(self, payment_intent: str) -> PaymentFee | None:
         self.asked += 1
         if payment_intent in self.refused:
             raise GatewayRefused("no such payment")

@@ -35,3 +35,10 @@ def test_a_package_has_the_names_that_it_had_as_a_module() -> None:
     }
     with pytest.raises(ImportError):
         from farebox_collector.ledger.audit import no_such_name  # type: ignore[attr-defined]  # noqa: F401
+
+
+@pytest.mark.parametrize(("module", "name"), [(m, name) for m, names in moved._RENAMED.items() for name in names])
+def test_a_renamed_function_is_found_under_its_old_name(module: str, name: str) -> None:
+    lender, its_name = moved._RENAMED[module][name]
+    found = getattr(importlib.import_module(f"farebox_collector.{module}"), name)
+    assert found is getattr(importlib.import_module(f"farebox_collector.{lender}"), its_name)

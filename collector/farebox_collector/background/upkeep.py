@@ -102,9 +102,9 @@ class Upkeep:
         self._database.transact(lambda connection: dead_letters.purge(connection, self._clock()))
         self._database.transact(lambda connection: proposals.expire(connection, self._clock()))
         self._retire_audit_log()
-        self._expire_holds()
-        self._update_lots()
-        self._report_limits()
+        self._let_holds_expire()
+        self._draw_lots_up()
+        self._tell_of_limits()
         self._count_long_actions()
         self._retire()
         self.audit()
@@ -134,12 +134,12 @@ class Upkeep:
                 partial(retire_entries, tenant_id=tenant_id, before_ns=now_ns - self._audit_log_ns, at_ns=now_ns)
             )
 
-    def _expire_holds(self) -> None:
+    def _let_holds_expire(self) -> None:
         now_ns = self._clock()
         while self._database.transact(lambda connection: expire_holds(connection, now_ns)) == MOST_EXPIRED_AT_ONCE:
             pass
 
-    def _update_lots(self) -> None:
+    def _draw_lots_up(self) -> None:
         """Update the lots to the balances, each wallet in a separate transaction."""
         now_ns = self._clock()
         for _ in range(_DRAWINGS):
@@ -161,7 +161,7 @@ class Upkeep:
                 self._drawn_upto, self._aside = _FIRST_WALLET, 0
                 return
 
-    def _report_limits(self) -> None:
+    def _tell_of_limits(self) -> None:
         """Report limits that usage exceeded; holds report theirs at once."""
         now_ns = self._clock()
         with self._database.reading() as connection:

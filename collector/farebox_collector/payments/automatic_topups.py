@@ -121,7 +121,7 @@ class AutomaticTopups:
             return gateway.payment(topup.payment_intent)
         if self._clock() - topup.created_at_ns > _KEY_LIVES_NS:
             raise GatewayRefused("Stripe was unavailable for 20 hours: check in its dashboard whether it was paid")
-        payment = gateway.charge_stored_method(charge_of(topup), due.method)
+        payment = gateway.charge_kept_method(charge_of(topup), due.method)
         self._database.transact(partial(note_payment_intent, topup_id=topup.id, payment_intent=payment.payment_intent))
         return payment
 
@@ -167,7 +167,7 @@ class AutomaticTopups:
             if bool(topup.livemode) is not gateway.livemode:
                 continue
             try:
-                kept = gateway.fee_of(topup.payment_intent)
+                kept = gateway.kept(topup.payment_intent)
             except GatewayRefused:
                 _logger.warning("Stripe does not report the fee of a payment", extra={"topup": topup.key})
                 continue

@@ -132,7 +132,7 @@ class StripeGateway:
         )
         return Checkout(str(session.id), str(session.url), int(session.expires_at) * _NANO)
 
-    def charge_stored_method(self, charge: Charge, method: PaymentMethod) -> Payment:
+    def charge_kept_method(self, charge: Charge, method: PaymentMethod) -> Payment:
         """Charge the stored payment method, once for each key. Raises GatewayRefused, GatewayUnavailable."""
         wanted: dict[str, Any] = {
             "amount": charge.amount_minor,
@@ -156,7 +156,7 @@ class StripeGateway:
         """Return the state of a payment. Raises GatewayRefused, GatewayUnavailable."""
         return _payment(self._asking(lambda: self._client.v1.payment_intents.retrieve(payment_intent)))
 
-    def fee_of(self, payment_intent: str) -> PaymentFee | None:
+    def kept(self, payment_intent: str) -> PaymentFee | None:
         """Return the fee of a payment; None while Stripe does not report it. Raises as `payment` does."""
         intent: Any = self._asking(
             lambda: self._client.v1.payment_intents.retrieve(

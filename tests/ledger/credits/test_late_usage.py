@@ -199,7 +199,7 @@ def test_many_busy_wallets_keep_no_other_from_being_drawn_up(
     for _ in range(4):
         books.wait(60)
         books.record(*(books.priced(1, f"busy{number}") for number in range(7)))
-        work._update_lots()
+        work._draw_lots_up()
     assert (books.balance("zoe"), -books.balance(BREAKAGE_ACCOUNT)) == (0, 10)
     books.check()
 
@@ -216,7 +216,7 @@ def test_a_wallet_that_cannot_be_drawn_up_keeps_no_other_waiting(
 
     monkeypatch.setattr(upkeep, "draw_up", broken)
     books.record(books.priced(1, "ada"), books.priced(1, "ben"))
-    rounds(books)._update_lots()
+    rounds(books)._draw_lots_up()
     with books.database.reading() as connection:
         assert [name for _, name in wallets_to_draw(connection, books.now_ns)] == ["ada"]
     assert "cannot be updated" in caplog.text
@@ -302,8 +302,8 @@ def test_a_wallet_that_cannot_be_drawn_up_is_counted_and_keeps_no_other_waiting(
     monkeypatch.setattr(upkeep, "draw_up", draw)
     told: list[int] = []
     work = Upkeep(Settings(database_url="sqlite:///unused"), books.database, lambda: books.now_ns, told.append)
-    work._update_lots()
+    work._draw_lots_up()
     assert (told, books.balance(REVENUE_ACCOUNT)) == ([1], -8)
     broken.clear()
-    work._update_lots()
+    work._draw_lots_up()
     assert (told, books.balance(REVENUE_ACCOUNT)) == ([1, 0], -12)
