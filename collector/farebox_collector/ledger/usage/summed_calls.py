@@ -36,23 +36,19 @@ _COLUMNS = [
     *(_RECORD[name] for name in ("response_id", "verdict", "summary")),
     *(_RECORD[name] for name in TOKEN_COLUMNS),
 ]
-# Written like the partial index over records without a response id, so that only it is read. Avoids the sum of start
-# and latency, which may be out of range for senders of invalid values.
-_BESIDE_A_WRAPPER = text(
-    "SELECT 1 FROM usage_records n WHERE n.transaction_id = :made AND EXISTS ("
+# One statement, since each is a round trip before the acknowledgement. Two ways in which a record may be wrapped:
+# - By time, in a span without a response id. Written like the partial index over such records, so that only it is read;
+#   avoids the sum of start and latency, which may be out of range for senders of invalid values.
+# - By parent, where the span around names a response of its own. Calls that share no more than a trace are not booked
+#   individually for that. Of a very long trace some spans are compared.
+_MAY_BE_WRAPPED = text(
+    "SELECT 1 FROM usage_records n WHERE n.transaction_id = :made AND (EXISTS ("
     "SELECT 1 FROM usage_records w WHERE w.tenant_id = n.tenant_id AND w.trace_id = n.trace_id"
     " AND w.response_id = '' AND w.verdict = 'charged'"
-    " AND w.output_tokens > 0 AND n.started_at_ns - w.started_at_ns <= w.latency_ns) LIMIT 1"
-)
-
-
-# A span around calls may name a response of its own. Only the parent that a span names tells it then, so that calls of
-# one trace that are no more than that are not looked at one by one. Of a very long trace some spans are looked at.
-_AROUND_OR_WITHIN = text(
-    "SELECT 1 FROM usage_records n WHERE n.transaction_id = :made AND EXISTS ("
+    " AND w.output_tokens > 0 AND n.started_at_ns - w.started_at_ns <= w.latency_ns) OR EXISTS ("
     "SELECT 1 FROM (SELECT o.span_id, o.parent_span_id, o.transaction_id FROM usage_records o"
     f" WHERE o.tenant_id = n.tenant_id AND o.trace_id = n.trace_id LIMIT {_RELATIVES}) r"
-    " WHERE r.transaction_id <> :made AND (r.span_id = n.parent_span_id OR r.parent_span_id = n.span_id)) LIMIT 1"
+    " WHERE r.transaction_id <> :made AND (r.span_id = n.parent_span_id OR r.parent_span_id = n.span_id))) LIMIT 1"
 )
 
 
@@ -63,8 +59,7 @@ class _Kept(NamedTuple):
 
 def may_be_wrapped(connection: Connection, transaction_id: int) -> bool:
     """Return whether a record of a transaction may be a span around recorded calls, or be within such a span."""
-    made = {"made": transaction_id}
-    return any(connection.execute(query, made).first() is not None for query in (_BESIDE_A_WRAPPER, _AROUND_OR_WITHIN))
+    return connection.execute(_MAY_BE_WRAPPED, {"made": transaction_id}).first() is not None
 
 
 def delete_unclaimed(connection: Connection, transaction_id: int) -> None:
