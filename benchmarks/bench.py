@@ -1,6 +1,7 @@
 """How fast Farebox is beside the least that any receiver must do, and whether it keeps its goals.
 
     make bench
+    make bench ARGS="--parts against --against ../checkout-of-another-commit"
     make bench ARGS="--history 10000000 --soak-seconds 600 --rounds 5 --seconds 5 --write"
 
 Every ratio is of medians of rounds that take turns in one run. What the wallets were debited is compared, wallet by
@@ -16,7 +17,9 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
+import against
 import history
 import intake
 from figures import HEADINGS, Figure, machine, machine_words, markdown, save, show, write_section
@@ -25,7 +28,7 @@ from load import Generator
 from rich.console import Console
 from systems import POSTGRESQL, SCRATCH, SQLITE, Databases
 
-PARTS = ("floor", "replicas", "soak", "history")
+PARTS = ("floor", "against", "replicas", "soak", "history")
 
 
 def main() -> int:
@@ -63,6 +66,9 @@ def _parts(options: argparse.Namespace, bench: Bench) -> list[Callable[[], list[
     parts: list[Callable[[], list[Figure]]] = []
     if "floor" in options.parts:
         parts += [partial(intake.beside_the_floor, bench, kind, options.transports) for kind in options.databases]
+    if "against" in options.parts and options.against:
+        trees = [(kind, tree) for tree in options.against for kind in options.databases]
+        parts += [partial(against.beside_another, bench, kind, tree) for kind, tree in trees]
     if "replicas" in options.parts and POSTGRESQL in options.databases:
         parts.append(lambda: intake.of_replicas(bench))
     if "soak" in options.parts:
@@ -77,6 +83,7 @@ def _options() -> argparse.Namespace:
     sizes = Sizes()
     kinds = (SQLITE, POSTGRESQL)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--against", nargs="+", type=Path, default=(), metavar="CHECKOUT", help="with its .venv set up")
     parser.add_argument("--databases", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--transports", nargs="+", choices=TRANSPORTS, default=TRANSPORTS)
     parser.add_argument("--rounds", type=int, default=sizes.rounds)

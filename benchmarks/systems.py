@@ -122,6 +122,11 @@ class Databases:
         """The URL of new books with prices."""
         return blank_sqlite(self.new_directory()) if kind == SQLITE else blank_postgresql(self._server())
 
+    def server_pid(self) -> int:
+        """The process of the PostgreSQL server, whose children serve the connections."""
+        pid_file = self._server().data / "data/postmaster.pid"
+        return int(pid_file.read_text(encoding="ascii").splitlines()[0])
+
     def _server(self) -> PostgresServer:
         if self._postgres is None:
             binaries = find_binaries()
