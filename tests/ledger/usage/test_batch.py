@@ -20,6 +20,7 @@ from farebox_collector.ledger.usage.batch import Calls
 from farebox_collector.ledger.usage.booking import record_calls
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.span_counts import count_spans
+from farebox_collector.ledger.usage.wrappers import place_of, wrappers_in
 from farebox_collector.model.records import (
     NO_QUALITY,
     Buckets,
@@ -99,7 +100,9 @@ def requests_of_ordinary_calls(draw: st.DrawFn) -> list[PricedUsage]:
     calls = []
     for place, made in enumerate(draw(st.lists(ordinary_calls(), min_size=1, max_size=8))):
         span, response = (draw(st.sampled_from((place,) * 9 + (0,))) + origin for _ in range(2))
-        usage = made.usage._replace(span_id=span.to_bytes(8, "big"), response_id=str(response))
+        parent = draw(st.sampled_from((-1,) * 5 + tuple(range(8))))
+        around = b"" if parent < 0 or parent == place else (parent + origin).to_bytes(8, "big")
+        usage = made.usage._replace(span_id=span.to_bytes(8, "big"), parent_span_id=around, response_id=str(response))
         calls.append(made._replace(usage=usage))
     return calls
 
@@ -136,10 +139,64 @@ def test_requests_together_are_what_one_would_be(parts: list[list[PricedUsage]])
     event(f"{min(2, sum(Calls.of(part).prepared is not None for part in parts))} prepared of {len(parts)}")
     together, whole = Calls.together([Calls.of(part) for part in parts]), Calls.of(everything)
     assert together == everything
-    assert (together.prepared is None) == (whole.prepared is None)
+    related = any(one.usage.parent_span_id for one in everything)
+    assert together.prepared is None or whole.prepared is not None
+    assert whole.prepared is None or together.prepared is not None or (related and len(parts) > 1)
     if together.prepared is not None and whole.prepared is not None:
         assert together.prepared.sums == whole.prepared.sums
         assert together.prepared.claims == whole.prepared.claims
+
+
+@st.composite
+def nested_calls(draw: st.DrawFn) -> list[PricedUsage]:
+    """Make calls of one trace within each other, of so few tokens that sums occur often."""
+    made = []
+    for number in range(1, draw(st.integers(3, 6))):
+        tokens = Buckets(
+            input=draw(st.integers(1, 4)),
+            output=draw(st.integers(0, 2)),
+            cache_read=draw(st.sampled_from((0, 0, 0, 1))),
+        )
+        parent = draw(st.sampled_from((0, 1, 1, 2, 3, 9)))
+        made.append(
+            call(
+                number,
+                parent=0 if parent == number else parent,
+                response_id=str(number),
+                buckets=tokens,
+                start_ns=START_NS + draw(st.integers(0, 2)) * SECOND_NS,
+            )
+        )
+    return made
+
+
+@given(nested_calls())
+def test_a_prepared_request_has_no_call_that_sums_up_others(made: list[PricedUsage]) -> None:
+    traces = {one.usage.trace_id for one in made}
+    wrappers = set().union(
+        *(wrappers_in(place_of(one) for one in made if one.usage.trace_id == trace) for trace in traces)
+    )
+    spans = {one.usage.span_id for one in made}
+    related = any(one.usage.parent_span_id in spans for one in made)
+    event(f"{bool(wrappers)} wrappers, {related} related")
+    if Calls.of(made).prepared is not None and related:
+        assert not wrappers
+
+
+def test_calls_within_calls_are_prepared_unless_one_sums_up_others() -> None:
+    def within(tokens: int, **facts: Any) -> list[PricedUsage]:
+        inner = [
+            call(number, parent=3, response_id=str(number), buckets=Buckets(input=10 * number, output=5), **facts)
+            for number in (1, 2)
+        ]
+        return [*inner, call(3, response_id="3", buckets=Buckets(input=tokens, output=10))]
+
+    assert Calls.of(within(31)).prepared is not None
+    assert Calls.of(within(30)).prepared is None
+    other = [call(4, parent=3, response_id="4", buckets=Buckets(input=7, output=5))]
+    assert Calls.together([Calls.of(within(31)), Calls.of(other)]).prepared is None
+    apart = [call(4, trace=2, response_id="4")]
+    assert Calls.together([Calls.of(within(31)), Calls.of(apart)]).prepared is not None
 
 
 @settings(max_examples=25, deadline=None)

@@ -14,6 +14,7 @@ from farebox_collector.ledger.usage.batch_sums import CallSums, added, sums_of
 from farebox_collector.ledger.usage.claims import reached
 from farebox_collector.ledger.usage.columns import CALL_COLUMNS, call_columns, call_of_row
 from farebox_collector.ledger.usage.response_ids import call_key
+from farebox_collector.ledger.usage.wrappers import sums_up_calls
 from farebox_collector.model.records import PricedUsage
 from farebox_collector.model.verdicts import Verdict
 
@@ -146,7 +147,7 @@ def _prepare(calls: Sequence[PricedUsage]) -> Prepared | None:
         return None
     keys = [call_key(call.usage.response_id) for call in calls]
     columns = [_shared_value(values) for values in call_columns(calls, keys)]
-    if not _all_differ(columns, len(calls)):
+    if not _all_differ(columns, len(calls)) or (_any_within(columns) and sums_up_calls(calls)):
         return None
     assumptions = _shared_value([call.usage.assumptions for call in calls])
     times = ((call.usage.started_at_ns, call.usage.latency_ns) for call in calls)
@@ -159,13 +160,16 @@ def _is_ordinary(call: PricedUsage) -> bool:
 
 
 def _joined(parts: Sequence[Prepared]) -> Prepared | None:
-    """Merge the calls of several requests; None if two of them have the same span or the same response."""
+    """Merge the calls of several requests.
+
+    None if two calls have the same span or the same response, or if one may sum up others of the same trace.
+    """
     columns = [
         _end_to_end([(values, part.size) for values, part in zip(column, parts, strict=True)])
         for column in zip(*(part.columns for part in parts), strict=True)
     ]
     size = sum(part.size for part in parts)
-    if not _all_differ(columns, size):
+    if not _all_differ(columns, size) or (_share_traces(parts) and _any_within(columns)):
         return None
     assumptions = _end_to_end([(part.assumptions, part.size) for part in parts])
     return Prepared(
@@ -188,17 +192,30 @@ def _end_to_end(parts: Sequence[tuple[Any, int]]) -> Any:
 
 
 def _all_differ(columns: Sequence[Any], size: int) -> bool:
-    """Return whether each call has its own span and response, and none is within another."""
-    names = ("call_key", "span_id", "trace_id", "parent_span_id")
-    keys, spans, traces, parents = (columns[_PLACE[name]] for name in names)
+    """Return whether each call has its own span and its own response."""
+    keys, spans, traces = (columns[_PLACE[name]] for name in ("call_key", "span_id", "trace_id"))
     if size == 1:
         return True
     if type(keys) is not list or len(set(keys)) < size or type(spans) is not list:
-        return False
-    # A span around another may sum it up (`wrappers`).
-    if not set(spans).isdisjoint(parents if type(parents) is list else (parents,)):
         return False
     if len(set(spans)) == size:
         return True
     each = (values if type(values) is list else repeat(values, size) for values in (traces, spans))
     return len(set(zip(*each, strict=True))) == size
+
+
+def _any_within(columns: Sequence[Any]) -> bool:
+    """Return whether a call is within another: a span around calls may sum them up (`wrappers`)."""
+    spans, parents = (columns[_PLACE[name]] for name in ("span_id", "parent_span_id"))
+    return not set(_each(spans)).isdisjoint(_each(parents))
+
+
+def _share_traces(parts: Sequence[Prepared]) -> bool:
+    """Return whether calls of two requests belong to one trace."""
+    traces = [set(_each(part.columns[_PLACE["trace_id"]])) for part in parts]
+    return len(set().union(*traces)) < sum(map(len, traces))
+
+
+def _each(values: Any) -> Sequence[Any]:
+    """Return the different values of a column, some of them more than once."""
+    return values if type(values) is list else (values,)

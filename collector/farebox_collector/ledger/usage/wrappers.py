@@ -59,6 +59,44 @@ def parts_of(buckets: Buckets) -> tuple[int, int]:
     return buckets.cache_read + buckets.cache_write + buckets.cache_write_1h, buckets.reasoning
 
 
+def sums_up_calls(calls: Sequence[PricedUsage]) -> bool:
+    """Return whether a charged call sums up others of these, of which some are within others."""
+    traces: defaultdict[bytes, list[PricedUsage]] = defaultdict(list)
+    for call in calls:
+        traces[call.usage.trace_id].append(call)
+    related = (trace for trace in traces.values() if len(trace) > 2)
+    return any(_may_sum_up(trace) and wrappers_in(map(place_of, trace)) for trace in related)
+
+
+def _may_sum_up(trace: Sequence[PricedUsage]) -> bool:
+    """Return False if no span of a trace can sum up others, by a comparison of numbers that settles most traces."""
+    parents = {call.usage.span_id: call.usage.parent_span_id for call in trace}
+    if parents.keys().isdisjoint(parents.values()):
+        return False
+    within: defaultdict[bytes, list[int]] = defaultdict(list)
+    own: dict[bytes, int] = {}
+    for call in trace:
+        usage, buckets = call.usage, call.usage.buckets
+        parent = usage.parent_span_id
+        # Cases that the numbers below do not settle: by time, without the cache, without calls that have no output.
+        if buckets is None or usage.summary or (parent and parent not in parents):
+            return True
+        if buckets.cache_read or buckets.cache_write or buckets.cache_write_1h:
+            return True
+        own[usage.span_id] = went_in = buckets.inclusive_input
+        if went_in == buckets.total:
+            return True
+        steps = 0
+        while parent in parents:
+            within[parent].append(went_in)
+            parent = parents[parent]
+            steps += 1
+            if steps > len(parents):
+                return True  # the parents form a circle
+    # With the sum it is a wrapper; with the count of one, its twin, which changes the sums further out.
+    return any(own[span] == sum(inputs) or own[span] in inputs for span, inputs in within.items())
+
+
 def wrappers_in(spans: Iterable[Place]) -> set[bytes]:
     """Return the ids of the spans of one trace that sum up two or more calls within them."""
     trace = _Trace(list(spans)[:MAX_SPANS])
