@@ -33,7 +33,14 @@ from farebox_collector.ledger.tables.books import (
     usage_records,
     usage_totals,
 )
-from farebox_collector.ledger.tables.rollups import usage_days, wallet_days
+from farebox_collector.ledger.tables.rollups import (
+    BLOCK_COSTS,
+    BLOCK_DAYS,
+    BLOCK_REQUESTS,
+    usage_days,
+    wallet_blocks,
+    wallet_days,
+)
 from farebox_collector.ledger.tables.service import card_totals
 from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.span_counts import count_spans
@@ -276,6 +283,12 @@ def _total(connection: Connection, after: int) -> None:
         "cost_nanousd": "cost_nanousd",
         "charge_nanocredits": "charge_nanocredits",
     }
+    block = {"tenant_id": "tenant_id", "block": f"priced_at_ns / {DAY_NS * BLOCK_DAYS}", "wallet": "wallet"}
+    of_block = of_day | {
+        name: f"CASE WHEN priced_at_ns / {DAY_NS} % {BLOCK_DAYS} = {place} THEN {figure} ELSE 0 END"
+        for names, figure in ((BLOCK_REQUESTS, "1"), (BLOCK_COSTS, "cost_nanousd"))
+        for place, name in enumerate(names)
+    }
     tags = {name: name for name in ("dept", "project", "task", "verdict")}
     cards = {name: name for name in ("tenant_id", "provider", "model", "price_version_ids")} | {"reversed": "0"}
     of_card = {"requests": "1"} | {name: plain[name] for name in plain if name in card_totals.c}
@@ -283,6 +296,7 @@ def _total(connection: Connection, after: int) -> None:
         (usage_totals, labels | tags | {"reversed": "0"}, count | plain),
         (usage_days, labels | day | {"verdict": "verdict"}, of_day),
         (wallet_days, labels | day | {"wallet": "wallet"}, of_day),
+        (wallet_blocks, block, of_block),
         (card_totals, cards, of_card),
     ):
         added = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in sums)

@@ -21,10 +21,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import httpx2
 from blank import blank_postgresql, blank_sqlite
+from farebox_collector.ledger.audit.block_checks import _OF_DAYS as OF_DAYS
 from farebox_collector.ledger.audit.day_checks import _OF_RECORD as OF_RECORD
 from farebox_collector.ledger.storage.connect import open_database
 from farebox_collector.ledger.tables.books import usage_records
-from farebox_collector.ledger.tables.rollups import COST_NAMES, DAY_SUMS
+from farebox_collector.ledger.tables.rollups import BLOCK_DAYS, COST_NAMES, DAY_SUMS
 from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.model.moments import DAY_NS
 from figures import HEADINGS, Figure, machine, machine_words, markdown, number, quantile, show, write_section
@@ -182,13 +183,23 @@ def derive(connection: Connection, today: int) -> None:
                 f" GROUP BY tenant_id, {day}, {', '.join(names)}"
             )
         )
+    sums = ", ".join(f"sum({figure})" for figure in OF_DAYS.values())
+    connection.execute(
+        text(
+            f"INSERT INTO wallet_blocks (tenant_id, block, wallet, {', '.join(OF_DAYS)})"
+            f" SELECT tenant_id, day / {BLOCK_DAYS}, wallet, {sums}"
+            f" FROM wallet_days GROUP BY tenant_id, day / {BLOCK_DAYS}, wallet"
+        )
+    )
     first_ns = (today - DAYS + 1) * DAY_NS
     spent = DAY_SUMS[-1]
+    # They came over a year, so that one in twelve is new.
+    age_days = "CAST(substr(wallet, 8) AS bigint) * 7919 % 365"
     connection.execute(
         text(
             "INSERT INTO accounts (tenant_id, kind, name, commodity, created_at_ns, balance_nano, spent_nano,"
             " charged_calls, last_activity_ns)"
-            f" SELECT 1, 'wallet', wallet, 'CREDIT', {first_ns} - {DAY_NS} * (sum(requests) % 60),"
+            f" SELECT 1, 'wallet', wallet, 'CREDIT', {today * DAY_NS} - {DAY_NS} * ({age_days}),"
             f" 10000000000 - sum({spent}), sum({spent}), sum(requests), {first_ns} FROM wallet_days GROUP BY wallet"
         )
     )

@@ -28,7 +28,7 @@ NAME = "ada.lovelace@example.com"
 USER = "byron-7@example.com"
 EXPORTED = (
     "accounts usage_records postings transactions holds lots wallet_links audit_log dead_letters usage_conflicts"
-    " incidents webhook_messages idempotency_keys wallet_days balance_thresholds"
+    " incidents webhook_messages idempotency_keys wallet_days wallet_blocks balance_thresholds"
 )
 BOTH = ("sqlite", "postgresql")
 Urls = Callable[[str, Path], str]

@@ -58,6 +58,7 @@ TAMPERINGS = {
     "index size": "INSERT INTO account_postings (account_id, transaction_id, posting_id) VALUES (1, 1, 0)",
     "days": "UPDATE usage_days SET errors = errors + 1",
     "wallet days": "UPDATE wallet_days SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",
+    "wallet blocks": "UPDATE wallet_blocks SET requests_0 = requests_0 + 1 WHERE wallet = 'ada'",
     "spending days": "INSERT INTO spending_days (tenant_id, day, scope, name, user_id, charge_nanocredits)"
     f" VALUES (1, {START_NS // DAY_NS}, 'dept', 'sales', '', 1)",
     "spenders": "INSERT INTO spenders (tenant_id, scope, name, user_id, held_nano) VALUES (1, 'dept', 'sales', '', 1)",
@@ -136,6 +137,9 @@ def test_each_check_finds_what_it_is_for(books: Database, check: str) -> None:
         ("DELETE FROM audit_log_heads", "audit log"),
         ("DELETE FROM usage_days", "days"),
         ("DELETE FROM wallet_days", "wallet days"),
+        ("DELETE FROM wallet_days", "wallet blocks"),
+        ("DELETE FROM wallet_blocks", "wallet blocks"),
+        ("UPDATE wallet_blocks SET block = block + 1", "wallet blocks"),
         ("DELETE FROM money_days", "money days"),
         ("DELETE FROM cost_days", "cost days"),
         ("DELETE FROM usage_records", "days"),

@@ -98,7 +98,7 @@ def test_the_audit_finds_a_day_that_is_off(database: Database, table: str) -> No
         connection.execute(text(f"UPDATE {table} SET output_tokens = output_tokens + 1 WHERE id = 2"))
         found = [mismatch.check for mismatch in audit(connection)]
     # The days of costs are compared with those of usage, so that they no longer agree either.
-    assert found == {"usage_days": ["days", "cost days"], "wallet_days": ["wallet days"]}[table]
+    assert found == {"usage_days": ["days", "cost days"], "wallet_days": ["wallet days", "wallet blocks"]}[table]
 
 
 def test_books_from_before_get_their_days(database: Database) -> None:
@@ -109,12 +109,14 @@ def test_books_from_before_get_their_days(database: Database) -> None:
             moved = Movement(kind, "wallet-1", amount, 5 if kind is Kind.DEPOSIT else 0)
             move(connection, 1, moved, f"key-{number}", START_NS + number % 2 * DAY_NS)
         expected = [sorted(tuple(row)[1:] for row in connection.execute(text(f"SELECT * FROM {t}"))) for t in TABLES]
+        blocks = sorted(map(tuple, connection.execute(text("SELECT * FROM wallet_blocks"))))
     with database.transaction() as connection:
         command.downgrade(alembic_config(connection), "0012")
     with database.transaction() as connection:
         command.upgrade(alembic_config(connection), "head")
         found = [sorted(tuple(row)[1:] for row in connection.execute(text(f"SELECT * FROM {t}"))) for t in TABLES]
         assert found == expected
+        assert sorted(map(tuple, connection.execute(text("SELECT * FROM wallet_blocks")))) == blocks
         assert list(audit(connection)) == []
 
 

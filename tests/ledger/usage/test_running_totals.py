@@ -97,6 +97,7 @@ def test_totals_are_the_sums_of_the_calls(made: list[PricedUsage], books: Databa
             "intake_totals",
             "usage_days",
             "wallet_days",
+            "wallet_blocks",
             "spending_days",
             "cost_days",
         )

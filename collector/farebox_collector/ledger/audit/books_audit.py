@@ -19,6 +19,7 @@ from farebox_collector.ledger.access.audit_log_chain import (
     compare_chains,
     not_noted,
 )
+from farebox_collector.ledger.audit.block_checks import BLOCK_CHECKS, blocks_of, compare_block
 from farebox_collector.ledger.audit.checkpoints import CHUNK as _ACCOUNTS
 from farebox_collector.ledger.audit.checkpoints import (
     Standing,
@@ -217,6 +218,7 @@ CHECKS = (
     *(Check(*check) for check in INDEX_CHECKS),
     *(Check(*check) for check in CREDIT_CHECKS),
     *(Check(*check) for check in DAY_CHECKS),
+    *(Check(*check) for check in BLOCK_CHECKS),
     *(Check(*check) for check in MONEY_CHECKS),
     *(Check(*check) for check in PAYMENT_CHECKS),
     *(Check(*check) for check in RETURN_CHECKS),
@@ -287,6 +289,12 @@ def audit_all(
     for tenant_id, day in days:
         with snapshot() as connection:
             yield from compare_day(connection, tenant_id, day)
+        pause()
+    with snapshot() as connection:
+        blocks = blocks_of(connection)
+    for tenant_id, block in blocks:
+        with snapshot() as connection:
+            yield from compare_block(connection, tenant_id, block)
         pause()
 
     def read_so_far(read: int) -> None:

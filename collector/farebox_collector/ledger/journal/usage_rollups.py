@@ -5,15 +5,26 @@ on its own day, and corrections subtract there.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from operator import add
+from typing import Any
 
 from sqlalchemy import Connection
 
 from farebox_collector.ledger.storage import bulk_insert
-from farebox_collector.ledger.tables.rollups import DAY_SUMS, usage_days, wallet_days
+from farebox_collector.ledger.tables.rollups import (
+    BLOCK_COSTS,
+    BLOCK_DAYS,
+    BLOCK_REQUESTS,
+    DAY_SUMS,
+    usage_days,
+    wallet_blocks,
+    wallet_days,
+)
 from farebox_collector.model.records import PricedUsage
 
 _USAGE_KEY = ("tenant_id", "day", "event", "provider", "model", "verdict")
 _WALLET_KEY = ("tenant_id", "day", "wallet", "event", "provider", "model")
+_BLOCK_KEY = ("tenant_id", "block", "wallet")
+_REQUESTS, _COST = DAY_SUMS.index("requests"), DAY_SUMS.index("cost_nanousd")
 
 DayKey = tuple[int, str, str, str, str]
 """The day and the four names of a roll-up's row."""
@@ -44,7 +55,7 @@ def figures_of(call: PricedUsage) -> list[int]:
 
 
 def add_wallet_days(connection: Connection, tenant_id: int, sums: WalletSums, sign: int = 1) -> None:
-    """Add sums to the days of their wallets; with a sign of -1 subtract them."""
+    """Add sums to the days and to the blocks of their wallets; with a sign of -1 subtract them."""
     days: dict[DayKey, Sequence[int]] = {}
     for wallet_key, row in sums.items():
         key = wallet_key[:5]
@@ -56,3 +67,26 @@ def add_wallet_days(connection: Connection, tenant_id: int, sums: WalletSums, si
     else:
         rows = [(tenant_id, *key, *(-figure for figure in row)) for key, row in sorted(days.items())]
     bulk_insert.insert_adding(connection, wallet_days.name, _WALLET_KEY, DAY_SUMS, rows)
+    _add_wallet_blocks(connection, rows)
+
+
+def _add_wallet_blocks(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Add rows of `wallet_days` to the blocks of their wallets."""
+    places = {row[1] % BLOCK_DAYS for row in rows}
+    # A batch is nearly always of one day: then only the columns of that day are written. Few combinations of columns
+    # mean few prepared statements, and few temporary tables on PostgreSQL.
+    written = tuple(places) if len(places) == 1 else tuple(range(BLOCK_DAYS))
+    columns = (*(BLOCK_REQUESTS[place] for place in written), *(BLOCK_COSTS[place] for place in written))
+    blocks: dict[tuple[int, int, str], list[int]] = {}
+    for tenant_id, day, wallet, *row in rows:
+        block, place = divmod(day, BLOCK_DAYS)
+        figures = row[-len(DAY_SUMS) :]
+        sums = [*figures, *(0,) * len(columns)]
+        at = len(figures) + written.index(place)
+        sums[at], sums[at + len(written)] = figures[_REQUESTS], figures[_COST]
+        key = tenant_id, block, wallet
+        earlier = blocks.get(key)
+        blocks[key] = sums if earlier is None else list(map(add, earlier, sums))
+    # In one order as well.
+    table_rows = [(*key, *sums) for key, sums in sorted(blocks.items())]
+    bulk_insert.insert_adding(connection, wallet_blocks.name, _BLOCK_KEY, (*DAY_SUMS, *columns), table_rows)

@@ -11,6 +11,7 @@ WALLET_COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("accounts", "name", "kind = 'wallet'"),
     ("usage_records", "wallet", ""),
     ("wallet_days", "wallet", ""),
+    ("wallet_blocks", "wallet", ""),
     ("lots", "wallet", ""),
     ("holds", "wallet", ""),
     ("charged_actions", "wallet", ""),

@@ -2,9 +2,10 @@
 
 from enum import StrEnum
 
-from sqlalchemy import Connection, Row, func, select, true
+from sqlalchemy import Connection, FromClause, Row, func, select
 
-from farebox_collector.ledger.tables.rollups import cost_days, usage_days, wallet_days, within
+from farebox_collector.ledger.reports.wallet_blocks import sums_by_wallet
+from farebox_collector.ledger.tables.rollups import cost_days, usage_days, within
 from farebox_collector.model.moments import Days
 from farebox_collector.model.verdicts import Verdict
 
@@ -27,7 +28,14 @@ def charges_by(
     connection: Connection, tenant_id: int, by: ChargedBy, days: Days, limit: int
 ) -> list[Row[tuple[str, int, int, int]]]:
     """Return charges of these days, highest first: name, calls, charge_nanocredits, cost_nanousd."""
-    source = wallet_days if by is ChargedBy.WALLET else usage_days if by in usage_days.c else cost_days
+    source: FromClause
+    if by is ChargedBy.WALLET:
+        source, conditions = sums_by_wallet(connection, tenant_id, days), []
+    else:
+        source = usage_days if by in usage_days.c else cost_days
+        conditions = [source.c.tenant_id == tenant_id, within(source.c.day, days)]
+    if source is usage_days:
+        conditions.append(source.c.verdict == Verdict.CHARGED)
     table = source.c
     charge, calls = func.sum(table.charge_nanocredits), func.sum(table.requests)
     name = table[by.value]
@@ -38,11 +46,7 @@ def charges_by(
             charge.label("charge_nanocredits"),
             func.sum(table.cost_nanousd).label("cost_nanousd"),
         )
-        .where(
-            table.tenant_id == tenant_id,
-            within(table.day, days),
-            table.verdict == Verdict.CHARGED if source is usage_days else true(),
-        )
+        .where(*conditions)
         .group_by(name)
         .having(calls > 0)
     )

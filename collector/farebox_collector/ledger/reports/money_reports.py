@@ -15,9 +15,10 @@ from farebox_collector.ledger.credits.lots import BREAKAGE_ACCOUNT, REFUNDED_ACC
 from farebox_collector.ledger.credits.movements import PAID_IN, RECEIPTS_ACCOUNT
 from farebox_collector.ledger.journal.journal import WALLET
 from farebox_collector.ledger.payments.payment_fees import FEES_ACCOUNT
+from farebox_collector.ledger.reports.wallet_blocks import active_wallets, active_wallets_by_day
 from farebox_collector.ledger.tables.books import accounts, tenants
 from farebox_collector.ledger.tables.credits import lots
-from farebox_collector.ledger.tables.rollups import money_days, usage_days, wallet_days, within
+from farebox_collector.ledger.tables.rollups import money_days, usage_days, within
 from farebox_collector.ledger.tables.stakes import stakes
 from farebox_collector.ledger.usage.stakes import EXPOSED
 from farebox_collector.model.moments import DAY_NS, Days
@@ -114,11 +115,16 @@ def summaries(connection: Connection, tenant_id: int, days: Days, *, by_day: boo
         for row in connection.execute(query).mappings():
             figures = {name: int(figure or 0) for name, figure in row.items() if name != "day"}
             found[row.get("day")].update(figures)
+    if by_day:
+        for day, wallets in active_wallets_by_day(connection, tenant_id, days).items():
+            found[day]["active_wallets"] = wallets
+    else:
+        found[None]["active_wallets"] = active_wallets(connection, tenant_id, days)
     return [Summary(day, **figures) for day, figures in sorted(found.items(), key=lambda item: item[0] or 0)]
 
 
 def _parts(tenant_id: int, days: Days, *, by_day: bool) -> Iterator[Select[Any]]:
-    """Yield queries of the figures of a `Summary`, by day or in total."""
+    """Yield queries of the figures of a `Summary`, except active wallets, by day or in total."""
 
     def summed(day: ColumnElement[int], *figures: ColumnElement[Any]) -> Select[Any]:
         return select(day.label("day"), *figures).group_by(day) if by_day else select(*figures)
@@ -142,10 +148,6 @@ def _parts(tenant_id: int, days: Days, *, by_day: bool) -> Iterator[Select[Any]]
         exposed.tenant_id == tenant_id, _during(exposed.priced_at_ns, days), exposed.flag == EXPOSED
     )
     yield from moved_between_days(tenant_id, days, by_day=by_day)
-    served = wallet_days.c
-    yield summed(served.day, func.count(distinct(served.wallet)).label("active_wallets")).where(
-        served.tenant_id == tenant_id, within(served.day, days), served.requests > 0
-    )
     account = accounts.c
     yield summed(account.created_at_ns // DAY_NS, func.count().label("new_wallets")).where(
         account.tenant_id == tenant_id, account.kind == WALLET, _during(account.created_at_ns, days)

@@ -1,6 +1,6 @@
 """Usage reports by day, read from the roll-ups: their cost does not grow with the number of records."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
@@ -19,15 +19,12 @@ from sqlalchemy import (
 )
 
 from farebox_collector.ledger.journal.journal import WALLET
+from farebox_collector.ledger.reports.wallet_blocks import ROWS_AT_ONCE, ServedWallet, ranked_wallets, sums_of_wallets
 from farebox_collector.ledger.tables.books import accounts
 from farebox_collector.ledger.tables.rollups import DAY_SUMS, usage_days, wallet_days, within
 from farebox_collector.model.moments import DAY_NS, Days
 from farebox_collector.model.money import Commodity
 from farebox_collector.model.verdicts import ONE_CALL, Verdict
-
-ROWS_AT_ONCE = 1_000
-"""Rows that a report fetches from the database at a time."""
-
 
 WalletAge = Literal["", "new", "returning"]
 """Wallets created within some days, or before them; empty for all."""
@@ -74,9 +71,11 @@ def usage_by(
 ) -> CursorResult[Any]:
     """Return calls, tokens, cost and charge (`DAY_SUMS`) by these groups, in their order; each call counts once.
 
-    Without groups it is one row of sums, which are NULL if there is no usage.
+    Without groups it is one row of sums, which may be NULL if there is no usage.
     """
     if wanted.of_wallets:
+        if not groups and wanted.verdict in ("", Verdict.CHARGED) and not _named(wallet_days, wanted):
+            return sums_of_wallets(connection, tenant_id, days, _chosen(days, wanted))
         return _usage_of_wallets(connection, tenant_id, days, groups, wanted)
     kept = usage_days.c.verdict
     columns = [usage_days.c[group] for group in groups]
@@ -121,8 +120,12 @@ def wallets_by_cost(
     days: Days,
     wanted: UsageFilter = UsageFilter(),  # noqa: B008  (immutable)
     limit: int | None = None,
-) -> CursorResult[Any]:
-    """Return wallets with their charged calls (`DAY_SUMS`), balance_nano and created_at_ns, highest cost first."""
+) -> Iterator[ServedWallet]:
+    """Yield wallets with their charged calls (`DAY_SUMS`), balance_nano and created_at_ns, highest cost first."""
+    chosen = _chosen(days, wanted)
+    if not _named(wallet_days, wanted):
+        yield from ranked_wallets(connection, tenant_id, days, chosen, limit)
+        return
     kept = wallet_days.c
     served = (
         select(kept.wallet, *day_sums(wallet_days))
@@ -143,11 +146,12 @@ def wallets_by_cost(
                 account.commodity == Commodity.CREDIT,
             ),
         )
-        .where(*_chosen(days, wanted))
+        .where(*chosen)
         .order_by(table.cost_nanousd.desc(), table.wallet)
         .limit(limit)
     )
-    return _streamed(connection, query)
+    for row in _streamed(connection, query):
+        yield ServedWallet(row.wallet, *map(int, row[1:]))
 
 
 def _within(table: Table, tenant_id: int, days: Days) -> ColumnElement[bool]:

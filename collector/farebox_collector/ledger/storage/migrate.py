@@ -21,6 +21,7 @@ _MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 _NOT_BESIDE_OLDER = frozenset(
     {"0013", "0015", "0016", "0017", "0018", "0020", "0022", "0023", "0024", "0025", "0030", "0032", "0034", "0035"}
+    | {"0038"}
 )
 """Revisions that add sums, claims on calls or keys of retired spans, which an older collector would not write."""
 _REVISION = text("SELECT version_num FROM alembic_version")

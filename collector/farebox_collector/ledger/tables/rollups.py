@@ -1,9 +1,11 @@
 """Roll-ups by UTC day: reports and overviews read these, regardless of the number of usage records."""
 
-from sqlalchemy import ColumnElement, UniqueConstraint, and_
+from sqlalchemy import Column, ColumnElement, Table, Text, UniqueConstraint, and_
 
 from farebox_collector.ledger.tables.columns import (
+    Int64,
     identity,
+    metadata,
     number,
     table,
     words,
@@ -57,6 +59,26 @@ wallet_days = table(
     number("cost_nanousd"),
     number("charge_nanocredits"),
     UniqueConstraint("tenant_id", "day", "wallet", "event", "provider", "model"),
+)
+
+BLOCK_DAYS = 8
+"""Days of a block: blocks begin at multiples of it since 1970."""
+BLOCK_REQUESTS = tuple(f"requests_{place}" for place in range(BLOCK_DAYS))
+BLOCK_COSTS = tuple(f"cost_nanousd_{place}" for place in range(BLOCK_DAYS))
+"""What a block says of each of its days."""
+BLOCK_SUMS = (*DAY_SUMS, *BLOCK_REQUESTS, *BLOCK_COSTS)
+# `wallet_days` by wallet and block, for reports that count or rank all wallets: a row for eight days of a wallet.
+# Without row ids, so that SQLite reads the wallets of a block in sequence.
+wallet_blocks = Table(
+    "wallet_blocks",
+    metadata,
+    Column("tenant_id", Int64, primary_key=True, autoincrement=False),
+    Column("block", Int64, primary_key=True, autoincrement=False),
+    Column("wallet", Text, primary_key=True),
+    *(number(name) for name in DAY_SUMS),
+    *(number(name, default=0) for name in (*BLOCK_REQUESTS, *BLOCK_COSTS)),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
 )
 
 # Movements by the day of posting, except usage and its corrections: those are in the two tables above. `source` is the

@@ -1,6 +1,6 @@
 """Every report: name, summary, rows and total. The API and the command share them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -54,6 +54,16 @@ class Report(NamedTuple):
     by_default: tuple[UsageGroup, ...] = ()
     of_days: bool = True
     """False for a report of the current state."""
+    one_row: bool = False
+    """Whether it has one row without groups, which is the total."""
+
+    def total_of(
+        self, connection: Connection, tenant_id: int, question: Question, rows: Sequence[BaseModel]
+    ) -> BaseModel:
+        """Return the total, if possible without a query: `rows` are those that are shown."""
+        if self.one_row and not question.groups and rows:
+            return rows[0]
+        return self.total(connection, tenant_id, question)
 
     def columns(self, question: Question) -> Columns:
         """Return the columns for a question, grouping columns first."""
@@ -141,6 +151,7 @@ REPORTS: Mapping[str, Report] = {
             _summary_rows,
             _summary_total,
             _BY_DAY,
+            one_row=True,
         ),
         Report(
             "usage",

@@ -247,14 +247,17 @@ def _answer(context: Context, name: str, query: Shape) -> Any:
             return list(islice(report.rows(connection, context.tenant_id, of), start, start + size))
 
         found = part(question, query.limit + 1)
+        previous = part(before, query.limit) if compare else None
         return {
             "first_day": shown_day(question.days.first),
             "last_day": shown_day(question.days.end - 1),
             "items": found[: query.limit],
             "next_cursor": encode_cursor(start + query.limit) if len(found) > query.limit else None,
-            "total": report.total(connection, context.tenant_id, question),
-            "previous": part(before, query.limit) if compare else None,
-            "previous_total": report.total(connection, context.tenant_id, before) if compare else None,
+            "total": report.total_of(connection, context.tenant_id, question, found),
+            "previous": previous,
+            "previous_total": (
+                None if previous is None else report.total_of(connection, context.tenant_id, before, previous)
+            ),
         }
 
 
