@@ -284,18 +284,7 @@ def audit_all(
             with snapshot() as connection:
                 yield from check.run(connection, _EVERYTHING)
             pause()
-    with snapshot() as connection:
-        days = days_of(connection)
-    for tenant_id, day in days:
-        with snapshot() as connection:
-            yield from compare_day(connection, tenant_id, day)
-        pause()
-    with snapshot() as connection:
-        blocks = blocks_of(connection)
-    for tenant_id, block in blocks:
-        with snapshot() as connection:
-            yield from compare_block(connection, tenant_id, block)
-        pause()
+    yield from _audit_days(snapshot, pause)
 
     def read_so_far(read: int) -> None:
         progress(newest + last_account + read, total + read)
@@ -339,6 +328,21 @@ def audit_recent(
             for start in range(0, len(touched), _ACCOUNTS):
                 chunk = touched[start : start + _ACCOUNTS]
                 yield from _audit_accounts(connection, chunk, upto, confirm, from_scratch=False)
+
+
+def _audit_days(snapshot: Snapshot, pause: Pause) -> Iterator[Mismatch]:
+    with snapshot() as connection:
+        days = days_of(connection)
+    for tenant_id, day in days:
+        with snapshot() as connection:
+            yield from compare_day(connection, tenant_id, day)
+        pause()
+    with snapshot() as connection:
+        blocks = blocks_of(connection)
+    for tenant_id, block in blocks:
+        with snapshot() as connection:
+            yield from compare_block(connection, tenant_id, block)
+        pause()
 
 
 def _audit_transactions(connection: Connection, window: Window) -> Iterator[Mismatch]:
