@@ -16,6 +16,8 @@ from sqlalchemy import (
     CursorResult,
     Select,
     Subquery,
+    and_,
+    case,
     func,
     select,
     union_all,
@@ -44,10 +46,6 @@ Conditions = Sequence[ColumnElement[bool]]
 """Conditions on the accounts of the wallets."""
 
 
-_Piece = tuple[Days, ColumnElement[int], ColumnElement[int]]
-"""A range of blocks, and the columns of their calls and their cost."""
-
-
 class ServedWallet(NamedTuple):
     """A wallet with the sums of its charged calls in some days, and its account as it is now."""
 
@@ -62,6 +60,14 @@ class ServedWallet(NamedTuple):
     created_at_ns: int
 
 
+class _Calls(NamedTuple):
+    """Blocks of some days, and the expressions for the calls and their cost in these days."""
+
+    within: ColumnElement[bool]
+    requests: ColumnElement[int]
+    cost_nanousd: ColumnElement[int]
+
+
 class _Split(NamedTuple):
     """Some days as whole blocks, plus days of other blocks, less days of these blocks."""
 
@@ -72,14 +78,8 @@ class _Split(NamedTuple):
 
 def active_wallets(connection: Connection, tenant_id: int, days: Days) -> int:
     """Return how many wallets were charged in these days."""
-    table = wallet_blocks.c
-    parts = union_all(
-        *(
-            select(table.wallet).where(table.tenant_id == tenant_id, within(table.block, blocks), requests > 0)
-            for blocks, requests, _ in _pieces(_to_last_block(connection, tenant_id, days))
-        )
-    ).subquery("parts")
-    different = select(parts.c.wallet).distinct().subquery()
+    calls = _calls(tenant_id, _to_last_block(connection, tenant_id, days))
+    different = select(wallet_blocks.c.wallet).where(calls.within, calls.requests > 0).distinct().subquery()
     return int(connection.execute(select(func.count()).select_from(different)).scalar_one())
 
 
@@ -102,8 +102,15 @@ def ranked_wallets(
 ) -> Iterator[ServedWallet]:
     """Yield wallets that were charged in these days, highest cost first, then by name."""
     whole = _to_last_block(connection, tenant_id, days)
-    served = _served(tenant_id, whole, chosen).subquery().c
-    query = select(served.wallet).order_by(served.cost_nanousd.desc(), served.wallet).limit(limit)
+    calls, wallet = _calls(tenant_id, whole), wallet_blocks.c.wallet
+    query = (
+        select(wallet)
+        .where(calls.within, *(wallet.in_(only) for only in _filter(tenant_id, chosen)))
+        .group_by(wallet)
+        .having(func.sum(calls.requests) > 0)
+        .order_by(func.sum(calls.cost_nanousd).desc(), wallet)
+        .limit(limit)
+    )
     names = connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}).scalars()
     size = _FIRST_ROWS
     while wallets := list(islice(names, size)):
@@ -125,47 +132,23 @@ def sums_by_wallet(connection: Connection, tenant_id: int, days: Days, chosen: C
     return _parts(tenant_id, _to_last_block(connection, tenant_id, days), _filter(tenant_id, chosen))
 
 
-def _served(tenant_id: int, days: Days, chosen: Conditions) -> Select[tuple[str, int]]:
-    """Return wallets that were charged in these days, with their cost."""
+def _calls(tenant_id: int, days: Days) -> _Calls:
+    """Return what the blocks of some days say of these days."""
     table = wallet_blocks.c
-    wanted = _filter(tenant_id, chosen)
-    parts = union_all(
-        *(
-            select(table.wallet, requests.label("requests"), cost.label("cost_nanousd")).where(
-                table.tenant_id == tenant_id, within(table.block, blocks), *(table.wallet.in_(only) for only in wanted)
-            )
-            for blocks, requests, cost in _pieces(days)
-        )
-    ).subquery("parts")
-    return (
-        select(parts.c.wallet, func.sum(parts.c.cost_nanousd).label("cost_nanousd"))
-        .group_by(parts.c.wallet)
-        .having(func.sum(parts.c.requests) > 0)
+    first, end = days.first // BLOCK_DAYS, _blocks_until(days.end)
+    requests: list[tuple[ColumnElement[bool], ColumnElement[int]]] = []
+    costs: list[tuple[ColumnElement[bool], ColumnElement[int]]] = []
+    for block in sorted({first, end - 1}):
+        begin = block * BLOCK_DAYS
+        places = slice(max(days.first - begin, 0), min(days.end - begin, BLOCK_DAYS))
+        if places != slice(0, BLOCK_DAYS):
+            requests.append((table.block == block, reduce(add, (table[name] for name in BLOCK_REQUESTS[places]))))
+            costs.append((table.block == block, reduce(add, (table[name] for name in BLOCK_COSTS[places]))))
+    return _Calls(
+        and_(table.tenant_id == tenant_id, within(table.block, Days(first, end))),
+        case(*requests, else_=table.requests) if requests else table.requests,
+        case(*costs, else_=table.cost_nanousd) if costs else table.cost_nanousd,
     )
-
-
-def _pieces(days: Days) -> list[_Piece]:
-    """Return the blocks of some days, whole ones together."""
-    table = wallet_blocks.c
-    first, end = _blocks_until(days.first), days.end // BLOCK_DAYS
-    pieces: list[_Piece] = [(Days(first, end), table.requests, table.cost_nanousd)] if first < end else []
-    if first > end:
-        pieces.append(_days_of_block(end, days.first % BLOCK_DAYS, days.end % BLOCK_DAYS))
-    else:
-        if days.first % BLOCK_DAYS:
-            pieces.append(_days_of_block(first - 1, days.first % BLOCK_DAYS, BLOCK_DAYS))
-        if days.end % BLOCK_DAYS:
-            pieces.append(_days_of_block(end, 0, days.end % BLOCK_DAYS))
-    return pieces
-
-
-def _days_of_block(block: int, first: int, end: int) -> tuple[Days, ColumnElement[int], ColumnElement[int]]:
-    """Return a block, and the calls and the cost of these of its days."""
-    table = wallet_blocks.c
-    requests, cost = (
-        reduce(add, (table[name] for name in names[first:end])) for names in (BLOCK_REQUESTS, BLOCK_COSTS)
-    )
-    return Days(block, block + 1), requests, cost
 
 
 def _described(connection: Connection, tenant_id: int, days: Days, wallets: Sequence[str]) -> dict[str, ServedWallet]:
