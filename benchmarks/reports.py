@@ -2,7 +2,7 @@
 
     make bench-reports
     make bench-reports ARGS="--records 1000000"
-    make bench-reports ARGS="--database postgresql --write"
+    make bench-reports ARGS="--database both --write"
 
 The books are filled by SQL: thirty days of records, and the roll-ups, wallets and lots that belong to them. What is
 asked reads roll-ups only, so that records count by what they make of the cache and of the file.
@@ -60,20 +60,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=10_000_000)
     parser.add_argument("--wallets", type=int, default=20_000)
-    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="sqlite")
     parser.add_argument("--write", action="store_true", help="put the result into docs/explanation/performance.md")
     parser.add_argument("--directory", help="where to keep the SQLite file while it runs")
     options = parser.parse_args()
-    here = machine()
-    with tempfile.TemporaryDirectory(prefix="farebox-reports-", dir=options.directory) as directory:
-        if options.database == "sqlite":
-            figures = measure(blank_sqlite(Path(directory)), Path(directory), options.records, options.wallets)
-        else:
-            binaries = find_binaries()
-            if binaries is None:
-                parser.error("PostgreSQL's server is not installed here")
-            with closing(PostgresServer(binaries)) as server:
-                figures = measure(blank_postgresql(server), Path(directory), options.records, options.wallets)
+    here, figures = machine(), list[Figure]()
+    if options.database != "postgresql":
+        with tempfile.TemporaryDirectory(prefix="farebox-reports-", dir=options.directory) as directory:
+            figures += measure(blank_sqlite(Path(directory)), Path(directory), options.records, options.wallets)
+    if options.database != "sqlite":
+        binaries = find_binaries()
+        if binaries is None:
+            parser.error("PostgreSQL's server is not installed here")
+        with (
+            tempfile.TemporaryDirectory(prefix="farebox-reports-") as directory,
+            closing(PostgresServer(binaries)) as server,
+        ):
+            figures += measure(blank_postgresql(server), Path(directory), options.records, options.wallets)
     show(Console(highlight=False), "overviews and reports", figures)
     if options.write:
         table = markdown(HEADINGS, [figure.row() for figure in figures])

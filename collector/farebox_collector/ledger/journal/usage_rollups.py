@@ -77,16 +77,18 @@ def _add_wallet_blocks(connection: Connection, rows: Sequence[tuple[Any, ...]]) 
     # mean few prepared statements, and few temporary tables on PostgreSQL.
     written = tuple(places) if len(places) == 1 else tuple(range(BLOCK_DAYS))
     columns = (*(BLOCK_REQUESTS[place] for place in written), *(BLOCK_COSTS[place] for place in written))
-    blocks: dict[tuple[int, int, str], list[int]] = {}
-    for tenant_id, day, wallet, *row in rows:
-        block, place = divmod(day, BLOCK_DAYS)
-        figures = row[-len(DAY_SUMS) :]
-        sums = [*figures, *(0,) * len(columns)]
-        at = len(figures) + written.index(place)
-        sums[at], sums[at + len(written)] = figures[_REQUESTS], figures[_COST]
-        key = tenant_id, block, wallet
+    blocks: dict[tuple[int, int, str], Sequence[int]] = {}
+    for row in rows:
+        day, figures = row[1], row[-len(DAY_SUMS) :]
+        if len(written) == 1:
+            sums: Sequence[int] = (*figures, figures[_REQUESTS], figures[_COST])
+        else:
+            place = day % BLOCK_DAYS
+            before, after = (0,) * place, (0,) * (BLOCK_DAYS - place - 1)
+            sums = (*figures, *before, figures[_REQUESTS], *after, *before, figures[_COST], *after)
+        key = row[0], day // BLOCK_DAYS, row[2]
         earlier = blocks.get(key)
-        blocks[key] = sums if earlier is None else list(map(add, earlier, sums))
+        blocks[key] = sums if earlier is None else tuple(map(add, earlier, sums))
     # In one order as well.
     table_rows = [(*key, *sums) for key, sums in sorted(blocks.items())]
     bulk_insert.insert_adding(connection, wallet_blocks.name, _BLOCK_KEY, (*DAY_SUMS, *columns), table_rows)
