@@ -7,7 +7,7 @@ part of a block are those of its days in `wallet_days`, or the block less its ot
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from itertools import islice
-from operator import add
+from operator import add, sub
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -136,19 +136,30 @@ def _calls(tenant_id: int, days: Days) -> _Calls:
     """Return what the blocks of some days say of these days."""
     table = wallet_blocks.c
     first, end = days.first // BLOCK_DAYS, _blocks_until(days.end)
-    requests: list[tuple[ColumnElement[bool], ColumnElement[int]]] = []
-    costs: list[tuple[ColumnElement[bool], ColumnElement[int]]] = []
+    parts: list[tuple[ColumnElement[bool], slice]] = []
     for block in sorted({first, end - 1}):
         begin = block * BLOCK_DAYS
         places = slice(max(days.first - begin, 0), min(days.end - begin, BLOCK_DAYS))
         if places != slice(0, BLOCK_DAYS):
-            requests.append((table.block == block, reduce(add, (table[name] for name in BLOCK_REQUESTS[places]))))
-            costs.append((table.block == block, reduce(add, (table[name] for name in BLOCK_COSTS[places]))))
+            parts.append((table.block == block, places))
+
+    def of_days(whole: str, names: Sequence[str]) -> ColumnElement[int]:
+        cases = [(block, _of_places(whole, names, places)) for block, places in parts]
+        return case(*cases, else_=table[whole]) if cases else table[whole]
+
     return _Calls(
         and_(table.tenant_id == tenant_id, within(table.block, Days(first, end))),
-        case(*requests, else_=table.requests) if requests else table.requests,
-        case(*costs, else_=table.cost_nanousd) if costs else table.cost_nanousd,
+        of_days("requests", BLOCK_REQUESTS),
+        of_days("cost_nanousd", BLOCK_COSTS),
     )
+
+
+def _of_places(whole: str, names: Sequence[str], places: slice) -> ColumnElement[int]:
+    """Return the sum of some days of a block from as few columns as possible: SQLite sorts rows with all of them."""
+    table, own = wallet_blocks.c, names[places]
+    if len(own) <= BLOCK_DAYS // 2:
+        return reduce(add, (table[name] for name in own))
+    return reduce(sub, (table[name] for name in names if name not in own), table[whole])
 
 
 def _described(connection: Connection, tenant_id: int, days: Days, wallets: Sequence[str]) -> dict[str, ServedWallet]:
