@@ -144,7 +144,7 @@ def fill(connection: Connection, first: int, size: int, records: int, wallets: i
         # A wallet has one event and two models: what a customer does is much the same every day.
         "event": f"'event-' || CAST({wallet} % {EVENTS} AS text)",
         "provider": "'openai'",
-        "model": f"'model-' || CAST(({wallet} + i % 2) % {MODELS} AS text)",
+        "model": f"'model-' || CAST(({wallet} + i / {wallets} % 2) % {MODELS} AS text)",
         "dept": f"'dept-' || CAST({wallet} % 7 AS text)",
         "input_tokens": "100 + i % 900",
         "output_tokens": "10 + i % 90",
