@@ -37,6 +37,8 @@ from farebox_collector.ledger.storage.connect import open_database
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.migrate import has_table, migrate
 from farebox_collector.ledger.tariffs.prices import BookChange, book_edition, import_prices
+from farebox_collector.ledger.usage.folding import Folder
+from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.metrics import endpoint
 from farebox_collector.metrics.exporter import LedgerCollector
 from farebox_collector.metrics.meters import Meters
@@ -68,6 +70,7 @@ _BODY_SECONDS = 30.0
 
 _PORTS = 4
 _ADMISSION_SECONDS = 0.5
+_FOLD_SECONDS = 0.5
 _OUTBOX_SECONDS = 1
 _INDEXING_SECONDS = 1
 _REFUSALS_SECONDS = 1
@@ -109,6 +112,8 @@ def open_books(settings: Settings, clock: Clock = time.time_ns, progress: Progre
                     token = settings.bootstrap_key.get_secret_value()
                     create_key(connection, DEFAULT_TENANT_ID, "bootstrap", ALL_SCOPES, clock(), token=token)
                 seal_everything(connection, clock())
+            database.fold_with(Folder(TotalLabels()))
+            with database.transaction() as connection:
                 empty = not book_edition(connection)
             if empty:
                 change = import_catalogue(database, clock, progress)
@@ -320,6 +325,7 @@ def _work_in_background(
     for job in (
         PeriodicJob("upkeep", settings.audit_seconds, upkeep.round),
         PeriodicJob("indexing", _INDEXING_SECONDS, indexing.round),
+        PeriodicJob("fold", _FOLD_SECONDS, parts.pipeline.fold),
         PeriodicJob("keys", settings.audit_seconds, parts.keyring.note_use),
         PeriodicJob("topups", settings.topup_seconds, AutomaticTopups(payments).round),
         PeriodicJob("settling", settings.settle_seconds, Settling(settings, database, parts.tariffs, clock).round),

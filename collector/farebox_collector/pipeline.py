@@ -30,6 +30,7 @@ from farebox_collector.intake.reading_threads import ExportRequest, ReadingThrea
 from farebox_collector.ledger.storage.database import Database, is_storage_outage
 from farebox_collector.ledger.usage.arrivals import Arrivals, BookingContext, book, book_storable
 from farebox_collector.ledger.usage.batch import Calls
+from farebox_collector.ledger.usage.folding import Folder, OpenTransactions
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.model.records import DeadLetter
@@ -79,7 +80,10 @@ class Pipeline:
         self._reader = reader
         self._meters = meters
         self._clock = clock
-        self._desk = BookingContext(TotalLabels(), settings.dead_letter_days * 86_400 * 10**9)
+        labels = TotalLabels()
+        database.fold_with(Folder(labels))
+        self._desk = BookingContext(labels, settings.dead_letter_days * 86_400 * 10**9, OpenTransactions())
+        self._counted_as_other = 0
         self._committer = GroupCommit(
             self._commit,
             self._commit_valid_calls,
@@ -101,11 +105,16 @@ class Pipeline:
     def _commit(self, batches: Sequence[Batch]) -> list[list[Verdict]]:
         """Book several requests in one transaction, durable on return. Return a list of verdicts for each request."""
         started = time.perf_counter()
-        folded_before = self._desk.labels.folded
-        verdicts = self._database.transact(lambda connection: self._book(connection, batches))
+        verdicts = self._database.append(lambda connection: self._book(connection, batches))
         self._meters.committed(sum(len(batch.read.calls) for batch in batches), time.perf_counter() - started)
-        self._meters.folded(self._desk.labels.folded - folded_before)
         return verdicts
+
+    def fold(self) -> None:
+        """Post what was appended since the last fold; see `ledger.usage.folding`."""
+        self._database.fold()
+        counted = self._desk.labels.folded
+        self._meters.folded(counted - self._counted_as_other)
+        self._counted_as_other = counted
 
     def _book(self, connection: Connection, batches: Sequence[Batch]) -> list[list[Verdict]]:
         """Book tenant by tenant. Return the verdicts in the order of the requests."""
@@ -129,7 +138,7 @@ class Pipeline:
             own.clear()  # The transaction may be retried.
             return book_storable(connection, request.tenant_id, _together([batch]), self._desk, letter_of)
 
-        verdicts = self._database.transact(attempt)
+        verdicts = self._database.append(attempt)
         read.dead.extend(own)
         return verdicts
 
@@ -157,6 +166,7 @@ class Pipeline:
     async def close(self) -> None:
         """Commit the remaining requests and end the threads. Call it after all receivers have stopped."""
         await asyncio.to_thread(self._committer.close)
+        await asyncio.to_thread(self.fold)
         await self._reading.close()
 
 

@@ -22,7 +22,7 @@ def downgraded(database: Database, work: Any) -> None:
     with database.transaction() as connection:
         command.downgrade(alembic_config(connection), BEFORE)
         work(connection)
-    with database.transaction() as connection:
+    with database.appending() as connection:
         command.upgrade(alembic_config(connection), "head")
 
 

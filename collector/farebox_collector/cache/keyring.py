@@ -109,7 +109,7 @@ class KeyRing:
     def needs_keys(self) -> bool:
         """Whether requests need a key: true once the first key exists."""
         if not self._needs_keys and not self._none_yet:
-            with self._lock, self._database.reading() as connection:
+            with self._lock, self._database.snapshot() as connection:
                 self._needs_keys = any_key(connection)
                 self._none_yet = not self._needs_keys and not self._database.shared
         return self._needs_keys
@@ -150,7 +150,7 @@ class KeyRing:
             raise Unauthenticated("unknown")
         now_ns = self._clock()
         try:
-            with self._database.reading() as connection:
+            with self._database.snapshot() as connection:
                 if link is None:
                     verified = verify_key(connection, token, now_ns)
                 else:

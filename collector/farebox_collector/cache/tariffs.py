@@ -67,7 +67,7 @@ class Tariffs:
     def _check(self) -> None:
         now_ns = self._clock()
         self._checked_at_ns = now_ns
-        with self._database.reading() as connection:
+        with self._database.snapshot() as connection:
             edition = (book_edition(connection), rules_edition(connection), erased_edition(connection))
             if edition == self.edition:
                 self.known_until_ns = now_ns - _CLOCK_SKEW_NS
@@ -87,7 +87,7 @@ class Tariffs:
         try:
             return self._tariffs[tenant_id]
         except KeyError:
-            with self._database.reading() as connection:
+            with self._database.snapshot() as connection:
                 charges_exposed = bool(self._charge_exposed) and tenant_id in {
                     tenant_of(connection, name) for name in self._charge_exposed
                 }

@@ -231,7 +231,7 @@ def test_what_was_spent_before_there_were_limits_counts(books: Books) -> None:
     books.use(7, dept="sales", project="launch")
     with books.database.transaction() as connection:
         command.downgrade(alembic_config(connection), "0017")
-    with books.database.transaction() as connection:
+    with books.database.appending() as connection:
         command.upgrade(alembic_config(connection), "head")
     assert [books.spent(subject) for subject in (ADA, SALES, LAUNCH)] == [Spent(7, 7)] * 3
 

@@ -112,7 +112,7 @@ def test_books_from_before_get_their_days(database: Database) -> None:
         blocks = sorted(map(tuple, connection.execute(text("SELECT * FROM wallet_blocks"))))
     with database.transaction() as connection:
         command.downgrade(alembic_config(connection), "0012")
-    with database.transaction() as connection:
+    with database.appending() as connection:
         command.upgrade(alembic_config(connection), "head")
         found = [sorted(tuple(row)[1:] for row in connection.execute(text(f"SELECT * FROM {t}"))) for t in TABLES]
         assert found == expected

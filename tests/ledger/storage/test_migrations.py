@@ -47,11 +47,11 @@ def test_the_newest_revision_is_where_the_migrations_lead(database: Database) ->
 
 def test_image_tokens_and_units_of_records_from_before_compare_equal(database: Database) -> None:
     metered, unmetered = call(1), call(2, verdict=Verdict.UNMETERED, buckets=None)
-    with database.transaction() as connection:
+    with database.appending() as connection:
         record_usage(connection, 1, [metered, unmetered], START_NS, TotalLabels())
         columns = "input_image_tokens, output_image_tokens"
         command.downgrade(alembic_config(connection), "0002")
-    with database.transaction() as connection:
+    with database.appending() as connection:
         command.upgrade(alembic_config(connection), "head")
         rows = connection.execute(text(f"SELECT {columns}, units FROM usage_records ORDER BY id")).all()
         assert rows == [(0, 0, ""), (None, None, "")]
@@ -62,7 +62,7 @@ def test_image_tokens_and_units_of_records_from_before_compare_equal(database: D
 def test_the_same_span_with_other_units_is_a_conflict(database: Database) -> None:
     first = call(1, buckets=Buckets(input=1))
     searched = first._replace(usage=first.usage._replace(units=(("web_searches", 1),)))
-    with database.transaction() as connection:
+    with database.appending() as connection:
         assert record_usage(connection, 1, [first], START_NS, TotalLabels()) == [Verdict.CHARGED]
         assert record_usage(connection, 1, [searched, first], START_NS, TotalLabels()) == [
             Verdict.CONFLICT,
@@ -71,10 +71,10 @@ def test_the_same_span_with_other_units_is_a_conflict(database: Database) -> Non
 
 
 def test_prices_from_before_there_were_conditions_are_standard_list_prices_in_dollars(database: Database) -> None:
-    with database.transaction() as connection:
+    with database.appending() as connection:
         before = connection.execute(text("SELECT count(*) FROM price_versions")).scalar_one()
         command.downgrade(alembic_config(connection), "0007")
-    with database.transaction() as connection:
+    with database.appending() as connection:
         command.upgrade(alembic_config(connection), "head")
         columns = "condition, tenant_id, currency, original_per_1k, usd_per_currency"
         rows = connection.execute(text(f"SELECT {columns}, count(*) FROM price_versions GROUP BY {columns}")).all()
@@ -91,7 +91,7 @@ def test_what_was_used_under_each_price_is_made_from_records_and_corrections(dat
     )
     made = [call(n, trace=n, model="mn"[n % 2], cost_nanousd=n) for n in range(1, 20)]
     made.append(call(20, trace=20, verdict=Verdict.UNPRICED))
-    with database.transaction() as connection:
+    with database.appending() as connection:
         record_usage(connection, 1, made, START_NS, TotalLabels())
         stored = list(stored_calls(connection, usage_query(1).where(usage_records.c.model == "m")))
         charged = [one for one in stored if one.call.verdict is Verdict.CHARGED]
@@ -105,7 +105,7 @@ def test_what_was_used_under_each_price_is_made_from_records_and_corrections(dat
         dearer_by = 777 - (charged[5].call.cost_nanousd or 0)
         assert corrected == [("replay", 1, dearer_by, 0, 0, 0), ("twin", 4, 0, given_back, 0, 3 * given_back)]
         command.downgrade(alembic_config(connection), "0016")
-    with database.transaction() as connection:
+    with database.appending() as connection:
         command.upgrade(alembic_config(connection), "head")
         assert connection.execute(totals).all() == kept
         again = connection.execute(text(f"SELECT cause, {', '.join(SUMS)} FROM correction_totals ORDER BY 1")).all()
@@ -114,12 +114,12 @@ def test_what_was_used_under_each_price_is_made_from_records_and_corrections(dat
 
 
 def test_postings_from_before_are_found_by_account(database: Database) -> None:
-    with database.transaction() as connection:
+    with database.appending() as connection:
         record_usage(
             connection, 1, [call(n, trace=n, wallet="ab"[n % 2]) for n in range(1, 9)], START_NS, TotalLabels()
         )
         command.downgrade(alembic_config(connection), "0025")
-    with database.transaction() as connection:
+    with database.appending() as connection:
         command.upgrade(alembic_config(connection), "head")
         waiting = behind(connection)
         record_usage(connection, 1, [call(9, trace=9, wallet="a")], START_NS, TotalLabels())
@@ -131,7 +131,7 @@ def test_postings_from_before_are_found_by_account(database: Database) -> None:
 def test_no_sum_is_begun_while_a_collector_that_does_not_know_it_runs(postgres: PostgresServer) -> None:
     url = blank_postgresql(postgres)
     with closing(open_database(url)) as database:
-        with database.transaction() as connection:
+        with database.appending() as connection:
             command.downgrade(alembic_config(connection), "0014")
         plain = url.replace("+psycopg", "")
         with psycopg.connect(plain, application_name="farebox"), pytest.raises(OldCollectors, match="stop them first"):

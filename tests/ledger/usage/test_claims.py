@@ -102,7 +102,7 @@ def test_claims_are_made_for_records_from_before(database: Database) -> None:
         (stored, *_) = stored_calls(connection, usage_query(1).where(usage_records.c.response_id == "s"))
         correct(connection, 1, Cause.TWIN, [cover(stored)], START_NS, TotalLabels())
         command.downgrade(alembic_config(connection), "0022")
-    with database.transaction() as connection:
+    with database.appending() as connection:
         command.upgrade(alembic_config(connection), "head")
     assert before == [(0, 2), (1, 1), (2, 1), (3, 1)]
     assert claims_of(database) == [(0, 1), (1, 1), (2, 1), (3, 1)]

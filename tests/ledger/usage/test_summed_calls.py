@@ -152,7 +152,7 @@ def test_what_two_replicas_brought_at_one_moment_is_settled_later(
     with monkeypatch.context() as blind:
         # Neither saw what the other was about to commit.
         blind.setattr("farebox_collector.ledger.usage.booking.cover_wrappers", lambda *_: Found([], frozenset()))
-        blind.setattr("farebox_collector.ledger.usage.booking.may_be_wrapped", lambda *_: False)
+        blind.setattr("farebox_collector.ledger.usage.appending.may_be_wrapped", lambda *_: False)
         record(database, WRAPPER)
         record(database, FIRST, SECOND)
     assert charged(database) == [1, 2, 3]

@@ -4,7 +4,7 @@
 project other things, and are written by their owners: `held_nano` by holds, `overdraft_nano` and `drawn_…` by lots.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -103,6 +103,14 @@ class LedgerTransaction(NamedTuple):
         """
         return _post(self, legs, active, spending)
 
+    def close(self, calls_ns: tuple[int, int]) -> None:
+        """Accept no more batches. `calls_ns` are the first and the last time of pricing among the calls."""
+        self.connection.execute(
+            update(transactions)
+            .where(transactions.c.id == self.id)
+            .values(is_open=0, calls_from_ns=calls_ns[0], calls_to_ns=calls_ns[1])
+        )
+
     def describe(self, metadata: str) -> None:
         """Store business metadata, as JSON."""
         describe(self.connection, self.id, metadata)
@@ -143,13 +151,33 @@ def begin(
     at_ns: int,
     memo: str = "",
     calls_ns: tuple[int | None, int | None] = (None, None),
+    is_open: bool = False,
 ) -> LedgerTransaction:
-    """Begin a ledger transaction. `calls_ns` are the first and the last time of pricing among its calls."""
+    """Begin a ledger transaction. `calls_ns` are the first and the last time of pricing among its calls.
+
+    An open one is posted after its database transaction, when it is closed.
+    """
     row = {"tenant_id": tenant_id, "kind": kind, "recorded_at_ns": at_ns, "memo": memo}
-    row |= {"calls_from_ns": calls_ns[0], "calls_to_ns": calls_ns[1]}
+    row |= {"calls_from_ns": calls_ns[0], "calls_to_ns": calls_ns[1], **({"is_open": 1} if is_open else {})}
     key = connection.execute(_OPEN, row).inserted_primary_key
     assert key is not None
     return LedgerTransaction(connection, tenant_id, int(key[0]), kind, at_ns)
+
+
+def post_together(posted: Sequence[tuple[LedgerTransaction, Sequence[Leg]]], at_ns: int) -> frozenset[str]:
+    """Write the legs of usage of several transactions of one tenant and update each balance once.
+
+    Returns the wallets that may have an open hold. Raises Unbalanced.
+    """
+    legs = [leg for _, own in posted for leg in own]
+    for _, own in posted:
+        _require_balance(own)
+    newest = posted[-1][0]._replace(at_ns=at_ns)
+    active = frozenset(leg.account.name for leg in legs if leg.account.kind == WALLET)
+    moved, amounts = _move_balances(newest.connection, newest.tenant_id, at_ns, legs, active, spending=True)
+    for transaction, own in posted:
+        _insert_postings(transaction, own, moved)
+    return _notify(newest, moved, amounts)
 
 
 def describe(connection: Connection, transaction_id: int, metadata: str) -> None:
@@ -165,17 +193,26 @@ def note_activity(connection: Connection, tenant_id: int, wallets: frozenset[str
 def _post(
     transaction: LedgerTransaction, legs: Sequence[Leg], active: frozenset[str], spending: bool
 ) -> frozenset[str]:
-    connection, tenant_id, transaction_id, kind, at_ns = transaction
+    connection, tenant_id, _, kind, at_ns = transaction
     _require_balance(legs)
     moved, amounts = _move_balances(connection, tenant_id, at_ns, legs, active, spending=spending)
+    _insert_postings(transaction, legs, moved)
+    if legs and not spending:
+        add_money_days(connection, tenant_id, kind, at_ns, [(leg.account.kind, leg.amount_nano) for leg in legs])
+    return _notify(transaction, moved, amounts)
+
+
+def _insert_postings(transaction: LedgerTransaction, legs: Sequence[Leg], moved: Sequence[_Moved]) -> None:
     ids = {row[1:4]: row[0] for row in moved}
     postings = [
-        (transaction_id, ids[account], account.commodity, amount_nano, event, rule_version_id, records)
+        (transaction.id, ids[account], account.commodity, amount_nano, event, rule_version_id, records)
         for account, amount_nano, event, rule_version_id, records in legs
     ]
-    bulk_insert.insert(connection, "postings", _POSTING_COLUMNS, postings)
-    if postings and not spending:
-        add_money_days(connection, tenant_id, kind, at_ns, [(leg.account.kind, leg.amount_nano) for leg in legs])
+    bulk_insert.insert(transaction.connection, "postings", _POSTING_COLUMNS, postings)
+
+
+def _notify(transaction: LedgerTransaction, moved: Sequence[_Moved], amounts: Mapping[str, int]) -> frozenset[str]:
+    """Notify of balances that fell below a threshold. Return the wallets that may have an open hold."""
     wallets = [row for row in moved if row.kind == WALLET]
     if wallets and wallets[0].newest_threshold is not None:
         # A tenant has a low-balance threshold.
@@ -184,8 +221,8 @@ def _post(
             for row in wallets
             if amounts[row.name] < 0
         ]
-        notify_falls(connection, tenant_id, transaction_id, falls, at_ns)
-    return frozenset(row.name for row in wallets if row.holds_until_ns > at_ns)
+        notify_falls(transaction.connection, transaction.tenant_id, transaction.id, falls, transaction.at_ns)
+    return frozenset(row.name for row in wallets if row.holds_until_ns > transaction.at_ns)
 
 
 def _move_balances(

@@ -31,6 +31,10 @@ _NO_KEY = SecretBox()
 LastWork = Callable[[Connection, list[Any]], None]
 """Receives the items collected during a transaction, just before it commits."""
 
+Fold = Callable[[Connection], None]
+"""Posts all unfolded batches."""
+_ANY_UNFOLDED = "SELECT EXISTS (SELECT 1 FROM unfolded_batches)"
+
 
 @contextmanager
 def collecting(connection: Connection) -> Iterator[None]:
@@ -63,6 +67,11 @@ def secret_box_of(connection: Connection) -> SecretBox:
     return box
 
 
+def has_unfolded(connection: Connection) -> bool:
+    """Return whether there are batches to fold."""
+    return bool(connection.exec_driver_sql(_ANY_UNFOLDED).scalar_one())
+
+
 def attach_box(engine: Engine, box: SecretBox) -> None:
     """Give the box to every new connection of an engine."""
 
@@ -84,10 +93,15 @@ class UseServerTools(Exception):
 
 
 class Database(ABC):
-    """The books' database."""
+    """The books' database.
+
+    A transaction and a snapshot begin without unfolded batches: those are folded first, by the function given to
+    `fold_with`. So nothing that reads the books has to add batches to what it reads. `append` does not fold.
+    """
 
     shared = False
     """Whether other processes may write the same books at the same time."""
+    _fold: Fold | None = None
     changes_with = False
     """Whether a statement may change tables in its WITH clause, and return the changes."""
 
@@ -98,6 +112,23 @@ class Database(ABC):
     @abstractmethod
     def reading(self) -> AbstractContextManager[Connection]:
         """A consistent snapshot for reading; does not wait for writers, and does not block them."""
+
+    @abstractmethod
+    def snapshot(self) -> AbstractContextManager[Connection]:
+        """Like `reading`, without folding first: for readers of other things than usage."""
+
+    @abstractmethod
+    def appending(self) -> AbstractContextManager[Connection]:
+        """A writing transaction that does not fold first: for appending a batch."""
+
+    def fold_with(self, fold: Fold) -> None:
+        """Fold with this function from now on; it gets a transaction of its own."""
+        self._fold = fold
+
+    def fold(self) -> None:
+        """Fold what is unfolded now."""
+        with self.transaction():
+            pass
 
     @abstractmethod
     def close(self) -> None:
@@ -132,6 +163,10 @@ class Database(ABC):
         second time, which unique keys ensure.
         """
         return self._again(self.transaction, work)
+
+    def append(self, work: Callable[[Connection], Result]) -> Result:
+        """Like `transact`, in a transaction that does not fold first."""
+        return self._again(self.appending, work)
 
     def transact_at_once(self, work: Callable[[Connection], Result]) -> Result:
         """Like `transact`, for work that is a single statement: without round trips to begin and commit if possible."""

@@ -11,6 +11,13 @@ def has_one_writer(connection: Connection) -> bool:
     return connection.dialect.name == "sqlite"
 
 
+def newest_id(connection: Connection, table: str) -> int:
+    """Return an id such that this transaction gives only higher ids to rows that it inserts into a table."""
+    if connection.dialect.name == "sqlite":
+        return int(connection.exec_driver_sql(f"SELECT coalesce(max(id), 0) FROM {table}").scalar_one())
+    return int(connection.exec_driver_sql(f"SELECT nextval(pg_get_serial_sequence('{table}', 'id'))").scalar_one())
+
+
 def indexes_postings_late(connection: Connection) -> bool:
     """Whether postings are found by account through `account_postings` instead of an index on `postings`."""
     return connection.dialect.name == "sqlite"

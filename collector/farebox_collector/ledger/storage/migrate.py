@@ -20,8 +20,7 @@ _MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
 _NOT_BESIDE_OLDER = frozenset(
-    {"0013", "0015", "0016", "0017", "0018", "0020", "0022", "0023", "0024", "0025", "0030", "0032", "0034", "0035"}
-    | {"0038"}
+    f"{number:04}" for number in (13, 15, 16, 17, 18, 20, 22, 23, 24, 25, 30, 32, 34, 35, 38, 39)
 )
 """Revisions that add sums, claims on calls or keys of retired spans, which an older collector would not write."""
 _REVISION = text("SELECT version_num FROM alembic_version")
@@ -52,7 +51,7 @@ def alembic_config(connection: Connection) -> "Config":
 
 def migrate(database: Database) -> None:
     """Create or upgrade the schema, in one transaction; does nothing if it is up to date. Raises OldCollectors."""
-    with database.transaction() as connection:
+    with database.appending() as connection:
         found = _revision(connection)
         if found == newest_revision():
             return

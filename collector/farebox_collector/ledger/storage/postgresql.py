@@ -4,8 +4,9 @@ READ COMMITTED and unique keys decide which writer was first. All writers lock r
 runs its transaction again.
 """
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from farebox_collector.ledger.storage.database import (
     UseServerTools,
     attach_box,
     collecting,
+    has_unfolded,
 )
 from farebox_collector.ledger.storage.migrate import APPLICATION, newest_revision
 from farebox_collector.model.secret_box import SecretBox
@@ -26,6 +28,13 @@ _CONNECTIONS = 8
 _CONNECT_TIMEOUT_S = 5
 _STATEMENT_TIMEOUT_MS = 60_000
 _STARTING_LOCK = 0x6661726562  # an arbitrary number: "fareb"
+
+_APPENDING = 0x6661726563
+"""The advisory lock that transactions which append share."""
+_LIMIT_TIME = f"set_config('statement_timeout', '{_STATEMENT_TIMEOUT_MS}', true)"
+_BEGIN_APPENDING = f"SELECT {_LIMIT_TIME}, pg_advisory_xact_lock_shared({_APPENDING})"
+_LOCK_APPENDING = text(f"SELECT pg_advisory_lock({_APPENDING})")
+_UNLOCK_APPENDING = text(f"SELECT pg_advisory_unlock({_APPENDING})")
 
 _RETRYABLE = frozenset(
     {
@@ -86,25 +95,77 @@ class PostgresqlDatabase(Database):
             connection.commit()
 
         attach_box(self._engine, box or SecretBox())
+        self._folding = threading.Lock()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """As in the base class."""
         if not self._writable:
             raise RuntimeError("the database is open for reading only")
+        with self._engine.connect() as connection:
+            self._fold_unfolded(connection)
+            with connection.begin(), collecting(connection):
+                # Only for writing: an audit may read for as long as it needs.
+                connection.exec_driver_sql(f"SET LOCAL statement_timeout TO {_STATEMENT_TIMEOUT_MS}")
+                yield connection
+
+    @contextmanager
+    def appending(self) -> Iterator[Connection]:
+        """As in the base class."""
+        if not self._writable:
+            raise RuntimeError("the database is open for reading only")
         with self._engine.begin() as connection, collecting(connection):
-            # Only for writing: an audit may read for as long as it needs.
-            connection.exec_driver_sql(f"SET LOCAL statement_timeout TO {_STATEMENT_TIMEOUT_MS}")
+            connection.exec_driver_sql(_BEGIN_APPENDING)
             yield connection
+
+    def _fold_unfolded(self, connection: Connection) -> None:
+        """Fold in a transaction of its own, if there is something to fold."""
+        if self._fold is not None:
+            with connection.begin(), collecting(connection):
+                if has_unfolded(connection):
+                    self._fold(connection)
 
     def transact_at_once(self, work: Callable[[Connection], Result]) -> Result:
         """As in the base class: one round trip in total."""
         if not self._writable:
             raise RuntimeError("the database is open for reading only")
-        return self._again(self._at_once.begin, work)
+        return self._again(self._at_once_folded, work)
+
+    @contextmanager
+    def _at_once_folded(self) -> Iterator[Connection]:
+        with self._at_once.begin() as connection:
+            if self._fold is not None and has_unfolded(connection):
+                with self._engine.connect() as other:
+                    self._fold_unfolded(other)
+            yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
+        """As in the base class."""
+        with ExitStack() as stack:
+            connection = stack.enter_context(self._reading.begin())
+            if self._writable and self._fold is not None and has_unfolded(connection):
+                stack.close()
+                connection = stack.enter_context(self._folded_snapshot())
+            yield connection
+
+    @contextmanager
+    def _folded_snapshot(self) -> Iterator[Connection]:
+        """A snapshot right after a fold: no collector appends in between."""
+        with self._reading.connect() as connection:
+            # One thread of this process at a time: each needs two connections.
+            with self._folding, self._engine.connect() as other:
+                connection.execute(_LOCK_APPENDING)
+                connection.commit()
+                try:
+                    self._fold_unfolded(other)
+                finally:
+                    # The first statement of the transaction takes the snapshot.
+                    connection.execute(_UNLOCK_APPENDING)
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
         """As in the base class."""
         with self._reading.begin() as connection:
             yield connection

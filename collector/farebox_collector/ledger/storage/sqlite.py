@@ -5,12 +5,14 @@ the same time can corrupt the log of SQLite up to 3.51.2, so a second writing pr
 """
 
 import fcntl
+import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import IO, Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -24,8 +26,11 @@ from farebox_collector.ledger.storage.database import (
     NotADatabase,
     attach_box,
     collecting,
+    is_storage_outage,
 )
 from farebox_collector.model.secret_box import SecretBox
+
+_logger = logging.getLogger(__name__)
 
 MINIMUM_SQLITE = (3, 37, 0)
 """The first version with STRICT tables is 3.37."""
@@ -65,6 +70,9 @@ class SqliteDatabase(Database):
         elif not self.path.exists():
             raise FileNotFoundError(f"there are no books at {self.path}")
         self._writing = threading.Lock()
+        self._owner = 0
+        """The thread that writes, so that it can also read."""
+        self._may_be_unfolded = writable
         self._writer = _engine(url, "writer") if writable else None
         self._readers = _engine(url, "reader")
         for engine in filter(None, (self._writer, self._readers)):
@@ -75,14 +83,54 @@ class SqliteDatabase(Database):
         """As in the base class; one thread at a time."""
         if self._writer is None:
             raise RuntimeError("the database is open for reading only")
+        with self._alone(), self._writer.begin() as connection, collecting(connection):
+            yield connection
+
+    @contextmanager
+    def appending(self) -> Iterator[Connection]:
+        """As in the base class."""
+        if self._writer is None:
+            raise RuntimeError("the database is open for reading only")
         with self._writing, self._writer.begin() as connection, collecting(connection):
+            self._may_be_unfolded = True
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
+        """As in the base class; waits for the writer if there is something to fold."""
+        with ExitStack() as stack:
+            with ExitStack() as folded:
+                if self._may_be_unfolded and self._owner != get_ident():
+                    try:
+                        folded.enter_context(self._alone())
+                    except DBAPIError as error:
+                        if not is_storage_outage(error):
+                            raise
+                        _logger.warning("batches cannot be folded: reports lack them for now", exc_info=error)
+                connection = stack.enter_context(self._readers.begin())
+                # A transaction sees the books as they were at its first statement.
+                connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1").all()
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
         """As in the base class."""
         with self._readers.begin() as connection:
             yield connection
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other writers out of a block, and fold before it."""
+        with self._writing:
+            self._owner = get_ident()
+            try:
+                if self._may_be_unfolded and self._fold is not None and self._writer is not None:
+                    with self._writer.begin() as connection, collecting(connection):
+                        self._fold(connection)
+                    self._may_be_unfolded = False
+                yield
+            finally:
+                self._owner = 0
 
     def is_transient(self, error: DBAPIError) -> bool:
         """Never: the only writer has no collisions, and a full disk does not recover in a moment."""

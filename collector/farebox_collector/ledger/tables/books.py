@@ -115,6 +115,23 @@ transactions = _table(
     # The earliest and the latest time of pricing of the calls that were charged, or were given back.
     _number("calls_from_ns", nullable=True),
     _number("calls_to_ns", nullable=True),
+    # 1 while batches of calls may still be appended to it; its postings follow when they are folded.
+    _number("is_open", default=0),
+)
+
+# The sums of recorded calls that are not in the accounts and roll-ups yet (`usage.folding`): a row for each commit.
+unfolded_batches = Table(
+    "unfolded_batches",
+    metadata,
+    Column("tenant_id", Int64, primary_key=True, autoincrement=False),
+    Column("transaction_id", Int64, primary_key=True, autoincrement=False),
+    Column("number", Int64, primary_key=True, autoincrement=False),
+    _number("received_at_ns"),
+    _number("calls_from_ns"),
+    _number("calls_to_ns"),
+    # JSON, as `batch_sums` writes it.
+    _text("sums"),
+    sqlite_strict=True,
 )
 
 postings = _table(

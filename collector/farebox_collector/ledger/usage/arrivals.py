@@ -11,11 +11,13 @@ from sqlalchemy import Connection
 
 from farebox_collector.ledger.storage.database import is_storage_outage
 from farebox_collector.ledger.usage import dead_letters
+from farebox_collector.ledger.usage.appending import append_calls
 from farebox_collector.ledger.usage.batch import Calls
 from farebox_collector.ledger.usage.booking import record_calls
+from farebox_collector.ledger.usage.folding import OpenTransactions
 from farebox_collector.ledger.usage.quality import keep_reports
 from farebox_collector.ledger.usage.running_totals import TotalLabels
-from farebox_collector.ledger.usage.span_counts import count_spans
+from farebox_collector.ledger.usage.span_counts import by_outcome, count_spans
 from farebox_collector.model.records import DeadLetter, PricedUsage, QualityReport
 from farebox_collector.model.verdicts import Verdict
 
@@ -37,10 +39,16 @@ class BookingContext(NamedTuple):
 
     labels: TotalLabels
     dead_letter_lifetime_ns: int
+    opened: OpenTransactions | None = None
+    """Where ordinary calls are appended, to be folded later; without it they are posted at once."""
 
 
 def book(connection: Connection, tenant_id: int, arrivals: Arrivals, context: BookingContext) -> list[Verdict]:
     """Book everything in the transaction of `connection`. Returns a verdict for each call, in order."""
+    if context.opened is not None:
+        appended = _append(connection, tenant_id, arrivals, context, context.opened)
+        if appended is not None:
+            return appended
     verdicts = record_calls(connection, tenant_id, arrivals.calls, arrivals.received_at_ns, context.labels)
     _book_remainder(connection, tenant_id, arrivals, verdicts, arrivals.dead, context)
     return verdicts
@@ -79,6 +87,24 @@ def book_storable(
     return verdicts
 
 
+def _append(
+    connection: Connection, tenant_id: int, arrivals: Arrivals, context: BookingContext, opened: OpenTransactions
+) -> list[Verdict] | None:
+    """Append everything if all calls are ordinary. Return a verdict for each, in order; None with nothing written."""
+    spans = by_outcome(arrivals.accepted, _others(arrivals))
+    calls, at_ns = arrivals.calls, arrivals.received_at_ns
+    verdicts = append_calls(connection, tenant_id, calls, at_ns, opened, spans)
+    if verdicts is not None:
+        keep_reports(connection, tenant_id, arrivals.reports, at_ns, context.labels)
+        dead_letters.keep(connection, tenant_id, arrivals.dead, at_ns, context.dead_letter_lifetime_ns)
+    return verdicts
+
+
+def _others(arrivals: Arrivals) -> dict[Verdict, int]:
+    """Return the number of spans that are not calls, by verdict."""
+    return {Verdict.NOTED: len(arrivals.reports), Verdict.REJECTED: len(arrivals.dead)}
+
+
 def _book_remainder(
     connection: Connection,
     tenant_id: int,
@@ -89,6 +115,5 @@ def _book_remainder(
 ) -> None:
     keep_reports(connection, tenant_id, arrivals.reports, arrivals.received_at_ns, context.labels)
     dead_letters.keep(connection, tenant_id, dead, arrivals.received_at_ns, context.dead_letter_lifetime_ns)
-    other_counts = {Verdict.NOTED: len(arrivals.reports), Verdict.REJECTED: len(arrivals.dead)}
     # Last: other transactions wait for these rows.
-    count_spans(connection, tenant_id, arrivals.accepted, Counter(verdicts) + Counter(other_counts))
+    count_spans(connection, tenant_id, arrivals.accepted, Counter(verdicts) + Counter(_others(arrivals)))

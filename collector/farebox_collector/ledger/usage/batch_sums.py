@@ -2,6 +2,7 @@
 calls are the sums of both. So they can be computed by reader processes, and added by the thread that commits.
 """
 
+import json
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -239,6 +240,23 @@ def added(sums: Sequence[CallSums]) -> CallSums:
         for spender, charge in part.spending.items():
             spending[spender] += charge
     return CallSums(groups, wallets, dict(spending), [stake for part in sums for stake in part.stakes])
+
+
+def encoded(sums: CallSums) -> str:
+    """Return sums as JSON, without the amounts at stake."""
+    parts = [list(named.items()) for named in (sums.groups, sums.wallets, sums.spending)]
+    return json.dumps(parts, separators=(",", ":"))
+
+
+def decoded(parts: Any) -> CallSums:
+    """Return the sums of a text that `encoded` made, after `json.loads`."""
+    groups, wallets, spending = parts
+    return CallSums(
+        {GroupKey(key[0], Verdict(key[1]), *key[2:]): Figures(figures) for key, figures in groups},
+        {tuple(key): figures for key, figures in wallets},
+        {tuple(key): charge for key, charge in spending},
+        [],
+    )
 
 
 def quality_sums(reports: Iterable[Quality], lookups: int = 0, hits: int = 0) -> list[int]:

@@ -1,8 +1,7 @@
-"""Record a batch of priced calls: the dedupe mark and the money in one transaction.
+"""Record priced calls, and post what they cost and charge in the same transaction.
 
-The database decides what is new: rows are inserted with ON CONFLICT DO NOTHING under the unique key (tenant, trace,
-span), then claim their calls (`claims`) in the same way. Only rows that succeed in both are posted as charged. So a
-span may arrive any number of times, on any replica and in any batch.
+Ordinary calls are appended (`appending`) and folded at once. The others are looked at one by one here: calls that the
+books have with other facts, of which other spans show the same, or which are part of an action.
 """
 
 import json
@@ -15,19 +14,20 @@ from sqlalchemy import Connection
 
 from farebox_collector.ledger.credits.hold_release import settle_holds
 from farebox_collector.ledger.journal.journal import (
-    COGS_ACCOUNT,
-    EARNED_ACCOUNT,
     LedgerTransaction,
-    balance,
     begin,
 )
-from farebox_collector.ledger.journal.legs import Charged, legs_of
-from farebox_collector.ledger.journal.usage_rollups import WalletSums
+from farebox_collector.ledger.journal.legs import legs_of
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.storage.differences import has_one_writer
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.usage.action_pricing import charge_actions_once
-from farebox_collector.ledger.usage.batch import Calls, Prepared
+from farebox_collector.ledger.usage.appending import (
+    SPAN_KEY,
+    append_calls,
+    spent_and_charged,
+)
+from farebox_collector.ledger.usage.batch import Calls
 from farebox_collector.ledger.usage.batch_sums import CallSums, sums_of
 from farebox_collector.ledger.usage.claims import claim_recorded, reached
 from farebox_collector.ledger.usage.columns import (
@@ -36,7 +36,6 @@ from farebox_collector.ledger.usage.columns import (
     FACT_COLUMNS,
     call_columns,
     facts_of,
-    facts_of_row,
 )
 from farebox_collector.ledger.usage.corrections import (
     Cause,
@@ -52,6 +51,7 @@ from farebox_collector.ledger.usage.deduplication import (
     settle_claimed_elsewhere,
 )
 from farebox_collector.ledger.usage.entries import COVERED_REASON, Entry, SpanKey
+from farebox_collector.ledger.usage.folding import USAGE, OpenTransactions, charges_of, fold
 from farebox_collector.ledger.usage.running_totals import TotalLabels, count_new_calls
 from farebox_collector.ledger.usage.span_counts import count_spans
 from farebox_collector.ledger.usage.stored_usage import (
@@ -63,19 +63,13 @@ from farebox_collector.ledger.usage.stored_usage import (
 from farebox_collector.ledger.usage.summed_calls import (
     SUMMED_UP,
     cover_wrappers,
-    delete_unclaimed,
-    may_be_wrapped,
 )
 from farebox_collector.ledger.usage.tombstones import delete_retired, retired_facts
 from farebox_collector.model.money import MAX_SUM_NANO
 from farebox_collector.model.records import PricedUsage
 from farebox_collector.model.verdicts import Verdict
 
-_SPAN = ("tenant_id", "trace_id", "span_id")
 _CONFLICT_COLUMNS = ("tenant_id", "trace_id", "span_id", "digest", "received_at_ns", "facts")
-_PLACE_COLUMNS = ("started_at_ns", "trace_id", "span_id")
-"""The order of inserts: two writers with the same spans wait for each other, and cannot deadlock."""
-_ACTION_COLUMNS = ("wallet", "action_id", "charge_nanocredits")
 
 ActionCharge = tuple[str, str, int]
 """Wallet, action id, nanocredits."""
@@ -88,7 +82,7 @@ def record_usage(
     received_at_ns: int,
     labels: TotalLabels,
 ) -> list[Verdict]:
-    """Record one tenant's calls, and count them. Returns a verdict for each, in order."""
+    """Record one tenant's calls, post and count them. Returns a verdict for each, in order."""
     verdicts = record_calls(connection, tenant_id, Calls.of(calls), received_at_ns, labels)
     count_spans(connection, tenant_id, len(calls), Counter(verdicts))
     return verdicts
@@ -101,10 +95,14 @@ def record_calls(
     received_at_ns: int,
     labels: TotalLabels,
 ) -> list[Verdict]:
-    """Record one tenant's calls; the caller counts them. Returns a verdict for each, in order."""
-    batch = _Batch(begin(connection, tenant_id, "usage", received_at_ns, calls_ns=calls.priced_ns), labels)
-    verdicts = _book_prepared(batch, calls.prepared) if calls.prepared is not None else None
-    return _book_individually(batch, calls) if verdicts is None else verdicts
+    """Record one tenant's calls, and post them; the caller counts their spans. Returns a verdict for each, in order."""
+    appended = append_calls(connection, tenant_id, calls, received_at_ns, OpenTransactions())
+    # Before calls that need a look at the books: these have everything then.
+    fold(connection, labels, tenant_id)
+    if appended is not None:
+        return appended
+    batch = _Batch(begin(connection, tenant_id, USAGE, received_at_ns, calls_ns=calls.priced_ns), labels)
+    return _book_individually(batch, calls)
 
 
 class _Batch(NamedTuple):
@@ -139,66 +137,6 @@ class _Batch(NamedTuple):
         return self.tenant_id, self.transaction_id, self.received_at_ns
 
 
-def _book_prepared(batch: _Batch, prepared: Prepared) -> list[Verdict] | None:
-    """Book calls as prepared, except those that the books already have. Returns a verdict for each, in order.
-
-    Returns None if any call needs individual handling; then nothing is posted, and some rows are inserted, which
-    `_book_individually` treats as if it had inserted them.
-    """
-    connection = batch.connection
-    if not _has_room(batch, prepared.sums):
-        return None
-    names, same, rows = prepared.rows()
-    if not has_one_writer(connection):
-        places = prepared.columns_of(*_PLACE_COLUMNS)
-        rows = [row for _, row in sorted(zip(places, rows, strict=True))]
-    columns = (*BATCH_COLUMNS, *names)
-    inserted = bulk_insert.insert_ignoring_conflicts(
-        connection, usage_records.name, columns, rows, (*batch.columns, *same), on=_SPAN
-    )
-    if delete_retired(connection, batch.transaction_id):
-        return None
-    if inserted and may_be_wrapped(connection, batch.transaction_id):
-        delete_unclaimed(connection, batch.transaction_id)
-        return None
-    if inserted == prepared.size:
-        return [Verdict.CHARGED] * inserted if _claim_and_post(batch, prepared) else None
-    known = _known(batch, prepared)
-    if known is None:
-        return None
-    if not inserted:
-        batch.transaction.abandon()
-    elif not _claim_and_post(batch, prepared.without(known)):
-        return None
-    return [Verdict.DUPLICATE if place in known else Verdict.CHARGED for place in range(prepared.size)]
-
-
-def _claim_and_post(batch: _Batch, prepared: Prepared) -> bool:
-    """Post calls that were just inserted; false, with nothing posted, if one is claimed by another record."""
-    if claim_recorded(batch.connection, batch.transaction_id, prepared.size, prepared.claims):
-        return False
-    wallets = frozenset(prepared.column("wallet"))
-    _post(batch, prepared.sums, wallets, lambda: prepared.columns_of(*_ACTION_COLUMNS))
-    return True
-
-
-def _known(batch: _Batch, prepared: Prepared) -> frozenset[int] | None:
-    """Return the indexes of the calls that the books already had; all calls were inserted or known.
-
-    None if a call has other facts in the books, or was removed in between.
-    """
-    keys = list(prepared.columns_of("trace_id", "span_id"))
-    stored = known_facts(batch.connection, batch.tenant_id, keys)
-    known = set()
-    for place, (key, facts) in enumerate(zip(keys, prepared.columns_of(*FACT_COLUMNS), strict=True)):
-        made_by, booked = stored.get(key, (None, None))
-        if made_by != batch.transaction_id:
-            if booked != facts_of_row(facts):
-                return None
-            known.add(place)
-    return frozenset(known)
-
-
 def _book_individually(batch: _Batch, calls: Sequence[PricedUsage]) -> list[Verdict]:
     """Book calls that may be known, or of which another span in the batch or in the books shows the same."""
     connection, tenant_id = batch.connection, batch.tenant_id
@@ -219,25 +157,9 @@ def _book_individually(batch: _Batch, calls: Sequence[PricedUsage]) -> list[Verd
     return verdicts
 
 
-def _has_room(batch: _Batch, sums: CallSums) -> bool:
-    """Return whether the tenant's sums stay within the range of a column."""
-    spent, charged = _spent_and_charged(batch)
-    for figures in sums.groups.values():
-        cost, charge = figures.money
-        spent, charged = spent + cost, charged + charge
-    return max(spent, charged) <= MAX_SUM_NANO
-
-
-def _spent_and_charged(batch: _Batch) -> tuple[int, int]:
-    return (
-        balance(batch.connection, batch.tenant_id, COGS_ACCOUNT),
-        balance(batch.connection, batch.tenant_id, EARNED_ACCOUNT),
-    )
-
-
 def _leave_overflow_unpriced(batch: _Batch, entries: Iterable[Entry]) -> None:
     """Leave calls unpriced that would take the tenant's sums out of the range of a column; charge the others."""
-    spent, charged = _spent_and_charged(batch)
+    spent, charged = spent_and_charged(batch.connection, batch.tenant_id)
     charging = [entry for entry in entries if entry.verdict is Verdict.CHARGED]
     costs = [entry.call.cost_nanousd or 0 for entry in charging]
     most = [_most(entry.call) for entry in charging]
@@ -301,7 +223,7 @@ def _post(
 ) -> None:
     """Post what was recorded, and count it. `of_actions` returns each call's charge, and is called only if needed."""
     connection, tenant_id, at_ns = batch.connection, batch.tenant_id, batch.received_at_ns
-    legs = legs_of(_charges(sums.wallets))
+    legs = legs_of(charges_of(sums.wallets))
     with_holds = batch.transaction.post(legs, active=wallets, spending=True)
     if with_holds:
         charges: Counter[tuple[str, str]] = Counter()
@@ -321,7 +243,7 @@ def _insert(batch: _Batch, entries: Mapping[SpanKey, Entry]) -> dict[SpanKey, En
     )
     columns = (*BATCH_COLUMNS, *CALL_COLUMNS)
     inserted = bulk_insert.insert_ignoring_conflicts(
-        connection, usage_records.name, columns, rows, batch.columns, on=_SPAN
+        connection, usage_records.name, columns, rows, batch.columns, on=SPAN_KEY
     )
     # Only now: the insert has waited for a transaction that was retiring one of these spans.
     retired = delete_retired(connection, transaction_id)
@@ -335,7 +257,7 @@ def _insert(batch: _Batch, entries: Mapping[SpanKey, Entry]) -> dict[SpanKey, En
         if key in retired:
             entry.booked = retired[key]
             continue
-        made_by, facts = stored[key]
+        made_by, _, facts = stored[key]
         if made_by == transaction_id:
             new[key] = entry
         else:
@@ -344,16 +266,10 @@ def _insert(batch: _Batch, entries: Mapping[SpanKey, Entry]) -> dict[SpanKey, En
 
 
 def _in_one_order(connection: Connection, entries: Mapping[SpanKey, Entry]) -> list[tuple[SpanKey, Entry]]:
-    """Return the entries in the order of `_PLACE_COLUMNS` if there are several writers."""
+    """Return the entries in the order of `ORDER_COLUMNS` if there are several writers."""
     if has_one_writer(connection):
         return list(entries.items())
     return sorted(entries.items(), key=lambda item: (item[1].call.usage.started_at_ns, item[0]))
-
-
-def _charges(sums: WalletSums) -> Iterator[Charged]:
-    """Yield the total charge and cost of the calls of each sum."""
-    for (_, wallet, event, provider, model, rule_id), (calls, _, _, _, cost, charge) in sums.items():
-        yield wallet, event, rule_id, charge, provider, model, cost, calls
 
 
 def _charges_of_actions(recorded: Iterable[Entry]) -> Iterator[ActionCharge]:

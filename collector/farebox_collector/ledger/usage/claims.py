@@ -44,23 +44,28 @@ _STEPS = f"WITH RECURSIVE steps (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM ste
 _COLUMNS = ("tenant_id", "slot", "call_key", "usage_record_id")
 _CLAIM_FIRST = text(
     f"INSERT INTO call_claims ({', '.join(_COLUMNS)}) SELECT r.tenant_id, {_FIRST}, r.call_key, r.id"
-    " FROM usage_records r WHERE r.transaction_id = :made AND r.call_key IS NOT NULL"
+    " FROM usage_records r WHERE r.transaction_id = :made AND r.id > :after AND r.call_key IS NOT NULL"
     f" ORDER BY {_FIRST}, r.call_key ON CONFLICT DO NOTHING"
 )
 _CLAIM_FURTHER = text(
     f"INSERT INTO call_claims ({', '.join(_COLUMNS)}) {_STEPS}"
     f" SELECT r.tenant_id, {_FIRST} + n, r.call_key, r.id FROM usage_records r JOIN steps ON n <= {_FURTHER}"
-    f" WHERE r.transaction_id = :made AND length(r.call_key) = {OVERLAP_BYTES} ORDER BY 2, 3 ON CONFLICT DO NOTHING"
+    f" WHERE r.transaction_id = :made AND r.id > :after AND length(r.call_key) = {OVERLAP_BYTES}"
+    " ORDER BY 2, 3 ON CONFLICT DO NOTHING"
 )
 _CLAIM_BEFORE = text(
     f"INSERT INTO call_claims ({', '.join(_COLUMNS)}) SELECT r.tenant_id, {_BEFORE}, r.call_key, r.id"
-    f" FROM usage_records r WHERE r.transaction_id = :made AND length(r.call_key) = {WINDOW_BYTES}"
+    f" FROM usage_records r WHERE r.transaction_id = :made AND r.id > :after AND length(r.call_key) = {WINDOW_BYTES}"
     f" AND {_BEFORE} <> r.started_at_ns >> {WINDOW_BITS} ORDER BY {_BEFORE}, r.call_key ON CONFLICT DO NOTHING"
 )
 _CLAIMING = select(
     *(usage_records.c[name] for name in ("id", "tenant_id", "trace_id", "span_id")),
     *(usage_records.c[name] for name in ("call_key", "started_at_ns", "latency_ns")),
-).where(usage_records.c.transaction_id == bindparam("made"), usage_records.c.call_key.is_not(None))
+).where(
+    usage_records.c.transaction_id == bindparam("made"),
+    usage_records.c.id > bindparam("after"),
+    usage_records.c.call_key.is_not(None),
+)
 _HELD = Lookup(
     call_claims.name,
     {"slot": "bigint", "call_key": "bytea"},
@@ -119,21 +124,24 @@ def reached(calls: Iterable[tuple[bytes | None, tuple[int, int]]]) -> int:
     return found
 
 
-def claim_recorded(connection: Connection, transaction_id: int, records: int, claims: int) -> list[tuple[bytes, bytes]]:
-    """Claim the calls of a transaction's records that have a call key and no claim yet.
+def claim_recorded(
+    connection: Connection, transaction_id: int, records: int, claims: int, after_id: int = 0
+) -> list[tuple[bytes, bytes]]:
+    """Claim the calls of a transaction's records after a record that have a call key and no claim yet.
 
     `records` is their number, `claims` the number of slots that they overlap in total. Returns trace and span ids of
     those whose call another record has claimed: their rows are deleted again, for the caller to settle.
     """
     if not records:
         return []
-    claimed = connection.execute(_CLAIM_FIRST, {"made": transaction_id}).rowcount
+    made = {"made": transaction_id, "after": after_id}
+    claimed = connection.execute(_CLAIM_FIRST, made).rowcount
     if claims > records:
         for further in (_CLAIM_FURTHER, _CLAIM_BEFORE):
-            claimed += connection.execute(further, {"made": transaction_id}).rowcount
+            claimed += connection.execute(further, made).rowcount
     if claimed == claims:
         return []
-    claiming = connection.execute(_CLAIMING, {"made": transaction_id}).all()
+    claiming = connection.execute(_CLAIMING, made).all()
     tenant_id = claiming[0].tenant_id
     wanted = [Claim(row.id, bytes(row.call_key), row.started_at_ns, row.latency_ns) for row in claiming]
     conflicting = _claimed_elsewhere(connection, tenant_id, wanted)

@@ -19,7 +19,15 @@ _KEY = ("tenant_id", "outcome")
 
 def count_spans(connection: Connection, tenant_id: int, accepted: int, verdicts: Mapping[Verdict, int]) -> None:
     """Add spans of a tenant and their verdicts. Call it last in a transaction: all transactions update these rows."""
-    counts: dict[str, int] = {ACCEPTED: accepted}
-    counts.update({str(verdict): spans for verdict, spans in verdicts.items()})
+    add_span_counts(connection, tenant_id, by_outcome(accepted, verdicts))
+
+
+def by_outcome(accepted: int, verdicts: Mapping[Verdict, int]) -> dict[str, int]:
+    """Return the number of spans under each outcome."""
+    return {ACCEPTED: accepted} | {str(verdict): spans for verdict, spans in verdicts.items()}
+
+
+def add_span_counts(connection: Connection, tenant_id: int, counts: Mapping[str, int]) -> None:
+    """Add spans under the outcomes of `by_outcome`."""
     rows = [(tenant_id, outcome, spans) for outcome, spans in sorted(counts.items()) if spans]
     bulk_insert.insert_adding(connection, "intake_totals", _KEY, ("spans",), rows)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, select, text
+from sqlalchemy import Connection, select, text
 
 from farebox_collector.ledger.storage.locks import SPANS_OF_A_TRACE, lock_stripes
 from farebox_collector.ledger.tables.books import usage_records
@@ -42,13 +42,14 @@ _COLUMNS = [
 # - By parent, where the span around names a response of its own. Calls that share no more than a trace are not booked
 #   individually for that. Of a very long trace some spans are compared.
 _MAY_BE_WRAPPED = text(
-    "SELECT 1 FROM usage_records n WHERE n.transaction_id = :made AND (EXISTS ("
+    "SELECT 1 FROM usage_records n WHERE n.transaction_id = :made AND n.id > :after AND (EXISTS ("
     "SELECT 1 FROM usage_records w WHERE w.tenant_id = n.tenant_id AND w.trace_id = n.trace_id"
     " AND w.response_id = '' AND w.verdict = 'charged'"
     " AND w.output_tokens > 0 AND n.started_at_ns - w.started_at_ns <= w.latency_ns) OR EXISTS ("
-    "SELECT 1 FROM (SELECT o.span_id, o.parent_span_id, o.transaction_id FROM usage_records o"
+    "SELECT 1 FROM (SELECT o.id, o.span_id, o.parent_span_id, o.transaction_id FROM usage_records o"
     f" WHERE o.tenant_id = n.tenant_id AND o.trace_id = n.trace_id LIMIT {_RELATIVES}) r"
-    " WHERE r.transaction_id <> :made AND (r.span_id = n.parent_span_id OR r.parent_span_id = n.span_id))) LIMIT 1"
+    " WHERE (r.transaction_id <> :made OR r.id <= :after)"
+    " AND (r.span_id = n.parent_span_id OR r.parent_span_id = n.span_id))) LIMIT 1"
 )
 
 
@@ -57,14 +58,9 @@ class _Kept(NamedTuple):
     place: Place
 
 
-def may_be_wrapped(connection: Connection, transaction_id: int) -> bool:
-    """Return whether a record of a transaction may be a span around recorded calls, or be within such a span."""
-    return connection.execute(_MAY_BE_WRAPPED, {"made": transaction_id}).first() is not None
-
-
-def delete_unclaimed(connection: Connection, transaction_id: int) -> None:
-    """Delete the records of a transaction again, before anything is claimed or posted."""
-    connection.execute(delete(usage_records).where(usage_records.c.transaction_id == transaction_id))
+def may_be_wrapped(connection: Connection, transaction_id: int, after_id: int) -> bool:
+    """Return whether a newer record of a transaction may be a span around recorded calls, or be within such a span."""
+    return connection.execute(_MAY_BE_WRAPPED, {"made": transaction_id, "after": after_id}).first() is not None
 
 
 class Found(NamedTuple):

@@ -22,7 +22,7 @@ RETIRED_REASON = "a span of the same call, whose detail is retired, stands for i
 _ANYTHING = "SELECT EXISTS (SELECT 1 FROM retired_spans)"
 _AMONG_NEW = text(
     "SELECT u.id, u.trace_id, u.span_id, r.facts FROM usage_records u JOIN retired_spans r ON r.tenant_id = u.tenant_id"
-    " AND r.trace_id = u.trace_id AND r.span_id = u.span_id WHERE u.transaction_id = :made"
+    " AND r.trace_id = u.trace_id AND r.span_id = u.span_id WHERE u.transaction_id = :made AND u.id > :after"
 )
 
 
@@ -70,15 +70,15 @@ def has_retired_spans(connection: Connection) -> bool:
     return bool(connection.exec_driver_sql(_ANYTHING).scalar())
 
 
-def delete_retired(connection: Connection, transaction_id: int) -> dict[SpanKey, RetiredFacts]:
-    """Delete the spans that a transaction has just recorded but that are retired; return their facts.
+def delete_retired(connection: Connection, transaction_id: int, after_id: int = 0) -> dict[SpanKey, RetiredFacts]:
+    """Delete the spans that a transaction has recorded after a record, but that are retired; return their facts.
 
     Call it after the insert. A record is deleted in the transaction that writes its tombstone, and an insert of the
     same key waits for that transaction: after the insert the tombstone is visible, on any number of replicas.
     """
     if not has_retired_spans(connection):
         return {}
-    found = connection.execute(_AMONG_NEW, {"made": transaction_id}).all()
+    found = connection.execute(_AMONG_NEW, {"made": transaction_id, "after": after_id}).all()
     if found:
         connection.execute(delete(usage_records).where(usage_records.c.id.in_([row[0] for row in found])))
     return {(bytes(row[1]), bytes(row[2])): RetiredFacts(bytes(row[3])) for row in found}

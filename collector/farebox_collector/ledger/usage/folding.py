@@ -1,0 +1,189 @@
+"""Append batches of calls, and fold them: add their sums to accounts, roll-ups and totals.
+
+A commit writes the records, their claims and one row with its sums. So all commits of a collector are appends, and no
+replica waits for another one's wallets. About twice a second, and before anything else reads or writes the books,
+a fold posts the batches that wait (`storage.database`): one ledger transaction for all batches of a collector since the
+last fold, under the id that its records have already.
+
+A ledger transaction stays open while its collector appends batches. A commit locks its row in shared mode and a fold
+exclusively, so no batch is added to a transaction that was posted, and none is posted twice, by any replica.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select
+
+from farebox_collector.ledger.credits.hold_release import settle_holds
+from farebox_collector.ledger.journal.journal import LedgerTransaction, begin, post_together
+from farebox_collector.ledger.journal.legs import Charged, legs_of
+from farebox_collector.ledger.journal.usage_rollups import WalletSums
+from farebox_collector.ledger.storage.differences import newest_id
+from farebox_collector.ledger.tables.books import transactions, unfolded_batches, usage_records
+from farebox_collector.ledger.usage.batch_sums import CallSums, added, decoded, encoded
+from farebox_collector.ledger.usage.running_totals import TotalLabels, count_new_calls
+from farebox_collector.ledger.usage.span_counts import add_span_counts
+from farebox_collector.model.moments import day_of
+from farebox_collector.model.verdicts import Verdict
+
+USAGE = "usage"
+"""The kind of the ledger transactions that charge calls."""
+
+MOST_UNFOLDED = 256
+"""From this many batches on, a commit folds them first: a folder that cannot keep up slows senders down."""
+
+_batch = unfolded_batches.c
+# Built once: building such a statement takes longer than running it.
+_IS_OPEN = (
+    select(transactions.c.recorded_at_ns)
+    .where(
+        transactions.c.id == bindparam("id"),
+        transactions.c.tenant_id == bindparam("tenant"),
+        transactions.c.is_open == 1,
+    )
+    .with_for_update(read=True)
+)
+_APPEND = insert(unfolded_batches)
+_UNFOLDED = select(_batch.tenant_id, _batch.transaction_id).distinct()
+_TRANSACTION = (transactions.c.id, transactions.c.tenant_id, transactions.c.kind, transactions.c.recorded_at_ns)
+
+
+class Appending(NamedTuple):
+    """An open ledger transaction, and the newest usage record before this batch."""
+
+    transaction: LedgerTransaction
+    after_id: int
+
+
+class OpenTransactions:
+    """The open ledger transactions of this collector, and how many batches each has. For one committing thread."""
+
+    def __init__(self) -> None:
+        self._ids: dict[int, int] = {}
+        self._numbers: Counter[int] = Counter()
+
+    def begin(self, connection: Connection, tenant_id: int, received_at_ns: int) -> Appending:
+        """Return the tenant's open transaction, or a new one if it was folded, is full, or is of another day."""
+        known = self._ids.get(tenant_id)
+        if known is not None and self._numbers[tenant_id] < MOST_UNFOLDED:
+            began_ns = connection.execute(_IS_OPEN, {"id": known, "tenant": tenant_id}).scalar()
+            if began_ns is not None and day_of(int(began_ns)) == day_of(received_at_ns):
+                transaction = LedgerTransaction(connection, tenant_id, known, USAGE, received_at_ns)
+                return Appending(transaction, newest_id(connection, usage_records.name))
+        transaction = begin(connection, tenant_id, USAGE, received_at_ns, is_open=True)
+        self._ids[tenant_id] = transaction.id
+        self._numbers[tenant_id] = 0
+        return Appending(transaction, newest_id(connection, usage_records.name))
+
+    def append(
+        self,
+        transaction: LedgerTransaction,
+        sums: CallSums,
+        calls_ns: tuple[int, int],
+        spans: Mapping[str, int],
+    ) -> None:
+        """Write the sums of a batch. `spans` counts its spans by outcome, with `span_counts.ACCEPTED`."""
+        tenant_id = transaction.tenant_id
+        self._numbers[tenant_id] += 1
+        row = {
+            "tenant_id": tenant_id,
+            "transaction_id": transaction.id,
+            "number": self._numbers[tenant_id],
+            "received_at_ns": transaction.at_ns,
+            "calls_from_ns": calls_ns[0],
+            "calls_to_ns": calls_ns[1],
+            "sums": f"[{encoded(sums)},{json.dumps(spans)}]",
+        }
+        transaction.connection.execute(_APPEND, row)
+
+
+class Folder:
+    """Folds what waits, of all tenants and replicas; called in a database transaction of its own."""
+
+    def __init__(self, labels: TotalLabels) -> None:
+        self.labels = labels
+
+    def __call__(self, connection: Connection) -> None:
+        """Post all unfolded batches."""
+        fold(connection, self.labels)
+
+
+def fold(connection: Connection, labels: TotalLabels, tenant_id: int | None = None) -> None:
+    """Post the unfolded batches of a tenant or of all."""
+    of_tenant = () if tenant_id is None else (_batch.tenant_id == tenant_id,)
+    waiting = connection.execute(_UNFOLDED.where(*of_tenant)).all()
+    if not waiting:
+        return
+    ids = [row.transaction_id for row in waiting]
+    # A commit or another fold that has one of these locked ends first; the next statement sees what it did.
+    opened = (
+        select(*_TRANSACTION)
+        .where(transactions.c.id.in_(ids), transactions.c.is_open == 1)
+        .order_by(transactions.c.tenant_id, transactions.c.id)
+        .with_for_update()
+    )
+    by_tenant: defaultdict[int, list[LedgerTransaction]] = defaultdict(list)
+    for row in connection.execute(opened):
+        by_tenant[row.tenant_id].append(
+            LedgerTransaction(connection, row.tenant_id, row.id, row.kind, row.recorded_at_ns)
+        )
+    for own in by_tenant.values():
+        _fold(own, labels)
+
+
+def _fold(opened: Sequence[LedgerTransaction], labels: TotalLabels) -> None:
+    """Post the batches of some open transactions of one tenant, and close these."""
+    connection, tenant_id = opened[0].connection, opened[0].tenant_id
+    batches = _batches(connection, tenant_id, [transaction.id for transaction in opened])
+    spans: Counter[str] = Counter()
+    posted, sums = [], []
+    for transaction in opened:
+        own = batches[transaction.id]
+        parts = [json.loads(row.sums) for row in own]
+        of_transaction = added([decoded(part[0]) for part in parts])
+        for _, counted in parts:
+            spans.update(counted)
+        posted.append((transaction, legs_of(charges_of(of_transaction.wallets))))
+        sums.append(of_transaction)
+        transaction.close((min(row.calls_from_ns for row in own), max(row.calls_to_ns for row in own)))
+    at_ns = max(row.received_at_ns for own in batches.values() for row in own)
+    with_holds = post_together(posted, at_ns)
+    if with_holds:
+        settle_holds(connection, tenant_id, _charges_of_actions(opened, with_holds), at_ns)
+    count_new_calls(connection, tenant_id, added(sums), labels)
+    ids = [transaction.id for transaction in opened]
+    connection.execute(delete(unfolded_batches).where(_batch.tenant_id == tenant_id, _batch.transaction_id.in_(ids)))
+    # Last: other transactions wait for these rows.
+    add_span_counts(connection, tenant_id, spans)
+
+
+def _batches(connection: Connection, tenant_id: int, ids: Sequence[int]) -> Mapping[int, list[Row[Any]]]:
+    query = select(unfolded_batches).where(_batch.tenant_id == tenant_id, _batch.transaction_id.in_(ids))
+    found: defaultdict[int, list[Row[Any]]] = defaultdict(list)
+    for row in connection.execute(query):
+        found[row.transaction_id].append(row)
+    return found
+
+
+def _charges_of_actions(opened: Sequence[LedgerTransaction], wallets: frozenset[str]) -> dict[tuple[str, str], int]:
+    """Return (wallet, action id) → nanocredits of the calls of some wallets that name an action."""
+    record = usage_records.c
+    query = (
+        select(record.wallet, record.action_id, func.sum(record.charge_nanocredits))
+        .where(
+            record.transaction_id.in_([transaction.id for transaction in opened]),
+            record.wallet.in_(sorted(wallets)),
+            record.action_id != "",
+            record.verdict == Verdict.CHARGED,
+        )
+        .group_by(record.wallet, record.action_id)
+    )
+    return {(wallet, action): int(charge or 0) for wallet, action, charge in opened[0].connection.execute(query)}
+
+
+def charges_of(sums: WalletSums) -> Iterator[Charged]:
+    """Yield the total charge and cost of the calls of each sum."""
+    for (_, wallet, event, provider, model, rule_id), (calls, _, _, _, cost, charge) in sums.items():
+        yield wallet, event, rule_id, charge, provider, model, cost, calls
