@@ -82,7 +82,7 @@ class Pipeline:
         self._clock = clock
         labels = TotalLabels()
         database.fold_with(Folder(labels))
-        self._desk = BookingContext(labels, settings.dead_letter_days * 86_400 * 10**9, OpenTransactions())
+        self._desk = BookingContext(labels, settings.dead_letter_days * 86_400 * 10**9, OpenTransactions(labels))
         self._counted_as_other = 0
         self._committer = GroupCommit(
             self._commit,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from farebox_collector.intake.reader import Encoding, ReadRequest
 from farebox_collector.ledger.usage.batch import Calls, Prepared
-from farebox_collector.ledger.usage.batch_sums import CallSums, Figures, GroupKey
+from farebox_collector.ledger.usage.batch_sums import BatchSums
 from farebox_collector.model.records import (
     NO_QUALITY,
     Buckets,
@@ -58,17 +58,20 @@ def unpacked_task(data: bytes | bytearray) -> Task:
 def packed(read: ReadRequest) -> bytes:
     """Encode the result of a request."""
     prepared = read.calls.prepared
-    calls = _plain_columns(prepared) if prepared is not None else [_plain_call(call) for call in read.calls]
+    calls = (
+        (*prepared[:-1], tuple(prepared.sums)) if prepared is not None else [_plain_call(call) for call in read.calls]
+    )
     reports = [(*report[:3], tuple(report.quality)) for report in read.reports]
     dead = [(tuple(letter.span), letter.reason) for letter in read.dead]
-    return marshal.dumps((calls, read.places, reports, dead, read.not_billable, read.spans))
+    message: Any = (calls, read.places, reports, dead, read.not_billable, read.spans)
+    return marshal.dumps(message)
 
 
 def unpacked(data: bytes | bytearray | memoryview) -> ReadRequest:
     """Decode the result of a request."""
     calls, places, reports, dead, not_billable, spans = marshal.loads(data)  # noqa: S302  (from our own process)
     return ReadRequest(
-        Calls([_call(*fields) for fields in calls]) if isinstance(calls, list) else Calls(prepared=_columns(*calls)),
+        Calls([_call(*fields) for fields in calls]) if isinstance(calls, list) else Calls(prepared=_prepared(*calls)),
         places,
         [QualityReport(report[0], report[1], report[2], Quality(*report[3])) for report in reports],
         [DeadLetter(Span(*span), reason) for span, reason in dead],
@@ -77,16 +80,15 @@ def unpacked(data: bytes | bytearray | memoryview) -> ReadRequest:
     )
 
 
-def _plain_columns(prepared: Prepared) -> tuple[Any, ...]:
-    sums = prepared.sums
-    groups = [((key.day, key.verdict.value, *key[2:]), list(figures)) for key, figures in sums.groups.items()]
-    return *prepared[:-1], (groups, sums.wallets, sums.spending, sums.stakes)
+def _columns(
+    size: int, columns: list[Any], assumptions: Any, claims: list[tuple[int, bytes]], sums: tuple[Any, ...]
+) -> Prepared:
+    return Prepared(size, columns, assumptions, claims, BatchSums(*sums))
 
 
-def _columns(size: int, columns: list[Any], assumptions: Any, claims: int, sums: Any) -> Prepared:
-    groups, wallets, spending, stakes = sums
-    named = {GroupKey(day, _VERDICTS[verdict], *rest): Figures(figures) for (day, verdict, *rest), figures in groups}
-    return Prepared(size, columns, assumptions, claims, CallSums(named, wallets, spending, stakes))
+def _prepared(*fields: Any) -> Prepared:
+    prepared = Prepared._make(fields)
+    return prepared._replace(sums=BatchSums._make(prepared.sums))
 
 
 def _plain_call(call: PricedUsage) -> tuple[Any, ...]:

@@ -35,6 +35,18 @@ class Lookup(NamedTuple):
         answers = _of_sqlite if connection.dialect.name == "sqlite" else _of_postgresql
         return answers(self, connection, common, keys)
 
+    def any(self, connection: Connection, common: int, keys: Sequence[tuple[Any, ...]]) -> bool:
+        """Return whether there is a row for any of the keys."""
+        if connection.dialect.name != "sqlite":
+            statement = f"SELECT EXISTS ({_from_arrays(self, '1')})"
+            return bool(connection.exec_driver_sql(statement, (*_arrays(keys), common)).scalar_one())
+        for first in range(0, len(keys), _AT_ONCE):
+            some = keys[first : first + _AT_ONCE]
+            statement = _sqlite_any(self.table, tuple(self.key), self.on("?"), len(some))
+            if connection.exec_driver_sql(statement, (*chain.from_iterable(some), common)).scalar_one():
+                return True
+        return False
+
     def on(self, parameter: str) -> str:
         """Return the condition of the join."""
         return " AND ".join([f"t.{self.common} = {parameter}", *(f"t.{name} = k.{name}" for name in self.key)])
@@ -48,15 +60,22 @@ class Lookup(NamedTuple):
 def _of_postgresql(
     lookup: Lookup, connection: Connection, common: int, keys: Sequence[tuple[Any, ...]]
 ) -> Iterator[Sequence[Any]]:
+    statement = _from_arrays(lookup, f"k.place - 1, {lookup.answer}")
+    with connection.exec_driver_sql(statement, (*_arrays(keys), common)) as result:
+        yield from result.cursor.fetchall() if result.cursor is not None else ()
+
+
+def _arrays(keys: Sequence[tuple[Any, ...]]) -> Iterator[list[Any]]:
+    return map(list, zip(*keys, strict=True))
+
+
+def _from_arrays(lookup: Lookup, answer: str) -> str:
     arrays = ", ".join(f"%s::{kind}[]" for kind in lookup.key.values())
-    statement = (
-        f"SELECT k.place - 1, {lookup.answer}"
-        f" FROM unnest({arrays}) WITH ORDINALITY AS k({', '.join(lookup.key)}, place)"
+    return (
+        f"SELECT {answer} FROM unnest({arrays}) WITH ORDINALITY AS k({', '.join(lookup.key)}, place)"
         # LIMIT keeps the planner from reading the whole table for a hash join, regardless of its statistics.
         f" CROSS JOIN LATERAL (SELECT * FROM {lookup.table} t WHERE {lookup.on('%s')} LIMIT 1) t"
     )
-    with connection.exec_driver_sql(statement, (*map(list, zip(*keys, strict=True)), common)) as result:
-        yield from result.cursor.fetchall() if result.cursor is not None else ()
 
 
 def _of_sqlite(
@@ -78,3 +97,10 @@ def _sqlite_statement(table: str, key: tuple[str, ...], answer: str, on: str, ke
         f"WITH k(place, {', '.join(key)}) AS (VALUES {asked})"
         f" SELECT json_group_array(json_array(k.place, {answer})) FROM k CROSS JOIN {table} t ON {on}"
     )
+
+
+@lru_cache(maxsize=2 * _AT_ONCE)
+def _sqlite_any(table: str, key: tuple[str, ...], on: str, keys: int) -> str:
+    """Return a statement for this many keys; it stops at the first that is found."""
+    values = ", ".join([f"({', '.join('?' * len(key))})"] * keys)
+    return f"WITH k({', '.join(key)}) AS (VALUES {values}) SELECT EXISTS (SELECT 1 FROM k CROSS JOIN {table} t ON {on})"

@@ -15,14 +15,13 @@ from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.storage.differences import has_one_writer
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.usage.batch import Calls, Prepared
-from farebox_collector.ledger.usage.batch_sums import CallSums
-from farebox_collector.ledger.usage.claims import claim_recorded
+from farebox_collector.ledger.usage.batch_sums import BatchSums
 from farebox_collector.ledger.usage.columns import BATCH_COLUMNS, FACT_COLUMNS, facts_of_row
 from farebox_collector.ledger.usage.folding import MOST_UNFOLDED, Appending, OpenTransactions
 from farebox_collector.ledger.usage.span_counts import add_span_counts
 from farebox_collector.ledger.usage.stakes import add_stakes
 from farebox_collector.ledger.usage.stored_usage import known_facts
-from farebox_collector.ledger.usage.summed_calls import may_be_wrapped
+from farebox_collector.ledger.usage.summed_calls import any_trace_is_known, may_be_wrapped
 from farebox_collector.ledger.usage.tombstones import delete_retired
 from farebox_collector.model.money import MAX_SUM_NANO
 from farebox_collector.model.verdicts import Verdict
@@ -48,8 +47,9 @@ def append_calls(
     prepared = calls.prepared
     if prepared is None or not _has_room(connection, tenant_id, prepared.sums):
         return None
+    current = opened.current(connection, tenant_id, received_at_ns)
     attempt = connection.begin_nested()
-    into = opened.begin(connection, tenant_id, received_at_ns)
+    into = current or opened.begin(connection, tenant_id, received_at_ns)
     known = _insert_new(into, prepared)
     if known is None:
         attempt.rollback()
@@ -60,7 +60,7 @@ def append_calls(
         add_span_counts(connection, tenant_id, _counted(spans, verdicts))
         return verdicts
     new = prepared.without(known) if known else prepared
-    if claim_recorded(connection, into.transaction.id, new.size, new.claims, into.after_id):
+    if not opened.claim(into, new.size, new.claims):
         attempt.rollback()
         return None
     first_ns, last_ns = Calls(prepared=new).priced_ns
@@ -68,7 +68,7 @@ def append_calls(
     assert last_ns is not None
     verdicts = [Verdict.DUPLICATE if place in known else Verdict.CHARGED for place in range(prepared.size)]
     add_stakes(connection, tenant_id, new.sums.stakes)
-    opened.append(into.transaction, new.sums, (first_ns, last_ns), _counted(spans, verdicts))
+    opened.append(into.transaction, new.sums, new.claims, (first_ns, last_ns), _counted(spans, verdicts))
     attempt.commit()
     return verdicts
 
@@ -85,6 +85,7 @@ def _insert_new(into: Appending, prepared: Prepared) -> frozenset[int] | None:
     if not has_one_writer(connection):
         places = prepared.columns_of(*ORDER_COLUMNS)
         rows = [row for _, row in sorted(zip(places, rows, strict=True))]
+    related = any_trace_is_known(connection, transaction.tenant_id, prepared.column("trace_id"))
     columns = (*BATCH_COLUMNS, *names)
     batch = (transaction.tenant_id, transaction.id, transaction.at_ns)
     inserted = bulk_insert.insert_ignoring_conflicts(
@@ -92,7 +93,7 @@ def _insert_new(into: Appending, prepared: Prepared) -> frozenset[int] | None:
     )
     if delete_retired(connection, transaction.id, after_id):
         return None
-    if inserted and may_be_wrapped(connection, transaction.id, after_id):
+    if inserted and related and may_be_wrapped(connection, transaction.id, after_id):
         return None
     return frozenset() if inserted == prepared.size else _known(into, prepared)
 
@@ -117,11 +118,9 @@ def _known(into: Appending, prepared: Prepared) -> frozenset[int] | None:
     return frozenset(known)
 
 
-def _has_room(connection: Connection, tenant_id: int, sums: CallSums) -> bool:
+def _has_room(connection: Connection, tenant_id: int, sums: BatchSums) -> bool:
     """Return whether the tenant's sums stay within the range of a column, with every batch that is not folded yet."""
-    money = [figures.money for figures in sums.groups.values()]
-    largest = max(sum(cost for cost, _ in money), sum(charge for _, charge in money))
-    if largest > MAX_SUM_NANO // (4 * MOST_UNFOLDED):
+    if max(sums.cost_nanousd, sums.charge_nanocredits) > MAX_SUM_NANO // (4 * MOST_UNFOLDED):
         return False
     return max(spent_and_charged(connection, tenant_id)) <= MAX_SUM_NANO // 2
 

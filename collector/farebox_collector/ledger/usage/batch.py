@@ -10,8 +10,8 @@ from functools import cached_property
 from itertools import chain, repeat
 from typing import Any, NamedTuple, overload
 
-from farebox_collector.ledger.usage.batch_sums import CallSums, added, sums_of
-from farebox_collector.ledger.usage.claims import reached
+from farebox_collector.ledger.usage.batch_sums import BatchSums
+from farebox_collector.ledger.usage.claims import claimed
 from farebox_collector.ledger.usage.columns import CALL_COLUMNS, call_columns, call_of_row
 from farebox_collector.ledger.usage.response_ids import call_key
 from farebox_collector.ledger.usage.wrappers import sums_up_calls
@@ -31,9 +31,9 @@ class Prepared(NamedTuple):
     """For each of `CALL_COLUMNS` a list of its values in the order of the calls, or the one value that all share."""
     assumptions: list[tuple[str, ...]] | tuple[str, ...]
     """The dialect's assumptions about each span, or about all of them; pricing may have added others since."""
-    claims: int
-    """How many time slots the calls claim in total; see `claims`."""
-    sums: CallSums
+    claims: list[tuple[int, bytes]]
+    """The time slots and keys that the calls claim; see `claims`."""
+    sums: BatchSums
 
     def column(self, name: str) -> Iterable[Any]:
         """Return the values of a column, in the order of the calls."""
@@ -151,8 +151,8 @@ def _prepare(calls: Sequence[PricedUsage]) -> Prepared | None:
         return None
     assumptions = _shared_value([call.usage.assumptions for call in calls])
     times = ((call.usage.started_at_ns, call.usage.latency_ns) for call in calls)
-    claims = reached(zip(keys, times, strict=True))
-    return Prepared(len(calls), columns, assumptions, claims, sums_of(calls))
+    claims = claimed(zip(keys, times, strict=True))
+    return Prepared(len(calls), columns, assumptions, claims, BatchSums.of(calls))
 
 
 def _is_ordinary(call: PricedUsage) -> bool:
@@ -173,7 +173,11 @@ def _joined(parts: Sequence[Prepared]) -> Prepared | None:
         return None
     assumptions = _end_to_end([(part.assumptions, part.size) for part in parts])
     return Prepared(
-        size, columns, assumptions, sum(part.claims for part in parts), added([part.sums for part in parts])
+        size,
+        columns,
+        assumptions,
+        [claim for part in parts for claim in part.claims],
+        BatchSums.together([part.sums for part in parts]),
     )
 
 

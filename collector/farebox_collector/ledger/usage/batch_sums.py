@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from farebox_collector.ledger.credits.spending import SpendingKey
 from farebox_collector.ledger.journal.usage_rollups import WalletKey
+from farebox_collector.ledger.tables.rollups import DAY_SUMS
 from farebox_collector.ledger.tables.service import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
 from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.stakes import Stake, stakes_of
@@ -22,7 +23,7 @@ from farebox_collector.model.records import (
     Quality,
     UsageRecord,
 )
-from farebox_collector.model.verdicts import Verdict
+from farebox_collector.model.verdicts import ONE_CALL, Verdict
 
 LATENCY_COLUMNS = tuple(f"latency_le_{bound}ms" for bound in LATENCY_BOUNDS_MS)
 FIRST_CHUNK_COLUMNS = tuple(f"first_chunk_le_{bound}ms" for bound in FIRST_CHUNK_BOUNDS_MS)
@@ -47,11 +48,23 @@ _OUTPUT, _REASONING = Buckets._fields.index("output"), Buckets._fields.index("re
 _REQUESTS, _ERRORS = 0, 1
 _TOKENS = slice(2, 2 + len(TOKEN_COLUMNS))
 _MONEY = slice(_TOKENS.stop, _TOKENS.stop + 2)
-_LATENCY_NS = _MONEY.stop
-_LATENCIES = slice(_LATENCY_NS + 1, _LATENCY_NS + 1 + len(LATENCY_COLUMNS))
-_FIRST_CHUNKS, _FIRST_CHUNK_NS = _LATENCIES.stop, _LATENCIES.stop + 1
-_FIRST_CHUNKS_BY = slice(_FIRST_CHUNK_NS + 1, _FIRST_CHUNK_NS + 1 + len(FIRST_CHUNK_COLUMNS))
-_QUALITY = slice(_FIRST_CHUNKS_BY.stop, _FIRST_CHUNKS_BY.stop + len(QUALITY_COLUMNS))
+
+SERVICE_SUMS = (
+    "requests",
+    "errors",
+    "latency_us",
+    *LATENCY_COLUMNS,
+    "first_chunks",
+    "first_chunk_us",
+    *FIRST_CHUNK_COLUMNS,
+    "input_tokens",
+    "output_tokens",
+    *QUALITY_COLUMNS,
+)
+"""The sums of the service totals."""
+
+
+_TIMES = frozenset(SERVICE_SUMS.index(name) for name in ("latency_us", "first_chunk_us"))
 
 
 class GroupKey(NamedTuple):
@@ -76,7 +89,7 @@ class GroupKey(NamedTuple):
         return self[2:8]
 
     @property
-    def service(self) -> tuple[str, ...]:
+    def service(self) -> tuple[str, str, str, str]:
         """Return its labels in the service totals."""
         return self.provider, self.model, self.route, self.region
 
@@ -105,33 +118,17 @@ class Figures(list[int]):
         cost, charge = self[_MONEY]
         return cost, charge
 
-    @property
-    def usage(self) -> list[int]:
-        """Return the sums of the usage totals: requests, errors, tokens, cost and charge."""
-        return self[: _MONEY.stop]
 
-    @property
-    def service(self) -> list[int]:
-        """Return the sums of the service totals, times in microseconds."""
-        tokens = self.tokens
-        return [
-            self.requests,
-            self.errors,
-            self[_LATENCY_NS] // 1000,
-            *self[_LATENCIES],
-            self[_FIRST_CHUNKS],
-            self[_FIRST_CHUNK_NS] // 1000,
-            *self[_FIRST_CHUNKS_BY],
-            tokens.inclusive_input,
-            tokens.total - tokens.inclusive_input,
-            *self[_QUALITY],
-        ]
+ServiceKey = tuple[str, str, str, str]
+"""Provider, model, route and region."""
 
 
 class CallSums(NamedTuple):
     """What a group of calls adds to the totals and roll-ups."""
 
     groups: dict[GroupKey, Figures]
+    services: dict[ServiceKey, list[int]]
+    """`SERVICE_SUMS` of the calls that count as one call each, but with times in nanoseconds."""
     wallets: dict[WalletKey, list[int]]
     """`DAY_SUMS` of charged calls. Legs are made from these too."""
     spending: dict[SpendingKey, int]
@@ -140,16 +137,49 @@ class CallSums(NamedTuple):
     """The amounts at stake with these calls."""
 
 
+class BatchSums(NamedTuple):
+    """What a batch of charged calls adds, as the books keep it until it is folded."""
+
+    texts: tuple[str, ...]
+    """The sums of each request, without stakes, as `encoded` makes them."""
+    cost_nanousd: int
+    charge_nanocredits: int
+    stakes: list[Stake]
+
+    @classmethod
+    def of(cls, calls: Sequence[PricedUsage]) -> Self:
+        """Return the sums of charged calls."""
+        sums = sums_of(calls)
+        money = [figures.money for figures in sums.groups.values()]
+        cost, charge = sum(cost for cost, _ in money), sum(charge for _, charge in money)
+        return cls((encoded(sums),), cost, charge, sums.stakes)
+
+    @classmethod
+    def together(cls, parts: Sequence["BatchSums"]) -> Self:
+        """Return the sums of several requests."""
+        return cls(
+            tuple(text for part in parts for text in part.texts),
+            sum(part.cost_nanousd for part in parts),
+            sum(part.charge_nanocredits for part in parts),
+            [stake for part in parts for stake in part.stakes],
+        )
+
+
 def sums_of(calls: Sequence[PricedUsage]) -> CallSums:
     """Return the sums of calls as the books have them."""
     if not calls:
-        return CallSums({}, {}, {}, [])
+        return CallSums({}, {}, {}, {}, [])
     columns = _Columns.of(calls)
     groups: defaultdict[tuple[Any, ...], list[PricedUsage]] = defaultdict(list)
     for key, call in zip(columns.group_keys(), calls, strict=True):
         groups[key].append(call)
+    services: defaultdict[ServiceKey, list[UsageRecord]] = defaultdict(list)
+    for group_key, group in groups.items():
+        if group_key[1] in ONE_CALL:
+            services[GroupKey._make(group_key).service] += [call.usage for call in group]
     return CallSums(
         {GroupKey._make(key): _figures(key[1], group) for key, group in groups.items()},
+        {key: _service_figures(usages) for key, usages in services.items()},
         _by_wallet(columns),
         _by_spender(columns),
         _at_stake(columns, calls),
@@ -223,40 +253,56 @@ def _at_stake(columns: _Columns, calls: Sequence[PricedUsage]) -> list[Stake]:
     return [stake for call in calls for stake in stakes_of(call)]
 
 
-def added(sums: Sequence[CallSums]) -> CallSums:
-    """Return the sum of several groups of calls."""
-    if len(sums) == 1:
-        return sums[0]
-    groups: dict[GroupKey, Figures] = {}
-    wallets: dict[WalletKey, list[int]] = {}
-    spending: defaultdict[SpendingKey, int] = defaultdict(int)
-    for part in sums:
-        for group, figures in part.groups.items():
-            of_group = groups.get(group)
-            groups[group] = figures if of_group is None else Figures(map(add, of_group, figures))
-        for wallet, row in part.wallets.items():
-            of_wallet = wallets.get(wallet)
-            wallets[wallet] = row if of_wallet is None else list(map(add, of_wallet, row))
-        for spender, charge in part.spending.items():
-            spending[spender] += charge
-    return CallSums(groups, wallets, dict(spending), [stake for part in sums for stake in part.stakes])
-
-
 def encoded(sums: CallSums) -> str:
-    """Return sums as JSON, without the amounts at stake."""
-    parts = [list(named.items()) for named in (sums.groups, sums.wallets, sums.spending)]
-    return json.dumps(parts, separators=(",", ":"))
+    """Return sums as JSON, without the amounts at stake.
+
+    Lists, not objects: groups and services as rows of names and figures; the keys of wallets without the wallet, then
+    all rows of wallets in one list, each with the index of its key; the rows of spenders.
+    """
+    places: dict[tuple[Any, ...], int] = {}
+    wallets: list[Any] = []
+    for (day, wallet, *rest), figures in sums.wallets.items():
+        wallets += (places.setdefault((day, *rest), len(places)), wallet, *figures)
+    groups = [(*key, *figures) for key, figures in sums.groups.items()]
+    services = [(*key, *figures) for key, figures in sums.services.items()]
+    spending = [(*key, charge) for key, charge in sums.spending.items()]
+    return _to_json((groups, services, list(places), wallets, spending))
 
 
-def decoded(parts: Any) -> CallSums:
-    """Return the sums of a text that `encoded` made, after `json.loads`."""
-    groups, wallets, spending = parts
+_to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_GROUP_NAMES = len(GroupKey._fields)
+_SERVICE_NAMES = 4
+_WALLET_ROW = 2 + len(DAY_SUMS)
+
+
+def summed(parts: Iterable[Any]) -> CallSums:
+    """Return the sum of texts that `encoded` made, each after `json.loads`."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    services: dict[Any, list[int]] = {}
+    wallets: dict[Any, list[int]] = {}
+    spending: defaultdict[Any, int] = defaultdict(int)
+    for group_rows, service_rows, keys, wallet_rows, spenders in parts:
+        for row in group_rows:
+            _add(groups, tuple(row[:_GROUP_NAMES]), row[_GROUP_NAMES:])
+        for row in service_rows:
+            _add(services, tuple(row[:_SERVICE_NAMES]), row[_SERVICE_NAMES:])
+        for place, wallet, *figures in zip(*[iter(wallet_rows)] * _WALLET_ROW, strict=True):
+            day, *rest = keys[place]
+            _add(wallets, (day, wallet, *rest), figures)
+        for *key, charge in spenders:
+            spending[tuple(key)] += charge
     return CallSums(
-        {GroupKey(key[0], Verdict(key[1]), *key[2:]): Figures(figures) for key, figures in groups},
-        {tuple(key): figures for key, figures in wallets},
-        {tuple(key): charge for key, charge in spending},
+        {GroupKey(day, Verdict(verdict), *names): Figures(row) for (day, verdict, *names), row in groups.items()},
+        services,
+        wallets,
+        dict(spending),
         [],
     )
+
+
+def _add(sums: dict[Any, list[int]], key: tuple[Any, ...], figures: list[int]) -> None:
+    earlier = sums.get(key)
+    sums[key] = figures if earlier is None else list(map(add, earlier, figures))
 
 
 def quality_sums(reports: Iterable[Quality], lookups: int = 0, hits: int = 0) -> list[int]:
@@ -276,13 +322,14 @@ def quality_sums(reports: Iterable[Quality], lookups: int = 0, hits: int = 0) ->
 def _figures(verdict: Verdict, calls: Sequence[PricedUsage]) -> Figures:
     """Return the sums of a group: builds lists first, because loops in C cost a tenth."""
     usages = [call.usage for call in calls]
-    counted = [usage.buckets for usage in usages if usage.buckets is not None]
-    tokens = list(map(sum, zip(*counted, strict=True))) if counted else [0] * len(TOKEN_COLUMNS)
     money = [0, 0]
     if verdict is Verdict.CHARGED:
-        costs = [call.cost_nanousd or 0 for call in calls]
-        charges = [call.charge_nanocredits or 0 for call in calls]
-        money = [sum(costs), sum(charges)]
+        money = [sum([call.cost_nanousd or 0 for call in calls]), sum([call.charge_nanocredits or 0 for call in calls])]
+    return Figures((len(usages), _errors(usages), *_tokens(usages), *money))
+
+
+def _service_figures(usages: Sequence[UsageRecord]) -> list[int]:
+    """Return `SERVICE_SUMS` of calls, but with times in nanoseconds."""
     latencies = sorted([usage.latency_ns for usage in usages])
     if latencies[-1] > _MAX_LATENCY_NS:
         latencies = [min(latency, _MAX_LATENCY_NS) for latency in latencies]
@@ -293,17 +340,31 @@ def _figures(verdict: Verdict, calls: Sequence[PricedUsage]) -> Figures:
         for usage in usages
         if usage.buckets is not None and usage.quality.cache_hit is None and usage.operation != _EMBEDDINGS
     ]
-    return Figures(
-        (
-            len(usages),
-            len(usages) - [usage.error_type for usage in usages].count(""),
-            *tokens,
-            *money,
-            sum(latencies),
-            *[bisect_right(latencies, bound) for bound in _LATENCY_BOUNDS_NS],
-            len(first_chunks),
-            sum(first_chunks),
-            *[bisect_right(first_chunks, bound) for bound in _FIRST_CHUNK_BOUNDS_NS],
-            *quality_sums([usage.quality for usage in usages], len(hits), sum(hits)),
-        )
-    )
+    tokens = Buckets._make(_tokens(usages))
+    tokens_in = tokens.inclusive_input
+    return [
+        len(usages),
+        _errors(usages),
+        sum(latencies),
+        *[bisect_right(latencies, bound) for bound in _LATENCY_BOUNDS_NS],
+        len(first_chunks),
+        sum(first_chunks),
+        *[bisect_right(first_chunks, bound) for bound in _FIRST_CHUNK_BOUNDS_NS],
+        tokens_in,
+        tokens.total - tokens_in,
+        *quality_sums([usage.quality for usage in usages], len(hits), sum(hits)),
+    ]
+
+
+def in_microseconds(figures: Sequence[int]) -> list[int]:
+    """Return `SERVICE_SUMS` with times in microseconds. Of the sum, so that the parts of a sum do not matter."""
+    return [figure // 1000 if place in _TIMES else figure for place, figure in enumerate(figures)]
+
+
+def _errors(usages: Sequence[UsageRecord]) -> int:
+    return len(usages) - [usage.error_type for usage in usages].count("")
+
+
+def _tokens(usages: Sequence[UsageRecord]) -> list[int]:
+    counted = [usage.buckets for usage in usages if usage.buckets is not None]
+    return list(map(sum, zip(*counted, strict=True))) if counted else [0] * len(TOKEN_COLUMNS)

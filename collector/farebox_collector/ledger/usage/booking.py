@@ -29,7 +29,7 @@ from farebox_collector.ledger.usage.appending import (
 )
 from farebox_collector.ledger.usage.batch import Calls
 from farebox_collector.ledger.usage.batch_sums import CallSums, sums_of
-from farebox_collector.ledger.usage.claims import claim_recorded, reached
+from farebox_collector.ledger.usage.claims import claim_recorded, claimed
 from farebox_collector.ledger.usage.columns import (
     BATCH_COLUMNS,
     CALL_COLUMNS,
@@ -96,7 +96,7 @@ def record_calls(
     labels: TotalLabels,
 ) -> list[Verdict]:
     """Record one tenant's calls, and post them; the caller counts their spans. Returns a verdict for each, in order."""
-    appended = append_calls(connection, tenant_id, calls, received_at_ns, OpenTransactions())
+    appended = append_calls(connection, tenant_id, calls, received_at_ns, OpenTransactions(labels))
     # Before calls that need a look at the books: these have everything then.
     fold(connection, labels, tenant_id)
     if appended is not None:
@@ -199,7 +199,7 @@ def _book(batch: _Batch, entries: dict[SpanKey, Entry]) -> None:
             for entry in new.values()
             if entry.call_key is not None
         ]
-        claims = reached(claiming)
+        claims = len(claimed(claiming))
         # Another span has claimed the call: insert these without the claim, or replace the claimant.
         conflicting = claim_recorded(connection, transaction_id, len(claiming), claims)
         kept_out = {key: new.pop(key) for key in conflicting}

@@ -9,7 +9,7 @@ Permanently unique ids are claimed independently of time: in one slot for all if
 ten hours, with a look back, if it is random.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, delete, select, text, update
@@ -111,17 +111,31 @@ def slots(call_key: bytes, started_at_ns: int, latency_ns: int) -> range:
     return range(first, min((started_at_ns + latency_ns) >> SLOT_BITS, first + MAX_SLOTS - 1) + 1)
 
 
-def reached(calls: Iterable[tuple[bytes | None, tuple[int, int]]]) -> int:
-    """Return how many slots calls claim in total: their keys, each with start and latency."""
-    found = 0
+def claimed(calls: Iterable[tuple[bytes | None, tuple[int, int]]]) -> list[tuple[int, bytes]]:
+    """Return the (slot, key) pairs that calls claim: their keys, each with start and latency."""
+    found = []
     for key, (start, latency) in calls:
         if key is None:
             continue
-        if len(key) == OVERLAP_BYTES:  # inlined: the most common case, and this runs for every call
-            found += min(((start + latency) >> SLOT_BITS) - (start >> SLOT_BITS), MAX_SLOTS - 1) + 1
+        first = start >> SLOT_BITS
+        # The most common case first: this runs for every call.
+        if len(key) == OVERLAP_BYTES and (start + latency) >> SLOT_BITS == first:
+            found.append((first, key))
         else:
-            found += len(slots(key, start, latency))
+            found += [(slot, key) for slot in slots(key, start, latency)]
     return found
+
+
+def claim_late(connection: Connection, transaction_ids: Iterable[int]) -> None:
+    """Claim all calls of the records of some transactions. Nothing else has claimed them: `appending` saw to that."""
+    for transaction_id in transaction_ids:
+        for claims in (_CLAIM_FIRST, _CLAIM_FURTHER, _CLAIM_BEFORE):
+            connection.execute(claims, {"made": transaction_id, "after": 0})
+
+
+def any_claimed(connection: Connection, tenant_id: int, pairs: Sequence[tuple[int, bytes]]) -> bool:
+    """Return whether a record has one of these claims."""
+    return _HELD.any(connection, tenant_id, pairs)
 
 
 def claim_recorded(

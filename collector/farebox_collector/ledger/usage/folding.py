@@ -20,9 +20,10 @@ from farebox_collector.ledger.credits.hold_release import settle_holds
 from farebox_collector.ledger.journal.journal import LedgerTransaction, begin, post_together
 from farebox_collector.ledger.journal.legs import Charged, legs_of
 from farebox_collector.ledger.journal.usage_rollups import WalletSums
-from farebox_collector.ledger.storage.differences import newest_id
+from farebox_collector.ledger.storage.differences import has_one_writer, newest_id
 from farebox_collector.ledger.tables.books import transactions, unfolded_batches, usage_records
-from farebox_collector.ledger.usage.batch_sums import CallSums, added, decoded, encoded
+from farebox_collector.ledger.usage.batch_sums import BatchSums, summed
+from farebox_collector.ledger.usage.claims import any_claimed, claim_late, claim_recorded
 from farebox_collector.ledger.usage.running_totals import TotalLabels, count_new_calls
 from farebox_collector.ledger.usage.span_counts import add_span_counts
 from farebox_collector.model.moments import day_of
@@ -50,6 +51,10 @@ _UNFOLDED = select(_batch.tenant_id, _batch.transaction_id).distinct()
 _TRANSACTION = (transactions.c.id, transactions.c.tenant_id, transactions.c.kind, transactions.c.recorded_at_ns)
 
 
+Pair = tuple[int, bytes]
+"""Slot and key of a claim."""
+
+
 class Appending(NamedTuple):
     """An open ledger transaction, and the newest usage record before this batch."""
 
@@ -57,44 +62,77 @@ class Appending(NamedTuple):
     after_id: int
 
 
-class OpenTransactions:
-    """The open ledger transactions of this collector, and how many batches each has. For one committing thread."""
+class _Opened(NamedTuple):
+    """An open ledger transaction in memory."""
 
-    def __init__(self) -> None:
-        self._ids: dict[int, int] = {}
-        self._numbers: Counter[int] = Counter()
+    id: int
+    batches: list[int]
+    """The numbers of its batches."""
+    claims: set[Pair]
+    """The claims of its calls, where they are written with the fold."""
+
+
+class OpenTransactions:
+    """The open ledger transactions of this collector. For one committing thread.
+
+    With one writer the claims of a transaction are kept in memory until it is folded: sorted, they take a fraction of
+    the writing. They can be made again from the records at any time.
+    """
+
+    def __init__(self, labels: TotalLabels) -> None:
+        self._labels = labels
+        self._opened: dict[int, _Opened] = {}
+
+    def current(self, connection: Connection, tenant_id: int, received_at_ns: int) -> Appending | None:
+        """Return the tenant's open transaction. None, after a fold, if it is folded, full or of another day."""
+        known = self._opened.get(tenant_id)
+        if known is not None and len(known.batches) < MOST_UNFOLDED:
+            began_ns = connection.execute(_IS_OPEN, {"id": known.id, "tenant": tenant_id}).scalar()
+            if began_ns is not None and day_of(int(began_ns)) == day_of(received_at_ns):
+                transaction = LedgerTransaction(connection, tenant_id, known.id, USAGE, received_at_ns)
+                return Appending(transaction, newest_id(connection, usage_records.name))
+        # What this or an earlier process left open: its claims are not in memory from here on.
+        if has_one_writer(connection) or known is not None:
+            fold(connection, self._labels, tenant_id)
+        return None
 
     def begin(self, connection: Connection, tenant_id: int, received_at_ns: int) -> Appending:
-        """Return the tenant's open transaction, or a new one if it was folded, is full, or is of another day."""
-        known = self._ids.get(tenant_id)
-        if known is not None and self._numbers[tenant_id] < MOST_UNFOLDED:
-            began_ns = connection.execute(_IS_OPEN, {"id": known, "tenant": tenant_id}).scalar()
-            if began_ns is not None and day_of(int(began_ns)) == day_of(received_at_ns):
-                transaction = LedgerTransaction(connection, tenant_id, known, USAGE, received_at_ns)
-                return Appending(transaction, newest_id(connection, usage_records.name))
+        """Begin a transaction of the tenant, after `current` found none."""
         transaction = begin(connection, tenant_id, USAGE, received_at_ns, is_open=True)
-        self._ids[tenant_id] = transaction.id
-        self._numbers[tenant_id] = 0
+        self._opened[tenant_id] = _Opened(transaction.id, [], set())
         return Appending(transaction, newest_id(connection, usage_records.name))
+
+    def claim(self, into: Appending, records: int, claims: Sequence[Pair]) -> bool:
+        """Claim the calls of records that were just inserted. Return whether no other record has claimed one."""
+        transaction, after_id = into
+        connection, tenant_id = transaction.connection, transaction.tenant_id
+        if not has_one_writer(connection):
+            return not claim_recorded(connection, transaction.id, records, len(claims), after_id)
+        earlier = self._opened[tenant_id].claims
+        return earlier.isdisjoint(claims) and not any_claimed(connection, tenant_id, claims)
 
     def append(
         self,
         transaction: LedgerTransaction,
-        sums: CallSums,
+        sums: BatchSums,
+        claims: Sequence[Pair],
         calls_ns: tuple[int, int],
         spans: Mapping[str, int],
     ) -> None:
         """Write the sums of a batch. `spans` counts its spans by outcome, with `span_counts.ACCEPTED`."""
         tenant_id = transaction.tenant_id
-        self._numbers[tenant_id] += 1
+        opened = self._opened[tenant_id]
+        opened.batches.append(len(opened.batches) + 1)
+        if has_one_writer(transaction.connection):
+            opened.claims.update(claims)
         row = {
             "tenant_id": tenant_id,
             "transaction_id": transaction.id,
-            "number": self._numbers[tenant_id],
+            "number": opened.batches[-1],
             "received_at_ns": transaction.at_ns,
             "calls_from_ns": calls_ns[0],
             "calls_to_ns": calls_ns[1],
-            "sums": f"[{encoded(sums)},{json.dumps(spans)}]",
+            "sums": f"[[{','.join(sums.texts)}],{json.dumps(spans)}]",
         }
         transaction.connection.execute(_APPEND, row)
 
@@ -138,21 +176,26 @@ def _fold(opened: Sequence[LedgerTransaction], labels: TotalLabels) -> None:
     connection, tenant_id = opened[0].connection, opened[0].tenant_id
     batches = _batches(connection, tenant_id, [transaction.id for transaction in opened])
     spans: Counter[str] = Counter()
-    posted, sums = [], []
+    parts: list[Any] = []
+    posted = []
     for transaction in opened:
         own = batches[transaction.id]
-        parts = [json.loads(row.sums) for row in own]
-        of_transaction = added([decoded(part[0]) for part in parts])
-        for _, counted in parts:
+        of_transaction: list[Any] = []
+        for row in own:
+            requests, counted = json.loads(row.sums)
+            of_transaction += requests
             spans.update(counted)
-        posted.append((transaction, legs_of(charges_of(of_transaction.wallets))))
-        sums.append(of_transaction)
+        sums = summed(of_transaction)
+        posted.append((transaction, legs_of(charges_of(sums.wallets))))
+        parts += of_transaction
         transaction.close((min(row.calls_from_ns for row in own), max(row.calls_to_ns for row in own)))
+    if has_one_writer(connection):
+        claim_late(connection, (transaction.id for transaction in opened))
     at_ns = max(row.received_at_ns for own in batches.values() for row in own)
     with_holds = post_together(posted, at_ns)
     if with_holds:
         settle_holds(connection, tenant_id, _charges_of_actions(opened, with_holds), at_ns)
-    count_new_calls(connection, tenant_id, added(sums), labels)
+    count_new_calls(connection, tenant_id, sums if len(opened) == 1 else summed(parts), labels)
     ids = [transaction.id for transaction in opened]
     connection.execute(delete(unfolded_batches).where(_batch.tenant_id == tenant_id, _batch.transaction_id.in_(ids)))
     # Last: other transactions wait for these rows.

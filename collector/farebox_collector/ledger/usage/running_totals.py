@@ -20,12 +20,12 @@ from farebox_collector.ledger.tables.books import usage_totals
 from farebox_collector.ledger.tables.service import card_totals, service_totals
 from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.batch_sums import (
-    FIRST_CHUNK_COLUMNS,
-    LATENCY_COLUMNS,
     QUALITY_COLUMNS,
+    SERVICE_SUMS,
     CallSums,
     Figures,
     GroupKey,
+    in_microseconds,
     quality_sums,
     sums_of,
 )
@@ -33,7 +33,7 @@ from farebox_collector.ledger.usage.cost_rollups import CostKey, add_cost_days, 
 from farebox_collector.ledger.usage.labels import TableLabels, folded, place
 from farebox_collector.ledger.usage.stakes import add_stakes, remove_stakes
 from farebox_collector.model.records import PricedUsage, Quality
-from farebox_collector.model.verdicts import ONE_CALL, Verdict
+from farebox_collector.model.verdicts import Verdict
 
 MAX_LABELS = 1_000
 """Most combinations of names per tenant in the usage totals; `labels` folds the rest."""
@@ -48,18 +48,6 @@ _USAGE_SUMS = ("requests", "errors", *TOKEN_COLUMNS, "cost_nanousd", "charge_nan
 _CARD_KEY = ("tenant_id", "provider", "model", "price_version_ids", "reversed")
 _CARD_SUMS = ("requests", *TOKEN_COLUMNS, "cost_nanousd")
 _SERVICE_KEY = ("tenant_id", *SERVICE_LABELS)
-_SERVICE_SUMS = (
-    "requests",
-    "errors",
-    "latency_us",
-    *LATENCY_COLUMNS,
-    "first_chunks",
-    "first_chunk_us",
-    *FIRST_CHUNK_COLUMNS,
-    "input_tokens",
-    "output_tokens",
-    *QUALITY_COLUMNS,
-)
 
 
 class TotalLabels:
@@ -75,8 +63,8 @@ class TotalLabels:
 def count_new_calls(connection: Connection, tenant_id: int, sums: CallSums, labels: TotalLabels) -> None:
     """Add newly recorded calls to all totals."""
     _add_usage(connection, tenant_id, sums.groups, labels, reversed=False)
-    rows = [(key.service, figures.service) for key, figures in sums.groups.items() if key.verdict in ONE_CALL]
-    _add_service(connection, tenant_id, rows, labels)
+    services = [(key, in_microseconds(figures)) for key, figures in sums.services.items()]
+    _add_service(connection, tenant_id, services, labels)
     add_wallet_days(connection, tenant_id, sums.wallets)
     add_spending(connection, tenant_id, sums.spending)
     add_stakes(connection, tenant_id, sums.stakes)
@@ -106,7 +94,7 @@ def add_quality(
     labels: TotalLabels,
 ) -> None:
     """Add quality reports that arrived after their calls, each under (provider, model, route, region)."""
-    before = len(_SERVICE_SUMS) - len(QUALITY_COLUMNS)
+    before = len(SERVICE_SUMS) - len(QUALITY_COLUMNS)
     rows = [(label, (*(0,) * before, *quality_sums([quality]))) for label, quality in reports]
     _add_service(connection, tenant_id, rows, labels)
 
@@ -131,7 +119,7 @@ def _add_usage(
     cards: defaultdict[tuple[str, ...], Sequence[int]] = defaultdict(lambda: (0,) * len(_CARD_SUMS))
     for key, figures in groups.items():
         row = (*place(placed, key.usage), key.verdict)
-        sums[row] = _added(sums[row], figures.usage)
+        sums[row] = _added(sums[row], figures)
         tokens, money = figures.tokens, figures.money
         if key.verdict is Verdict.CHARGED:
             card = row[1], row[2], key.price_version_ids
@@ -158,12 +146,12 @@ def _add_service(
 ) -> None:
     counted = list(rows)
     placed = labels.service.places(connection, tenant_id, (label for label, _ in counted))
-    sums: defaultdict[tuple[str, ...], Sequence[int]] = defaultdict(lambda: (0,) * len(_SERVICE_SUMS))
+    sums: defaultdict[tuple[str, ...], Sequence[int]] = defaultdict(lambda: (0,) * len(SERVICE_SUMS))
     for label, row in counted:
         under = place(placed, label)
         sums[under] = _added(sums[under], row)
     table_rows = [(tenant_id, *under, *row) for under, row in sorted(sums.items())]
-    bulk_insert.insert_adding(connection, service_totals.name, _SERVICE_KEY, _SERVICE_SUMS, table_rows)
+    bulk_insert.insert_adding(connection, service_totals.name, _SERVICE_KEY, SERVICE_SUMS, table_rows)
 
 
 def _added(left: Sequence[int], right: Sequence[int]) -> list[int]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, select, text
 
+from farebox_collector.ledger.storage.key_lookup import Lookup
 from farebox_collector.ledger.storage.locks import SPANS_OF_A_TRACE, lock_stripes
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
@@ -53,9 +54,17 @@ _MAY_BE_WRAPPED = text(
 )
 
 
+_OF_TRACES = Lookup(usage_records.name, {"trace_id": "bytea"}, "tenant_id", ("id",))
+
+
 class _Kept(NamedTuple):
     record_id: int
     place: Place
+
+
+def any_trace_is_known(connection: Connection, tenant_id: int, trace_ids: Iterable[bytes]) -> bool:
+    """Return whether there is a record of any of these traces."""
+    return _OF_TRACES.any(connection, tenant_id, [(trace_id,) for trace_id in sorted(set(trace_ids))])
 
 
 def may_be_wrapped(connection: Connection, transaction_id: int, after_id: int) -> bool:
