@@ -23,6 +23,7 @@ from farebox_collector.commands.terminal import (
     progress_bar,
     reading_books,
     settings_from,
+    writable_books,
 )
 from farebox_collector.ledger.access.actors import SYSTEM, set_actor
 from farebox_collector.ledger.audit import books_audit as ledger_audit
@@ -160,6 +161,9 @@ def backup(
             database.back_up(target)
         except (FileExistsError, UseServerTools) as error:
             raise Stop(str(error)) from None
+    # What the collector had not folded yet is folded in the copy, which is complete then.
+    with closing(writable_books(f"sqlite:///{target}")) as copy:
+        copy.fold()
     with reading_books(f"sqlite:///{target}") as connection, progress_bar("auditing the copy") as progress:
         mismatches = list(ledger_audit.audit(connection, progress))
     if mismatches:

@@ -27,9 +27,11 @@ def kill_9(world: World) -> Result:
 
 
 def kill_at_failpoints(world: World) -> Result:
-    """kill -9 just before a COMMIT, just after it, and between it and the answer."""
+    """kill -9 just before a COMMIT, just after it, between it and the answer, and before, in and after a fold."""
     tries = world.tries(full=7, short=1)
-    passes = [f"{name}:{world.chosen.randrange(1, 30)}" for name in FAILPOINTS for _ in range(tries)]
+    passes = [
+        f"{name}:{world.chosen.randrange(1, 6 if 'fold' in name else 30)}" for name in FAILPOINTS for _ in range(tries)
+    ]
     recovery_s = 0.0
     collector = world.serve(fail=passes[0])
     with Load(world):

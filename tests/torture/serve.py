@@ -19,14 +19,16 @@ from typing import Any
 
 from farebox_collector import assembly, logs
 from farebox_collector.intake.group_commit import COMMITTING
+from farebox_collector.ledger.storage.database import has_unfolded
 from farebox_collector.ledger.storage.postgresql import PostgresqlDatabase
 from farebox_collector.ledger.storage.sqlite import SqliteDatabase
+from farebox_collector.ledger.usage.folding import Folder
 from farebox_collector.pipeline import Pipeline
 from farebox_collector.settings import Settings
 from sqlalchemy import Connection
 
 _MOST_PAGES = 1_073_741_823
-FAILPOINTS = ("before_commit", "after_commit", "before_acknowledgement")
+FAILPOINTS = ("before_commit", "after_commit", "before_acknowledgement", "before_fold", "in_fold", "after_fold")
 
 
 class Failpoint:
@@ -47,36 +49,52 @@ class Failpoint:
 
 def wrap_transactions(database: type, point: Failpoint) -> None:
     """Pass the points on both sides of COMMIT, of transactions that record what came in."""
-    original = database.transaction  # type: ignore[attr-defined]
+    original = database.appending  # type: ignore[attr-defined]
 
     @contextmanager
-    def transaction(self: Any) -> Iterator[Connection]:
+    def appending(self: Any) -> Iterator[Connection]:
         with original(self) as connection:
             yield connection
             _pass(point, "before_commit")
         _pass(point, "after_commit")
 
-    database.transaction = transaction  # type: ignore[attr-defined]
+    database.appending = appending  # type: ignore[attr-defined]
+
+
+def wrap_fold(point: Failpoint) -> None:
+    """Pass the points around the posting of a fold: the second is before its COMMIT, the third after it."""
+    original = Folder.__call__
+
+    def fold(self: Folder, connection: Connection) -> None:
+        if not has_unfolded(connection):
+            return
+        # The fold before this one is committed.
+        point.passed("after_fold")
+        point.passed("before_fold")
+        original(self, connection)
+        point.passed("in_fold")
+
+    Folder.__call__ = fold  # type: ignore[method-assign]
 
 
 def _pass(point: Failpoint, name: str) -> None:
-    # Rounds have transactions too, at moments of their own.
+    # Jobs have transactions too, at moments of their own.
     if threading.current_thread().name == COMMITTING:
         point.passed(name)
 
 
 def limit_pages(full: Path) -> None:
     """While this file exists the books in SQLite get no further page, by `max_page_count`, which is a connection's."""
-    original = SqliteDatabase.transaction
+    original = SqliteDatabase.appending
 
     @contextmanager
-    def transaction(self: Any) -> Iterator[Connection]:
+    def appending(self: Any) -> Iterator[Connection]:
         with original(self) as connection:
             # It never goes below what there is.
             connection.exec_driver_sql(f"PRAGMA max_page_count={1 if full.exists() else _MOST_PAGES}")
             yield connection
 
-    SqliteDatabase.transaction = transaction  # type: ignore[method-assign]
+    SqliteDatabase.appending = appending  # type: ignore[method-assign]
 
 
 def wrap_acknowledgement(point: Failpoint) -> None:
@@ -107,6 +125,7 @@ def main() -> None:
     wrap_transactions(SqliteDatabase, point)
     wrap_transactions(PostgresqlDatabase, point)
     wrap_acknowledgement(point)
+    wrap_fold(point)
     if arguments.full_while is not None:
         limit_pages(arguments.full_while)
 

@@ -37,11 +37,23 @@ ACKNOWLEDGE_FIRST = (
 )
 MARK_APART = (
     Patch(
-        "ledger/usage/booking.py",
-        "    legs = legs_of(_charges(sums.wallets))\n",
+        "ledger/usage/appending.py",
+        "    opened.append(into.transaction,",
         '    connection.exec_driver_sql("COMMIT")\n'
         '    connection.exec_driver_sql("BEGIN")\n'
-        "    legs = legs_of(_charges(sums.wallets))\n",
+        '    connection.exec_driver_sql(f"SAVEPOINT {attempt._savepoint}")\n'
+        "    opened.append(into.transaction,",
+    ),
+)
+FOLD_TWICE = (
+    Patch("ledger/usage/folding.py", "connection.execute(delete(unfolded_batches)", "(delete(unfolded_batches)"),
+    Patch("ledger/journal/journal.py", "is_open=0, ", ""),
+)
+CLAIMS_FORGOTTEN_AT_START = (
+    Patch(
+        "ledger/usage/folding.py",
+        "        claim_late(connection,",
+        "        list((connection,)) or claim_late(connection,",
     ),
 )
 READ_AND_WRITE_BACK = (
@@ -115,6 +127,16 @@ def test_a_dedupe_mark_in_a_transaction_of_its_own_leaves_calls_unpaid(tmp_path:
             break
     assert result.off_nano
     assert result.audit_mismatches
+
+
+def test_a_batch_that_is_folded_twice_takes_money(tmp_path: Path) -> None:
+    result = red(faults_process.kill_9, "sqlite", FOLD_TWICE, tmp_path)
+    assert result.off_nano
+    assert result.audit_mismatches
+
+
+def test_claims_that_are_not_made_again_at_a_start_are_found_missing(tmp_path: Path) -> None:
+    assert red(faults_process.kill_9, "sqlite", CLAIMS_FORGOTTEN_AT_START, tmp_path).audit_mismatches
 
 
 def test_a_balance_that_is_read_and_written_back_loses_money(tmp_path: Path, postgres: PostgresServer) -> None:

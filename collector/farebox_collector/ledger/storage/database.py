@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, inspect
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from farebox_collector.model.secret_box import SecretBox
@@ -33,7 +33,11 @@ LastWork = Callable[[Connection, list[Any]], None]
 
 Fold = Callable[[Connection], None]
 """Posts all unfolded batches."""
-_ANY_UNFOLDED = "SELECT EXISTS (SELECT 1 FROM unfolded_batches)"
+_UNFOLDED = "unfolded_batches"
+_ANY_UNFOLDED = f"SELECT EXISTS (SELECT 1 FROM {_UNFOLDED})"
+_WAIT_FOR_FOLD_S = 2.0
+"""Several times the pause between two folds."""
+_LOOK_AGAIN_S = 0.002
 
 
 @contextmanager
@@ -120,6 +124,22 @@ class Database(ABC):
     @abstractmethod
     def appending(self) -> AbstractContextManager[Connection]:
         """A writing transaction that does not fold first: for appending a batch."""
+
+    @contextmanager
+    def _reading_of_others(self) -> Iterator[Connection]:
+        """A snapshot of books that another process writes: waits a moment for one without unfolded batches."""
+        give_up_s = time.monotonic() + _WAIT_FOR_FOLD_S
+        while True:
+            with self.snapshot() as connection:
+                # Books of another version may lack the table; the caller finds out.
+                unfolded = inspect(connection).has_table(_UNFOLDED) and has_unfolded(connection)
+                late = time.monotonic() > give_up_s
+                if unfolded and late:
+                    _logger.warning("some calls are not in accounts and reports yet: start a collector")
+                if late or not unfolded:
+                    yield connection
+                    return
+            time.sleep(_LOOK_AGAIN_S)
 
     def fold_with(self, fold: Fold) -> None:
         """Fold with this function from now on; it gets a transaction of its own."""

@@ -142,9 +142,13 @@ class PostgresqlDatabase(Database):
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """As in the base class."""
+        if not self._writable:
+            with self._reading_of_others() as connection:
+                yield connection
+            return
         with ExitStack() as stack:
             connection = stack.enter_context(self._reading.begin())
-            if self._writable and self._fold is not None and has_unfolded(connection):
+            if self._fold is not None and has_unfolded(connection):
                 stack.close()
                 connection = stack.enter_context(self._folded_snapshot())
             yield connection

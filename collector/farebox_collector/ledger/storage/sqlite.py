@@ -98,6 +98,10 @@ class SqliteDatabase(Database):
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """As in the base class; waits for the writer if there is something to fold."""
+        if self._writer is None:
+            with self._reading_of_others() as connection:
+                yield connection
+            return
         with ExitStack() as stack:
             with ExitStack() as folded:
                 if self._may_be_unfolded and self._owner != get_ident():
