@@ -166,12 +166,14 @@ class World:
         with self.changed:
             self._batches += 1
             chosen = random.Random(f"{self._seed}/{self._batches}")
-        batch = [self._new_call(chosen, start_ns, model) for _ in range(spans)]
+        # All or half of them have response ids, so that both ways of booking and of telling calls apart are used.
+        named = chosen.choice((0.5, 1.0))
+        batch = [self._new_call(chosen, start_ns, model, named) for _ in range(spans)]
         with self.changed:
             self.calls |= {call.key: call for call in batch}
         return batch
 
-    def _new_call(self, chosen: random.Random, start_ns: int | None, model: str | None) -> Call:
+    def _new_call(self, chosen: random.Random, start_ns: int | None, model: str | None, named: float) -> Call:
         name = model or chosen.choice(list(RATES))
         rate = RATES[name]
         tokens_in, tokens_out = chosen.randrange(1, 5_000), chosen.randrange(1, 2_000)
@@ -186,8 +188,7 @@ class World:
             model=name,
             input_tokens=tokens_in,
             output_tokens=tokens_out,
-            # Half of them with a response id, so that both ways of telling calls apart are used.
-            response_id=f"r-{span_id.hex()}" if chosen.random() < 0.5 else None,
+            response_id=f"r-{span_id.hex()}" if chosen.random() < named else None,
             gen_ai__provider__name=rate.provider,
         )
         return Call(span, wallet, tokens_in * rate.input + tokens_out * rate.output)
