@@ -164,16 +164,19 @@ def begin(
     return LedgerTransaction(connection, tenant_id, int(key[0]), kind, at_ns)
 
 
-def post_together(posted: Sequence[tuple[LedgerTransaction, Sequence[Leg]]], at_ns: int) -> frozenset[str]:
+def post_together(
+    posted: Sequence[tuple[LedgerTransaction, Sequence[Leg]]], active: frozenset[str], at_ns: int
+) -> frozenset[str]:
     """Write the legs of usage of several transactions of one tenant and update each balance once.
 
-    Returns the wallets that may have an open hold. Raises Unbalanced.
+    `active` names wallets whose last activity is now, beside those of the legs. Returns the wallets that may have an
+    open hold. Raises Unbalanced.
     """
     legs = [leg for _, own in posted for leg in own]
     for _, own in posted:
         _require_balance(own)
     newest = posted[-1][0]._replace(at_ns=at_ns)
-    active = frozenset(leg.account.name for leg in legs if leg.account.kind == WALLET)
+    active |= frozenset(leg.account.name for leg in legs if leg.account.kind == WALLET)
     moved, amounts = _move_balances(newest.connection, newest.tenant_id, at_ns, legs, active, spending=True)
     for transaction, own in posted:
         _insert_postings(transaction, own, moved)

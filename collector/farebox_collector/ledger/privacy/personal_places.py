@@ -64,6 +64,8 @@ TEXT_COLUMNS: tuple[Texts, ...] = (
     Texts("idempotency_keys", ("request", "key")),
     Texts("holds", ("request", "idempotency_key")),
     Texts("usage_records", ("reason",)),
+    # Empty but for what another replica appends meanwhile: an erasure folds first.
+    Texts("unfolded_batches", ("sums",), ("transaction_id", "number")),
     Texts("topups", ("request", "idempotency_key", "reason")),
     Texts("unmatched_payments", ("reason",)),
     Texts("auto_topups", ("reason", "author")),

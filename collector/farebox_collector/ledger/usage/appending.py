@@ -19,7 +19,6 @@ from farebox_collector.ledger.usage.batch_sums import BatchSums
 from farebox_collector.ledger.usage.columns import BATCH_COLUMNS, FACT_COLUMNS, facts_of_row
 from farebox_collector.ledger.usage.folding import MOST_UNFOLDED, Appending, OpenTransactions
 from farebox_collector.ledger.usage.span_counts import add_span_counts
-from farebox_collector.ledger.usage.stakes import add_stakes
 from farebox_collector.ledger.usage.stored_usage import known_facts
 from farebox_collector.ledger.usage.summed_calls import any_trace_is_known, may_be_wrapped
 from farebox_collector.ledger.usage.tombstones import delete_retired
@@ -45,7 +44,7 @@ def append_calls(
     None, with nothing written, if any call needs individual handling: `record_calls` books them then.
     """
     prepared = calls.prepared
-    if prepared is None or not _has_room(connection, tenant_id, prepared.sums):
+    if prepared is None or not has_room(connection, tenant_id, prepared.sums):
         return None
     current = opened.current(connection, tenant_id, received_at_ns)
     attempt = connection.begin_nested()
@@ -67,7 +66,6 @@ def append_calls(
     assert first_ns is not None
     assert last_ns is not None
     verdicts = [Verdict.DUPLICATE if place in known else Verdict.CHARGED for place in range(prepared.size)]
-    add_stakes(connection, tenant_id, new.sums.stakes)
     opened.append(into.transaction, new.sums, new.claims, (first_ns, last_ns), _counted(spans, verdicts))
     attempt.commit()
     return verdicts
@@ -118,7 +116,7 @@ def _known(into: Appending, prepared: Prepared) -> frozenset[int] | None:
     return frozenset(known)
 
 
-def _has_room(connection: Connection, tenant_id: int, sums: BatchSums) -> bool:
+def has_room(connection: Connection, tenant_id: int, sums: BatchSums) -> bool:
     """Return whether the tenant's sums stay within the range of a column, with every batch that is not folded yet."""
     if max(sums.cost_nanousd, sums.charge_nanocredits) > MAX_SUM_NANO // (4 * MOST_UNFOLDED):
         return False

@@ -49,7 +49,8 @@ def book(connection: Connection, tenant_id: int, arrivals: Arrivals, context: Bo
         appended = _append(connection, tenant_id, arrivals, context, context.opened)
         if appended is not None:
             return appended
-    verdicts = record_calls(connection, tenant_id, arrivals.calls, arrivals.received_at_ns, context.labels)
+    calls, at_ns = arrivals.calls, arrivals.received_at_ns
+    verdicts = record_calls(connection, tenant_id, calls, at_ns, context.labels, context.opened)
     _book_remainder(connection, tenant_id, arrivals, verdicts, arrivals.dead, context)
     return verdicts
 

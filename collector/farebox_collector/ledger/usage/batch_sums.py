@@ -133,12 +133,14 @@ class CallSums(NamedTuple):
     """`DAY_SUMS` of charged calls. Legs are made from these too."""
     spending: dict[SpendingKey, int]
     """Charges in nanocredits by spender, for limits on spenders other than the wallet itself."""
+    uncharged: frozenset[str]
+    """The wallets of calls that are recorded and not charged."""
     stakes: list[Stake]
     """The amounts at stake with these calls."""
 
 
 class BatchSums(NamedTuple):
-    """What a batch of charged calls adds, as the books keep it until it is folded."""
+    """What a batch of calls adds, as the books keep it until it is folded."""
 
     texts: tuple[str, ...]
     """The sums of each request, without stakes, as `encoded` makes them."""
@@ -148,7 +150,7 @@ class BatchSums(NamedTuple):
 
     @classmethod
     def of(cls, calls: Sequence[PricedUsage]) -> Self:
-        """Return the sums of charged calls."""
+        """Return the sums of calls as the books have them."""
         sums = sums_of(calls)
         money = [figures.money for figures in sums.groups.values()]
         cost, charge = sum(cost for cost, _ in money), sum(charge for _, charge in money)
@@ -168,7 +170,7 @@ class BatchSums(NamedTuple):
 def sums_of(calls: Sequence[PricedUsage]) -> CallSums:
     """Return the sums of calls as the books have them."""
     if not calls:
-        return CallSums({}, {}, {}, {}, [])
+        return CallSums({}, {}, {}, {}, frozenset(), [])
     columns = _Columns.of(calls)
     groups: defaultdict[tuple[Any, ...], list[PricedUsage]] = defaultdict(list)
     for key, call in zip(columns.group_keys(), calls, strict=True):
@@ -182,6 +184,7 @@ def sums_of(calls: Sequence[PricedUsage]) -> CallSums:
         {key: _service_figures(usages) for key, usages in services.items()},
         _by_wallet(columns),
         _by_spender(columns),
+        _uncharged(columns),
         _at_stake(columns, calls),
     )
 
@@ -246,6 +249,14 @@ def _by_spender(columns: _Columns) -> dict[SpendingKey, int]:
     return dict(sums)
 
 
+def _uncharged(columns: _Columns) -> frozenset[str]:
+    verdicts = columns.call["verdict"]
+    if verdicts.count(Verdict.CHARGED) == len(verdicts):
+        return frozenset()
+    of_calls = zip(columns.usage["wallet"], verdicts, strict=True)
+    return frozenset([wallet for wallet, verdict in of_calls if verdict is not Verdict.CHARGED])
+
+
 def _at_stake(columns: _Columns, calls: Sequence[PricedUsage]) -> list[Stake]:
     particulars = columns.call["particulars"]
     if particulars.count(None) == len(calls):
@@ -257,7 +268,7 @@ def encoded(sums: CallSums) -> str:
     """Return sums as JSON, without the amounts at stake.
 
     Lists, not objects: groups and services as rows of names and figures; the keys of wallets without the wallet, then
-    all rows of wallets in one list, each with the index of its key; the rows of spenders.
+    all rows of wallets in one list, each with the index of its key; the rows of spenders; the other wallets.
     """
     places: dict[tuple[Any, ...], int] = {}
     wallets: list[Any] = []
@@ -266,7 +277,7 @@ def encoded(sums: CallSums) -> str:
     groups = [(*key, *figures) for key, figures in sums.groups.items()]
     services = [(*key, *figures) for key, figures in sums.services.items()]
     spending = [(*key, charge) for key, charge in sums.spending.items()]
-    return _to_json((groups, services, list(places), wallets, spending))
+    return _to_json((groups, services, list(places), wallets, spending, sorted(sums.uncharged)))
 
 
 _to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
@@ -281,7 +292,9 @@ def summed(parts: Iterable[Any]) -> CallSums:
     services: dict[Any, list[int]] = {}
     wallets: dict[Any, list[int]] = {}
     spending: defaultdict[Any, int] = defaultdict(int)
-    for group_rows, service_rows, keys, wallet_rows, spenders in parts:
+    uncharged: set[str] = set()
+    for group_rows, service_rows, keys, wallet_rows, spenders, others in parts:
+        uncharged.update(others)
         for row in group_rows:
             _add(groups, tuple(row[:_GROUP_NAMES]), row[_GROUP_NAMES:])
         for row in service_rows:
@@ -296,6 +309,7 @@ def summed(parts: Iterable[Any]) -> CallSums:
         services,
         wallets,
         dict(spending),
+        frozenset(uncharged),
         [],
     )
 

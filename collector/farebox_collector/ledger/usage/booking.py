@@ -6,18 +6,16 @@ books have with other facts, of which other spans show the same, or which are pa
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from farebox_collector.ledger.credits.hold_release import settle_holds
 from farebox_collector.ledger.journal.journal import (
     LedgerTransaction,
     begin,
 )
-from farebox_collector.ledger.journal.legs import legs_of
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.storage.differences import has_one_writer
 from farebox_collector.ledger.tables.books import usage_records
@@ -25,10 +23,11 @@ from farebox_collector.ledger.usage.action_pricing import charge_actions_once
 from farebox_collector.ledger.usage.appending import (
     SPAN_KEY,
     append_calls,
+    has_room,
     spent_and_charged,
 )
 from farebox_collector.ledger.usage.batch import Calls
-from farebox_collector.ledger.usage.batch_sums import CallSums, sums_of
+from farebox_collector.ledger.usage.batch_sums import BatchSums
 from farebox_collector.ledger.usage.claims import claim_recorded, claimed
 from farebox_collector.ledger.usage.columns import (
     BATCH_COLUMNS,
@@ -51,8 +50,8 @@ from farebox_collector.ledger.usage.deduplication import (
     settle_claimed_elsewhere,
 )
 from farebox_collector.ledger.usage.entries import COVERED_REASON, Entry, SpanKey
-from farebox_collector.ledger.usage.folding import USAGE, OpenTransactions, charges_of, fold
-from farebox_collector.ledger.usage.running_totals import TotalLabels, count_new_calls
+from farebox_collector.ledger.usage.folding import USAGE, OpenTransactions, append_batch, fold
+from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.span_counts import count_spans
 from farebox_collector.ledger.usage.stored_usage import (
     StoredCall,
@@ -70,9 +69,6 @@ from farebox_collector.model.records import PricedUsage
 from farebox_collector.model.verdicts import Verdict
 
 _CONFLICT_COLUMNS = ("tenant_id", "trace_id", "span_id", "digest", "received_at_ns", "facts")
-
-ActionCharge = tuple[str, str, int]
-"""Wallet, action id, nanocredits."""
 
 
 def record_usage(
@@ -94,15 +90,24 @@ def record_calls(
     calls: Calls,
     received_at_ns: int,
     labels: TotalLabels,
+    opened: OpenTransactions | None = None,
 ) -> list[Verdict]:
-    """Record one tenant's calls, and post them; the caller counts their spans. Returns a verdict for each, in order."""
-    appended = append_calls(connection, tenant_id, calls, received_at_ns, OpenTransactions(labels))
-    # Before calls that need a look at the books: these have everything then.
-    fold(connection, labels, tenant_id)
-    if appended is not None:
-        return appended
-    batch = _Batch(begin(connection, tenant_id, USAGE, received_at_ns, calls_ns=calls.priced_ns), labels)
-    return _book_individually(batch, calls)
+    """Record one tenant's calls; the caller counts their spans. Returns a verdict for each, in order.
+
+    They are posted at once, or with `opened`, where ordinary calls were refused, by the next fold.
+    """
+    if opened is None:
+        appended = append_calls(connection, tenant_id, calls, received_at_ns, OpenTransactions(labels))
+        fold(connection, labels, tenant_id)
+        if appended is not None:
+            return appended
+    else:
+        opened.make_room(connection, tenant_id)
+    transaction = begin(connection, tenant_id, USAGE, received_at_ns, is_open=True)
+    verdicts = _book_individually(_Batch(transaction, labels), calls)
+    if opened is None:
+        fold(connection, labels, tenant_id)
+    return verdicts
 
 
 class _Batch(NamedTuple):
@@ -159,6 +164,8 @@ def _book_individually(batch: _Batch, calls: Sequence[PricedUsage]) -> list[Verd
 
 def _leave_overflow_unpriced(batch: _Batch, entries: Iterable[Entry]) -> None:
     """Leave calls unpriced that would take the tenant's sums out of the range of a column; charge the others."""
+    if not has_room(batch.connection, batch.tenant_id, BatchSums((), 0, 0, [])):
+        fold(batch.connection, batch.labels, batch.tenant_id)
     spent, charged = spent_and_charged(batch.connection, batch.tenant_id)
     charging = [entry for entry in entries if entry.verdict is Verdict.CHARGED]
     costs = [entry.call.cost_nanousd or 0 for entry in charging]
@@ -211,27 +218,13 @@ def _book(batch: _Batch, entries: dict[SpanKey, Entry]) -> None:
         batch.transaction.abandon()
         return
     moved = charge_actions_once(connection, tenant_id, recorded, lambda: not are_frozen(connection))
-    wallets = frozenset([entry.call.usage.wallet for entry in recorded])
-    sums = sums_of([entry.as_booked() for entry in recorded])
-    _post(batch, sums, wallets, lambda: _charges_of_actions(recorded))
+    moments = [entry.call.priced_at_ns for entry in recorded]
+    sums = BatchSums.of([entry.as_booked() for entry in recorded])
+    append_batch(batch.transaction, 1, sums, (min(moments), max(moments)), {})
+    if moved or not has_room(connection, tenant_id, sums):
+        fold(connection, batch.labels, tenant_id)
     if moved:
         update_carried_charges(connection, tenant_id, moved, batch.received_at_ns, batch.labels)
-
-
-def _post(
-    batch: _Batch, sums: CallSums, wallets: frozenset[str], of_actions: Callable[[], Iterable[ActionCharge]]
-) -> None:
-    """Post what was recorded, and count it. `of_actions` returns each call's charge, and is called only if needed."""
-    connection, tenant_id, at_ns = batch.connection, batch.tenant_id, batch.received_at_ns
-    legs = legs_of(charges_of(sums.wallets))
-    with_holds = batch.transaction.post(legs, active=wallets, spending=True)
-    if with_holds:
-        charges: Counter[tuple[str, str]] = Counter()
-        for wallet, action_id, charge in of_actions():
-            if action_id and wallet in with_holds:
-                charges[wallet, action_id] += charge
-        settle_holds(connection, tenant_id, charges, at_ns)
-    count_new_calls(connection, tenant_id, sums, batch.labels)
 
 
 def _insert(batch: _Batch, entries: Mapping[SpanKey, Entry]) -> dict[SpanKey, Entry]:
@@ -270,13 +263,6 @@ def _in_one_order(connection: Connection, entries: Mapping[SpanKey, Entry]) -> l
     if has_one_writer(connection):
         return list(entries.items())
     return sorted(entries.items(), key=lambda item: (item[1].call.usage.started_at_ns, item[0]))
-
-
-def _charges_of_actions(recorded: Iterable[Entry]) -> Iterator[ActionCharge]:
-    """Yield the charge of each call."""
-    for entry in recorded:
-        if entry.charged:
-            yield entry.call.usage.wallet, entry.call.usage.action_id, entry.call.charge_nanocredits or 0
 
 
 def _keep_conflicts(

@@ -34,6 +34,7 @@ from farebox_collector.ledger.usage.action_pricing import (
 from farebox_collector.ledger.usage.claims import Claim, claim, release
 from farebox_collector.ledger.usage.correction_totals import count_corrections
 from farebox_collector.ledger.usage.entries import COVERED_REASON, Entry
+from farebox_collector.ledger.usage.folding import fold
 from farebox_collector.ledger.usage.running_totals import TotalLabels, add_to_totals
 from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.model.money import MAX_SUM_NANO, AmountError
@@ -99,6 +100,8 @@ def correct(
         return []
     if are_frozen(connection):
         raise CorrectionsFrozen
+    # A charge is posted before it is given back. The records are locked: another replica's may have come just now.
+    fold(connection, labels, tenant_id)
     pending = _with_actions(connection, tenant_id, pending, settle_actions)
     _book(connection, tenant_id, cause, pending, at_ns, labels)
     return pending

@@ -26,6 +26,7 @@ from farebox_collector.ledger.usage.batch_sums import BatchSums, summed
 from farebox_collector.ledger.usage.claims import any_claimed, claim_late, claim_recorded
 from farebox_collector.ledger.usage.running_totals import TotalLabels, count_new_calls
 from farebox_collector.ledger.usage.span_counts import add_span_counts
+from farebox_collector.ledger.usage.stakes import add_stakes
 from farebox_collector.model.moments import day_of
 from farebox_collector.model.verdicts import Verdict
 
@@ -82,6 +83,8 @@ class OpenTransactions:
     def __init__(self, labels: TotalLabels) -> None:
         self._labels = labels
         self._opened: dict[int, _Opened] = {}
+        self._apart: Counter[int] = Counter()
+        """Batches with transactions of their own since they were last folded here."""
 
     def current(self, connection: Connection, tenant_id: int, received_at_ns: int) -> Appending | None:
         """Return the tenant's open transaction. None, after a fold, if it is folded, full or of another day."""
@@ -120,21 +123,42 @@ class OpenTransactions:
         spans: Mapping[str, int],
     ) -> None:
         """Write the sums of a batch. `spans` counts its spans by outcome, with `span_counts.ACCEPTED`."""
-        tenant_id = transaction.tenant_id
-        opened = self._opened[tenant_id]
+        opened = self._opened[transaction.tenant_id]
         opened.batches.append(len(opened.batches) + 1)
         if has_one_writer(transaction.connection):
             opened.claims.update(claims)
-        row = {
-            "tenant_id": tenant_id,
-            "transaction_id": transaction.id,
-            "number": opened.batches[-1],
-            "received_at_ns": transaction.at_ns,
-            "calls_from_ns": calls_ns[0],
-            "calls_to_ns": calls_ns[1],
-            "sums": f"[[{','.join(sums.texts)}],{json.dumps(spans)}]",
-        }
-        transaction.connection.execute(_APPEND, row)
+        append_batch(transaction, opened.batches[-1], sums, calls_ns, spans)
+
+    def make_room(self, connection: Connection, tenant_id: int) -> None:
+        """Fold before a batch with a transaction of its own, if claims are in memory or many such batches wait."""
+        self._apart[tenant_id] += 1
+        known = self._opened.get(tenant_id)
+        if self._apart[tenant_id] >= MOST_UNFOLDED or (has_one_writer(connection) and (known is None or known.claims)):
+            fold(connection, self._labels, tenant_id)
+            self._apart[tenant_id] = 0
+            # Its claims are in the books now, as are those that an earlier process left.
+            self._opened[tenant_id] = _Opened(0, [], set())
+
+
+def append_batch(
+    transaction: LedgerTransaction,
+    number: int,
+    sums: BatchSums,
+    calls_ns: tuple[int, int],
+    spans: Mapping[str, int],
+) -> None:
+    """Write the sums of a batch into an open transaction. `spans` counts its spans by outcome."""
+    add_stakes(transaction.connection, transaction.tenant_id, sums.stakes)
+    row = {
+        "tenant_id": transaction.tenant_id,
+        "transaction_id": transaction.id,
+        "number": number,
+        "received_at_ns": transaction.at_ns,
+        "calls_from_ns": calls_ns[0],
+        "calls_to_ns": calls_ns[1],
+        "sums": f"[[{','.join(sums.texts)}],{json.dumps(spans)}]",
+    }
+    transaction.connection.execute(_APPEND, row)
 
 
 class Folder:
@@ -178,6 +202,7 @@ def _fold(opened: Sequence[LedgerTransaction], labels: TotalLabels) -> None:
     spans: Counter[str] = Counter()
     parts: list[Any] = []
     posted = []
+    uncharged: set[str] = set()
     for transaction in opened:
         own = batches[transaction.id]
         of_transaction: list[Any] = []
@@ -187,12 +212,13 @@ def _fold(opened: Sequence[LedgerTransaction], labels: TotalLabels) -> None:
             spans.update(counted)
         sums = summed(of_transaction)
         posted.append((transaction, legs_of(charges_of(sums.wallets))))
+        uncharged |= sums.uncharged
         parts += of_transaction
         transaction.close((min(row.calls_from_ns for row in own), max(row.calls_to_ns for row in own)))
     if has_one_writer(connection):
         claim_late(connection, (transaction.id for transaction in opened))
     at_ns = max(row.received_at_ns for own in batches.values() for row in own)
-    with_holds = post_together(posted, at_ns)
+    with_holds = post_together(posted, frozenset(uncharged), at_ns)
     if with_holds:
         settle_holds(connection, tenant_id, _charges_of_actions(opened, with_holds), at_ns)
     count_new_calls(connection, tenant_id, sums if len(opened) == 1 else summed(parts), labels)

@@ -67,7 +67,6 @@ def count_new_calls(connection: Connection, tenant_id: int, sums: CallSums, labe
     _add_service(connection, tenant_id, services, labels)
     add_wallet_days(connection, tenant_id, sums.wallets)
     add_spending(connection, tenant_id, sums.spending)
-    add_stakes(connection, tenant_id, sums.stakes)
 
 
 def add_to_totals(
