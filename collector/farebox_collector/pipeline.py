@@ -3,8 +3,9 @@
     decode    bytes to spans                        intake.decoding
     read      span to usage record                  dialects
     price     usage record to priced call           pricing, with the tariffs of cache
-    book      priced calls to rows and postings     ledger.usage.arrivals, in one committing thread
+    book      priced calls to records and sums      ledger.usage.arrivals, in one committing thread
     answer    verdicts, metrics and log lines       this module
+    fold      sums to postings and totals           ledger.usage.folding, twice a second and before any reader
 
 The first three are pure: `intake.reader` does them in the threads and the process of `intake.reading_threads`.
 All requests that wait when a transaction begins share it (`intake.group_commit`): load makes batches larger, not
@@ -81,7 +82,7 @@ class Pipeline:
         self._meters = meters
         self._clock = clock
         labels = TotalLabels()
-        database.fold_with(Folder(labels))
+        database.fold_with(Folder(labels, meters.folded_batches))
         self._desk = BookingContext(labels, settings.dead_letter_days * 86_400 * 10**9, OpenTransactions(labels))
         self._counted_as_other = 0
         self._committer = GroupCommit(

@@ -251,13 +251,26 @@ INGEST_SECONDS = Metric(
     _WAIT_S,
 )
 COMMIT_SECONDS = Metric(
-    "farebox_commit_seconds", Kind.HISTOGRAM, (), "Duration of one ledger transaction, in seconds.", _WAIT_S
+    "farebox_commit_seconds", Kind.HISTOGRAM, (), "Duration of one commit of calls, in seconds.", _WAIT_S
+)
+FOLD_SECONDS = Metric(
+    "farebox_fold_seconds",
+    Kind.HISTOGRAM,
+    (),
+    "Time to add waiting batches to accounts, roll-ups and totals, in seconds.",
+    _WAIT_S,
+)
+FOLDED_BATCHES = Metric(
+    "farebox_folded_batches_total",
+    Kind.COUNTER,
+    (),
+    "Batches added to accounts, roll-ups and totals by this collector.",
 )
 COMMIT_RECORDS = Metric(
     "farebox_commit_records",
     Kind.HISTOGRAM,
     (),
-    "Usage records in one ledger transaction.",
+    "Usage records in one commit.",
     (1, 4, 16, 64, 256, 1024, 4096),
 )
 INCIDENTS = Metric(
@@ -344,6 +357,8 @@ CATALOGUE: tuple[Metric, ...] = (
     INGEST_SECONDS,
     COMMIT_SECONDS,
     COMMIT_RECORDS,
+    FOLD_SECONDS,
+    FOLDED_BATCHES,
     INCIDENTS,
     QUEUE_BYTES,
     QUEUE_LIMIT_BYTES,

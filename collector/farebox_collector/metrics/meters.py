@@ -31,6 +31,8 @@ class Meters:
         self._payment_events = self._counter(catalogue.PAYMENT_EVENTS)
         self._ingest_seconds = self._histogram(catalogue.INGEST_SECONDS)
         self._commit_seconds = self._histogram(catalogue.COMMIT_SECONDS)
+        self._fold_seconds = self._histogram(catalogue.FOLD_SECONDS)
+        self._folded_batches = self._counter(catalogue.FOLDED_BATCHES)
         self._commit_records = self._histogram(catalogue.COMMIT_RECORDS)
         self.exemplars = Exemplars()
         self._queue_bytes = self._gauge(catalogue.QUEUE_BYTES)
@@ -81,6 +83,11 @@ class Meters:
         """Observe a committed ledger transaction."""
         self._commit_records.observe(records)
         self._commit_seconds.observe(seconds)
+
+    def folded_batches(self, batches: int, seconds: float) -> None:
+        """Observe a fold."""
+        self._folded_batches.inc(batches)
+        self._fold_seconds.observe(seconds)
 
     def recorded(self, calls: Calls, at_ns: int) -> None:
         """Take exemplars from the booked calls of one request."""

@@ -10,8 +10,9 @@ exclusively, so no batch is added to a transaction that was posted, and none is 
 """
 
 import json
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select
@@ -164,20 +165,27 @@ def append_batch(
 class Folder:
     """Folds what waits, of all tenants and replicas; called in a database transaction of its own."""
 
-    def __init__(self, labels: TotalLabels) -> None:
-        self.labels = labels
+    def __init__(
+        self, labels: TotalLabels, observe: Callable[[int, float], None] = lambda batches, seconds: None
+    ) -> None:
+        """`observe` receives the number of batches and the seconds of each fold of some, before its commit."""
+        self._labels = labels
+        self._observe = observe
 
     def __call__(self, connection: Connection) -> None:
         """Post all unfolded batches."""
-        fold(connection, self.labels)
+        started = time.perf_counter()
+        batches = fold(connection, self._labels)
+        if batches:
+            self._observe(batches, time.perf_counter() - started)
 
 
-def fold(connection: Connection, labels: TotalLabels, tenant_id: int | None = None) -> None:
-    """Post the unfolded batches of a tenant or of all."""
+def fold(connection: Connection, labels: TotalLabels, tenant_id: int | None = None) -> int:
+    """Post the unfolded batches of a tenant or of all. Return their number."""
     of_tenant = () if tenant_id is None else (_batch.tenant_id == tenant_id,)
     waiting = connection.execute(_UNFOLDED.where(*of_tenant)).all()
     if not waiting:
-        return
+        return 0
     ids = [row.transaction_id for row in waiting]
     # A commit or another fold that has one of these locked ends first; the next statement sees what it did.
     opened = (
@@ -191,12 +199,11 @@ def fold(connection: Connection, labels: TotalLabels, tenant_id: int | None = No
         by_tenant[row.tenant_id].append(
             LedgerTransaction(connection, row.tenant_id, row.id, row.kind, row.recorded_at_ns)
         )
-    for own in by_tenant.values():
-        _fold(own, labels)
+    return sum(_fold(own, labels) for own in by_tenant.values())
 
 
-def _fold(opened: Sequence[LedgerTransaction], labels: TotalLabels) -> None:
-    """Post the batches of some open transactions of one tenant, and close these."""
+def _fold(opened: Sequence[LedgerTransaction], labels: TotalLabels) -> int:
+    """Post the batches of some open transactions of one tenant, and close these. Return the number of batches."""
     connection, tenant_id = opened[0].connection, opened[0].tenant_id
     batches = _batches(connection, tenant_id, [transaction.id for transaction in opened])
     spans: Counter[str] = Counter()
@@ -226,6 +233,7 @@ def _fold(opened: Sequence[LedgerTransaction], labels: TotalLabels) -> None:
     connection.execute(delete(unfolded_batches).where(_batch.tenant_id == tenant_id, _batch.transaction_id.in_(ids)))
     # Last: other transactions wait for these rows.
     add_span_counts(connection, tenant_id, spans)
+    return sum(map(len, batches.values()))
 
 
 def _batches(connection: Connection, tenant_id: int, ids: Sequence[int]) -> Mapping[int, list[Row[Any]]]:
