@@ -36,6 +36,9 @@ class Shape(NamedTuple):
     wallets: int = 1_000
     projects: int = 20
     events: int = len(EVENTS)
+    second: bool = False
+    """Whether other spans report the calls of the same shape without it: with ids of their own, and the same
+    responses."""
 
     @property
     def templates(self) -> int:
@@ -69,8 +72,10 @@ def body(shape: Shape, number: int, at_ns: int) -> bytes:
     template = _template(shape, number % shape.templates)
     spans = len(template.roots)
     ids = hashlib.shake_128(b"%d:%d" % (shape.seed, number)).digest(spans * 24)
-    traces, keys = ids[: spans * 16], ids[spans * 16 :]
     names = ids[: spans * 16].hex()
+    if shape.second:
+        ids = hashlib.shake_128(b"second:" + ids).digest(spans * 24)
+    traces, keys = ids[: spans * 16], ids[spans * 16 :]
     own = [keys[at : at + 8] for at in range(0, spans * 8, 8)]
     starts = [at_ns - offset for offset in template.offsets_ns]
     begun = struct.pack(f"<{spans}Q", *starts)

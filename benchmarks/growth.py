@@ -124,12 +124,13 @@ def _filling(growth: Growth, server: Farebox, records: int, points: int) -> list
 def by_size(growth: Growth, name: str, sizes: Sequence[int]) -> list[Measured]:
     """The cost of a span with more and more of something."""
     prepared = {"charge rules": add_rules, "price versions": add_prices}
-    shaped = {"wallets": "wallets", "distinct tags": "projects"}
     found = []
     for size in sizes:
         shape = Shape(seed=70)
-        if name in shaped:
-            shape = shape._replace(**{shaped[name]: size})
+        if name == "wallets":
+            shape = shape._replace(wallets=size)
+        elif name == "distinct tags":
+            shape = shape._replace(projects=size)
         add = prepared.get(name)
         found.append(growth.point(size, shape, functools.partial(add, count=size) if add else None))
         growth.tell(name, found[-1])

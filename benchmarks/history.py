@@ -208,7 +208,7 @@ def _taking(bench: Bench, full: Farebox, empty: Farebox, where: str) -> list[Fig
             "throughput ÷ that over empty books",
             where,
             ratio(rates(over), rates(fresh)),
-            goal=0.8,
+            goal=0.85,
             note=f"{median_rate(over):,.0f} ÷ {median_rate(fresh):,.0f} spans/s",
             samples=rates(over),
         ),

@@ -62,24 +62,37 @@ def beside_the_floor(bench: Bench, kind: str, transports: Sequence[str]) -> list
                 top = median_rate(rounds[0])
                 bench.console.print(f"{where}: {top:,.0f} spans/s; the floor {median_rate(rounds[1]):,.0f}")
                 found.append(_at_half_rate(bench, where, farebox, transport, top))
-            found.append(_come_again(bench, kind, farebox))
+            found += _come_again(bench, kind, farebox)
             found.append(_exact(difference_nanocredits(farebox_server, [farebox]), kind, farebox.spans))
     finally:
         floor_server.close()
     return found
 
 
-def _come_again(bench: Bench, kind: str, farebox: Subject) -> Figure:
-    """How fast requests are taken that the books have already, as they come after an outage."""
-    new, again = [], []
+def _come_again(bench: Bench, kind: str, farebox: Subject) -> list[Figure]:
+    """How fast requests are taken that the books have already, and second reports of their calls."""
+    new, again, second = [], [], []
     for _ in range(bench.sizes.rounds):
         load = farebox.load(HTTP, bench.sizes.seconds)._replace(began_ns=time.time_ns())
         new.append(farebox.send(load))
         bodies = len(new[-1].sent.answered)
-        again.append(farebox.measure(load._replace(seconds=math.inf, bodies=bodies)))
-    note = f"{median_rate(again):,.0f} ÷ {median_rate(new):,.0f} spans/s"
-    what = "spans that come again ÷ new ones"
-    return Figure(what, f"{kind}, {HTTP}", ratio(rates(again), rates(new)), note=note, samples=rates(again))
+        repeated = load._replace(seconds=math.inf, bodies=bodies)
+        again.append(farebox.measure(repeated))
+        second.append(farebox.measure(repeated._replace(shape=load.shape._replace(second=True))))
+    return [
+        Figure(
+            what,
+            f"{kind}, {HTTP}",
+            ratio(rates(rounds), rates(new)),
+            goal=goal,
+            note=f"{median_rate(rounds):,.0f} ÷ {median_rate(new):,.0f} spans/s",
+            samples=rates(rounds),
+        )
+        for what, goal, rounds in (
+            ("spans that come again ÷ new ones", 1.7, again),
+            ("second spans of known calls ÷ new ones", 0.7, second),
+        )
+    ]
 
 
 def _in_turns(bench: Bench, transport: str, *subjects: Subject) -> list[list[Round]]:
@@ -95,7 +108,7 @@ def _throughput(where: str, farebox: list[Round], floor: list[Round]) -> list[Fi
     return [
         Figure("acknowledged spans/s", where, median_rate(farebox), note=_refused(farebox), samples=rates(farebox)),
         Figure("the floor's", where, median_rate(floor), samples=rates(floor)),
-        Figure("÷ the floor", where, ratio(rates(farebox), rates(floor)), goal=0.6),
+        Figure("÷ the floor", where, ratio(rates(farebox), rates(floor)), goal=0.33 if SQLITE in where else 0.17),
         Figure("server CPU for 1,000 spans", where, statistics.median(cpu), "s", 0.035, False, samples=cpu),
         Figure("p99 of an acknowledgement at the top rate", where, statistics.median(latencies), "ms"),
     ]
@@ -112,7 +125,7 @@ def _at_half_rate(bench: Bench, where: str, farebox: Subject, transport: str, to
     latencies_ms = [taken * 1000 for taken in farebox.send(load).sent.latencies_s()]
     note = f"{top / 2:,.0f} spans/s, p50 {quantile(latencies_ms, 0.5):.1f} ms, of {len(latencies_ms):,}"
     what = "p99 of an acknowledgement at half the top rate"
-    return Figure(what, where, quantile(latencies_ms, 0.99), "ms", 50, False, note)
+    return Figure(what, where, quantile(latencies_ms, 0.99), "ms", 45, False, note)
 
 
 def _exact(difference: int, where: str, spans: int) -> Figure:
@@ -157,7 +170,7 @@ def of_replicas(bench: Bench) -> list[Figure]:
             f"{REPLICAS} replicas on one hot wallet ÷ one",
             where,
             ratio(rates(hot_all), rates(hot_one)),
-            goal=0.9,
+            goal=0.75,
             note=f"{median_rate(hot_all):,.0f} ÷ {median_rate(hot_one):,.0f} spans/s {_refused(hot_all)}".strip(),
             samples=rates(hot_all),
         ),
@@ -218,7 +231,7 @@ def _of_soak(
     note = f"{sizes.soak_seconds:.0f} s at {statistics.mean(windows):,.0f} spans/s"
     return [
         Figure("peak RSS at the top rate", where, peak, "MiB", 250, False, note),
-        Figure("RSS of the last quarter less the second", where, last - second, "MiB", 10, False, note),
+        Figure("RSS of the last quarter less the second", where, last - second, "MiB", 5, False, note),
         Figure(
             "/metrics scrape under load, p99",
             where,
