@@ -1,6 +1,8 @@
 """Batches that are appended now and folded later: every reader sees the books as if they had been posted at once."""
 
+import json
 import logging
+import random
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +29,7 @@ from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.model.records import Buckets, PricedUsage
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
+from frozen_books import SEEDS, play, sums
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from postgres import PostgresServer
@@ -282,3 +285,29 @@ def _sums(path: Path) -> Iterator[tuple[str, Any]]:
             rows = [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
             unlike = {"id", "transaction_id", "usage_record_id", "drawn_posting_id"}
             yield table, sorted([sorted((k, str(v)) for k, v in row.items() if k not in unlike) for row in rows])
+
+
+FROZEN = json.loads((Path(__file__).parent / "golden/frozen_books.json").read_text(encoding="utf-8"))
+"""The sums that these histories had when every commit posted its calls itself."""
+
+
+@pytest.mark.parametrize("folding", ["at once", "now and then", "by readers only"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_books_end_with_the_sums_that_they_had_before_there_were_folds(seed: int, folding: str, tmp_path: Path) -> None:
+    with closing(open_books(Settings(database_url=blank_sqlite(tmp_path)), lambda: JANUARY_NS)) as database:
+        replica = Replica(database)
+        chosen = random.Random(seed)
+
+        def record(calls: list[PricedUsage], at_ns: int) -> None:
+            if folding == "at once":
+                with database.transaction() as connection:
+                    record_usage(connection, 1, calls, at_ns, TotalLabels())
+                return
+            replica.append(*calls, at_ns=at_ns)
+            if folding == "now and then" and chosen.random() < 0.3:
+                database.fold()
+
+        play(database, seed, record)
+        with database.reading() as connection:
+            assert list(audit(connection)) == []
+    assert sums(tmp_path / "farebox.db") == FROZEN[str(seed)]

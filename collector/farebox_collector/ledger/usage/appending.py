@@ -8,7 +8,7 @@ in any batch. Batches with calls that need more than that are booked by `booking
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, NestedTransaction
 
 from farebox_collector.ledger.journal.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance
 from farebox_collector.ledger.storage import bulk_insert
@@ -46,21 +46,17 @@ def append_calls(
     prepared = calls.prepared
     if prepared is None or not has_room(connection, tenant_id, prepared.sums):
         return None
-    current = opened.current(connection, tenant_id, received_at_ns)
     attempt = connection.begin_nested()
-    into = current or opened.begin(connection, tenant_id, received_at_ns)
+    into = opened.current(connection, tenant_id, received_at_ns)
     known = _insert_new(into, prepared)
-    if known is None:
-        attempt.rollback()
-        return None
-    if len(known) == prepared.size:
-        attempt.rollback()
+    if known is not None and len(known) == prepared.size:
+        _take_back(attempt, into, opened)
         verdicts = [Verdict.DUPLICATE] * prepared.size
         add_span_counts(connection, tenant_id, _counted(spans, verdicts))
         return verdicts
     new = prepared.without(known) if known else prepared
-    if not opened.claim(into, new.size, new.claims):
-        attempt.rollback()
+    if known is None or not opened.claim(into, new.size, new.claims):
+        _take_back(attempt, into, opened)
         return None
     first_ns, last_ns = Calls(prepared=new).priced_ns
     assert first_ns is not None
@@ -71,13 +67,20 @@ def append_calls(
     return verdicts
 
 
+def _take_back(attempt: NestedTransaction, into: Appending, opened: OpenTransactions) -> None:
+    """Undo an attempt, with the ledger transaction that it began, if it did."""
+    attempt.rollback()
+    if into.is_new:
+        opened.forget(into.transaction.tenant_id)
+
+
 def _counted(spans: Mapping[str, int] | None, verdicts: Sequence[Verdict]) -> Mapping[str, int]:
     return {} if spans is None else Counter(spans) + Counter(map(str, verdicts))
 
 
 def _insert_new(into: Appending, prepared: Prepared) -> frozenset[int] | None:
     """Insert the calls that the books do not have. Return the indexes of the others; None if a call needs more."""
-    transaction, after_id = into
+    transaction, after_id, _ = into
     connection = transaction.connection
     names, same, rows = prepared.rows()
     if not has_one_writer(connection):
@@ -101,7 +104,7 @@ def _known(into: Appending, prepared: Prepared) -> frozenset[int] | None:
 
     None if a call has other facts in the books, or was removed in between.
     """
-    transaction, after_id = into
+    transaction, after_id, _ = into
     keys = list(prepared.columns_of("trace_id", "span_id"))
     stored = known_facts(transaction.connection, transaction.tenant_id, keys)
     known = set()

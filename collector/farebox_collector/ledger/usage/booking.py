@@ -220,7 +220,7 @@ def _book(batch: _Batch, entries: dict[SpanKey, Entry]) -> None:
     moved = charge_actions_once(connection, tenant_id, recorded, lambda: not are_frozen(connection))
     moments = [entry.call.priced_at_ns for entry in recorded]
     sums = BatchSums.of([entry.as_booked() for entry in recorded])
-    append_batch(batch.transaction, 1, sums, (min(moments), max(moments)), {})
+    append_batch(batch.transaction, 0, sums, (min(moments), max(moments)), {})
     if moved or not has_room(connection, tenant_id, sums):
         fold(connection, batch.labels, tenant_id)
     if moved:

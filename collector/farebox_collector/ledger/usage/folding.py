@@ -58,10 +58,12 @@ Pair = tuple[int, bytes]
 
 
 class Appending(NamedTuple):
-    """An open ledger transaction, and the newest usage record before this batch."""
+    """An open ledger transaction that gets a batch."""
 
     transaction: LedgerTransaction
     after_id: int
+    """The newest usage record before this batch."""
+    is_new: bool
 
 
 class _Opened(NamedTuple):
@@ -87,28 +89,28 @@ class OpenTransactions:
         self._apart: Counter[int] = Counter()
         """Batches with transactions of their own since they were last folded here."""
 
-    def current(self, connection: Connection, tenant_id: int, received_at_ns: int) -> Appending | None:
-        """Return the tenant's open transaction. None, after a fold, if it is folded, full or of another day."""
+    def current(self, connection: Connection, tenant_id: int, received_at_ns: int) -> Appending:
+        """Return the tenant's open transaction, or a new one if it is folded, full or of another day."""
         known = self._opened.get(tenant_id)
         if known is not None and len(known.batches) < MOST_UNFOLDED:
             began_ns = connection.execute(_IS_OPEN, {"id": known.id, "tenant": tenant_id}).scalar()
             if began_ns is not None and day_of(int(began_ns)) == day_of(received_at_ns):
                 transaction = LedgerTransaction(connection, tenant_id, known.id, USAGE, received_at_ns)
-                return Appending(transaction, newest_id(connection, usage_records.name))
+                return Appending(transaction, newest_id(connection, usage_records.name), False)
         # What this or an earlier process left open: its claims are not in memory from here on.
         if has_one_writer(connection) or known is not None:
             fold(connection, self._labels, tenant_id)
-        return None
-
-    def begin(self, connection: Connection, tenant_id: int, received_at_ns: int) -> Appending:
-        """Begin a transaction of the tenant, after `current` found none."""
         transaction = begin(connection, tenant_id, USAGE, received_at_ns, is_open=True)
         self._opened[tenant_id] = _Opened(transaction.id, [], set())
-        return Appending(transaction, newest_id(connection, usage_records.name))
+        return Appending(transaction, newest_id(connection, usage_records.name), True)
+
+    def forget(self, tenant_id: int) -> None:
+        """Forget the open transaction of a tenant: its beginning was taken back, and its id may be given again."""
+        self._opened.pop(tenant_id, None)
 
     def claim(self, into: Appending, records: int, claims: Sequence[Pair]) -> bool:
         """Claim the calls of records that were just inserted. Return whether no other record has claimed one."""
-        transaction, after_id = into
+        transaction, after_id, _ = into
         connection, tenant_id = transaction.connection, transaction.tenant_id
         if not has_one_writer(connection):
             return not claim_recorded(connection, transaction.id, records, len(claims), after_id)
