@@ -82,7 +82,8 @@ class Pipeline:
         self._meters = meters
         self._clock = clock
         labels = TotalLabels()
-        database.fold_with(Folder(labels, meters.folded_batches))
+        self._folder = Folder(labels, meters.folded_batches)
+        database.fold_with(self._folder)
         self._desk = BookingContext(labels, settings.dead_letter_days * 86_400 * 10**9, OpenTransactions(labels))
         self._counted_as_other = 0
         self._committer = GroupCommit(
@@ -112,6 +113,8 @@ class Pipeline:
 
     def fold(self) -> None:
         """Post what was appended since the last fold; see `ledger.usage.folding`."""
+        with self._database.snapshot() as connection:
+            self._folder.prepare(connection)
         self._database.fold()
         counted = self._desk.labels.folded
         self._meters.folded(counted - self._counted_as_other)

@@ -18,7 +18,7 @@ from farebox_collector.ledger.credits.deposits import deposit
 from farebox_collector.ledger.credits.holds import HoldRequest, take_holds
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.usage.batch import Calls
-from farebox_collector.ledger.usage.batch_sums import BatchSums, summed
+from farebox_collector.ledger.usage.batch_sums import BatchSums, SumsInProgress
 from farebox_collector.ledger.usage.booking import record_calls
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.span_counts import count_spans
@@ -151,7 +151,10 @@ def test_requests_together_are_what_one_would_be(parts: list[list[PricedUsage]])
 
 def _summed(sums: BatchSums) -> tuple[Any, ...]:
     """What the texts of requests add up to, and the rest."""
-    return summed(map(json.loads, sums.texts)), sums[1:]
+    total = SumsInProgress()
+    for text in sums.texts:
+        total.add(json.loads(text))
+    return total.sums(), sums[1:]
 
 
 @st.composite

@@ -45,7 +45,8 @@ class Replica:
     def __init__(self, database: Database) -> None:
         self.database = database
         labels = TotalLabels()
-        database.fold_with(Folder(labels))
+        self.folder = Folder(labels)
+        database.fold_with(self.folder)
         self._context = BookingContext(labels, 0, OpenTransactions(labels))
 
     def append(self, *calls: PricedUsage, at_ns: int = START_NS) -> list[Verdict]:
@@ -98,6 +99,23 @@ def test_a_fold_of_nothing_writes_nothing(replica: Replica) -> None:
     for _ in range(3):
         replica.database.fold()
     assert transactions_of_usage(replica.database) == 1
+
+
+def test_sums_that_were_prepared_are_folded_with_what_came_after(replica: Replica) -> None:
+    def prepare() -> None:
+        with replica.database.snapshot() as connection:
+            replica.folder.prepare(connection)
+
+    replica.append(*calls_from(1))
+    prepare()
+    replica.append(*calls_from(11))
+    prepare()
+    prepare()
+    replica.append(*calls_from(21))
+    assert balance_of(replica.database) == -9 * CHARGE
+    replica.append(*calls_from(31))
+    prepare()
+    assert balance_of(replica.database) == -12 * CHARGE
 
 
 def test_a_hold_sees_what_was_charged_before(replica: Replica) -> None:
@@ -304,8 +322,11 @@ def test_books_end_with_the_sums_that_they_had_before_there_were_folds(seed: int
                     record_usage(connection, 1, calls, at_ns, TotalLabels())
                 return
             replica.append(*calls, at_ns=at_ns)
-            if folding == "now and then" and chosen.random() < 0.3:
-                database.fold()
+            if folding == "now and then" and chosen.random() < 0.5:
+                with database.snapshot() as connection:
+                    replica.folder.prepare(connection)
+                if chosen.random() < 0.5:
+                    database.fold()
 
         play(database, seed, record)
         with database.reading() as connection:

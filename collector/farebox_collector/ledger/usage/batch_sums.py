@@ -286,32 +286,51 @@ _SERVICE_NAMES = 4
 _WALLET_ROW = 2 + len(DAY_SUMS)
 
 
-def summed(parts: Iterable[Any]) -> CallSums:
-    """Return the sum of texts that `encoded` made, each after `json.loads`."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    services: dict[Any, list[int]] = {}
-    wallets: dict[Any, list[int]] = {}
-    spending: defaultdict[Any, int] = defaultdict(int)
-    uncharged: set[str] = set()
-    for group_rows, service_rows, keys, wallet_rows, spenders, others in parts:
-        uncharged.update(others)
-        for row in group_rows:
-            _add(groups, tuple(row[:_GROUP_NAMES]), row[_GROUP_NAMES:])
-        for row in service_rows:
-            _add(services, tuple(row[:_SERVICE_NAMES]), row[_SERVICE_NAMES:])
-        for place, wallet, *figures in zip(*[iter(wallet_rows)] * _WALLET_ROW, strict=True):
+class SumsInProgress:
+    """The sum of texts that `encoded` made, added one after another."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[Any, ...], list[int]] = {}
+        self._services: dict[Any, list[int]] = {}
+        self._wallets: dict[Any, list[int]] = {}
+        self._spending: defaultdict[Any, int] = defaultdict(int)
+        self._uncharged: set[str] = set()
+
+    def add(self, part: Any) -> None:
+        """Add a text, after `json.loads`."""
+        groups, services, keys, wallets, spenders, uncharged = part
+        for row in groups:
+            _add(self._groups, tuple(row[:_GROUP_NAMES]), row[_GROUP_NAMES:])
+        for row in services:
+            _add(self._services, tuple(row[:_SERVICE_NAMES]), row[_SERVICE_NAMES:])
+        for place, wallet, *figures in zip(*[iter(wallets)] * _WALLET_ROW, strict=True):
             day, *rest = keys[place]
-            _add(wallets, (day, wallet, *rest), figures)
+            _add(self._wallets, (day, wallet, *rest), figures)
         for *key, charge in spenders:
-            spending[tuple(key)] += charge
-    return CallSums(
-        {GroupKey(day, Verdict(verdict), *names): Figures(row) for (day, verdict, *names), row in groups.items()},
-        services,
-        wallets,
-        dict(spending),
-        frozenset(uncharged),
-        [],
-    )
+            self._spending[tuple(key)] += charge
+        self._uncharged.update(uncharged)
+
+    def sums(self) -> CallSums:
+        """Return what was added."""
+        return CallSums(
+            {
+                GroupKey(day, Verdict(verdict), *names): Figures(figures)
+                for (day, verdict, *names), figures in self._groups.items()
+            },
+            self._services,
+            self._wallets,
+            dict(self._spending),
+            frozenset(self._uncharged),
+            [],
+        )
+
+
+def summed(parts: Iterable[CallSums]) -> CallSums:
+    """Return the sum of several sums."""
+    total = SumsInProgress()
+    for part in parts:
+        total.add(json.loads(encoded(part)))
+    return total.sums()
 
 
 def _add(sums: dict[Any, list[int]], key: tuple[Any, ...], figures: list[int]) -> None:

@@ -13,9 +13,9 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from farebox_collector.ledger.credits.hold_release import settle_holds
 from farebox_collector.ledger.journal.journal import LedgerTransaction, begin, post_together
@@ -23,7 +23,7 @@ from farebox_collector.ledger.journal.legs import Charged, legs_of
 from farebox_collector.ledger.journal.usage_rollups import WalletSums
 from farebox_collector.ledger.storage.differences import has_one_writer, newest_id
 from farebox_collector.ledger.tables.books import transactions, unfolded_batches, usage_records
-from farebox_collector.ledger.usage.batch_sums import BatchSums, summed
+from farebox_collector.ledger.usage.batch_sums import BatchSums, SumsInProgress, summed
 from farebox_collector.ledger.usage.claims import any_claimed, claim_late, claim_recorded
 from farebox_collector.ledger.usage.running_totals import TotalLabels, count_new_calls
 from farebox_collector.ledger.usage.span_counts import add_span_counts
@@ -50,6 +50,15 @@ _IS_OPEN = (
 )
 _APPEND = insert(unfolded_batches)
 _UNFOLDED = select(_batch.tenant_id, _batch.transaction_id).distinct()
+_FURTHER = (
+    select(unfolded_batches)
+    .where(
+        _batch.tenant_id == bindparam("tenant"),
+        _batch.transaction_id == bindparam("transaction"),
+        _batch.number > bindparam("upto"),
+    )
+    .order_by(_batch.number)
+)
 _TRANSACTION = (transactions.c.id, transactions.c.tenant_id, transactions.c.kind, transactions.c.recorded_at_ns)
 
 
@@ -164,6 +173,32 @@ def append_batch(
     transaction.connection.execute(_APPEND, row)
 
 
+class _Waiting:
+    """What the batches of one open transaction come to, as far as they were added up."""
+
+    def __init__(self) -> None:
+        self.sums = SumsInProgress()
+        self.spans: Counter[str] = Counter()
+        self.batches = 0
+        self.received_at_ns = 0
+        self.calls_ns = (0, 0)
+        self._upto = -1
+
+    def add_further(self, connection: Connection, tenant_id: int, transaction_id: int) -> None:
+        """Add the batches that were appended since the last time: one collector numbers and commits them in order."""
+        key = {"tenant": tenant_id, "transaction": transaction_id, "upto": self._upto}
+        for row in connection.execute(_FURTHER, key):
+            requests, counted = json.loads(row.sums)
+            for request in requests:
+                self.sums.add(request)
+            self.spans.update(counted)
+            first, last = self.calls_ns if self.batches else (row.calls_from_ns, row.calls_to_ns)
+            self.calls_ns = min(first, row.calls_from_ns), max(last, row.calls_to_ns)
+            self.received_at_ns = max(self.received_at_ns, row.received_at_ns)
+            self.batches += 1
+            self._upto = row.number
+
+
 class Folder:
     """Folds what waits, of all tenants and replicas; called in a database transaction of its own."""
 
@@ -173,22 +208,39 @@ class Folder:
         """`observe` receives the number of batches and the seconds of each fold of some, before its commit."""
         self._labels = labels
         self._observe = observe
+        self._waiting: dict[int, _Waiting] = {}
+
+    def prepare(self, connection: Connection) -> None:
+        """Add up what waits, in a snapshot, so that the fold that follows holds its locks for a shorter time."""
+        opened = connection.execute(_UNFOLDED).all()
+        # A fold in another thread takes what it finds here, and adds up the rest itself.
+        taken = {row.transaction_id: self._waiting.pop(row.transaction_id, _Waiting()) for row in opened}
+        for row in opened:
+            taken[row.transaction_id].add_further(connection, row.tenant_id, row.transaction_id)
+        self._waiting = taken
 
     def __call__(self, connection: Connection) -> None:
         """Post all unfolded batches."""
         started = time.perf_counter()
-        batches = fold(connection, self._labels)
+        batches = fold(connection, self._labels, waiting=self._waiting)
         if batches:
             self._observe(batches, time.perf_counter() - started)
 
 
-def fold(connection: Connection, labels: TotalLabels, tenant_id: int | None = None) -> int:
-    """Post the unfolded batches of a tenant or of all. Return their number."""
+def fold(
+    connection: Connection,
+    labels: TotalLabels,
+    tenant_id: int | None = None,
+    waiting: dict[int, _Waiting] | None = None,
+) -> int:
+    """Post the unfolded batches of a tenant or of all. Return their number.
+
+    `waiting` has sums that are already made, by transaction; the fold takes them out.
+    """
     of_tenant = () if tenant_id is None else (_batch.tenant_id == tenant_id,)
-    waiting = connection.execute(_UNFOLDED.where(*of_tenant)).all()
-    if not waiting:
+    ids = [row.transaction_id for row in connection.execute(_UNFOLDED.where(*of_tenant))]
+    if not ids:
         return 0
-    ids = [row.transaction_id for row in waiting]
     # A commit or another fold that has one of these locked ends first; the next statement sees what it did.
     opened = (
         select(*_TRANSACTION)
@@ -201,49 +253,31 @@ def fold(connection: Connection, labels: TotalLabels, tenant_id: int | None = No
         by_tenant[row.tenant_id].append(
             LedgerTransaction(connection, row.tenant_id, row.id, row.kind, row.recorded_at_ns)
         )
-    return sum(_fold(own, labels) for own in by_tenant.values())
+    return sum(_fold(own, labels, {} if waiting is None else waiting) for own in by_tenant.values())
 
 
-def _fold(opened: Sequence[LedgerTransaction], labels: TotalLabels) -> int:
+def _fold(opened: Sequence[LedgerTransaction], labels: TotalLabels, waiting: dict[int, _Waiting]) -> int:
     """Post the batches of some open transactions of one tenant, and close these. Return the number of batches."""
     connection, tenant_id = opened[0].connection, opened[0].tenant_id
-    batches = _batches(connection, tenant_id, [transaction.id for transaction in opened])
-    spans: Counter[str] = Counter()
-    parts: list[Any] = []
-    posted = []
-    uncharged: set[str] = set()
-    for transaction in opened:
-        own = batches[transaction.id]
-        of_transaction: list[Any] = []
-        for row in own:
-            requests, counted = json.loads(row.sums)
-            of_transaction += requests
-            spans.update(counted)
-        sums = summed(of_transaction)
-        posted.append((transaction, legs_of(charges_of(sums.wallets))))
-        uncharged |= sums.uncharged
-        parts += of_transaction
-        transaction.close((min(row.calls_from_ns for row in own), max(row.calls_to_ns for row in own)))
+    ids = [transaction.id for transaction in opened]
+    found = [waiting.pop(transaction_id, _Waiting()) for transaction_id in ids]
+    posted, sums = [], []
+    for transaction, own in zip(opened, found, strict=True):
+        own.add_further(connection, tenant_id, transaction.id)
+        sums.append(own.sums.sums())
+        posted.append((transaction, legs_of(charges_of(sums[-1].wallets))))
+        transaction.close(own.calls_ns)
     if has_one_writer(connection):
-        claim_late(connection, (transaction.id for transaction in opened))
-    at_ns = max(row.received_at_ns for own in batches.values() for row in own)
-    with_holds = post_together(posted, frozenset(uncharged), at_ns)
+        claim_late(connection, ids)
+    at_ns = max(own.received_at_ns for own in found)
+    with_holds = post_together(posted, frozenset().union(*(own.uncharged for own in sums)), at_ns)
     if with_holds:
         settle_holds(connection, tenant_id, _charges_of_actions(opened, with_holds), at_ns)
-    count_new_calls(connection, tenant_id, sums if len(opened) == 1 else summed(parts), labels)
-    ids = [transaction.id for transaction in opened]
+    count_new_calls(connection, tenant_id, sums[0] if len(sums) == 1 else summed(sums), labels)
     connection.execute(delete(unfolded_batches).where(_batch.tenant_id == tenant_id, _batch.transaction_id.in_(ids)))
     # Last: other transactions wait for these rows.
-    add_span_counts(connection, tenant_id, spans)
-    return sum(map(len, batches.values()))
-
-
-def _batches(connection: Connection, tenant_id: int, ids: Sequence[int]) -> Mapping[int, list[Row[Any]]]:
-    query = select(unfolded_batches).where(_batch.tenant_id == tenant_id, _batch.transaction_id.in_(ids))
-    found: defaultdict[int, list[Row[Any]]] = defaultdict(list)
-    for row in connection.execute(query):
-        found[row.transaction_id].append(row)
-    return found
+    add_span_counts(connection, tenant_id, sum((own.spans for own in found), Counter()))
+    return sum(own.batches for own in found)
 
 
 def _charges_of_actions(opened: Sequence[LedgerTransaction], wallets: frozenset[str]) -> dict[tuple[str, str], int]:
