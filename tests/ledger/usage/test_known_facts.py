@@ -47,8 +47,8 @@ def test_facts_come_back_as_they_were(database: Database) -> None:
         record_usage(connection, 1, calls, START_NS, TotalLabels())
     with database.reading() as connection:
         found = known_facts(connection, 1, [key_of(made) for made in calls])
-        assert {key: facts for key, (_, _, facts) in found.items()} == {key_of(made): facts_of(made) for made in calls}
-        assert len({transaction_id for transaction_id, _, _ in found.values()}) == 1
+        assert {key: facts for key, (_, facts) in found.items()} == {key_of(made): facts_of(made) for made in calls}
+        assert len({transaction_id for transaction_id, _ in found.values()}) == 1
 
 
 def test_only_what_is_asked_for_is_found(database: Database) -> None:

@@ -1,12 +1,12 @@
 """Append ordinary calls to the books: their rows, their claims, and one row of sums for `folding`.
 
-The database decides what is new: rows are inserted with ON CONFLICT DO NOTHING under the unique key (tenant, trace,
-span), then claim their calls (`claims`) in the same way. So a span may arrive any number of times, on any replica and
-in any batch. Batches with calls that need more than that are booked by `booking`.
+Spans that the books have are told by a look-up. The database decides what is new: rows are inserted under the unique
+key (tenant, trace, span), then claim their calls (`claims`). So a span may arrive any number of times, on any replica
+and in any batch. A batch with a call that needs more than that is taken back, and booked by `booking`.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from sqlalchemy import Connection, NestedTransaction
 
@@ -46,23 +46,26 @@ def append_calls(
     prepared = calls.prepared
     if prepared is None or not has_room(connection, tenant_id, prepared.sums):
         return None
-    attempt = connection.begin_nested()
-    into = opened.current(connection, tenant_id, received_at_ns)
-    known = _insert_new(into, prepared)
-    if known is not None and len(known) == prepared.size:
-        _take_back(attempt, into, opened)
-        verdicts = [Verdict.DUPLICATE] * prepared.size
-        add_span_counts(connection, tenant_id, _counted(spans, verdicts))
+    # Nearly all traces are new, or all of them, after an outage.
+    related = any_trace_is_known(connection, tenant_id, prepared.column("trace_id"))
+    known = _known(connection, tenant_id, prepared) if related else frozenset()
+    if known is None:
+        return None
+    verdicts = [Verdict.DUPLICATE if place in known else Verdict.CHARGED for place in range(prepared.size)]
+    counted = {} if spans is None else Counter(spans) + Counter(map(str, verdicts))
+    if len(known) == prepared.size:
+        add_span_counts(connection, tenant_id, counted)
         return verdicts
     new = prepared.without(known) if known else prepared
-    if known is None or not opened.claim(into, new.size, new.claims):
+    attempt = connection.begin_nested()
+    into = opened.current(connection, tenant_id, received_at_ns)
+    if not _insert(into, new, related) or not opened.claim(into, new.size, new.claims):
         _take_back(attempt, into, opened)
         return None
     first_ns, last_ns = Calls(prepared=new).priced_ns
     assert first_ns is not None
     assert last_ns is not None
-    verdicts = [Verdict.DUPLICATE if place in known else Verdict.CHARGED for place in range(prepared.size)]
-    opened.append(into.transaction, new.sums, new.claims, (first_ns, last_ns), _counted(spans, verdicts))
+    opened.append(into.transaction, new.sums, new.claims, (first_ns, last_ns), counted)
     attempt.commit()
     return verdicts
 
@@ -74,49 +77,35 @@ def _take_back(attempt: NestedTransaction, into: Appending, opened: OpenTransact
         opened.forget(into.transaction.tenant_id)
 
 
-def _counted(spans: Mapping[str, int] | None, verdicts: Sequence[Verdict]) -> Mapping[str, int]:
-    return {} if spans is None else Counter(spans) + Counter(map(str, verdicts))
+def _known(connection: Connection, tenant_id: int, prepared: Prepared) -> frozenset[int] | None:
+    """Return the indexes of the calls that the books have; None if one has other facts there."""
+    keys = list(prepared.columns_of("trace_id", "span_id"))
+    stored = known_facts(connection, tenant_id, keys)
+    known = set()
+    for place, (key, facts) in enumerate(zip(keys, prepared.columns_of(*FACT_COLUMNS), strict=True)):
+        if key in stored:
+            if stored[key][1] != facts_of_row(facts):
+                return None
+            known.add(place)
+    return frozenset(known)
 
 
-def _insert_new(into: Appending, prepared: Prepared) -> frozenset[int] | None:
-    """Insert the calls that the books do not have. Return the indexes of the others; None if a call needs more."""
+def _insert(into: Appending, new: Prepared, related: bool) -> bool:
+    """Insert calls. Return whether all were inserted, and none needs more: what another replica has, or a sum."""
     transaction, after_id, _ = into
     connection = transaction.connection
-    names, same, rows = prepared.rows()
+    names, same, rows = new.rows()
     if not has_one_writer(connection):
-        places = prepared.columns_of(*ORDER_COLUMNS)
+        places = new.columns_of(*ORDER_COLUMNS)
         rows = [row for _, row in sorted(zip(places, rows, strict=True))]
-    related = any_trace_is_known(connection, transaction.tenant_id, prepared.column("trace_id"))
     columns = (*BATCH_COLUMNS, *names)
     batch = (transaction.tenant_id, transaction.id, transaction.at_ns)
     inserted = bulk_insert.insert_ignoring_conflicts(
         connection, usage_records.name, columns, rows, (*batch, *same), on=SPAN_KEY
     )
-    if delete_retired(connection, transaction.id, after_id):
-        return None
-    if inserted and related and may_be_wrapped(connection, transaction.id, after_id):
-        return None
-    return frozenset() if inserted == prepared.size else _known(into, prepared)
-
-
-def _known(into: Appending, prepared: Prepared) -> frozenset[int] | None:
-    """Return the indexes of the calls that the books already had; all calls were inserted or known.
-
-    None if a call has other facts in the books, or was removed in between.
-    """
-    transaction, after_id, _ = into
-    keys = list(prepared.columns_of("trace_id", "span_id"))
-    stored = known_facts(transaction.connection, transaction.tenant_id, keys)
-    known = set()
-    for place, (key, facts) in enumerate(zip(keys, prepared.columns_of(*FACT_COLUMNS), strict=True)):
-        found = stored.get(key)
-        if found is None:
-            return None
-        if found.transaction_id != transaction.id or found.record_id <= after_id:
-            if found.facts != facts_of_row(facts):
-                return None
-            known.add(place)
-    return frozenset(known)
+    if inserted < new.size or delete_retired(connection, transaction.id, after_id):
+        return False
+    return not (related and may_be_wrapped(connection, transaction.id, after_id))
 
 
 def has_room(connection: Connection, tenant_id: int, sums: BatchSums) -> bool:

@@ -250,7 +250,7 @@ def _insert(batch: _Batch, entries: Mapping[SpanKey, Entry]) -> dict[SpanKey, En
         if key in retired:
             entry.booked = retired[key]
             continue
-        made_by, _, facts = stored[key]
+        made_by, facts = stored[key]
         if made_by == transaction_id:
             new[key] = entry
         else:

@@ -18,7 +18,7 @@ from farebox_collector.ledger.usage.entries import SpanKey
 from farebox_collector.model.records import PricedUsage
 
 _FACTS = Lookup(
-    usage_records.name, {"trace_id": "bytea", "span_id": "bytea"}, "tenant_id", ("transaction_id", "id", *FACT_COLUMNS)
+    usage_records.name, {"trace_id": "bytea", "span_id": "bytea"}, "tenant_id", ("transaction_id", *FACT_COLUMNS)
 )
 
 _call_row = attrgetter(*CALL_COLUMNS)
@@ -37,25 +37,18 @@ class StoredCall(NamedTuple):
     call_key: bytes | None = None
 
 
-class Known(NamedTuple):
-    """What the books have of a span."""
-
-    transaction_id: int
-    record_id: int
-    facts: tuple[Any, ...]
-    """The values of `FACT_COLUMNS`."""
-
-
 def stored_calls(connection: Connection, query: Select[Any]) -> Iterator[StoredCall]:
     """Return the records of a query made by `usage_query`."""
     for row in connection.execute(query):
         yield stored_call(row)
 
 
-def known_facts(connection: Connection, tenant_id: int, keys: Sequence[SpanKey]) -> dict[SpanKey, Known]:
-    """Return (trace id, span id) → what is known of the spans that are in the books."""
+def known_facts(
+    connection: Connection, tenant_id: int, keys: Sequence[SpanKey]
+) -> dict[SpanKey, tuple[int, tuple[Any, ...]]]:
+    """Return (trace id, span id) → (transaction, values of `FACT_COLUMNS`) of the spans that are in the books."""
     found = _FACTS.rows(connection, tenant_id, keys)
-    return {keys[place]: Known(made_by, record_id, facts_of_row(facts)) for place, made_by, record_id, *facts in found}
+    return {keys[place]: (made_by, facts_of_row(facts)) for place, made_by, *facts in found}
 
 
 def usage_query(tenant_id: int) -> Select[Any]:
