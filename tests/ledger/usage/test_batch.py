@@ -205,6 +205,9 @@ def test_calls_within_calls_are_prepared_unless_one_sums_up_others() -> None:
     assert Calls.of(within(30)).prepared is None
     other = [call(4, parent=3, response_id="4", buckets=Buckets(input=7, output=5))]
     assert Calls.together([Calls.of(within(31)), Calls.of(other)]).prepared is None
+    of_whole = Calls.of([*within(30)[:2], *other, within(30)[2]]).prepared
+    assert of_whole is not None
+    assert of_whole.without({2}) is None
     apart = [call(4, trace=2, response_id="4")]
     assert Calls.together([Calls.of(within(31)), Calls.of(apart)]).prepared is not None
 

@@ -57,6 +57,8 @@ def append_calls(
         add_span_counts(connection, tenant_id, counted)
         return verdicts
     new = prepared.without(known) if known else prepared
+    if new is None:
+        return None
     attempt = connection.begin_nested()
     into = opened.current(connection, tenant_id, received_at_ns)
     if not _insert(into, new, related) or not opened.claim(into, new.size, new.claims):

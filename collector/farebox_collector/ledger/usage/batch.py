@@ -52,11 +52,9 @@ class Prepared(NamedTuple):
         values = tuple(self.columns[_PLACE[name]] for name in same)
         return (*same, *others), values, list(self.columns_of(*others))
 
-    def without(self, numbers: Collection[int]) -> "Prepared":
-        """Return these calls without some, counted from 0. One must be left."""
-        left = _prepare([self.call(number) for number in range(self.size) if number not in numbers])
-        assert left is not None
-        return left
+    def without(self, numbers: Collection[int]) -> "Prepared | None":
+        """Return these calls without some, counted from 0; None if one of the others may sum up the rest now."""
+        return _prepare([self.call(number) for number in range(self.size) if number not in numbers])
 
     def call(self, number: int) -> PricedUsage:
         """Return one of the calls, counted from 0."""
