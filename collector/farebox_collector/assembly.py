@@ -325,7 +325,7 @@ def _work_in_background(
     for job in (
         PeriodicJob("upkeep", settings.audit_seconds, upkeep.round),
         PeriodicJob("indexing", _INDEXING_SECONDS, indexing.round),
-        PeriodicJob("fold", _FOLD_SECONDS, parts.pipeline.fold),
+        PeriodicJob("fold", _FOLD_SECONDS / 2, parts.pipeline.fold_in_turns),
         PeriodicJob("keys", settings.audit_seconds, parts.keyring.note_use),
         PeriodicJob("topups", settings.topup_seconds, AutomaticTopups(payments).round),
         PeriodicJob("settling", settings.settle_seconds, Settling(settings, database, parts.tariffs, clock).round),

@@ -49,13 +49,7 @@ FOLD_TWICE = (
     Patch("ledger/usage/folding.py", "connection.execute(delete(unfolded_batches)", "(delete(unfolded_batches)"),
     Patch("ledger/journal/journal.py", "is_open=0, ", ""),
 )
-CLAIMS_FORGOTTEN_AT_START = (
-    Patch(
-        "ledger/usage/folding.py",
-        "        claim_late(connection,",
-        "        list((connection,)) or claim_late(connection,",
-    ),
-)
+CLAIMS_FORGOTTEN = (Patch("ledger/usage/claims.py", "in (_CLAIM_FIRST, _CLAIM_FURTHER, _CLAIM_BEFORE):", "in ():"),)
 READ_AND_WRITE_BACK = (
     Patch(
         "ledger/journal/journal.py",
@@ -135,8 +129,8 @@ def test_a_batch_that_is_folded_twice_takes_money(tmp_path: Path) -> None:
     assert result.audit_mismatches
 
 
-def test_claims_that_are_not_made_again_at_a_start_are_found_missing(tmp_path: Path) -> None:
-    assert red(faults_process.kill_9, "sqlite", CLAIMS_FORGOTTEN_AT_START, tmp_path).audit_mismatches
+def test_claims_that_stay_in_memory_are_found_missing(tmp_path: Path) -> None:
+    assert red(faults_process.kill_9, "sqlite", CLAIMS_FORGOTTEN, tmp_path).audit_mismatches
 
 
 def test_a_balance_that_is_read_and_written_back_loses_money(tmp_path: Path, postgres: PostgresServer) -> None:

@@ -47,7 +47,7 @@ class PostingIndexJob:
 
     def round(self) -> None:
         """Update the index if due."""
-        with self._database.reading() as connection:
+        with self._database.snapshot() as connection:
             waiting = behind(connection)
         waited_ns = self._clock() - self._up_to_date_ns
         if waiting >= TAIL or (waiting and not 0 <= waited_ns < _LATEST_NS):
@@ -59,11 +59,11 @@ class PostingIndexJob:
     def _update(self, throttle: Throttle) -> None:
         waiting = TAIL
         while waiting >= TAIL:
-            with self._database.reading() as connection:
+            with self._database.snapshot() as connection:
                 sweep = plan(connection, _SWEEP, _PIECE)
             if sweep is not None:
                 self._run_sweep(sweep, throttle)
-            with self._database.reading() as connection:
+            with self._database.snapshot() as connection:
                 waiting = behind(connection)
         self._up_to_date_ns = self._clock()
 
@@ -86,5 +86,5 @@ class PostingIndexJob:
             began_s = time.monotonic()
             index_pieces(connection, sweep, start, stop)
 
-        self._database.transact(work)
+        self._database.append(work)
         return time.monotonic() - began_s

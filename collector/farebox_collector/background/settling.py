@@ -55,7 +55,7 @@ class Settling:
     def round(self) -> int:
         """Settle what can be settled. Return the number of records. Does nothing while corrections are frozen."""
         self._tariffs.refresh()
-        with self._database.reading() as connection:
+        with self._database.snapshot() as connection:
             tenants = tenant_ids(connection)
         with contextlib.suppress(CorrectionsFrozen):
             return sum(self._settle(tenant_id) for tenant_id in tenants)

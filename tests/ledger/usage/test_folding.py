@@ -105,6 +105,7 @@ def test_sums_that_were_prepared_are_folded_with_what_came_after(replica: Replic
     def prepare() -> None:
         with replica.database.snapshot() as connection:
             replica.folder.prepare(connection)
+        replica.folder.claimed(replica.database.append(replica.folder.claim))
 
     replica.append(*calls_from(1))
     prepare()
@@ -325,6 +326,8 @@ def test_books_end_with_the_sums_that_they_had_before_there_were_folds(seed: int
             if folding == "now and then" and chosen.random() < 0.5:
                 with database.snapshot() as connection:
                     replica.folder.prepare(connection)
+                if chosen.random() < 0.5:
+                    replica.folder.claimed(database.append(replica.folder.claim))
                 if chosen.random() < 0.5:
                     database.fold()
 

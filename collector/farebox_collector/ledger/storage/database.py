@@ -185,7 +185,7 @@ class Database(ABC):
         return self._again(self.transaction, work)
 
     def append(self, work: Callable[[Connection], Result]) -> Result:
-        """Like `transact`, in a transaction that does not fold first."""
+        """Like `transact`, in a transaction that does not fold first: for batches, and for work on other things."""
         return self._again(self.appending, work)
 
     def transact_at_once(self, work: Callable[[Connection], Result]) -> Result:

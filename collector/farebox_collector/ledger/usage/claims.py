@@ -127,11 +127,10 @@ def claimed(calls: Iterable[tuple[bytes | None, tuple[int, int]]]) -> list[tuple
     return found
 
 
-def claim_late(connection: Connection, transaction_ids: Iterable[int]) -> None:
-    """Claim all calls of the records of some transactions. Nothing else has claimed them: `appending` saw to that."""
-    for transaction_id in transaction_ids:
-        for claims in (_CLAIM_FIRST, _CLAIM_FURTHER, _CLAIM_BEFORE):
-            connection.execute(claims, {"made": transaction_id, "after": 0})
+def claim_late(connection: Connection, transaction_id: int, after_id: int) -> None:
+    """Claim the calls of a transaction's records after a record. No other has claimed them: `appending` saw to that."""
+    for claims in (_CLAIM_FIRST, _CLAIM_FURTHER, _CLAIM_BEFORE):
+        connection.execute(claims, {"made": transaction_id, "after": after_id})
 
 
 def any_claimed(connection: Connection, tenant_id: int, pairs: Sequence[tuple[int, bytes]]) -> bool:

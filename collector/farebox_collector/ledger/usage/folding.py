@@ -46,8 +46,10 @@ _IS_OPEN = (
         transactions.c.tenant_id == bindparam("tenant"),
         transactions.c.is_open == 1,
     )
-    .with_for_update(read=True)
+    # One that is being folded counts as folded: a commit does not wait for it.
+    .with_for_update(read=True, skip_locked=True)
 )
+_WAITING = select(func.count()).select_from(unfolded_batches).where(_batch.tenant_id == bindparam("tenant"))
 _APPEND = insert(unfolded_batches)
 _UNFOLDED = select(_batch.tenant_id, _batch.transaction_id).distinct()
 _FURTHER = (
@@ -106,12 +108,15 @@ class OpenTransactions:
             if began_ns is not None and day_of(int(began_ns)) == day_of(received_at_ns):
                 transaction = LedgerTransaction(connection, tenant_id, known.id, USAGE, received_at_ns)
                 return Appending(transaction, newest_id(connection, usage_records.name), False)
-        # What this or an earlier process left open: its claims are not in memory from here on.
-        if has_one_writer(connection) or known is not None:
+        # With one writer the claims of what is left open are not in memory from here on.
+        if has_one_writer(connection) or self._many_wait(connection, tenant_id):
             fold(connection, self._labels, tenant_id)
         transaction = begin(connection, tenant_id, USAGE, received_at_ns, is_open=True)
         self._opened[tenant_id] = _Opened(transaction.id, [], set())
         return Appending(transaction, newest_id(connection, usage_records.name), True)
+
+    def _many_wait(self, connection: Connection, tenant_id: int) -> bool:
+        return int(connection.execute(_WAITING, {"tenant": tenant_id}).scalar_one()) >= MOST_UNFOLDED
 
     def forget(self, tenant_id: int) -> None:
         """Forget the open transaction of a tenant: its beginning was taken back, and its id may be given again."""
@@ -182,6 +187,8 @@ class _Waiting:
         self.batches = 0
         self.received_at_ns = 0
         self.calls_ns = (0, 0)
+        self.claimed_upto = 0
+        """The calls of all records up to this one are claimed in the books."""
         self._upto = -1
 
     def add_further(self, connection: Connection, tenant_id: int, transaction_id: int) -> None:
@@ -200,7 +207,11 @@ class _Waiting:
 
 
 class Folder:
-    """Folds what waits, of all tenants and replicas; called in a database transaction of its own."""
+    """Folds what waits, of all tenants and replicas; called in a database transaction of its own.
+
+    A job may prepare a fold: `prepare` adds up, `claim` writes the claims. What they leave to do holds the locks for a
+    shorter time. Only one thread prepares; any thread may fold meanwhile.
+    """
 
     def __init__(
         self, labels: TotalLabels, observe: Callable[[int, float], None] = lambda batches, seconds: None
@@ -218,6 +229,19 @@ class Folder:
         for row in opened:
             taken[row.transaction_id].add_further(connection, row.tenant_id, row.transaction_id)
         self._waiting = taken
+
+    def claim(self, connection: Connection) -> int:
+        """Write the claims of what waits, where they are in memory. Pass the result to `claimed` after the commit."""
+        if not has_one_writer(connection):
+            return 0
+        for transaction_id, own in list(self._waiting.items()):
+            claim_late(connection, transaction_id, own.claimed_upto)
+        return newest_id(connection, usage_records.name)
+
+    def claimed(self, upto: int) -> None:
+        """Note that the calls of all records up to this one are claimed in the books."""
+        for own in list(self._waiting.values()):
+            own.claimed_upto = upto
 
     def __call__(self, connection: Connection) -> None:
         """Post all unfolded batches."""
@@ -267,8 +291,8 @@ def _fold(opened: Sequence[LedgerTransaction], labels: TotalLabels, waiting: dic
         sums.append(own.sums.sums())
         posted.append((transaction, legs_of(charges_of(sums[-1].wallets))))
         transaction.close(own.calls_ns)
-    if has_one_writer(connection):
-        claim_late(connection, ids)
+        if has_one_writer(connection):
+            claim_late(connection, transaction.id, own.claimed_upto)
     at_ns = max(own.received_at_ns for own in found)
     with_holds = post_together(posted, frozenset().union(*(own.uncharged for own in sums)), at_ns)
     if with_holds:
