@@ -467,6 +467,7 @@ def test_hostile_text_in_every_attribute_is_kept_harmless_and_costs_the_others_n
 def test_hostile_names_break_neither_the_metrics_page_nor_the_log(shared_collector: Collector) -> None:
     spans = [llm_span(event=text, model=text, wallet=text) for text in HOSTILE]
     assert over_grpc(shared_collector, protobuf_body(spans)) == Answer(0)
+    shared_collector.fold()
     page = httpx2.get(shared_collector.metrics_url).raise_for_status().text
     families = list(text_string_to_metric_families(page))
     assert len({family.name for family in families}) == len(families), "no line of a name became a line of the page"

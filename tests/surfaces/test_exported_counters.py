@@ -123,6 +123,7 @@ def exported(collector: Collector) -> Series:
     """Samples of the counters by the values of their labels."""
     accept = {"accept": "application/openmetrics-text;version=1.0.0"}
     found: Series = defaultdict(dict)
+    collector.fold()
     for family in text_string_to_metric_families(httpx2.get(collector.metrics_url, headers=accept).text):  # type: ignore[no-untyped-call]
         for sample in family.samples:
             labels = LABELS_OF.get(sample.name, LABELS)

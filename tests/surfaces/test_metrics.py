@@ -63,6 +63,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
 def families(collector: Collector) -> dict[str, dict[str, float]]:
     """Samples with their labels by name, as OpenMetrics has them."""
     found: dict[str, dict[str, float]] = {}
+    collector.fold()
     text = httpx2.get(collector.metrics_url, headers=OPENMETRICS).raise_for_status().text
     for told in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
         for sample in told.samples:
@@ -104,6 +105,7 @@ def test_the_text_is_that_of_the_official_encoder() -> None:
 
 def test_labels_are_those_of_the_catalogue(busy: Collector) -> None:
     declared = {metric.name: set(metric.labels) for metric in CATALOGUE}
+    busy.fold()
     text = httpx2.get(busy.metrics_url, headers=OPENMETRICS).text
     for told in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
         name = told.name + ("_total" if told.type == "counter" else "")
@@ -132,6 +134,7 @@ def test_a_call_shows_what_it_said_of_its_answer(busy: Collector) -> None:
 
 
 def test_latency_buckets_have_exemplars_that_are_in_the_books(busy: Collector) -> None:
+    busy.fold()
     text = httpx2.get(busy.metrics_url, headers=OPENMETRICS).text
     trace_ids = set(re.findall(r'farebox_call_seconds_bucket\{[^}]*\} \S+ # \{trace_id="([0-9a-f]{32})"\}', text))
     assert len(trace_ids) >= 2
@@ -151,6 +154,7 @@ def test_wallets_are_counted_by_balance_and_never_named(busy: Collector) -> None
     assert metrics["farebox_wallets"]["[]"] == 1
     below = {label: count for label, count in metrics["farebox_wallets_below"].items() if count}
     assert set(below) == {f"[('credits', '{bound}')]" for bound in (10, 50, 100, 500, 1000)}
+    busy.fold()
     assert '"ada"' not in httpx2.get(busy.metrics_url).text
 
 

@@ -62,8 +62,8 @@ class LedgerCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Family]:
-        """Yield one family per metric, from one consistent snapshot."""
-        with self._database.reading() as connection:
+        """Yield one family per metric, from one consistent snapshot. It may lack the calls of the last half second."""
+        with self._database.snapshot() as connection:
             usage = metric_readings.usage_rows(connection)
             service = metric_readings.service_rows(connection)
             by_price = self._cards.token_costs(connection)
