@@ -55,9 +55,7 @@ class _Measured(Subject):
 def beside_another(bench: Bench, kind: str, tree: Path) -> list[Figure]:
     """Both checkouts in turns over HTTP."""
     databases, sizes = bench.databases, bench.sizes
-    # A path by `resolve` of the interpreter would leave the environment: keep the link.
-    other = Farebox.__new__(Farebox)
-    other.collector = _Other(tree, databases.empty(kind), databases.new_directory() / "log")
+    other = Farebox(_Other(tree, databases.empty(kind), databases.new_directory() / "log"))
     with closing(other), databases.farebox(databases.blank(kind)) as this:
         database_pid = databases.server_pid() if kind == POSTGRESQL else None
         subjects = [

@@ -66,8 +66,8 @@ class FloorServer:
 class Farebox:
     """`farebox serve` over books."""
 
-    def __init__(self, database_url: str, log: Path, **settings: Any) -> None:
-        self.collector = Collector(database_url, log, **settings)
+    def __init__(self, collector: Collector) -> None:
+        self.collector = collector
 
     @property
     def pid(self) -> int:
@@ -138,7 +138,7 @@ class Databases:
     @contextmanager
     def farebox(self, database_url: str, **settings: Any) -> Iterator[Farebox]:
         """A collector over books, for as long as the block runs."""
-        with closing(Farebox(database_url, self.new_directory() / "log", **settings)) as server:
+        with closing(Farebox(Collector(database_url, self.new_directory() / "log", **settings))) as server:
             yield server
 
 
