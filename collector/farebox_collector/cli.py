@@ -29,7 +29,7 @@ from farebox_collector.ledger.access.actors import SYSTEM, set_actor
 from farebox_collector.ledger.audit import books_audit as ledger_audit
 from farebox_collector.ledger.privacy.pseudonym_key import WrongPseudonymKey
 from farebox_collector.ledger.storage.connect import open_database
-from farebox_collector.ledger.storage.database import DatabaseInUse, NotADatabase, UseServerTools
+from farebox_collector.ledger.storage.database import DatabaseInUse, NotADatabase, UseServerTools, has_unfolded
 from farebox_collector.ledger.storage.migrate import (
     OldCollectors,
     SchemaMissing,
@@ -38,6 +38,8 @@ from farebox_collector.ledger.storage.migrate import (
 )
 from farebox_collector.ledger.storage.throttle import Throttle
 from farebox_collector.ledger.usage.corrections import are_frozen
+from farebox_collector.ledger.usage.folding import Folder
+from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.tombstones import DetailRetired
 from farebox_collector.model.secret_box import WrongSecretsKey
 
@@ -117,9 +119,11 @@ def serve(
 
 @app.command("migrate")
 def migrate_command(database_url: DatabaseUrl = None) -> None:
-    """Create or upgrade the schema of the books and exit. For a database role that owns the tables."""
+    """Create or upgrade the schema of the books, post calls that wait, and exit. For a role that owns the tables."""
     with closing(open_database(settings_from(database_url=database_url).database_url)) as database, database.alone():
         migrate(database)
+        database.fold_with(Folder(TotalLabels()))
+        database.fold()
     out.print(f"The schema is at {newest_revision()}.")
 
 
@@ -133,6 +137,11 @@ def audit(
 ) -> None:
     """Recompute every balance, total and charge from its sources. Print each mismatch; exit with status 1 if any."""
     with reading_books(database_url) as connection, progress_bar("auditing") as progress:
+        if has_unfolded(connection):
+            raise Stop(
+                "acknowledged calls wait to be added to the accounts, and no collector adds them: start a collector, or"
+                " run `farebox migrate`, and audit again"
+            )
         mismatches = list(ledger_audit.audit(connection, progress, Throttle(share).pause))
         frozen = are_frozen(connection)
     if as_json:

@@ -30,6 +30,7 @@ from farebox_collector.model.records import Buckets, PricedUsage
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
 from frozen_books import SEEDS, play, sums
+from harness import farebox
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from postgres import PostgresServer
@@ -161,15 +162,31 @@ def test_another_span_of_a_call_is_found_before_and_after_the_fold(replica: Repl
     assert balance_of(replica.database) == -3 * CHARGE
 
 
-def test_claims_are_made_again_after_a_crash(new_books: Callable[[str, Path], str], tmp_path: Path) -> None:
-    url = new_books("sqlite", tmp_path)
-    database = open_books(Settings(database_url=url), lambda: JANUARY_NS)
-    Replica(database).append(*calls_from(1))
-    # As after kill -9: the process forgets its memory, and the books keep an unfolded batch.
+def _after_a_crash(database: Database, tmp_path: Path) -> Path:
+    """The books as kill -9 leaves them: the process forgets its memory, and an unfolded batch stays."""
     copy = tmp_path / "after" / "farebox.db"
     copy.parent.mkdir()
     with closing(sqlite3.connect(database.files()[0])) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
+    return copy
+
+
+def test_the_audit_of_books_that_wait_says_what_to_do(new_books: Callable[[str, Path], str], tmp_path: Path) -> None:
+    with closing(open_books(Settings(database_url=new_books("sqlite", tmp_path)), lambda: JANUARY_NS)) as database:
+        Replica(database).append(*calls_from(1))
+        url = f"sqlite:///{_after_a_crash(database, tmp_path)}"
+    refused = farebox("audit", "--database-url", url)
+    assert refused.returncode == 2
+    assert "farebox migrate" in refused.stderr
+    assert farebox("migrate", "--database-url", url).returncode == 0
+    assert farebox("audit", "--database-url", url).returncode == 0
+
+
+def test_claims_are_made_again_after_a_crash(new_books: Callable[[str, Path], str], tmp_path: Path) -> None:
+    url = new_books("sqlite", tmp_path)
+    database = open_books(Settings(database_url=url), lambda: JANUARY_NS)
+    Replica(database).append(*calls_from(1))
+    copy = _after_a_crash(database, tmp_path)
     database.close()
     with closing(open_database(f"sqlite:///{copy}")) as again:
         restarted = Replica(again)
