@@ -98,9 +98,10 @@ class Collector:
         """Let the collector fold: every request that reads the books does so first; a scrape does not."""
         self.api.get("/v1/wallets", params={"limit": 1})
 
-    def metrics(self) -> dict[str, float]:
-        """All samples, by their name with labels as Prometheus writes them."""
-        self.fold()
+    def metrics(self, *, folded: bool = True) -> dict[str, float]:
+        """All samples, by their name with labels as Prometheus writes them, after a fold or as they are."""
+        if folded:
+            self.fold()
         lines = httpx2.get(self.metrics_url).raise_for_status().text.splitlines()
         return {key: float(value) for key, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 

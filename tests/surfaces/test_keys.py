@@ -72,7 +72,7 @@ def send_http(collector: Collector, spans: list[SpanSpec], **headers: str) -> in
 
 
 def turned_away(collector: Collector, port: str, reason: str) -> float:
-    return collector.metrics()[f'farebox_turned_away_requests_total{{port="{port}",reason="{reason}"}}']
+    return collector.metrics(folded=False)[f'farebox_turned_away_requests_total{{port="{port}",reason="{reason}"}}']
 
 
 def assert_problem(response: httpx2.Response, status: int) -> None:

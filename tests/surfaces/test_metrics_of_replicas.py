@@ -12,6 +12,7 @@ OWN = (
     "farebox_export_requests",
     "farebox_ingest",
     "farebox_commit",
+    "farebox_fold",
     "farebox_queue",
     "farebox_turned",
 )
