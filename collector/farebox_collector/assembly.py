@@ -195,7 +195,8 @@ def _has_keys(database_url: str) -> bool:
         database = open_database(database_url, writable=False)
     except FileNotFoundError:
         return False
-    with contextlib.closing(database), database.reading() as connection:
+    # A snapshot: after a crash batches may wait for the fold that this start brings.
+    with contextlib.closing(database), database.snapshot() as connection:
         return has_table(connection, "api_keys") and any_key(connection)
 
 

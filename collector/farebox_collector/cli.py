@@ -23,7 +23,6 @@ from farebox_collector.commands.terminal import (
     progress_bar,
     reading_books,
     settings_from,
-    writable_books,
 )
 from farebox_collector.ledger.access.actors import SYSTEM, set_actor
 from farebox_collector.ledger.audit import books_audit as ledger_audit
@@ -38,8 +37,7 @@ from farebox_collector.ledger.storage.migrate import (
 )
 from farebox_collector.ledger.storage.throttle import Throttle
 from farebox_collector.ledger.usage.corrections import are_frozen
-from farebox_collector.ledger.usage.folding import Folder
-from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.folding import fold_waiting
 from farebox_collector.ledger.usage.tombstones import DetailRetired
 from farebox_collector.model.secret_box import WrongSecretsKey
 
@@ -122,8 +120,7 @@ def migrate_command(database_url: DatabaseUrl = None) -> None:
     """Create or upgrade the schema of the books, post calls that wait, and exit. For a role that owns the tables."""
     with closing(open_database(settings_from(database_url=database_url).database_url)) as database, database.alone():
         migrate(database)
-        database.fold_with(Folder(TotalLabels()))
-        database.fold()
+        fold_waiting(database)
     out.print(f"The schema is at {newest_revision()}.")
 
 
@@ -171,8 +168,9 @@ def backup(
         except (FileExistsError, UseServerTools) as error:
             raise Stop(str(error)) from None
     # What the collector had not folded yet is folded in the copy, which is complete then.
-    with closing(writable_books(f"sqlite:///{target}")) as copy:
-        copy.fold()
+    with closing(open_database(f"sqlite:///{target}")) as copy:
+        fold_waiting(copy)
+    Path(f"{target}.lock").unlink(missing_ok=True)
     with reading_books(f"sqlite:///{target}") as connection, progress_bar("auditing the copy") as progress:
         mismatches = list(ledger_audit.audit(connection, progress))
     if mismatches:

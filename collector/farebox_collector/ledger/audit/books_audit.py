@@ -331,18 +331,13 @@ def audit_recent(
 
 
 def _audit_days(snapshot: Snapshot, pause: Pause) -> Iterator[Mismatch]:
-    with snapshot() as connection:
-        days = days_of(connection)
-    for tenant_id, day in days:
+    for periods_of, compare in ((days_of, compare_day), (blocks_of, compare_block)):
         with snapshot() as connection:
-            yield from compare_day(connection, tenant_id, day)
-        pause()
-    with snapshot() as connection:
-        blocks = blocks_of(connection)
-    for tenant_id, block in blocks:
-        with snapshot() as connection:
-            yield from compare_block(connection, tenant_id, block)
-        pause()
+            periods = periods_of(connection)
+        for tenant_id, period in periods:
+            with snapshot() as connection:
+                yield from compare(connection, tenant_id, period)
+            pause()
 
 
 def _audit_transactions(connection: Connection, window: Window) -> Iterator[Mismatch]:

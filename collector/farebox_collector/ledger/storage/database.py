@@ -123,7 +123,7 @@ class Database(ABC):
 
     @abstractmethod
     def appending(self) -> AbstractContextManager[Connection]:
-        """A writing transaction that does not fold first: for appending a batch."""
+        """A writing transaction that does not fold first, for appending a batch; do not open `reading` inside it."""
 
     @contextmanager
     def _reading_of_others(self) -> Iterator[Connection]:

@@ -91,7 +91,7 @@ class SqliteDatabase(Database):
         """As in the base class."""
         if self._writer is None:
             raise RuntimeError("the database is open for reading only")
-        with self._writing, self._writer.begin() as connection, collecting(connection):
+        with self._exclusive(), self._writer.begin() as connection, collecting(connection):
             self._may_be_unfolded = True
             yield connection
 
@@ -125,13 +125,19 @@ class SqliteDatabase(Database):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other writers out of a block, and fold before it."""
+        with self._exclusive():
+            if self._may_be_unfolded and self._fold is not None and self._writer is not None:
+                with self._writer.begin() as connection, collecting(connection):
+                    self._fold(connection)
+                self._may_be_unfolded = False
+            yield
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Keep other writers out of a block, in which this thread may also read."""
         with self._writing:
             self._owner = get_ident()
             try:
-                if self._may_be_unfolded and self._fold is not None and self._writer is not None:
-                    with self._writer.begin() as connection, collecting(connection):
-                        self._fold(connection)
-                    self._may_be_unfolded = False
                 yield
             finally:
                 self._owner = 0

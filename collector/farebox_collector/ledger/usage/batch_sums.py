@@ -310,6 +310,18 @@ class SumsInProgress:
             self._spending[tuple(key)] += charge
         self._uncharged.update(uncharged)
 
+    def add_sums(self, sums: CallSums) -> None:
+        """Add sums that were made before."""
+        for key, figures in sums.groups.items():
+            _add(self._groups, tuple(key), figures)
+        for service, figures_of in sums.services.items():
+            _add(self._services, service, figures_of)
+        for wallet, row in sums.wallets.items():
+            _add(self._wallets, wallet, row)
+        for spender, charge in sums.spending.items():
+            self._spending[spender] += charge
+        self._uncharged.update(sums.uncharged)
+
     def sums(self) -> CallSums:
         """Return what was added."""
         return CallSums(
@@ -329,7 +341,7 @@ def summed(parts: Iterable[CallSums]) -> CallSums:
     """Return the sum of several sums."""
     total = SumsInProgress()
     for part in parts:
-        total.add(json.loads(encoded(part)))
+        total.add_sums(part)
     return total.sums()
 
 

@@ -13,6 +13,7 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
@@ -21,6 +22,7 @@ from farebox_collector.ledger.credits.hold_release import settle_holds
 from farebox_collector.ledger.journal.journal import LedgerTransaction, begin, post_together
 from farebox_collector.ledger.journal.legs import Charged, legs_of
 from farebox_collector.ledger.journal.usage_rollups import WalletSums
+from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.differences import has_one_writer, newest_id
 from farebox_collector.ledger.tables.books import transactions, unfolded_batches, usage_records
 from farebox_collector.ledger.usage.batch_sums import BatchSums, SumsInProgress, summed
@@ -77,13 +79,14 @@ class Appending(NamedTuple):
     is_new: bool
 
 
-class _Opened(NamedTuple):
+@dataclass
+class _Opened:
     """An open ledger transaction in memory."""
 
     id: int
-    batches: list[int]
-    """The numbers of its batches."""
-    claims: set[Pair]
+    batches: int = 0
+    """The number of its batches, and of the last one."""
+    claims: set[Pair] = field(default_factory=set)
     """The claims of its calls, where they are written with the fold."""
 
 
@@ -103,7 +106,7 @@ class OpenTransactions:
     def current(self, connection: Connection, tenant_id: int, received_at_ns: int) -> Appending:
         """Return the tenant's open transaction, or a new one if it is folded, full or of another day."""
         known = self._opened.get(tenant_id)
-        if known is not None and len(known.batches) < MOST_UNFOLDED:
+        if known is not None and known.batches < MOST_UNFOLDED:
             began_ns = connection.execute(_IS_OPEN, {"id": known.id, "tenant": tenant_id}).scalar()
             if began_ns is not None and day_of(int(began_ns)) == day_of(received_at_ns):
                 transaction = LedgerTransaction(connection, tenant_id, known.id, USAGE, received_at_ns)
@@ -112,7 +115,7 @@ class OpenTransactions:
         if has_one_writer(connection) or self._many_wait(connection, tenant_id):
             fold(connection, self._labels, tenant_id)
         transaction = begin(connection, tenant_id, USAGE, received_at_ns, is_open=True)
-        self._opened[tenant_id] = _Opened(transaction.id, [], set())
+        self._opened[tenant_id] = _Opened(transaction.id)
         return Appending(transaction, newest_id(connection, usage_records.name), True)
 
     def _many_wait(self, connection: Connection, tenant_id: int) -> bool:
@@ -141,10 +144,10 @@ class OpenTransactions:
     ) -> None:
         """Write the sums of a batch. `spans` counts its spans by outcome, with `span_counts.ACCEPTED`."""
         opened = self._opened[transaction.tenant_id]
-        opened.batches.append(len(opened.batches) + 1)
+        opened.batches += 1
         if has_one_writer(transaction.connection):
             opened.claims.update(claims)
-        append_batch(transaction, opened.batches[-1], sums, calls_ns, spans)
+        append_batch(transaction, opened.batches, sums, calls_ns, spans)
 
     def make_room(self, connection: Connection, tenant_id: int) -> None:
         """Fold before a batch with a transaction of its own, if claims are in memory or many such batches wait."""
@@ -154,7 +157,7 @@ class OpenTransactions:
             fold(connection, self._labels, tenant_id)
             self._apart[tenant_id] = 0
             # Its claims are in the books now, as are those that an earlier process left.
-            self._opened[tenant_id] = _Opened(0, [], set())
+            self._opened[tenant_id] = _Opened(0)
 
 
 def append_batch(
@@ -176,6 +179,12 @@ def append_batch(
         "sums": f"[[{','.join(sums.texts)}],{json.dumps(spans)}]",
     }
     transaction.connection.execute(_APPEND, row)
+
+
+def fold_waiting(database: Database) -> None:
+    """Fold what waits in books that no collector has open."""
+    database.fold_with(Folder(TotalLabels()))
+    database.fold()
 
 
 class _Waiting:
