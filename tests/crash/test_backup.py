@@ -24,6 +24,8 @@ def test_a_backup_under_load_is_clean_and_goes_on_where_it_was_taken(tmp_path: P
     copy = tmp_path / "copy.db"
     try:
         done = farebox("backup", str(copy), "--database-url", collector.database_url)
+        beside = sorted(path.name for path in copy.parent.glob(f"{copy.name}*"))
+        assert beside == [copy.name], "the copy alone, without a lock or a log"
         again = farebox("backup", str(copy), "--database-url", collector.database_url)
     finally:
         stop.set()
