@@ -71,7 +71,7 @@ def export_request(spans: Iterable[SpanSpec], resource: Mapping[str, Value] | No
     """One request with all spans under one resource and scope."""
     request = ExportTraceServiceRequest()
     resource_spans = request.resource_spans.add()
-    resource_spans.resource.attributes.extend(_pairs(resource or {"service.name": "test"}))
+    resource_spans.resource.attributes.extend(pairs(resource or {"service.name": "test"}))
     scope_spans = resource_spans.scope_spans.add()
     scope_spans.scope.name, scope_spans.scope.version = SCOPE
     for spec in spans:
@@ -85,7 +85,7 @@ def export_request(spans: Iterable[SpanSpec], resource: Mapping[str, Value] | No
             end_time_unix_nano=spec.end_ns,
         )
         span.status.code = 2 if spec.failed else 0  # type: ignore[assignment]  # an enum's number
-        span.attributes.extend(_pairs(spec.attributes))
+        span.attributes.extend(pairs(spec.attributes))
     return request
 
 
@@ -112,7 +112,8 @@ def json_body(spans: Iterable[SpanSpec]) -> bytes:
     return json.dumps(json_document(spans)).encode()
 
 
-def _pairs(attributes: Mapping[str, Value]) -> list[KeyValue]:
+def pairs(attributes: Mapping[str, Value]) -> list[KeyValue]:
+    """Attributes as they are on the wire."""
     return [KeyValue(key=key, value=_any_value(value)) for key, value in attributes.items()]
 
 

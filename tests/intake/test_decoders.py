@@ -28,6 +28,8 @@ WANTED = dialects.wanted_attributes(WALLET_ATTRIBUTES)
 ONCE = dialects.unique_attributes()
 REDUCED = dialects.reduced_attributes()
 PRIVATE = ("gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.prompt", "gen_ai.completion", "http.url", "")
+SHARED = {f"farebox.{name}" for name in ("wallet", "event", "dept", "project", "task", "route")}
+"""What a resource states for its spans that do not state it themselves."""
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
@@ -124,6 +126,8 @@ def as_otlp_json(request: ExportTraceServiceRequest) -> bytes:
 def expected_spans(request: ExportTraceServiceRequest) -> Iterator[Span]:
     """What both decoders have to yield, read with the published schema and no cleverness."""
     for resource_spans in request.resource_spans:
+        resource = expected_attributes(resource_spans.resource.attributes)
+        shared = {key: value for key, value in resource.items() if key in SHARED}
         for scope_spans in resource_spans.scope_spans:
             for span in scope_spans.spans:
                 yield Span(
@@ -133,8 +137,8 @@ def expected_spans(request: ExportTraceServiceRequest) -> Iterator[Span]:
                     span.start_time_unix_nano,
                     span.end_time_unix_nano,
                     span.status.code == 2,
-                    expected_attributes(span.attributes),
-                    expected_attributes(resource_spans.resource.attributes),
+                    shared | expected_attributes(span.attributes),
+                    resource,
                     scope_spans.scope.name,
                     scope_spans.scope.version,
                 )

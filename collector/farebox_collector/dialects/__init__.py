@@ -12,6 +12,15 @@ The contract of a dialect module:
   booked, `NotBillable` if the span has no usage and therefore is not a call, a `QualityReport` if it describes other
   spans, and a `UsageRecord` otherwise.
 - Aliases of one count are coalesced, never added. Buckets are disjoint. Assumptions are named.
+
+A dialect of log records keeps the same contract, and stands in `LOG_DIALECTS`:
+
+- `EVENTS` are the names of the events that it reads. The decoder keeps no attribute of other events.
+- It gets a log record as a `Span` (see there). `EVENT_NAME` is among its attributes, and in the dialect's `NAMES`; the
+  attributes of the resource are too, under those of the record.
+- Its `Call` derives permanent ids with `event_identity.identified` before anything else. A coding agent's goes through
+  `agents.agent_record`, which does that, and finds out who pays. `genai_event` is the pattern.
+- An event that repeats another event of its tool is `NotBillable`. One that repeats a span is not: the books decide.
 """
 
 from collections.abc import Iterable
@@ -19,7 +28,9 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from farebox_collector.dialects import (
+    agents,
     genai,
+    genai_event,
     langfuse,
     openinference,
     other_units,
@@ -46,6 +57,7 @@ from farebox_collector.dialects.memo import (
 from farebox_collector.dialects.record import Call
 from farebox_collector.dialects.text import Reductions, clean
 from farebox_collector.model.records import (
+    EVENT_NAME,
     NotBillable,
     QualityReport,
     Rejected,
@@ -67,29 +79,56 @@ class Dialect(Protocol):
         """Read the names of a span; see the package's contract."""
 
 
+class LogDialect(Dialect, Protocol):
+    """The interface of the modules that read log records."""
+
+    EVENTS: frozenset[str]
+
+
 DIALECTS: tuple[Dialect, ...] = (openinference, vercel, langfuse, genai, quality)
 """The order of lookup. The first three are identified by one attribute, and may also carry keys of the conventions."""
+LOG_DIALECTS: tuple[LogDialect, ...] = (genai_event,)
+"""The same for log records."""
 
-_NAMES = tuple(sorted(providers.NAMES.union(unusual.NAMES, *(dialect.NAMES for dialect in DIALECTS))))
-"""Names that some dialect reads, and those of the billing provider and of rare facts, which all dialects read."""
+
+def _names(dialects: Iterable[Dialect]) -> tuple[str, ...]:
+    """Return the names that some dialect reads, and those of the billing provider and of rare facts."""
+    return tuple(sorted(providers.NAMES.union(unusual.NAMES, *(dialect.NAMES for dialect in dialects))))
+
+
+_NAMES, _LOG_NAMES = _names(DIALECTS), _names(LOG_DIALECTS)
 _KEYS_AN_ENTRY = 4
 _NO_DIALECT = NotBillable("not_genai")
 
 
 def wanted_attributes(wallet_attributes: Iterable[str]) -> frozenset[str]:
-    """Return all attribute keys worth decoding. The decoder drops all others, prompts included."""
+    """Return all attribute keys of spans worth decoding. The decoder drops all others, prompts included."""
+    return _wanted(DIALECTS, wallet_attributes) - {EVENT_NAME}
+
+
+def wanted_log_attributes(wallet_attributes: Iterable[str]) -> frozenset[str]:
+    """Return the same for log records."""
+    return _wanted(LOG_DIALECTS, wallet_attributes) | agents.KEYS
+
+
+def _wanted(dialects: Iterable[Dialect], wallet_attributes: Iterable[str]) -> frozenset[str]:
     shared = ATTRIBUTION_KEYS.union(other_units.KEYS, unusual.KEYS, providers.NAMES, wallet_attributes)
-    return shared.union(*(dialect.KEYS for dialect in DIALECTS))
+    return shared.union(*(dialect.KEYS for dialect in dialects))
 
 
 def unique_attributes() -> frozenset[str]:
-    """Return the wanted keys whose values never repeat."""
-    return unusual.ONCE.union(*(dialect.ONCE for dialect in DIALECTS))
+    """Return the wanted keys whose values never repeat, of spans and of log records."""
+    return unusual.ONCE.union(*(dialect.ONCE for dialect in (*DIALECTS, *LOG_DIALECTS)))
 
 
 def reduced_attributes() -> Reductions:
     """Return the wanted keys whose text is reduced, with the function that reduces it (None: keep nothing)."""
-    return {key: reduce for dialect in DIALECTS for key, reduce in dialect.REDUCED.items()}
+    return {key: reduce for dialect in (*DIALECTS, *LOG_DIALECTS) for key, reduce in dialect.REDUCED.items()}
+
+
+def told_events() -> frozenset[str]:
+    """Return the names of the events of log records that some dialect reads."""
+    return frozenset().union(*(dialect.EVENTS for dialect in LOG_DIALECTS))
 
 
 def read(span: Span, wallet_attributes: tuple[str, ...]) -> UsageRecord | QualityReport | NotBillable | Rejected:
@@ -99,7 +138,7 @@ def read(span: Span, wallet_attributes: tuple[str, ...]) -> UsageRecord | Qualit
 
 def understand(shape: SpanShape) -> Call | NotBillable:
     """Read the names of a span with the first dialect that matches."""
-    for dialect in DIALECTS:
+    for dialect in LOG_DIALECTS if EVENT_NAME in shape.keys else DIALECTS:
         understood = dialect.understand(shape)
         if understood is not None:
             return understood
@@ -152,7 +191,10 @@ class Reader:
         naming = present & self._naming
         # The order of the attributes makes no difference; for the origin the emitter makes none either.
         calls = self._calls.get((scope, region, present)) or Memo(
-            SpanShape(scope, present, {}, region), _NAMES, understand, self._budget
+            SpanShape(scope, present, {}, region),
+            _LOG_NAMES if EVENT_NAME in present else _NAMES,
+            understand,
+            self._budget,
         )
         origins = self._origins.get((region, naming)) or Memo(
             SpanShape("", naming, {}, region), self._origin_names, self._origin, self._budget

@@ -32,6 +32,7 @@ ASSUMPTIONS: dict[str, str] = {
     "billing_fact_unusable": "A speed, region, exposure or stated cost was unusable and left out.",
     "line_unusable": "A line of another model was unusable and left out.",
     "provider_from_model": "The span names no provider, or not the model's; the model's name gave the provider.",
+    "under_subscription": "A subscription pays for the call: its cost is 0, and its list price is kept beside it.",
     "usage_json_unusable": "A usage attribute in JSON was too long or malformed and was left out.",
 }
 

@@ -7,7 +7,7 @@ from farebox_collector.dialects.answer_quality import QUALITY_KEYS
 from farebox_collector.dialects.memo import SpanShape
 from farebox_collector.dialects.text import first_text, identity
 from farebox_collector.model.names import is_valid_text
-from farebox_collector.model.records import NO_EVENT, UNATTRIBUTED, AttributeValue
+from farebox_collector.model.records import NO_EVENT, UNATTRIBUTED, Attributes, AttributeValue
 
 ACTION_ID = "farebox.action.id"
 REGION = "cloud.region"
@@ -19,7 +19,15 @@ MEASURED = QUALITY_KEYS | {ACTION_ID}
 """Attributes read from every span because they differ between calls."""
 ATTRIBUTION_KEYS = MEASURED.union(ORIGIN_NAMES)
 
+_SHARED = (WALLET, *_TAGS)
+
 _Value = AttributeValue | None
+
+
+def shared_attributes(resource: Attributes) -> dict[str, AttributeValue]:
+    """Return the wallet, event and tags that a resource states for all its spans (`OTEL_RESOURCE_ATTRIBUTES`); those
+    of a span come first."""
+    return {name: resource[name] for name in _SHARED if name in resource} if resource else {}
 
 
 class Origin(NamedTuple):

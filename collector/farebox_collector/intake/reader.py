@@ -9,7 +9,9 @@ from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.intake.decoding.bounds import Bounds
 from farebox_collector.intake.decoding.errors import RequestTooLarge
 from farebox_collector.intake.decoding.otlp_json import JsonDecoder
+from farebox_collector.intake.decoding.otlp_json_logs import JsonLogDecoder
 from farebox_collector.intake.decoding.protobuf import ProtobufDecoder
+from farebox_collector.intake.decoding.protobuf_logs import ProtobufLogDecoder
 from farebox_collector.intake.yielding import Pause, no_pause
 from farebox_collector.ledger.access.erased import pseudonymous_letter, pseudonymous_usage
 from farebox_collector.ledger.usage.batch import Calls
@@ -31,10 +33,12 @@ _SPANS_A_PAUSE = 50
 
 
 class Encoding(StrEnum):
-    """The encoding of a request body."""
+    """The form of a request body: its signal and its encoding."""
 
     PROTOBUF = "protobuf"
     JSON = "json"
+    LOGS_PROTOBUF = "logs_protobuf"
+    LOGS_JSON = "logs_json"
 
 
 class ReadRequest(NamedTuple):
@@ -85,11 +89,15 @@ class RequestReader:
 
     def __init__(self, settings: Settings, tariffs: Tariffs) -> None:
         wanted = dialects.wanted_attributes(settings.wallet_attributes)
-        reduced = dialects.reduced_attributes()
+        wanted_of_logs = dialects.wanted_log_attributes(settings.wallet_attributes)
+        once, reduced = dialects.unique_attributes(), dialects.reduced_attributes()
+        events = dialects.told_events()
         bounds = Bounds(settings.max_request_spans, settings.max_request_attributes)
         self._decoders: dict[Encoding, Callable[[bytes, Pause], Iterable[Span]]] = {
-            Encoding.PROTOBUF: ProtobufDecoder(wanted, dialects.unique_attributes(), reduced, bounds),
+            Encoding.PROTOBUF: ProtobufDecoder(wanted, once, reduced, bounds),
             Encoding.JSON: JsonDecoder(wanted, reduced, bounds),
+            Encoding.LOGS_PROTOBUF: ProtobufLogDecoder(events, wanted_of_logs, once, reduced, bounds),
+            Encoding.LOGS_JSON: JsonLogDecoder(events, wanted_of_logs, reduced, bounds),
         }
         self._max_spans = settings.max_request_spans
         self._tariffs = tariffs

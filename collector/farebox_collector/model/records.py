@@ -22,10 +22,16 @@ IMPLAUSIBLE = "count_over_a_billion"
 """Assumption on a call that is kept without its counts because one of them exceeds what a call can use."""
 NO_EVENT = "unnamed"
 """The event of a call outside any named action."""
+EVENT_NAME = "event.name"
+"""The attribute with the name of a log record's event, empty if it has none. Only log records have it."""
 
 
 class Span(NamedTuple):
-    """One received span, reduced to the attributes that some dialect reads. Prompts are dropped before this."""
+    """One received span, reduced to the attributes that some dialect reads. Prompts are dropped before this.
+
+    A log record has the same form. It has the attribute `EVENT_NAME`, and no span id until a dialect derives one; its
+    start and its end are its time, and its parent is the span that was open when it was written.
+    """
 
     trace_id: bytes
     span_id: bytes

@@ -17,10 +17,22 @@ _STEPS = 2_000
 _RESOURCE_SPANS = 1
 _OTHER, _RESOURCE, _SPAN = 0, 1, 2
 _SCOPE_SPANS = 2
-_RESOURCE_ATTRIBUTES, _SPAN_ATTRIBUTES = 1, 9
-_TAGS_OF_SPAN_ATTRIBUTES = (b"\x4a", b"\xca")
-"""First bytes of the tag of a span's attribute, in its shortest form and in any longer form."""
+_RESOURCE_ATTRIBUTES = 1
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class Counted(NamedTuple):
+    """What the spans of a request are called, and where they have their attributes."""
+
+    name: str
+    attributes: int
+    """The number of the field."""
+    tags: tuple[bytes, bytes]
+    """The first byte of its tag, in its shortest form and in any longer form."""
+
+
+SPANS = Counted("spans", 9, (b"\x4a", b"\xca"))
+LOG_RECORDS = Counted("log records", 6, (b"\x32", b"\xb2"))
 
 
 class Bounds(NamedTuple):
@@ -30,20 +42,20 @@ class Bounds(NamedTuple):
     attributes: int = 500_000
     """Of all its spans and resources together."""
 
-    def check_protobuf(self, body: bytes, pause: Pause = no_pause) -> None:
+    def check_protobuf(self, body: bytes, pause: Pause = no_pause, of: Counted = SPANS) -> None:
         """Raise RequestTooLarge for a body over the bounds, ValueError or IndexError for one that is not protobuf."""
         if len(body) <= _SMALL_BYTES:
             return
         # A cheap upper bound: there are no more attributes than bytes that can begin their tags.
-        in_spans = sum(body.count(tag) for tag in _TAGS_OF_SPAN_ATTRIBUTES) > self.attributes
+        in_spans = sum(body.count(tag) for tag in of.tags) > self.attributes
         attributes = 0
         for parts, (number, start, end) in enumerate(_parts(body), start=1):
             if parts % _STEPS == 0:
                 pause()
             if parts > 2 * self.spans:
-                raise RequestTooLarge(f"the request has more than {self.spans} spans; send smaller batches")
+                raise RequestTooLarge(f"the request has more than {self.spans} {of.name}; send smaller batches")
             if number == _RESOURCE or (number == _SPAN and in_spans):
-                wanted = _RESOURCE_ATTRIBUTES if number == _RESOURCE else _SPAN_ATTRIBUTES
+                wanted = _RESOURCE_ATTRIBUTES if number == _RESOURCE else of.attributes
                 for fields, (field, _, _) in enumerate(_fields(body, start, end)):
                     if fields % _STEPS == _STEPS - 1:
                         pause()
@@ -53,13 +65,13 @@ class Bounds(NamedTuple):
                             f"the request has more than {self.attributes} attributes; send smaller batches"
                         )
 
-    def check_json(self, body: bytes) -> None:
+    def check_json(self, body: bytes, of: Counted = SPANS) -> None:
         """Raise RequestTooLarge for a body with more values than the allowed spans and attributes need."""
         # An attribute has two objects and one or two commas. Texts hold commas too, but are longer than attributes.
         if body.count(b"{") > 2 * self.attributes + 8 * self.spans or body.count(b",") > 4 * self.attributes:
             raise RequestTooLarge(
-                f"the request has more values than {self.spans} spans with {self.attributes} attributes need; send"
-                " smaller batches"
+                f"the request has more values than {self.spans} {of.name} with {self.attributes} attributes need;"
+                " send smaller batches"
             )
 
 

@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from farebox_collector.dialects.attribution import shared_attributes
 from farebox_collector.intake.decoding.bounds import Bounds
 from farebox_collector.intake.decoding.errors import MalformedRequest
 from farebox_collector.intake.yielding import Pause, no_pause
-from farebox_collector.model.records import Attributes, AttributeValue, Span
+from farebox_collector.model.records import AttributeValue, Span
 
 _MAX_DIGITS = 20
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
@@ -22,6 +23,27 @@ _DEFAULT_BOUNDS = Bounds()
 _OBJECTS = 1_000
 """About a millisecond of work."""
 _STATUS_ERROR = (2, "STATUS_CODE_ERROR")
+
+
+class AttributeReader:
+    """Reads the wanted attributes of resources, spans and log records."""
+
+    def __init__(self, wanted: Iterable[str], reduced: Mapping[str, Callable[[str], str | None]]) -> None:
+        self._wanted = frozenset(wanted)
+        self._reduced = reduced
+
+    def __call__(self, owner: Mapping[str, Any]) -> dict[str, AttributeValue]:
+        """Return the wanted attributes of an object with `attributes`."""
+        attributes: dict[str, AttributeValue] = {}
+        for pair in objects_in(owner, "attributes"):
+            key = pair.get("key")
+            if isinstance(key, str) and key in self._wanted:
+                value = _value(child(pair, "value"))
+                if key in self._reduced:
+                    value = self._reduced[key](value) if isinstance(value, str) else None
+                if value is not None:
+                    attributes[key] = value
+        return attributes
 
 
 class JsonDecoder:
@@ -33,8 +55,7 @@ class JsonDecoder:
         reduced: Mapping[str, Callable[[str], str | None]],
         bounds: Bounds = _DEFAULT_BOUNDS,
     ) -> None:
-        self._wanted = frozenset(wanted)
-        self._reduced = reduced
+        self._attributes = AttributeReader(wanted, reduced)
         self._bounds = bounds
 
     def __call__(self, body: bytes, pause: Pause = no_pause) -> Iterator[Span]:
@@ -44,40 +65,34 @@ class JsonDecoder:
         bounds.
         """
         self._bounds.check_json(body)
-        try:
-            request = json.loads(body, parse_int=_bounded_integer, object_hook=_pausing(pause))
-        except (ValueError, RecursionError) as error:
-            raise MalformedRequest("the body is not JSON") from error
-        for resource_spans in _list(_object(request, "the request"), "resourceSpans"):
-            resource = self._attributes(_child(resource_spans, "resource"))
-            for scope_spans in _list(resource_spans, "scopeSpans"):
-                scope = _child(scope_spans, "scope")
-                name, version = _text(scope.get("name")), _text(scope.get("version"))
-                for span in _list(scope_spans, "spans"):
+        for resource_spans in objects_in(document(body, pause), "resourceSpans"):
+            resource = self._attributes(child(resource_spans, "resource"))
+            shared = shared_attributes(resource)
+            for scope_spans in objects_in(resource_spans, "scopeSpans"):
+                scope = child(scope_spans, "scope")
+                name, version = text_in(scope.get("name")), text_in(scope.get("version"))
+                for span in objects_in(scope_spans, "spans"):
                     yield Span(
-                        _identifier(span.get("traceId")),
-                        _identifier(span.get("spanId")),
-                        _identifier(span.get("parentSpanId")),
-                        _integer(span.get("startTimeUnixNano")) or 0,
-                        _integer(span.get("endTimeUnixNano")) or 0,
-                        _child(span, "status").get("code") in _STATUS_ERROR,
-                        self._attributes(span),
+                        identifier(span.get("traceId")),
+                        identifier(span.get("spanId")),
+                        identifier(span.get("parentSpanId")),
+                        integer(span.get("startTimeUnixNano")) or 0,
+                        integer(span.get("endTimeUnixNano")) or 0,
+                        child(span, "status").get("code") in _STATUS_ERROR,
+                        {**shared, **self._attributes(span)},
                         resource,
                         name,
                         version,
                     )
 
-    def _attributes(self, owner: Mapping[str, Any]) -> Attributes:
-        attributes: dict[str, AttributeValue] = {}
-        for pair in _list(owner, "attributes"):
-            key = pair.get("key")
-            if isinstance(key, str) and key in self._wanted:
-                value = _value(_child(pair, "value"))
-                if key in self._reduced:
-                    value = self._reduced[key](value) if isinstance(value, str) else None
-                if value is not None:
-                    attributes[key] = value
-        return attributes
+
+def document(body: bytes, pause: Pause) -> Mapping[str, Any]:
+    """Parse a request. Raises MalformedRequest."""
+    try:
+        request = json.loads(body, parse_int=_bounded_integer, object_hook=_pausing(pause))
+    except (ValueError, RecursionError) as error:
+        raise MalformedRequest("the body is not JSON") from error
+    return _object(request, "the request")
 
 
 def _pausing(pause: Pause) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
@@ -101,12 +116,14 @@ def _object(value: Any, name: str) -> Mapping[str, Any]:
     return value
 
 
-def _child(owner: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def child(owner: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object of an object; empty if it is absent. Raises MalformedRequest."""
     value = owner.get(name)
     return {} if value is None else _object(value, name)
 
 
-def _list(owner: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
+def objects_in(owner: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the objects of an array of an object. Raises MalformedRequest."""
     value = owner.get(name)
     if value is None:
         return
@@ -116,12 +133,13 @@ def _list(owner: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
         yield _object(item, f"an element of {name}")
 
 
-def _text(value: Any) -> str:
+def text_in(value: Any) -> str:
+    """Return a text; empty for anything else."""
     # JSON allows lone surrogates; databases do not.
     return value.encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
-def _identifier(value: Any) -> bytes:
+def identifier(value: Any) -> bytes:
     """Return a trace or span id; empty if it is not hexadecimal. The dialects reject spans with an empty id."""
     try:
         return bytes.fromhex(value) if isinstance(value, str) else b""
@@ -129,7 +147,8 @@ def _identifier(value: Any) -> bytes:
         return b""
 
 
-def _integer(value: Any) -> int | None:
+def integer(value: Any) -> int | None:
+    """Return an integer, also one that is written as a text; None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -146,19 +165,19 @@ def _bounded_integer(digits: str) -> int | str:
 
 def _value(value: Mapping[str, Any]) -> AttributeValue | None:
     if value.get("stringValue") is not None:
-        return _text(value["stringValue"])
+        return text_in(value["stringValue"])
     if value.get("intValue") is not None:
         # An invalid integer stays a text, so that the dialect can name it in the rejection.
-        integer = _integer(value["intValue"])
-        return _text(str(value["intValue"])) if integer is None else integer
+        number = integer(value["intValue"])
+        return text_in(str(value["intValue"])) if number is None else number
     if value.get("doubleValue") is not None:
         try:
             return float(value["doubleValue"])
         except (TypeError, ValueError, OverflowError):
-            return _text(str(value["doubleValue"]))
+            return text_in(str(value["doubleValue"]))
     if value.get("boolValue") is not None:
         return bool(value["boolValue"])
     if value.get("arrayValue") is not None:
-        items = _list(_child(value, "arrayValue"), "values")
-        return tuple(_text(item["stringValue"]) for item in items if "stringValue" in item)
+        items = objects_in(child(value, "arrayValue"), "values")
+        return tuple(text_in(item["stringValue"]) for item in items if "stringValue" in item)
     return None

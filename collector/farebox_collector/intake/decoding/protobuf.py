@@ -6,12 +6,13 @@ C parser returns slices. Only wanted keys are decoded. Models, wallets and tags 
 """
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
+from farebox_collector.dialects.attribution import shared_attributes
 from farebox_collector.intake.decoding.bounds import Bounds
 from farebox_collector.intake.decoding.errors import MalformedRequest
 from farebox_collector.intake.yielding import Pause, no_pause
@@ -30,51 +31,57 @@ _SHORT = 129
 """Longest tail of a message whose lengths fit one byte."""
 _LONGEST_INT = 12
 """Length of a tail with a number of nine bytes; negative numbers have ten."""
-_NO_KEY = ""
-_UNWANTED: tuple[str, AttributeValue] = (_NO_KEY, "")
+NO_KEY = ""
+_UNWANTED: tuple[str, AttributeValue] = (NO_KEY, "")
 """Replaces every attribute that no dialect reads; a single key is cheap to remove from the result."""
 _named = tuple.__new__
 _DEFAULT_BOUNDS = Bounds()
 
 
-def _lazy_request_class() -> type[Any]:
-    """Build the class of ExportTraceServiceRequest with `bytes` attributes; field numbers as in opentelemetry-proto."""
-    file = descriptor_pb2.FileDescriptorProto(name="farebox/otlp_lazy.proto", package="farebox.otlp", syntax="proto3")
+_Fields = Mapping[str, Sequence[tuple[str, int, str]]]
+_COMMON: _Fields = {
+    "Resource": [("attributes", 1, "bytes*")],
+    "Scope": [("name", 1, "bytes"), ("version", 2, "bytes")],
+}
+_SPANS: _Fields = {
+    "Status": [("code", 3, "int32")],
+    "Span": [
+        ("trace_id", 1, "bytes"),
+        ("span_id", 2, "bytes"),
+        ("parent_span_id", 4, "bytes"),
+        ("start_time_unix_nano", 7, "fixed64"),
+        ("end_time_unix_nano", 8, "fixed64"),
+        ("attributes", 9, "bytes*"),
+        ("status", 15, "Status"),
+    ],
+    "ScopeSpans": [("scope", 1, "Scope"), ("spans", 2, "Span*")],
+    "ResourceSpans": [("resource", 1, "Resource"), ("scope_spans", 2, "ScopeSpans*")],
+    "Request": [("resource_spans", 1, "ResourceSpans*")],
+}
+
+
+def lazy_request_class(signal: str, fields: _Fields) -> type[Any]:
+    """Build the class of an export request with `bytes` attributes; field numbers as in opentelemetry-proto."""
+    package = f"farebox.otlp.{signal}"
+    file = descriptor_pb2.FileDescriptorProto(name=f"farebox/otlp_{signal}.proto", package=package, syntax="proto3")
     scalar = {"bytes": _Field.TYPE_BYTES, "fixed64": _Field.TYPE_FIXED64, "int32": _Field.TYPE_INT32}
-    messages = {
-        "Resource": [("attributes", 1, "bytes*")],
-        "Scope": [("name", 1, "bytes"), ("version", 2, "bytes")],
-        "Status": [("code", 3, "int32")],
-        "Span": [
-            ("trace_id", 1, "bytes"),
-            ("span_id", 2, "bytes"),
-            ("parent_span_id", 4, "bytes"),
-            ("start_time_unix_nano", 7, "fixed64"),
-            ("end_time_unix_nano", 8, "fixed64"),
-            ("attributes", 9, "bytes*"),
-            ("status", 15, "Status"),
-        ],
-        "ScopeSpans": [("scope", 1, "Scope"), ("spans", 2, "Span*")],
-        "ResourceSpans": [("resource", 1, "Resource"), ("scope_spans", 2, "ScopeSpans*")],
-        "Request": [("resource_spans", 1, "ResourceSpans*")],
-    }
-    for name, fields in messages.items():
+    for name, declarations in {**_COMMON, **fields}.items():
         declared = file.message_type.add(name=name)
-        for field_name, number, kind in fields:
+        for field_name, number, kind in declarations:
             base = kind.rstrip("*")
             declared.field.add(
                 name=field_name,
                 number=number,
                 label=_Field.LABEL_REPEATED if kind.endswith("*") else _Field.LABEL_OPTIONAL,
                 type=scalar.get(base, _Field.TYPE_MESSAGE),
-                type_name=None if base in scalar else f".farebox.otlp.{base}",
+                type_name=None if base in scalar else f".{package}.{base}",
             )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("farebox.otlp.Request"))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.Request"))
 
 
-_Request = _lazy_request_class()
+_Request = lazy_request_class("spans", _SPANS)
 
 
 def attribute_value(raw: bytes, at: int = 0) -> AttributeValue | None:
@@ -132,7 +139,7 @@ class _Wanted(NamedTuple):
     once: bool
 
 
-class _Memo(dict[bytes, tuple[str, AttributeValue]]):
+class AttributeMemo(dict[bytes, tuple[str, AttributeValue]]):
     """Map an encoded attribute to its key and value, or to _UNWANTED; decode it at the first look-up.
 
     A look-up that hits runs in C, and so does a loop of them.
@@ -151,6 +158,7 @@ class _Memo(dict[bytes, tuple[str, AttributeValue]]):
         }
 
     def __missing__(self, raw: bytes) -> tuple[str, AttributeValue]:
+        """Decode an attribute that was not decoded before."""
         end = 2 + raw[1] if len(raw) > 2 else 0
         wanted = self._heads.get(raw[:end])
         if wanted is None and (raw[:1] != _KEY_FIRST or end > _SHORT):
@@ -193,7 +201,7 @@ class ProtobufDecoder:
         reduced: Mapping[str, Callable[[str], str | None]],
         bounds: Bounds = _DEFAULT_BOUNDS,
     ) -> None:
-        self._decoded = _Memo(wanted, once, reduced).__getitem__
+        self._decoded = AttributeMemo(wanted, once, reduced).__getitem__
         self._bounds = bounds
 
     def __call__(self, body: bytes, pause: Pause = no_pause) -> Iterator[Span]:
@@ -210,14 +218,17 @@ class ProtobufDecoder:
         decoded = self._decoded
         for resource_spans in request.resource_spans:
             resource = dict(map(decoded, resource_spans.resource.attributes))
-            resource.pop(_NO_KEY, None)
+            resource.pop(NO_KEY, None)
+            shared = shared_attributes(resource)
             for scope_spans in resource_spans.scope_spans:
                 scope = scope_spans.scope.name.decode(errors="replace")
                 version = scope_spans.scope.version.decode(errors="replace")
                 for span in scope_spans.spans:
                     # C makes a slice in one call; an iterator over protobuf's container is slower.
                     attributes = dict(map(decoded, span.attributes[:]))
-                    attributes.pop(_NO_KEY, None)
+                    attributes.pop(NO_KEY, None)
+                    if shared:
+                        attributes = {**shared, **attributes}
                     yield _named(
                         Span,
                         (
