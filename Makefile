@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # What is compiled once is kept: without that, a third of each start of a collector is compiling it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help help-all coverage demo test bench bench-peers bench-growth bench-prices bench-replay bench-audit bench-wallets bench-reports bench-scrape bench-sdk leaks-sdk torture mutate observe preview backtest dashboards check docs record-dialects replayed format lock sbom scan clean
+.PHONY: help help-all coverage demo test bench bench-peers bench-growth bench-prices bench-replay bench-audit bench-wallets bench-reports bench-scrape bench-sdk leaks-sdk torture mutate observe preview backtest dashboards check docs record-dialects record-agents replayed format lock sbom scan clean
 
 help: ## Run: show the targets that you need first
 	@echo "The targets that you need first (make help-all shows the rest):"
@@ -92,6 +92,9 @@ docs: $(INSTALLED) ## Write: write the tables of the documentation from the code
 record-dialects: $(INSTALLED) ## Write: record golden spans from the real emitters again (needs the network, npm and Node 20)
 	$(VENV_PYTHON) -m pip install --quiet uv
 	$(VENV_PYTHON) tests/dialects/recording/record.py $(ARGS)
+
+record-agents: $(INSTALLED) ## Write: record golden sessions of the real coding agents again (needs the network, npm and Node 20)
+	$(VENV_PYTHON) tests/dialects/recording/agents/record.py $(ARGS)
 
 replayed: $(INSTALLED) ## Write: record conversations of real clients, replay them, and write the table of results
 	$(VENV_PYTHON) tests/recordings/replayed.py
