@@ -29,6 +29,9 @@ from typing import NamedTuple, Protocol
 
 from farebox_collector.dialects import (
     agents,
+    claude_code,
+    codex_cli,
+    gemini_cli,
     genai,
     genai_event,
     langfuse,
@@ -85,9 +88,10 @@ class LogDialect(Dialect, Protocol):
     EVENTS: frozenset[str]
 
 
-DIALECTS: tuple[Dialect, ...] = (openinference, vercel, langfuse, genai, quality)
-"""The order of lookup. The first three are identified by one attribute, and may also carry keys of the conventions."""
-LOG_DIALECTS: tuple[LogDialect, ...] = (genai_event,)
+DIALECTS: tuple[Dialect, ...] = (claude_code, gemini_cli, openinference, vercel, langfuse, genai, quality)
+"""The order of lookup. The agents are identified by their scope, the next three by one attribute; all of these may also
+carry keys of the conventions."""
+LOG_DIALECTS: tuple[LogDialect, ...] = (claude_code, codex_cli, gemini_cli, genai_event)
 """The same for log records."""
 
 

@@ -120,6 +120,13 @@ def agent_origin(origin: Origin, span: Span, subagent: str = "") -> Origin:
     )
 
 
+def reported_usage(reading: Reading) -> Reading:
+    """Return the reading of an event. If all counts are zero, it tells no usage: tools write zeros where the provider
+    reported nothing."""
+    buckets = reading.buckets
+    return reading if buckets is None or buckets.total else reading._replace(buckets=None)
+
+
 def text_of(value: AttributeValue | None) -> str:
     """Return a number or a text as a text: tools write the same attribute in both forms."""
     return "" if value is None else clean(value)

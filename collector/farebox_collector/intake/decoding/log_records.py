@@ -21,9 +21,11 @@ def event_name(field: str, attribute: AttributeValue | None, body: str) -> str:
     """Return the name of a record's event, empty if it has none.
 
     The field of the record comes first, then the attribute `event.name`, then a body that is a name and no message. A
-    body that qualifies the attribute (`claude_code.api_request` for `api_request`) replaces it.
+    body that qualifies the attribute (`claude_code.api_request` for `api_request`) replaces it. A field that is no name
+    (Codex CLI writes a place in its source) is not read.
     """
-    name = field or (attribute if isinstance(attribute, str) else "")
+    stated = attribute if isinstance(attribute, str) else ""
+    name = field if field and (not stated or _NAME.fullmatch(field)) else stated
     if len(body) <= MAX_EVENT_NAME and (not name or body.endswith(f".{name}")) and _NAME.fullmatch(body):
         return body
     return name if len(name) <= MAX_EVENT_NAME else ""
