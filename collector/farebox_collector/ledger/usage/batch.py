@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, overload
 
 from farebox_collector.ledger.usage.batch_sums import BatchSums
 from farebox_collector.ledger.usage.claims import claimed
-from farebox_collector.ledger.usage.columns import CALL_COLUMNS, call_columns, call_of_row
+from farebox_collector.ledger.usage.columns import CALL_COLUMNS, Columns, call_of_row, shared_value
 from farebox_collector.ledger.usage.response_ids import call_key
 from farebox_collector.ledger.usage.wrappers import sums_up_calls
 from farebox_collector.model.records import PricedUsage
@@ -144,13 +144,14 @@ def _prepare(calls: Sequence[PricedUsage]) -> Prepared | None:
     if not calls or not all(map(_is_ordinary, calls)):
         return None
     keys = [call_key(call.usage.response_id) for call in calls]
-    columns = [_shared_value(values) for values in call_columns(calls, keys)]
-    if not _all_differ(columns, len(calls)) or (_any_within(columns) and sums_up_calls(calls)):
+    named = Columns.of(calls, keys)
+    columns = list(named.values.values())
+    if not _all_differ(columns, len(calls)) or sums_up_calls(calls, named):
         return None
-    assumptions = _shared_value([call.usage.assumptions for call in calls])
+    assumptions = shared_value([call.usage.assumptions for call in calls])
     times = ((call.usage.started_at_ns, call.usage.latency_ns) for call in calls)
     claims = claimed(zip(keys, times, strict=True))
-    return Prepared(len(calls), columns, assumptions, claims, BatchSums.of(calls))
+    return Prepared(len(calls), columns, assumptions, claims, BatchSums.of(calls, named))
 
 
 def _is_ordinary(call: PricedUsage) -> bool:
@@ -177,12 +178,6 @@ def _joined(parts: Sequence[Prepared]) -> Prepared | None:
         [claim for part in parts for claim in part.claims],
         BatchSums.together([part.sums for part in parts]),
     )
-
-
-def _shared_value(values: Sequence[Any]) -> Any:
-    """Return the values of a column, or the single value if all are equal."""
-    first = values[0]
-    return first if values[-1] == first and values.count(first) == len(values) else list(values)
 
 
 def _end_to_end(parts: Sequence[tuple[Any, int]]) -> Any:

@@ -5,7 +5,7 @@ calls are the sums of both. So they can be computed by reader processes, and add
 import json
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from operator import add
 from typing import Any, NamedTuple, Self
 
@@ -13,17 +13,12 @@ from farebox_collector.ledger.credits.spending import SpendingKey
 from farebox_collector.ledger.journal.usage_rollups import WalletKey
 from farebox_collector.ledger.tables.rollups import DAY_SUMS
 from farebox_collector.ledger.tables.service import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
-from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
+from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS, Tokens, token_columns
+from farebox_collector.ledger.usage.columns import Columns, shared_value
 from farebox_collector.ledger.usage.stakes import Stake, stakes_of
 from farebox_collector.model.moments import DAY_NS
-from farebox_collector.model.records import (
-    NO_QUALITY,
-    Buckets,
-    PricedUsage,
-    Quality,
-    UsageRecord,
-)
-from farebox_collector.model.verdicts import ONE_CALL, Verdict
+from farebox_collector.model.records import NO_QUALITY, Buckets, PricedUsage, Quality
+from farebox_collector.model.verdicts import ONE_CALL, STORED, Verdict
 
 LATENCY_COLUMNS = tuple(f"latency_le_{bound}ms" for bound in LATENCY_BOUNDS_MS)
 FIRST_CHUNK_COLUMNS = tuple(f"first_chunk_le_{bound}ms" for bound in FIRST_CHUNK_BOUNDS_MS)
@@ -40,9 +35,14 @@ _FIRST_CHUNK_BOUNDS_NS = tuple(bound * 1_000_000 for bound in FIRST_CHUNK_BOUNDS
 _MAX_LATENCY_NS = 86_400 * 10**9
 """Longest latency that is counted: one day, so that one broken clock does not distort the sum."""
 _EMBEDDINGS = "embeddings"
-
-# Input tokens first, then output tokens.
-_OUTPUT, _REASONING = Buckets._fields.index("output"), Buckets._fields.index("reasoning")
+_UNCHARGED = STORED - {Verdict.CHARGED}
+_INPUT_TOKENS, _OUTPUT_TOKENS = token_columns(Tokens.INPUT), token_columns(Tokens.OUTPUT)
+_MONEY_COLUMNS = ("cost_nanousd", "charge_nanocredits")
+_WALLET_KEY = ("day", "wallet", "event", "provider", "model", "rule_version_id")
+_SPENDING = ("day", "wallet", "user_id", "dept", "project", "charge_nanocredits")
+_SERVICE_KEY = ("provider", "model", "route", "region")
+_CACHE_FACTS = ("cache_read_tokens", "cache_hit", "operation")
+_SERVICE_FACTS = ("error_type", "latency_ns", "time_to_first_chunk_ns", "operation", *TOKEN_COLUMNS, *Quality._fields)
 
 # Positions of figures in a group's list.
 _REQUESTS, _ERRORS = 0, 1
@@ -129,7 +129,7 @@ class CallSums(NamedTuple):
     groups: dict[GroupKey, Figures]
     services: dict[ServiceKey, list[int]]
     """`SERVICE_SUMS` of the calls that count as one call each, but with times in nanoseconds."""
-    wallets: dict[WalletKey, list[int]]
+    wallets: dict[WalletKey, Sequence[int]]
     """`DAY_SUMS` of charged calls. Legs are made from these too."""
     spending: dict[SpendingKey, int]
     """Charges in nanocredits by spender, for limits on spenders other than the wallet itself."""
@@ -149,9 +149,9 @@ class BatchSums(NamedTuple):
     stakes: list[Stake]
 
     @classmethod
-    def of(cls, calls: Sequence[PricedUsage]) -> Self:
-        """Return the sums of calls as the books have them."""
-        sums = sums_of(calls)
+    def of(cls, calls: Sequence[PricedUsage], columns: Columns | None = None) -> Self:
+        """Return the sums of calls as the books have them; see `sums_of`."""
+        sums = sums_of(calls, columns)
         money = [figures.money for figures in sums.groups.values()]
         cost, charge = sum(cost for cost, _ in money), sum(charge for _, charge in money)
         return cls((encoded(sums),), cost, charge, sums.stakes)
@@ -167,101 +167,74 @@ class BatchSums(NamedTuple):
         )
 
 
-def sums_of(calls: Sequence[PricedUsage]) -> CallSums:
-    """Return the sums of calls as the books have them."""
+def sums_of(calls: Sequence[PricedUsage], columns: Columns | None = None) -> CallSums:
+    """Return the sums of calls as the books have them. `columns` are the calls as columns, if they exist already.
+
+    Most figures are the same for all calls, or zero, and a column has such a figure once.
+    """
     if not calls:
         return CallSums({}, {}, {}, {}, frozenset(), [])
-    columns = _Columns.of(calls)
-    groups: defaultdict[tuple[Any, ...], list[PricedUsage]] = defaultdict(list)
-    for key, call in zip(columns.group_keys(), calls, strict=True):
-        groups[key].append(call)
-    services: defaultdict[ServiceKey, list[UsageRecord]] = defaultdict(list)
-    for group_key, group in groups.items():
-        if group_key[1] in ONE_CALL:
-            services[GroupKey._make(group_key).service] += [call.usage for call in group]
+    columns = columns or Columns.of(calls, [None] * len(calls))
+    days = shared_value([at_ns // DAY_NS for at_ns in columns.each("priced_at_ns")])
+    columns = Columns(columns.size, {**columns.values, "day": days})
+    charged = columns.having("verdict", {Verdict.CHARGED})
     return CallSums(
-        {GroupKey._make(key): _figures(key[1], group) for key, group in groups.items()},
-        {key: _service_figures(usages) for key, usages in services.items()},
-        _by_wallet(columns),
-        _by_spender(columns),
-        _uncharged(columns),
-        _at_stake(columns, calls),
+        _by_group(columns),
+        _by_service(columns.having("verdict", ONE_CALL)),
+        _by_wallet(charged),
+        _by_spender(charged),
+        frozenset(columns.having("verdict", _UNCHARGED).each("wallet")),
+        [] if columns.values["unusual"] == "" else [stake for call in calls for stake in stakes_of(call)],
     )
 
 
-class _Columns(NamedTuple):
-    """Calls as columns: a loop over columns takes a third of the time of a loop over calls."""
-
-    usage: Mapping[str, Sequence[Any]]
-    call: Mapping[str, Sequence[Any]]
-    days: list[int]
-
-    @classmethod
-    def of(cls, calls: Sequence[PricedUsage]) -> Self:
-        call = dict(zip(PricedUsage._fields, zip(*calls, strict=True), strict=True))
-        usage = dict(zip(UsageRecord._fields, zip(*call["usage"], strict=True), strict=True))
-        return cls(usage, call, [at_ns // DAY_NS for at_ns in call["priced_at_ns"]])
-
-    def group_keys(self) -> Iterator[tuple[Any, ...]]:
-        """Yield the values of `GroupKey`."""
-        usage, call = self.usage, self.call
-        tags = (usage[name] for name in ("dept", "project", "task", "route", "region"))
-        model = (usage["event"], call["provider"], call["model"])
-        return zip(
-            self.days, call["verdict"], *model, *tags, call["price_version_ids"], usage["service_tier"], strict=True
-        )
+def _by_group(columns: Columns) -> dict[GroupKey, Figures]:
+    """Return the sums of groups. Only charges count as money."""
+    keys = columns.rows(*GroupKey._fields)
+    figures = columns.zipped(1, _errors(columns), *map(columns.numbers, (*TOKEN_COLUMNS, *_MONEY_COLUMNS)))
+    found = {}
+    for (day, verdict, *names), row in _added_up(keys, figures).items():
+        key = GroupKey(day, Verdict(verdict), *names)
+        found[key] = sums = Figures(row)
+        if key.verdict is not Verdict.CHARGED:
+            sums[_MONEY] = (0, 0)
+    return found
 
 
-def _by_wallet(columns: _Columns) -> dict[WalletKey, list[int]]:
-    usage, call = columns.usage, columns.call
-    keys = zip(
-        columns.days,
-        usage["wallet"],
-        usage["event"],
-        call["provider"],
-        call["model"],
-        call["rule_version_id"],
-        strict=True,
-    )
-    facts = (usage["error_type"], usage["buckets"], call["cost_nanousd"], call["charge_nanocredits"])
-    sums: dict[WalletKey, list[int]] = {}
-    for key, verdict, error, buckets, cost, charge in zip(keys, call["verdict"], *facts, strict=True):
-        if verdict is not Verdict.CHARGED:
-            continue
-        tokens = (sum(buckets[:_OUTPUT]), sum(buckets[_OUTPUT:_REASONING])) if buckets else (0, 0)
-        figures = [1, 1 if error else 0, *tokens, cost or 0, charge or 0]
-        earlier = sums.get(key)
-        # Nearly always one call: a batch has about as many wallets as calls.
-        sums[key] = figures if earlier is None else list(map(add, earlier, figures))
-    return sums
+def _by_wallet(charged: Columns) -> dict[WalletKey, Sequence[int]]:
+    keys = charged.rows(*_WALLET_KEY)
+    tokens = charged.total(_INPUT_TOKENS), charged.total(_OUTPUT_TOKENS)
+    return _added_up(keys, charged.zipped(1, _errors(charged), *tokens, *map(charged.numbers, _MONEY_COLUMNS)))
 
 
-def _by_spender(columns: _Columns) -> dict[SpendingKey, int]:
-    usage, call = columns.usage, columns.call
-    spenders = [usage[name] for name in ("user_id", "dept", "project")]
-    if not any(map(any, spenders)):
+def _by_spender(charged: Columns) -> dict[SpendingKey, int]:
+    if not any(charged.values[name] for name in ("user_id", "dept", "project")):
         return {}
     sums: defaultdict[SpendingKey, int] = defaultdict(int)
-    facts = (call["verdict"], call["charge_nanocredits"], columns.days, usage["wallet"])
-    for verdict, charge, day, wallet, user_id, dept, project in zip(*facts, *spenders, strict=True):
-        if (dept or project or user_id) and verdict is Verdict.CHARGED:
+    for day, wallet, user_id, dept, project, charge in charged.rows(*_SPENDING):
+        if dept or project or user_id:
             sums[day, wallet if user_id else "", user_id, dept, project] += charge or 0
     return dict(sums)
 
 
-def _uncharged(columns: _Columns) -> frozenset[str]:
-    verdicts = columns.call["verdict"]
-    if verdicts.count(Verdict.CHARGED) == len(verdicts):
-        return frozenset()
-    of_calls = zip(columns.usage["wallet"], verdicts, strict=True)
-    return frozenset([wallet for wallet, verdict in of_calls if verdict is not Verdict.CHARGED])
+def _by_service(columns: Columns) -> dict[ServiceKey, list[int]]:
+    return {key: _service_figures(group) for key, group in columns.groups(_SERVICE_KEY, _SERVICE_FACTS)}
 
 
-def _at_stake(columns: _Columns, calls: Sequence[PricedUsage]) -> list[Stake]:
-    particulars = columns.call["particulars"]
-    if particulars.count(None) == len(calls):
-        return []
-    return [stake for call in calls for stake in stakes_of(call)]
+def _added_up(keys: Iterable[Any], figures: Iterable[Sequence[int]]) -> dict[Any, Sequence[int]]:
+    """Sum rows of figures by key."""
+    sums: dict[Any, Sequence[int]] = {}
+    for key, row in zip(keys, figures, strict=True):
+        earlier = sums.get(key)
+        # For wallets there is nearly always none: a batch has about as many wallets as calls.
+        sums[key] = row if earlier is None else list(map(add, earlier, row))
+    return sums
+
+
+def _errors(columns: Columns) -> Any:
+    """Return a column: 1 for a call that failed, else 0."""
+    found = columns.values["error_type"]
+    return [int(error != "") for error in found] if type(found) is list else int(found != "")
 
 
 def encoded(sums: CallSums) -> str:
@@ -292,7 +265,7 @@ class SumsInProgress:
     def __init__(self) -> None:
         self._groups: dict[tuple[Any, ...], list[int]] = {}
         self._services: dict[Any, list[int]] = {}
-        self._wallets: dict[Any, list[int]] = {}
+        self._wallets: dict[Any, Sequence[int]] = {}
         self._spending: defaultdict[Any, int] = defaultdict(int)
         self._uncharged: set[str] = set()
 
@@ -345,7 +318,7 @@ def summed(parts: Iterable[CallSums]) -> CallSums:
     return total.sums()
 
 
-def _add(sums: dict[Any, list[int]], key: tuple[Any, ...], figures: list[int]) -> None:
+def _add(sums: dict[Any, Any], key: tuple[Any, ...], figures: Sequence[int]) -> None:
     earlier = sums.get(key)
     sums[key] = figures if earlier is None else list(map(add, earlier, figures))
 
@@ -364,52 +337,33 @@ def quality_sums(reports: Iterable[Quality], lookups: int = 0, hits: int = 0) ->
     ]
 
 
-def _figures(verdict: Verdict, calls: Sequence[PricedUsage]) -> Figures:
-    """Return the sums of a group: builds lists first, because loops in C cost a tenth."""
-    usages = [call.usage for call in calls]
-    money = [0, 0]
-    if verdict is Verdict.CHARGED:
-        money = [sum([call.cost_nanousd or 0 for call in calls]), sum([call.charge_nanocredits or 0 for call in calls])]
-    return Figures((len(usages), _errors(usages), *_tokens(usages), *money))
-
-
-def _service_figures(usages: Sequence[UsageRecord]) -> list[int]:
+def _service_figures(calls: Columns) -> list[int]:
     """Return `SERVICE_SUMS` of calls, but with times in nanoseconds."""
-    latencies = sorted([usage.latency_ns for usage in usages])
+    latencies = sorted(calls.each("latency_ns"))
     if latencies[-1] > _MAX_LATENCY_NS:
         latencies = [min(latency, _MAX_LATENCY_NS) for latency in latencies]
-    first_chunks = sorted([u.time_to_first_chunk_ns for u in usages if u.time_to_first_chunk_ns is not None])
+    first_chunks = sorted([time_ns for time_ns in calls.each("time_to_first_chunk_ns") if time_ns is not None])
     # If no cache hit is reported, the provider's own prompt cache counts.
     hits = [
-        usage.buckets.cache_read > 0
-        for usage in usages
-        if usage.buckets is not None and usage.quality.cache_hit is None and usage.operation != _EMBEDDINGS
+        read > 0
+        for read, reported, operation in calls.rows(*_CACHE_FACTS)
+        if read is not None and reported is None and operation != _EMBEDDINGS
     ]
-    tokens = Buckets._make(_tokens(usages))
-    tokens_in = tokens.inclusive_input
+    rated = any(calls.values[name] is not None for name in Quality._fields)
     return [
-        len(usages),
-        _errors(usages),
+        calls.size,
+        calls.sum(_errors(calls)),
         sum(latencies),
         *[bisect_right(latencies, bound) for bound in _LATENCY_BOUNDS_NS],
         len(first_chunks),
         sum(first_chunks),
         *[bisect_right(first_chunks, bound) for bound in _FIRST_CHUNK_BOUNDS_NS],
-        tokens_in,
-        tokens.total - tokens_in,
-        *quality_sums([usage.quality for usage in usages], len(hits), sum(hits)),
+        calls.sum(calls.total(_INPUT_TOKENS)),
+        calls.sum(calls.total(_OUTPUT_TOKENS)),
+        *quality_sums(map(Quality._make, calls.rows(*Quality._fields)) if rated else (), len(hits), sum(hits)),
     ]
 
 
 def in_microseconds(figures: Sequence[int]) -> list[int]:
     """Return `SERVICE_SUMS` with times in microseconds. Of the sum, so that the parts of a sum do not matter."""
     return [figure // 1000 if place in _TIMES else figure for place, figure in enumerate(figures)]
-
-
-def _errors(usages: Sequence[UsageRecord]) -> int:
-    return len(usages) - [usage.error_type for usage in usages].count("")
-
-
-def _tokens(usages: Sequence[UsageRecord]) -> list[int]:
-    counted = [usage.buckets for usage in usages if usage.buckets is not None]
-    return list(map(sum, zip(*counted, strict=True))) if counted else [0] * len(TOKEN_COLUMNS)

@@ -5,9 +5,11 @@ without that they take up to twice as long. Calls are stored column by column fo
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any
+from itertools import repeat
+from typing import Any, Self
 
 from farebox_collector.ledger.tables.usage_columns import CALL_KEY, USAGE, USAGE_COLUMNS, Stored
 from farebox_collector.model.records import PricedUsage, UsageRecord
@@ -117,6 +119,78 @@ facts_of_row: Callable[[Sequence[Any]], tuple[Any, ...]] = _generated(
     **_codecs("read_fact"),
 )
 """The facts in stored values of `FACT_COLUMNS`."""
+
+
+class Columns:
+    """Calls as columns of the books: of each the values in the order of the calls, or the one value that all share."""
+
+    def __init__(self, size: int, values: Mapping[str, Any]) -> None:
+        self.size = size
+        self.values = values
+
+    @classmethod
+    def of(cls, calls: Sequence[PricedUsage], keys: Sequence[bytes | None]) -> Self:
+        """Return calls as columns; `keys` are those that they claim."""
+        return cls(len(calls), dict(zip(CALL_COLUMNS, map(shared_value, call_columns(calls, keys)), strict=True)))
+
+    def each(self, name: str) -> Iterable[Any]:
+        """Return the values of a column, call by call."""
+        values = self.values[name]
+        return values if type(values) is list else repeat(values, self.size)
+
+    def rows(self, *names: str) -> "zip[tuple[Any, ...]]":
+        """Return the values of some columns, call by call."""
+        return zip(*map(self.each, names), strict=True)
+
+    def zipped(self, *columns: Any) -> "zip[tuple[Any, ...]]":
+        """Return the values of any columns, call by call."""
+        return zip(*[one if type(one) is list else repeat(one, self.size) for one in columns], strict=True)
+
+    def numbers(self, name: str) -> Any:
+        """Return a column of numbers, with zero for what calls do not have."""
+        values = self.values[name]
+        if type(values) is not list:
+            return values or 0
+        return [value or 0 for value in values] if None in values else values
+
+    def total(self, names: Iterable[str]) -> Any:
+        """Return the column of the sums, call by call, of columns of numbers."""
+        columns = [column for column in map(self.numbers, names) if column != 0]
+        if len(columns) < 2:
+            return columns[0] if columns else 0
+        return list(map(sum, self.zipped(*columns)))
+
+    def sum(self, column: Any) -> int:
+        """Return the sum of a column of numbers over all calls."""
+        return sum(column) if type(column) is list else column * self.size
+
+    def having(self, name: str, values: Collection[Any]) -> "Columns":
+        """Return the calls that have one of these values in a column."""
+        column = self.values[name]
+        if type(column) is not list:
+            return self if column in values else self._at((), self.values)
+        return self._at([place for place, value in enumerate(column) if value in values], self.values)
+
+    def groups(self, by: Sequence[str], names: Iterable[str]) -> "Iterator[tuple[Any, Columns]]":
+        """Yield the columns `names` of the calls that agree in the columns `by`, with the values of these."""
+        places: defaultdict[Any, list[int]] = defaultdict(list)
+        for place, key in enumerate(self.rows(*by)):
+            places[key].append(place)
+        for key, group in places.items():
+            yield key, self._at(group, names)
+
+    def _at(self, places: Sequence[int], names: Iterable[str]) -> "Columns":
+        columns = ((name, self.values[name]) for name in names)
+        return Columns(
+            len(places),
+            {name: [one[place] for place in places] if type(one) is list else one for name, one in columns},
+        )
+
+
+def shared_value(values: Sequence[Any]) -> Any:
+    """Return the values of a column, or the single value if all are equal."""
+    first = values[0]
+    return first if values[-1] == first and values.count(first) == len(values) else list(values)
 
 
 def facts_digest(facts: tuple[Any, ...]) -> bytes:

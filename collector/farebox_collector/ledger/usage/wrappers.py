@@ -9,12 +9,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from farebox_collector.ledger.tables.usage_columns import Tokens, token_columns
+from farebox_collector.ledger.usage.columns import Columns
 from farebox_collector.model.records import Buckets, PricedUsage
 from farebox_collector.model.verdicts import Verdict
 
 MAX_SPANS = 256
 """Most records of one trace that are compared."""
 _COUNTING = frozenset({Verdict.CHARGED, Verdict.UNPRICED})
+_CACHED = ("cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")
 _SLACK_NS = 10**9
 """How far a call may appear to extend beyond the span around it: two clocks, two exporters."""
 
@@ -59,42 +62,49 @@ def parts_of(buckets: Buckets) -> tuple[int, int]:
     return buckets.cache_read + buckets.cache_write + buckets.cache_write_1h, buckets.reasoning
 
 
-def sums_up_calls(calls: Sequence[PricedUsage]) -> bool:
-    """Return whether a charged call sums up others of these, of which some are within others."""
+def sums_up_calls(calls: Sequence[PricedUsage], columns: Columns) -> bool:
+    """Return whether a charged call sums up others of these. `columns` are the calls as columns."""
+    unsettled = _traces_to_compare(columns)
+    if not unsettled:
+        return False
     traces: defaultdict[bytes, list[PricedUsage]] = defaultdict(list)
     for call in calls:
-        traces[call.usage.trace_id].append(call)
-    related = (trace for trace in traces.values() if len(trace) > 2)
-    return any(_may_sum_up(trace) and wrappers_in(map(place_of, trace)) for trace in related)
+        if call.usage.trace_id in unsettled:
+            traces[call.usage.trace_id].append(call)
+    return any(len(trace) > 2 and wrappers_in(map(place_of, trace)) for trace in traces.values())
 
 
-def _may_sum_up(trace: Sequence[PricedUsage]) -> bool:
-    """Return False if no span of a trace can sum up others, by a comparison of numbers that settles most traces."""
-    parents = {call.usage.span_id: call.usage.parent_span_id for call in trace}
-    if parents.keys().isdisjoint(parents.values()):
-        return False
+def _traces_to_compare(columns: Columns) -> set[bytes]:
+    """Return the traces with a call within another, except those in which the inputs alone tell that none is a sum."""
+    trace_of = dict(columns.rows("span_id", "trace_id"))
+    nested = {trace for trace, parent in columns.rows("trace_id", "parent_span_id") if parent in trace_of}
+    if not nested or len(trace_of) < columns.size:
+        return nested
+    parent_of = dict(columns.rows("span_id", "parent_span_id"))
+    inputs = columns.total(token_columns(Tokens.INPUT))
     within: defaultdict[bytes, list[int]] = defaultdict(list)
-    own: dict[bytes, int] = {}
-    for call in trace:
-        usage, buckets = call.usage, call.usage.buckets
-        parent = usage.parent_span_id
-        # Cases that the numbers below do not settle: by time, without the cache, without calls that have no output.
-        if buckets is None or usage.summary or (parent and parent not in parents):
-            return True
-        if buckets.cache_read or buckets.cache_write or buckets.cache_write_1h:
-            return True
-        own[usage.span_id] = went_in = buckets.inclusive_input
-        if went_in == buckets.total:
-            return True
-        steps = 0
-        while parent in parents:
+    found = set()
+    names = (columns.values[name] for name in ("trace_id", "parent_span_id", "summary"))
+    others = columns.total(_CACHED), columns.total(token_columns(Tokens.OUTPUT))
+    for trace, parent, summary, went_in, cached, came_out in columns.zipped(*names, inputs, *others):
+        if trace not in nested:
+            continue
+        # Not settled by the input: by time, without the cache, without calls that have no output or no usage.
+        if summary or cached or not came_out or (parent and trace_of.get(parent) != trace):
+            found.add(trace)
+            continue
+        for _ in range(len(parent_of)):
+            if parent not in parent_of:
+                break
             within[parent].append(went_in)
-            parent = parents[parent]
-            steps += 1
-            if steps > len(parents):
-                return True  # the parents form a circle
+            parent = parent_of[parent]
+        else:
+            found.add(trace)  # the parents form a circle
     # With the sum it is a wrapper; with the count of one, its twin, which changes the sums further out.
-    return any(own[span] == sum(inputs) or own[span] in inputs for span, inputs in within.items())
+    for trace, span, own in columns.zipped(columns.values["trace_id"], columns.values["span_id"], inputs):
+        if span in within and (own == sum(within[span]) or own in within[span]):
+            found.add(trace)
+    return found
 
 
 def wrappers_in(spans: Iterable[Place]) -> set[bytes]:
