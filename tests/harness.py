@@ -69,10 +69,12 @@ class Collector:
         answer = call(body, timeout=30, compression=compression, metadata=tuple(self._key.items()))
         return ExportTraceServiceResponse.FromString(answer)
 
-    def export_http(self, body: bytes, content_type: str = "application/x-protobuf", **headers: str) -> httpx2.Response:
+    def export_http(
+        self, body: bytes, content_type: str = "application/x-protobuf", signal: str = "traces", **headers: str
+    ) -> httpx2.Response:
         """Export over HTTP; `headers` are further ones, `_` for a dash."""
         named = {key.replace("_", "-"): value for key, value in headers.items()}
-        return self.otlp.post("/v1/traces", content=body, headers={"content-type": content_type, **named})
+        return self.otlp.post(f"/v1/{signal}", content=body, headers={"content-type": content_type, **named})
 
     def usage(self, **query: Any) -> list[dict[str, Any]]:
         """All usage records that match, newest first."""

@@ -269,7 +269,7 @@ async def _running(
 
 def _bound_grpc(intake: Intake, call_admission: CallAdmission, settings: Settings, most: int) -> grpc.aio.Server:
     """Bind a gRPC server to its port without starting it. Raises CannotListen."""
-    service = grpc_receiver.TraceService(intake, call_admission, settings)
+    service = grpc_receiver.OtlpServices(intake, call_admission, settings)
     grpc_server = grpc_receiver.server(service, settings.max_request_bytes, most)
     try:
         call_admission.port = _open_grpc(grpc_server, settings)

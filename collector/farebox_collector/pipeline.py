@@ -105,6 +105,13 @@ class Pipeline:
             recorded = await self._committer.commit(batch) if read.calls or read.dead or read.reports else []
             return self._answer(batch, recorded)
 
+    async def accept_metrics(self, request: ExportRequest) -> Outcome:
+        """Take a request of metrics: its data points are counted, and none is charged. Raises what `accept` raises."""
+        read = await self._reading.read_metrics(request)
+        points = Counter({Verdict.NOT_BILLABLE: read.points - len(read.told)})
+        self._meters.signalled("metrics", len(read.told), points[Verdict.NOT_BILLABLE])
+        return Outcome(points, ())
+
     def _commit(self, batches: Sequence[Batch]) -> list[list[Verdict]]:
         """Book several requests in one transaction, durable on return. Return a list of verdicts for each request."""
         started = time.perf_counter()
@@ -159,10 +166,16 @@ class Pipeline:
         """Count and log the verdicts of a request."""
         read = batch.read
         verdicts = Counter(recorded)
-        verdicts[Verdict.NOT_BILLABLE] += read.not_billable
         verdicts[Verdict.NOTED] += len(read.reports)
         verdicts[Verdict.REJECTED] = len(read.dead)
-        self._meters.judged(verdicts)
+        if batch.request.encoding.tells_logs:
+            # Log records that tell no call have a metric of their own: an application writes thousands of them.
+            self._meters.signalled("logs", read.accepted, read.not_billable)
+            self._meters.judged(verdicts)
+            verdicts[Verdict.NOT_BILLABLE] += read.not_billable
+        else:
+            verdicts[Verdict.NOT_BILLABLE] += read.not_billable
+            self._meters.judged(verdicts)
         self._meters.recorded(read.calls, batch.received_at_ns)
         self._meters.booked(read.calls, recorded)
         log_notable_spans(read.calls, recorded, read.dead)

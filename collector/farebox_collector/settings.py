@@ -77,7 +77,9 @@ class Settings(BaseSettings):
         description="Where the books are kept, as a SQLAlchemy URL: `sqlite:///…` or `postgresql+psycopg://…`.",
     )
     grpc_address: Address = Field("127.0.0.1:4317", description="OTLP/gRPC intake.")
-    otlp_http_address: Address = Field("127.0.0.1:4318", description="OTLP/HTTP intake, `/v1/traces`.")
+    otlp_http_address: Address = Field(
+        "127.0.0.1:4318", description="OTLP/HTTP intake: `/v1/traces`, `/v1/logs`, `/v1/metrics`."
+    )
     api_address: Address = Field("127.0.0.1:8080", description="HTTP API, its documentation at `/docs`.")
     metrics_address: Address = Field("127.0.0.1:9464", description="Prometheus metrics, `/metrics`.")
     bootstrap_key: SecretStr | None = Field(

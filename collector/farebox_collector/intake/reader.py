@@ -8,6 +8,7 @@ from farebox_collector import dialects
 from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.intake.decoding.bounds import Bounds
 from farebox_collector.intake.decoding.errors import RequestTooLarge
+from farebox_collector.intake.decoding.metric_points import MetricDecoder, MetricPoints
 from farebox_collector.intake.decoding.otlp_json import JsonDecoder
 from farebox_collector.intake.decoding.otlp_json_logs import JsonLogDecoder
 from farebox_collector.intake.decoding.protobuf import ProtobufDecoder
@@ -39,6 +40,13 @@ class Encoding(StrEnum):
     JSON = "json"
     LOGS_PROTOBUF = "logs_protobuf"
     LOGS_JSON = "logs_json"
+    METRICS_PROTOBUF = "metrics_protobuf"
+    METRICS_JSON = "metrics_json"
+
+    @property
+    def tells_logs(self) -> bool:
+        """Return whether the body holds log records."""
+        return self in (Encoding.LOGS_PROTOBUF, Encoding.LOGS_JSON)
 
 
 class ReadRequest(NamedTuple):
@@ -99,6 +107,7 @@ class RequestReader:
             Encoding.LOGS_PROTOBUF: ProtobufLogDecoder(events, wanted_of_logs, once, reduced, bounds),
             Encoding.LOGS_JSON: JsonLogDecoder(events, wanted_of_logs, reduced, bounds),
         }
+        self._metrics = MetricDecoder(frozenset(), frozenset(), bounds)
         self._max_spans = settings.max_request_spans
         self._tariffs = tariffs
         self._reader = SpanReader(settings, tariffs)
@@ -131,6 +140,11 @@ class RequestReader:
             else:
                 dead.append(self._letter(DeadLetter(span, reading.reason), tenant_id))
         return ReadRequest(Calls.of(calls), places, reports, dead, not_billable, number)
+
+    def points(self, encoding: Encoding, body: bytes, pause: Pause = no_pause) -> MetricPoints:
+        """Decode a request of metrics. Raises MalformedRequest and RequestTooLarge."""
+        decode = self._metrics.json if encoding is Encoding.METRICS_JSON else self._metrics.protobuf
+        return decode(body, pause)
 
     def _letter(self, letter: DeadLetter, tenant_id: int) -> DeadLetter:
         """Remove the names from a dead letter that the books may not hold."""

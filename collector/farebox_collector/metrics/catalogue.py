@@ -185,7 +185,19 @@ LIST_PRICE = Metric(
 )
 PRICE_EDITION = Metric("farebox_price_book_edition", Kind.GAUGE, (), "Grows with every change of the price book.")
 RULE_EDITION = Metric("farebox_charge_rule_edition", Kind.GAUGE, (), "Grows with every change of a charge rule.")
-SPANS = Metric("farebox_spans_total", Kind.COUNTER, ("verdict",), "Spans that this process answered, by verdict.")
+SPANS = Metric(
+    "farebox_spans_total",
+    Kind.COUNTER,
+    ("verdict",),
+    "Spans that this process answered, and log records that tell calls, by verdict.",
+)
+SIGNAL_RECORDS = Metric(
+    "farebox_signal_records_total",
+    Kind.COUNTER,
+    ("signal", "tells"),
+    "Log records and data points of metrics that this process answered, by signal (`logs`, `metrics`) and by what they"
+    " tell: `usage`, or `nothing` that concerns the books.",
+)
 EXPORTS = Metric(
     "farebox_export_requests_total",
     Kind.COUNTER,

@@ -25,6 +25,7 @@ class Meters:
     def __init__(self, registry: CollectorRegistry, queue_limit_bytes: int) -> None:
         self._registry = registry
         self._spans = self._counter(catalogue.SPANS)
+        self._signalled = self._counter(catalogue.SIGNAL_RECORDS)
         self._exports = self._counter(catalogue.EXPORTS)
         self._turned_away = self._counter(catalogue.TURNED_AWAY)
         self._refused_logins = self._counter(catalogue.REFUSED_LOGINS)
@@ -49,6 +50,9 @@ class Meters:
             self._spans.labels(verdict=verdict)
         for flag in (*DOUBTFUL, ANOTHER_PRICE):
             self._doubtful.labels(flag=flag)
+        for signal in ("logs", "metrics"):
+            for told in ("usage", "nothing"):
+                self._signalled.labels(signal=signal, tells=told)
         for outcome in ("booked", "repeated", "refused", "forged"):
             self._payment_events.labels(outcome=outcome)
         for reason in ("wrong", "locked", "disabled", "no_role"):
@@ -78,6 +82,11 @@ class Meters:
         """Count the verdicts of an acknowledged request."""
         for verdict, count in verdicts.items():
             self._spans.labels(verdict=verdict).inc(count)
+
+    def signalled(self, signal: str, usage: int, nothing: int) -> None:
+        """Count log records or data points of an acknowledged request: those that tell usage, and the others."""
+        self._signalled.labels(signal=signal, tells="usage").inc(usage)
+        self._signalled.labels(signal=signal, tells="nothing").inc(nothing)
 
     def committed(self, records: int, seconds: float) -> None:
         """Observe a committed ledger transaction."""

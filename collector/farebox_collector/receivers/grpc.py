@@ -1,6 +1,10 @@
-"""OTLP/gRPC: TraceService/Export over grpc.aio, bodies as bytes. gRPC decompresses gzip and bounds the message."""
+"""OTLP/gRPC: Export of the services for traces, logs and metrics over grpc.aio, bodies as bytes.
+
+gRPC decompresses gzip and bounds the message.
+"""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -10,10 +14,10 @@ import grpc.aio
 
 from farebox_collector.admission.in_flight import Hold
 from farebox_collector.intake.decoding.errors import MalformedRequest
-from farebox_collector.intake.reader import Encoding
 from farebox_collector.model.credentials import Caller, token_in
 from farebox_collector.receivers.call_admission import CallAdmission
 from farebox_collector.receivers.intake import Intake, Refused
+from farebox_collector.receivers.signals import PROTOBUF, SIGNALS, Signal
 from farebox_collector.receivers.status import (
     Failure,
     TooSlow,
@@ -26,10 +30,9 @@ MAX_STREAMS = 100
 """Most concurrent calls on one connection; further calls wait at the client."""
 _METADATA_BYTES = 8 * 2**10
 _LEAST_AT_ONCE = 4
-_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
-class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
+class OtlpServices(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
     """Serve Export by the contract of a receiver (see the package).
 
     gRPC receives the message of a unary call before it asks for a handler. So Export is served as a stream of one
@@ -43,13 +46,17 @@ class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
         self._at_once = max(_LEAST_AT_ONCE, settings.queue_max_bytes // settings.max_request_bytes)
         self._receiving: dict[int, asyncio.Semaphore] = {}
         # Without (de)serializers a handler gets and gives the bytes of the message.
-        self._handler = grpc.stream_unary_rpc_method_handler(self._export)
+        self._handlers = {
+            signal.method: grpc.stream_unary_rpc_method_handler(partial(self._export, signal)) for signal in SIGNALS
+        }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The handler of Export; None for any other method."""
-        return self._handler if handler_call_details.method == _EXPORT else None
+        return self._handlers.get(handler_call_details.method)
 
-    async def _export(self, _messages: object, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+    async def _export(
+        self, signal: Signal, _messages: object, context: "grpc.aio.ServicerContext[bytes, bytes]"
+    ) -> bytes:
         async def arriving(caller: Caller, hold: Hold) -> bytes:
             self._call_admission.note_key(context.peer())
             # Raise Overloaded before the message is received.
@@ -60,7 +67,7 @@ class TraceService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
 
         try:
             response = await self._intake.take(
-                "grpc", _token(context), arriving, Encoding.PROTOBUF, _address(context.peer())
+                "grpc", signal, _token(context), arriving, signal.encodings[PROTOBUF], _address(context.peer())
             )
             return response.SerializeToString()
         except Refused as refused:
@@ -99,7 +106,7 @@ def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> 
     )
 
 
-def server(service: TraceService, max_request_bytes: int, max_connections: int) -> grpc.aio.Server:
+def server(service: OtlpServices, max_request_bytes: int, max_connections: int) -> grpc.aio.Server:
     """A gRPC server with Export, not listening yet."""
     options = [
         ("grpc.max_receive_message_length", max_request_bytes),

@@ -1,4 +1,4 @@
-"""OTLP/HTTP: POST /v1/traces, protobuf or JSON, plain or gzip, as an ASGI application."""
+"""OTLP/HTTP: POST /v1/traces, /v1/logs and /v1/metrics, protobuf or JSON, plain or gzip, as an ASGI application."""
 
 import asyncio
 import math
@@ -16,9 +16,9 @@ from starlette.routing import Route
 from farebox_collector.admission.connections import note_key
 from farebox_collector.admission.in_flight import Hold
 from farebox_collector.intake.decoding.errors import MalformedRequest, RequestTooLarge
-from farebox_collector.intake.reader import Encoding
 from farebox_collector.model.credentials import Caller, token_in
 from farebox_collector.receivers.intake import Intake, Refused
+from farebox_collector.receivers.signals import JSON, PROTOBUF, SIGNALS, Signal
 from farebox_collector.receivers.status import (
     Failure,
     TooSlow,
@@ -26,9 +26,6 @@ from farebox_collector.receivers.status import (
     status_message,
 )
 
-_PROTOBUF = "application/x-protobuf"
-_JSON = "application/json"
-_ENCODINGS = {_PROTOBUF: Encoding.PROTOBUF, _JSON: Encoding.JSON}
 _TRANSPORT = "http"
 _INFLATED_AT_ONCE = 256 * 2**10
 """Bytes decompressed before other requests get a turn: one or two milliseconds."""
@@ -42,13 +39,13 @@ def application(
 ) -> Starlette:
     """The ASGI application of the OTLP/HTTP port. A request that arrives slower than `request_seconds` is cut off."""
 
-    async def export(request: Request) -> Response:
+    async def export(signal: Signal, request: Request) -> Response:
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
         async def arriving(caller: Caller, hold: Hold) -> bytes:
             note_key(request.scope, caller)
-            if content_type not in _ENCODINGS:
-                raise UnsupportedEncoding(f"the Content-Type must be {_PROTOBUF} or {_JSON}")
+            if content_type not in signal.encodings:
+                raise UnsupportedEncoding(f"the Content-Type must be {PROTOBUF} or {JSON}")
             try:
                 async with asyncio.timeout(request_seconds):
                     return await _body(request, max_request_bytes, hold)
@@ -58,15 +55,21 @@ def application(
         try:
             token = token_in(request.headers.get("authorization"), request.headers.get("x-api-key"))
             address = request.client.host if request.client else ""
-            encoding = _ENCODINGS.get(content_type, Encoding.PROTOBUF)
-            response = await intake.take(_TRANSPORT, token, arriving, encoding, address)
+            encoding = signal.encodings.get(content_type, signal.encodings[PROTOBUF])
+            response = await intake.take(_TRANSPORT, signal, token, arriving, encoding, address)
         except ClientDisconnect:
             return Response(status_code=400)
         except Refused as refused:
             return _failure(refused.failure, content_type)
         return _answer(response, content_type, 200)
 
-    return Starlette(routes=[Route("/v1/traces", export, methods=["POST"])])
+    def route(signal: Signal) -> Route:
+        async def endpoint(request: Request) -> Response:
+            return await export(signal, request)
+
+        return Route(signal.path, endpoint, methods=["POST"])
+
+    return Starlette(routes=[route(signal) for signal in SIGNALS])
 
 
 async def _body(request: Request, limit: int, hold: Hold) -> bytes:
@@ -132,6 +135,6 @@ def _failure(failure: Failure, content_type: str) -> Response:
 
 
 def _answer(message: Message, content_type: str, status: int) -> Response:
-    if content_type == _JSON:
-        return Response(json_format.MessageToJson(message, indent=None), status, media_type=_JSON)
-    return Response(message.SerializeToString(), status, media_type=_PROTOBUF)
+    if content_type == JSON:
+        return Response(json_format.MessageToJson(message, indent=None), status, media_type=JSON)
+    return Response(message.SerializeToString(), status, media_type=PROTOBUF)

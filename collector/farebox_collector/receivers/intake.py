@@ -5,7 +5,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect
 
 from farebox_collector.admission.in_flight import Hold
@@ -18,7 +18,9 @@ from farebox_collector.metrics.meters import Meters
 from farebox_collector.model.credentials import Caller, Scope
 from farebox_collector.model.records import DEFAULT_TENANT_ID
 from farebox_collector.model.verdicts import Verdict
-from farebox_collector.pipeline import ExportRequest, Pipeline
+from farebox_collector.pipeline import ExportRequest, Outcome, Pipeline
+from farebox_collector.receivers.first_warnings import FirstWarnings
+from farebox_collector.receivers.signals import METRICS, Signal
 from farebox_collector.receivers.status import Failure, failure_of
 
 _MAX_REASONS = 5
@@ -43,15 +45,17 @@ class Intake:
         self._meters = meters
         self._rates = rates
         self._refusals = refusals
+        self._warnings = FirstWarnings()
 
     async def take(
         self,
         transport: str,
+        signal: Signal,
         token: str | None,
         read: Callable[[Caller, Hold], Awaitable[bytes]],
         encoding: Encoding,
         address: str = "",
-    ) -> ExportTraceServiceResponse:
+    ) -> Message:
         """Accept one export and return when it is durable. Its tenant is the token's, never one named in spans.
 
         `read` reads the body and grows its hold meanwhile; it is called only for a caller with a valid key. `address`
@@ -70,7 +74,8 @@ class Intake:
                 if limited:
                     await self._rates.count(caller, size_bytes=len(body))
                 started = time.perf_counter()
-                outcome = await self._pipeline.accept(ExportRequest(caller.tenant_id, encoding, body))
+                accept = self._pipeline.accept_metrics if signal is METRICS else self._pipeline.accept
+                outcome = await accept(ExportRequest(caller.tenant_id, encoding, body))
         except ClientDisconnect:
             raise
         except Exception as error:
@@ -78,12 +83,17 @@ class Intake:
         if limited:
             await self._rates.count(caller, spans=outcome.verdicts.total())
         self._meters.answered(transport, "accepted", time.perf_counter() - started)
-        response = ExportTraceServiceResponse()
+        return self._answer(signal, caller, address, outcome)
+
+    def _answer(self, signal: Signal, caller: Caller, address: str, outcome: Outcome) -> Message:
+        """Return the answer to an accepted request, with a warning the first time that a sender tells no call."""
         rejected = outcome.verdicts[Verdict.REJECTED]
-        if rejected:
-            response.partial_success.rejected_spans = rejected
-            response.partial_success.error_message = "; ".join(outcome.rejections[:_MAX_REASONS])
-        return response
+        reasons = outcome.rejections[:_MAX_REASONS]
+        if signal.without_call and outcome.verdicts[Verdict.NOT_BILLABLE]:
+            sender = (caller.tenant_id, caller.key_id, address, signal.name)
+            if self._warnings.is_first(sender):
+                reasons = (*reasons, signal.without_call)
+        return signal.answer(rejected, "; ".join(reasons))
 
     def _refusal(self, transport: str, error: Exception, seconds: float, address: str) -> Refused:
         """Count a refused request, and log an unexpected error."""

@@ -33,6 +33,7 @@ class Counted(NamedTuple):
 
 SPANS = Counted("spans", 9, (b"\x4a", b"\xca"))
 LOG_RECORDS = Counted("log records", 6, (b"\x32", b"\xb2"))
+DATA_POINTS = Counted("data points", 7, (b"\x3a", b"\xba"))
 
 
 class Bounds(NamedTuple):
@@ -56,7 +57,7 @@ class Bounds(NamedTuple):
                 raise RequestTooLarge(f"the request has more than {self.spans} {of.name}; send smaller batches")
             if number == _RESOURCE or (number == _SPAN and in_spans):
                 wanted = _RESOURCE_ATTRIBUTES if number == _RESOURCE else of.attributes
-                for fields, (field, _, _) in enumerate(_fields(body, start, end)):
+                for fields, (field, _, _) in enumerate(wire_fields(body, start, end)):
                     if fields % _STEPS == _STEPS - 1:
                         pause()
                     attributes += field == wanted
@@ -77,18 +78,18 @@ class Bounds(NamedTuple):
 
 def _parts(body: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield (kind, start, end) of each resource, each span, and each other field of the enclosing messages."""
-    for number, start, end in _fields(body, 0, len(body)):
+    for number, start, end in wire_fields(body, 0, len(body)):
         yield _OTHER, start, end
         if number != _RESOURCE_SPANS:
             continue
-        for inner, inner_start, inner_end in _fields(body, start, end):
+        for inner, inner_start, inner_end in wire_fields(body, start, end):
             yield _RESOURCE if inner == _RESOURCE else _OTHER, inner_start, inner_end
             if inner == _SCOPE_SPANS:
-                for innermost, span_start, span_end in _fields(body, inner_start, inner_end):
+                for innermost, span_start, span_end in wire_fields(body, inner_start, inner_end):
                     yield _SPAN if innermost == _SPAN else _OTHER, span_start, span_end
 
 
-def _fields(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+def wire_fields(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield (number, start, end) of the fields between two offsets; fields without a length have an empty range.
 
     Raises ValueError for groups, which OTLP does not use, and ValueError or IndexError for a truncated message.
