@@ -172,6 +172,15 @@ def test_a_statement_of_zero_is_believed_where_the_model_made_nothing() -> None:
     assert "stated_cost_zero" in embedding.assumptions
 
 
+@pytest.mark.parametrize(("model", "listed"), [("main", 4_500_000), ("free", 0), ("unheard-of", None)])
+def test_a_call_under_a_subscription_costs_nothing_and_keeps_its_list_price(model: str, listed: int | None) -> None:
+    told = ("under_subscription",)
+    call = priced(request_model=model, response_model="", stated_cost_nanousd=0, assumptions=told)
+    assert (call.verdict, call.cost_nanousd, call.charge_nanocredits) == (Verdict.CHARGED, 0, 0)
+    assert (call.particulars and call.particulars.list_cost_nanousd) == listed
+    assert set(call.assumptions) <= {"under_subscription", "free_on_purpose"}
+
+
 def test_an_unknown_model_without_a_believable_statement_stays_unpriced() -> None:
     call = priced(request_model="unheard-of", response_model="", stated_cost_nanousd=-5)
     assert (call.verdict, call.cost_nanousd) == (Verdict.UNPRICED, None)

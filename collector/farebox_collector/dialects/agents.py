@@ -14,6 +14,7 @@ from farebox_collector.dialects.text import clean, first_identity, first_text
 from farebox_collector.model.names import is_valid_text
 from farebox_collector.model.records import (
     NO_EVENT,
+    UNDER_SUBSCRIPTION,
     Attributes,
     AttributeValue,
     Rejected,
@@ -24,8 +25,6 @@ from farebox_collector.model.units import Units
 
 AGENT_EVENT = "agent.code"
 """The event of a coding agent's calls unless the tool names another one with `farebox.event`."""
-UNDER_SUBSCRIPTION = "under_subscription"
-"""Assumption on a call that a subscription pays: its cost is 0, and its list price is kept beside it."""
 
 PERSON = ("user.email", "user.account_uuid", "user.account_id")
 """Attributes that name the developer, in order."""

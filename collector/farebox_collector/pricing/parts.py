@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from farebox_collector.model.money import NANO, round_half_even
 from farebox_collector.model.records import (
+    UNDER_SUBSCRIPTION,
     Buckets,
     LinePrice,
     Particulars,
@@ -76,7 +77,7 @@ def price_in_parts(usage: UsageRecord, at_ns: int, book: PriceBook, rules: RuleB
     if usage.exposure:
         return _exposed(usage, at_ns, parts, rules)
     list_cost = None if main.card is None else _rounded(parts)
-    stated, flags = _credible_cost(usage.stated_cost_nanousd, list_cost, answered=_answered(usage))
+    stated, flags = _believed_cost(usage, list_cost)
     if stated is None:
         if main.card is None:
             reason = "no price for this model at that time" if usage.provider else "the span names no provider"
@@ -164,6 +165,13 @@ def _answered(usage: UsageRecord) -> bool:
     """Return whether the model produced an answer; an embedding has no tokens of its own."""
     tokens = all_tokens(usage)
     return bool(tokens.output or tokens.output_audio or tokens.output_image) or usage.operation == "embeddings"
+
+
+def _believed_cost(usage: UsageRecord, list_cost: int | None) -> tuple[int | None, tuple[str, ...]]:
+    """Return the stated cost of a call if it is believed, and the flags. The calls of a subscription cost nothing."""
+    if UNDER_SUBSCRIPTION in usage.assumptions:
+        return 0, ()
+    return _credible_cost(usage.stated_cost_nanousd, list_cost, answered=_answered(usage))
 
 
 def _credible_cost(stated: int | None, list_cost: int | None, *, answered: bool) -> tuple[int | None, tuple[str, ...]]:

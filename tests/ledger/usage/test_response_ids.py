@@ -22,6 +22,7 @@ NEWER_RESPONSE = "resp_0b1c2d3e4f506172006912ab34c0548195a1b2c3d4e5f60718"
 GENERATION = "gen-1741476542-aBcDeFgHiJkLmNoPqRsT"
 COMPLETION = "chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT"
 MESSAGE = "msg_01XFDUDYJgAACzvnptvVoYEL"
+REQUEST = "req_011CSHoEeqs5C35K2UUqR7Fy"
 UUID = "chatcmpl-0123456789abcdef0123456789abcdef"
 
 
@@ -52,8 +53,9 @@ def test_a_response_that_is_fetched_again_and_again_is_one_charge(database: Data
     assert paid(database) == [100]
 
 
-def test_messages_are_one_charge_for_some_hours(database: Database) -> None:
-    verdicts = [record(database, polled(n, MESSAGE, n * HOUR_NS // 2)) for n in range(1, 5)]
+@pytest.mark.parametrize("response_id", [MESSAGE, REQUEST])
+def test_messages_are_one_charge_for_some_hours(database: Database, response_id: str) -> None:
+    verdicts = [record(database, polled(n, response_id, n * HOUR_NS // 2)) for n in range(1, 5)]
     assert verdicts == [[Verdict.CHARGED], *[[Verdict.COVERED]] * 3]
     assert paid(database) == [100]
 

@@ -1,16 +1,17 @@
 """How far a response id identifies one call, and the key under which the call is claimed.
 
-Providers' own ids are permanently unique: `resp_…`, `msg_…`, `gen-…`, `chatcmpl-…`. Spans with the same one show one
-call, even if it is fetched repeatedly, hours later, or reported by an emitter that writes its spans afterwards. But
-small servers number their answers from 0 to 999 in the same format, and test servers repeat one id permanently. So a
-short id identifies a call only together with equal counts, and any other id only for spans that overlap in time.
+Providers' own ids are permanently unique: `resp_…`, `msg_…`, `gen-…`, `chatcmpl-…`, and the `req_…` of a request, which
+coding agents report in place of the response's. Spans with the same one show one call, even if it is fetched
+repeatedly, hours later, or reported by an emitter that writes its spans afterwards. But small servers number their
+answers from 0 to 999 in the same format, and test servers repeat one id permanently. So a short id identifies a call
+only together with equal counts, and any other id only for spans that overlap in time.
 """
 
 import re
 from enum import IntEnum
 from hashlib import blake2b
 
-_PREFIXES = {"resp": "resp_", "msg_": "msg_", "gen-": "gen-", "chat": "chatcmpl-"}
+_PREFIXES = {"resp": "resp_", "msg_": "msg_", "req_": "req_", "gen-": "gen-", "chat": "chatcmpl-"}
 _LONG = 16
 """Characters after the prefix from which on an id is considered random enough."""
 _UUIDS = (32, 36)
@@ -56,8 +57,8 @@ def call_key(response_id: str) -> bytes | None:
     if prefix is None or not response_id.startswith(prefix):
         return digest
     rest = response_id[len(prefix) :]
-    if prefix == "msg_":
-        return b"m" + digest
+    if prefix in ("msg_", "req_"):
+        return prefix[:1].encode() + digest
     if prefix == "chatcmpl-":
         # OpenAI's own ids are ordered; random ids would each go to another page.
         return digest if len(rest) < _LONG or len(rest) in _UUIDS else rest.encode()[:6] + digest
