@@ -128,6 +128,27 @@ def test_the_compiled_book_says_what_its_versions_say(
         assert card.version_ids == str(sorted(row.id for row in expected.values())).replace(" ", "")
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    versions(),
+    versions(),
+    st.booleans(),
+    st.lists(st.tuples(st.integers(0, 5 * DAY_S - 1), st.sampled_from([1, 150, 250])), min_size=1, max_size=6),
+)
+def test_the_price_of_a_call_does_not_depend_on_the_calls_before(
+    answered: list[PriceVersion], asked: list[PriceVersion], is_plain: bool, calls: list[tuple[int, int]]
+) -> None:
+    """An offer remembers the card that it named last."""
+    rows = [*answered, *(row._replace(id=row.id + 1_000, model="n") for row in asked)]
+    if is_plain:
+        rows = [row for row in rows if not partial(row) and not row.over_input_tokens]
+    models = [*MODELS, PricedModel("p", "n", 1, '{"equals":"n"}')]
+    offer = PriceBook(rows, models).offer("p", "n", "m", "")
+    for second, tokens in calls:
+        alone = PriceBook(rows, models).offer("p", "n", "m", "")
+        assert offer.card(second * NS, tokens) == alone.card(second * NS, tokens)
+
+
 def priced(*rows: tuple[str, int]) -> PriceBook:
     """A book of a model that costs so many dollars for 1,000 tokens in, by condition."""
     versions = [

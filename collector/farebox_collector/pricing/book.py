@@ -29,6 +29,8 @@ _LOOKUPS_REMEMBERED = 10_000
 _DAY_S = 86_400
 _NS = 10**9
 _DAY_NS = _DAY_S * _NS
+_FOREVER_NS = 2**63
+"""After the largest time that a call can have."""
 
 
 class _Times(NamedTuple):
@@ -113,7 +115,9 @@ class Offer:
         "_asked",
         "_asked_flags",
         "_condition",
+        "_is_steady",
         "_known",
+        "_latest",
         "_own_names",
         "has_steps",
     )
@@ -126,11 +130,24 @@ class Offer:
         self._condition = STANDARD if tier in STANDARD_TIERS else canonical(tier)
         self._known = book.conditions_of(provider, response_model, request_model) if "@" in self._condition else ()
         self._own_names = (book_provider(provider), provider)
+        self._latest: tuple[int, int, tuple[RateCard | None, tuple[str, ...]]] = (0, 0, (None, ()))
+        """Start, end and answer of the period that was asked about last, if it is the same throughout."""
         self.has_steps = any(len(period.cards) > 1 for period in (*self._answered, *self._asked))
         """Return whether a card depends on the context length."""
+        self._is_steady = not self.has_steps and all(period.times is None for period in self._answered)
 
     def card(self, at_ns: int, inclusive_input: int) -> tuple[RateCard | None, tuple[str, ...]]:
         """Return the card in force at a time for a context length, with its flags; None if there is none."""
+        from_ns, to_ns, found = self._latest
+        if from_ns <= at_ns < to_ns:
+            return found
+        found = self._find(at_ns, inclusive_input)
+        for period in self._answered if self._is_steady else ():
+            if period.valid_from_ns <= at_ns and (period.valid_to_ns is None or at_ns < period.valid_to_ns):
+                self._latest = period.valid_from_ns, period.valid_to_ns or _FOREVER_NS, found
+        return found
+
+    def _find(self, at_ns: int, inclusive_input: int) -> tuple[RateCard | None, tuple[str, ...]]:
         flags: tuple[str, ...] = ()
         card = _card(self._answered, at_ns, inclusive_input)
         if card is None:
