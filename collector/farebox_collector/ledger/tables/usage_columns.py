@@ -37,6 +37,7 @@ INPUTS = (*(f"usage.{name}" for name in UsageRecord._fields), *PricedUsage._fiel
 """The values that columns are made of: fields of the usage record, fields of the priced call, and the call key."""
 
 _UNUSUAL = tuple(f"usage.{name}" for name in UnusualFacts._fields)
+_VERDICTS = {verdict: verdict.value for verdict in Verdict}
 _NO_COUNTS = (None,) * len(Buckets._fields)
 _ORDINARY = (*ORDINARY, None)
 
@@ -184,7 +185,7 @@ USAGE: tuple[Stored, ...] = (
     Stored(
         (UsageColumn("verdict", Kind.TEXT, description=f"One of {', '.join(sorted(STORED))}."),),
         ("verdict",),
-        lambda verdicts: [verdict.value for verdict in verdicts],
+        lambda verdicts: list(map(_VERDICTS.__getitem__, verdicts)),
         ("verdict",),
         Verdict,
     ),

@@ -18,6 +18,8 @@ from farebox_collector.ledger.usage.wrappers import sums_up_calls
 from farebox_collector.model.records import PricedUsage
 from farebox_collector.model.verdicts import Verdict
 
+_SHARE = "action_share_nanocredits"
+"""The column of a call's share in its action's charge: None if it is charged by itself."""
 _PLACE = {name: place for place, name in enumerate(CALL_COLUMNS)}
 _WORTH_A_STATEMENT = 64
 """For fewer calls, a statement with values shared by all rows costs more than it saves."""
@@ -141,21 +143,18 @@ class Calls(Sequence[PricedUsage]):
 
 def _prepare(calls: Sequence[PricedUsage]) -> Prepared | None:
     """Prepare calls; None unless each is charged, by itself, under its own response id."""
-    if not calls or not all(map(_is_ordinary, calls)):
+    if not calls:
         return None
     keys = [call_key(call.usage.response_id) for call in calls]
     named = Columns.of(calls, keys)
+    if None in keys or named.values["verdict"] != Verdict.CHARGED or named.values[_SHARE] is not None:
+        return None
     columns = list(named.values.values())
     if not _all_differ(columns, len(calls)) or sums_up_calls(calls, named):
         return None
     assumptions = shared_value([call.usage.assumptions for call in calls])
-    times = ((call.usage.started_at_ns, call.usage.latency_ns) for call in calls)
-    claims = claimed(zip(keys, times, strict=True))
+    claims = claimed(zip(keys, named.rows("started_at_ns", "latency_ns"), strict=True))
     return Prepared(len(calls), columns, assumptions, claims, BatchSums.of(calls, named))
-
-
-def _is_ordinary(call: PricedUsage) -> bool:
-    return call.verdict is Verdict.CHARGED and call.action_floor_nanocredits is None and call.usage.response_id != ""
 
 
 def _joined(parts: Sequence[Prepared]) -> Prepared | None:

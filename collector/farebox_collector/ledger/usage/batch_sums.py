@@ -6,7 +6,7 @@ import json
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from operator import add
+from operator import add, itemgetter
 from typing import Any, NamedTuple, Self
 
 from farebox_collector.ledger.credits.spending import SpendingKey
@@ -245,8 +245,8 @@ def encoded(sums: CallSums) -> str:
     """
     places: dict[tuple[Any, ...], int] = {}
     wallets: list[Any] = []
-    for (day, wallet, *rest), figures in sums.wallets.items():
-        wallets += (places.setdefault((day, *rest), len(places)), wallet, *figures)
+    for key, figures in sums.wallets.items():
+        wallets += (places.setdefault(_BUT_WALLET(key), len(places)), key[1], *figures)
     groups = [(*key, *figures) for key, figures in sums.groups.items()]
     services = [(*key, *figures) for key, figures in sums.services.items()]
     spending = [(*key, charge) for key, charge in sums.spending.items()]
@@ -256,6 +256,7 @@ def encoded(sums: CallSums) -> str:
 _to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _GROUP_NAMES = len(GroupKey._fields)
 _SERVICE_NAMES = 4
+_BUT_WALLET = itemgetter(0, *range(2, len(_WALLET_KEY)))
 _WALLET_ROW = 2 + len(DAY_SUMS)
 
 
