@@ -11,7 +11,8 @@ _BOUNDS_NS = tuple(bound * 1_000_000 for bound in LATENCY_BOUNDS_MS)
 _SAMPLES = 4
 _MOST_LABELS = 500
 
-Label = tuple[str, str, str, str]
+Label = tuple[str, ...]
+"""Provider, model, route and region."""
 
 
 class Exemplars:
@@ -24,15 +25,13 @@ class Exemplars:
         """Store a few calls of a request, including the slowest."""
         if not calls:
             return
-        latencies_ns = calls.latencies_ns
-        slowest = max(range(len(calls)), key=latencies_ns.__getitem__)
-        for call in map(calls.__getitem__, (*range(0, len(calls), len(calls) // _SAMPLES + 1), slowest)):
-            usage = call.usage
-            label = (call.provider, call.model, usage.route, usage.region)
-            key = (label, bisect_left(_BOUNDS_NS, usage.latency_ns))
+        rows = list(calls.columns_of("latency_ns", "trace_id", "provider", "model", "route", "region"))
+        for latency_ns, trace_id, *names in (*rows[:: len(rows) // _SAMPLES + 1], max(rows)):
+            label = tuple(names)
+            key = (label, bisect_left(_BOUNDS_NS, latency_ns))
             if key in self._latest or len(self._latest) < _MOST_LABELS * (len(_BOUNDS_NS) + 1):
-                ids = {"trace_id": usage.trace_id.hex()}
-                self._latest[key] = Exemplar(ids, usage.latency_ns / 1e9, at_ns / 1e9)
+                ids = {"trace_id": trace_id.hex()}
+                self._latest[key] = Exemplar(ids, latency_ns / 1e9, at_ns / 1e9)
 
     def of(self, label: Label, bucket: int) -> Exemplar | None:
         """The exemplar of a bucket, numbered from the fastest; None if this process saw no such call."""

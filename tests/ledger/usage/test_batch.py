@@ -132,7 +132,8 @@ def test_what_was_prepared_can_be_made_again(made: list[PricedUsage]) -> None:
     assert [one.usage.quality is NO_QUALITY for one in calls] == [one.usage.quality is NO_QUALITY for one in made]
     assert [calls[place] for place in range(-1, len(made) - 1)] == [made[place] for place in range(-1, len(made) - 1)]
     assert calls[1:5:2] == made[1:5:2]
-    assert list(calls.latencies_ns) == [one.usage.latency_ns for one in made]
+    latencies = [(one.usage.trace_id, one.usage.latency_ns) for one in made]
+    assert list(calls.columns_of("trace_id", "latency_ns")) == latencies
 
 
 @given(st.lists(requests, min_size=1, max_size=4))

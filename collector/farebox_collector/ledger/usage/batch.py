@@ -119,12 +119,11 @@ class Calls(Sequence[PricedUsage]):
             return [",".join(call.assumptions) for call in self._calls]
         return self.prepared.column("assumptions")
 
-    @cached_property
-    def latencies_ns(self) -> Sequence[int]:
-        """Return the latency of each call."""
+    def columns_of(self, *names: str) -> "zip[tuple[Any, ...]]":
+        """Return the values of some columns of the books, call by call."""
         if self.prepared is None:
-            return [call.usage.latency_ns for call in self._calls]
-        return list(self.prepared.column("latency_ns"))
+            return Columns.of(self._calls, [None] * len(self._calls)).rows(*names)
+        return self.prepared.columns_of(*names)
 
     @property
     def priced_ns(self) -> tuple[int | None, int | None]:

@@ -131,7 +131,8 @@ class Columns:
     @classmethod
     def of(cls, calls: Sequence[PricedUsage], keys: Sequence[bytes | None]) -> Self:
         """Return calls as columns; `keys` are those that they claim."""
-        return cls(len(calls), dict(zip(CALL_COLUMNS, map(shared_value, call_columns(calls, keys)), strict=True)))
+        columns = map(shared_value, call_columns(calls, keys)) if calls else ([] for _ in CALL_COLUMNS)
+        return cls(len(calls), dict(zip(CALL_COLUMNS, columns, strict=True)))
 
     def each(self, name: str) -> Iterable[Any]:
         """Return the values of a column, call by call."""
