@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from farebox_collector.model.credentials import Role, key_id_of
+from farebox_collector.model.names import is_valid_text
 from farebox_collector.model.pseudonyms import Pseudonyms
 from farebox_collector.model.secret_box import SecretBox, secrets_keys
 
@@ -172,6 +173,11 @@ class Settings(BaseSettings):
         ("user.id", "enduser.id"),
         description="Span attributes that name the wallet where `farebox.wallet` is absent; comma-separated, in order.",
     )
+    agent_events: Annotated[dict[str, str], NoDecode] = Field(
+        {},
+        description="Events of coding agents that name none with `farebox.event`, as `tool=event`, comma-separated: the"
+        " tools are `claude_code`, `codex_cli` and `gemini_cli`. Others get `agent.code`.",
+    )
     charge_exposed: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Tenants whose wallets are charged the estimate for calls whose end was not seen (`default`, …);"
@@ -260,6 +266,16 @@ class Settings(BaseSettings):
         if not all(group and role in set(Role) for group, _, role in pairs):
             raise ValueError(f"write group=role, separated by commas; roles are {', '.join(Role)}")
         return {group.strip(): Role(role) for group, _, role in pairs}
+
+    @field_validator("agent_events", mode="before")
+    @classmethod
+    def _events_of_tools(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in filter(None, (part.strip() for part in value.split(",")))]
+        if not all(tool.strip() and is_valid_text(event.strip()) and event.strip() for tool, _, event in pairs):
+            raise ValueError("write tool=event, separated by commas, such as claude_code=agent.code")
+        return {tool.strip(): event.strip() for tool, _, event in pairs}
 
     @model_validator(mode="after")
     def _complete_oidc(self) -> Self:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from farebox_collector import dialects
 from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.dialects.agents import AGENT_EVENT, ORGANIZATION
 from farebox_collector.intake.decoding.bounds import Bounds
 from farebox_collector.intake.decoding.errors import RequestTooLarge
 from farebox_collector.intake.decoding.metric_points import MetricDecoder, MetricPoints
@@ -74,6 +75,7 @@ class SpanReader:
         self._max_age_ns = settings.max_span_age_hours * _HOUR_NS
         self._tariffs = tariffs
         self._pseudonyms = settings.pseudonyms()
+        self._agent_events = settings.agent_events
 
     def read(
         self, span: Span, tenant_id: int, received_at_ns: int
@@ -82,6 +84,8 @@ class SpanReader:
         reading = self._dialects.read(span)
         if not isinstance(reading, UsageRecord):
             return reading
+        if reading.event == AGENT_EVENT and reading.dialect in self._agent_events:
+            reading = reading._replace(event=self._agent_events[reading.dialect])
         if reading.started_at_ns >= self._tariffs.known_until_ns:
             self._tariffs.refresh_for(reading.started_at_ns)
         if self._pseudonyms is not None:
@@ -112,7 +116,7 @@ class RequestReader:
         self._tariffs = tariffs
         self._reader = SpanReader(settings, tariffs)
         self._pseudonyms = settings.pseudonyms()
-        self._wallet_attributes = settings.wallet_attributes
+        self._wallet_attributes = (*settings.wallet_attributes, ORGANIZATION)
 
     def read(
         self, encoding: Encoding, body: bytes, tenant_id: int, received_at_ns: int, pause: Pause = no_pause
