@@ -13,6 +13,11 @@ import httpx2
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+EXPORT_METHODS = {
+    "traces": EXPORT_METHOD,
+    "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+    "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+}
 START_SECONDS = 60
 
 
@@ -63,9 +68,11 @@ class Collector:
         self.otlp = httpx2.Client(base_url=self.otlp_url, timeout=30, headers=self._key)
         self.channel = grpc.insecure_channel(self.grpc_target, options=[("grpc.use_local_subchannel_pool", 1)])
 
-    def export_grpc(self, body: bytes, compression: grpc.Compression | None = None) -> ExportTraceServiceResponse:
+    def export_grpc(
+        self, body: bytes, compression: grpc.Compression | None = None, signal: str = "traces"
+    ) -> ExportTraceServiceResponse:
         """Export over gRPC; raises grpc.RpcError."""
-        call = unary(self.channel)
+        call = unary(self.channel, EXPORT_METHODS[signal])
         answer = call(body, timeout=30, compression=compression, metadata=tuple(self._key.items()))
         return ExportTraceServiceResponse.FromString(answer)
 

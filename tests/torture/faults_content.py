@@ -51,7 +51,7 @@ def conflicts(world: World) -> Result:
     mixed = others + batch
     world.chosen.shuffle(mixed)
     world.insist(mixed, "http")
-    world.expect("SELECT count(*) FROM usage_conflicts", spans)
+    world.expect("SELECT count(*) FROM usage_conflicts", sum(len(call.keys) for call in batch))
     world.expect("SELECT count(*) FROM usage_records WHERE wallet = 'mallory'", 0)
     return world.result(spans)
 
@@ -99,7 +99,7 @@ def _twins(world: World, response_id: Callable[[int], str]) -> Result:
     first, second = world.serve(), world.serve() if world.kind == "postgresql" else world.collectors[0]
     for turn in range(rounds):
         outer, inner = [], []
-        for number, call in enumerate(world.new_batch(40), start=40 * turn):
+        for number, call in enumerate(world.new_batch(40, by_spans_alone=True), start=40 * turn):
             attributes = {**call.span.attributes, "gen_ai.response.id": response_id(number)}
             span = call.span._replace(attributes=attributes)
             twin = span._replace(span_id=world.chosen.randbytes(8), parent_span_id=span.span_id)

@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 import grpc
 import httpx2
 from blank import blank_postgresql, blank_sqlite
+from farebox_collector.dialects.event_identity import identified
+from farebox_collector.model.records import EVENT_NAME, Span
 from harness import Collector
+from logs import GENAI_EVENT, LogSpec, logs_as_json, logs_request
 from postgres import PostgresServer
 from spans import SpanSpec, json_body, llm_span, protobuf_body
 from torture.books import Books, Served
@@ -46,17 +49,42 @@ RATES = {
 }
 
 
+BY_SPAN, BY_LOG, BY_BOTH = "span", "log", "both"
+
+
 class Call(NamedTuple):
-    """One span and what it must cost."""
+    """One call, by the attributes of its span, and what it must cost."""
 
     span: SpanSpec
     wallet: str
     cost_nano: int
+    told: str = BY_SPAN
+    """By which signal the collector is told of it."""
 
     @property
     def key(self) -> Key:
-        """What the books know it by."""
+        """What the model knows it by."""
         return self.span.trace_id, self.span.span_id
+
+    @property
+    def keys(self) -> list[Key]:
+        """What the books know it by."""
+        by_span = [] if self.told == BY_LOG else [self.key]
+        return by_span if self.told == BY_SPAN else [*by_span, self._key_of_event()]
+
+    @property
+    def event(self) -> LogSpec:
+        """The log record that tells it: in the same trace, and within the span."""
+        span = self.span
+        told = LogSpec(span.attributes, GENAI_EVENT, "", span.start_ns, 0, 9, span.trace_id)
+        return told._replace(span_id=span.span_id) if self.told == BY_BOTH else told
+
+    def _key_of_event(self) -> Key:
+        attributes = {**self.span.attributes, EVENT_NAME: GENAI_EVENT}
+        at_ns = self.span.start_ns
+        record = Span(self.span.trace_id, b"", b"", at_ns, at_ns, False, attributes, {}, "", "")  # type: ignore[arg-type]
+        named = str(attributes["gen_ai.response.id"])
+        return self.span.trace_id, identified(record, "genai_event", request_id=named).span_id
 
 
 class Broken(Exception):
@@ -161,14 +189,21 @@ class World:
         """How often to try something."""
         return short if self.short else full
 
-    def new_batch(self, spans: int = 20, start_ns: int | None = None, model: str | None = None) -> list[Call]:
-        """New calls that were never sent; the n-th batch of a seed is always the same but for the time of day."""
+    def new_batch(
+        self, spans: int = 20, start_ns: int | None = None, model: str | None = None, *, by_spans_alone: bool = False
+    ) -> list[Call]:
+        """New calls that were never sent; the n-th batch of a seed is always the same but for the time of day.
+
+        One in five is told by a log record, alone or beside its span.
+        """
         with self.changed:
             self._batches += 1
             chosen = random.Random(f"{self._seed}/{self._batches}")
         # All or half of them have response ids, so that both ways of booking and of telling calls apart are used.
         named = chosen.choice((0.5, 1.0))
         batch = [self._new_call(chosen, start_ns, model, named) for _ in range(spans)]
+        if not by_spans_alone:
+            batch = [self._by_a_signal(chosen, call) for call in batch]
         with self.changed:
             self.calls |= {call.key: call for call in batch}
         return batch
@@ -193,6 +228,12 @@ class World:
         )
         return Call(span, wallet, tokens_in * rate.input + tokens_out * rate.output)
 
+    def _by_a_signal(self, chosen: random.Random, call: Call) -> Call:
+        """The same call, told by one signal or by both. Only calls with a response id can be told by both."""
+        if chosen.random() >= 0.2 or "gen_ai.response.id" not in call.span.attributes:
+            return call
+        return call._replace(told=chosen.choice((BY_LOG, BY_BOTH)))
+
     def reprice(self, call: Call, times: int) -> Call:
         """The same call, with input at so many times the price that the bundled book has for it."""
         more = (times - 1) * RATES[str(call.span.attributes["gen_ai.request.model"])].input
@@ -207,13 +248,19 @@ class World:
 
     def send(self, collector: Collector, calls: Sequence[Call], transport: str = "grpc") -> None:
         """Send once and log the acknowledgement. Raises NotNow and Refused."""
-        spans = [call.span for call in calls]
-        body = json_body(spans) if transport == "json" else protobuf_body(spans)
+        spans = [call.span for call in calls if call.told != BY_LOG]
+        events = [call.event for call in calls if call.told != BY_SPAN]
         sent_at = time.monotonic()
-        post(collector, body, transport)
+        if spans or not events:
+            post(collector, json_body(spans) if transport == "json" else protobuf_body(spans), transport)
+            with self.changed:
+                self.waits_s.append(time.monotonic() - sent_at)
+        if events:
+            request = logs_request(events)
+            body = logs_as_json(request) if transport == "json" else request.SerializeToString()
+            post(collector, body, transport, signal="logs")
         with self.changed:
-            self.waits_s.append(time.monotonic() - sent_at)
-            self.acknowledged |= {call.key for call in calls}
+            self.acknowledged |= {key for call in calls for key in call.keys}
             self.acknowledgements += 1
             self.changed.notify_all()
 
@@ -348,16 +395,17 @@ class Load:
             self._errors.append(error)
 
 
-def post(collector: Collector, body: bytes, transport: str, **headers: str) -> None:
+def post(collector: Collector, body: bytes, transport: str, signal: str = "traces", **headers: str) -> None:
     """Send a body. Raises NotNow and Refused."""
     try:
         if transport == "grpc":
-            answer = collector.export_grpc(body)
+            # The first field of a partial success is the number of what was rejected, whatever the signal.
+            answer = collector.export_grpc(body, signal=signal)
             if answer.partial_success.rejected_spans:
                 raise Refused(f"partial success: {answer.partial_success.error_message}")
             return
         kind = "application/json" if transport == "json" else "application/x-protobuf"
-        answered = collector.export_http(body, kind, **headers)
+        answered = collector.export_http(body, kind, signal, **headers)
     except grpc.RpcError as error:
         code, text = error.code(), error.details()
         if code in RETRYABLE:
