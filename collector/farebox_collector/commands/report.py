@@ -27,6 +27,7 @@ from farebox_collector.surfaces.api.problems import ApiError
 from farebox_collector.surfaces.api.report_catalogue import REPORTS, Question, Report
 from farebox_collector.surfaces.api.report_rows import shown_day
 from farebox_collector.surfaces.api.reports import (
+    AgentsQuery,
     BalancesQuery,
     ByDay,
     CreditsQuery,
@@ -47,6 +48,7 @@ _QUERIES: dict[str, type[Shape]] = {
     "credits": CreditsQuery,
     "balances": BalancesQuery,
     "wallets": WalletsQuery,
+    "agents": AgentsQuery,
 }
 _LAST_DAYS = {"today": 1, "7d": 7, "30d": 30, "90d": 90}
 _FORMS = "today, 7d, 30d, 90d, a month (2026-04), a day, or two days (2026-04-01..2026-04-15)"
@@ -55,11 +57,12 @@ _IN_A_TABLE = {
     "usage": ("requests", "charge_credits", "charge_usd", "cost_usd", "margin_usd", "margin_percent"),
     "credits": ("source", "movements", "credits_in", "credits_out", "received_usd"),
     "balances": ("from_credits", "to_credits", "wallets", "balance_credits"),
+    "agents": ("requests", "errors", "sessions", "cache_hit_percent", "cost_usd", "list_equivalent_usd"),
     "wallets": ("wallet", "requests", "charge_credits", "cost_usd", "margin_usd", "balance_credits"),
 }
 """Columns that fit on a terminal; --columns selects others."""
 _NO_FILTERS = {*ByDay.model_fields}
-_COUNTS = ("requests", "errors", "tokens", "wallets", "payers", "movements")
+_COUNTS = ("requests", "errors", "sessions", "developers", "tokens", "wallets", "payers", "movements")
 
 
 def report_command(
@@ -77,7 +80,7 @@ def report_command(
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Report revenue, usage, credits, balances or wallets: `report usage --period 2026-04` covers April."""
+    """Report revenue, usage, credits, balances, wallets or agents: `report usage --period 2026-04` covers April."""
     if name not in REPORTS:
         raise Stop(f"unknown report {name!r}; choose from {', '.join(REPORTS)}")
     report, now_ns = REPORTS[name], time.time_ns()

@@ -26,6 +26,9 @@ from farebox_collector.model.units import Units
 AGENT_EVENT = "agent.code"
 """The event of a coding agent's calls unless the tool names another one with `farebox.event`."""
 
+TOOLS = ("claude_code", "codex_cli", "gemini_cli")
+"""The dialects of coding agents."""
+
 PERSON = ("user.email", "user.account_uuid", "user.account_id")
 """Attributes that name the developer, in order."""
 INSTALLATION = "user.id"

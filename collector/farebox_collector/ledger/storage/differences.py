@@ -3,7 +3,11 @@
 Ask for what matters, not for the product: a third database then answers here.
 """
 
-from sqlalchemy import Connection, text
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Connection, cast, func, text
+from sqlalchemy.dialects.postgresql import JSONB
 
 
 def has_one_writer(connection: Connection) -> bool:
@@ -41,3 +45,10 @@ def prepare_to_erase(connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL statement_timeout TO 0")
     else:
         connection.exec_driver_sql("PRAGMA secure_delete=ON")
+
+
+def json_number(connection: Connection, column: ColumnElement[str], path: Sequence[str]) -> ColumnElement[Any]:
+    """Return an integer within a column of JSON texts; NULL where it is missing. The texts must not be empty."""
+    if connection.dialect.name == "sqlite":
+        return func.json_extract(column, f"$.{'.'.join(path)}")
+    return cast(func.jsonb_extract_path_text(cast(column, JSONB), *path), BigInteger)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
+from farebox_collector.ledger.reports.agent_usage import AgentGroup, agent_usage
 from farebox_collector.ledger.reports.money_reports import (
     BalanceRange,
     CreditsMoved,
@@ -18,12 +19,14 @@ from farebox_collector.ledger.reports.reports import UsageFilter, UsageGroup, us
 from farebox_collector.model.moments import Days
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.surfaces.api.report_rows import (
+    AgentRow,
     BalanceRow,
     CreditsRow,
     Prices,
     SummaryRow,
     UsageRow,
     WalletRow,
+    agent_row,
     balance_row,
     cell_type,
     credits_row,
@@ -35,7 +38,8 @@ class Question(NamedTuple):
     """The parameters of a report; each report uses those that it needs."""
 
     days: Days
-    groups: tuple[UsageGroup, ...] = ()
+    groups: tuple[Any, ...] = ()
+    """Members of the report's own enumeration of groups."""
     usage: UsageFilter = UsageFilter()
     source: str = ""
     """Only this source of credits."""
@@ -49,9 +53,9 @@ class Report(NamedTuple):
     row: type[BaseModel]
     rows: Callable[[Connection, int, Question], Iterator[BaseModel]]
     total: Callable[[Connection, int, Question], BaseModel]
-    groups: tuple[UsageGroup, ...]
+    groups: tuple[UsageGroup, ...] | tuple[AgentGroup, ...]
     """Possible groupings."""
-    by_default: tuple[UsageGroup, ...] = ()
+    by_default: tuple[UsageGroup, ...] | tuple[AgentGroup, ...] = ()
     of_days: bool = True
     """False for a report of the current state."""
     one_row: bool = False
@@ -68,7 +72,8 @@ class Report(NamedTuple):
     def columns(self, question: Question) -> Columns:
         """Return the columns for a question, grouping columns first."""
         keys = [group.value for group in question.groups]
-        hidden = {group.value for group in UsageGroup} - set(keys) if self.groups else set()
+        groups = type(self.groups[0]) if self.groups else ()
+        hidden = {group.value for group in groups} - set(keys)
         others = [name for name in self.row.model_fields if name not in hidden and name not in keys]
         if self.row is WalletRow:
             others.remove("wallet")
@@ -129,6 +134,16 @@ def _credits_total(connection: Connection, tenant_id: int, question: Question) -
     return credits_row(CreditsMoved(None, "", *sums), total=True)
 
 
+def _agent_rows(connection: Connection, tenant_id: int, question: Question) -> Iterator[AgentRow]:
+    for row in agent_usage(connection, tenant_id, question.days, question.groups):
+        yield agent_row(row, question.groups)
+
+
+def _agent_total(connection: Connection, tenant_id: int, question: Question) -> AgentRow:
+    (total,) = agent_usage(connection, tenant_id, question.days, ())
+    return agent_row(total, ())
+
+
 def _balance_rows(connection: Connection, tenant_id: int, _: Question) -> Iterator[BalanceRow]:
     yield from map(balance_row, balance_ranges(connection, tenant_id))
 
@@ -186,6 +201,15 @@ REPORTS: Mapping[str, Report] = {
             _wallet_rows,
             _wallet_total,
             (),
+        ),
+        Report(
+            "agents",
+            "Coding agents by developer, repository, session and more: calls, tokens, cache, errors, cost.",
+            AgentRow,
+            _agent_rows,
+            _agent_total,
+            tuple(AgentGroup),
+            (AgentGroup.DEVELOPER,),
         ),
     )
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from farebox_collector.ledger.reports.agent_usage import AgentGroup
 from farebox_collector.ledger.reports.money_reports import BalanceRange, CreditsMoved, Summary
 from farebox_collector.ledger.reports.reports import UsageGroup
 from farebox_collector.model.moments import format_ns
@@ -47,6 +48,32 @@ class WalletRow(Figures):
     wallet: str | None = Field(None, description="Null in the total.")
     balance_credits: Amount | None = Field(None, description="The current balance.")
     created_at: str | None = None
+
+
+class AgentRow(BaseModel):
+    """The calls of coding agents in a group; fields that are not grouped by are null."""
+
+    day: str | None = None
+    tool: str | None = Field(None, description="`claude_code`, `codex_cli` or `gemini_cli`.")
+    developer: str | None = Field(None, description="The user of a wallet that several share, else the wallet.")
+    team: str | None = None
+    repository: str | None = None
+    work: str | None = Field(None, description="The pull request, else the branch.")
+    subagent: str | None = Field(None, description="Empty for the main loop.")
+    session: str | None = None
+    model: str | None = None
+    requests: int
+    errors: int = Field(description="Failed calls, each attempt of a retry among them.")
+    sessions: int
+    developers: int
+    input_tokens: int = Field(description="All input tokens, cached or not.")
+    output_tokens: int
+    cache_hit_percent: str | None = Field(description="Input tokens that were read from a cache.")
+    cost_usd: Amount = Field(description="What providers bill by the call.")
+    list_equivalent_usd: Amount = Field(
+        description="List price of the calls that a subscription pays; apart from cost."
+    )
+    charge_credits: Amount = Field(description="What wallets paid.")
 
 
 class SummaryRow(BaseModel):
@@ -166,6 +193,27 @@ class Prices:
         )
 
 
+def agent_row(row: Any, groups: Sequence[AgentGroup]) -> AgentRow:
+    """Return the row of a group of coding agents' calls."""
+    names = {group.value: getattr(row, group) for group in groups}
+    if AgentGroup.DAY in groups:
+        names["day"] = shown_day(row.day)
+    went_in = int(row.input_tokens or 0)
+    return AgentRow(
+        **names,
+        requests=row.requests,
+        errors=int(row.errors or 0),
+        sessions=row.sessions,
+        developers=row.developers,
+        input_tokens=went_in,
+        output_tokens=int(row.output_tokens or 0),
+        cache_hit_percent=percent(int(row.cache_read_tokens or 0), went_in),
+        cost_usd=format_nano(int(row.cost_nanousd or 0)),
+        list_equivalent_usd=format_nano(int(row.list_cost_nanousd or 0)),
+        charge_credits=format_nano(int(row.charge_nanocredits or 0)),
+    )
+
+
 def credits_row(moved: CreditsMoved, *, total: bool = False) -> CreditsRow:
     """Return the row of a source."""
     return CreditsRow(
@@ -212,5 +260,15 @@ def cell_type(name: str) -> CellType:
         return CellType.AMOUNT
     if name.endswith("_percent"):
         return CellType.PERCENT
-    counts = ("requests", "errors", "input_tokens", "output_tokens", "movements", "wallets", "payers")
+    counts = (
+        "requests",
+        "errors",
+        "sessions",
+        "developers",
+        "input_tokens",
+        "output_tokens",
+        "movements",
+        "wallets",
+        "payers",
+    )
     return CellType.COUNT if name in counts or name.endswith(("_wallets", "_payers")) else CellType.TEXT

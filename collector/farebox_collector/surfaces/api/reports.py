@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
+from farebox_collector.ledger.reports.agent_usage import AgentGroup
 from farebox_collector.ledger.reports.reports import UsageFilter, UsageGroup, WalletAge
 from farebox_collector.model.moments import DAY_NS, Days
 from farebox_collector.model.money import AmountError, parse_nano
@@ -27,6 +28,7 @@ from farebox_collector.surfaces.api.report_catalogue import (
 )
 from farebox_collector.surfaces.api.report_rows import (
     EPOCH,
+    AgentRow,
     BalanceRow,
     CreditsRow,
     SummaryRow,
@@ -125,6 +127,12 @@ class UsageQuery(WalletsQuery):
     verdict: Verdict | Literal[""] = ""
 
 
+class AgentsQuery(Period):
+    """Parameters of the report on coding agents."""
+
+    group_by: list[AgentGroup] = Field([AgentGroup.DEVELOPER], max_length=len(AgentGroup), description="In this order.")
+
+
 class BalancesQuery(Shape):
     """Parameters of the balances report, which has no filter."""
 
@@ -158,6 +166,11 @@ def router(context: Context) -> APIRouter:
         """Report wallets with their charges and cost to serve, most expensive first."""
         return _answer(context, "wallets", query)
 
+    @routes.get("/agents", response_model=ReportPage[AgentRow], responses=_FILES)
+    def report_agents(query: Annotated[AgentsQuery, Query()]) -> Any:
+        """Report coding agents by developer, repository, session and more: calls, tokens, cache, errors, cost."""
+        return _answer(context, "agents", query)
+
     return routes
 
 
@@ -183,7 +196,8 @@ def question_of(query: Shape, now_ns: int) -> Question:
     if not isinstance(query, Period):
         return Question(Days(now_ns // DAY_NS, now_ns // DAY_NS + 1))
     days = period_of(now_ns, query.days, query.first, query.last)
-    groups = tuple(dict.fromkeys(UsageGroup(group) for group in getattr(query, "group_by", ())))
+    kind = AgentGroup if isinstance(query, AgentsQuery) else UsageGroup
+    groups = tuple(dict.fromkeys(kind(group) for group in getattr(query, "group_by", ())))
     if not isinstance(query, WalletsQuery):
         return Question(days, groups, source=getattr(query, "source", ""))
     usage = UsageFilter(
