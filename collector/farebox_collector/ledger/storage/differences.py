@@ -22,6 +22,17 @@ def newest_id(connection: Connection, table: str) -> int:
     return int(connection.exec_driver_sql(f"SELECT nextval(pg_get_serial_sequence('{table}', 'id'))").scalar_one())
 
 
+def new_ids(connection: Connection, table: str, count: int) -> list[int]:
+    """Return ids, in ascending order, for rows that this transaction inserts next into a table, with their ids."""
+    if connection.dialect.name == "sqlite":
+        newest = newest_id(connection, table)
+        return list(range(newest + 1, newest + count + 1))
+    # Looking up the sequence for each id would take ten times as long.
+    sequence = f"SELECT pg_get_serial_sequence('{table}', 'id')::regclass AS name OFFSET 0"
+    ids = f"SELECT array_agg(nextval(s.name)) FROM ({sequence}) s, generate_series(1, {count:d})"
+    return list(connection.exec_driver_sql(ids).scalar_one())
+
+
 def indexes_postings_late(connection: Connection) -> bool:
     """Whether postings are found by account through `account_postings` instead of an index on `postings`."""
     return connection.dialect.name == "sqlite"

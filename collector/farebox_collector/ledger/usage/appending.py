@@ -6,13 +6,14 @@ and in any batch. A batch with a call that needs more than that is taken back, a
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from sqlalchemy import Connection, NestedTransaction
+from sqlalchemy.exc import IntegrityError
 
 from farebox_collector.ledger.journal.journal import COGS_ACCOUNT, EARNED_ACCOUNT, balance
 from farebox_collector.ledger.storage import bulk_insert
-from farebox_collector.ledger.storage.differences import has_one_writer
+from farebox_collector.ledger.storage.differences import has_one_writer, new_ids
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.usage.batch import Calls, Prepared
 from farebox_collector.ledger.usage.batch_sums import BatchSums
@@ -61,7 +62,7 @@ def append_calls(
         return None
     attempt = connection.begin_nested()
     into = opened.current(connection, tenant_id, received_at_ns)
-    if not _insert(into, new, related) or not opened.claim(into, new.size, new.claims):
+    if not _insert(into, new, related, opened):
         _take_back(attempt, into, opened)
         return None
     first_ns, last_ns = Calls(prepared=new).priced_ns
@@ -92,22 +93,55 @@ def _known(connection: Connection, tenant_id: int, prepared: Prepared) -> frozen
     return frozenset(known)
 
 
-def _insert(into: Appending, new: Prepared, related: bool) -> bool:
-    """Insert calls. Return whether all were inserted, and none needs more: what another replica has, or a sum."""
+def _insert(into: Appending, new: Prepared, related: bool, opened: OpenTransactions) -> bool:
+    """Insert calls and claim them. Return whether none needs more: what another replica has, or a sum."""
     transaction, after_id, _ = into
     connection = transaction.connection
-    names, same, rows = new.rows()
-    if not has_one_writer(connection):
-        places = new.columns_of(*ORDER_COLUMNS)
-        rows = [row for _, row in sorted(zip(places, rows, strict=True))]
-    columns = (*BATCH_COLUMNS, *names)
-    batch = (transaction.tenant_id, transaction.id, transaction.at_ns)
-    inserted = bulk_insert.insert_ignoring_conflicts(
-        connection, usage_records.name, columns, rows, (*batch, *same), on=SPAN_KEY
-    )
-    if inserted < new.size or delete_retired(connection, transaction.id, after_id):
+    insert = _insert_rows if has_one_writer(connection) else _insert_with_ids
+    record_ids = insert(into, new)
+    if record_ids is None or delete_retired(connection, transaction.id, after_id):
         return False
-    return not (related and may_be_wrapped(connection, transaction.id, after_id))
+    if related and may_be_wrapped(connection, transaction.id, after_id):
+        return False
+    return opened.claim(into, new.claims, record_ids)
+
+
+def _insert_rows(into: Appending, new: Prepared) -> Iterable[int] | None:
+    """Insert calls whose ids nobody needs; None if the books have one."""
+    names, same, rows = new.rows()
+    transaction = into.transaction
+    inserted = bulk_insert.insert_ignoring_conflicts(
+        transaction.connection,
+        usage_records.name,
+        (*BATCH_COLUMNS, *names),
+        rows,
+        (transaction.tenant_id, transaction.id, transaction.at_ns, *same),
+        on=SPAN_KEY,
+    )
+    return () if inserted == new.size else None
+
+
+def _insert_with_ids(into: Appending, new: Prepared) -> Iterable[int] | None:
+    """Insert calls, and return the record of each claim; None if the books have a call: the caller rolls back.
+
+    Claims that are inserted as rows with these ids take half the time of claims selected from the records.
+    """
+    names, same, rows = new.rows()
+    transaction = into.transaction
+    record_ids = new_ids(transaction.connection, usage_records.name, new.size)
+    places = sorted(range(new.size), key=list(new.columns_of(*ORDER_COLUMNS)).__getitem__)
+    try:
+        bulk_insert.insert(
+            transaction.connection,
+            usage_records.name,
+            (*BATCH_COLUMNS, *names[: len(same)], "id", *names[len(same) :]),
+            [(record_id, *rows[place]) for record_id, place in zip(record_ids, places, strict=True)],
+            same=(transaction.tenant_id, transaction.id, transaction.at_ns, *same),
+        )
+    except IntegrityError:
+        return None
+    by_place = dict(zip(places, record_ids, strict=True))
+    return [by_place[place] for place in new.places_of_claims()]
 
 
 def has_room(connection: Connection, tenant_id: int, sums: BatchSums) -> bool:

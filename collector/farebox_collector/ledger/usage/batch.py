@@ -11,7 +11,7 @@ from itertools import chain, repeat
 from typing import Any, NamedTuple, overload
 
 from farebox_collector.ledger.usage.batch_sums import BatchSums
-from farebox_collector.ledger.usage.claims import claimed
+from farebox_collector.ledger.usage.claims import claimed, slots
 from farebox_collector.ledger.usage.columns import CALL_COLUMNS, Columns, call_of_row, shared_value
 from farebox_collector.ledger.usage.response_ids import call_key
 from farebox_collector.ledger.usage.wrappers import sums_up_calls
@@ -53,6 +53,13 @@ class Prepared(NamedTuple):
         others = [name for name in CALL_COLUMNS if name not in same]
         values = tuple(self.columns[_PLACE[name]] for name in same)
         return (*same, *others), values, list(self.columns_of(*others))
+
+    def places_of_claims(self) -> Iterable[int]:
+        """Return the number of the call that makes each claim, counted from 0."""
+        if len(self.claims) == self.size:
+            return range(self.size)  # Each call has a key, and makes one claim at least.
+        calls = self.columns_of("call_key", "started_at_ns", "latency_ns")
+        return [place for place, (key, start, latency) in enumerate(calls) for _ in slots(key, start, latency)]
 
     def without(self, numbers: Collection[int]) -> "Prepared | None":
         """Return these calls without some, counted from 0; None if one of the others may sum up the rest now."""

@@ -167,12 +167,23 @@ def claim_recorded(
 
 def claim(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> None:
     """Claim calls for records in the books. Raises IntegrityError if another record has claimed one."""
-    rows = [
-        (tenant_id, slot, one.call_key, one.record_id)
-        for one in claims
-        for slot in slots(one.call_key, one.started_at_ns, one.latency_ns)
-    ]
-    bulk_insert.insert(connection, call_claims.name, _COLUMNS, sorted(rows))
+    claim_slots(
+        connection,
+        tenant_id,
+        (
+            (slot, one.call_key, one.record_id)
+            for one in claims
+            for slot in slots(one.call_key, one.started_at_ns, one.latency_ns)
+        ),
+    )
+
+
+def claim_slots(connection: Connection, tenant_id: int, claims: Iterable[tuple[int, bytes, int]]) -> None:
+    """Claim slots and keys for records, each given by its id. Raises IntegrityError if another one has a claim.
+
+    They are inserted in order: two writers with the same calls wait for each other, and cannot deadlock.
+    """
+    bulk_insert.insert(connection, call_claims.name, _COLUMNS, sorted(claims), same=(tenant_id,))
 
 
 def release(connection: Connection, tenant_id: int, claims: Iterable[Claim]) -> None:

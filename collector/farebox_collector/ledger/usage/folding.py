@@ -12,11 +12,12 @@ exclusively, so no batch is added to a transaction that was posted, and none is 
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from farebox_collector.ledger.credits.hold_release import settle_holds
 from farebox_collector.ledger.journal.journal import LedgerTransaction, begin, post_together
@@ -26,7 +27,7 @@ from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.differences import has_one_writer, newest_id
 from farebox_collector.ledger.tables.books import transactions, unfolded_batches, usage_records
 from farebox_collector.ledger.usage.batch_sums import BatchSums, SumsInProgress, summed
-from farebox_collector.ledger.usage.claims import any_claimed, claim_late, claim_recorded
+from farebox_collector.ledger.usage.claims import any_claimed, claim_late, claim_slots
 from farebox_collector.ledger.usage.running_totals import TotalLabels, count_new_calls
 from farebox_collector.ledger.usage.span_counts import add_span_counts
 from farebox_collector.ledger.usage.stakes import add_stakes
@@ -125,12 +126,19 @@ class OpenTransactions:
         """Forget the open transaction of a tenant: its beginning was taken back, and its id may be given again."""
         self._opened.pop(tenant_id, None)
 
-    def claim(self, into: Appending, records: int, claims: Sequence[Pair]) -> bool:
-        """Claim the calls of records that were just inserted. Return whether no other record has claimed one."""
-        transaction, after_id, _ = into
-        connection, tenant_id = transaction.connection, transaction.tenant_id
+    def claim(self, into: Appending, claims: Sequence[Pair], record_ids: Iterable[int]) -> bool:
+        """Claim the calls of records that were just inserted. Return whether no other record has claimed one.
+
+        With several writers `record_ids` has the record of each claim; otherwise they are read when they are needed.
+        After False the caller rolls back.
+        """
+        connection, tenant_id = into.transaction.connection, into.transaction.tenant_id
         if not has_one_writer(connection):
-            return not claim_recorded(connection, transaction.id, records, len(claims), after_id)
+            try:
+                claim_slots(connection, tenant_id, ((*pair, of) for pair, of in zip(claims, record_ids, strict=True)))
+            except IntegrityError:
+                return False
+            return True
         earlier = self._opened[tenant_id].claims
         return earlier.isdisjoint(claims) and not any_claimed(connection, tenant_id, claims)
 
