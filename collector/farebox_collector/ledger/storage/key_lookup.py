@@ -65,8 +65,19 @@ def _of_postgresql(
         yield from result.cursor.fetchall() if result.cursor is not None else ()
 
 
-def _arrays(keys: Sequence[tuple[Any, ...]]) -> Iterator[list[Any]]:
-    return map(list, zip(*keys, strict=True))
+def _arrays(keys: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    return map(_array, zip(*keys, strict=True))
+
+
+def _array(values: Sequence[Any]) -> Any:
+    """Return numbers or bytes as the literal of an array: the driver would escape each value by itself."""
+    types = set(map(type, values))
+    if types == {int}:
+        return f"{{{','.join(map(str, values))}}}"
+    if types == {bytes}:
+        quoted = '","'.join([f"\\\\x{value.hex()}" for value in values])
+        return f'{{"{quoted}"}}'
+    return list(values)
 
 
 def _from_arrays(lookup: Lookup, answer: str) -> str:

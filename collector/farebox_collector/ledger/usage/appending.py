@@ -6,7 +6,7 @@ and in any batch. A batch with a call that needs more than that is taken back, a
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, NestedTransaction
 from sqlalchemy.exc import IntegrityError
@@ -23,9 +23,11 @@ from farebox_collector.ledger.usage.span_counts import add_span_counts
 from farebox_collector.ledger.usage.stored_usage import known_facts
 from farebox_collector.ledger.usage.summed_calls import any_trace_is_known, may_be_wrapped
 from farebox_collector.ledger.usage.tombstones import delete_retired
+from farebox_collector.ledger.usage.twins import cover_claimed
 from farebox_collector.model.money import MAX_SUM_NANO
 from farebox_collector.model.verdicts import Verdict
 
+_BY_NAME = {verdict.value: verdict for verdict in Verdict}
 SPAN_KEY = ("tenant_id", "trace_id", "span_id")
 ORDER_COLUMNS = ("started_at_ns", "trace_id", "span_id")
 """The order of inserts: two writers with the same spans wait for each other, and cannot deadlock."""
@@ -52,14 +54,17 @@ def append_calls(
     known = _known(connection, tenant_id, prepared) if related else frozenset()
     if known is None:
         return None
-    verdicts = [Verdict.DUPLICATE if place in known else Verdict.CHARGED for place in range(prepared.size)]
-    counted = {} if spans is None else Counter(spans) + Counter(map(str, verdicts))
     if len(known) == prepared.size:
-        add_span_counts(connection, tenant_id, counted)
+        verdicts = [Verdict.DUPLICATE] * prepared.size
+        add_span_counts(connection, tenant_id, _counted(verdicts, spans))
         return verdicts
     new = prepared.without(known) if known else prepared
+    if new is not None and opened.expects_twins(connection, tenant_id, new.claims):
+        new = _with_twins_covered(connection, tenant_id, new, opened)
     if new is None:
         return None
+    outcomes = map(_BY_NAME.__getitem__, new.column("verdict"))
+    verdicts = [Verdict.DUPLICATE if place in known else next(outcomes) for place in range(prepared.size)]
     attempt = connection.begin_nested()
     into = opened.current(connection, tenant_id, received_at_ns)
     if not _insert(into, new, related, opened):
@@ -68,9 +73,23 @@ def append_calls(
     first_ns, last_ns = Calls(prepared=new).priced_ns
     assert first_ns is not None
     assert last_ns is not None
-    opened.append(into.transaction, new.sums, new.claims, (first_ns, last_ns), counted)
+    opened.append(into.transaction, new.sums, new.claims, (first_ns, last_ns), _counted(verdicts, spans))
     attempt.commit()
     return verdicts
+
+
+def _counted(verdicts: Sequence[Verdict], spans: Mapping[str, int] | None) -> Mapping[str, int]:
+    """Return the counts of all spans by outcome, if the caller does not count them."""
+    return {} if spans is None else Counter(spans) + Counter(map(str, verdicts))
+
+
+def _with_twins_covered(
+    connection: Connection, tenant_id: int, new: Prepared, opened: OpenTransactions
+) -> Prepared | None:
+    covered = cover_claimed(connection, tenant_id, new)
+    if covered is not new:
+        opened.expect_twins()
+    return covered
 
 
 def _take_back(attempt: NestedTransaction, into: Appending, opened: OpenTransactions) -> None:
@@ -103,7 +122,10 @@ def _insert(into: Appending, new: Prepared, related: bool, opened: OpenTransacti
         return False
     if related and may_be_wrapped(connection, transaction.id, after_id):
         return False
-    return opened.claim(into, new.claims, record_ids)
+    claimed = opened.claim(into, new.claims, record_ids)
+    if not claimed:
+        opened.expect_twins()
+    return claimed
 
 
 def _insert_rows(into: Appending, new: Prepared) -> Iterable[int] | None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, overload
 from farebox_collector.ledger.usage.batch_sums import BatchSums
 from farebox_collector.ledger.usage.claims import claimed, slots
 from farebox_collector.ledger.usage.columns import CALL_COLUMNS, Columns, call_of_row, shared_value
+from farebox_collector.ledger.usage.entries import COVERED_REASON
 from farebox_collector.ledger.usage.response_ids import call_key
 from farebox_collector.ledger.usage.wrappers import sums_up_calls
 from farebox_collector.model.records import PricedUsage
@@ -21,6 +22,17 @@ from farebox_collector.model.verdicts import Verdict
 _SHARE = "action_share_nanocredits"
 """The column of a call's share in its action's charge: None if it is charged by itself."""
 _PLACE = {name: place for place, name in enumerate(CALL_COLUMNS)}
+_COVERED: dict[str, Any] = {
+    "verdict": Verdict.COVERED.value,
+    "reason": COVERED_REASON,
+    "call_key": None,
+    "cost_nanousd": None,
+    "charge_nanocredits": None,
+    "price_version_ids": "",
+    "rule_version_id": None,
+    "action_share_nanocredits": None,
+}
+"""What the columns of a call are when another one stands for it."""
 _WORTH_A_STATEMENT = 64
 """For fewer calls, a statement with values shared by all rows costs more than it saves."""
 
@@ -56,10 +68,26 @@ class Prepared(NamedTuple):
 
     def places_of_claims(self) -> Iterable[int]:
         """Return the number of the call that makes each claim, counted from 0."""
-        if len(self.claims) == self.size:
-            return range(self.size)  # Each call has a key, and makes one claim at least.
-        calls = self.columns_of("call_key", "started_at_ns", "latency_ns")
-        return [place for place, (key, start, latency) in enumerate(calls) for _ in slots(key, start, latency)]
+        keys = self.columns[_PLACE["call_key"]]
+        if len(self.claims) == self.size and type(keys) is list and None not in keys:
+            return range(self.size)  # Each call makes one claim at least.
+        calls = enumerate(self.columns_of("call_key", "started_at_ns", "latency_ns"))
+        return [place for place, (key, *times) in calls if key is not None for _ in slots(key, *times)]
+
+    def covering(self, numbers: Collection[int]) -> "Prepared | None":
+        """Return the same calls, of which others stand for some, counted from 0; None if one of them has unusual facts.
+
+        They are covered as `Entry.cover` covers a call.
+        """
+        by_name = dict(zip(CALL_COLUMNS, self.columns, strict=True))
+        if by_name["unusual"] != "":
+            return None
+        for name, value in _COVERED.items():
+            own = self.column(name)
+            by_name[name] = shared_value([value if n in numbers else one for n, one in enumerate(own)])
+        left = [claim for claim, n in zip(self.claims, self.places_of_claims(), strict=True) if n not in numbers]
+        covered = self._replace(columns=list(by_name.values()), claims=left)
+        return covered._replace(sums=BatchSums.of(Calls(prepared=covered), Columns(self.size, by_name)))
 
     def without(self, numbers: Collection[int]) -> "Prepared | None":
         """Return these calls without some, counted from 0; None if one of the others may sum up the rest now."""

@@ -138,6 +138,16 @@ def any_claimed(connection: Connection, tenant_id: int, pairs: Sequence[tuple[in
     return _HELD.any(connection, tenant_id, pairs)
 
 
+def holders(connection: Connection, tenant_id: int, pairs: Sequence[tuple[int, bytes]]) -> dict[int, int] | None:
+    """Return the record that has each of these claims, by the index of the claim; None if one of them is retired."""
+    found = {}
+    for place, record_id, *times in _HELD.rows(connection, tenant_id, pairs):
+        if times != [None, None]:
+            return None
+        found[place] = record_id
+    return found
+
+
 def claim_recorded(
     connection: Connection, transaction_id: int, records: int, claims: int, after_id: int = 0
 ) -> list[tuple[bytes, bytes]]:

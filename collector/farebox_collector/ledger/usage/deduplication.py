@@ -42,7 +42,7 @@ def charge_each_response_once(entries: Iterable[Entry]) -> None:
         for entry in group:
             if entry is payer:
                 continue
-            if _same_call(entry.call, payer.call):
+            if same_call(entry.call, payer.call):
                 entry.cover()
             elif entry.charged:
                 entry.charge_apart()
@@ -148,7 +148,7 @@ def _knows_more(connection: Connection, entry: Entry, stored: StoredCall) -> boo
     return knowledge(entry.call) > knowledge(stored.call) and not are_frozen(connection)
 
 
-def _same_call(call: PricedUsage, other: PricedUsage) -> bool:
+def same_call(call: PricedUsage, other: PricedUsage) -> bool:
     """Return whether two spans with one response id show one call: always if the id is unique, else if they overlap.
 
     Overlap or equal counts distinguish the calls of servers that reuse ids.
@@ -225,7 +225,7 @@ class Payers:
         if not call.usage.response_id:
             return None
         others = self._by_response.get(call.usage.response_id, ())
-        return next((other for other in others if _same_call(other.call, call)), None)
+        return next((other for other in others if same_call(other.call, call)), None)
 
     def paid(self, call: PricedUsage) -> bool:
         """Return whether a record has claimed a call, retired or not."""

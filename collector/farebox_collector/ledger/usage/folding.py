@@ -40,6 +40,9 @@ USAGE = "usage"
 MOST_UNFOLDED = 256
 """From this many batches on, a commit folds them first: a folder that cannot keep up slows senders down."""
 
+_BATCHES_OF_A_BURST = 50
+"""For this many batches after a second span of a call, further ones are expected."""
+
 _batch = unfolded_batches.c
 # Built once: building such a statement takes longer than running it.
 _IS_OPEN = (
@@ -101,6 +104,8 @@ class OpenTransactions:
     def __init__(self, labels: TotalLabels) -> None:
         self._labels = labels
         self._opened: dict[int, _Opened] = {}
+        self._twins = 0
+        """The number of batches for which claims are looked up before the insert."""
         self._apart: Counter[int] = Counter()
         """Batches with transactions of their own since they were last folded here."""
 
@@ -125,6 +130,24 @@ class OpenTransactions:
     def forget(self, tenant_id: int) -> None:
         """Forget the open transaction of a tenant: its beginning was taken back, and its id may be given again."""
         self._opened.pop(tenant_id, None)
+
+    def expects_twins(self, connection: Connection, tenant_id: int, claims: Sequence[Pair]) -> bool:
+        """Return whether to look up the claims of new calls before they are inserted: after others were claimed.
+
+        Claims that are in memory are written first, if one of these is among them.
+        """
+        if not self._twins:
+            return False
+        self._twins -= 1
+        known = self._opened.get(tenant_id)
+        if has_one_writer(connection) and (known is None or not known.claims.isdisjoint(claims)):
+            fold(connection, self._labels, tenant_id)
+            self._opened[tenant_id] = _Opened(0)
+        return True
+
+    def expect_twins(self) -> None:
+        """Expect other spans of calls in the books for some batches from now on: they come in bursts."""
+        self._twins = _BATCHES_OF_A_BURST
 
     def claim(self, into: Appending, claims: Sequence[Pair], record_ids: Iterable[int]) -> bool:
         """Claim the calls of records that were just inserted. Return whether no other record has claimed one.
