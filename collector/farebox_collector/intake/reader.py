@@ -1,7 +1,8 @@
 """Read requests: decode spans, apply dialects and price calls by the settings and the tariffs in force."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
+from itertools import islice
 from typing import NamedTuple
 
 from farebox_collector import dialects
@@ -81,19 +82,32 @@ class SpanReader:
         self, span: Span, tenant_id: int, received_at_ns: int
     ) -> PricedUsage | QualityReport | NotBillable | Rejected:
         """Read and price a span of a tenant that was received at a moment."""
-        reading = self._dialects.read(span)
-        if not isinstance(reading, UsageRecord):
-            return reading
-        if reading.event == AGENT_EVENT and reading.dialect in self._agent_events:
-            reading = reading._replace(event=self._agent_events[reading.dialect])
-        if reading.started_at_ns >= self._tariffs.known_until_ns:
-            self._tariffs.refresh_for(reading.started_at_ns)
+        return self.read_all([span], tenant_id, received_at_ns)[0]
+
+    def read_all(
+        self, spans: Sequence[Span], tenant_id: int, received_at_ns: int
+    ) -> list[PricedUsage | QualityReport | NotBillable | Rejected]:
+        """Read and price spans of a tenant that were received at a moment.
+
+        All are read before the first is priced: the processor is faster while it stays in one part of the code.
+        """
+        readings = list(map(self._dialects.read, spans))
+        return [
+            self._priced(reading, tenant_id, received_at_ns) if isinstance(reading, UsageRecord) else reading
+            for reading in readings
+        ]
+
+    def _priced(self, usage: UsageRecord, tenant_id: int, received_at_ns: int) -> PricedUsage:
+        if usage.event == AGENT_EVENT and usage.dialect in self._agent_events:
+            usage = usage._replace(event=self._agent_events[usage.dialect])
+        if usage.started_at_ns >= self._tariffs.known_until_ns:
+            self._tariffs.refresh_for(usage.started_at_ns)
         if self._pseudonyms is not None:
-            reading = pseudonymous_usage(reading, self._pseudonyms)
+            usage = pseudonymous_usage(usage, self._pseudonyms)
         book, rules, erased = self._tariffs.of(tenant_id)
         if erased is not None:
-            reading = erased.in_usage(reading)
-        return price(reading, received_at_ns, self._max_age_ns, book, rules)
+            usage = erased.in_usage(usage)
+        return price(usage, received_at_ns, self._max_age_ns, book, rules)
 
 
 class RequestReader:
@@ -128,21 +142,22 @@ class RequestReader:
         reports: list[QualityReport] = []
         dead: list[DeadLetter] = []
         not_billable = number = 0
-        for number, span in enumerate(self._decoders[encoding](body, pause), start=1):
-            if number > self._max_spans:
+        arriving = iter(self._decoders[encoding](body, pause))
+        while spans := list(islice(arriving, _SPANS_A_PAUSE)):
+            if number + len(spans) > self._max_spans:
                 raise RequestTooLarge(f"the request has more than {self._max_spans} spans; send smaller batches")
-            if number % _SPANS_A_PAUSE == 0:
-                pause()
-            reading = self._reader.read(span, tenant_id, received_at_ns)
-            if isinstance(reading, PricedUsage):
-                calls.append(reading)
-                places.append(number - 1)
-            elif isinstance(reading, NotBillable):
-                not_billable += 1
-            elif isinstance(reading, QualityReport):
-                reports.append(reading)
-            else:
-                dead.append(self._letter(DeadLetter(span, reading.reason), tenant_id))
+            for place, reading in enumerate(self._reader.read_all(spans, tenant_id, received_at_ns), start=number):
+                if isinstance(reading, PricedUsage):
+                    calls.append(reading)
+                    places.append(place)
+                elif isinstance(reading, NotBillable):
+                    not_billable += 1
+                elif isinstance(reading, QualityReport):
+                    reports.append(reading)
+                else:
+                    dead.append(self._letter(DeadLetter(spans[place - number], reading.reason), tenant_id))
+            number += len(spans)
+            pause()
         return ReadRequest(Calls.of(calls), places, reports, dead, not_billable, number)
 
     def points(self, encoding: Encoding, body: bytes, pause: Pause = no_pause) -> MetricPoints:
