@@ -22,6 +22,8 @@ from farebox_collector.model.records import (
 
 SESSIONS_AT = Path(__file__).parent / "golden" / "agents"
 SESSIONS = tuple(sorted(path.stem for path in SESSIONS_AT.glob("*.json")))
+EVENTS_AT = Path(__file__).parent / "golden" / "events"
+EVENT_RECORDINGS = tuple(sorted(path.stem for path in EVENTS_AT.glob("*.json")))
 WALLETS = ("user.id",)
 Reading = UsageRecord | QualityReport | NotBillable | Rejected
 
@@ -76,6 +78,12 @@ SPANS_ARE_CALLS = ("claude-code", "claude-code-errors")
 def session(name: str) -> dict[str, Any]:
     """The file of a recorded session."""
     document: dict[str, Any] = json.loads((SESSIONS_AT / f"{name}.json").read_bytes())
+    return document
+
+
+def event_recording(name: str) -> dict[str, Any]:
+    """What an instrumentation wrote that tells events beside spans: signal → request, as OTLP/JSON."""
+    document: dict[str, Any] = json.loads((EVENTS_AT / f"{name}.json").read_bytes())
     return document
 
 

@@ -6,12 +6,17 @@ Spans go to OTEL_EXPORTER_OTLP_ENDPOINT over HTTP. To record another emitter, ad
 beside, and run `make record-dialects`.
 """
 
+import os
 import sys
 from collections.abc import Callable
 
 from framework_calls import langchain_calls, pydantic_ai_calls
 from opentelemetry import trace
+from opentelemetry._logs import set_logger_provider
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from provider_calls import anthropic_calls, google_calls, mistral_calls, openai_calls
@@ -184,10 +189,22 @@ EMITTERS: dict[str, Callable[[str], None]] = {
     "langfuse": langfuse,
     "mistralai": mistralai,
     "google-genai": google_genai,
+    "genai-openai-events": genai_openai,
+    "genai-anthropic-events": genai_anthropic,
     "two-instrumentations": two_instrumentations,
     "framework-and-client": framework_and_client,
 }
 BRINGS_ITS_PROVIDER = frozenset({"langfuse"})
+TELLS_EVENTS = "-events"
+"""The end of the names of emitters that write the event of the conventions beside each span."""
+
+
+def _log_events() -> LoggerProvider:
+    provider = LoggerProvider()
+    provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
+    set_logger_provider(provider)
+    os.environ["OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT"] = "true"
+    return provider
 
 
 def main() -> None:
@@ -196,8 +213,11 @@ def main() -> None:
         provider = TracerProvider()
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         trace.set_tracer_provider(provider)
+    logs = _log_events() if name.endswith(TELLS_EVENTS) else None
     EMITTERS[name](url)
     trace.get_tracer_provider().force_flush()  # type: ignore[attr-defined]
+    if logs is not None:
+        logs.force_flush()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 makes each environment from its pinned requirements with uv (or npm), keeps what the emitter sends over OTLP as OTLP
 JSON in `tests/dialects/golden/NAME.json`, with ids and times as they came, and cuts out prompts and what tells of the
-machine. Needs the network the first time; environments are kept in `.venv/emitters`.
+machine. Of emitters that write log events too, both signals are kept, in `tests/dialects/golden/events`. Needs the
+network the first time; environments are kept in `.venv/emitters`.
 """
 
 import base64
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 HERE = Path(__file__).parent
@@ -35,7 +37,10 @@ REQUIREMENTS = {
     "anthropic-client": "genai-anthropic",
     "openllmetry-google": "google-others",
     "openinference-google": "google-others",
+    "genai-openai-events": "genai-openai",
+    "genai-anthropic-events": "genai-anthropic",
 }
+TELLS_EVENTS = "-events"
 OF_THE_MACHINE = ("process.", "host.", "os.", "code.", "service.instance", "thread.")
 TEXT_CUT = "[cut]"
 TEXTS = ("What does the model server say?", "It stands on loopback.", "Look at the model server.")
@@ -54,7 +59,7 @@ def main() -> None:
 def record(name: str) -> None:
     """Run one emitter and keep what it sent."""
     command = _node_command(name) if name in NODE_EMITTERS else _python_command(name)
-    bodies: list[bytes] = []
+    bodies: list[tuple[str, bytes]] = []
     with _model_server() as model_url, _receiver(bodies) as endpoint:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")} | {
             "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
@@ -63,13 +68,20 @@ def record(name: str) -> None:
             "OTEL_LOGS_EXPORTER": "none",
         }
         subprocess.run([*command, name, model_url], env=environment, check=True, timeout=300)
-    merged = ExportTraceServiceRequest()
-    for body in bodies:
-        merged.MergeFrom(ExportTraceServiceRequest.FromString(body))
-    text = json.dumps(as_otlp_json(merged), indent=1, sort_keys=True)
-    GOLDEN.mkdir(exist_ok=True)
-    (GOLDEN / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    print(f"  {sum(len(s.spans) for r in merged.resource_spans for s in r.scope_spans)} spans")
+    merged, logs = ExportTraceServiceRequest(), ExportLogsServiceRequest()
+    for path, body in bodies:
+        if path == "/v1/traces":
+            merged.MergeFrom(ExportTraceServiceRequest.FromString(body))
+        elif path == "/v1/logs":
+            logs.MergeFrom(ExportLogsServiceRequest.FromString(body))
+    document, folder = as_otlp_json(merged), GOLDEN
+    if name.endswith(TELLS_EVENTS):
+        document, folder = {"traces": document, "logs": logs_as_otlp_json(logs)}, GOLDEN / "events"
+    folder.mkdir(exist_ok=True)
+    text = json.dumps(document, indent=1, sort_keys=True)
+    (folder / f"{name.removesuffix(TELLS_EVENTS)}.json").write_text(text + "\n", encoding="utf-8")
+    events = sum(len(s.log_records) for r in logs.resource_logs for s in r.scope_logs)
+    print(f"  {sum(len(s.spans) for r in merged.resource_spans for s in r.scope_spans)} spans, {events} log records")
 
 
 def as_otlp_json(request: ExportTraceServiceRequest) -> dict[str, Any]:
@@ -86,6 +98,21 @@ def as_otlp_json(request: ExportTraceServiceRequest) -> dict[str, Any]:
                     span.pop(key, None)
                 span.get("status", {}).pop("message", None)
                 _cut_attributes(span)
+    return whole
+
+
+def logs_as_otlp_json(request: ExportLogsServiceRequest) -> dict[str, Any]:
+    """The same for log records."""
+    whole: dict[str, Any] = json_format.MessageToDict(request)
+    for resource_logs in whole["resourceLogs"]:
+        _cut_attributes(resource_logs.get("resource", {}))
+        for scope_logs in resource_logs["scopeLogs"]:
+            for record in scope_logs["logRecords"]:
+                for key in ("traceId", "spanId"):
+                    if key in record:
+                        record[key] = base64.b64decode(record[key]).hex()
+                record.pop("flags", None)
+                _cut_attributes(record)
     return whole
 
 
@@ -157,15 +184,15 @@ def _model_server() -> Iterator[str]:
 
 
 @contextmanager
-def _receiver(bodies: list[bytes]) -> Iterator[str]:
+def _receiver(bodies: list[tuple[str, bytes]]) -> Iterator[str]:
     """Takes OTLP over HTTP and keeps the bodies."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = self.headers.get("content-length")
             body = self._chunks() if length is None else self.rfile.read(int(length))
-            if self.path == "/v1/traces":
-                bodies.append(gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body)
+            compressed = self.headers.get("content-encoding") == "gzip"
+            bodies.append((self.path, gzip.decompress(body) if compressed else body))
             self.send_response(200)
             self.send_header("content-length", "0")
             self.end_headers()
