@@ -19,6 +19,7 @@ from farebox_collector.model.records import (
     Span,
     UsageRecord,
 )
+from goldens import RECORDING
 
 SESSIONS_AT = Path(__file__).parent / "golden" / "agents"
 SESSIONS = tuple(sorted(path.stem for path in SESSIONS_AT.glob("*.json")))
@@ -85,6 +86,17 @@ def event_recording(name: str) -> dict[str, Any]:
     """What an instrumentation wrote that tells events beside spans: signal → request, as OTLP/JSON."""
     document: dict[str, Any] = json.loads((EVENTS_AT / f"{name}.json").read_bytes())
     return document
+
+
+def calls_by_trace(document: dict[str, Any]) -> dict[str, str]:
+    """Trace → the call that was made in it."""
+    return {
+        span["traceId"]: span["name"]
+        for resource_spans in document["resourceSpans"]
+        for scope_spans in resource_spans["scopeSpans"]
+        if scope_spans["scope"]["name"] == RECORDING
+        for span in scope_spans["spans"]
+    }
 
 
 def requests_of(name: str, signal: str) -> list[bytes]:

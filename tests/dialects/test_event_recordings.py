@@ -1,26 +1,14 @@
 """Recorded events of OpenTelemetry's GenAI instrumentations tell the same calls as the spans beside them."""
 
 import json
-from typing import Any
 
 import pytest
-from agent_sessions import EVENT_RECORDINGS, event_recording
+from agent_sessions import EVENT_RECORDINGS, calls_by_trace, event_recording
 from farebox_collector import dialects
 from farebox_collector.intake.decoding.otlp_json import JsonDecoder
 from farebox_collector.intake.decoding.otlp_json_logs import JsonLogDecoder
 from farebox_collector.model.records import Buckets, Span, UsageRecord
-from goldens import CALLS, RECORDING
-
-
-def calls_by_trace(document: dict[str, Any]) -> dict[str, str]:
-    """Trace → the call that was made in it."""
-    return {
-        span["traceId"]: span["name"]
-        for resource_spans in document["resourceSpans"]
-        for scope_spans in resource_spans["scopeSpans"]
-        if scope_spans["scope"]["name"] == RECORDING
-        for span in scope_spans["spans"]
-    }
+from goldens import CALLS
 
 
 def usages(spans: list[Span]) -> list[UsageRecord]:
