@@ -78,8 +78,8 @@ def test_numbers_as_text_are_numbers(tool: str, numbers: tuple[int, ...]) -> Non
 def test_any_value_is_read_or_refused(
     tool: str, values: tuple[AttributeValue | None, ...], took: AttributeValue
 ) -> None:
-    counts = {key: value for key, value in zip(COUNTS[tool], values, strict=True) if value is not None}
-    span = event(tool, counts, **({} if took is None else {"duration_ms": took}))
+    told = zip((*COUNTS[tool], "duration_ms"), (*values, took), strict=True)
+    span = event(tool, {key: value for key, value in told if value is not None})
     reading = dialects.read(span, ())
     if isinstance(reading, UsageRecord) and reading.buckets is not None:
         assert all(0 <= count <= MAX_BUCKET for count in reading.buckets)
@@ -117,9 +117,9 @@ def test_a_sequence_that_restarts_is_another_call_of_the_session(tool: str, late
 
 @each_tool
 def test_two_sessions_with_the_same_numbers_are_two_calls(tool: str) -> None:
-    counts = dict.fromkeys(COUNTS[tool], 5)
-    names = ("conversation__id",) if tool == "codex_cli" else ("session__id",)
-    one, other = (usage(event(tool, counts, **dict.fromkeys(names, session))) for session in ("a", "b"))
+    counts: dict[str, AttributeValue] = dict.fromkeys(COUNTS[tool], 5)
+    key = "conversation.id" if tool == "codex_cli" else "session.id"
+    one, other = (usage(event(tool, counts | {key: session})) for session in ("a", "b"))
     assert one.trace_id != other.trace_id
     assert one.span_id != other.span_id
 
@@ -134,8 +134,13 @@ def test_a_laptop_s_clock_does_not_refuse_a_call(tool: str, at_ns: int) -> None:
 
 def test_a_call_without_an_id_and_a_session_is_a_call() -> None:
     for tool in TOOLS:
-        counts = dict.fromkeys(COUNTS[tool], 5)
-        empty = {"session.id": "", "conversation.id": "", "request_id": "", "event.sequence": ""}
+        counts: dict[str, AttributeValue] = dict.fromkeys(COUNTS[tool], 5)
+        empty: dict[str, AttributeValue] = {
+            "session.id": "",
+            "conversation.id": "",
+            "request_id": "",
+            "event.sequence": "",
+        }
         told = usage(event(tool, counts | empty))
         assert any(told.trace_id)
         assert any(told.span_id)
@@ -149,7 +154,7 @@ def test_megabytes_of_prompt_are_dropped_at_the_door() -> None:
     decode_json = JsonLogDecoder(dialects.told_events(), wanted, reduced)
     decode = ProtobufLogDecoder(dialects.told_events(), wanted, dialects.unique_attributes(), reduced)
     for tool in TOOLS:
-        told = {key: value for key, value in CALLS[tool].items() if key != EVENT_NAME}
+        told = {key: str(value) for key, value in CALLS[tool].items() if key != EVENT_NAME}
         counts = dict.fromkeys(COUNTS[tool], 5)
         name = str(CALLS[tool][EVENT_NAME])
         spec = LogSpec({**told, **counts, **texts, "error.message": huge}, name, huge, NOW_NS, NOW_NS)
