@@ -33,6 +33,7 @@ from farebox_collector.ledger.usage.arrivals import Arrivals, BookingContext, bo
 from farebox_collector.ledger.usage.batch import Calls
 from farebox_collector.ledger.usage.folding import Folder, OpenTransactions
 from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.span_index import SPAN_INDEX
 from farebox_collector.metrics.meters import Meters
 from farebox_collector.model.records import DeadLetter
 from farebox_collector.model.verdicts import Verdict
@@ -41,6 +42,11 @@ from farebox_collector.settings import Settings
 __all__ = ["Batch", "ExportRequest", "Outcome", "Pipeline"]
 
 _logger = logging.getLogger(__name__)
+
+_TAIL = 12_000
+"""Records outside the index by span that make an update due: larger updates write fewer pages, and take longer."""
+_INDEX_WITHIN_NS = 60 * 10**9
+"""Longest time that records stay outside the index, however few they are."""
 
 
 class Outcome(NamedTuple):
@@ -84,7 +90,9 @@ class Pipeline:
         labels = TotalLabels()
         self._folder = Folder(labels, meters.folded_batches)
         database.fold_with(self._folder)
-        self._desk = BookingContext(labels, settings.dead_letter_days * 86_400 * 10**9, OpenTransactions(labels))
+        self._opened = OpenTransactions(labels)
+        self._desk = BookingContext(labels, settings.dead_letter_days * 86_400 * 10**9, self._opened)
+        self._indexed_at_ns = clock()
         self._counted_as_other = 0
         self._claims_next = False
         self._committer = GroupCommit(
@@ -128,6 +136,17 @@ class Pipeline:
             self._folder.claimed(self._database.append(self._folder.claim))
         else:
             self.fold()
+        self._index_spans()
+
+    def _index_spans(self) -> None:
+        """Bring the index of records by span up to date if many wait, or some have waited for long."""
+        with self._database.snapshot() as connection:
+            waiting, upto = SPAN_INDEX.behind(connection), SPAN_INDEX.mark(connection)
+        self._opened.tail.indexed(upto)
+        if not waiting:
+            self._indexed_at_ns = self._clock()
+        elif waiting >= _TAIL or not 0 <= self._clock() - self._indexed_at_ns < _INDEX_WITHIN_NS:
+            self._database.append(SPAN_INDEX.complete)
 
     def fold(self) -> None:
         """Post what was appended since the last fold; see `ledger.usage.folding`."""

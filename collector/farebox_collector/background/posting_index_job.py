@@ -7,12 +7,8 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection
 
-from farebox_collector.ledger.journal.posting_index import (
-    Sweep,
-    behind,
-    index_pieces,
-    plan,
-)
+from farebox_collector.ledger.journal.late_index import Sweep
+from farebox_collector.ledger.journal.posting_index import POSTING_INDEX
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.throttle import Stopped, Throttle
 
@@ -48,7 +44,7 @@ class PostingIndexJob:
     def round(self) -> None:
         """Update the index if due."""
         with self._database.snapshot() as connection:
-            waiting = behind(connection)
+            waiting = POSTING_INDEX.behind(connection)
         waited_ns = self._clock() - self._up_to_date_ns
         if waiting >= TAIL or (waiting and not 0 <= waited_ns < _LATEST_NS):
             with contextlib.suppress(Stopped):
@@ -60,11 +56,11 @@ class PostingIndexJob:
         waiting = TAIL
         while waiting >= TAIL:
             with self._database.snapshot() as connection:
-                sweep = plan(connection, _SWEEP, _PIECE)
+                sweep = POSTING_INDEX.plan(connection, _SWEEP, _PIECE)
             if sweep is not None:
                 self._run_sweep(sweep, throttle)
             with self._database.snapshot() as connection:
-                waiting = behind(connection)
+                waiting = POSTING_INDEX.behind(connection)
         self._up_to_date_ns = self._clock()
 
     def _run_sweep(self, sweep: Sweep, throttle: Throttle) -> None:
@@ -84,7 +80,7 @@ class PostingIndexJob:
         def work(connection: Connection) -> None:
             nonlocal began_s
             began_s = time.monotonic()
-            index_pieces(connection, sweep, start, stop)
+            POSTING_INDEX.take_in(connection, sweep, start, stop)
 
         self._database.append(work)
         return time.monotonic() - began_s

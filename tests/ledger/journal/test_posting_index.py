@@ -15,12 +15,7 @@ from farebox_collector.ledger.audit.checkpoints import move_checkpoints
 from farebox_collector.ledger.credits.lot_rows import lots_of
 from farebox_collector.ledger.credits.lots import draw_up
 from farebox_collector.ledger.credits.movements import Kind, Movement, move
-from farebox_collector.ledger.journal.posting_index import (
-    behind,
-    index_pieces,
-    legs_of,
-    plan,
-)
+from farebox_collector.ledger.journal.posting_index import POSTING_INDEX, legs_of
 from farebox_collector.ledger.reports.statements import UsageFilter, ledger, usage
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.storage.sqlite import SqliteDatabase
@@ -77,11 +72,11 @@ class Books:
     def bring_up(self, most: int = 1_000_000, pieces: int = 1_000_000) -> bool:
         """Take postings in, three a piece, in as many pieces; whether there were any."""
         with self.database.reading() as connection:
-            sweep = plan(connection, most, 3)
+            sweep = POSTING_INDEX.plan(connection, most, 3)
         if sweep is None:
             return False
         for piece in range(min(pieces, sweep.pieces)):
-            self.database.transact(lambda connection: index_pieces(connection, sweep, piece, piece + 1))  # noqa: B023
+            self.database.transact(lambda connection: POSTING_INDEX.take_in(connection, sweep, piece, piece + 1))  # noqa: B023
         return True
 
     def audit_recent(self) -> None:
@@ -231,7 +226,7 @@ class Clock:
 
 def waiting(books: Books) -> int:
     with books.database.reading() as connection:
-        return behind(connection)
+        return POSTING_INDEX.behind(connection)
 
 
 def test_few_postings_wait_a_minute_at_the_most(sqlite_books: Books) -> None:

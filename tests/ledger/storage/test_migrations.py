@@ -9,7 +9,7 @@ from alembic.script import ScriptDirectory
 from blank import blank_postgresql
 from calls import START_NS, call
 from farebox_collector.ledger.audit.books_audit import audit
-from farebox_collector.ledger.journal.posting_index import behind
+from farebox_collector.ledger.journal.posting_index import POSTING_INDEX
 from farebox_collector.ledger.reports.statements import UsageFilter, usage
 from farebox_collector.ledger.storage.connect import open_database
 from farebox_collector.ledger.storage.database import Database
@@ -121,7 +121,7 @@ def test_postings_from_before_are_found_by_account(database: Database) -> None:
         command.downgrade(alembic_config(connection), "0025")
     with database.appending() as connection:
         command.upgrade(alembic_config(connection), "head")
-        waiting = behind(connection)
+        waiting = POSTING_INDEX.behind(connection)
         record_usage(connection, 1, [call(9, trace=9, wallet="a")], START_NS, TotalLabels())
         assert [row.trace_id[-1] for row in usage(connection, 1, UsageFilter(wallet="a"))] == [9, 8, 6, 4, 2]
         assert list(audit(connection)) == []

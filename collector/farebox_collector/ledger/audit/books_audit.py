@@ -43,6 +43,7 @@ from farebox_collector.ledger.tables.books import (
 )
 from farebox_collector.ledger.usage.claims import FIRST_SLOT
 from farebox_collector.ledger.usage.cost_rollups import COST_CHECKS, compare_cost_days
+from farebox_collector.ledger.usage.span_index import SPAN_INDEX_CHECKS
 from farebox_collector.model.mismatches import Mismatch, Window
 
 _IN_WINDOW = re.compile(r"\[\[([a-z._]+)\]\]")
@@ -215,7 +216,7 @@ CHECKS = (
         " SELECT tenant_id, 0, count(*) FROM retired_spans GROUP BY tenant_id"
         ") both_sides GROUP BY tenant_id HAVING sum(records) <> sum(spans)",
     ),
-    *(Check(*check) for check in INDEX_CHECKS),
+    *(Check(*check) for check in (*INDEX_CHECKS, *SPAN_INDEX_CHECKS)),
     *(Check(*check) for check in CREDIT_CHECKS),
     *(Check(*check) for check in DAY_CHECKS),
     *(Check(*check) for check in BLOCK_CHECKS),

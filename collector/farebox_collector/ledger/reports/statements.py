@@ -35,6 +35,7 @@ from farebox_collector.ledger.tables.books import (
 )
 from farebox_collector.ledger.tables.corrections import corrections
 from farebox_collector.ledger.tables.prices import price_versions
+from farebox_collector.ledger.usage.span_index import of_spans, of_traces
 from farebox_collector.ledger.usage.stored_usage import in_order, of_verdict
 from farebox_collector.model.money import Commodity
 from farebox_collector.model.verdicts import Verdict
@@ -78,10 +79,12 @@ def usage(
     table = usage_records.c
     narrow = wanted.trace_id or wanted.verdict in UNSETTLED_VERDICTS or (wanted.from_ns, wanted.to_ns) != (None, None)
     conditions: list[ColumnElement[bool]] = [table.tenant_id == tenant_id if narrow else in_order(tenant_id)]
-    for name in ("wallet", "event", "model", "trace_id"):
+    for name in ("wallet", "event", "model"):
         value = getattr(wanted, name)
         if value:
             conditions.append(usage_records.c[name] == value)
+    if wanted.trace_id:
+        conditions.append(of_traces(connection, tenant_id, [wanted.trace_id]))
     if wanted.verdict:
         conditions.append(of_verdict(wanted.verdict))
     if wanted.from_ns is not None:
@@ -103,10 +106,8 @@ def usage(
 
 def usage_record(connection: Connection, tenant_id: int, trace_id: bytes, span_id: bytes) -> Row[Any] | None:
     """Return the usage record of a span; None if it is not in the books."""
-    table = usage_records.c
-    return connection.execute(
-        select(usage_records).where(table.tenant_id == tenant_id, table.trace_id == trace_id, table.span_id == span_id)
-    ).first()
+    of_span = of_spans(connection, tenant_id, [(trace_id, span_id)])
+    return connection.execute(select(usage_records).where(of_span)).first()
 
 
 def corrections_of(connection: Connection, tenant_id: int, record_id: int, limit: int = 1_000) -> Sequence[Row[Any]]:

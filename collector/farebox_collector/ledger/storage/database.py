@@ -64,6 +64,11 @@ def before_commit(connection: Connection, work: LastWork, item: Any) -> None:
     connection.info[_BEFORE_COMMIT].setdefault(work, []).append(item)
 
 
+def is_writing(connection: Connection) -> bool:
+    """Return whether a connection is in a writing transaction of `Database`."""
+    return _BEFORE_COMMIT in connection.info
+
+
 def secret_box_of(connection: Connection) -> SecretBox:
     """Return the box that seals and opens the secrets of these books."""
     box = connection.info.get(_SECRET_BOX, _NO_KEY)

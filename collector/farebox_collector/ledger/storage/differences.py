@@ -33,11 +33,6 @@ def new_ids(connection: Connection, table: str, count: int) -> list[int]:
     return list(connection.exec_driver_sql(ids).scalar_one())
 
 
-def indexes_postings_late(connection: Connection) -> bool:
-    """Whether postings are found by account through `account_postings` instead of an index on `postings`."""
-    return connection.dialect.name == "sqlite"
-
-
 def size_in_bytes(connection: Connection) -> tuple[int, int | None]:
     """The size of the database, and how much of it is free for new rows; None where the database does not say."""
     if connection.dialect.name == "sqlite":

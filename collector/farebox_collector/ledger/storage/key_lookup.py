@@ -27,6 +27,8 @@ class Lookup(NamedTuple):
     """The column of the shared value."""
     columns: tuple[str, ...]
     """The columns to return: numbers and texts."""
+    late_index: str = ""
+    """The table that has the keys with one writer (`late_index`), with the `record_id` of each row."""
 
     def rows(self, connection: Connection, common: int, keys: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[Any]]:
         """Yield the index of the key, counted from 0, and the column values for each row found."""
@@ -42,7 +44,7 @@ class Lookup(NamedTuple):
             return bool(connection.exec_driver_sql(statement, (*_arrays(keys), common)).scalar_one())
         for first in range(0, len(keys), _AT_ONCE):
             some = keys[first : first + _AT_ONCE]
-            statement = _sqlite_any(self.table, tuple(self.key), self.on("?"), len(some))
+            statement = _sqlite_any(self.late_index or self.table, tuple(self.key), self.on("?"), len(some))
             if connection.exec_driver_sql(statement, (*chain.from_iterable(some), common)).scalar_one():
                 return True
         return False
@@ -51,16 +53,12 @@ class Lookup(NamedTuple):
         """Return the condition of the join."""
         return " AND ".join([f"t.{self.common} = {parameter}", *(f"t.{name} = k.{name}" for name in self.key)])
 
-    @property
-    def answer(self) -> str:
-        """Return the selected columns in SQL."""
-        return ", ".join(f"t.{name}" for name in self.columns)
-
 
 def _of_postgresql(
     lookup: Lookup, connection: Connection, common: int, keys: Sequence[tuple[Any, ...]]
 ) -> Iterator[Sequence[Any]]:
-    statement = _from_arrays(lookup, f"k.place - 1, {lookup.answer}")
+    answer = ", ".join(f"t.{name}" for name in lookup.columns)
+    statement = _from_arrays(lookup, f"k.place - 1, {answer}")
     with connection.exec_driver_sql(statement, (*_arrays(keys), common)) as result:
         yield from result.cursor.fetchall() if result.cursor is not None else ()
 
@@ -94,19 +92,26 @@ def _of_sqlite(
 ) -> Iterator[Sequence[Any]]:
     for first in range(0, len(keys), _AT_ONCE):
         some = keys[first : first + _AT_ONCE]
-        statement = _sqlite_statement(lookup.table, tuple(lookup.key), lookup.answer, lookup.on("?"), len(some))
+        names = lookup.table, lookup.late_index, tuple(lookup.key)
+        statement = _sqlite_rows(*names, lookup.on("?"), lookup.columns, len(some))
         answer = connection.exec_driver_sql(statement, (*chain.from_iterable(some), common)).scalar_one()
         for place, *found in json.loads(answer):
             yield first + place, *found
 
 
 @lru_cache(maxsize=2 * _AT_ONCE)
-def _sqlite_statement(table: str, key: tuple[str, ...], answer: str, on: str, keys: int) -> str:
+def _sqlite_rows(
+    table: str, late_index: str, key: tuple[str, ...], on: str, columns: tuple[str, ...], keys: int
+) -> str:
     """Return a statement for this many keys; it returns a single row, for which it looks up each key."""
     asked = ", ".join(f"({place}{', ?' * len(key)})" for place in range(keys))
+    found, row = f"{table} t ON {on}", "t"
+    if late_index:
+        found, row = f"{late_index} t ON {on} CROSS JOIN {table} r ON r.id = t.record_id", "r"
+    answer = ", ".join(f"{row}.{name}" for name in columns)
     return (
         f"WITH k(place, {', '.join(key)}) AS (VALUES {asked})"
-        f" SELECT json_group_array(json_array(k.place, {answer})) FROM k CROSS JOIN {table} t ON {on}"
+        f" SELECT json_group_array(json_array(k.place, {answer})) FROM k CROSS JOIN {found}"
     )
 
 

@@ -155,7 +155,8 @@ usage_records = _table(
     "usage_records",
     _identity(),
     *(column.declared() for column in USAGE_COLUMNS),
-    UniqueConstraint("tenant_id", "trace_id", "span_id"),
+    # SQLite uses `record_spans` instead; see `span_index`.
+    only_on("postgresql", UniqueConstraint("tenant_id", "trace_id", "span_id")),
 )
 # The charged records of a wallet are found by its postings (`wallet_usage`): an index over all of them would be written
 # at as many places as there are wallets.
@@ -204,6 +205,18 @@ Index(
     usage_records.c.trace_id,
     sqlite_where=_WITHOUT_ID,
     postgresql_where=_WITHOUT_ID,
+)
+
+# Records in the order of their spans, up to a watermark; empty in PostgreSQL. See `span_index`.
+record_spans = Table(
+    "record_spans",
+    metadata,
+    Column("tenant_id", Int64, primary_key=True, autoincrement=False),
+    Column("trace_id", LargeBinary, primary_key=True),
+    Column("span_id", LargeBinary, primary_key=True),
+    _number("record_id"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
 )
 
 call_claims = Table(

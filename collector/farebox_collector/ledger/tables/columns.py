@@ -27,7 +27,7 @@ metadata = MetaData(
     }
 )
 
-Part = TypeVar("Part", Index, ForeignKeyConstraint)
+Part = TypeVar("Part", Index, ForeignKeyConstraint, UniqueConstraint)
 
 # STRICT tables support only INTEGER, which SQLite stores in up to 64 bits.
 Int64 = BigInteger().with_variant(Integer(), "sqlite")

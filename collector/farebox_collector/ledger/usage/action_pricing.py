@@ -21,6 +21,7 @@ from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.tables.books import charge_rules, usage_records
 from farebox_collector.ledger.tables.credits import charged_actions
 from farebox_collector.ledger.usage.entries import Entry
+from farebox_collector.ledger.usage.span_index import of_bound_span
 from farebox_collector.model.money import NANO
 from farebox_collector.model.records import PricedUsage
 from farebox_collector.model.verdicts import Verdict
@@ -41,15 +42,7 @@ _SET_FIRST = (
     .where(*(charged_actions.c[name] == bindparam(f"of_{name}") for name in _KEY))
     .values({name: bindparam(f"new_{name}") for name in _FIRST})
 )
-_UPDATE = (
-    update(usage_records)
-    .where(
-        usage_records.c.tenant_id == bindparam("tenant"),
-        usage_records.c.trace_id == bindparam("trace"),
-        usage_records.c.span_id == bindparam("span"),
-    )
-    .values(charge_nanocredits=bindparam("charge"))
-)
+_UPDATE = update(usage_records).values(charge_nanocredits=bindparam("charge"))
 
 ActionKey = tuple[str, str, str]
 """Wallet, event and action id."""
@@ -207,7 +200,7 @@ def _carry(
             ids = {"tenant": tenant_id, "trace": call.usage.trace_id, "span": call.usage.span_id}
             changed.append(ids | {"charge": charge})
     if changed:
-        connection.execute(_UPDATE, changed)
+        connection.execute(_UPDATE.where(of_bound_span(connection)), changed)
 
 
 def action_before(connection: Connection, tenant_id: int, key: ActionKey, record_id: int) -> ActionSums:

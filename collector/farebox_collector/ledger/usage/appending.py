@@ -1,12 +1,14 @@
 """Append ordinary calls to the books: their rows, their claims, and one row of sums for `folding`.
 
-Spans that the books have are told by a look-up. The database decides what is new: rows are inserted under the unique
-key (tenant, trace, span), then claim their calls (`claims`). So a span may arrive any number of times, on any replica
-and in any batch. A batch with a call that needs more than that is taken back, and booked by `booking`.
+Spans that the books have are told by a look-up (`span_index`). With several writers the database decides what is new:
+rows are inserted under the unique key (tenant, trace, span). Then they claim their calls (`claims`). So a span may
+arrive any number of times, on any replica and in any batch. A batch with a call that needs more than that is taken
+back, and booked by `booking`.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, NestedTransaction
 from sqlalchemy.exc import IntegrityError
@@ -28,7 +30,7 @@ from farebox_collector.model.money import MAX_SUM_NANO
 from farebox_collector.model.verdicts import Verdict
 
 _BY_NAME = {verdict.value: verdict for verdict in Verdict}
-SPAN_KEY = ("tenant_id", "trace_id", "span_id")
+_SPAN_KEY = ("tenant_id", "trace_id", "span_id")
 ORDER_COLUMNS = ("started_at_ns", "trace_id", "span_id")
 """The order of inserts: two writers with the same spans wait for each other, and cannot deadlock."""
 
@@ -50,7 +52,8 @@ def append_calls(
     if prepared is None or not has_room(connection, tenant_id, prepared.sums):
         return None
     # Nearly all traces are new, or all of them, after an outage.
-    related = any_trace_is_known(connection, tenant_id, prepared.column("trace_id"))
+    traces = frozenset(prepared.column("trace_id"))
+    related = opened.tail.has_any(connection, tenant_id, traces) or any_trace_is_known(connection, tenant_id, traces)
     known = _known(connection, tenant_id, prepared) if related else frozenset()
     if known is None:
         return None
@@ -67,6 +70,7 @@ def append_calls(
     verdicts = [Verdict.DUPLICATE if place in known else next(outcomes) for place in range(prepared.size)]
     attempt = connection.begin_nested()
     into = opened.current(connection, tenant_id, received_at_ns)
+    opened.tail.add(connection, tenant_id, traces, into.after_id)
     if not _insert(into, new, related, opened):
         _take_back(attempt, into, opened)
         return None
@@ -129,18 +133,17 @@ def _insert(into: Appending, new: Prepared, related: bool, opened: OpenTransacti
 
 
 def _insert_rows(into: Appending, new: Prepared) -> Iterable[int] | None:
-    """Insert calls whose ids nobody needs; None if the books have one."""
+    """Insert calls whose ids nobody needs. The caller, the only writer, knows that they are new."""
     names, same, rows = new.rows()
     transaction = into.transaction
-    inserted = bulk_insert.insert_ignoring_conflicts(
+    bulk_insert.insert(
         transaction.connection,
         usage_records.name,
         (*BATCH_COLUMNS, *names),
         rows,
-        (transaction.tenant_id, transaction.id, transaction.at_ns, *same),
-        on=SPAN_KEY,
+        same=(transaction.tenant_id, transaction.id, transaction.at_ns, *same),
     )
-    return () if inserted == new.size else None
+    return ()
 
 
 def _insert_with_ids(into: Appending, new: Prepared) -> Iterable[int] | None:
@@ -164,6 +167,14 @@ def _insert_with_ids(into: Appending, new: Prepared) -> Iterable[int] | None:
         return None
     by_place = dict(zip(places, record_ids, strict=True))
     return [by_place[place] for place in new.places_of_claims()]
+
+
+def insert_records(
+    connection: Connection, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]], same: tuple[Any, ...]
+) -> int:
+    """Insert rows, with the same values of the first columns. Return how many are new: with one writer, all are."""
+    key = () if has_one_writer(connection) else _SPAN_KEY
+    return bulk_insert.insert_ignoring_conflicts(connection, usage_records.name, columns, rows, same, on=key)
 
 
 def has_room(connection: Connection, tenant_id: int, sums: BatchSums) -> bool:

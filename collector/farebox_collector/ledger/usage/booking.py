@@ -21,9 +21,9 @@ from farebox_collector.ledger.storage.differences import has_one_writer
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.usage.action_pricing import charge_actions_once
 from farebox_collector.ledger.usage.appending import (
-    SPAN_KEY,
     append_calls,
     has_room,
+    insert_records,
     spent_and_charged,
 )
 from farebox_collector.ledger.usage.batch import Calls
@@ -53,6 +53,7 @@ from farebox_collector.ledger.usage.entries import COVERED_REASON, Entry, SpanKe
 from farebox_collector.ledger.usage.folding import USAGE, OpenTransactions, append_batch, fold
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.span_counts import count_spans
+from farebox_collector.ledger.usage.span_index import complete
 from farebox_collector.ledger.usage.stored_usage import (
     StoredCall,
     known_facts,
@@ -100,11 +101,14 @@ def record_calls(
         appended = append_calls(connection, tenant_id, calls, received_at_ns, OpenTransactions(labels))
         fold(connection, labels, tenant_id)
         if appended is not None:
+            complete(connection)
             return appended
     else:
         opened.make_room(connection, tenant_id)
     transaction = begin(connection, tenant_id, USAGE, received_at_ns, is_open=True)
     verdicts = _book_individually(_Batch(transaction, labels), calls)
+    # Nobody remembers the traces of these records.
+    complete(connection)
     if opened is None:
         fold(connection, labels, tenant_id)
     return verdicts
@@ -230,14 +234,20 @@ def _book(batch: _Batch, entries: dict[SpanKey, Entry]) -> None:
 def _insert(batch: _Batch, entries: Mapping[SpanKey, Entry]) -> dict[SpanKey, Entry]:
     """Insert new calls and return them; set `booked` on the others to what the books have of their span."""
     connection, tenant_id, transaction_id = batch.connection, batch.tenant_id, batch.transaction_id
+    if has_one_writer(connection):
+        # No unique key arbitrates, and none has to.
+        known = known_facts(connection, tenant_id, list(entries))
+        for key, (_, facts) in known.items():
+            entries[key].booked = facts
+        entries = {key: entry for key, entry in entries.items() if key not in known}
+        if not entries:
+            return {}
     ordered = _in_one_order(connection, entries)
     rows = list(
         zip(*call_columns([one.as_booked() for _, one in ordered], [one.call_key for _, one in ordered]), strict=True)
     )
     columns = (*BATCH_COLUMNS, *CALL_COLUMNS)
-    inserted = bulk_insert.insert_ignoring_conflicts(
-        connection, usage_records.name, columns, rows, batch.columns, on=SPAN_KEY
-    )
+    inserted = insert_records(connection, columns, rows, batch.columns)
     # Only now: the insert has waited for a transaction that was retiring one of these spans.
     retired = delete_retired(connection, transaction_id)
     if inserted == len(rows) and not retired:

@@ -17,6 +17,7 @@ from farebox_collector.ledger.usage.claims import held
 from farebox_collector.ledger.usage.corrections import are_frozen
 from farebox_collector.ledger.usage.entries import Entry, SpanKey
 from farebox_collector.ledger.usage.response_ids import Uniqueness, call_key, uniqueness
+from farebox_collector.ledger.usage.span_index import of_traces
 from farebox_collector.ledger.usage.span_matching import is_outranked, knowledge, show_one_call
 from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.ledger.usage.tombstones import RETIRED_REASON, has_retired_spans, retired_in_traces
@@ -116,8 +117,9 @@ def signature_of(usage: UsageRecord) -> tuple[bytes, str, int | None]:
 def _related_in_the_books(connection: Connection, tenant_id: int, relations: _Relations) -> Iterator[StoredCall]:
     """Yield the records that enclose or are within some of the entries, or show the same output."""
     looks = {signature_of(entry.call.usage) for entry in relations.spans.values()}
+    parents = {entry.call.usage.parent_span_id for entry in relations.spans.values()}
     query = usage_query(tenant_id).where(
-        related_to(relations.spans, (entry.call.usage.parent_span_id for entry in relations.spans.values()), looks),
+        related_to(connection, tenant_id, relations.spans, parents, looks),
         usage_records.c.verdict.not_in((Verdict.COVERED, Verdict.DEFERRED)),
     )
     for stored in stored_calls(connection, query):
@@ -126,14 +128,18 @@ def _related_in_the_books(connection: Connection, tenant_id: int, relations: _Re
 
 
 def related_to(
-    keys: Iterable[SpanKey], parents: Iterable[bytes], looks: Iterable[tuple[bytes, str, int | None]]
+    connection: Connection,
+    tenant_id: int,
+    keys: Iterable[SpanKey],
+    parents: Iterable[bytes],
+    looks: Iterable[tuple[bytes, str, int | None]],
 ) -> ColumnElement[bool]:
     """Select records of the same traces that enclose or are within some spans, or show as many tokens of their
     model."""
     keys, looks = list(keys), list(looks)
     table = usage_records.c
     return and_(
-        table.trace_id.in_(sorted({trace_id for trace_id, _ in keys})),
+        of_traces(connection, tenant_id, (trace_id for trace_id, _ in keys)),
         or_(
             table.span_id.in_(sorted({*parents} - {b""})),
             table.parent_span_id.in_(sorted({span_id for _, span_id in keys})),

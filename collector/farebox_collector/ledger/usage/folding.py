@@ -30,6 +30,7 @@ from farebox_collector.ledger.usage.batch_sums import BatchSums, SumsInProgress,
 from farebox_collector.ledger.usage.claims import any_claimed, claim_late, claim_slots
 from farebox_collector.ledger.usage.running_totals import TotalLabels, count_new_calls
 from farebox_collector.ledger.usage.span_counts import add_span_counts
+from farebox_collector.ledger.usage.span_index import TailTraces
 from farebox_collector.ledger.usage.stakes import add_stakes
 from farebox_collector.model.moments import day_of
 from farebox_collector.model.verdicts import Verdict
@@ -102,6 +103,7 @@ class OpenTransactions:
     """
 
     def __init__(self, labels: TotalLabels) -> None:
+        self.tail = TailTraces()
         self._labels = labels
         self._opened: dict[int, _Opened] = {}
         self._twins = 0

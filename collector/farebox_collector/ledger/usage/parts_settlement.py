@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, tuple_
+from sqlalchemy import Connection
 
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.usage.corrections import Cause, Correction, correct
@@ -10,6 +10,7 @@ from farebox_collector.ledger.usage.entries import SpanKey
 from farebox_collector.ledger.usage.replay_candidates import repriced
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.settlement import Pricing
+from farebox_collector.ledger.usage.span_index import of_spans
 from farebox_collector.ledger.usage.stakes import keys_at_stake
 from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query
 from farebox_collector.model.records import PricedUsage
@@ -41,9 +42,7 @@ def settle_parts(
     if not keys:
         return PartStep(None, 0)
     table = usage_records.c
-    query = usage_query(tenant_id).where(
-        tuple_(table.trace_id, table.span_id).in_(keys), table.verdict == Verdict.CHARGED
-    )
+    query = usage_query(tenant_id).where(of_spans(connection, tenant_id, keys), table.verdict == Verdict.CHARGED)
     wanted = []
     for stored in stored_calls(connection, query):
         entry = repriced(stored, price)

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, select
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.usage.running_totals import TotalLabels, add_quality
+from farebox_collector.ledger.usage.span_index import of_traces
 from farebox_collector.model.records import Quality, QualityReport
 from farebox_collector.model.verdicts import ONE_CALL
 
@@ -61,7 +62,7 @@ def _subjects(connection: Connection, tenant_id: int, trace_ids: set[bytes]) -> 
     table = usage_records.c
     found = connection.execute(
         select(table.trace_id, table.provider, table.model, table.route, table.region)
-        .where(table.tenant_id == tenant_id, table.trace_id.in_(trace_ids), table.verdict.in_(ONE_CALL))
+        .where(of_traces(connection, tenant_id, trace_ids), table.verdict.in_(ONE_CALL))
         .order_by(table.started_at_ns, table.id)
     )
     return {trace_id: (provider, model, route, region) for trace_id, provider, model, route, region in found}

@@ -25,6 +25,7 @@ from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.claims import Claim, keep_times
 from farebox_collector.ledger.usage.columns import facts_digest, facts_of
 from farebox_collector.ledger.usage.corrections import are_frozen
+from farebox_collector.ledger.usage.span_index import of_traces
 from farebox_collector.ledger.usage.stakes import remove_stakes, stakes_of
 from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_call
 from farebox_collector.ledger.usage.tombstones import likeness_digest
@@ -173,9 +174,7 @@ def _open_traces(connection: Connection, rows: Sequence[Row[Any]]) -> set[tuple[
     found: set[tuple[int, bytes]] = set()
     # One query per tenant: for a list of pairs PostgreSQL reads the whole table.
     for tenant_id, traces in wanted.items():
-        query = select(table.trace_id).where(
-            table.tenant_id == tenant_id, table.trace_id.in_(sorted(traces)), table.verdict.not_in(_FINAL)
-        )
+        query = select(table.trace_id).where(of_traces(connection, tenant_id, traces), table.verdict.not_in(_FINAL))
         found.update((tenant_id, bytes(trace_id)) for trace_id in connection.execute(query).scalars())
     return found
 

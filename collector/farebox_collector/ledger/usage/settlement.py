@@ -25,6 +25,7 @@ from farebox_collector.ledger.usage.deduplication import (
 )
 from farebox_collector.ledger.usage.entries import Entry, SpanKey
 from farebox_collector.ledger.usage.running_totals import TotalLabels
+from farebox_collector.ledger.usage.span_index import beside, of_traces
 from farebox_collector.ledger.usage.span_matching import is_outranked, show_one_call
 from farebox_collector.ledger.usage.stored_usage import (
     StoredCall,
@@ -128,7 +129,7 @@ def settle_doubles(connection: Connection, tenant_id: int, waiting: Waiting, at_
     table = usage_records.c
     stored = _waiting(connection, tenant_id, waiting, table.response_id == "")
     by_key = {(one.call.usage.trace_id, one.call.usage.span_id): one for one in stored}
-    others = stored_calls(connection, _relatives(tenant_id, by_key)) if stored else ()
+    others = stored_calls(connection, _relatives(connection, tenant_id, by_key)) if stored else ()
     wanted: dict[int, Correction] = {}
     charged = [*stored, *(one for one in others if (one.call.usage.trace_id, one.call.usage.span_id) not in by_key)]
     by_trace: defaultdict[bytes, list[StoredCall]] = defaultdict(list)
@@ -145,10 +146,11 @@ def settle_doubles(connection: Connection, tenant_id: int, waiting: Waiting, at_
     return _step(stored, correct(connection, tenant_id, Cause.TWIN, wanted.values(), at_ns, labels))
 
 
-def _relatives(tenant_id: int, by_key: Mapping[SpanKey, StoredCall]) -> Select[Any]:
+def _relatives(connection: Connection, tenant_id: int, by_key: Mapping[SpanKey, StoredCall]) -> Select[Any]:
     """Select the charged records that may show the same calls as some others."""
     calls = [one.call.usage for one in by_key.values()]
-    related = related_to(by_key, (usage.parent_span_id for usage in calls), (signature_of(usage) for usage in calls))
+    parents, looks = (usage.parent_span_id for usage in calls), (signature_of(usage) for usage in calls)
+    related = related_to(connection, tenant_id, by_key, parents, looks)
     return usage_query(tenant_id).where(related, usage_records.c.verdict == Verdict.CHARGED)
 
 
@@ -180,14 +182,7 @@ def give_back_agents(connection: Connection, tenant_id: int, paid: PaidAgents, a
             made.recorded_at_ns >= paid.charged_after_ns,
             made.number == record.corrections,
             record.verdict == Verdict.CHARGED,
-            select(other.c.id)
-            .where(
-                other.c.tenant_id == record.tenant_id,
-                other.c.trace_id == record.trace_id,
-                other.c.id != record.id,
-                other.c.verdict == Verdict.CHARGED,
-            )
-            .exists(),
+            select(other.c.id).where(beside(connection, other.c), other.c.verdict == Verdict.CHARGED).exists(),
         )
         .order_by(record.id)
         .limit(paid.limit)
@@ -207,7 +202,7 @@ def give_back_agents_around(
         return 0
     record = usage_records.c
     query = usage_query(tenant_id).where(
-        record.trace_id.in_(trace_ids), record.summary == 1, record.verdict == Verdict.CHARGED
+        of_traces(connection, tenant_id, trace_ids), record.summary == 1, record.verdict == Verdict.CHARGED
     )
     return _give_back(connection, tenant_id, list(stored_calls(connection, query)), at_ns, labels)
 
@@ -225,7 +220,7 @@ class _Traces:
 
     def __init__(self, connection: Connection, tenant_id: int, agents: Iterable[StoredCall]) -> None:
         trace_ids = sorted({agent.call.usage.trace_id for agent in agents})
-        query = usage_query(tenant_id).where(usage_records.c.trace_id.in_(trace_ids))
+        query = usage_query(tenant_id).where(of_traces(connection, tenant_id, trace_ids))
         self._parents: dict[SpanKey, bytes] = {}
         self._charged: defaultdict[bytes, list[PricedUsage]] = defaultdict(list)
         for stored in stored_calls(connection, query) if trace_ids else ():

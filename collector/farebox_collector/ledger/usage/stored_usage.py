@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, select
 
 from farebox_collector.ledger.storage.key_lookup import Lookup
-from farebox_collector.ledger.tables.books import UNSETTLED, UNSETTLED_VERDICTS, usage_records
+from farebox_collector.ledger.tables.books import UNSETTLED, UNSETTLED_VERDICTS, record_spans, usage_records
 from farebox_collector.ledger.usage.columns import (
     CALL_COLUMNS,
     FACT_COLUMNS,
@@ -15,10 +15,15 @@ from farebox_collector.ledger.usage.columns import (
     facts_of_row,
 )
 from farebox_collector.ledger.usage.entries import SpanKey
+from farebox_collector.ledger.usage.span_index import complete
 from farebox_collector.model.records import PricedUsage
 
 _FACTS = Lookup(
-    usage_records.name, {"trace_id": "bytea", "span_id": "bytea"}, "tenant_id", ("transaction_id", *FACT_COLUMNS)
+    usage_records.name,
+    {"trace_id": "bytea", "span_id": "bytea"},
+    "tenant_id",
+    ("transaction_id", *FACT_COLUMNS),
+    record_spans.name,
 )
 
 _call_row = attrgetter(*CALL_COLUMNS)
@@ -47,6 +52,7 @@ def known_facts(
     connection: Connection, tenant_id: int, keys: Sequence[SpanKey]
 ) -> dict[SpanKey, tuple[int, tuple[Any, ...]]]:
     """Return (trace id, span id) → (transaction, values of `FACT_COLUMNS`) of the spans that are in the books."""
+    complete(connection)
     found = _FACTS.rows(connection, tenant_id, keys)
     return {keys[place]: (made_by, facts_of_row(facts)) for place, made_by, *facts in found}
 

@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, select, text
 
+from farebox_collector.ledger.storage.differences import has_one_writer
 from farebox_collector.ledger.storage.key_lookup import Lookup
 from farebox_collector.ledger.storage.locks import SPANS_OF_A_TRACE, lock_stripes
-from farebox_collector.ledger.tables.books import usage_records
+from farebox_collector.ledger.tables.books import record_spans, usage_records
 from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.corrections import are_frozen
 from farebox_collector.ledger.usage.entries import Entry, SpanKey
+from farebox_collector.ledger.usage.span_index import of_traces
 from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_calls, usage_query
 from farebox_collector.ledger.usage.wrappers import (
     MAX_SPANS,
@@ -42,19 +44,28 @@ _COLUMNS = [
 #   avoids the sum of start and latency, which may be out of range for senders of invalid values.
 # - By parent, where the span around names a response of its own. Calls that share no more than a trace are not booked
 #   individually for that. Of a very long trace some spans are compared.
-_MAY_BE_WRAPPED = text(
+_MAY_BE_WRAPPED = (
     "SELECT 1 FROM usage_records n WHERE n.transaction_id = :made AND n.id > :after AND (EXISTS ("
     "SELECT 1 FROM usage_records w WHERE w.tenant_id = n.tenant_id AND w.trace_id = n.trace_id"
     " AND w.response_id = '' AND w.verdict = 'charged'"
     " AND w.output_tokens > 0 AND n.started_at_ns - w.started_at_ns <= w.latency_ns) OR EXISTS ("
-    "SELECT 1 FROM (SELECT o.id, o.span_id, o.parent_span_id, o.transaction_id FROM usage_records o"
-    f" WHERE o.tenant_id = n.tenant_id AND o.trace_id = n.trace_id LIMIT {_RELATIVES}) r"
+    "SELECT 1 FROM (SELECT o.id, o.span_id, o.parent_span_id, o.transaction_id FROM {} LIMIT {}) r"
     " WHERE (r.transaction_id <> :made OR r.id <= :after)"
     " AND (r.span_id = n.parent_span_id OR r.parent_span_id = n.span_id))) LIMIT 1"
 )
+_BY_UNIQUE_INDEX = text(
+    _MAY_BE_WRAPPED.format("usage_records o WHERE o.tenant_id = n.tenant_id AND o.trace_id = n.trace_id", _RELATIVES)
+)
+_BY_LATE_INDEX = text(
+    _MAY_BE_WRAPPED.format(
+        "record_spans i CROSS JOIN usage_records o ON o.id = i.record_id"
+        " WHERE i.tenant_id = n.tenant_id AND i.trace_id = n.trace_id",
+        _RELATIVES,
+    )
+)
 
 
-_OF_TRACES = Lookup(usage_records.name, {"trace_id": "bytea"}, "tenant_id", ("id",))
+_OF_TRACES = Lookup(usage_records.name, {"trace_id": "bytea"}, "tenant_id", ("id",), record_spans.name)
 
 
 class _Kept(NamedTuple):
@@ -63,13 +74,14 @@ class _Kept(NamedTuple):
 
 
 def any_trace_is_known(connection: Connection, tenant_id: int, trace_ids: Iterable[bytes]) -> bool:
-    """Return whether there is a record of any of these traces."""
+    """Return whether there is a record of any of these traces; with one writer, one that is in the index by span."""
     return _OF_TRACES.any(connection, tenant_id, [(trace_id,) for trace_id in sorted(set(trace_ids))])
 
 
 def may_be_wrapped(connection: Connection, transaction_id: int, after_id: int) -> bool:
     """Return whether a newer record of a transaction may be a span around recorded calls, or be within such a span."""
-    return connection.execute(_MAY_BE_WRAPPED, {"made": transaction_id, "after": after_id}).first() is not None
+    statement = _BY_LATE_INDEX if has_one_writer(connection) else _BY_UNIQUE_INDEX
+    return connection.execute(statement, {"made": transaction_id, "after": after_id}).first() is not None
 
 
 class Found(NamedTuple):
@@ -132,7 +144,7 @@ def _kept(connection: Connection, tenant_id: int, trace_ids: Iterable[bytes]) ->
         return {}
     query = (
         select(*_COLUMNS)
-        .where(_RECORD.tenant_id == tenant_id, _RECORD.trace_id.in_(wanted))
+        .where(of_traces(connection, tenant_id, wanted))
         .order_by(_RECORD.id.desc())
         .limit(MAX_SPANS * len(wanted))
     )
