@@ -78,6 +78,7 @@ MODULES = (
     "farebox_collector.ledger.usage.booking",
     "farebox_collector.ledger.usage.folding",
     "farebox_collector.ledger.credits.deposits",
+    "farebox_collector.ledger.usage.span_index",
     "farebox_collector.ledger.usage.span_matching",
     "farebox_collector.pricing",
     "farebox_collector.surfaces.api.callers",

@@ -56,6 +56,10 @@ TAMPERINGS = {
     "index": "INSERT INTO watermarks (name, value) VALUES ('postings by account', 2)"
     " ON CONFLICT (name) DO UPDATE SET value = 2",
     "index size": "INSERT INTO account_postings (account_id, transaction_id, posting_id) VALUES (1, 1, 0)",
+    "span index": "DELETE FROM record_spans; INSERT INTO watermarks (name, value) VALUES ('records by span', 2)"
+    " ON CONFLICT (name) DO UPDATE SET value = 2",
+    "span index size": "INSERT INTO record_spans (tenant_id, trace_id, span_id, record_id)"
+    " SELECT tenant_id, span_id, span_id, 0 FROM usage_records WHERE wallet = 'bob'",
     "days": "UPDATE usage_days SET errors = errors + 1",
     "wallet days": "UPDATE wallet_days SET charge_nanocredits = charge_nanocredits - 1 WHERE wallet = 'ada'",
     "wallet blocks": "UPDATE wallet_blocks SET requests_0 = requests_0 + 1 WHERE wallet = 'ada'",
@@ -99,7 +103,7 @@ def tampered(books: Database, statement: str) -> Iterator[Connection]:
         if connection.dialect.name == "sqlite":
             # SQLite's own shell does not look at foreign keys.
             connection.execute(text("PRAGMA defer_foreign_keys = ON"))
-        assert connection.execute(text(statement)).rowcount > 0
+        assert [connection.execute(text(one)).rowcount for one in statement.split(";")][-1] > 0
         yield connection
         raise _UndoneError
 

@@ -1,12 +1,14 @@
 """Books of an older version are carried over: their content stays, and repeated spans are still recognised."""
 
+import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
-from blank import blank_postgresql
+from blank import blank_postgresql, blank_sqlite
 from calls import START_NS, call
 from farebox_collector.ledger.audit.books_audit import audit
 from farebox_collector.ledger.journal.posting_index import POSTING_INDEX
@@ -57,6 +59,25 @@ def test_image_tokens_and_units_of_records_from_before_compare_equal(database: D
         assert rows == [(0, 0, ""), (None, None, "")]
         again = record_usage(connection, 1, [metered, unmetered], START_NS, TotalLabels())
     assert again == [Verdict.DUPLICATE, Verdict.DUPLICATE]
+
+
+def test_the_unique_key_of_spans_leaves_a_file_and_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "farebox.db"
+    with closing(open_database(blank_sqlite(tmp_path))) as database:
+        calls = [call(n, trace=n // 3, response_id=f"r{n}") for n in range(1, 2_000)]
+        database.transact(lambda connection: record_usage(connection, 1, calls, START_NS, TotalLabels()))
+        for revision, sources in (("0039", {"sqlite_autoindex_usage_records_1"}), ("head", set())):
+            change = command.upgrade if revision == "head" else command.downgrade
+            with database.appending() as connection:
+                change(alembic_config(connection), revision)
+            with closing(sqlite3.connect(path)) as file:
+                assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+                indexes = file.execute("SELECT name FROM pragma_index_list('usage_records') WHERE origin = 'u'")
+                assert {name for (name,) in indexes} == sources
+        again = database.transact(lambda connection: record_usage(connection, 1, calls, START_NS, TotalLabels()))
+        assert set(again) == {Verdict.DUPLICATE}
+        with database.reading() as connection:
+            assert list(audit(connection)) == []
 
 
 def test_the_same_span_with_other_units_is_a_conflict(database: Database) -> None:
