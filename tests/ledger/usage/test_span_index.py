@@ -139,7 +139,7 @@ def test_a_retired_record_leaves_the_index(writer: Writer) -> None:
     assert writer.append(one(1), one(3), one(4)) == [DUPLICATE, DUPLICATE, CHARGED]
 
 
-STEP = st.one_of(
+STEP: st.SearchStrategy[tuple[str, list[int]]] = st.one_of(
     st.tuples(st.just("append"), st.lists(st.integers(1, 12), min_size=1, max_size=6)),
     st.tuples(st.just("book"), st.lists(st.integers(1, 12), min_size=1, max_size=3)),
     st.tuples(st.sampled_from(("index", "start", "lose")), st.just([])),
