@@ -36,9 +36,9 @@ class Answer(NamedTuple):
     cost_nanousd: int
 
 
-# Nano-USD a token: claude-sonnet-4-5 3,000 / 300 read / 3,750 written / 15,000; gpt-5-mini 250 / 25 read / 2,000, and
-# written tokens at the input's price; gemini-2.5-flash 300 / 30 read / 2,500. Claude's cache is beside the input, and
-# its events do not tell the reasoning. Google's thoughts are beside the candidates.
+# Nano-USD a token: claude-sonnet-4-5 3,000 / 300 read / 3,750 written / 15,000; claude-haiku-4-5 1,000 / 5,000;
+# gpt-5-mini 250 / 25 read / 2,000, and written tokens at the input's price; gemini-2.5-flash 300 / 30 read / 2,500.
+# Claude's cache is beside the input, and its events do not tell the reasoning. Google's thoughts are beside the output.
 ANSWERS: dict[str, list[Answer]] = {
     "claude-code": [
         Answer(Buckets(input=1000, cache_write=100, output=8), 1000 * 3000 + 100 * 3750 + 8 * 15_000),
@@ -47,6 +47,11 @@ ANSWERS: dict[str, list[Answer]] = {
     ],
     "claude-code-account": [Answer(Buckets(input=100, output=20), 100 * 3000 + 20 * 15_000)],
     "claude-code-errors": [Answer(Buckets(input=100, output=20), 100 * 3000 + 20 * 15_000)],
+    "claude-code-subagent": [
+        Answer(Buckets(input=100, output=20), 100 * 3000 + 20 * 15_000),
+        Answer(Buckets(input=30, output=5), 30 * 1000 + 5 * 5000),
+        Answer(Buckets(input=40, output=6), 40 * 3000 + 6 * 15_000),
+    ],
     "codex-cli": [
         Answer(Buckets(input=1000, output=8), 1000 * 250 + 8 * 2000),
         Answer(Buckets(input=600, cache_read=400, output=200, reasoning=150), 600 * 250 + 400 * 25 + 200 * 2000),
@@ -72,7 +77,7 @@ FAILURES: dict[str, list[str]] = {
 }
 BY_SUBSCRIPTION = ("codex-cli-account",)
 """Sessions whose tool tells that a subscription pays."""
-SPANS_ARE_CALLS = ("claude-code", "claude-code-errors")
+SPANS_ARE_CALLS = ("claude-code", "claude-code-errors", "claude-code-subagent")
 """Sessions whose spans tell the calls too, as far as a dialect reads them."""
 
 

@@ -1,6 +1,8 @@
 """Recorded sessions of Claude Code, Codex CLI and Gemini CLI are read as what the model server answered."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from agent_sessions import (
@@ -12,6 +14,7 @@ from agent_sessions import (
     calls_in,
     read,
     records_of,
+    requests_of,
     session,
     spans_of,
 )
@@ -76,9 +79,37 @@ def test_an_account_names_the_developer() -> None:
         assert (usage.wallet, usage.user_id) == ("platform", "dev@example.com")
 
 
+def test_a_subagent_is_named_by_its_events() -> None:
+    assert [usage.route for usage in calls_in(records_of("claude-code-subagent"))] == ["", "Explore", ""]
+
+
+@pytest.mark.parametrize("name", [name for name in SESSIONS if name.startswith("claude-code")])
+def test_claude_code_s_own_figure_is_the_cost_that_was_worked_out(name: str) -> None:
+    stated = [
+        int(pair["value"]["intValue"]) * 1000
+        for body in requests_of(name, "logs")
+        for resource in json.loads(body)["resourceLogs"]
+        for scope in resource["scopeLogs"]
+        for record in scope["logRecords"]
+        for pair in record["attributes"]
+        if pair["key"] == "cost_usd_micros"
+    ]
+    assert stated == [answer.cost_nanousd for answer in ANSWERS[name]]
+
+
 def test_calls_take_the_time_that_the_tool_measured() -> None:
     for name in ("claude-code", "gemini-cli"):
         assert all(0 < usage.latency_ns < 10 * 10**9 for usage in calls_in(records_of(name)))
+
+
+def test_every_reason_to_charge_nothing_is_documented() -> None:
+    repository = Path(__file__).parents[2]
+    sources = (repository / "collector" / "farebox_collector" / "dialects").glob("*.py")
+    told = {reason for path in sources for reason in re.findall(r'NotBillable\("(\w+)"\)', path.read_text("utf-8"))}
+    section = (
+        (repository / "docs/reference/verdicts.md").read_text("utf-8").partition("## Reasons of `not_billable`")[2]
+    )
+    assert set(re.findall(r"^\| `(\w+)` \|", section.partition("\n## ")[0], re.MULTILINE)) == told
 
 
 @pytest.mark.parametrize("name", SESSIONS)

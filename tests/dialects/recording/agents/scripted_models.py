@@ -1,8 +1,9 @@
 """A model server for coding agents: it answers the next request with the next step of a script.
 
 It speaks the streams of Anthropic's messages, OpenAI's responses and Google's Gemini API, with tool calls, which agents
-need. A step is `{"usage": {…}, "tool": true}` or `{"fail": 529}`; the numbers go unchanged into the provider's own
-fields, as in `instrumentation/demo/model_answers.py`. After the last step it answers with one token in and out.
+need. A step is `{"usage": {…}, "tool": true}` or `{"fail": 529}`; a tool's name calls that tool. The numbers go
+unchanged into the provider's own fields, as in `instrumentation/demo/model_answers.py`. After the last step it answers
+with one token in and out.
 """
 
 import json
@@ -32,12 +33,13 @@ REPLY = "It stands on loopback."
 THOUGHT = "A short thought."
 DEFAULT_STEP: Json = {"usage": {"input": 1, "output": 1}}
 TOOLS = {
-    # A tool that reads a file, in the order of preference, and its arguments.
+    # Tools that read a file, in the order of preference, and one that calls a subagent, with their arguments.
     "Read": {"file_path": "{workspace}/note.txt"},
     "read_file": {"file_path": "{workspace}/note.txt"},
     "exec_command": {"cmd": "cat note.txt"},
     "shell_command": {"command": "cat note.txt"},
     "shell": {"command": ["cat", "note.txt"]},
+    "Agent": {"description": "Look", "prompt": "Look at note.txt", "subagent_type": "Explore"},
 }
 
 
@@ -60,9 +62,9 @@ class Script:
             self.answered.append(step)
         return step
 
-    def tool(self, offered: list[Json]) -> tuple[str, Json]:
-        """A tool among those offered, with its arguments."""
-        names = {str(tool.get("name")) for tool in offered}
+    def tool(self, wanted: str | bool, offered: list[Json]) -> tuple[str, Json]:
+        """A tool among those offered, with its arguments: the wanted one, or the first."""
+        names = {wanted} if isinstance(wanted, str) else {str(tool.get("name")) for tool in offered}
         name = next(name for name in TOOLS if name in names)
         text = json.dumps(TOOLS[name]).replace("{workspace}", self._workspace)
         return name, json.loads(text)
@@ -196,7 +198,7 @@ class Handler(BaseHTTPRequestHandler):
         offered = body.get("tools") or []
         if google:
             offered = [each for tool in offered for each in tool.get("functionDeclarations", [])]
-        tool = self.script.tool(offered) if step.get("tool") else None
+        tool = self.script.tool(step["tool"], offered) if step.get("tool") else None
         if google and not path.endswith(":streamGenerateContent"):
             (last,) = list(google_pieces(step, tool))[-1:]
             self._send(200, json.dumps(last).encode(), ids)
