@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     agent_events: Annotated[dict[str, str], NoDecode] = Field(
         {},
         description="Events of coding agents that name none with `farebox.event`, as `tool=event`, comma-separated: the"
-        " tools are `claude_code`, `codex_cli` and `gemini_cli`. Others get `agent.code`.",
+        " tools are `claude_code`, `codex_cli`, `gemini_cli` and `qwen_code`. Others get `agent.code`.",
     )
     charge_exposed: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

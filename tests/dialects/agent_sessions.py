@@ -68,6 +68,10 @@ ANSWERS: dict[str, list[Answer]] = {
         Answer(Buckets(input=100, output=20), 100 * 300 + 20 * 2500),
     ],
     "gemini-cli-errors": [Answer(Buckets(input=100, output=20), 100 * 300 + 20 * 2500)],
+    "qwen-code": [
+        Answer(Buckets(input=600, cache_read=400, output=200, reasoning=150), 600 * 250 + 400 * 25 + 200 * 2000),
+        Answer(Buckets(input=100, output=20), 100 * 250 + 20 * 2000),
+    ],
 }
 FAILURES: dict[str, list[str]] = {
     # Claude Code tells only the failure that it gave up at; the attempts before an answer are in no event.
@@ -77,6 +81,8 @@ FAILURES: dict[str, list[str]] = {
 }
 BY_SUBSCRIPTION = ("codex-cli-account",)
 """Sessions whose tool tells that a subscription pays."""
+NAMES_NOBODY = ("qwen-code",)
+"""Sessions whose tool leaves out the resource attributes of its environment, and any developer."""
 SPANS_ARE_CALLS = ("claude-code", "claude-code-errors", "claude-code-subagent")
 """Sessions whose spans tell the calls too, as far as a dialect reads them."""
 

@@ -19,11 +19,13 @@ COUNTS = {
     "claude_code": ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens"),
     "codex_cli": ("input_token_count", "output_token_count", "cached_token_count", "reasoning_token_count"),
     "gemini_cli": ("input_token_count", "output_token_count", "cached_content_token_count", "thoughts_token_count"),
+    "qwen_code": ("input_token_count", "output_token_count", "cached_content_token_count", "thoughts_token_count"),
 }
 SCOPES = {
     "claude_code": "com.anthropic.claude_code.events",
     "codex_cli": "codex_otel.log_only",
     "gemini_cli": "gemini-cli",
+    "qwen_code": "qwen-code",
 }
 CALLS: dict[str, dict[str, AttributeValue]] = {
     "claude_code": {EVENT_NAME: "claude_code.api_request", "model": "claude-sonnet-4-5", "session.id": "s"},
@@ -34,6 +36,7 @@ CALLS: dict[str, dict[str, AttributeValue]] = {
         "conversation.id": "s",
     },
     "gemini_cli": {EVENT_NAME: "gemini_cli.api_response", "model": "gemini-2.5-flash", "session.id": "s"},
+    "qwen_code": {EVENT_NAME: "qwen-code.api_response", "model": "qwen3-coder-plus", "session.id": "s"},
 }
 TOOLS = sorted(CALLS)
 each_tool = pytest.mark.parametrize("tool", TOOLS)
@@ -240,6 +243,28 @@ def test_tokens_of_tools_and_thoughts_of_gemini(counts: dict[str, int], input_to
 def test_a_model_s_id_shows_the_cloud(model: str, provider: str, name: str) -> None:
     told = usage(event("claude_code", dict.fromkeys(COUNTS["claude_code"], 5), model=model))
     assert (told.provider, told.request_model) == (provider, name)
+
+
+@pytest.mark.parametrize(
+    ("told", "provider", "input_tokens", "output_tokens"),
+    [
+        ({"auth_type": "openai", "model": "qwen3-coder-plus", "total_token_count": 150}, "alibaba", 60, 50),
+        ({"auth_type": "openai", "model": "gpt-5-mini", "total_token_count": 150}, "openai", 60, 50),
+        ({"auth_type": "gemini", "model": "gemini-2.5-flash", "total_token_count": 180}, "gcp.gemini", 60, 80),
+        ({"auth_type": "openai", "model": "own-model", "total_token_count": 150}, "", 60, 50),
+        ({"auth_type": "openai", "model": "own-model", "farebox.provider": "groq"}, "groq", 60, 50),
+    ],
+)
+def test_qwen_code_calls_any_provider(
+    told: dict[str, AttributeValue], provider: str, input_tokens: int, output_tokens: int
+) -> None:
+    counts: dict[str, AttributeValue] = {"input_token_count": 100, "output_token_count": 50}
+    counts |= {"cached_content_token_count": 40, "thoughts_token_count": 30}
+    reading = usage(event("qwen_code", counts | told))
+    assert reading.buckets is not None
+    assert (reading.provider, reading.buckets.input, reading.buckets.output) == (provider, input_tokens, output_tokens)
+    assert usage(event("qwen_code", counts, auth_type="qwen-oauth")).stated_cost_nanousd == 0
+    assert usage(event("qwen_code", counts, response_id="chatcmpl-1")).response_id == "chatcmpl-1"
 
 
 def test_speed_subagents_and_plans() -> None:

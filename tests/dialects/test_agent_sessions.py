@@ -9,6 +9,7 @@ from agent_sessions import (
     ANSWERS,
     BY_SUBSCRIPTION,
     FAILURES,
+    NAMES_NOBODY,
     SESSIONS,
     SPANS_ARE_CALLS,
     calls_in,
@@ -38,8 +39,8 @@ def test_events_are_read_as_what_was_answered(name: str) -> None:
     assert [usage.buckets for usage in answered(usages)] == [answer.buckets for answer in ANSWERS[name]]
     assert [usage.error_type for usage in usages if usage.error_type] == FAILURES.get(name, [])
     for usage in usages:
-        assert usage.wallet == "platform"
-        assert usage.project == "shop"
+        payer = ("unattributed", "") if name in NAMES_NOBODY else ("platform", "shop")
+        assert (usage.wallet, usage.project) == payer
         assert usage.event == "agent.code"
         assert usage.request_model
         assert set(usage.assumptions) <= ASSUMPTIONS.keys()

@@ -39,6 +39,7 @@ from farebox_collector.dialects import (
     other_units,
     providers,
     quality,
+    qwen_code,
     unusual,
     vercel,
 )
@@ -91,7 +92,7 @@ class LogDialect(Dialect, Protocol):
 DIALECTS: tuple[Dialect, ...] = (claude_code, gemini_cli, openinference, vercel, langfuse, genai, quality)
 """The order of lookup. The agents are identified by their scope, the next three by one attribute; all of these may also
 carry keys of the conventions."""
-LOG_DIALECTS: tuple[LogDialect, ...] = (claude_code, codex_cli, gemini_cli, genai_event)
+LOG_DIALECTS: tuple[LogDialect, ...] = (claude_code, codex_cli, gemini_cli, qwen_code, genai_event)
 """The same for log records."""
 
 

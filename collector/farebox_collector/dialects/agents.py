@@ -26,7 +26,7 @@ from farebox_collector.model.units import Units
 AGENT_EVENT = "agent.code"
 """The event of a coding agent's calls unless the tool names another one with `farebox.event`."""
 
-TOOLS = ("claude_code", "codex_cli", "gemini_cli")
+TOOLS = ("claude_code", "codex_cli", "gemini_cli", "qwen_code")
 """The dialects of coding agents."""
 
 PERSON = ("user.email", "user.account_uuid", "user.account_id")

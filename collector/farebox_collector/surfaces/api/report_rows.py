@@ -54,7 +54,7 @@ class AgentRow(BaseModel):
     """The calls of coding agents in a group; fields that are not grouped by are null."""
 
     day: str | None = None
-    tool: str | None = Field(None, description="`claude_code`, `codex_cli` or `gemini_cli`.")
+    tool: str | None = Field(None, description="`claude_code`, `codex_cli`, `gemini_cli` or `qwen_code`.")
     developer: str | None = Field(None, description="The user of a wallet that several share, else the wallet.")
     team: str | None = None
     repository: str | None = None

@@ -20,11 +20,14 @@ sys.path.insert(0, str(Path(__file__).parents[4] / "instrumentation" / "demo"))
 
 from google_answers import google_error, google_usage
 from model_answers import (
+    Call,
     Usage,
     anthropic_error,
     anthropic_usage,
     data_event,
     named_event,
+    openai_chat,
+    openai_chat_events,
     openai_error,
 )
 
@@ -181,7 +184,7 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path.endswith(("/messages/count_tokens", ":countTokens")):
             self._send(200, json.dumps({"input_tokens": 7, "totalTokens": 7}).encode(), {})
-        elif not path.endswith(("/messages", "/responses", "enerateContent")):
+        elif not path.endswith(("/messages", "/responses", "/completions", "enerateContent")):
             self.script.unexpected.append(f"POST {self.path}")
             self._send(404, b"{}", {})
         else:
@@ -203,11 +206,23 @@ class Handler(BaseHTTPRequestHandler):
             (last,) = list(google_pieces(step, tool))[-1:]
             self._send(200, json.dumps(last).encode(), ids)
             return
+        if path.endswith("/completions"):
+            self._complete(body, step, ids)
+            return
         if google:
             text = "".join(data_event(piece) for piece in google_pieces(step, tool))
         else:
             text = "".join((anthropic_events if anthropic else openai_events)(step, tool))
         self._send(200, text.encode(), ids | {"content-type": "text/event-stream"})
+
+    def _complete(self, body: Json, step: Json, ids: dict[str, str]) -> None:
+        """Answer OpenAI's older interface, without tools."""
+        reply_id, stream = f"chatcmpl-{step['response_id']}", bool(body.get("stream"))
+        call = Call(body | {"tools": None}, step["model"], REPLY, Usage(**step["usage"]), reply_id, stream)
+        if stream:
+            self._send(200, "".join(openai_chat_events(call)).encode(), ids | {"content-type": "text/event-stream"})
+        else:
+            self._send(200, json.dumps(openai_chat(call)).encode(), ids)
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)

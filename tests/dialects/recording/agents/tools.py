@@ -141,7 +141,32 @@ def gemini(at: Setting, again: bool) -> Run:
     return Run(command + ["--resume", "latest"] * again, environment)
 
 
-TOOLS = {"claude": claude, "codex": codex, "gemini": gemini}
+def qwen(at: Setting, again: bool) -> Run:
+    """Qwen Code, by OpenAI's interface."""
+    settings = {
+        "telemetry": {
+            "enabled": True,
+            "target": "local",
+            "otlpEndpoint": at.otlp,
+            "otlpProtocol": "grpc" if at.session["protocol"] == "grpc" else "http",
+            "logPrompts": False,
+        },
+        "privacy": {"usageStatisticsEnabled": False},
+        "security": {"auth": {"selectedType": "openai"}},
+    }
+    folder = at.home / ".qwen"
+    folder.mkdir(exist_ok=True)
+    (folder / "settings.json").write_text(json.dumps(settings))
+    command = [str(at.programs / "qwen"), "-p", PROMPT, "--yolo"]
+    environment = {
+        "OPENAI_API_KEY": "none",
+        "OPENAI_BASE_URL": f"{at.models}/v1",
+        "OPENAI_MODEL": at.session["model"],
+    }
+    return Run(command + ["--continue"] * again, environment)
+
+
+TOOLS = {"claude": claude, "codex": codex, "gemini": gemini, "qwen": qwen}
 
 
 def base_environment(home: Path) -> dict[str, str]:
