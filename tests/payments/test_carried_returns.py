@@ -79,8 +79,8 @@ def test_a_debt_that_another_lot_paid_comes_back_to_that_lot(database: Database)
         used = "taken_nano = 2000000000, recognised_nanousd = 6400000000, returned_nanousd = 1600000000"
         connection.execute(text(f"UPDATE lots SET {used} WHERE id = :lot"), first)
         moves = "INSERT INTO lot_moves (tenant_id, lot_id, transaction_id, kind, amount_nano, recognised_nanousd,"
-        moves += " returned_nanousd, recorded_at_ns) VALUES (1, :lot, NULL, 'draw', 0, 6400000000, -6400000000, 0)"
-        connection.execute(text(moves), first)
+        moves += " returned_nanousd, recorded_at_ns) VALUES (1, :lot, NULL, 'draw', 0, 6400000000, -6400000000, :now)"
+        connection.execute(text(moves), first | {"now": shop.now_ns})
         legs = [Leg(REVENUE_ACCOUNT, -6_400_000_000), Leg(REFUNDED_ACCOUNT, 6_400_000_000)]
         begin(connection, 1, "recognition", shop.now_ns).post(legs)
 

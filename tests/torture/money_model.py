@@ -31,6 +31,8 @@ class Lot:
     """What withdrawals and transfers took."""
     payment: str = ""
     """The payment that bought it, if one did."""
+    given_back: bool = False
+    """Whether a correction returned it, of usage that no lot had paid."""
 
     def lives(self, moment_ns: int) -> bool:
         """Whether usage of this moment may draw on it."""
@@ -56,6 +58,12 @@ class Figures:
     deferred: int = 0
     breakage: int = 0
     refunded: int = 0
+    promotional: int = 0
+    """What usage drew from lots without a price, in nanocredits."""
+    paid: int = 0
+    """What usage drew from lots with a price, in nanocredits."""
+    unpaid: int = 0
+    """Usage that no lot has paid, in nanocredits."""
     left: list[int] = field(default_factory=list)
     """What each lot has left, in the order in which the lots came."""
 
@@ -102,7 +110,7 @@ class Wallet:
                 lot.used -= part
                 amount -= part
         if amount:
-            self.lots.append(Lot(len(self.lots), amount))
+            self.lots.append(Lot(len(self.lots), amount, given_back=True))
 
     def take(self, amount: int, now_ns: int) -> list[tuple[Lot, int]]:
         """Unused credits out, in the order of drawing: what of which lot."""
@@ -133,11 +141,14 @@ class Wallet:
             lent[lot.number] += part
             owed -= part
         found.balance = sum(left.values()) - self.overdraft - owed
+        found.unpaid = self.overdraft
         for lot in self.lots:
             stays = min(displaced[lot.number], owed)
             owed -= stays
             paying = lot.used + lent[lot.number] - displaced[lot.number] + stays
             found.revenue += lot.price_each * paying
+            found.paid += paying if lot.price_each else 0
+            found.promotional += 0 if lot.price_each else paying - (lot.amount if lot.given_back else 0)
             found.refunded += lot.price_each * stays
             found.deferred += lot.price_each * left[lot.number]
             found.breakage += lot.price_each * lot.unused if lot.expired(now_ns) else 0

@@ -1,5 +1,6 @@
 """Times: RFC 3339 in UTC at the edges, integer nanoseconds since 1970 inside."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -22,6 +23,23 @@ DAY_NS = 86_400 * 10**9
 def day_of(at_ns: int) -> int:
     """Return the UTC day of a time, counted from 1970."""
     return at_ns // DAY_NS
+
+
+def month_of(at_ns: int) -> int:
+    """Return the UTC month of a time, as months since year 0."""
+    moment = datetime.fromtimestamp(at_ns // 10**9, UTC)
+    return moment.year * 12 + moment.month - 1
+
+
+def months_of(days: Days) -> Iterator[tuple[int, Days]]:
+    """Yield the UTC months that overlap some days, as months since year 0, each with its part of the days."""
+    first = days.first
+    while first < days.end:
+        month = month_of(first * DAY_NS)
+        year, place = divmod(month + 1, 12)
+        following = (datetime(year, place + 1, 1, tzinfo=UTC) - _EPOCH).days
+        yield month, Days(first, min(following, days.end))
+        first = following
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

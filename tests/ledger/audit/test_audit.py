@@ -68,6 +68,10 @@ TAMPERINGS = {
     "spenders": "INSERT INTO spenders (tenant_id, scope, name, user_id, held_nano) VALUES (1, 'dept', 'sales', '', 1)",
     "cost days": "UPDATE cost_days SET cache_read_tokens = cache_read_tokens + 1, input_tokens = input_tokens - 1",
     "money days": "UPDATE money_days SET in_nano = in_nano + 1 WHERE account = 'wallet'",
+    "lot days": "UPDATE lot_days SET used_nano = used_nano + 1",
+    "overdraft days": "INSERT INTO overdraft_days (tenant_id, day, overdraft_nano, unpaid_nano) VALUES (1, 1, 1, 0)",
+    "bridge": "UPDATE lot_days SET sold_nanousd = sold_nanousd + 1",
+    "bridge credits": "INSERT INTO overdraft_days (tenant_id, day, overdraft_nano, unpaid_nano) VALUES (1, 1, 0, 1)",
     "totals": "UPDATE usage_totals SET requests = requests + 1",
     "intake": "UPDATE intake_totals SET spans = spans + 1 WHERE outcome = 'accepted'",
 }

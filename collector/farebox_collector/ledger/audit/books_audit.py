@@ -20,6 +20,7 @@ from farebox_collector.ledger.access.audit_log_chain import (
     not_noted,
 )
 from farebox_collector.ledger.audit.block_checks import BLOCK_CHECKS, blocks_of, compare_block
+from farebox_collector.ledger.audit.bridge_checks import BRIDGE_CHECKS, compare_bridges
 from farebox_collector.ledger.audit.checkpoints import CHUNK as _ACCOUNTS
 from farebox_collector.ledger.audit.checkpoints import (
     Standing,
@@ -32,6 +33,7 @@ from farebox_collector.ledger.audit.day_checks import DAY_CHECKS, compare_day, d
 from farebox_collector.ledger.audit.lot_times import LOT_TIME_CHECKS, compare_lot_times
 from farebox_collector.ledger.audit.payment_checks import PAYMENT_CHECKS, RETURN_CHECKS, compare_returns
 from farebox_collector.ledger.audit.total_checks import compare_totals
+from farebox_collector.ledger.credits.lot_rollups import LOT_DAY_CHECKS, compare_lot_days
 from farebox_collector.ledger.journal.money_rollups import MONEY_CHECKS, compare_money_days
 from farebox_collector.ledger.journal.posting_index import INDEX_CHECKS
 from farebox_collector.ledger.storage.throttle import Pause, no_pause
@@ -224,6 +226,8 @@ CHECKS = (
     *(Check(*check) for check in PAYMENT_CHECKS),
     *(Check(*check) for check in RETURN_CHECKS),
     *(Check(*check) for check in LOT_TIME_CHECKS),
+    *(Check(*check) for check in LOT_DAY_CHECKS),
+    *(Check(*check) for check in BRIDGE_CHECKS),
     *(Check(*check) for check in COST_CHECKS),
     *(Check(*check) for check in CHAIN_CHECKS),
     Check("totals", "running totals are the sums of the records"),
@@ -303,9 +307,10 @@ def audit_all(
     with snapshot() as connection:
         yield from compare_returns(connection)
     pause()
-    with snapshot() as connection:
-        yield from compare_lot_times(connection)
-    pause()
+    for compare in (compare_lot_times, compare_lot_days, compare_bridges):
+        with snapshot() as connection:
+            yield from compare(connection)
+        pause()
     with snapshot() as connection:
         yield from compare_totals(connection, read_so_far)
     progress(total, total)

@@ -131,3 +131,5 @@ class NewLot(NamedTuple):
     """Lots with a lower number are drawn first."""
     promotional: bool = False
     expires_at_ns: int | None = None
+    pack: str = ""
+    """The pack that was bought; empty for other lots."""

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, func, insert, or_, select, tuple_, update
 
 from farebox_collector.ledger.credits.lot import COLUMNS, Lot, NewLot
+from farebox_collector.ledger.credits.lot_rollups import add_lot_days
 from farebox_collector.ledger.journal.journal import WALLET
 from farebox_collector.ledger.tables.books import accounts
 from farebox_collector.ledger.tables.credits import lot_moves, lots
@@ -21,6 +22,7 @@ class LotRows:
     def __init__(self, connection: Connection, tenant_id: int, wallet: str) -> None:
         self._connection = connection
         self._tenant_id, self._wallet = tenant_id, wallet
+        self._made: list[Row[Any]] = []
 
     def _query(self, *conditions: ColumnElement[bool]) -> Select[Any]:
         return select(lots).where(lots.c.tenant_id == self._tenant_id, lots.c.wallet == self._wallet, *conditions)
@@ -76,13 +78,15 @@ class LotRows:
                 promotional=int(lot.promotional),
                 expires_at_ns=lot.expires_at_ns,
                 created_at_ns=at_ns,
+                pack=lot.pack,
             )
             .returning(lots)
         ).one()
+        self._made.append(row)
         return Lot(row)
 
     def write(self, changed: Iterable[Lot], transaction_id: int | None) -> None:
-        """Update the lots whose figures differ from their rows, and insert their moves."""
+        """Update the lots whose figures differ from their rows, insert their moves, and add all to the days of lots."""
         changed = list(changed)
         differ = [lot for lot in changed if any(lot.row._mapping[name] != it for name, it in lot.values().items())]
         if differ:
@@ -90,6 +94,9 @@ class LotRows:
         moves = [move | {"transaction_id": transaction_id} for lot in changed for move in lot.changes()]
         if moves:
             self._connection.execute(insert(lot_moves), moves)
+        made, self._made = self._made, []
+        changes = ((lot.row, move) for lot in changed for move in lot.changes())
+        add_lot_days(self._connection, self._tenant_id, made, changes)
 
 
 def _new_values(lot: Lot) -> dict[str, int]:

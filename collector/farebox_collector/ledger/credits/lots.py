@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from farebox_collector.ledger.credits.late_revenue import RevenueOfCalls, day_ends
 from farebox_collector.ledger.credits.lot import Lot, NewLot
+from farebox_collector.ledger.credits.lot_rollups import add_overdraft
 from farebox_collector.ledger.credits.lot_rows import LotRows
 from farebox_collector.ledger.credits.lot_usage import (
     Unseen,
@@ -67,6 +68,7 @@ class WalletLots:
         self.held = self._held()
         self.overdraft: int = self._account.overdraft_nano
         self.lots = sorted(self._rows.open(), key=Lot.order)
+        self._owed = self._owed_now()
         self._draw_up()
 
     def _lock(self) -> Row[Any]:
@@ -91,6 +93,10 @@ class WalletLots:
         subject = Subject(LimitScope.WALLET, self.wallet)
         expired = held_by_expired(self._connection, self.tenant_id, [subject], self._at_ns)
         return held - expired.get(subject, 0)
+
+    def _owed_now(self) -> tuple[int, int]:
+        """Return the overdraft, and the part of it that was never paid for: not displaced by a returned payment."""
+        return self.overdraft, self.overdraft - sum(lot.displaced - lot.lent for lot in self.lots)
 
     def _include(self, found: Iterable[Lot]) -> None:
         known = {lot.row.id for lot in self.lots}
@@ -290,6 +296,8 @@ class WalletLots:
             transaction_id = transaction.id
         self._of_calls.keep(self._connection, self.tenant_id, self._at_ns)
         self._rows.write(self.lots, transaction_id)
+        changes = [now - before for now, before in zip(self._owed_now(), self._owed, strict=True)]
+        add_overdraft(self._connection, self.tenant_id, changes, self._at_ns)
         newest = self._connection.execute(select(func.coalesce(func.max(postings.c.id), 0))).scalar_one()
         self._connection.execute(
             update(accounts)

@@ -107,6 +107,8 @@ class Movement(NamedTuple):
     """JSON for reconciliation; may be empty."""
     at_list: bool = False
     """Whether a deposit states no price: its price is then the list price of its credits."""
+    pack: str = ""
+    """The pack of a top-up."""
 
     def request(self) -> str:
         """Return the text to compare with an earlier request under the same key."""
@@ -114,7 +116,7 @@ class Movement(NamedTuple):
             # The form from before other kinds existed; stored requests have it.
             words = {"deposit": self.wallet, "amount_nanocredits": self.amount_nanocredits, "memo": self.memo}
             return json.dumps(words)
-        return json.dumps({name: value for name, value in self._asdict().items() if name != "at_list"})
+        return json.dumps({name: value for name, value in self._asdict().items() if name not in ("at_list", "pack")})
 
 
 def require_valid(movement: Movement, now_ns: int) -> None:
@@ -277,6 +279,7 @@ def _legs(movement: Movement, transaction_id: int, wallets: dict[str, WalletLots
             movement.priority,
             movement.kind is Kind.PROMOTION,
             movement.expires_at_ns,
+            movement.pack,
         )
         lot_id = wallet.add(lot, transaction_id)
         paid = movement.price_nanousd
@@ -291,7 +294,8 @@ def _legs(movement: Movement, transaction_id: int, wallets: dict[str, WalletLots
         other = wallets[movement.to_wallet]
         for source, credits, price in parts:
             row = source.row
-            added = NewLot(Kind.TRANSFER, credits, price, row.priority, bool(row.promotional), row.expires_at_ns)
+            terms = (row.priority, bool(row.promotional), row.expires_at_ns, row.pack)
+            added = NewLot(Kind.TRANSFER, credits, price, *terms)
             other.add(added, transaction_id)
         return -out, None, [Leg(wallet_account(movement.wallet), -out), Leg(wallet_account(movement.to_wallet), out)]
     returned = sum(price for _, _, price in parts)

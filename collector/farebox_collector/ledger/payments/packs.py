@@ -76,6 +76,12 @@ def pack_in_force(connection: Connection, tenant_id: int, name: str) -> Row[Any]
     return None if row is None or not row.credits_nano else row
 
 
+def pack_name(connection: Connection, tenant_id: int, version: int) -> str:
+    """Return the name of a version of a pack."""
+    query = select(packs.c.name).where(packs.c.tenant_id == tenant_id, packs.c.id == version)
+    return str(connection.execute(query).scalar_one())
+
+
 def pack_versions(connection: Connection, tenant_id: int, name: str = "") -> Sequence[Row[Any]]:
     """Return every version of one pack or of all, oldest first."""
     query = select(packs).where(packs.c.tenant_id == tenant_id)

@@ -19,7 +19,7 @@ from farebox_collector.ledger.credits.movements import (
     carry_out,
 )
 from farebox_collector.ledger.journal.journal import ISSUED_ACCOUNT, balance, begin, describe
-from farebox_collector.ledger.payments.packs import price_nanousd
+from farebox_collector.ledger.payments.packs import pack_name, price_nanousd
 from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.storage.pages import newest_first
 from farebox_collector.ledger.tables.books import transactions
@@ -185,6 +185,7 @@ def pay(connection: Connection, topup: Row[Any], payment_intent: str, paid_at_ns
         topup.price_nanousd,
         expires_at_ns=paid_at_ns + topup.expires_days * DAY_NS if topup.expires_days else None,
         metadata=json.dumps(metadata, sort_keys=True),
+        pack=pack_name(connection, tenant_id, topup.pack_id),
     )
     made = carry_out(transaction, movement)
     row = update(topups).where(columns.id == topup.id)

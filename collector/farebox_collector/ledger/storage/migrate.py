@@ -20,7 +20,7 @@ _MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
 _NOT_BESIDE_OLDER = frozenset(
-    f"{number:04}" for number in (13, 15, 16, 17, 18, 20, 22, 23, 24, 25, 30, 32, 34, 35, 38, 39)
+    f"{number:04}" for number in (13, 15, 16, 17, 18, 20, 22, 23, 24, 25, 30, 32, 34, 35, 38, 39, 44)
 )
 """Revisions that add sums, claims on calls or keys of retired spans, which an older collector would not write."""
 _REVISION = text("SELECT version_num FROM alembic_version")

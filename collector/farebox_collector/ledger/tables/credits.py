@@ -112,6 +112,8 @@ lots = table(
     number("out_nanousd", default=0),
     number("displaced_nano", default=0),
     number("lent_nano", default=0),
+    # The pack that was bought; empty for other lots.
+    words("pack", default=""),
 )
 Index("ix_lots_wallet", lots.c.tenant_id, lots.c.wallet, lots.c.id)
 Index("ix_lots_created_at_ns", lots.c.tenant_id, lots.c.created_at_ns)

@@ -109,6 +109,38 @@ late_revenue = table(
     UniqueConstraint("tenant_id", "day", "calls_day"),
 )
 
+LOT_NAMES = ("origin", "pack", "sold_month", "paid")
+"""What lots are summed by: the kind of movement that made them, their pack (empty without one), the UTC month in which
+they were made (months since year 0), and whether they have a price (1 or 0)."""
+LOT_WAYS = ("sold", "transferred", "used", "expired", "returned")
+"""What can happen to the credits of a lot. `transferred` counts what came in, less what went out."""
+LOT_SUMS = tuple(f"{way}_{unit}" for way in LOT_WAYS for unit in ("nano", "nanousd"))
+# What happened to lots by the UTC day of posting: credits, and their part of the price.
+lot_days = table(
+    "lot_days",
+    identity(),
+    number("tenant_id"),
+    number("day"),
+    words("origin"),
+    words("pack"),
+    number("sold_month"),
+    number("paid"),
+    *(number(name) for name in LOT_SUMS),
+    UniqueConstraint("tenant_id", "day", *LOT_NAMES, name="uq_lot_days"),
+)
+
+OVERDRAFT_SUMS = ("overdraft_nano", "unpaid_nano")
+# Changes of overdraft by the UTC day of posting. `unpaid` is the part that no payment was ever made for: without the
+# usage whose payment was returned.
+overdraft_days = table(
+    "overdraft_days",
+    identity(),
+    number("tenant_id"),
+    number("day"),
+    *(number(name) for name in OVERDRAFT_SUMS),
+    UniqueConstraint("tenant_id", "day"),
+)
+
 COST_NAMES = (
     "provider",
     "model",
