@@ -23,11 +23,21 @@ import httpx2
 from blank import blank_postgresql, blank_sqlite
 from farebox_collector.ledger.audit.block_checks import _OF_DAYS as OF_DAYS
 from farebox_collector.ledger.audit.day_checks import _OF_RECORD as OF_RECORD
+from farebox_collector.ledger.storage import bulk_insert
 from farebox_collector.ledger.storage.connect import open_database
 from farebox_collector.ledger.tables.books import usage_records
-from farebox_collector.ledger.tables.rollups import BLOCK_DAYS, COST_NAMES, DAY_SUMS
+from farebox_collector.ledger.tables.rollups import (
+    BLOCK_DAYS,
+    COST_NAMES,
+    DAY_SUMS,
+    LOT_NAMES,
+    LOT_SUMS,
+    OVERDRAFT_SUMS,
+    lot_days,
+    overdraft_days,
+)
 from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
-from farebox_collector.model.moments import DAY_NS
+from farebox_collector.model.moments import DAY_NS, month_of
 from figures import HEADINGS, Figure, machine, machine_words, markdown, number, quantile, show, write_section
 from harness import Collector
 from postgres import PostgresServer, find_binaries
@@ -39,16 +49,25 @@ STRETCH = 250_000
 EVENTS, MODELS = 4, 5
 OVERVIEWS, REPORTS = 200, 9
 """How often each is asked, every overview of another wallet."""
+PACKS = 6
+IN_DEBT = 10
+"""One wallet in so many owes all that it used."""
+BY_ALL = {"days": 365, "group_by": ["month", "pack", "sold"], "limit": 10_000}
 QUESTIONS: tuple[tuple[str, str, dict[str, Any], float | None], ...] = (
     ("30 days of usage by event", "/v1/reports/usage", {"group_by": "event"}, 100),
     ("the same by day, event and model", "/v1/reports/usage", {"group_by": ["day", "event", "model"]}, None),
     ("90 days of usage by event, compared", "/v1/reports/usage", {"days": 90, "compare": True}, None),
     ("what 1,000 tokens cost by model, 30 days", "/v1/costs", {}, 100),
     ("what 1,000 tokens cost by department, 30 days", "/v1/costs", {"group_by": "dept"}, None),
+    ("bridge of 30 days", "/v1/reports/bridge", {}, 200),
+    ("bridge of a year by month", "/v1/reports/bridge", {"days": 365, "group_by": "month"}, 200),
+    ("deferred revenue of 30 days", "/v1/reports/deferred", {}, 200),
+    ("the same of a year by month, pack and month of sale", "/v1/reports/deferred", BY_ALL, None),
+    ("receivables by wallet and age", "/v1/reports/receivables", {"limit": 100}, 200),
     ("summary of 30 days", "/v1/reports/summary", {}, None),
     ("summary by day", "/v1/reports/summary", {"group_by": "day"}, None),
     ("credits of 30 days by source", "/v1/reports/credits", {}, None),
-    ("distribution of balances", "/v1/reports/balances", {}, None),
+    ("distribution of balances", "/v1/reports/balances", {}, 200),
     ("top wallets of a day", "/v1/reports/wallets", {"days": 1, "limit": 100}, None),
     ("top wallets of 30 days", "/v1/reports/wallets", {"limit": 100}, None),
     ("new wallets of 30 days", "/v1/reports/wallets", {"wallets": "new", "limit": 100}, None),
@@ -196,6 +215,7 @@ def derive(connection: Connection, today: int) -> None:
     )
     first_ns = (today - DAYS + 1) * DAY_NS
     spent = DAY_SUMS[-1]
+    bought = f"CASE WHEN CAST(substr(wallet, 8) AS bigint) % {IN_DEBT} = 0 THEN 0 ELSE 10000000000 END"
     # They came over a year, so that one in twelve is new.
     age_days = "CAST(substr(wallet, 8) AS bigint) * 7919 % 365"
     connection.execute(
@@ -203,7 +223,7 @@ def derive(connection: Connection, today: int) -> None:
             "INSERT INTO accounts (tenant_id, kind, name, commodity, created_at_ns, balance_nano, spent_nano,"
             " charged_calls, last_activity_ns)"
             f" SELECT 1, 'wallet', wallet, 'CREDIT', {today * DAY_NS} - {DAY_NS} * ({age_days}),"
-            f" 10000000000 - sum({spent}), sum({spent}), sum(requests), {first_ns} FROM wallet_days GROUP BY wallet"
+            f" {bought} - sum({spent}), sum({spent}), sum(requests), {first_ns} FROM wallet_days GROUP BY wallet"
         )
     )
     connection.execute(
@@ -211,10 +231,14 @@ def derive(connection: Connection, today: int) -> None:
             "INSERT INTO lots (tenant_id, wallet, origin, amount_nano, remaining_nano, taken_nano, price_nanousd,"
             " recognised_nanousd, returned_nanousd, priority, promotional, created_at_ns)"
             " SELECT 1, name, 'deposit', 10000000000, balance_nano, 0, 8000000000, 0, 0, 100, 0, created_at_ns"
-            " FROM accounts WHERE kind = 'wallet'"
+            " FROM accounts WHERE kind = 'wallet' AND balance_nano > 0"
         )
     )
-    connection.execute(text("UPDATE accounts SET drawn_balance_nano = balance_nano WHERE kind = 'wallet'"))
+    owed = "CASE WHEN balance_nano < 0 THEN -balance_nano ELSE 0 END"
+    connection.execute(
+        text(f"UPDATE accounts SET drawn_balance_nano = balance_nano, overdraft_nano = {owed} WHERE kind = 'wallet'")
+    )
+    _drawn(connection, today)
     for source, account, come, gone in (
         ("deposit", "wallet", "amount_nano", "0"),
         ("deposit", "receipts", "price_nanousd", "0"),
@@ -227,6 +251,20 @@ def derive(connection: Connection, today: int) -> None:
                 f" FROM lots GROUP BY created_at_ns / {DAY_NS}"
             )
         )
+
+
+def _drawn(connection: Connection, today: int) -> None:
+    """A year of draws on lots of the last twelve months: a row for each day, pack, month of sale, and price or none."""
+    rows = [
+        (1, day, "topup", f"pack-{pack}", month_of(day * DAY_NS) - age, paid, *(10**9 + pack,) * len(LOT_SUMS))
+        for day in range(today - 364, today + 1)
+        for pack in range(PACKS)
+        for age in range(12)
+        for paid in (0, 1)
+    ]
+    bulk_insert.insert(connection, lot_days.name, ("tenant_id", "day", *LOT_NAMES, *LOT_SUMS), rows)
+    owed = [(1, day, 10**9, 10**9) for day in range(today - 364, today + 1)]
+    bulk_insert.insert(connection, overdraft_days.name, ("tenant_id", "day", *OVERDRAFT_SUMS), owed)
 
 
 def _nothings(table: Table) -> dict[str, str]:

@@ -22,6 +22,7 @@ from building import (
     rate,
 )
 from farebox_collector.ledger.reports.metric_readings import BALANCE_BOUNDS_CREDITS
+from farebox_collector.ledger.reports.terms import MEANINGS, Term
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as models
 
@@ -30,7 +31,7 @@ _NAMES = ("event", "dept", "provider", "model")
 _M = matching(_NAMES)
 _COST = "farebox_cost_usd_total"
 _CHARGED = "farebox_charged_credits_total"
-_CREDIT = f"on () group_left () max(farebox_credit_usd{{{ON_THESE}}})"
+_MONEY = "farebox_money_usd"
 _SHOWN = "priced_at_ns >= $__unixEpochNanoFrom() AND priced_at_ns < $__unixEpochNanoTo()"
 _IN, _OUT = "(input|cache).*", "(output|reasoning).*"
 _GAIN = ((None, RED), (0.0, YELLOW), (0.2, GREEN))
@@ -45,8 +46,19 @@ def _cost(*by: str) -> str:
     return _net(_COST, "farebox_reversed_cost_usd_total", *by)
 
 
-def _revenue(*by: str) -> str:
-    return f"({_net(_CHARGED, 'farebox_reversed_credits_total', *by)} * {_CREDIT})"
+def _charge_value(*by: str) -> str:
+    return _net("farebox_charge_value_usd_total", "farebox_reversed_charge_value_usd_total", *by)
+
+
+def _booked(term: str) -> str:
+    """A term of money over the time shown, or since the beginning if that is within it; of all events."""
+    own = f'{_MONEY}{{{ON_THESE}, term="{term}"}}'
+    return f"(max({own}) - (max({own} offset $__range) or max({own}) * 0))"
+
+
+def _all_cost() -> str:
+    """The cost over the time shown, whatever is chosen."""
+    return f"({over_range(_COST, SPENT, (), '')} - {over_range('farebox_reversed_cost_usd_total', SPENT, (), '')})"
 
 
 def _tokens(*by: str) -> str:
@@ -75,7 +87,7 @@ def board() -> dashboard.Dashboard:
         UID,
         "Farebox finance",
         "Do we earn, on what, and will budgets last the month? Counters are read from the ledger; tables of wallets and"
-        " of revenue query its database.",
+        " events query its database.",
         ("farebox-operations", "Farebox operations"),
     ).time("now-7d", "now")
     made = made.with_variable(
@@ -95,21 +107,37 @@ def board() -> dashboard.Dashboard:
 
 def _at_a_glance(sheet: Sheet) -> None:
     sheet.row("Do we earn?")
-    margin = f"({_revenue()} - {_cost()}) / ({_revenue()} > 0)"
+    margin = f"({_charge_value()} - {_cost()}) / ({_charge_value()} > 0)"
     blended = f"1000 * {_cost()} / ({_tokens()} > 0)"
-    left = "Margin: revenue minus cost, as a share of revenue."
     for title, description, expr, decimals in (
-        ("What did we spend?", "Cost of calls over the time shown, net of corrections.", _cost(), 2),
-        ("What did users pay?", "Credits charged, at the price of a credit, net of corrections.", _revenue(), 2),
+        ("What did calls cost?", f"Cost: {MEANINGS[Term.COST]} Net of corrections.", _cost(), 2),
+        ("What was sold, at list?", f"Charge value: {MEANINGS[Term.CHARGE_VALUE]}", _charge_value(), 2),
         ("What do 1,000 tokens cost?", "Blended cost of 1,000 input and output tokens.", blended, 5),
     ):
-        sheet.stat(title, description, "currencyUSD", Query(expr, instant=True), decimals=decimals, width=5)
+        sheet.stat(title, description, "currencyUSD", Query(expr, instant=True), decimals=decimals, width=6)
+    at_list = f"{MEANINGS[Term.MARGIN_AT_LIST]} It is not profit."
     sheet.stat(
-        "What is the margin?", left, "percentunit", Query(margin, instant=True), steps=_GAIN, decimals=1, width=5
+        "What is the margin at list?", at_list, "percentunit", Query(margin, instant=True),
+        steps=_GAIN, decimals=1, width=6,
+    )  # fmt: skip
+    terms = {name: _booked(name) for name in ("revenue", "breakage", "refunds", "fees")}
+    profit = f"{terms['revenue']} + {terms['breakage']} - {terms['refunds']} - {_all_cost()} - {terms['fees']}"
+    sheet.bars(
+        "What was earned, and what is open?",
+        "Of all events, over the time shown, and now for deferred revenue and receivable. "
+        + " ".join(
+            f"{term.value.capitalize()}: {MEANINGS[term]}"
+            for term in (Term.REVENUE, Term.PROFIT, Term.CASH_IN, Term.DEFERRED_REVENUE, Term.RECEIVABLE)
+        ),
+        "currencyUSD",
+        *(Query(expr, name, instant=True) for name, expr in terms.items()),
+        Query(_all_cost(), "cost", instant=True),
+        Query(profit, "profit", instant=True),
+        Query(_booked("cash_in"), "cash in", instant=True),
+        Query(gauge(_MONEY, (), 'term="deferred_revenue"'), "deferred revenue, now", instant=True),
+        Query(gauge(_MONEY, (), 'term="receivable"'), "receivable, now", instant=True),
+        width=24,
     )
-    owed = Query(gauge("farebox_wallet_credits", (), 'sign="positive"'), instant=True)
-    unused = "Deferred revenue: positive balances of all wallets, paid and not used yet."
-    sheet.stat("What do we owe in credits?", unused, "short", owed, decimals=2)
 
 
 def _costs(sheet: Sheet) -> None:
@@ -134,22 +162,22 @@ def _costs(sheet: Sheet) -> None:
 def _worth(sheet: Sheet) -> None:
     sheet.row("Is it worth it?")
     sheet.table(
-        "What does each event earn?",
-        "From the books: calls, cost, revenue and profit by event over the time shown.",
+        "What is each event worth, at list?",
+        "From the books: calls, cost, charge value, and charge value less cost, by event over the time shown.",
         "currencyUSD",
         Sql(
             f"""
             SELECT r.event, count(*) AS calls,
                    sum(r.cost_nanousd) / 1e9 AS cost_usd,
-                   sum(r.charge_nanocredits * c.usd_per_credit::numeric) / 1e9 AS revenue_usd,
-                   sum(r.charge_nanocredits * c.usd_per_credit::numeric - r.cost_nanousd) / 1e9 AS profit_usd
-            FROM usage_records r JOIN charge_rules c ON c.id = r.rule_version_id
+                   sum(r.charge_nanocredits * t.usd_per_credit::numeric) / 1e9 AS charge_value_usd,
+                   sum(r.charge_nanocredits * t.usd_per_credit::numeric - r.cost_nanousd) / 1e9 AS less_cost_usd
+            FROM usage_records r JOIN tenants t ON t.id = r.tenant_id
             WHERE r.verdict = 'charged' AND r.{_SHOWN.replace(" AND ", " AND r.")}
-            GROUP BY r.event ORDER BY profit_usd LIMIT 20
+            GROUP BY r.event ORDER BY less_cost_usd LIMIT 20
             """
         ),
         width=12,
-        sort_by="profit_usd",
+        sort_by="less_cost_usd",
         units={"calls": "short"},
     )
     sheet.table(

@@ -180,18 +180,18 @@ def test_after_a_transfer_the_wallet_that_paid_owes_the_refund(database: Databas
     assert shop.clean() == []
 
 
-def test_received_usd_falls_no_lower_than_nothing_when_more_goes_back_than_was_paid(database: Database) -> None:
+def test_cash_in_falls_no_lower_than_nothing_when_more_goes_back_than_was_paid(database: Database) -> None:
     shop = Shop(database)
-    before = shop.report().received_nanousd
+    before = shop.report().cash_in_nanousd
     shop.buy()
     shop.book(shop.refund(400))
     shop.book(shop.dispute(900))
-    assert shop.report().received_nanousd - before == 0
+    assert shop.report().cash_in_nanousd - before == 0
     assert (shop.left, *money(shop, "receipts", "refunded")) == (0, 0.0, 0.0)
     (over,) = [one for one in shop.read(unmatched_between, *ALL_DAYS) if one.id == shop.name("du")]
     assert (over.kind, over.amount_minor, over.reason) == ("dispute", 900, "it is more than was paid")
     shop.book(shop.dispute(900, won=True))
-    assert shop.report().received_nanousd - before == 4 * USD
+    assert shop.report().cash_in_nanousd - before == 4 * USD
     assert not [one for one in shop.read(unmatched_between, *ALL_DAYS) if one.id == shop.name("du")]
 
 
@@ -271,7 +271,7 @@ def test_an_event_of_last_year_is_booked_today_and_changes_no_day_of_last_year(d
     assert shop.left == 0
     made = [row for row in shop.read(days_of_money) if row.source == "refund" and row.day < shop.now_ns // DAY_NS]
     assert made == []
-    assert shop.report().received_nanousd == past.received_nanousd - 8 * USD
+    assert shop.report().cash_in_nanousd == past.cash_in_nanousd - 8 * USD
 
 
 def days_of_money(connection: Any, _tenant_id: int) -> Any:

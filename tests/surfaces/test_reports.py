@@ -69,7 +69,7 @@ def test_an_overview_and_reports_say_what_the_records_say(books: Collector) -> N
     charged_records = books.usage(verdict="charged")
     cost = sum(Decimal(row["cost_usd"]) for row in charged_records)
     assert sum(Decimal(row["cost_usd"]) for row in usage) == Decimal(answer["total"]["cost_usd"]) == cost
-    assert (answer["total"]["requests"], answer["total"]["margin_percent"]) == (5, "0.00")
+    assert (answer["total"]["requests"], answer["total"]["margin_at_list_percent"]) == (5, "0.00")
     first = get(books, "/v1/reports/usage", group_by="event", limit=1).json()
     rest = get(books, "/v1/reports/usage", group_by="event", limit=1, cursor=first["next_cursor"]).json()
     assert (first["items"] + rest["items"], rest["next_cursor"]) == (usage, None)
@@ -109,7 +109,7 @@ def test_files_have_every_row_exactly_and_no_formulas(books: Collector, tmp_path
         row["event"] = row["event"].replace("=cmd()", "'=cmd()")
     assert found == stated
 
-    columns = ["event", "requests", "cost_usd", "day", "margin_percent"]
+    columns = ["event", "requests", "cost_usd", "day", "margin_at_list_percent"]
     answer = get(books, "/v1/reports/usage", format="parquet", columns=columns, **query)
     assert answer.headers["content-length"] == str(len(answer.content))
     path = tmp_path / "usage.parquet"

@@ -35,8 +35,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 from sqlalchemy import select
 from torture.chained_machine import ChainedMachine
-from torture.money_machine import CLUB, HOUR_NS, LATE, MS_NS, SHOP, UNKNOWN, credit_amounts, tenants
+from torture.money_machine import BEGIN_NS, CLUB, HOUR_NS, LATE, MS_NS, SHOP, UNKNOWN, credit_amounts, tenants
 from torture.money_model import PACK_CREDITS, PACK_MINOR, Automatic, Lot, Return, Topup, month_of, spent_in_month
+from torture.money_surfaces import Expected, assert_metrics_agree, assert_surfaces_agree
 
 CENT = 10**7
 DISPUTE_FEE, PAYMENT_FEE = 1_500, 59
@@ -223,6 +224,7 @@ class ShopMachine(ChainedMachine):
     @rule()
     def look(self) -> None:
         """The lots, balances, money, holds and automatic top-ups of all wallets equal the model."""
+        everything = []
         for tenant, model in enumerate(self.models):
             tenant_id = self.ids[tenant]
             names = sorted(name for name in (SHOP, LATE, CLUB, UNKNOWN) if name in model.wallets)
@@ -241,6 +243,11 @@ class ShopMachine(ChainedMachine):
                     assert found == sum(map(operator.attrgetter(field), figures.values())), (tenant, kind)
                 fees = balance(connection, tenant_id, Account("fees", "stripe", Commodity.USD))
                 assert fees == model.booked_fees() * CENT
+                calls = model.calls.values()
+                charge = sum(model.action_charge(*key) for key in {(call.wallet, call.action) for call in calls})
+                money = Expected.of(figures.values(), charge, sum(call.cost for call in calls), fees)
+                everything.append(money)
+                assert_surfaces_agree(connection, tenant_id, money, BEGIN_NS, self.now_ns)
                 rows = {row.id: row for row in connection.execute(select(holds).where(holds.c.tenant_id == tenant_id))}
                 for one in model.holds.values():
                     held = one.open(model.action_charge(one.wallet, one.action), self.now_ns)
@@ -249,6 +256,8 @@ class ShopMachine(ChainedMachine):
                 automatic = model.automatic
                 wanted = None if automatic is None else (automatic.enabled, automatic.paused)
                 assert (None if row is None else (bool(row.enabled), bool(row.paused))) == wanted
+        with self.database.reading() as connection:
+            assert_metrics_agree(connection, everything)
 
     def teardown(self) -> None:
         try:

@@ -28,9 +28,11 @@ from farebox_collector.surfaces.api.report_catalogue import REPORTS, Question, R
 from farebox_collector.surfaces.api.report_rows import shown_day
 from farebox_collector.surfaces.api.reports import (
     AgentsQuery,
-    BalancesQuery,
     ByDay,
+    ByMonth,
     CreditsQuery,
+    CurrentQuery,
+    DeferredQuery,
     Shape,
     UsageQuery,
     WalletsQuery,
@@ -44,21 +46,27 @@ ReportFormat = Literal["table", "json", "csv", "parquet"]
 
 _QUERIES: dict[str, type[Shape]] = {
     "summary": ByDay,
+    "bridge": ByMonth,
+    "deferred": DeferredQuery,
+    "receivables": CurrentQuery,
     "usage": UsageQuery,
     "credits": CreditsQuery,
-    "balances": BalancesQuery,
+    "balances": CurrentQuery,
     "wallets": WalletsQuery,
     "agents": AgentsQuery,
 }
 _LAST_DAYS = {"today": 1, "7d": 7, "30d": 30, "90d": 90}
 _FORMS = "today, 7d, 30d, 90d, a month (2026-04), a day, or two days (2026-04-01..2026-04-15)"
 _IN_A_TABLE = {
-    "summary": ("requests", "charge_credits", "revenue_usd", "cost_usd", "profit_usd", "active_wallets", "payers"),
-    "usage": ("requests", "charge_credits", "charge_usd", "cost_usd", "margin_usd", "margin_percent"),
-    "credits": ("source", "movements", "credits_in", "credits_out", "received_usd"),
+    "summary": ("charge_value_usd", "revenue_usd", "cost_usd", "fees_usd", "profit_usd", "cash_in_usd"),
+    "bridge": ("charge_value_usd", "given_away_usd", "revenue_usd", "profit_usd", "deferred_change_usd", "cash_in_usd"),
+    "deferred": ("opening_usd", "sold_usd", "used_usd", "expired_usd", "returned_usd", "closing_usd"),
+    "receivables": ("wallet", "receivable_credits", "receivable_usd", "to_30_days_usd", "to_90_days_usd", "older_usd"),
+    "usage": ("requests", "charge_credits", "charge_value_usd", "cost_usd", "margin_at_list_percent"),
+    "credits": ("source", "movements", "credits_in", "credits_out", "cash_in_usd"),
     "balances": ("from_credits", "to_credits", "wallets", "balance_credits"),
     "agents": ("requests", "errors", "sessions", "cache_hit_percent", "cost_usd", "list_equivalent_usd"),
-    "wallets": ("wallet", "requests", "charge_credits", "cost_usd", "margin_usd", "balance_credits"),
+    "wallets": ("wallet", "requests", "charge_credits", "cost_usd", "margin_at_list_percent", "balance_credits"),
 }
 """Columns that fit on a terminal; --columns selects others."""
 _NO_FILTERS = {*ByDay.model_fields}
@@ -80,7 +88,7 @@ def report_command(
     tenant: TenantName = "default",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Report revenue, usage, credits, balances, wallets or agents: `report usage --period 2026-04` covers April."""
+    """Report the bridge, deferred revenue, usage and more: `report bridge --period 2026-04` covers April."""
     if name not in REPORTS:
         raise Stop(f"unknown report {name!r}; choose from {', '.join(REPORTS)}")
     report, now_ns = REPORTS[name], time.time_ns()
@@ -102,6 +110,9 @@ def report_command(
             )
         elif format == "json":
             print_json(_as_json(connection, tenant_id, report, question, compare, limit))
+        elif report.one_row and not question.groups:
+            periods = [question, *([question._replace(days=question.days.before)] if compare else [])]
+            _print_figures(connection, tenant_id, report, periods, [column for column, _ in shown])
         else:
             names = [group.value for group in question.groups] + list(_IN_A_TABLE[name])
             names = [column for column, _ in shown] if columns else names
@@ -179,6 +190,21 @@ def _as_json(
 
     before = question._replace(days=question.days.before)
     return part(question) | ({"previous": part(before)} if compare else {})
+
+
+def _print_figures(
+    connection: Connection, tenant_id: int, report: Report, periods: list[Question], columns: list[str]
+) -> None:
+    """Print a report of one row from top to bottom, with a column for each period."""
+    table = figure_table(report.name.capitalize())
+    table.add_column("")
+    for question in periods:
+        days = f"{shown_day(question.days.first)} to {shown_day(question.days.end - 1)}"
+        table.add_column(days, justify="right")
+    rows = [report.total(connection, tenant_id, question) for question in periods]
+    for name in columns:
+        table.add_row(name.replace("_", " "), *(_cell(getattr(row, name)) for row in rows))
+    print_table(table, len(columns), 0)
 
 
 def _print(

@@ -53,6 +53,12 @@ PRICED_TOKENS = Metric(
 )
 COST = Metric("farebox_cost_usd_total", Kind.COUNTER, _SPENT, "Cost of charged calls, in US dollars.")
 CHARGE = Metric("farebox_charged_credits_total", Kind.COUNTER, _SPENT, "Credits that wallets were charged for calls.")
+CHARGE_VALUE = Metric(
+    "farebox_charge_value_usd_total",
+    Kind.COUNTER,
+    _SPENT,
+    "What the charged credits sell for, in US dollars: what was sold, at list.",
+)
 REVERSED_REQUESTS = Metric(
     "farebox_reversed_requests_total",
     Kind.COUNTER,
@@ -70,6 +76,12 @@ REVERSED_CHARGE = Metric(
     Kind.COUNTER,
     _SPENT,
     "Credits that corrections reversed. The net charge is `farebox_charged_credits_total` minus this.",
+)
+REVERSED_CHARGE_VALUE = Metric(
+    "farebox_reversed_charge_value_usd_total",
+    Kind.COUNTER,
+    _SPENT,
+    "Charge value that corrections reversed. The net figure is `farebox_charge_value_usd_total` minus this.",
 )
 CORRECTIONS = Metric(
     "farebox_corrections_total",
@@ -175,7 +187,16 @@ WEBHOOK_MESSAGES = Metric(
     ("state",),
     "Webhook messages not delivered yet (`pending`), and of the last 30 days `delivered` and abandoned (`given_up`).",
 )
-CREDIT_USD = Metric("farebox_credit_usd", Kind.GAUGE, (), "Price of one credit, in US dollars.")
+CREDIT_USD = Metric(
+    "farebox_credit_usd", Kind.GAUGE, (), "What one credit of the tenant `default` sells for, in US dollars."
+)
+MONEY = Metric(
+    "farebox_money_usd",
+    Kind.GAUGE,
+    ("term",),
+    "Money in the books of all tenants, in US dollars. `revenue`, `breakage`, `refunds`, `fees` and `cash_in` are sums"
+    " since the beginning; `deferred_revenue` and `receivable` are what they are now.",
+)
 BUDGET = Metric("farebox_budget_usd", Kind.GAUGE, ("dept",), "Monthly budget of a department, in US dollars.")
 LIST_PRICE = Metric(
     "farebox_list_price_usd_per_1k",
@@ -327,6 +348,8 @@ CATALOGUE: tuple[Metric, ...] = (
     REVERSED_REQUESTS,
     REVERSED_COST,
     REVERSED_CHARGE,
+    CHARGE_VALUE,
+    REVERSED_CHARGE_VALUE,
     CORRECTIONS,
     CORRECTED_COST,
     CORRECTED_CHARGE,
@@ -352,6 +375,7 @@ CATALOGUE: tuple[Metric, ...] = (
     WALLETS_RUNNING_DRY,
     WEBHOOK_MESSAGES,
     CREDIT_USD,
+    MONEY,
     BUDGET,
     LIST_PRICE,
     PRICE_EDITION,

@@ -15,6 +15,7 @@ from farebox_collector.ledger.journal.outbox import MessageState, messages_by_st
 from farebox_collector.ledger.payments import auto_topups, payment_fees
 from farebox_collector.ledger.payments.unmatched import count_unmatched
 from farebox_collector.ledger.reports import metric_readings, statements
+from farebox_collector.ledger.reports.terms import ListPrice
 from farebox_collector.ledger.reports.token_costs import Cards
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.tables.service import FIRST_CHUNK_BOUNDS_MS, LATENCY_BOUNDS_MS
@@ -65,12 +66,15 @@ class LedgerCollector(Collector):
         """Yield one family per metric, from one consistent snapshot. It may lack the calls of the last half second."""
         with self._database.snapshot() as connection:
             usage = metric_readings.usage_rows(connection)
+            prices = metric_readings.list_price_of_tenants(connection)
             service = metric_readings.service_rows(connection)
             by_price = self._cards.token_costs(connection)
+            money = metric_readings.money(connection, prices)
             others = list(self._money_and_books(connection, _charged_models(usage)))
-        yield from _spending(usage)
+        yield from _spending(usage, prices)
         yield family(catalogue.TOKEN_COST, {label: float(usd) for label, usd in by_price.usd.items()})
         yield family(catalogue.PRICED_TOKENS, {label: float(count) for label, count in by_price.tokens.items()})
+        yield family(catalogue.MONEY, {(term,): amount / NANO for term, amount in money.items()})
         yield from _waiting(usage)
         yield from self._calls(service)
         yield from others
@@ -182,7 +186,7 @@ def _corrections(connection: Connection) -> Iterator[Family]:
         yield family(metric, {labels: int(amount) / NANO for labels, amount in moved.items()})
 
 
-def _spending(rows: Sequence[Any]) -> Iterator[Family]:
+def _spending(rows: Sequence[Any], prices: Mapping[int, ListPrice]) -> Iterator[Family]:
     """Requests, tokens and money: booked, and separately reversed by corrections."""
     booked: defaultdict[str, Counter[Labels]] = defaultdict(Counter)
     reversed_: defaultdict[str, Counter[Labels]] = defaultdict(Counter)
@@ -199,6 +203,7 @@ def _spending(rows: Sequence[Any]) -> Iterator[Family]:
         if row.verdict == Verdict.CHARGED:
             side["cost"][labels] += row.cost_nanousd
             side["charge"][labels] += row.charge_nanocredits
+            side["value"][labels] += prices[row.tenant_id].nanousd(row.charge_nanocredits)
             if not row.reversed:
                 for column in TOKEN_COLUMNS:
                     kind, count = column.removesuffix("_tokens"), getattr(row, column)
@@ -213,10 +218,12 @@ def _spending(rows: Sequence[Any]) -> Iterator[Family]:
         (catalogue.REVERSED_REQUESTS, "requests", 1),
         (catalogue.REVERSED_COST, "cost", NANO),
         (catalogue.REVERSED_CHARGE, "charge", NANO),
+        (catalogue.REVERSED_CHARGE_VALUE, "value", NANO),
     ):
         yield family(metric, {labels: reversed_[name][labels] / unit for labels in booked[name]})
     yield family(catalogue.COST, {labels: n / NANO for labels, n in booked["cost"].items()})
     yield family(catalogue.CHARGE, {labels: n / NANO for labels, n in booked["charge"].items()})
+    yield family(catalogue.CHARGE_VALUE, {labels: n / NANO for labels, n in booked["value"].items()})
 
 
 def _waiting(rows: Sequence[Any]) -> Iterator[Family]:

@@ -132,7 +132,7 @@ def assert_reports_agree(connection: Connection, tenant_id: int) -> None:
         assert sum(part.cost_nanousd for part in parts) == held["cogs"]
         assert sum(part.revenue_nanousd for part in parts) == -held["revenue"]
         assert sum(part.breakage_nanousd for part in parts) == -held["breakage"]
-        assert sum(part.received_nanousd for part in parts) == held["receipts"]
+        assert sum(part.cash_in_nanousd for part in parts) == held["receipts"]
         assert sum(part.new_wallets for part in parts) == len(balances) == whole.new_wallets
         assert sum(part.new_payers for part in parts) == whole.payers
     assert held["receipts"] == -held["revenue"] - held["breakage"] - balance(connection, tenant_id, DEFERRED_ACCOUNT)
@@ -140,7 +140,7 @@ def assert_reports_agree(connection: Connection, tenant_id: int) -> None:
     for by_day in (False, True):
         moved = credits_moved(connection, tenant_id, EVER, by_day=by_day)
         assert sum(row.in_nanocredits - row.out_nanocredits for row in moved) == sum(balances)
-        assert sum(row.received_nanousd for row in moved) == held["receipts"]
+        assert sum(row.cash_in_nanousd for row in moved) == held["receipts"]
     ranges = balance_ranges(connection, tenant_id)
     assert (sum(r.wallets for r in ranges), sum(r.balance_nanocredits for r in ranges)) == (
         len(balances),
@@ -175,7 +175,7 @@ def test_a_summary_tells_revenue_profit_and_who_pays(books: Connection) -> None:
     (whole,) = summaries(books, 1, Days(TODAY, TODAY + 3), by_day=False)
     # Ada's 1,200 nanocredits of usage come from ten credits that she paid five dollars for.
     assert (whole.charge_nanocredits, whole.revenue_nanousd, whole.cost_nanousd) == (1800, 600, 600)
-    assert (whole.profit_nanousd, whole.received_nanousd) == (0, 7 * CREDIT)
+    assert (whole.profit_nanousd, whole.cash_in_nanousd) == (0, 7 * CREDIT)
     assert (whole.active_wallets, whole.new_wallets, whole.payers, whole.new_payers) == (2, 3, 2, 2)
     first, second, third = summaries(books, 1, Days(TODAY, TODAY + 3), by_day=True)
     assert (first.payers, first.new_payers, first.active_wallets) == (1, 1, 1)

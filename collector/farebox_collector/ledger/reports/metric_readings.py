@@ -2,12 +2,22 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, and_, case, func, or_, select, tuple_
 
+from farebox_collector.ledger.credits.lots import (
+    BREAKAGE_ACCOUNT,
+    DEFERRED_ACCOUNT,
+    REFUNDED_ACCOUNT,
+    REVENUE_ACCOUNT,
+)
+from farebox_collector.ledger.credits.movements import RECEIPTS_ACCOUNT
 from farebox_collector.ledger.journal.journal import WALLET
+from farebox_collector.ledger.payments.payment_fees import FEES_ACCOUNT
+from farebox_collector.ledger.reports.terms import ListPrice
 from farebox_collector.ledger.tables.books import accounts, tenants, usage_totals
 from farebox_collector.ledger.tables.corrections import correction_totals
 from farebox_collector.ledger.tables.prices import price_versions
@@ -23,6 +33,16 @@ BALANCE_BOUNDS_CREDITS = (0, 1, 5, 10, 50, 100, 500, 1000)
 RUNWAYS_NS: Mapping[str, int] = {"1d": DAY_NS, "7d": 7 * DAY_NS}
 _RATE_DAYS = (2, 7)
 _MOST_PRICES = 5_000
+RECEIVABLE = "receivable"
+_ACCOUNTS: Mapping[str, tuple[str, int]] = {
+    "revenue": (REVENUE_ACCOUNT.kind, -1),
+    "breakage": (BREAKAGE_ACCOUNT.kind, -1),
+    "refunds": (REFUNDED_ACCOUNT.kind, 1),
+    "fees": (FEES_ACCOUNT.kind, 1),
+    "cash_in": (RECEIPTS_ACCOUNT.kind, 1),
+    "deferred_revenue": (DEFERRED_ACCOUNT.kind, -1),
+}
+"""Term of money → the kind of account that holds it, and its sign."""
 _A_WALLET = (accounts.c.kind == WALLET, accounts.c.commodity == Commodity.CREDIT)
 
 
@@ -160,6 +180,31 @@ def list_prices(connection: Connection, models: Sequence[tuple[str, str]], at_ns
         .limit(_MOST_PRICES)
     )
     return connection.execute(chosen).all()
+
+
+def list_price_of_tenants(connection: Connection) -> dict[int, ListPrice]:
+    """Return the list price of the credit of each tenant."""
+    return {row.id: ListPrice(Fraction(row.usd_per_credit)) for row in connection.execute(select(tenants))}
+
+
+def money(connection: Connection, prices: Mapping[int, ListPrice]) -> dict[str, int]:
+    """Return the terms of money that the ledger has accounts for, and what wallets owe, in nano-USD."""
+    account, kinds = accounts.c, {kind: (term, sign) for term, (kind, sign) in _ACCOUNTS.items()}
+    # By tenant, for the index of accounts.
+    of_tenants = select(account.kind, account.balance_nano).join(tenants, tenants.c.id == account.tenant_id)
+    rows = connection.execute(of_tenants.where(account.kind.in_(kinds), account.commodity == Commodity.USD))
+    found: Counter[str] = Counter(dict.fromkeys((*_ACCOUNTS, RECEIVABLE), 0))
+    for kind, balance in rows:
+        term, sign = kinds[kind]
+        found[term] += sign * int(balance)
+    owed = (
+        select(account.tenant_id, func.sum(account.balance_nano))
+        .where(*_A_WALLET, account.balance_nano < 0)
+        .group_by(account.tenant_id)
+    )
+    for tenant_id, balance in connection.execute(owed):
+        found[RECEIVABLE] += prices[tenant_id].nanousd(-int(balance))
+    return dict(found)
 
 
 def usd_per_credit(connection: Connection) -> str:

@@ -5,7 +5,6 @@ Read from the daily roll-ups; payers come from paid lots, balances from the proj
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, distinct, func, literal, or_, select
@@ -15,8 +14,9 @@ from farebox_collector.ledger.credits.lots import BREAKAGE_ACCOUNT, REFUNDED_ACC
 from farebox_collector.ledger.credits.movements import PAID_IN, RECEIPTS_ACCOUNT
 from farebox_collector.ledger.journal.journal import WALLET
 from farebox_collector.ledger.payments.payment_fees import FEES_ACCOUNT
+from farebox_collector.ledger.reports.terms import profit
 from farebox_collector.ledger.reports.wallet_blocks import active_wallets, active_wallets_by_day
-from farebox_collector.ledger.tables.books import accounts, tenants
+from farebox_collector.ledger.tables.books import accounts
 from farebox_collector.ledger.tables.credits import lots
 from farebox_collector.ledger.tables.rollups import money_days, usage_days, within
 from farebox_collector.ledger.tables.stakes import stakes
@@ -33,8 +33,8 @@ BALANCE_BOUNDS = (0, 1, 10, 100, 1_000)
 _MONEY = {
     "revenue_nanousd": (REVENUE_ACCOUNT.kind, -1),
     "breakage_nanousd": (BREAKAGE_ACCOUNT.kind, -1),
-    "received_nanousd": (RECEIPTS_ACCOUNT.kind, 1),
-    "refunded_nanousd": (REFUNDED_ACCOUNT.kind, 1),
+    "cash_in_nanousd": (RECEIPTS_ACCOUNT.kind, 1),
+    "refunds_nanousd": (REFUNDED_ACCOUNT.kind, 1),
     "fees_nanousd": (FEES_ACCOUNT.kind, 1),
 }
 """Figure of a summary → the account whose movement it is, and its sign."""
@@ -52,9 +52,9 @@ class Summary(NamedTuple):
     """Deferred revenue recognised as credits were used."""
     breakage_nanousd: int = 0
     """Deferred revenue recognised as credits expired."""
-    received_nanousd: int = 0
-    """Payments of customers, less refunds."""
-    refunded_nanousd: int = 0
+    cash_in_nanousd: int = 0
+    """Payments less refunds and lost disputes."""
+    refunds_nanousd: int = 0
     """Refunds of the price of used or expired credits."""
     fees_nanousd: int = 0
     """Fees of payment providers."""
@@ -75,8 +75,9 @@ class Summary(NamedTuple):
     @property
     def profit_nanousd(self) -> int:
         """Revenue and breakage, less refunds of them, cost of providers and payment fees."""
-        earned = self.revenue_nanousd + self.breakage_nanousd - self.refunded_nanousd
-        return earned - self.cost_nanousd - self.fees_nanousd
+        return profit(
+            self.revenue_nanousd, self.breakage_nanousd, self.refunds_nanousd, self.cost_nanousd, self.fees_nanousd
+        )
 
 
 class CreditsMoved(NamedTuple):
@@ -87,7 +88,7 @@ class CreditsMoved(NamedTuple):
     movements: int
     in_nanocredits: int
     out_nanocredits: int
-    received_nanousd: int
+    cash_in_nanousd: int
 
 
 class BalanceRange(NamedTuple):
@@ -99,11 +100,6 @@ class BalanceRange(NamedTuple):
     """None for no end; equal to `from_credits` if the range is that exact balance."""
     wallets: int
     balance_nanocredits: int
-
-
-def usd_per_credit(connection: Connection, tenant_id: int) -> Fraction:
-    """Return the list price of the tenant's credit."""
-    return Fraction(connection.execute(select(tenants.c.usd_per_credit).where(tenants.c.id == tenant_id)).scalar_one())
 
 
 def summaries(connection: Connection, tenant_id: int, days: Days, *, by_day: bool) -> list[Summary]:

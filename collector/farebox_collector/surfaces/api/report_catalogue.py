@@ -1,23 +1,36 @@
 """Every report: name, summary, rows and total. The API and the command share them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from farebox_collector.ledger.reports.agent_usage import AgentGroup, agent_usage
+from farebox_collector.ledger.reports.bridge import bridge
+from farebox_collector.ledger.reports.deferred import DeferredGroup, deferred
 from farebox_collector.ledger.reports.money_reports import (
     BalanceRange,
     CreditsMoved,
     balance_ranges,
     credits_moved,
     summaries,
-    usd_per_credit,
 )
+from farebox_collector.ledger.reports.receivables import receivables
+from farebox_collector.ledger.reports.receivables import total_of as total_receivable
 from farebox_collector.ledger.reports.reports import UsageFilter, UsageGroup, usage_by, wallets_by_cost
-from farebox_collector.model.moments import Days
+from farebox_collector.ledger.reports.terms import list_price
+from farebox_collector.model.moments import Days, months_of
 from farebox_collector.model.verdicts import Verdict
+from farebox_collector.surfaces.api.finance_rows import (
+    BridgeRow,
+    DeferredRow,
+    ReceivableRow,
+    bridge_row,
+    deferred_row,
+    receivable_row,
+)
 from farebox_collector.surfaces.api.report_rows import (
     AgentRow,
     BalanceRow,
@@ -38,7 +51,7 @@ class Question(NamedTuple):
     """The parameters of a report; each report uses those that it needs."""
 
     days: Days
-    groups: tuple[Any, ...] = ()
+    groups: tuple[StrEnum, ...] = ()
     """Members of the report's own enumeration of groups."""
     usage: UsageFilter = UsageFilter()
     source: str = ""
@@ -53,9 +66,9 @@ class Report(NamedTuple):
     row: type[BaseModel]
     rows: Callable[[Connection, int, Question], Iterator[BaseModel]]
     total: Callable[[Connection, int, Question], BaseModel]
-    groups: tuple[UsageGroup, ...] | tuple[AgentGroup, ...]
+    groups: tuple[StrEnum, ...]
     """Possible groupings."""
-    by_default: tuple[UsageGroup, ...] | tuple[AgentGroup, ...] = ()
+    by_default: tuple[StrEnum, ...] = ()
     of_days: bool = True
     """False for a report of the current state."""
     one_row: bool = False
@@ -72,8 +85,7 @@ class Report(NamedTuple):
     def columns(self, question: Question) -> Columns:
         """Return the columns for a question, grouping columns first."""
         keys = [group.value for group in question.groups]
-        groups = type(self.groups[0]) if self.groups else ()
-        hidden = {group.value for group in groups} - set(keys)
+        hidden = {group.value for group in self.groups} - set(keys)
         others = [name for name in self.row.model_fields if name not in hidden and name not in keys]
         if self.row is WalletRow:
             others.remove("wallet")
@@ -82,13 +94,13 @@ class Report(NamedTuple):
 
 
 def _prices(connection: Connection, tenant_id: int) -> Prices:
-    return Prices(usd_per_credit(connection, tenant_id))
+    return Prices(list_price(connection, tenant_id))
 
 
 def _usage_rows(connection: Connection, tenant_id: int, question: Question) -> Iterator[UsageRow]:
-    prices = _prices(connection, tenant_id)
-    for row in usage_by(connection, tenant_id, question.days, question.groups, question.usage):
-        yield prices.usage(row, question.groups)
+    prices, groups = _prices(connection, tenant_id), [UsageGroup(group) for group in question.groups]
+    for row in usage_by(connection, tenant_id, question.days, groups, question.usage):
+        yield prices.usage(row, groups)
 
 
 def _usage_total(connection: Connection, tenant_id: int, question: Question) -> UsageRow:
@@ -154,6 +166,38 @@ def _balance_total(connection: Connection, tenant_id: int, _: Question) -> Balan
     return balance_row(BalanceRange(None, None, wallets, balance))
 
 
+def _bridge_rows(connection: Connection, tenant_id: int, question: Question) -> Iterator[BridgeRow]:
+    price = list_price(connection, tenant_id)
+    periods = months_of(question.days) if question.groups else [(None, question.days)]
+    for month, days in periods:
+        yield bridge_row(bridge(connection, tenant_id, days, price), month)
+
+
+def _bridge_total(connection: Connection, tenant_id: int, question: Question) -> BridgeRow:
+    return bridge_row(bridge(connection, tenant_id, question.days, list_price(connection, tenant_id)))
+
+
+def _deferred_rows(connection: Connection, tenant_id: int, question: Question) -> Iterator[DeferredRow]:
+    groups = [DeferredGroup(group) for group in question.groups]
+    yield from map(deferred_row, deferred(connection, tenant_id, question.days, groups))
+
+
+def _deferred_total(connection: Connection, tenant_id: int, question: Question) -> DeferredRow:
+    (total,) = deferred(connection, tenant_id, question.days)
+    return deferred_row(total)
+
+
+def _receivable_rows(connection: Connection, tenant_id: int, question: Question) -> Iterator[ReceivableRow]:
+    price = list_price(connection, tenant_id)
+    for found in receivables(connection, tenant_id, question.days.first):
+        yield receivable_row(found, price)
+
+
+def _receivable_total(connection: Connection, tenant_id: int, question: Question) -> ReceivableRow:
+    total = total_receivable(receivables(connection, tenant_id, question.days.first))
+    return receivable_row(total, list_price(connection, tenant_id))
+
+
 _BY_DAY = (UsageGroup.DAY,)
 
 REPORTS: Mapping[str, Report] = {
@@ -161,7 +205,7 @@ REPORTS: Mapping[str, Report] = {
     for report in (
         Report(
             "summary",
-            "Revenue, cost, fees, profit, credits out, active and new wallets, payers, revenue per wallet.",
+            "Charge value, revenue, cost, fees, profit, cash in, active and new wallets, payers, revenue per wallet.",
             SummaryRow,
             _summary_rows,
             _summary_total,
@@ -169,8 +213,35 @@ REPORTS: Mapping[str, Report] = {
             one_row=True,
         ),
         Report(
+            "bridge",
+            "From charge value to revenue, profit and cash in, line by line.",
+            BridgeRow,
+            _bridge_rows,
+            _bridge_total,
+            (DeferredGroup.MONTH,),
+            one_row=True,
+        ),
+        Report(
+            "deferred",
+            "Deferred revenue: opening, sold, used, expired, returned and closing, by month, pack and month of sale.",
+            DeferredRow,
+            _deferred_rows,
+            _deferred_total,
+            tuple(DeferredGroup),
+            one_row=True,
+        ),
+        Report(
+            "receivables",
+            "What wallets owe for usage that no credits paid, by wallet and age.",
+            ReceivableRow,
+            _receivable_rows,
+            _receivable_total,
+            (),
+            of_days=False,
+        ),
+        Report(
             "usage",
-            "Calls, tokens, cost, charge and margin by event, model, day and more; each call counts once.",
+            "Calls, tokens, cost, charge and margin at list by event, model, day and more; each call counts once.",
             UsageRow,
             _usage_rows,
             _usage_total,

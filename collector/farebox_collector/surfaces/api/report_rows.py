@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import date, timedelta
-from fractions import Fraction
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -10,12 +9,18 @@ from pydantic import BaseModel, Field
 from farebox_collector.ledger.reports.agent_usage import AgentGroup
 from farebox_collector.ledger.reports.money_reports import BalanceRange, CreditsMoved, Summary
 from farebox_collector.ledger.reports.reports import UsageGroup
+from farebox_collector.ledger.reports.terms import MEANINGS, ListPrice, Term, margin, margin_at_list
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import format_nano, round_half_even
 from farebox_collector.surfaces.api.context import Amount
 from farebox_collector.surfaces.api.table_files import CellType
 
 EPOCH = date(1970, 1, 1)
+
+
+def term(meaning: Term) -> Any:
+    """Return the field of a term: every surface describes it with the same words."""
+    return Field(description=MEANINGS[meaning])
 
 
 class Figures(BaseModel):
@@ -25,11 +30,10 @@ class Figures(BaseModel):
     errors: int
     input_tokens: int = Field(description="All input tokens, cached or not.")
     output_tokens: int
-    cost_usd: Amount = Field(description="What providers charge.")
-    charge_credits: Amount = Field(description="What wallets paid.")
-    charge_usd: Amount = Field(description="The same at the price of a credit.")
-    margin_usd: Amount = Field(description="The charge less the cost.")
-    margin_percent: str | None = Field(description="The margin relative to the charge; null without a charge.")
+    cost_usd: Amount = term(Term.COST)
+    charge_credits: Amount = term(Term.CHARGE)
+    charge_value_usd: Amount = term(Term.CHARGE_VALUE)
+    margin_at_list_percent: str | None = term(Term.MARGIN_AT_LIST)
 
 
 class UsageRow(Figures):
@@ -81,22 +85,23 @@ class SummaryRow(BaseModel):
 
     day: str | None
     requests: int
-    charge_credits: Amount = Field(description="Credits out: what wallets paid for calls.")
-    charge_usd: Amount = Field(description="The same at the price of a credit.")
-    revenue_usd: Amount = Field(description="The price of the credits that usage consumed, recognised as drawn.")
+    charge_credits: Amount = term(Term.CHARGE)
+    charge_value_usd: Amount = term(Term.CHARGE_VALUE)
+    given_away_usd: Amount = Field(description=f"{MEANINGS[Term.GIVEN_AWAY]} The bridge has each part.")
+    revenue_usd: Amount = term(Term.REVENUE)
     revenue_from_other_days_usd: Amount = Field(
         description="The part of revenue from calls that started on other days; their cost is on those days."
     )
     revenue_on_other_days_usd: Amount = Field(description="Earnings of these days' calls in the revenue of other days.")
-    breakage_usd: Amount = Field(description="The price of expired credits.")
-    cost_usd: Amount = Field(description="What providers charge.")
-    exposure_usd: Amount = Field(
-        description="Estimated cost of calls whose end was not observed; in neither cost nor profit."
-    )
-    refunded_usd: Amount = Field(description="Refunds of credits that were used or had expired.")
-    fees_usd: Amount = Field(description="Fees of payment providers.")
-    profit_usd: Amount = Field(description="Revenue and breakage, less their refunds, cost and fees.")
-    received_usd: Amount = Field(description="Customers' payments for credits, less refunds.")
+    breakage_usd: Amount = term(Term.BREAKAGE)
+    refunds_usd: Amount = term(Term.REFUNDS)
+    cost_usd: Amount = term(Term.COST)
+    fees_usd: Amount = term(Term.FEES)
+    profit_usd: Amount = term(Term.PROFIT)
+    margin_percent: str | None = term(Term.MARGIN)
+    margin_at_list_percent: str | None = term(Term.MARGIN_AT_LIST)
+    cash_in_usd: Amount = term(Term.CASH_IN)
+    exposure_usd: Amount = term(Term.EXPOSURE)
     active_wallets: int = Field(description="Wallets charged for a call.")
     new_wallets: int
     payers: int = Field(description="Wallets with a deposit.")
@@ -112,7 +117,7 @@ class CreditsRow(BaseModel):
     movements: int = Field(description="For usage: charged calls.")
     credits_in: Amount
     credits_out: Amount
-    received_usd: Amount = Field(description="Payments less refunds.")
+    cash_in_usd: Amount = term(Term.CASH_IN)
 
 
 class BalanceRow(BaseModel):
@@ -125,20 +130,15 @@ class BalanceRow(BaseModel):
 
 
 class Prices:
-    """Converts credits to US dollars at the tenant's price."""
+    """Rows with credits at the tenant's list price."""
 
-    def __init__(self, usd_per_credit: Fraction) -> None:
-        self._usd_per_credit = usd_per_credit
-
-    def nanousd(self, nanocredits: int) -> int:
-        """Return the price of credits, rounded half to even."""
-        exact = self._usd_per_credit
-        return round_half_even(nanocredits * exact.numerator, exact.denominator)
+    def __init__(self, price: ListPrice) -> None:
+        self._price = price
 
     def figures(self, row: Any) -> dict[str, Any]:
         """Return the `Figures` of a row with `DAY_SUMS`; sums may be None."""
         cost, charge = int(row.cost_nanousd or 0), int(row.charge_nanocredits or 0)
-        sold = self.nanousd(charge)
+        value = self._price.nanousd(charge)
         return {
             "requests": int(row.requests or 0),
             "errors": int(row.errors or 0),
@@ -146,9 +146,8 @@ class Prices:
             "output_tokens": int(row.output_tokens or 0),
             "cost_usd": format_nano(cost),
             "charge_credits": format_nano(charge),
-            "charge_usd": format_nano(sold),
-            "margin_usd": format_nano(sold - cost),
-            "margin_percent": percent(sold - cost, sold),
+            "charge_value_usd": format_nano(value),
+            "margin_at_list_percent": margin_at_list(value, cost),
         }
 
     def usage(self, row: Any, groups: Sequence[UsageGroup]) -> UsageRow:
@@ -170,21 +169,25 @@ class Prices:
     def summary(self, summary: Summary) -> SummaryRow:
         """Return the row of a tenant's days."""
         revenue, active = summary.revenue_nanousd, summary.active_wallets
+        value = self._price.nanousd(summary.charge_nanocredits)
         return SummaryRow(
             day=None if summary.day is None else shown_day(summary.day),
             requests=summary.requests,
             charge_credits=format_nano(summary.charge_nanocredits),
-            charge_usd=format_nano(self.nanousd(summary.charge_nanocredits)),
+            charge_value_usd=format_nano(value),
+            given_away_usd=format_nano(value - revenue),
             revenue_usd=format_nano(revenue),
             revenue_from_other_days_usd=format_nano(summary.from_other_days_nanousd),
             revenue_on_other_days_usd=format_nano(summary.on_other_days_nanousd),
             breakage_usd=format_nano(summary.breakage_nanousd),
+            refunds_usd=format_nano(summary.refunds_nanousd),
             cost_usd=format_nano(summary.cost_nanousd),
-            exposure_usd=format_nano(summary.exposure_nanousd),
-            refunded_usd=format_nano(summary.refunded_nanousd),
             fees_usd=format_nano(summary.fees_nanousd),
             profit_usd=format_nano(summary.profit_nanousd),
-            received_usd=format_nano(summary.received_nanousd),
+            margin_percent=margin(summary.profit_nanousd, revenue),
+            margin_at_list_percent=margin_at_list(value, summary.cost_nanousd),
+            cash_in_usd=format_nano(summary.cash_in_nanousd),
+            exposure_usd=format_nano(summary.exposure_nanousd),
             active_wallets=active,
             new_wallets=summary.new_wallets,
             payers=summary.payers,
@@ -222,7 +225,7 @@ def credits_row(moved: CreditsMoved, *, total: bool = False) -> CreditsRow:
         movements=moved.movements,
         credits_in=format_nano(moved.in_nanocredits),
         credits_out=format_nano(moved.out_nanocredits),
-        received_usd=format_nano(moved.received_nanousd),
+        cash_in_usd=format_nano(moved.cash_in_nanousd),
     )
 
 
@@ -241,15 +244,6 @@ def balance_row(found: BalanceRange) -> BalanceRow:
 def shown_day(day: int) -> str:
     """Format a day as an ISO 8601 date."""
     return (EPOCH + timedelta(days=day)).isoformat()
-
-
-def percent(part: int, whole: int) -> str | None:
-    """Return a percentage with two decimals; None if the whole is zero."""
-    if not whole:
-        return None
-    sign = -1 if whole < 0 else 1
-    hundredths = round_half_even(sign * part * 10_000, sign * whole)
-    return f"{'-' if hundredths < 0 else ''}{abs(hundredths) // 100}.{abs(hundredths) % 100:02d}"
 
 
 def cell_type(name: str) -> CellType:

@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
 from farebox_collector.ledger.reports.agent_usage import AgentGroup
+from farebox_collector.ledger.reports.deferred import DeferredGroup
 from farebox_collector.ledger.reports.reports import UsageFilter, UsageGroup, WalletAge
 from farebox_collector.model.moments import DAY_NS, Days
 from farebox_collector.model.money import AmountError, parse_nano
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.surfaces.api.context import Context, Name
+from farebox_collector.surfaces.api.finance_rows import BridgeRow, DeferredRow, ReceivableRow
 from farebox_collector.surfaces.api.pages import decode_cursor, encode_cursor
 from farebox_collector.surfaces.api.problems import RESPONSES, ApiError
 from farebox_collector.surfaces.api.report_catalogue import (
@@ -133,8 +135,22 @@ class AgentsQuery(Period):
     group_by: list[AgentGroup] = Field([AgentGroup.DEVELOPER], max_length=len(AgentGroup), description="In this order.")
 
 
-class BalancesQuery(Shape):
-    """Parameters of the balances report, which has no filter."""
+class ByMonth(Period):
+    """A period that may be grouped by month."""
+
+    group_by: list[Literal["month"]] = Field([], max_length=1, description="`month` for a row per UTC month.")
+
+
+class DeferredQuery(Period):
+    """Parameters of deferred revenue."""
+
+    group_by: list[DeferredGroup] = Field(
+        [], max_length=len(DeferredGroup), description="`sold` is the month of the sale; in this order."
+    )
+
+
+class CurrentQuery(Shape):
+    """Parameters of a report of the current state, which has no filter."""
 
 
 def router(context: Context) -> APIRouter:
@@ -143,12 +159,27 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/summary", response_model=ReportPage[SummaryRow], responses=_FILES)
     def report_summary(query: Annotated[ByDay, Query()]) -> Any:
-        """Report revenue, cost, fees, profit, credits out, active and new wallets, payers, revenue per wallet."""
+        """Report charge value, revenue, cost, fees, profit, cash in, active and new wallets, payers."""
         return _answer(context, "summary", query)
+
+    @routes.get("/bridge", response_model=ReportPage[BridgeRow], responses=_FILES)
+    def report_bridge(query: Annotated[ByMonth, Query()]) -> Any:
+        """Report each line from charge value to revenue, profit and cash in, to the nano-dollar."""
+        return _answer(context, "bridge", query)
+
+    @routes.get("/deferred", response_model=ReportPage[DeferredRow], responses=_FILES)
+    def report_deferred(query: Annotated[DeferredQuery, Query()]) -> Any:
+        """Report how deferred revenue rolled forward, by month, by pack and by month of sale."""
+        return _answer(context, "deferred", query)
+
+    @routes.get("/receivables", response_model=ReportPage[ReceivableRow], responses=_FILES)
+    def report_receivables(query: Annotated[CurrentQuery, Query()]) -> Any:
+        """Report what wallets owe for usage that no credits paid, by wallet and age, highest debt first."""
+        return _answer(context, "receivables", query)
 
     @routes.get("/usage", response_model=ReportPage[UsageRow], responses=_FILES)
     def report_usage(query: Annotated[UsageQuery, Query()]) -> Any:
-        """Report calls, tokens, cost, charge and margin by event, model, day and more; each call counts once."""
+        """Report calls, tokens, cost, charge and margin at list by event, model, day and more, each call once."""
         return _answer(context, "usage", query)
 
     @routes.get("/credits", response_model=ReportPage[CreditsRow], responses=_FILES)
@@ -157,7 +188,7 @@ def router(context: Context) -> APIRouter:
         return _answer(context, "credits", query)
 
     @routes.get("/balances", response_model=ReportPage[BalanceRow], responses=_FILES)
-    def report_balances(query: Annotated[BalancesQuery, Query()]) -> Any:
+    def report_balances(query: Annotated[CurrentQuery, Query()]) -> Any:
         """Report the current distribution of wallet balances."""
         return _answer(context, "balances", query)
 
@@ -196,8 +227,7 @@ def question_of(query: Shape, now_ns: int) -> Question:
     if not isinstance(query, Period):
         return Question(Days(now_ns // DAY_NS, now_ns // DAY_NS + 1))
     days = period_of(now_ns, query.days, query.first, query.last)
-    kind = AgentGroup if isinstance(query, AgentsQuery) else UsageGroup
-    groups = tuple(dict.fromkeys(kind(group) for group in getattr(query, "group_by", ())))
+    groups = tuple(dict.fromkeys(map(_group, getattr(query, "group_by", ()))))
     if not isinstance(query, WalletsQuery):
         return Question(days, groups, source=getattr(query, "source", ""))
     usage = UsageFilter(
@@ -210,6 +240,10 @@ def question_of(query: Shape, now_ns: int) -> Question:
         _balance(query.max_balance_credits, "max_balance_credits"),
     )
     return Question(days, groups, usage)
+
+
+def _group(name: str) -> StrEnum:
+    return name if isinstance(name, StrEnum) else DeferredGroup(name) if name == "month" else UsageGroup(name)
 
 
 def write_report(
