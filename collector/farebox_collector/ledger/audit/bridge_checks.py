@@ -2,7 +2,7 @@
 
 Each line of the bridge is a sum of one of these, so that it is right for any period if it is right for each day:
 revenue, breakage, deferred revenue and cash by day; what draws on lots over all time. The upgrade of older books
-noted by how much they differ, and from which day on the days are compared.
+noted by how much they differ, from which day on the days are compared, and which tenants are not compared.
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ BRIDGE_CHECKS = (
 )
 
 _SINCE, _BEFORE = "bridge: the first whole day", "bridge: drawn otherwise before, tenant "
+_CARRIED = "bridge: returns to carry over, tenant "
 _BY_DAY = text(f"""
     SELECT tenant_id, day, sum(revenue), sum(breakage), sum(deferred)
     FROM (
@@ -50,6 +51,7 @@ _CREDITS = text(f"""
         UNION ALL
         SELECT t.id, 0, 0, w.value FROM tenants t JOIN watermarks w ON w.name = '{_BEFORE}' || t.id
     ) all_sides
+    WHERE NOT EXISTS (SELECT 1 FROM watermarks w WHERE w.name = '{_CARRIED}' || all_sides.tenant_id)
     GROUP BY tenant_id HAVING sum(charged) <> sum(drawn) + sum(waits)
     ORDER BY tenant_id
 """)
