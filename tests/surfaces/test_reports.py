@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -128,7 +129,7 @@ def test_files_have_every_row_exactly_and_no_formulas(books: Collector, tmp_path
     assert run(books, *command, "--format", "csv").stdout_bytes == text.content
     run(books, *command, "--format", "parquet", "--output", str(tmp_path / "cli.parquet"))
     assert read_parquet(tmp_path / "cli.parquet").read_all().num_rows == 3
-    for name in ("summary", "usage", "credits", "balances", "wallets"):
+    for name in ("usage", "credits", "balances", "wallets", "receivables"):
         assert "all" in run(books, "report", name).stdout
     month = f"{datetime.now(UTC):%Y-%m}"
     chosen = run(books, "report", "wallets", "--period", month, "--filter", "wallets=new", "--format", "json")
@@ -136,6 +137,40 @@ def test_files_have_every_row_exactly_and_no_formulas(books: Collector, tmp_path
     for wrong in ("nothing", "usage --period soon", "usage --filter colour=red", "credits --by x", "balances --by day"):
         with pytest.raises(Stop):
             run(books, "report", *wrong.split())
+
+
+def test_a_first_deposit_earns_revenue_and_the_bridge_leads_from_charge_value_to_cash(books: Collector) -> None:
+    get(books, "/v1/wallets/ada/lots").raise_for_status()  # draws it up; bob has no lots and may wait for it
+    charged = {wallet: Decimal(books.wallet(wallet)["spent_credits"]) for wallet in ("ada", "bob")}
+    bridge = get(books, "/v1/reports/bridge").json()["total"]
+    found = {name.removesuffix("_usd"): Decimal(text) for name, text in bridge.items() if name.endswith("_usd")}
+    everything = sum(charged.values())
+    # A deposit without a price is worth its credits at list; what bob used was paid by no credits.
+    unpaid = found["unpaid_overdraft"] + found["timing"]
+    assert (found["charge_value"], found["revenue"], unpaid) == (everything, *charged.values())
+    given = ("promotional", "discounts", "unpaid_overdraft", "timing", "adjustments")
+    assert found["charge_value"] - sum(found[name] for name in given) == found["revenue"]
+    assert found["profit"] == found["revenue"] - found["cost"] == -charged["bob"]
+    assert found["profit"] + found["cost"] + found["deferred_change"] == found["cash_in"] == 10
+    summary = get(books, "/v1/reports/summary").json()["total"]
+    assert {name: summary[name] for name in bridge if name in summary} == {
+        name: text for name, text in bridge.items() if name in summary
+    }
+    months = get(books, "/v1/reports/bridge", group_by="month", days=60).json()["items"]
+    assert months[-1]["month"] == f"{datetime.now(UTC):%Y-%m}"
+    (sold,) = get(books, "/v1/reports/deferred", group_by=["pack", "sold"]).json()["items"]
+    assert (sold["pack"], sold["sold"], sold["sold_usd"]) == ("deposit", months[-1]["month"], "10.000000000")
+    assert Decimal(sold["closing_usd"]) == 10 - charged["ada"] == found["deferred_closing"]
+    (owed,) = get(books, "/v1/reports/receivables").json()["items"]
+    assert (owed["wallet"], Decimal(owed["receivable_usd"])) == ("bob", charged["bob"])
+    assert owed["to_30_days_usd"] == owed["receivable_usd"]
+    told = run(books, "report", "bridge", "--format", "csv").stdout
+    (row,) = csv.DictReader(io.StringIO(told))
+    assert row == {name: text for name, text in bridge.items() if name != "month"}
+    shown = run(books, "report", "bridge", "--compare").stdout
+    assert re.search(rf"^ *revenue usd +{bridge['revenue_usd']} +0\.000000000", shown, re.M)
+    assert sold["closing_usd"] in run(books, "report", "deferred", "--by", "month").stdout
+    assert books.metrics()['farebox_money_usd{term="revenue"}'] == float(found["revenue"])
 
 
 def run(books: Collector, *arguments: str) -> Result:
@@ -162,6 +197,9 @@ def run(books: Collector, *arguments: str) -> Result:
         ("wallets", {"wallets": "old"}),
         ("credits", {"group_by": "event"}),
         ("balances", {"days": 7}),
+        ("bridge", {"group_by": "day"}),
+        ("deferred", {"group_by": "event"}),
+        ("receivables", {"days": 7}),
         ("usage", {"format": "csv", "columns": "secret"}),
         ("wallets", {"limit": 0}),
         ("wallets", {"event": "a\nb"}),

@@ -58,10 +58,10 @@ _QUERIES: dict[str, type[Shape]] = {
 _LAST_DAYS = {"today": 1, "7d": 7, "30d": 30, "90d": 90}
 _FORMS = "today, 7d, 30d, 90d, a month (2026-04), a day, or two days (2026-04-01..2026-04-15)"
 _IN_A_TABLE = {
-    "summary": ("charge_value_usd", "revenue_usd", "cost_usd", "fees_usd", "profit_usd", "cash_in_usd"),
-    "bridge": ("charge_value_usd", "given_away_usd", "revenue_usd", "profit_usd", "deferred_change_usd", "cash_in_usd"),
-    "deferred": ("opening_usd", "sold_usd", "used_usd", "expired_usd", "returned_usd", "closing_usd"),
-    "receivables": ("wallet", "receivable_credits", "receivable_usd", "to_30_days_usd", "to_90_days_usd", "older_usd"),
+    "summary": ("charge_value_usd", "revenue_usd", "cost_usd", "profit_usd"),
+    "bridge": ("charge_value_usd", "revenue_usd", "profit_usd", "cash_in_usd"),
+    "deferred": ("opening_usd", "sold_usd", "used_usd", "closing_usd"),
+    "receivables": ("wallet", "receivable_usd", "to_30_days_usd", "older_usd"),
     "usage": ("requests", "charge_credits", "charge_value_usd", "cost_usd", "margin_at_list_percent"),
     "credits": ("source", "movements", "credits_in", "credits_out", "cash_in_usd"),
     "balances": ("from_credits", "to_credits", "wallets", "balance_credits"),
