@@ -1,4 +1,4 @@
-"""The demo's live table of wallets, costs and margins."""
+"""The demo's live table of wallets, costs and margins at list."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ def screen(books: Books, below: str) -> Group:
     for wallet in books.wallets():
         wallets.add_row(wallet["wallet"], wallet["balance_credits"], wallet["spent_credits"])
     events = Table("event", title="Events, in US dollars", title_justify="left")
-    for heading in ("calls", "cost", "charged", "margin"):
+    for heading in ("calls", "cost", "charge value", "margin at list"):
         events.add_column(heading, justify="right")
     for name, event in books.events().items():
-        margin = event.charged_credits - event.cost_usd
-        figures = (f"{figure:.6f}" for figure in (event.cost_usd, event.charged_credits, margin))
-        events.add_row(name, str(event.requests), *figures)
+        # In the demo a credit sells for a dollar.
+        value = event.charged_credits
+        margin = f"{(value - event.cost_usd) / value:.1%}" if value else ""
+        events.add_row(name, str(event.requests), f"{event.cost_usd:.6f}", f"{value:.6f}", margin)
     return Group(Columns([wallets, events]), Text(below))

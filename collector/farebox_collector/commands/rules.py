@@ -125,7 +125,7 @@ def simulate_command(
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Simulate a rule on the last days: what it would have charged and earned. Changes nothing."""
+    """Simulate a rule on the last days: what it would have charged, at which margin at list. Changes nothing."""
     terms = _terms(multiplier, minimum, flat, input_credits, cached_credits, output_credits)
     _require_event(event)
     if by not in ("event", "wallet"):
@@ -150,12 +150,14 @@ def simulate_command(
         )
         return
     title = f"The last {days} days if {event} were charged {describe(terms)}"
-    headings = ("credits charged", "credits proposed", "credits more", "USD cost", "USD earned", "USD proposed")
+    headings = ("credits charged", "credits proposed", "credits more", "USD cost", "margin at list", "proposed")
     table = figure_table(title, by, "calls", *headings)
     for name, row in sorted(rows.items(), key=lambda item: -item[1].proposed_nanocredits)[:limit]:
         shown = show_outcome(name, row)
         credits = shown.charged_credits, shown.proposed_credits, shown.difference_credits
-        table.add_row(name, f"{row.calls:,}", *credits, shown.cost_usd, shown.earned_usd, shown.proposed_usd)
+        margins = shown.margin_at_list_percent, shown.proposed_margin_at_list_percent
+        percents = (f"{percent} %" if percent else "" for percent in margins)
+        table.add_row(name, f"{row.calls:,}", *credits, shown.cost_usd, *percents)
     out.print(table)
 
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, select
 
+from farebox_collector.ledger.access.tenants import usd_per_credit_of
+from farebox_collector.ledger.reports.terms import ListPrice
 from farebox_collector.ledger.tables.books import (
     charge_rules,
-    tenants,
     usage_records,
 )
 from farebox_collector.ledger.tables.rollups import usage_days
@@ -18,7 +19,6 @@ from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.action_pricing import ActionKey, ActionSums
 from farebox_collector.ledger.usage.tombstones import require_detail
 from farebox_collector.model.moments import day_of
-from farebox_collector.model.money import round_half_even
 from farebox_collector.model.records import Buckets, ChargeRule
 from farebox_collector.model.units import read_units
 from farebox_collector.model.verdicts import Verdict
@@ -41,10 +41,9 @@ class Outcome(NamedTuple):
     charged_nanocredits: int = 0
     proposed_nanocredits: int = 0
     cost_nanousd: int = 0
-    earned_nanousd: int = 0
-    """Actual charge at the list price of credits, less the cost."""
-    proposed_nanousd: int = 0
-    """Simulated charge at the list price of credits, less the cost."""
+    charge_value_nanousd: int = 0
+    proposed_value_nanousd: int = 0
+    """Charge value of the simulated charge."""
 
 
 class Simulated(NamedTuple):
@@ -67,11 +66,8 @@ class _Sums:
         row[2] += proposed
         row[3] += cost
 
-    def outcomes(self, usd_per_credit: Fraction) -> dict[str, Outcome]:
-        return {
-            name: Outcome(*row, *(_usd(nanocredits, usd_per_credit) - row[3] for nanocredits in (row[1], row[2])))
-            for name, row in sorted(self._rows.items())
-        }
+    def outcomes(self, price: ListPrice) -> dict[str, Outcome]:
+        return {name: Outcome(*row, *map(price.nanousd, row[1:3])) for name, row in sorted(self._rows.items())}
 
 
 def simulate(
@@ -89,7 +85,7 @@ def simulate(
     """
     require_chargeable(terms)
     require_detail(connection, tenant_id, from_ns, to_ns, "a rule can be tried on calls")
-    usd_per_credit = connection.execute(select(tenants.c.usd_per_credit).where(tenants.c.id == tenant_id)).scalar_one()
+    usd_per_credit = usd_per_credit_of(connection, tenant_id)
     exact = exact_terms(ChargeRule(0, event, usd_per_credit=Decimal(usd_per_credit), **_EVER, **terms._asdict()))
     own_rules = _events_with_rules(connection, tenant_id, to_ns)
     untouched = ActionSums(0, 0, exact.floor_nanocredits)
@@ -121,7 +117,8 @@ def simulate(
         by_event.add(name, charged, proposed, cost)
         by_wallet.add(wallet, charged, proposed, cost)
     progress(total, total)
-    return Simulated(by_event.outcomes(Fraction(usd_per_credit)), by_wallet.outcomes(Fraction(usd_per_credit)))
+    price = ListPrice(Fraction(usd_per_credit))
+    return Simulated(by_event.outcomes(price), by_wallet.outcomes(price))
 
 
 def calls_at_most(connection: Connection, tenant_id: int, from_ns: int, to_ns: int) -> int:
@@ -146,7 +143,3 @@ def _events_with_rules(connection: Connection, tenant_id: int, at_ns: int) -> se
         )
     )
     return {name for (name,) in found}
-
-
-def _usd(nanocredits: int, usd_per_credit: Fraction) -> int:
-    return round_half_even(nanocredits * usd_per_credit.numerator, usd_per_credit.denominator)

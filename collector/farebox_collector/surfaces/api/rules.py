@@ -12,6 +12,7 @@ from farebox_collector.ledger.access.actors import acting
 from farebox_collector.ledger.approvals.changes import StatedRule, rule_proposal
 from farebox_collector.ledger.approvals.proposals import require_approval
 from farebox_collector.ledger.reports import simulation, statements
+from farebox_collector.ledger.reports.terms import MEANINGS, Term, margin_at_list
 from farebox_collector.ledger.tariffs.effective_times import CannotBegin, begin
 from farebox_collector.ledger.tariffs.rules import RuleAuthorship, RuleOverlap, set_rule
 from farebox_collector.model.moments import DAY_NS, format_ns
@@ -111,9 +112,11 @@ class Outcome(BaseModel):
     charged_credits: Amount
     proposed_credits: Amount
     difference_credits: Amount
-    cost_usd: Amount
-    earned_usd: Amount = Field(description="The charge at the price of a credit, less the cost.")
-    proposed_usd: Amount = Field(description="The same for the proposed charge.")
+    cost_usd: Amount = Field(description=MEANINGS[Term.COST])
+    charge_value_usd: Amount = Field(description=MEANINGS[Term.CHARGE_VALUE])
+    proposed_value_usd: Amount = Field(description="The charge value of the proposed charge.")
+    margin_at_list_percent: str | None = Field(description=MEANINGS[Term.MARGIN_AT_LIST])
+    proposed_margin_at_list_percent: str | None = Field(description="The same for the proposed charge.")
 
 
 class Simulation(BaseModel):
@@ -178,7 +181,7 @@ def simulation_router(context: Context) -> APIRouter:
 
     @routes.post("/simulate")
     def simulate(request: SimulationRequest) -> Simulation:
-        """Simulate a rule on the last days: what it would have charged and earned. Changes nothing."""
+        """Simulate a rule on the last days: what it would have charged, at which margin at list. Changes nothing."""
         terms, now_ns = _terms(request), context.clock()
         from_ns = max(0, now_ns - request.days * DAY_NS)
         with context.database.reading() as connection:
@@ -228,8 +231,10 @@ def show_outcome(name: str, row: simulation.Outcome) -> Outcome:
         proposed_credits=format_nano(row.proposed_nanocredits),
         difference_credits=format_nano(row.proposed_nanocredits - row.charged_nanocredits),
         cost_usd=format_nano(row.cost_nanousd),
-        earned_usd=format_nano(row.earned_nanousd),
-        proposed_usd=format_nano(row.proposed_nanousd),
+        charge_value_usd=format_nano(row.charge_value_nanousd),
+        proposed_value_usd=format_nano(row.proposed_value_nanousd),
+        margin_at_list_percent=margin_at_list(row.charge_value_nanousd, row.cost_nanousd),
+        proposed_margin_at_list_percent=margin_at_list(row.proposed_value_nanousd, row.cost_nanousd),
     )
 
 
