@@ -147,8 +147,9 @@ def _credits_total(connection: Connection, tenant_id: int, question: Question) -
 
 
 def _agent_rows(connection: Connection, tenant_id: int, question: Question) -> Iterator[AgentRow]:
-    for row in agent_usage(connection, tenant_id, question.days, question.groups):
-        yield agent_row(row, question.groups)
+    groups = [AgentGroup(group) for group in question.groups]
+    for row in agent_usage(connection, tenant_id, question.days, groups):
+        yield agent_row(row, groups)
 
 
 def _agent_total(connection: Connection, tenant_id: int, question: Question) -> AgentRow:

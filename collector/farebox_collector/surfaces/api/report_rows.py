@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from farebox_collector.ledger.reports.agent_usage import AgentGroup
 from farebox_collector.ledger.reports.money_reports import BalanceRange, CreditsMoved, Summary
 from farebox_collector.ledger.reports.reports import UsageGroup
-from farebox_collector.ledger.reports.terms import MEANINGS, ListPrice, Term, margin, margin_at_list
+from farebox_collector.ledger.reports.terms import MEANINGS, ListPrice, Term, margin, margin_at_list, percent
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import format_nano, round_half_even
 from farebox_collector.surfaces.api.context import Amount
