@@ -28,7 +28,7 @@ from load import Generator
 from rich.console import Console
 from systems import POSTGRESQL, SCRATCH, SQLITE, Databases
 
-PARTS = ("floor", "against", "replicas", "soak", "history")
+PARTS = ("floor", "signals", "against", "replicas", "soak", "history")
 
 
 def main() -> int:
@@ -66,6 +66,8 @@ def _parts(options: argparse.Namespace, bench: Bench) -> list[Callable[[], list[
     parts: list[Callable[[], list[Figure]]] = []
     if "floor" in options.parts:
         parts += [partial(intake.beside_the_floor, bench, kind, options.transports) for kind in options.databases]
+    if "signals" in options.parts:
+        parts += [partial(intake.of_signals, bench, kind) for kind in options.databases]
     if "against" in options.parts and options.against:
         trees = [(kind, tree) for tree in options.against for kind in options.databases]
         parts += [partial(against.beside_another, bench, kind, tree) for kind, tree in trees]

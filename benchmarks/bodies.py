@@ -39,6 +39,8 @@ class Shape(NamedTuple):
     second: bool = False
     """Whether other spans report the calls of the same shape without it: with ids of their own, and the same
     responses."""
+    logs: bool = False
+    """Whether log records tell the calls; see `log_bodies`."""
 
     @property
     def templates(self) -> int:

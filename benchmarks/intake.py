@@ -133,6 +133,27 @@ def _exact(difference: int, where: str, spans: int) -> Figure:
     return Figure(what, where, difference, "nano-USD", 0, False, f"of {spans:,} spans")
 
 
+def of_signals(bench: Bench, kind: str) -> list[Figure]:
+    """Log records of a coding agent against spans, by one collector in turns."""
+    with bench.databases.farebox(bench.databases.blank(kind)) as server:
+        spans = Subject(bench.generator, [server], Shape(seed=6))
+        logs = Subject(bench.generator, [server], Shape(seed=7, logs=True))
+        of_logs, of_spans = _in_turns(bench, HTTP, logs, spans)
+        difference = difference_nanocredits(server, [spans, logs])
+    where = f"{kind}, {HTTP}"
+    return [
+        Figure(
+            "log records ÷ spans",
+            where,
+            ratio(rates(of_logs), rates(of_spans)),
+            goal=0.9,
+            note=f"{median_rate(of_logs):,.0f} ÷ {median_rate(of_spans):,.0f} calls/s {_refused(of_logs)}".strip(),
+            samples=rates(of_logs),
+        ),
+        _exact(difference, f"{kind}, logs and spans", spans.spans + logs.spans),
+    ]
+
+
 def of_replicas(bench: Bench) -> list[Figure]:
     """Two replicas against one, and eight against one where all calls are of one wallet."""
     url = bench.databases.blank(POSTGRESQL)

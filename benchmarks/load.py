@@ -20,7 +20,8 @@ from multiprocessing.pool import AsyncResult
 from typing import NamedTuple, Protocol
 
 import grpc
-from bodies import Shape, body, owed, prepare
+from bodies import Shape, owed
+from log_bodies import maker
 
 HTTP, GRPC = "http", "grpc"
 EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -120,7 +121,7 @@ class Generator:
 
 def send(load: Load) -> Sent:
     """Send from threads of this process. Raises NotTaken."""
-    prepare(load.shape)
+    maker(load.shape).prepare(load.shape)
     return _Sender(load).run()
 
 
@@ -140,8 +141,9 @@ class _Sender:
     def run(self) -> Sent:
         """Connect, send everything, and sum up."""
         load = self._load
+        signal = "logs" if load.shape.logs else "traces"
         connections = [
-            connect(load.transport, load.endpoints[index % len(load.endpoints)], load.headers)
+            connect(load.transport, load.endpoints[index % len(load.endpoints)], load.headers, signal)
             for index in range(load.in_flight)
         ]
         threads = [threading.Thread(target=self._work, args=(connection,)) for connection in connections]
@@ -159,10 +161,11 @@ class _Sender:
         return Sent(self._began_s, ended_s, self._answered, self._refused, _own_cpu_s() - cpu_s)
 
     def _work(self, connection: _Connection) -> None:
+        made = maker(self._load.shape)
         try:
             while (turn := self._next()) is not None:
                 number, due_s = turn
-                request = body(self._load.shape, number, self._load.at_ns(number))
+                request = made.body(self._load.shape, number, self._load.at_ns(number))
                 if self._gap_s:
                     time.sleep(max(0.0, due_s - time.monotonic()))
                 asked_s = due_s if self._gap_s else time.monotonic()
@@ -193,19 +196,21 @@ class _Sender:
             time.sleep(_WAIT_S)
 
 
-def connect(transport: str, endpoint: str, headers: Sequence[tuple[str, str]] = ()) -> _Connection:
-    """A connection of its own."""
-    return _Http(endpoint, headers) if transport == HTTP else _Grpc(endpoint)
+def connect(
+    transport: str, endpoint: str, headers: Sequence[tuple[str, str]] = (), signal: str = "traces"
+) -> _Connection:
+    """A connection of its own; only HTTP carries other signals than traces here."""
+    return _Http(endpoint, headers, signal) if transport == HTTP else _Grpc(endpoint)
 
 
 class _Http:
     """OTLP/HTTP over a bare socket: what a client spends here, the server cannot have."""
 
-    def __init__(self, endpoint: str, headers: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, endpoint: str, headers: Sequence[tuple[str, str]], signal: str) -> None:
         host, port = endpoint.rsplit(":", 1)
         self._address = host, int(port)
         lines = [f"{name}: {value}\r\n" for name, value in (("Content-Type", "application/x-protobuf"), *headers)]
-        self._head = f"POST /v1/traces HTTP/1.1\r\nHost: {endpoint}\r\n{''.join(lines)}Content-Length: ".encode()
+        self._head = f"POST /v1/{signal} HTTP/1.1\r\nHost: {endpoint}\r\n{''.join(lines)}Content-Length: ".encode()
         self._socket = self._connected()
 
     def _connected(self) -> socket.socket:

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from bodies import Shape, owed
+from bodies import Shape
 from load import IN_FLIGHT, Generator, Load, Sent
+from log_bodies import maker
 from systems import Farebox, Server, usage
 
 
@@ -77,7 +78,8 @@ class Subject:
 
     def owed(self) -> Counter[str]:
         """Wallet → what it must have been debited, in nano-dollars, which are nanocredits by the default rule."""
-        return owed(self.shape, range(self.bodies))
+        due: Counter[str] = maker(self.shape).owed(self.shape, range(self.bodies))
+        return due
 
 
 def difference_nanocredits(farebox: Farebox, subjects: Sequence[Subject]) -> int:
