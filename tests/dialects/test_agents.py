@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 from farebox_collector.cache.tariffs import Tariffs
-from farebox_collector.dialects.agents import PERSON, Told, agent_record, nanoseconds_of_ms
+from farebox_collector.dialects.agents import PERSON, PlainCounts, Told, agent_record, nanoseconds_of_ms
 from farebox_collector.dialects.attribution import ATTRIBUTION_KEYS, origin_of
+from farebox_collector.dialects.counts import Counts, Slots
 from farebox_collector.dialects.memo import SpanShape
-from farebox_collector.dialects.reconcile import Reading
+from farebox_collector.dialects.reconcile import Habits, Reading, Reported
 from farebox_collector.dialects.record import Named
 from farebox_collector.intake.reader import SpanReader
 from farebox_collector.ledger.storage.database import Database
@@ -108,3 +109,22 @@ def test_a_tool_s_event_can_be_set(database: Database) -> None:
         read = reader.read(span._replace(attributes=told), 1, NOW_NS)
         assert isinstance(read, PricedUsage)
         assert (read.usage.event, read.usage.wallet) == (expected, "ada@example.com")
+
+
+COUNT_KEYS = PlainCounts("input_tokens", "cache_read_tokens", "cache_creation_tokens", "output_tokens")
+COUNT_VALUES = st.one_of(
+    st.integers(-1, 2**31),
+    st.integers(0, 10**6).map(str),
+    st.sampled_from(["", "x", "007", "1.0", " 5", "٣", True, 2.0, str(10**9), 10**9]),
+)
+
+
+@given(st.dictionaries(st.sampled_from(COUNT_KEYS), COUNT_VALUES))
+def test_the_fast_path_of_counts_reads_what_the_slow_one_reads(attributes: dict[str, Any]) -> None:
+    fast = COUNT_KEYS.reading(attributes)
+    if fast is not None:
+        fields = ("input", "cache_read", "cache_write", "output")
+        slots = Slots({key: (Reported._fields.index(name), 0) for key, name in zip(COUNT_KEYS, fields, strict=True)})
+        assert fast == Counts.of(slots, attributes, Habits(cache_inside=False)).reading(attributes)
+    elif attributes.keys() == set(COUNT_KEYS):
+        assert not all(type(value) is int and 0 <= value < 10**9 for value in attributes.values())

@@ -103,6 +103,7 @@ def _names(dialects: Iterable[Dialect]) -> tuple[str, ...]:
 
 _NAMES, _LOG_NAMES = _names(DIALECTS), _names(LOG_DIALECTS)
 _KEYS_AN_ENTRY = 4
+_AGENT_EVENTS = frozenset().union(*(dialect.EVENTS for dialect in LOG_DIALECTS)) - genai_event.EVENTS
 _NO_DIALECT = NotBillable("not_genai")
 
 
@@ -163,7 +164,7 @@ class Reader:
     def __init__(self, wallet_attributes: tuple[str, ...], entries: int = ENTRIES) -> None:
         self._wallet_attributes = wallet_attributes
         self._origin_names = tuple(dict.fromkeys((*ORIGIN_NAMES, *wallet_attributes)))
-        self._naming = MEASURED.union(self._origin_names)
+        self._log_origin_names = tuple(dict.fromkeys((*self._origin_names, EVENT_NAME, *sorted(agents.KEYS))))
         self._origins: dict[tuple[str, frozenset[str]], Memo[Origin]] = {}
         self._calls: dict[tuple[str, str, frozenset[str]], Memo[Call | NotBillable]] = {}
         self._kinds: dict[tuple[str, str, tuple[str, ...]], _Kind] = {}
@@ -193,7 +194,8 @@ class Reader:
 
     def _kind(self, scope: str, region: str, keys: tuple[str, ...]) -> _Kind:
         present = frozenset(keys)
-        naming = present & self._naming
+        names = self._log_origin_names if EVENT_NAME in present else self._origin_names
+        naming = present & MEASURED.union(names)
         # The order of the attributes makes no difference; for the origin the emitter makes none either.
         calls = self._calls.get((scope, region, present)) or Memo(
             SpanShape(scope, present, {}, region),
@@ -202,7 +204,7 @@ class Reader:
             self._budget,
         )
         origins = self._origins.get((region, naming)) or Memo(
-            SpanShape("", naming, {}, region), self._origin_names, self._origin, self._budget
+            SpanShape("", naming, {}, region), names, self._origin, self._budget
         )
         kind = _Kind(origins, calls)
         if len(scope) + len(region) <= MAX_TEXT:
@@ -213,7 +215,9 @@ class Reader:
         return kind
 
     def _origin(self, shape: SpanShape) -> Origin:
-        return origin_of(shape, self._wallet_attributes)
+        origin = origin_of(shape, self._wallet_attributes)
+        of_agent = shape.names.get(EVENT_NAME, "") in _AGENT_EVENTS
+        return agents.agent_origin(origin, shape.names, {}) if of_agent else origin
 
     def _clear(self) -> None:
         self._kinds.clear()

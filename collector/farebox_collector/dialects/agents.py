@@ -7,16 +7,17 @@ attributed alike by both.
 from typing import NamedTuple
 
 from farebox_collector.dialects.attribution import WALLET, Origin
-from farebox_collector.dialects.event_identity import identified
+from farebox_collector.dialects.event_identity import ids_of
 from farebox_collector.dialects.reconcile import Reading
 from farebox_collector.dialects.record import Named, usage_record
-from farebox_collector.dialects.text import clean, first_identity, first_text
+from farebox_collector.dialects.text import MAX_BUCKET, clean, first_identity, first_text
 from farebox_collector.model.names import is_valid_text
 from farebox_collector.model.records import (
     NO_EVENT,
     UNDER_SUBSCRIPTION,
     Attributes,
     AttributeValue,
+    Buckets,
     Rejected,
     Span,
     UsageRecord,
@@ -71,37 +72,33 @@ def agent_record(
     Log events get permanent ids (`event_identity`). They are written at the end of a call: the start is `took_ns`
     before. A failed call without usage has no response id, and costs nothing.
     """
-    span = identified(
-        span,
-        named.dialect,
-        request_id=told.request_id,
-        session=told.session,
-        sequence=told.sequence,
-        counts=reading.buckets or (),
-    )
-    if told.took_ns is not None and span.start_ns == span.end_ns:
-        span = span._replace(start_ns=max(0, span.end_ns - told.took_ns))
-    failed = reading.buckets is None and bool(named.error_type or span.failed)
-    response_id = "" if failed else told.response_id or told.request_id
+    session, sequence, request_id, response_id, took_ns, first_chunk_ns, subscription, subagent = told
+    _, _, _, start_ns, end_ns, failed, attributes, resource, scope_name, scope_version = span
+    trace_id, span_id, parent = ids_of(span, named.dialect, request_id, session, sequence, reading.buckets or ())
+    if took_ns is not None and start_ns == end_ns:
+        start_ns = max(0, end_ns - took_ns)
+    times = start_ns, end_ns, failed
+    span = _named(Span, (trace_id, span_id, parent, *times, attributes, resource, scope_name, scope_version))
+    if not origin.of_agent:
+        origin = agent_origin(origin, attributes, resource)
+    if subagent and not origin.route:
+        origin = origin._replace(route=clean(subagent))
+    if reading.buckets is None and (named.error_type or failed):
+        response_id = request_id = ""
     record = usage_record(
-        span, agent_origin(origin, span, told.subagent), named, reading, units, response_id, told.first_chunk_ns
+        span, origin, named, reading, units, response_id or request_id, first_chunk_ns, action_id=session
     )
-    if isinstance(record, Rejected):
-        return record
-    if not record.action_id and told.session:
-        record = record._replace(action_id=told.session)
-    if told.subscription:
-        record = record._replace(stated_cost_nanousd=0, assumptions=(*record.assumptions, UNDER_SUBSCRIPTION))
+    if subscription and not isinstance(record, Rejected):
+        return record._replace(stated_cost_nanousd=0, assumptions=(*record.assumptions, UNDER_SUBSCRIPTION))
     return record
 
 
-def agent_origin(origin: Origin, span: Span, subagent: str = "") -> Origin:
+def agent_origin(origin: Origin, attributes: Attributes, resource: Attributes) -> Origin:
     """Return who pays for a coding agent's call, and its tags.
 
     The wallet is `farebox.wallet`, else what the configured attributes name, else the developer, else the organization.
     An installation's id counts only if no attribute names the developer.
     """
-    attributes = span.attributes
     person = first_identity(attributes, *PERSON)
     wallet, assumptions = origin.wallet, origin.assumptions
     unnamed = "wallet_missing" in assumptions
@@ -110,23 +107,59 @@ def agent_origin(origin: Origin, span: Span, subagent: str = "") -> Origin:
         if found:
             wallet, assumptions = found, tuple(one for one in assumptions if one != "wallet_missing")
     user_id = person or origin.user_id
+
+    def tag(keys: tuple[str, ...]) -> str:
+        return first_text(attributes, *keys) or first_text(resource, *keys)
+
     return origin._replace(
         wallet=wallet,
         assumptions=assumptions,
         event=AGENT_EVENT if origin.event == NO_EVENT else origin.event,
-        dept=origin.dept or _tag(span, _TEAM),
-        project=origin.project or _tag(span, _REPOSITORY),
-        task=origin.task or _tag(span, _WORK),
-        route=origin.route or clean(subagent),
+        dept=origin.dept or tag(_TEAM),
+        project=origin.project or tag(_REPOSITORY),
+        task=origin.task or tag(_WORK),
         user_id="" if user_id == wallet else user_id,
+        of_agent=True,
     )
+
+
+class PlainCounts(NamedTuple):
+    """The attributes of an event whose cache is beside its input, for the fast path of `reading`."""
+
+    input: str
+    cache_read: str
+    cache_write: str
+    output: str
+
+    def reading(self, attributes: Attributes) -> Reading | None:
+        """Return the reading of four plausible counts, numbers or digits as text; None for anything else.
+
+        Equal to what `reconcile.disjoint` makes of them, in a fifth of the time.
+        """
+        counts = []
+        for key in self:
+            value = attributes.get(key)
+            if type(value) is str and len(value) <= _SHORT_NUMBER and value.isdecimal() and value.isascii():
+                value = int(value)
+            if type(value) is not int or not 0 <= value < MAX_BUCKET:
+                return None
+            counts.append(value)
+        went_in, read, written, out = counts
+        buckets = _named(Buckets, (went_in, read, written, 0, 0, 0, out, 0, 0, 0))
+        return _named(Reading, (buckets, _WRITTEN if written else (), (), None))
+
+
+_WRITTEN = ("cache_write_lifetime_unknown",)
+_SHORT_NUMBER = 9
+_named = tuple.__new__
 
 
 def reported_usage(reading: Reading) -> Reading:
     """Return the reading of an event. If all counts are zero, it tells no usage: tools write zeros where the provider
     reported nothing."""
     buckets = reading.buckets
-    return reading if buckets is None or buckets.total else reading._replace(buckets=None)
+    used = buckets is None or buckets.input or buckets.output or buckets.total
+    return reading if used else reading._replace(buckets=None)
 
 
 def text_of(value: AttributeValue | None) -> str:
@@ -136,7 +169,12 @@ def text_of(value: AttributeValue | None) -> str:
 
 def nanoseconds_of_ms(value: AttributeValue | None) -> int | None:
     """Convert milliseconds, as a number or a text, to nanoseconds; None unless they are less than a day."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str) or len(str(value)) > _LONGEST_NUMBER:
+    if value is None or isinstance(value, bool | tuple):
+        return None
+    if type(value) is str and len(value) <= _SHORT_NUMBER and value.isdecimal():
+        whole = int(value)
+        return whole * 1_000_000 if whole < _DAY_MS else None
+    if len(str(value)) > _LONGEST_NUMBER:
         return None
     try:
         milliseconds = float(value)
@@ -152,7 +190,3 @@ def _name(attributes: Attributes, keys: tuple[str, ...]) -> str:
         if isinstance(value, str) and value and is_valid_text(value):
             return value
     return ""
-
-
-def _tag(span: Span, keys: tuple[str, ...]) -> str:
-    return first_text(span.attributes, *keys) or first_text(span.resource, *keys)

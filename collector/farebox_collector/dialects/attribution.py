@@ -46,6 +46,8 @@ class Origin(NamedTuple):
     """Whether the span names its action."""
     has_quality: bool
     """Whether the span reports the quality of its answer."""
+    of_agent: bool = False
+    """Whether it was found by the names of coding agents too; see `agents.agent_origin`."""
 
 
 def origin_of(shape: SpanShape, wallet_attributes: tuple[str, ...]) -> Origin:

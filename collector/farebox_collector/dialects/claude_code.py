@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from farebox_collector.dialects import agents
 from farebox_collector.dialects.agents import (
+    PlainCounts,
     Told,
     agent_record,
     nanoseconds_of_ms,
@@ -65,11 +66,12 @@ _SLOTS = Slots(
     }
 )
 _HABITS = Habits(cache_inside=False)
+_PLAIN = PlainCounts("input_tokens", "cache_read_tokens", "cache_creation_tokens", "output_tokens")
 
 EVENTS = frozenset({_CALL, _ERROR})
 NAMES = frozenset({EVENT_NAME, _SPAN_TYPE, _SPEED, _SOURCE, _AGENT, _STATUS, _SUCCESS}).union(_MODEL)
 KEYS = NAMES.union(agents.KEYS, _SLOTS, {_SESSION, _SEQUENCE, _REQUEST_ID, _TOOK, _FIRST_TOKEN})
-ONCE = frozenset({_REQUEST_ID, _TOOK, _FIRST_TOKEN})
+ONCE = frozenset({_REQUEST_ID, _SEQUENCE, _TOOK, _FIRST_TOKEN})
 REDUCED: Reductions = {}
 
 _NO_CALL = NotBillable("operation_makes_no_tokens")
@@ -132,17 +134,18 @@ class _Call:
         """Read one call of this kind."""
         attributes = span.attributes
         try:
-            reading = reported_usage(self.counts.reading(attributes))
+            reading = reported_usage(_PLAIN.reading(attributes) or self.counts.reading(attributes))
         except InvalidCount as error:
             return Rejected(str(error))
         if self.is_span and reading.buckets is None and self.named.error_type:
             return _TOLD_BY_LOG
         told = Told(
-            session=first_identity(attributes, _SESSION),
-            sequence=text_of(attributes.get(_SEQUENCE)),
-            request_id=first_identity(attributes, _REQUEST_ID),
-            took_ns=nanoseconds_of_ms(attributes.get(_TOOK)),
-            first_chunk_ns=nanoseconds_of_ms(attributes.get(_FIRST_TOKEN)),
+            first_identity(attributes, _SESSION),
+            text_of(attributes.get(_SEQUENCE)),
+            first_identity(attributes, _REQUEST_ID),
+            "",
+            nanoseconds_of_ms(attributes.get(_TOOK)),
+            nanoseconds_of_ms(attributes.get(_FIRST_TOKEN)),
             subagent=self.subagent,
         )
         return as_processed(agent_record(span, origin, self.named, reading, told), self.processed)

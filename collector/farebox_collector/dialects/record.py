@@ -64,15 +64,19 @@ def usage_record(
     response_id: str = "",
     time_to_first_chunk_ns: int | None = None,
     lines: tuple[ModelLine, ...] = (),
+    action_id: str = "",
 ) -> UsageRecord | Rejected:
-    """Build the record of a call from a dialect's reading, or return why there is none."""
+    """Build the record of a call from a dialect's reading, or return why there is none.
+
+    `action_id` counts if the span names no action.
+    """
     trace_id, span_id, parent_span_id, start_ns, end_ns, failed, attributes, _, _, _ = span
     if len(trace_id) != 16 or trace_id == _NO_TRACE or len(span_id) != 8 or span_id == _NO_SPAN:
         return Rejected("the trace id or span id is missing or malformed")
     latency_ns = end_ns - start_ns
     if not (0 <= start_ns <= _MAX_TIME_NS and 0 <= latency_ns <= _MAX_TIME_NS):
         start_ns, latency_ns = (min(max(0, moment), _MAX_TIME_NS) for moment in (start_ns, latency_ns))
-    wallet, event, dept, project, task, route, region, about_origin, user_id, has_action, has_quality = origin
+    wallet, event, dept, project, task, route, region, about_origin, user_id, has_action, has_quality, _ = origin
     dialect, scope, operation, provider, asked, answered, service_tier, error_type, summary, facts = named
     speed, inference_region, exposure, more, about_facts = facts
     stated = None
@@ -98,7 +102,7 @@ def usage_record(
             latency_ns,
             wallet,
             event,
-            first_identity(attributes, ACTION_ID) if has_action else "",
+            first_identity(attributes, ACTION_ID) or action_id if has_action else action_id,
             operation,
             provider,
             asked,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from farebox_collector.model.records import EVENT_NAME, Attributes, AttributeValue, Span
 
@@ -11,12 +12,11 @@ EVENT_TIME = "event.timestamp"
 MAX_EVENT_NAME = 128
 """Longest name of an event, in characters. A longer body is a message, and dropped unread."""
 SEVERITY_ERROR = 17
-NEEDED = frozenset({EVENT_NAME, EVENT_TIME})
-"""The attributes that are read here."""
 _NAME = re.compile(r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+@lru_cache(4_096)
 def event_name(field: str, attribute: AttributeValue | None, body: str) -> str:
     """Return the name of a record's event, empty if it has none.
 
@@ -55,26 +55,31 @@ class LogSpans:
 
     def span(
         self,
-        ids: tuple[bytes, bytes],
-        times_ns: tuple[int, int],
+        trace_id: bytes,
+        open_span_id: bytes,
+        at_ns: int,
         severity: int,
-        texts: tuple[str, str],
+        name_field: str,
+        body: str,
         attributes: dict[str, AttributeValue],
         resource: Attributes,
-        scope: tuple[str, str],
+        scope_name: str,
+        scope_version: str,
     ) -> Span:
-        """Return a record as a span.
+        """Return a record as a span. `at_ns` is its time, `body` is empty unless it is as short as a name.
 
-        `ids` are those of the trace and of the open span, `times_ns` its time and the time of its observation, `texts`
-        the field with the event's name and the body. The attributes of the resource are added under those of the
-        record. A record that no dialect reads keeps nothing.
+        The attributes of the resource are added under those of the record. A record that no dialect reads keeps
+        nothing.
         """
-        name = event_name(texts[0], attributes.get(EVENT_NAME), texts[1])
+        name = event_name(name_field, attributes.get(EVENT_NAME), body)
         if name not in self._events:
             return _NO_CALL
-        at_ns = event_time_ns(times_ns[0], attributes.pop(EVENT_TIME, None), times_ns[1])
         kept = {**resource, **attributes, EVENT_NAME: name}
-        return Span(ids[0], b"", ids[1], at_ns, at_ns, severity >= SEVERITY_ERROR, kept, resource, *scope)
+        failed = severity >= SEVERITY_ERROR
+        return _named(
+            Span, (trace_id, b"", open_span_id, at_ns, at_ns, failed, kept, resource, scope_name, scope_version)
+        )
 
 
+_named = tuple.__new__
 _NO_CALL = Span(b"", b"", b"", 0, 0, False, {EVENT_NAME: ""}, {}, "", "")

@@ -5,20 +5,24 @@ Bodies are `bytes` too: only one that is as short as the name of an event is dec
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
 
 from google.protobuf import message
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from farebox_collector.intake.decoding.bounds import LOG_RECORDS, Bounds
 from farebox_collector.intake.decoding.errors import MalformedRequest
-from farebox_collector.intake.decoding.log_records import EVENT_TIME, MAX_EVENT_NAME, NEEDED, LogSpans
-from farebox_collector.intake.decoding.protobuf import NO_KEY, AttributeMemo, lazy_request_class
+from farebox_collector.intake.decoding.log_records import EVENT_TIME, MAX_EVENT_NAME, LogSpans, event_time_ns
+from farebox_collector.intake.decoding.protobuf import NO_KEY, AttributeMemo, attribute_value, lazy_request_class
 from farebox_collector.intake.yielding import Pause, no_pause
-from farebox_collector.model.records import Span
+from farebox_collector.model.records import EVENT_NAME, Span
 
 _DEFAULT_BOUNDS = Bounds()
 _MAX_NAME_BYTES = MAX_EVENT_NAME + 3
 """Longest encoded body that can hold the name of an event: the text, its tag and its length."""
+_TIME_HEAD = bytes((0x0A, len(EVENT_TIME))) + EVENT_TIME.encode()
+"""How an encoded attribute with the time of an event begins."""
 _Request = lazy_request_class(
     "logs",
     {
@@ -50,7 +54,7 @@ class ProtobufLogDecoder:
         reduced: Mapping[str, Callable[[str], str | None]],
         bounds: Bounds = _DEFAULT_BOUNDS,
     ) -> None:
-        self._decoded = AttributeMemo(NEEDED.union(wanted), {EVENT_TIME, *once}, reduced).__getitem__
+        self._decoded = AttributeMemo({EVENT_NAME, *wanted}, once, reduced).__getitem__
         self._spans = LogSpans(events)
         self._bounds = bounds
 
@@ -65,31 +69,42 @@ class ProtobufLogDecoder:
             request = _Request.FromString(body)
         except (message.DecodeError, struct.error, ValueError, IndexError) as error:
             raise MalformedRequest("the body is not an OTLP ExportLogsServiceRequest in protobuf") from error
-        decoded = self._decoded
+        decoded, span = self._decoded, self._spans.span
         for resource_logs in request.resource_logs:
             resource = dict(map(decoded, resource_logs.resource.attributes))
             resource.pop(NO_KEY, None)
             for scope_logs in resource_logs.scope_logs:
-                name, version = scope_logs.scope.name, scope_logs.scope.version
-                scope = name.decode(errors="replace"), version.decode(errors="replace")
+                scope = scope_logs.scope.name.decode(errors="replace")
+                version = scope_logs.scope.version.decode(errors="replace")
                 for record in scope_logs.log_records:
                     attributes = dict(map(decoded, record.attributes[:]))
                     attributes.pop(NO_KEY, None)
-                    yield self._spans.span(
-                        (record.trace_id, record.span_id),
-                        (record.time_unix_nano, record.observed_time_unix_nano),
+                    yield span(
+                        record.trace_id,
+                        record.span_id,
+                        record.time_unix_nano or _other_time_ns(record),
                         record.severity_number,
-                        (record.event_name.decode(errors="replace"), _short_text(record.body)),
+                        record.event_name.decode(errors="replace"),
+                        _short_text(body) if len(body := record.body) <= _MAX_NAME_BYTES else "",
                         attributes,
                         resource,
                         scope,
+                        version,
                     )
 
 
+def _other_time_ns(record: Any) -> int:
+    """Return the time of a record that has none of its own."""
+    stated = None
+    for raw in record.attributes:
+        if raw.startswith(_TIME_HEAD):
+            stated = attribute_value(raw)
+    return event_time_ns(0, stated, record.observed_time_unix_nano)
+
+
+@lru_cache(1_024)
 def _short_text(raw: bytes) -> str:
-    """Return the text of an encoded body if it is as short as the name of an event, else an empty text."""
-    if not raw or len(raw) > _MAX_NAME_BYTES:
-        return ""
+    """Return the text of an encoded body; empty for any other value."""
     try:
         return AnyValue.FromString(raw).string_value
     except (message.DecodeError, ValueError):
