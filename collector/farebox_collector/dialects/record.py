@@ -66,10 +66,7 @@ def usage_record(
     lines: tuple[ModelLine, ...] = (),
     action_id: str = "",
 ) -> UsageRecord | Rejected:
-    """Build the record of a call from a dialect's reading, or return why there is none.
-
-    `action_id` counts if the span names no action.
-    """
+    """Build the record of a call from a dialect's reading, or return why there is none; a span's own action counts."""
     trace_id, span_id, parent_span_id, start_ns, end_ns, failed, attributes, _, _, _ = span
     if len(trace_id) != 16 or trace_id == _NO_TRACE or len(span_id) != 8 or span_id == _NO_SPAN:
         return Rejected("the trace id or span id is missing or malformed")
@@ -102,7 +99,7 @@ def usage_record(
             latency_ns,
             wallet,
             event,
-            first_identity(attributes, ACTION_ID) or action_id if has_action else action_id,
+            (first_identity(attributes, ACTION_ID) if has_action else "") or action_id,
             operation,
             provider,
             asked,
