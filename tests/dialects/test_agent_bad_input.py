@@ -114,7 +114,8 @@ def test_an_event_that_is_sent_again_is_the_same_call(tool: str) -> None:
 def test_a_sequence_that_restarts_is_another_call_of_the_session(tool: str, later_ns: int) -> None:
     counts = dict.fromkeys(COUNTS[tool], 5)
     first, again = (usage(event(tool, counts, at_ns, event__sequence=0)) for at_ns in (NOW_NS, NOW_NS + later_ns))
-    assert first.trace_id == again.trace_id
+    assert first.action_id == again.action_id == "s"
+    assert first.trace_id != again.trace_id
     assert first.span_id != again.span_id
 
 

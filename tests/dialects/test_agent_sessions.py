@@ -48,7 +48,7 @@ def test_events_are_read_as_what_was_answered(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SESSIONS)
-def test_each_call_has_ids_of_its_own_in_the_session_s_trace(name: str) -> None:
+def test_each_call_has_ids_of_its_own_and_the_session_as_its_action(name: str) -> None:
     usages = calls_in(records_of(name))
     assert len({(usage.trace_id, usage.span_id) for usage in usages}) == len(usages)
     assert {len(usage.trace_id) for usage in usages} == {16}
