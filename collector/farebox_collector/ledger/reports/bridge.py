@@ -5,9 +5,10 @@ difference between the two: calls that drew their credits on a day outside of th
 drew theirs within it.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import ColumnElement, Connection, Table, case, func, literal, select
 
 from farebox_collector.ledger.credits.lots import BREAKAGE_ACCOUNT, REFUNDED_ACCOUNT, REVENUE_ACCOUNT
 from farebox_collector.ledger.credits.movements import RECEIPTS_ACCOUNT, Kind
@@ -85,70 +86,81 @@ class Bridge(NamedTuple):
 
 def bridge(connection: Connection, tenant_id: int, days: Days, price: ListPrice) -> Bridge:
     """Return the bridge of a tenant for some days."""
-    charge, cost = _charged(connection, tenant_id, days)
-    money, adjusted = _moved(connection, tenant_id, days)
-    lots_moved = _lots(connection, tenant_id, days)
-    unpaid = _unpaid(connection, tenant_id, days)
-    promotional = int(lots_moved.free) - int(lots_moved.given_back)
-    paid = int(lots_moved.paid)
+    return bridges(connection, tenant_id, [days], price)[0]
+
+
+def bridges(connection: Connection, tenant_id: int, periods: Sequence[Days], price: ListPrice) -> list[Bridge]:
+    """Return the bridge of each period; each period begins where the one before ends."""
+    charged = _summed(connection, tenant_id, periods, usage_days, _CHARGED, usage_days.c.verdict.in_(sorted(ONE_CALL)))
+    money = _summed(connection, tenant_id, periods, money_days, _MONEY)
+    owed = _summed(connection, tenant_id, periods, overdraft_days, {"unpaid": overdraft_days.c.unpaid_nano})
+    # Deferred revenue at the beginning is what all days before have left.
+    before = Days(0, periods[0].first)
+    earlier, *lots_moved = _summed(connection, tenant_id, [before, *periods], lot_days, _LOTS)
+    opening, made = earlier["left"], []
+    for sums in zip(charged, money, owed, lots_moved, strict=True):
+        made.append(_bridge({name: figure for part in sums for name, figure in part.items()}, opening, price))
+        opening = made[-1].deferred_closing
+    return made
+
+
+def _bridge(sums: Mapping[str, int], opening: int, price: ListPrice) -> Bridge:
+    charge, adjusted, unpaid, paid = sums["charge"], sums["adjusted"], sums["unpaid"], sums["paid"]
+    promotional = sums["free"] - sums["given_back"]
     timing = charge + adjusted - promotional - paid - unpaid
     drawn = Drawn(promotional, unpaid, timing, -adjusted, paid)
     *given, at_list = price.parts(*drawn)
     return Bridge(
         charge_value=price.nanousd(charge),
         promotional=given[0],
-        discounts=at_list - money["revenue"],
+        discounts=at_list - sums["revenue"],
         unpaid=given[1],
         timing=given[2],
         adjustments=given[3],
-        cost=cost,
-        deferred_opening=int(lots_moved.opening),
-        deferred_closing=int(lots_moved.closing),
+        cost=sums["cost"],
+        deferred_opening=opening,
+        deferred_closing=opening + sums["left"],
         charge_nanocredits=charge,
         drawn=drawn,
-        **money,
+        **{name: sums[name] for name in _ACCOUNTS},
     )
 
 
-def _charged(connection: Connection, tenant_id: int, days: Days) -> tuple[int, int]:
-    """Return charge and cost of the calls."""
-    usage = usage_days.c
-    query = select(func.sum(usage.charge_nanocredits), func.sum(usage.cost_nanousd))
-    row = connection.execute(
-        query.where(usage.tenant_id == tenant_id, within(usage.day, days), usage.verdict.in_(sorted(ONE_CALL)))
-    ).one()
-    return int(row[0] or 0), int(row[1] or 0)
+_CHARGED = {"charge": usage_days.c.charge_nanocredits, "cost": usage_days.c.cost_nanousd}
+_moved, _lot = money_days.c, lot_days.c
+_ADJUSTED = (_moved.source == Kind.ADJUSTMENT) & (_moved.account == WALLET)
+_MONEY: dict[str, ColumnElement[Any]] = {
+    name: case((_moved.account == kind, sign * (_moved.in_nano - _moved.out_nano)), else_=0)
+    for name, (kind, sign) in _ACCOUNTS.items()
+} | {"adjusted": case((_ADJUSTED, _moved.out_nano), else_=0)}
+_LOTS: dict[str, ColumnElement[Any]] = {
+    "free": case((_lot.paid == 0, _lot.used_nano), else_=0),
+    "paid": case((_lot.paid == 1, _lot.used_nano), else_=0),
+    "given_back": case((_lot.origin == _RETURNED, _lot.sold_nano), else_=0),
+    "left": _lot.sold_nanousd
+    + _lot.transferred_nanousd
+    - _lot.used_nanousd
+    - _lot.expired_nanousd
+    - _lot.returned_nanousd,
+}
 
 
-def _moved(connection: Connection, tenant_id: int, days: Days) -> tuple[dict[str, int], int]:
-    """Return the figures of `_ACCOUNTS`, and the credits that adjustments took."""
-    moved = money_days.c
-    figures = [
-        func.sum(case((moved.account == kind, sign * (moved.in_nano - moved.out_nano)), else_=0))
-        for kind, sign in _ACCOUNTS.values()
-    ]
-    taken = case(((moved.source == Kind.ADJUSTMENT) & (moved.account == WALLET), moved.out_nano), else_=0)
-    query = select(*figures, func.sum(taken)).where(moved.tenant_id == tenant_id, within(moved.day, days))
-    *money, adjusted = (int(figure or 0) for figure in connection.execute(query).one())
-    return dict(zip(_ACCOUNTS, money, strict=True)), adjusted
-
-
-def _lots(connection: Connection, tenant_id: int, days: Days) -> Any:
-    """Return credits used in these days, free and paid, those given back to no lot; deferred revenue at both ends."""
-    lot = lot_days.c
-    now = within(lot.day, days)
-    left = lot.sold_nanousd + lot.transferred_nanousd - lot.used_nanousd - lot.expired_nanousd - lot.returned_nanousd
-    query = select(
-        func.coalesce(func.sum(case((now & (lot.paid == 0), lot.used_nano), else_=0)), 0).label("free"),
-        func.coalesce(func.sum(case((now & (lot.paid == 1), lot.used_nano), else_=0)), 0).label("paid"),
-        func.coalesce(func.sum(case((now & (lot.origin == _RETURNED), lot.sold_nano), else_=0)), 0).label("given_back"),
-        func.coalesce(func.sum(case((lot.day < days.first, left), else_=0)), 0).label("opening"),
-        func.coalesce(func.sum(left), 0).label("closing"),
+def _summed(
+    connection: Connection,
+    tenant_id: int,
+    periods: Sequence[Days],
+    table: Table,
+    figures: Mapping[str, ColumnElement[Any]],
+    *conditions: ColumnElement[bool],
+) -> list[dict[str, int]]:
+    """Return the sums of figures in each period."""
+    day = table.c.day
+    ends = [(day < period.end, number) for number, period in enumerate(periods[:-1])]
+    place = (case(*ends, else_=len(ends)) if ends else literal(0)).label("place")
+    query = select(place, *(func.sum(figure).label(name) for name, figure in figures.items())).where(
+        table.c.tenant_id == tenant_id, within(day, Days(periods[0].first, periods[-1].end)), *conditions
     )
-    return connection.execute(query.where(lot.tenant_id == tenant_id, lot.day < days.end)).one()
-
-
-def _unpaid(connection: Connection, tenant_id: int, days: Days) -> int:
-    owed = overdraft_days.c
-    query = select(func.sum(owed.unpaid_nano)).where(owed.tenant_id == tenant_id, within(owed.day, days))
-    return int(connection.execute(query).scalar() or 0)
+    found = [dict.fromkeys(figures, 0) for _ in periods]
+    for number, *sums in connection.execute(query.group_by(place)):
+        found[number] = dict(zip(figures, (int(one or 0) for one in sums), strict=True))
+    return found

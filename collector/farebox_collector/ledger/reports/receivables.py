@@ -3,10 +3,10 @@
 What a wallet owes is its newest usage, as the newest usage is paid last. Its age is that of the calls.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, Subquery, case, func, literal, select, union_all
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from farebox_collector.ledger.journal.journal import WALLET
 from farebox_collector.ledger.reports.wallet_blocks import ROWS_AT_ONCE, sums_by_wallet
@@ -29,12 +29,13 @@ class Receivable(NamedTuple):
 
 def receivables(connection: Connection, tenant_id: int, today: int) -> Iterator[Receivable]:
     """Yield wallets that owe, highest debt first."""
-    query = _owed(connection, tenant_id, today)
-    names = [accounts.c.name, *_columns(query)]
-    rows = select(*names).select_from(query.source).where(*query.conditions)
-    ranked = rows.order_by(accounts.c.balance_nano, accounts.c.name)
-    for name, owed, *recent in connection.execute(ranked, execution_options={"yield_per": ROWS_AT_ONCE}):
-        yield _by_age(name, int(owed), [int(charge or 0) for charge in recent])
+    account = accounts.c
+    query = select(account.name, -account.balance_nano).where(*_in_debt(tenant_id))
+    ranked = connection.execute(query.order_by(account.balance_nano, account.name)).all()
+    for start in range(0, len(ranked), ROWS_AT_ONCE):
+        owed = {name: int(nano) for name, nano in ranked[start : start + ROWS_AT_ONCE]}
+        ages = _by_age(connection, tenant_id, today, owed)
+        yield from (Receivable(name, nano, tuple(ages[name])) for name, nano in owed.items())
 
 
 def receivable(connection: Connection, tenant_id: int) -> int:
@@ -44,52 +45,31 @@ def receivable(connection: Connection, tenant_id: int) -> int:
     return int(connection.execute(query).scalar() or 0)
 
 
-class _Query(NamedTuple):
-    source: Any
-    conditions: tuple[ColumnElement[bool], ...]
-    recent: Subquery
-
-
 def _in_debt(tenant_id: int) -> tuple[ColumnElement[bool], ...]:
     account = accounts.c
     own = (account.tenant_id == tenant_id, account.kind == WALLET, account.commodity == Commodity.CREDIT)
     return (*own, account.balance_nano < 0)
 
 
-def _owed(connection: Connection, tenant_id: int, today: int) -> _Query:
-    recent = _recent(connection, tenant_id, today)
-    source = accounts.outerjoin(recent, recent.c.wallet == accounts.c.name)
-    return _Query(source, _in_debt(tenant_id), recent)
-
-
-def _columns(query: _Query) -> list[ColumnElement[Any]]:
-    return [-accounts.c.balance_nano, *(query.recent.c[f"age_{number}"] for number in range(len(AGE_ENDS)))]
-
-
-def _recent(connection: Connection, tenant_id: int, today: int) -> Subquery:
-    """Return the charges of wallets in debt by age, for all ages but the last."""
-    parts: list[Select[Any]] = []
-    begins = (0, *AGE_ENDS)
-    for number, (begin, end) in enumerate(zip(begins, AGE_ENDS, strict=False)):
+def _by_age(connection: Connection, tenant_id: int, today: int, owed: Mapping[str, int]) -> dict[str, list[int]]:
+    """Return what wallets owe by the age of the calls; reads an age only for wallets that owe more than the younger."""
+    left = dict(owed)
+    ages: dict[str, list[int]] = {name: [] for name in owed}
+    for begin, end in zip((0, *AGE_ENDS), AGE_ENDS, strict=False):
+        wanted = [name for name, nano in left.items() if nano]
         # The youngest has the calls of tomorrow too, by clocks that are ahead.
         days = Days(today + 1 - end, today + 1 - begin if begin else today + 2)
-        sums = sums_by_wallet(connection, tenant_id, days, (accounts.c.balance_nano < 0,))
-        part = sums.alias(f"age_{number}").c
-        parts.append(select(part.wallet, literal(number).label("age"), part.charge_nanocredits.label("charge")))
-    every = union_all(*parts).subquery("ages").c
-    by_age = (
-        func.sum(case((every.age == number, every.charge), else_=0)).label(f"age_{number}")
-        for number in range(len(AGE_ENDS))
-    )
-    return select(every.wallet, *by_age).group_by(every.wallet).subquery("recent")
+        charged = _charged(connection, tenant_id, days, wanted) if wanted else {}
+        for name, nano in left.items():
+            ages[name].append(min(nano, max(charged.get(name, 0), 0)))
+            left[name] = nano - ages[name][-1]
+    return {name: [*of_wallet, left[name]] for name, of_wallet in ages.items()}
 
 
-def _by_age(wallet: str, owed: int, recent: list[int]) -> Receivable:
-    left, ages = owed, []
-    for charge in recent:
-        ages.append(min(left, max(charge, 0)))
-        left -= ages[-1]
-    return Receivable(wallet, owed, (*ages, left))
+def _charged(connection: Connection, tenant_id: int, days: Days, wallets: Sequence[str]) -> dict[str, int]:
+    parts = sums_by_wallet(connection, tenant_id, days, (accounts.c.name.in_(wallets),)).c
+    query = select(parts.wallet, func.sum(parts.charge_nanocredits)).group_by(parts.wallet)
+    return {name: int(charge or 0) for name, charge in connection.execute(query)}
 
 
 def total_of(rows: Iterator[Receivable]) -> Receivable:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from farebox_collector.ledger.reports.agent_usage import AgentGroup, agent_usage
-from farebox_collector.ledger.reports.bridge import bridge
+from farebox_collector.ledger.reports.bridge import bridge, bridges
 from farebox_collector.ledger.reports.deferred import DeferredGroup, deferred
 from farebox_collector.ledger.reports.money_reports import (
     BalanceRange,
@@ -169,9 +169,9 @@ def _balance_total(connection: Connection, tenant_id: int, _: Question) -> Balan
 
 def _bridge_rows(connection: Connection, tenant_id: int, question: Question) -> Iterator[BridgeRow]:
     price = list_price(connection, tenant_id)
-    periods = months_of(question.days) if question.groups else [(None, question.days)]
-    for month, days in periods:
-        yield bridge_row(bridge(connection, tenant_id, days, price), month)
+    months = list(months_of(question.days)) if question.groups else [(None, question.days)]
+    found = bridges(connection, tenant_id, [days for _, days in months], price)
+    yield from (bridge_row(one, month) for one, (month, _) in zip(found, months, strict=True))
 
 
 def _bridge_total(connection: Connection, tenant_id: int, question: Question) -> BridgeRow:
