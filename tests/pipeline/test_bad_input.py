@@ -903,8 +903,8 @@ def test_a_content_type_may_have_parameters_and_capitals(shared_collector: Colle
         ("GET", "/v1/traces", 405),
         ("PUT", "/v1/traces", 405),
         ("DELETE", "/v1/traces", 405),
-        ("POST", "/v1/metrics", 404),
-        ("POST", "/v1/logs", 404),
+        ("POST", "/v1/profiles", 404),
+        ("GET", "/v1/logs", 405),
         ("POST", "/", 404),
         ("POST", "/v1/traces/x", 404),
         ("POST", "//v1/traces", 404),
@@ -923,7 +923,7 @@ def test_other_methods_and_paths_take_nothing(shared_collector: Collector, metho
     "method",
     [
         "/opentelemetry.proto.collector.trace.v1.TraceService/Other",
-        "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export",
         "/grpc.health.v1.Health/Check",
     ],
 )
