@@ -381,6 +381,7 @@ CATALOGUE: tuple[Metric, ...] = (
     PRICE_EDITION,
     RULE_EDITION,
     SPANS,
+    SIGNAL_RECORDS,
     EXPORTS,
     TURNED_AWAY,
     REFUSED_LOGINS,
