@@ -3,19 +3,22 @@
 What a wallet owes is its newest usage, as the newest usage is paid last. Its age is that of the calls.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from farebox_collector.ledger.journal.journal import WALLET
-from farebox_collector.ledger.reports.wallet_blocks import ROWS_AT_ONCE, sums_by_wallet
+from farebox_collector.ledger.reports.wallet_blocks import charges_of
 from farebox_collector.ledger.tables.books import accounts
 from farebox_collector.model.moments import Days
 from farebox_collector.model.money import Commodity
 
 AGE_ENDS = (30, 60, 90)
 """Days since the call at which an age ends; the last age has no end."""
+
+_FIRST_WALLETS, _WALLETS_AT_ONCE = 128, 1_000
+"""Wallets whose ages are read at a time; often only the first are shown."""
 
 
 class Receivable(NamedTuple):
@@ -32,8 +35,10 @@ def receivables(connection: Connection, tenant_id: int, today: int) -> Iterator[
     account = accounts.c
     query = select(account.name, -account.balance_nano).where(*_in_debt(tenant_id))
     ranked = connection.execute(query.order_by(account.balance_nano, account.name)).all()
-    for start in range(0, len(ranked), ROWS_AT_ONCE):
-        owed = {name: int(nano) for name, nano in ranked[start : start + ROWS_AT_ONCE]}
+    start, size = 0, _FIRST_WALLETS
+    while start < len(ranked):
+        owed = {name: int(nano) for name, nano in ranked[start : start + size]}
+        start, size = start + size, _WALLETS_AT_ONCE
         ages = _by_age(connection, tenant_id, today, owed)
         yield from (Receivable(name, nano, tuple(ages[name])) for name, nano in owed.items())
 
@@ -59,17 +64,11 @@ def _by_age(connection: Connection, tenant_id: int, today: int, owed: Mapping[st
         wanted = [name for name, nano in left.items() if nano]
         # The youngest has the calls of tomorrow too, by clocks that are ahead.
         days = Days(today + 1 - end, today + 1 - begin if begin else today + 2)
-        charged = _charged(connection, tenant_id, days, wanted) if wanted else {}
+        charged = charges_of(connection, tenant_id, days, wanted) if wanted else {}
         for name, nano in left.items():
             ages[name].append(min(nano, max(charged.get(name, 0), 0)))
             left[name] = nano - ages[name][-1]
     return {name: [*of_wallet, left[name]] for name, of_wallet in ages.items()}
-
-
-def _charged(connection: Connection, tenant_id: int, days: Days, wallets: Sequence[str]) -> dict[str, int]:
-    parts = sums_by_wallet(connection, tenant_id, days, (accounts.c.name.in_(wallets),)).c
-    query = select(parts.wallet, func.sum(parts.charge_nanocredits)).group_by(parts.wallet)
-    return {name: int(charge or 0) for name, charge in connection.execute(query)}
 
 
 def total_of(rows: Iterator[Receivable]) -> Receivable:

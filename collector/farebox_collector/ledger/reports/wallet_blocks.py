@@ -132,6 +132,13 @@ def sums_by_wallet(connection: Connection, tenant_id: int, days: Days, chosen: C
     return _parts(tenant_id, _to_last_block(connection, tenant_id, days), _filter(tenant_id, chosen))
 
 
+def charges_of(connection: Connection, tenant_id: int, days: Days, wallets: Sequence[str]) -> dict[str, int]:
+    """Return what some wallets were charged in these days, in nanocredits; wallets without calls are missing."""
+    parts = _parts(tenant_id, _to_last_block(connection, tenant_id, days), [wallets]).c
+    query = select(parts.wallet, func.sum(parts.charge_nanocredits)).group_by(parts.wallet)
+    return {name: int(charge or 0) for name, charge in connection.execute(query)}
+
+
 def _calls(tenant_id: int, days: Days) -> _Calls:
     """Return what the blocks of some days say of these days."""
     table = wallet_blocks.c
