@@ -29,6 +29,7 @@ from farebox_collector.intake.reader import ReadRequest, RequestReader
 from farebox_collector.intake.reader_worker import ReaderWorker
 from farebox_collector.intake.reading_threads import ExportRequest, ReadingThreads
 from farebox_collector.ledger.storage.database import Database, is_storage_outage
+from farebox_collector.ledger.usage.agent_meters import add_readings
 from farebox_collector.ledger.usage.arrivals import Arrivals, BookingContext, book, book_storable
 from farebox_collector.ledger.usage.batch import Calls
 from farebox_collector.ledger.usage.folding import Folder, OpenTransactions
@@ -115,10 +116,17 @@ class Pipeline:
 
     async def accept_metrics(self, request: ExportRequest) -> Outcome:
         """Take a request of metrics: its data points are counted, and none is charged. Raises what `accept` raises."""
-        read = await self._reading.read_metrics(request)
-        points = Counter({Verdict.NOT_BILLABLE: read.points - len(read.told)})
-        self._meters.signalled("metrics", len(read.told), points[Verdict.NOT_BILLABLE])
-        return Outcome(points, ())
+        received_at_ns = self._clock()
+        points, readings = await self._reading.read_metrics(request)
+        if readings:
+
+            def add(connection: Connection) -> None:
+                add_readings(connection, request.tenant_id, readings, received_at_ns)
+
+            await asyncio.to_thread(self._database.append, add)
+        verdicts = Counter({Verdict.NOT_BILLABLE: points - len(readings)})
+        self._meters.signalled("metrics", len(readings), verdicts[Verdict.NOT_BILLABLE])
+        return Outcome(verdicts, ())
 
     def _commit(self, batches: Sequence[Batch]) -> list[list[Verdict]]:
         """Book several requests in one transaction, durable on return. Return a list of verdicts for each request."""

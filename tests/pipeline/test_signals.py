@@ -1,9 +1,11 @@
 """All three signals over both transports: log records are charged, what tells no call is accepted and counted."""
 
 import gzip
+import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import grpc
 import pytest
 from blank import blank_sqlite
 from farebox_collector.model.credentials import new_token
+from google.protobuf import json_format
 from harness import Collector, unary
 from logs import LogSpec, genai_event, logs_as_json, logs_request
 from opentelemetry._logs import LogRecord, SeverityNumber
@@ -32,7 +35,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from spans import llm_span, protobuf_body
+from spans import llm_span, pairs, protobuf_body
 
 KEY = new_token()
 COST_NANO = 1000 * 150 + 200 * 600
@@ -251,3 +254,48 @@ def test_an_sdk_with_all_three_exporters_logs_nothing(
         provider.shutdown()
     assert len(charged(guarded, f"sdk-{transport}")) == 3
     assert [record.getMessage() for record in caplog.records if record.name.startswith("opentelemetry")] == []
+
+
+def agent_metrics(tokens: int, now_ns: int) -> bytes:
+    """Metrics of Claude Code, as deltas of a minute."""
+    request = ExportMetricsServiceRequest()
+    metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="claude_code.token.usage")
+    metric.sum.aggregation_temporality = 1  # type: ignore[assignment]  # an enum's number
+    for kind, share in (("input", 1), ("cacheRead", 2), ("output", 1)):
+        point = metric.sum.data_points.add(
+            as_double=tokens * share, start_time_unix_nano=now_ns - 10**9, time_unix_nano=now_ns
+        )
+        told = {"type": kind, "session.id": "s1", "user.email": "ada@example.com", "model": "claude-sonnet-4-5"}
+        point.attributes.extend(pairs(told))
+    return request.SerializeToString()
+
+
+def test_what_metrics_tell_and_no_event_is_exposure_and_no_cost(tmp_path: Path) -> None:
+    collector = Collector(blank_sqlite(tmp_path))
+    now_ns = time.time_ns()
+    told = {
+        "event.name": "api_request",
+        "model": "claude-sonnet-4-5",
+        "input_tokens": "100",
+        "output_tokens": "100",
+        "cache_read_tokens": "200",
+        "user.email": "ada@example.com",
+        "request_id": "req_0123456789abcdef01234567",
+    }
+    record = LogSpec(told, body="claude_code.api_request", time_ns=now_ns)
+    request = logs_request([record], scope=("com.anthropic.claude_code.events", "2"))
+    collector.export_http(request.SerializeToString(), signal="logs").raise_for_status()
+    for _ in range(2):  # sent again
+        collector.export_http(agent_metrics(100, now_ns), signal="metrics").raise_for_status()
+    assert collector.api.get("/v1/reports/unreported").json()["items"] == []
+    document = json_format.MessageToDict(ExportMetricsServiceRequest.FromString(agent_metrics(50, now_ns + 10**9)))
+    collector.export_http(json.dumps(document).encode(), JSON, "metrics").raise_for_status()
+    answer = collector.api.get("/v1/reports/unreported").json()
+    (row,) = answer["items"]
+    assert (row["tool"], row["developer"]) == ("claude_code", "ada@example.com")
+    assert (row["metered_input_tokens"], row["metered_output_tokens"]) == (450, 150)
+    assert (row["unreported_input_tokens"], row["unreported_output_tokens"]) == (150, 50)
+    cost = Decimal(100 * 3_000 + 100 * 15_000 + 200 * 300) / 10**9
+    assert Decimal(row["exposure_usd"]) == Decimal(answer["total"]["exposure_usd"]) == cost / 2
+    assert [Decimal(one["cost_usd"]) for one in collector.usage()] == [cost]
+    collector.close()

@@ -33,7 +33,7 @@ from farebox_collector.ledger.journal.watermarks import set_watermark, watermark
 from farebox_collector.ledger.storage.database import Database, is_storage_outage
 from farebox_collector.ledger.storage.locks import AUDITING
 from farebox_collector.ledger.storage.throttle import Stopped, Throttle
-from farebox_collector.ledger.usage import dead_letters
+from farebox_collector.ledger.usage import agent_meters, dead_letters
 from farebox_collector.ledger.usage.corrections import are_frozen
 from farebox_collector.ledger.usage.long_actions import count_long_actions
 from farebox_collector.ledger.usage.retention import RetentionFrozen
@@ -100,6 +100,7 @@ class Upkeep:
     def round(self) -> None:
         """Do what is due: purge, expire, retire old records, update lots, and audit."""
         self._database.transact(lambda connection: dead_letters.purge(connection, self._clock()))
+        self._database.transact(lambda connection: agent_meters.forget_old(connection, self._clock()))
         self._database.transact(lambda connection: proposals.expire(connection, self._clock()))
         self._retire_audit_log()
         self._let_holds_expire()

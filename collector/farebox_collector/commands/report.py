@@ -33,6 +33,7 @@ from farebox_collector.surfaces.api.reports import (
     CreditsQuery,
     CurrentQuery,
     DeferredQuery,
+    Period,
     Shape,
     UsageQuery,
     WalletsQuery,
@@ -54,6 +55,7 @@ _QUERIES: dict[str, type[Shape]] = {
     "balances": CurrentQuery,
     "wallets": WalletsQuery,
     "agents": AgentsQuery,
+    "unreported": Period,
 }
 _LAST_DAYS = {"today": 1, "7d": 7, "30d": 30, "90d": 90}
 _FORMS = "today, 7d, 30d, 90d, a month (2026-04), a day, or two days (2026-04-01..2026-04-15)"
@@ -67,6 +69,7 @@ _IN_A_TABLE = {
     "balances": ("from_credits", "to_credits", "wallets", "balance_credits"),
     "agents": ("requests", "errors", "sessions", "cache_hit_percent", "cost_usd", "list_equivalent_usd"),
     "wallets": ("wallet", "requests", "charge_credits", "cost_usd", "margin_at_list_percent", "balance_credits"),
+    "unreported": ("day", "tool", "developer", "unreported_input_tokens", "unreported_output_tokens", "exposure_usd"),
 }
 """Columns that fit on a terminal; --columns selects others."""
 _NO_FILTERS = {*ByDay.model_fields}

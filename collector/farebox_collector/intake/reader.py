@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from farebox_collector import dialects
 from farebox_collector.cache.tariffs import Tariffs
+from farebox_collector.dialects import agent_metrics
+from farebox_collector.dialects.agent_metrics import MeterReading
 from farebox_collector.dialects.agents import AGENT_EVENT, ORGANIZATION
 from farebox_collector.intake.decoding.bounds import Bounds
 from farebox_collector.intake.decoding.errors import RequestTooLarge
-from farebox_collector.intake.decoding.metric_points import MetricDecoder, MetricPoints
+from farebox_collector.intake.decoding.metric_points import MetricDecoder
 from farebox_collector.intake.decoding.otlp_json import JsonDecoder
 from farebox_collector.intake.decoding.otlp_json_logs import JsonLogDecoder
 from farebox_collector.intake.decoding.protobuf import ProtobufDecoder
@@ -66,6 +68,14 @@ class ReadRequest(NamedTuple):
     def accepted(self) -> int:
         """Number of spans that concern the ledger."""
         return self.spans - self.not_billable
+
+
+class ReadMetrics(NamedTuple):
+    """The result of reading a request of metrics."""
+
+    points: int
+    """Number of all data points."""
+    readings: list[MeterReading]
 
 
 class SpanReader:
@@ -125,7 +135,7 @@ class RequestReader:
             Encoding.LOGS_PROTOBUF: ProtobufLogDecoder(events, wanted_of_logs, once, reduced, bounds),
             Encoding.LOGS_JSON: JsonLogDecoder(events, wanted_of_logs, reduced, bounds),
         }
-        self._metrics = MetricDecoder(frozenset(), frozenset(), bounds)
+        self._metrics = MetricDecoder(agent_metrics.METRICS, agent_metrics.KEYS, bounds)
         self._max_spans = settings.max_request_spans
         self._tariffs = tariffs
         self._reader = SpanReader(settings, tariffs)
@@ -160,10 +170,18 @@ class RequestReader:
             pause()
         return ReadRequest(Calls.of(calls), places, reports, dead, not_billable, number)
 
-    def points(self, encoding: Encoding, body: bytes, pause: Pause = no_pause) -> MetricPoints:
-        """Decode a request of metrics. Raises MalformedRequest and RequestTooLarge."""
+    def metrics(self, encoding: Encoding, body: bytes, tenant_id: int, pause: Pause = no_pause) -> ReadMetrics:
+        """Read a request of metrics. Raises MalformedRequest and RequestTooLarge."""
         decode = self._metrics.json if encoding is Encoding.METRICS_JSON else self._metrics.protobuf
-        return decode(body, pause)
+        points, told = decode(body, pause)
+        return ReadMetrics(points, [self._named(one, tenant_id) for one in agent_metrics.meter_readings(told)])
+
+    def _named(self, reading: MeterReading, tenant_id: int) -> MeterReading:
+        """Return a reading with the name of its person as the books may hold it."""
+        person = reading.person if self._pseudonyms is None else self._pseudonyms.of(reading.person)
+        erased = self._tariffs.of(tenant_id).erased
+        pseudonym = None if erased is None else erased.pseudonym_of(person)
+        return reading._replace(person=pseudonym or person)
 
     def _letter(self, letter: DeadLetter, tenant_id: int) -> DeadLetter:
         """Remove the names from a dead letter that the books may not hold."""

@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import NamedTuple
 
-from farebox_collector.intake.decoding.metric_points import MetricPoints
-from farebox_collector.intake.reader import Encoding, ReadRequest, RequestReader
+from farebox_collector.intake.reader import Encoding, ReadMetrics, ReadRequest, RequestReader
 from farebox_collector.intake.reader_wire import Task
 from farebox_collector.intake.reader_worker import ReaderWorker
 from farebox_collector.intake.yielding import Yielding
@@ -60,11 +59,13 @@ class ReadingThreads:
                 read = await loop.run_in_executor(self._small, self._read_small, request, received_at_ns)
             yield read
 
-    async def read_metrics(self, request: ExportRequest) -> MetricPoints:
-        """Decode a request of metrics, beside the requests that bring calls. Raises what the decoder raises."""
+    async def read_metrics(self, request: ExportRequest) -> ReadMetrics:
+        """Read a request of metrics, beside those that bring calls. Raises what `RequestReader.metrics` raises."""
         loop = asyncio.get_running_loop()
-        pause = self._yielding.pause
-        return await loop.run_in_executor(self._large, self._reader.points, request.encoding, request.body, pause)
+        tenant_id, encoding, body = request
+        return await loop.run_in_executor(
+            self._large, self._reader.metrics, encoding, body, tenant_id, self._yielding.pause
+        )
 
     def _read_small(self, request: ExportRequest, received_at_ns: int) -> ReadRequest:
         if self._worker is not None and self._worker.ready:

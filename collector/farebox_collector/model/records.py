@@ -47,6 +47,21 @@ class Span(NamedTuple):
     scope_version: str
 
 
+class MetricPoint(NamedTuple):
+    """One data point of a metric that tells usage: a sum, or the sum of a histogram."""
+
+    metric: str
+    value: float
+    is_delta: bool
+    """Whether it counts since the point before; else since its start."""
+    start_ns: int
+    """When the sum began; 0 if it is not told."""
+    time_ns: int
+    attributes: Attributes
+    """Under the attributes of the point are those of the resource."""
+    scope: str
+
+
 class Buckets(NamedTuple):
     """Disjoint token counts of one call. `reasoning` is a memo: part of `output`, never added to it."""
 

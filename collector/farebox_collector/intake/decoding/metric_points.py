@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf import message
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint
+from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, NumberDataPoint
 
 from farebox_collector.intake.decoding.bounds import DATA_POINTS, Bounds, wire_fields
 from farebox_collector.intake.decoding.errors import MalformedRequest, RequestTooLarge
@@ -23,34 +23,20 @@ from farebox_collector.intake.decoding.otlp_json import (
 )
 from farebox_collector.intake.decoding.protobuf import attribute_value
 from farebox_collector.intake.yielding import Pause, no_pause
-from farebox_collector.model.records import Attributes, AttributeValue
+from farebox_collector.model.records import Attributes, AttributeValue, MetricPoint
 
-DELTA, CUMULATIVE = 1, 2
-"""Temporalities."""
+DELTA = 1
+"""The temporality of sums since the point before."""
 _RESOURCE_METRICS = 1
 _RESOURCE, _SCOPE_METRICS = 1, 2
 _SCOPE, _METRIC = 1, 2
-_NAME, _SUM = 1, 7
+_NAME, _SUM, _HISTOGRAM = 1, 7, 9
 _KINDS = frozenset({5, 7, 9, 10, 11})
 """Gauge, sum, histogram, exponential histogram, summary: the points are field 1 of each."""
 _POINTS, _TEMPORALITY = 1, 2
 _POINTS_A_PAUSE = 500
 _KINDS_IN_JSON = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")
-_TEMPORALITIES = {"AGGREGATION_TEMPORALITY_DELTA": DELTA, "AGGREGATION_TEMPORALITY_CUMULATIVE": CUMULATIVE}
-
-
-class Point(NamedTuple):
-    """One data point of a sum that tells usage."""
-
-    metric: str
-    value: float
-    temporality: int
-    start_ns: int
-    """When the sum began; 0 if it is not told."""
-    time_ns: int
-    attributes: Attributes
-    """Under the attributes of the point are those of the resource."""
-    scope: str
+_TEMPORALITIES = {"AGGREGATION_TEMPORALITY_DELTA": DELTA}
 
 
 class MetricPoints(NamedTuple):
@@ -58,7 +44,7 @@ class MetricPoints(NamedTuple):
 
     points: int
     """Number of all data points."""
-    told: list[Point]
+    told: list[MetricPoint]
 
 
 class MetricDecoder:
@@ -73,7 +59,7 @@ class MetricDecoder:
     def protobuf(self, body: bytes, pause: Pause = no_pause) -> MetricPoints:
         """Decode an ExportMetricsServiceRequest. Raises MalformedRequest, RequestTooLarge."""
         walk = _Walk(body, self._bounds, pause)
-        told: list[Point] = []
+        told: list[MetricPoint] = []
         try:
             for number, start, end in walk.fields(0, len(body)):
                 if number == _RESOURCE_METRICS:
@@ -96,7 +82,7 @@ class MetricDecoder:
                         data = child(metric, kind)
                         for point in objects_in(data, "dataPoints"):
                             points += 1
-                            if kind == "sum" and name in self._wanted:
+                            if kind in ("sum", "histogram") and name in self._wanted:
                                 told.append(self._point_in_json(name, data, point, resource, scope))
         if points > self._bounds.spans:
             raise too_many_points(self._bounds)
@@ -104,20 +90,20 @@ class MetricDecoder:
 
     def _point_in_json(
         self, name: str, data: Mapping[str, Any], point: Mapping[str, Any], resource: Attributes, scope: str
-    ) -> Point:
+    ) -> MetricPoint:
         temporality = data.get("aggregationTemporality")
-        value = point.get("asDouble", point.get("asInt"))
-        return Point(
+        value = point.get("asDouble", point.get("asInt", point.get("sum")))
+        return MetricPoint(
             name,
             _number(value),
-            _TEMPORALITIES.get(str(temporality), integer(temporality) or 0),
+            _TEMPORALITIES.get(str(temporality), integer(temporality)) == DELTA,
             integer(point.get("startTimeUnixNano")) or 0,
             integer(point.get("timeUnixNano")) or 0,
             {**resource, **self._in_json(point)},
             scope,
         )
 
-    def _resource(self, walk: "_Walk", start: int, end: int, told: list[Point]) -> None:
+    def _resource(self, walk: "_Walk", start: int, end: int, told: list[MetricPoint]) -> None:
         parts = list(walk.fields(start, end))
         resource: dict[str, AttributeValue] = {}
         for number, at, to in parts:
@@ -127,7 +113,7 @@ class MetricDecoder:
             if number == _SCOPE_METRICS:
                 self._scope(walk, (at, to), resource, told)
 
-    def _scope(self, walk: "_Walk", place: tuple[int, int], resource: Attributes, told: list[Point]) -> None:
+    def _scope(self, walk: "_Walk", place: tuple[int, int], resource: Attributes, told: list[MetricPoint]) -> None:
         scope = ""
         for number, at, to in walk.fields(*place):
             if number == _SCOPE:
@@ -136,13 +122,15 @@ class MetricDecoder:
             elif number == _METRIC:
                 self._metric(walk, (at, to), (resource, scope), told)
 
-    def _metric(self, walk: "_Walk", place: tuple[int, int], of: tuple[Attributes, str], told: list[Point]) -> None:
+    def _metric(
+        self, walk: "_Walk", place: tuple[int, int], of: tuple[Attributes, str], told: list[MetricPoint]
+    ) -> None:
         name = ""
         for number, at, to in walk.fields(*place):
             if number == _NAME:
                 name = walk.part((number, at, to)).decode(errors="replace")
             elif number in _KINDS:
-                wanted = number == _SUM and name in self._wanted
+                wanted = number in (_SUM, _HISTOGRAM) and name in self._wanted
                 temporality, raw = 0, []
                 for field, start, end in walk.fields(at, to):
                     if field == _POINTS:
@@ -151,14 +139,17 @@ class MetricDecoder:
                             raw.append(walk.body[start:end])
                     elif field == _TEMPORALITY:
                         temporality = walk.body[end - 1]
-                told += [self._point(name, one, temporality, *of) for one in raw]
+                point_of: type[Any] = NumberDataPoint if number == _SUM else HistogramDataPoint
+                told += [self._point(name, point_of.FromString(one), temporality, *of) for one in raw]
 
-    def _point(self, name: str, raw: bytes, temporality: int, resource: Attributes, scope: str) -> Point:
-        point = NumberDataPoint.FromString(raw)
-        value = point.as_int if point.WhichOneof("value") == "as_int" else point.as_double
+    def _point(self, name: str, point: Any, temporality: int, resource: Attributes, scope: str) -> MetricPoint:
+        if isinstance(point, HistogramDataPoint):
+            value: float = point.sum
+        else:
+            value = point.as_int if point.WhichOneof("value") == "as_int" else point.as_double
         own = self._pairs(pair.SerializeToString() for pair in point.attributes)
         times = point.start_time_unix_nano, point.time_unix_nano
-        return Point(name, float(value), temporality, *times, {**resource, **own}, scope)
+        return MetricPoint(name, float(value), temporality == DELTA, *times, {**resource, **own}, scope)
 
     def _pairs(self, encoded: Iterable[bytes]) -> dict[str, AttributeValue]:
         """Decode the wanted ones among encoded attributes."""

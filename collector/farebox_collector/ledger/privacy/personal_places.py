@@ -26,6 +26,7 @@ WALLET_COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("spenders", "name", "scope IN ('wallet', 'user')"),
     ("retired_days", "name", "kind IN ('wallet', 'user')"),
     ("wallet_links", "wallet", ""),
+    ("agent_meters", "person", ""),
     ("api_keys", "wallet", ""),
 )
 """Table, column with the name of a wallet, and the condition of the rows that it applies to."""
@@ -87,6 +88,7 @@ TEXT_COLUMNS: tuple[Texts, ...] = (
 
 WITHOUT_PERSONS: dict[str, str] = {
     "accounts": "kind commodity",
+    "agent_meters": "tool",
     "api_keys": "key_id scopes",
     "approval_policies": "author",
     "approval_votes": "voter",

@@ -2,6 +2,7 @@
 
 from farebox_collector.ledger.tables import (
     access,
+    agents,
     books,
     corrections,
     credits,
@@ -20,6 +21,7 @@ from farebox_collector.ledger.tables.columns import metadata
 
 __all__ = [
     "access",
+    "agents",
     "books",
     "corrections",
     "credits",

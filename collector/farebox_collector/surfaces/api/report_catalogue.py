@@ -21,6 +21,7 @@ from farebox_collector.ledger.reports.receivables import receivables
 from farebox_collector.ledger.reports.receivables import total_of as total_receivable
 from farebox_collector.ledger.reports.reports import UsageFilter, UsageGroup, usage_by, wallets_by_cost
 from farebox_collector.ledger.reports.terms import list_price
+from farebox_collector.ledger.reports.unreported_usage import Unreported, unreported_usage
 from farebox_collector.model.moments import Days, months_of
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.surfaces.api.finance_rows import (
@@ -37,12 +38,14 @@ from farebox_collector.surfaces.api.report_rows import (
     CreditsRow,
     Prices,
     SummaryRow,
+    UnreportedRow,
     UsageRow,
     WalletRow,
     agent_row,
     balance_row,
     cell_type,
     credits_row,
+    unreported_row,
 )
 from farebox_collector.surfaces.api.table_files import Columns
 
@@ -155,6 +158,16 @@ def _agent_rows(connection: Connection, tenant_id: int, question: Question) -> I
 def _agent_total(connection: Connection, tenant_id: int, question: Question) -> AgentRow:
     (total,) = agent_usage(connection, tenant_id, question.days, ())
     return agent_row(total, ())
+
+
+def _unreported_rows(connection: Connection, tenant_id: int, question: Question) -> Iterator[UnreportedRow]:
+    yield from map(unreported_row, unreported_usage(connection, tenant_id, question.days))
+
+
+def _unreported_total(connection: Connection, tenant_id: int, question: Question) -> UnreportedRow:
+    found = [row[3:] for row in unreported_usage(connection, tenant_id, question.days)]
+    sums = (sum(figures) for figures in zip(*found, strict=True)) if found else (0, 0, 0, 0, 0)
+    return unreported_row(Unreported(0, "", "", *sums), total=True)
 
 
 def _balance_rows(connection: Connection, tenant_id: int, _: Question) -> Iterator[BalanceRow]:
@@ -282,6 +295,14 @@ REPORTS: Mapping[str, Report] = {
             _agent_total,
             tuple(AgentGroup),
             (AgentGroup.DEVELOPER,),
+        ),
+        Report(
+            "unreported",
+            "Tokens that the metrics of coding agents tell and no call does, by day, tool and developer: exposure.",
+            UnreportedRow,
+            _unreported_rows,
+            _unreported_total,
+            (),
         ),
     )
 }

@@ -10,6 +10,7 @@ from farebox_collector.ledger.reports.agent_usage import AgentGroup
 from farebox_collector.ledger.reports.money_reports import BalanceRange, CreditsMoved, Summary
 from farebox_collector.ledger.reports.reports import UsageGroup
 from farebox_collector.ledger.reports.terms import MEANINGS, ListPrice, Term, margin, margin_at_list, percent
+from farebox_collector.ledger.reports.unreported_usage import Unreported
 from farebox_collector.model.moments import format_ns
 from farebox_collector.model.money import format_nano, round_half_even
 from farebox_collector.surfaces.api.context import Amount
@@ -78,6 +79,19 @@ class AgentRow(BaseModel):
         description="List price of the calls that a subscription pays; apart from cost."
     )
     charge_credits: Amount = Field(description="What wallets paid.")
+
+
+class UnreportedRow(BaseModel):
+    """Tokens that a coding agent's metrics tell, and its calls do not: events that were lost on the way."""
+
+    day: str | None = Field(description="Null in the total.")
+    tool: str | None
+    developer: str | None = Field(description="Empty if the tool's metrics name no person.")
+    metered_input_tokens: int = Field(description="What the metrics tell, cached or not.")
+    metered_output_tokens: int
+    unreported_input_tokens: int = Field(description="What no call in the books tells.")
+    unreported_output_tokens: int
+    exposure_usd: Amount = Field(description="Their cost at the average price of the tool's tokens; in no other cost.")
 
 
 class SummaryRow(BaseModel):
@@ -217,6 +231,18 @@ def agent_row(row: Any, groups: Sequence[AgentGroup]) -> AgentRow:
     )
 
 
+def unreported_row(found: Unreported, *, total: bool = False) -> UnreportedRow:
+    """Return the row of a day, a tool and a person."""
+    day, tool, person, *tokens, exposure_nanousd = found
+    figures = dict(zip(Unreported._fields[3:7], tokens, strict=True))
+    names = (
+        {"day": None, "tool": None, "developer": None}
+        if total
+        else {"day": shown_day(day), "tool": tool, "developer": person}
+    )
+    return UnreportedRow(**names, **figures, exposure_usd=format_nano(exposure_nanousd))
+
+
 def credits_row(moved: CreditsMoved, *, total: bool = False) -> CreditsRow:
     """Return the row of a source."""
     return CreditsRow(
@@ -265,4 +291,4 @@ def cell_type(name: str) -> CellType:
         "wallets",
         "payers",
     )
-    return CellType.COUNT if name in counts or name.endswith(("_wallets", "_payers")) else CellType.TEXT
+    return CellType.COUNT if name in counts or name.endswith(("_wallets", "_payers", "_tokens")) else CellType.TEXT

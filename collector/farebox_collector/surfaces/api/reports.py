@@ -34,6 +34,7 @@ from farebox_collector.surfaces.api.report_rows import (
     BalanceRow,
     CreditsRow,
     SummaryRow,
+    UnreportedRow,
     UsageRow,
     WalletRow,
     shown_day,
@@ -201,6 +202,11 @@ def router(context: Context) -> APIRouter:
     def report_agents(query: Annotated[AgentsQuery, Query()]) -> Any:
         """Report coding agents by developer, repository, session and more: calls, tokens, cache, errors, cost."""
         return _answer(context, "agents", query)
+
+    @routes.get("/unreported", response_model=ReportPage[UnreportedRow], responses=_FILES)
+    def report_unreported(query: Annotated[Period, Query()]) -> Any:
+        """Report tokens that metrics of coding agents tell and no call does, by day, tool and developer: exposure."""
+        return _answer(context, "unreported", query)
 
     return routes
 

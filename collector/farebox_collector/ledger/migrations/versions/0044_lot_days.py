@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0044"
-down_revision = "0040"
+down_revision = "0042"
 
 BRIDGE_SINCE = "bridge: the first whole day"
 DRAWN_BEFORE = "bridge: drawn otherwise before, tenant "
