@@ -148,9 +148,10 @@ class Pipeline:
 
     def _index_spans(self) -> None:
         """Bring the index of records by span up to date if many wait, or some have waited for long."""
+        closed = self._opened.tail.closed
         with self._database.snapshot() as connection:
             waiting, upto = SPAN_INDEX.behind(connection), SPAN_INDEX.mark(connection)
-        self._opened.tail.indexed(upto)
+        self._opened.tail.indexed(upto, closed)
         if not waiting:
             self._indexed_at_ns = self._clock()
         elif waiting >= _TAIL or not 0 <= self._clock() - self._indexed_at_ns < _INDEX_WITHIN_NS:

@@ -47,9 +47,10 @@ class Writer:
 
     def index(self) -> None:
         """Bring the index up to date, and tell the appender, as the pipeline's job does."""
+        closed = self.opened.tail.closed
         self.database.append(SPAN_INDEX.complete)
         with self.database.snapshot() as connection:
-            self.opened.tail.indexed(SPAN_INDEX.mark(connection))
+            self.opened.tail.indexed(SPAN_INDEX.mark(connection), closed)
 
     def behind(self) -> int:
         with self.database.snapshot() as connection:
@@ -114,6 +115,22 @@ def test_ids_that_are_given_again_are_indexed_again(writer: Writer) -> None:
         assert (before, SPAN_INDEX.mark(connection)) == (newest, newest - 1)
         attempt.rollback()
         assert SPAN_INDEX.mark(connection) == newest
+
+
+def test_a_record_with_an_id_that_is_given_again_is_known(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(span_index, "_GENERATION", 1)
+    writer.append(one(1), one(2))
+    writer.index()
+    with writer.database.appending() as connection:
+        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+        newest = connection.exec_driver_sql("SELECT * FROM usage_records ORDER BY id DESC LIMIT 1").one()
+        connection.exec_driver_sql("DELETE FROM usage_records WHERE id = ?", (newest.id,))
+        # Kept for the audit, which knows of a record of this span.
+        marks = ", ".join("?" * len(newest))
+        connection.exec_driver_sql(f"INSERT INTO usage_records VALUES ({marks})", tuple(newest))
+    for number in (3, 4, 5):
+        writer.append(one(number))
+    assert writer.append(*(one(number) for number in range(1, 6))) == [DUPLICATE] * 5
 
 
 def test_readers_find_what_the_index_lacks(writer: Writer) -> None:

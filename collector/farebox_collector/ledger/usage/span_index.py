@@ -8,7 +8,7 @@ what is not in it yet.
 
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, select, tuple_, union_all
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
@@ -27,7 +27,7 @@ SPAN_INDEX = LateIndex(
     key=3,
 )
 _GENERATION = 8_192
-"""Traces that are forgotten together."""
+"""Traces in one generation."""
 _NONE: frozenset[bytes] = frozenset()
 _COME_TO = f"(SELECT coalesce(max(value), 0) FROM watermarks WHERE name = '{SPAN_INDEX.name}')"
 SPAN_INDEX_CHECKS = (
@@ -57,6 +57,16 @@ def complete(connection: Connection) -> None:
         SPAN_INDEX.complete(connection)
 
 
+class _Generation(NamedTuple):
+    """Traces that are forgotten together."""
+
+    number: int
+    upto: int
+    """The id of a record that is not older than theirs."""
+    traces: dict[int, set[bytes]]
+    """By tenant."""
+
+
 class TailTraces:
     """The traces of records that a late index may lack. For one committing thread; `indexed` may come from another.
 
@@ -68,13 +78,18 @@ class TailTraces:
         self._filling: defaultdict[int, set[bytes]] = defaultdict(set)
         """By tenant."""
         self._size = 0
-        self._full: deque[tuple[int, dict[int, set[bytes]]]] = deque()
-        """With the id of a record that is not older than theirs."""
-        self._indexed_upto = 0
+        self.closed = 0
+        """The number of generations that were ever full."""
+        self._full: deque[_Generation] = deque()
+        self._indexed = (0, 0)
 
-    def indexed(self, upto: int) -> None:
-        """Note that the index has all records up to this one, durably."""
-        self._indexed_upto = upto
+    def indexed(self, upto: int, closed: int) -> None:
+        """Note that the index has all records up to this one, durably; `closed` is from before that was looked up.
+
+        The newest ids are given again after their records are deleted, so an earlier look-up says nothing of records
+        that came later.
+        """
+        self._indexed = upto, closed
 
     def has_any(self, connection: Connection, tenant_id: int, trace_ids: Collection[bytes]) -> bool:
         """Return whether one of these traces may have a record that the index lacks."""
@@ -84,17 +99,19 @@ class TailTraces:
             # What an earlier process left.
             complete(connection)
             self._complete = True
-        known = (self._filling, *(by_tenant for _, by_tenant in self._full))
+        known = (self._filling, *(one.traces for one in self._full))
         return not all(by_tenant.get(tenant_id, _NONE).isdisjoint(trace_ids) for by_tenant in known)
 
     def add(self, connection: Connection, tenant_id: int, trace_ids: Collection[bytes], after_id: int) -> None:
         """Add the traces of records that were just inserted after a record."""
         if not has_one_writer(connection):
             return
-        while self._full and self._full[0][0] <= self._indexed_upto:
+        upto, closed = self._indexed
+        while self._full and self._full[0].number < closed and self._full[0].upto <= upto:
             self._full.popleft()
         if self._size >= _GENERATION:
-            self._full.append((after_id, self._filling))
+            self._full.append(_Generation(self.closed, after_id, self._filling))
+            self.closed += 1
             self._filling, self._size = defaultdict(set), 0
         self._filling[tenant_id].update(trace_ids)
         self._size += len(trace_ids)
