@@ -5,10 +5,11 @@ difference between the two: calls that drew their credits on a day outside of th
 drew theirs within it.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, case, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Table, case, func, select
 
 from farebox_collector.ledger.credits.lots import BREAKAGE_ACCOUNT, REFUNDED_ACCOUNT, REVENUE_ACCOUNT
 from farebox_collector.ledger.credits.movements import RECEIPTS_ACCOUNT, Kind
@@ -155,12 +156,14 @@ def _summed(
 ) -> list[dict[str, int]]:
     """Return the sums of figures in each period."""
     day = table.c.day
-    ends = [(day < period.end, number) for number, period in enumerate(periods[:-1])]
-    place = (case(*ends, else_=len(ends)) if ends else literal(0)).label("place")
-    query = select(place, *(func.sum(figure).label(name) for name, figure in figures.items())).where(
+    # By day, in the order of the key: grouping by period would sort all rows.
+    query = select(day, *(func.sum(figure).label(name) for name, figure in figures.items())).where(
         table.c.tenant_id == tenant_id, within(day, Days(periods[0].first, periods[-1].end)), *conditions
     )
+    ends = [period.end for period in periods]
     found = [dict.fromkeys(figures, 0) for _ in periods]
-    for number, *sums in connection.execute(query.group_by(place)):
-        found[number] = dict(zip(figures, (int(one or 0) for one in sums), strict=True))
+    for of_day, *sums in connection.execute(query.group_by(day)):
+        into = found[bisect_right(ends, of_day)]
+        for name, figure in zip(figures, sums, strict=True):
+            into[name] += int(figure or 0)
     return found
