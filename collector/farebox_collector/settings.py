@@ -178,6 +178,12 @@ class Settings(BaseSettings):
         description="Events of coding agents that name none with `farebox.event`, as `tool=event`, comma-separated: the"
         " tools are `claude_code`, `codex_cli`, `gemini_cli` and `qwen_code`. Others get `agent.code`.",
     )
+    subscription_accounts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Accounts of coding agents that a subscription pays: `user.email`, `user.account_uuid`,"
+        " `user.account_id` or `organization.id` of their calls; comma-separated. Those calls cost 0, and keep their"
+        " list price.",
+    )
     charge_exposed: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Tenants whose wallets are charged the estimate for calls whose end was not seen (`default`, …);"
@@ -252,7 +258,14 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(20.0, gt=0, description="Longest wait for requests in progress after SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
 
-    @field_validator("wallet_attributes", "allowed_hosts", "charge_exposed", "webhook_private_hosts", mode="before")
+    @field_validator(
+        "wallet_attributes",
+        "allowed_hosts",
+        "subscription_accounts",
+        "charge_exposed",
+        "webhook_private_hosts",
+        mode="before",
+    )
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
         return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value

@@ -111,6 +111,27 @@ def test_a_tool_s_event_can_be_set(database: Database) -> None:
         assert (read.usage.event, read.usage.wallet) == (expected, "ada@example.com")
 
 
+@pytest.mark.parametrize("key", [*PERSON, "organization.id"])
+def test_accounts_of_a_subscription_are_billed_nothing(database: Database, key: str) -> None:
+    settings = Settings.model_validate({"subscription_accounts": "other, the-account"})
+    reader = SpanReader(settings, Tariffs(database, lambda: NOW_NS))
+    for account, subscribed in (("the-account", True), ("another", False)):
+        attributes = {
+            EVENT_NAME: "claude_code.api_request",
+            "model": "claude-sonnet-4-5",
+            "input_tokens": "10",
+            "output_tokens": "2",
+            key: account,
+        }
+        span = Span(b"", b"", b"", NOW_NS, NOW_NS, False, attributes, {}, "com.anthropic.claude_code.events", "2")
+        read = reader.read(span, 1, NOW_NS)
+        assert isinstance(read, PricedUsage)
+        listed = 10 * 3_000 + 2 * 15_000
+        assert read.cost_nanousd == (0 if subscribed else listed)
+        assert ("under_subscription" in read.assumptions) is subscribed
+        assert (read.particulars and read.particulars.list_cost_nanousd) == (listed if subscribed else None)
+
+
 COUNT_KEYS = PlainCounts("input_tokens", "cache_read_tokens", "cache_creation_tokens", "output_tokens")
 COUNT_VALUES = st.one_of(
     st.integers(-1, 2**31),

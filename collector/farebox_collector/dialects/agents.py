@@ -88,9 +88,19 @@ def agent_record(
     record = usage_record(
         span, origin, named, reading, units, response_id or request_id, first_chunk_ns, action_id=session
     )
-    if subscription and not isinstance(record, Rejected):
-        return record._replace(stated_cost_nanousd=0, assumptions=(*record.assumptions, UNDER_SUBSCRIPTION))
-    return record
+    return under_subscription(record) if subscription and not isinstance(record, Rejected) else record
+
+
+def under_subscription(record: UsageRecord) -> UsageRecord:
+    """Return the record of a call that a subscription pays."""
+    if UNDER_SUBSCRIPTION in record.assumptions:
+        return record
+    return record._replace(stated_cost_nanousd=0, assumptions=(*record.assumptions, UNDER_SUBSCRIPTION))
+
+
+def accounts_of(span: Span) -> list[str]:
+    """Return the accounts that a coding agent's call names: those of the developer, and the organization."""
+    return [first_identity(span.attributes, key) for key in (*PERSON, ORGANIZATION) if key in span.attributes]
 
 
 def agent_origin(origin: Origin, attributes: Attributes, resource: Attributes) -> Origin:

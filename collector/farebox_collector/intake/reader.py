@@ -9,7 +9,7 @@ from farebox_collector import dialects
 from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.dialects import agent_metrics
 from farebox_collector.dialects.agent_metrics import MeterReading
-from farebox_collector.dialects.agents import AGENT_EVENT, ORGANIZATION
+from farebox_collector.dialects.agents import AGENT_EVENT, ORGANIZATION, TOOLS, accounts_of, under_subscription
 from farebox_collector.intake.decoding.bounds import Bounds
 from farebox_collector.intake.decoding.errors import RequestTooLarge
 from farebox_collector.intake.decoding.metric_points import MetricDecoder
@@ -78,6 +78,9 @@ class ReadMetrics(NamedTuple):
     readings: list[MeterReading]
 
 
+Reading = UsageRecord | QualityReport | NotBillable | Rejected
+
+
 class SpanReader:
     """Read and price single spans."""
 
@@ -87,6 +90,7 @@ class SpanReader:
         self._tariffs = tariffs
         self._pseudonyms = settings.pseudonyms()
         self._agent_events = settings.agent_events
+        self._subscriptions = frozenset(settings.subscription_accounts)
 
     def read(
         self, span: Span, tenant_id: int, received_at_ns: int
@@ -102,10 +106,18 @@ class SpanReader:
         All are read before the first is priced: the processor is faster while it stays in one part of the code.
         """
         readings = list(map(self._dialects.read, spans))
+        if self._subscriptions:
+            readings = list(map(self._subscribed, readings, spans))
         return [
             self._priced(reading, tenant_id, received_at_ns) if isinstance(reading, UsageRecord) else reading
             for reading in readings
         ]
+
+    def _subscribed(self, reading: Reading, span: Span) -> Reading:
+        """Return a reading as one that a subscription pays if its coding agent's account is one."""
+        if not isinstance(reading, UsageRecord) or reading.dialect not in TOOLS:
+            return reading
+        return reading if self._subscriptions.isdisjoint(accounts_of(span)) else under_subscription(reading)
 
     def _priced(self, usage: UsageRecord, tenant_id: int, received_at_ns: int) -> PricedUsage:
         if usage.event == AGENT_EVENT and usage.dialect in self._agent_events:
