@@ -44,6 +44,7 @@ from farebox_collector.ledger.tables.rollups import (
 from farebox_collector.ledger.tables.service import card_totals
 from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.span_counts import count_spans
+from farebox_collector.ledger.usage.span_index import complete
 from farebox_collector.model.moments import DAY_NS
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.settings import Settings
@@ -167,6 +168,7 @@ def fill(url: str, shape: Shape, first: int, records: int) -> None:
             size = min(STRETCH, first + records - start)
             with database.transaction() as connection:
                 _fill_stretch(connection, shape, start, size, START_NS + (MINUTE_NS if first else 0))
+                complete(connection)
 
 
 def _fill_stretch(connection: Connection, shape: Shape, start: int, size: int, at_ns: int) -> None:

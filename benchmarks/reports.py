@@ -37,6 +37,7 @@ from farebox_collector.ledger.tables.rollups import (
     overdraft_days,
 )
 from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
+from farebox_collector.ledger.usage.span_index import complete
 from farebox_collector.model.moments import DAY_NS, month_of
 from figures import HEADINGS, Figure, machine, machine_words, markdown, number, quantile, show, write_section
 from harness import Collector
@@ -182,6 +183,7 @@ def fill(connection: Connection, first: int, size: int, records: int, wallets: i
         ),
         {"start": first, "end": first + size - 1},
     )
+    complete(connection)
 
 
 def derive(connection: Connection, today: int) -> None:
