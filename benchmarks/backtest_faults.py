@@ -74,6 +74,7 @@ KINDS: Mapping[str, Kind] = {
     "a fee has no exchange rate": _kind(180, "FeesSetAside"),
     "lots cannot be drawn up": _kind(60, "LotsSetAside"),
     "an action id never changes": _kind(120, "LongActions"),
+    "a session of a coding agent runs away": _kind(60, "RunawaySession"),
     "an event costs three times as much for good": _kind(6 * 1440, "EventDoubled", grace_min=1440),
 }
 _FOR_GOOD = "an event costs three times as much for good"
@@ -233,7 +234,7 @@ class World:
             'farebox_budget_usd{instance="a",dept="support"}': 8_000.0,
             'farebox_budget_usd{instance="a",dept="research"}': 20_000.0,
         }
-        gauges |= self._set_aside(step, now)
+        gauges |= self._set_aside(step, now) | _agents(now)
         for instance in INSTANCES:
             gauges[f'farebox_queue_bytes{{instance="{instance}"}}'] = full * 128e6
             gauges[f'farebox_queue_limit_bytes{{instance="{instance}"}}'] = 128e6
@@ -258,6 +259,16 @@ class World:
     def _since(self, step: int, kind: str) -> float:
         """How many steps there were of a kind of fault so far."""
         return float(sum(max(0, min(step, fault.end) - fault.start) for fault in self._faults if fault.kind == kind))
+
+
+def _agents(now: Mapping[str, Fault]) -> dict[str, float]:
+    """What sessions of a coding agent cost in the last hour; each collector knows the same."""
+    costs = {"costliest": 40.0 if "a session of a coding agent runs away" in now else 9.0, "median": 2.0}
+    return {
+        f'farebox_agent_session_usd{{instance="{instance}",tool="claude_code",which="{which}"}}': usd
+        for instance in INSTANCES
+        for which, usd in costs.items()
+    }
 
 
 def _is_of_the_process(series: str) -> bool:

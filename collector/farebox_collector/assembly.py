@@ -17,8 +17,10 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from farebox_collector.admission.descriptors import connections_of_port
 from farebox_collector.admission.rates import Rates
+from farebox_collector.background import session_watch
 from farebox_collector.background.periodic import PeriodicJob, repeat
 from farebox_collector.background.posting_index_job import PostingIndexJob
+from farebox_collector.background.session_watch import SessionWatch
 from farebox_collector.background.settling import Settling
 from farebox_collector.background.upkeep import Upkeep
 from farebox_collector.background.webhook_sender import WebhookSender
@@ -322,11 +324,13 @@ def _work_in_background(
     """Start every periodic job; the stack ends them."""
     upkeep = Upkeep(settings, database, clock, parts.meters.lots_set_aside, parts.meters.long_actions)
     indexing = PostingIndexJob(database, clock)
+    sessions = SessionWatch(database, clock, parts.meters.agent_sessions)
     sender = WebhookSender(database, settings.webhook_private_hosts, clock)
     for job in (
         PeriodicJob("upkeep", settings.audit_seconds, upkeep.round),
         PeriodicJob("indexing", _INDEXING_SECONDS, indexing.round),
         PeriodicJob("fold", _FOLD_SECONDS / 2, parts.pipeline.fold_in_turns),
+        PeriodicJob("sessions", session_watch.PAUSE_S, sessions.round),
         PeriodicJob("keys", settings.audit_seconds, parts.keyring.note_use),
         PeriodicJob("topups", settings.topup_seconds, AutomaticTopups(payments).round),
         PeriodicJob("settling", settings.settle_seconds, Settling(settings, database, parts.tariffs, clock).round),

@@ -269,6 +269,13 @@ LONG_ACTIONS = Metric(
     (),
     "Actions with a flat charge or a minimum that span over 24 hours or over 10,000 calls, in the last 7 days.",
 )
+AGENT_SESSION = Metric(
+    "farebox_agent_session_usd",
+    Kind.GAUGE,
+    ("tool", "which"),
+    "Cost of sessions of a coding agent in the last hour, in US dollars: of the `costliest` session, and the `median`"
+    " of the others. Added up once a minute; calls that a subscription pays cost nothing.",
+)
 PAYMENT_EVENTS = Metric(
     "farebox_payment_events_total",
     Kind.COUNTER,
@@ -390,6 +397,7 @@ CATALOGUE: tuple[Metric, ...] = (
     PAYMENTS_SET_ASIDE,
     LOTS_SET_ASIDE,
     LONG_ACTIONS,
+    AGENT_SESSION,
     AUTO_TOPUPS,
     INGEST_SECONDS,
     COMMIT_SECONDS,

@@ -7,11 +7,13 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from farebox_collector.dialects.agents import TOOLS
 from farebox_collector.dialects.assumptions import DOUBTFUL
 from farebox_collector.ledger.usage.batch import Calls
 from farebox_collector.metrics import catalogue
 from farebox_collector.metrics.catalogue import Metric
 from farebox_collector.metrics.exemplars import Exemplars
+from farebox_collector.model.money import NANO
 from farebox_collector.model.verdicts import STORED, Verdict
 
 ANOTHER_PRICE = "another_price"
@@ -40,6 +42,7 @@ class Meters:
         self._doubtful = self._counter(catalogue.DOUBTFUL_CALLS)
         self._labels_folded = self._counter(catalogue.LABELS_FOLDED)
         self._long_actions = self._gauge(catalogue.LONG_ACTIONS)
+        self._agent_session = self._gauge(catalogue.AGENT_SESSION)
         self._lots_set_aside = self._gauge(catalogue.LOTS_SET_ASIDE)
         self._gauge(catalogue.QUEUE_LIMIT_BYTES).set(queue_limit_bytes)
         self._gauge(catalogue.BUILD_INFO).labels(
@@ -53,6 +56,8 @@ class Meters:
         for signal in ("logs", "metrics"):
             for told in ("usage", "nothing"):
                 self._signalled.labels(signal=signal, tells=told)
+        for tool in TOOLS:
+            self.agent_sessions(tool, 0, 0)
         for outcome in ("booked", "repeated", "refused", "forged"):
             self._payment_events.labels(outcome=outcome)
         for reason in ("wrong", "locked", "disabled", "no_role"):
@@ -127,6 +132,11 @@ class Meters:
     def long_actions(self, actions: int) -> None:
         """Set the number of actions that are too long."""
         self._long_actions.set(actions)
+
+    def agent_sessions(self, tool: str, costliest_nanousd: int, median_nanousd: int) -> None:
+        """Set what sessions of a coding agent cost in the last hour: the costliest, and the median of the others."""
+        self._agent_session.labels(tool=tool, which="costliest").set(costliest_nanousd / NANO)
+        self._agent_session.labels(tool=tool, which="median").set(median_nanousd / NANO)
 
     def folded(self, calls: int) -> None:
         """Count calls under the label value `other`."""
