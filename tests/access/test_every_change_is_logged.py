@@ -162,6 +162,12 @@ class Operations:
                 "budget.set",
                 lambda: ask("PUT", "/v1/budgets/sales", {"usd_per_month": "5", "reason": "r"}),
             ),
+            "PUT /v1/agent-plans": (
+                "agent_plan.set",
+                lambda: ask(
+                    "PUT", "/v1/agent-plans", {"tool": "codex_cli", "account": "ada", "plan": "plus", "reason": "r"}
+                ),
+            ),
             "POST /v1/policies": ("policy.set", lambda: ask("POST", "/v1/policies", policy)),
             "POST /v1/alerts/alertmanager": (
                 "incident.open",
@@ -325,6 +331,8 @@ def commands(books: Path) -> dict[str, tuple[str, str]]:
         "packs withdraw": ("pack.withdraw", "starter"),
         "rules set": ("rule.set", "e --flat 1 --reason r"),
         "budgets set": ("budget.set", "sales 5 --reason r"),
+        "agent-plans set": ("agent_plan.set", "codex_cli ada plus --seat 20 --reason r"),
+        "agent-plans end": ("agent_plan.set", "codex_cli ada --reason r"),
         "policies set": ("policy.set", "wallet ada --day 5 --reason r"),
         "tenants create": ("tenant.create", "acme"),
         "people create": ("person.create", "ada --role viewer"),

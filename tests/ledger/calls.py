@@ -1,6 +1,8 @@
 """Priced calls, made directly: what the ledger gets from pricing."""
 
-from farebox_collector.model.records import Buckets, PricedUsage, UsageRecord
+from typing import Any
+
+from farebox_collector.model.records import Buckets, Particulars, PricedUsage, UsageRecord
 from farebox_collector.model.verdicts import Verdict
 
 START_NS = 1_767_300_000 * 10**9
@@ -66,3 +68,25 @@ def call(
         rule_version_id=1 if charged else None,
         assumptions=assumptions,
     )
+
+
+def agent_call(number: int, person: str, session: str, tool: str = "claude_code", **more: Any) -> PricedUsage:
+    """A call of a tool, with 60 of 100 input tokens from a cache."""
+    usage: dict[str, Any] = {
+        "dialect": tool,
+        "wallet": "team",
+        "user_id": person,
+        "action_id": session,
+        "project": "shop",
+        "buckets": Buckets(input=40, cache_read=60, output=7),
+    }
+    made = call(number, trace=number, start_ns=more.pop("start_ns", START_NS))
+    return made._replace(usage=made.usage._replace(**(usage | more)))
+
+
+def subscribed(made: PricedUsage, list_nanousd: int) -> PricedUsage:
+    """The same call under a subscription."""
+    flags = ("under_subscription",)
+    usage = made.usage._replace(stated_cost_nanousd=0, assumptions=flags)
+    particulars = Particulars(list_cost_nanousd=list_nanousd)
+    return made._replace(usage=usage, assumptions=flags, cost_nanousd=0, charge_nanocredits=0, particulars=particulars)

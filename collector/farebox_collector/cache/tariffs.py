@@ -7,10 +7,12 @@ from typing import NamedTuple
 from farebox_collector.ledger.access.erased import ErasedNames, erased_edition, erased_names_of
 from farebox_collector.ledger.access.tenants import tenant_of
 from farebox_collector.ledger.storage.database import Database
+from farebox_collector.ledger.tariffs.agent_plans import load_plans, plans_edition
 from farebox_collector.ledger.tariffs.prices import book_edition, load_prices, load_versions
 from farebox_collector.ledger.tariffs.rules import load_rules, rules_edition
 from farebox_collector.ledger.usage.stored_usage import StoredCall
 from farebox_collector.model.records import PricedUsage, PriceVersion
+from farebox_collector.pricing.agent_plans import PlanBook
 from farebox_collector.pricing.book import PriceBook
 from farebox_collector.pricing.price import is_from_pricing, price_at
 from farebox_collector.pricing.rules import RuleBook
@@ -23,12 +25,14 @@ _CHECK_AGAIN_NS = 10**6
 
 
 class Tariff(NamedTuple):
-    """Prices and charge rules of one tenant."""
+    """Prices, charge rules and plans of one tenant."""
 
     book: PriceBook
     rules: RuleBook
     erased: ErasedNames | None = None
     """Erased names, which must not enter the books again; None if there are none."""
+    plans: PlanBook | None = None
+    """Plans that pay calls of coding agents; None if there are none."""
 
 
 class Tariffs:
@@ -44,8 +48,8 @@ class Tariffs:
         self._charge_exposed = frozenset(charge_exposed)
         self._database = database
         self._clock = clock
-        self.edition: tuple[int, ...] = (-1, -1, -1)
-        """Editions of the price book, of the rules and of erased names; each grows with every change."""
+        self.edition: tuple[int, ...] = (-1, -1, -1, -1)
+        """Editions of the price book, the rules, erased names and plans; each grows with every change."""
         self._checked_at_ns = 0
         self.known_until_ns = 0
         """For calls that started before this moment, later editions give the same price."""
@@ -68,7 +72,12 @@ class Tariffs:
         now_ns = self._clock()
         self._checked_at_ns = now_ns
         with self._database.snapshot() as connection:
-            edition = (book_edition(connection), rules_edition(connection), erased_edition(connection))
+            edition = (
+                book_edition(connection),
+                rules_edition(connection),
+                erased_edition(connection),
+                plans_edition(connection),
+            )
             if edition == self.edition:
                 self.known_until_ns = now_ns - _CLOCK_SKEW_NS
                 return
@@ -93,9 +102,10 @@ class Tariffs:
                 }
                 rules = RuleBook(load_rules(connection, tenant_id), charges_exposed)
                 erased = erased_names_of(connection, tenant_id)
+                plans = load_plans(connection, tenant_id)
             own = self._negotiated.get(tenant_id)
             book = self._list_book.with_own_prices(own) if own else self._list_book
-            tariff = self._tariffs[tenant_id] = Tariff(book, rules, erased)
+            tariff = self._tariffs[tenant_id] = Tariff(book, rules, erased, PlanBook(plans) if plans else None)
             return tariff
 
 

@@ -18,6 +18,7 @@ _PLACES = {
     "rules": "rules:app",
     "budgets": "budgets:app",
     "policies": "policies:app",
+    "agent-plans": "agent_plans:app",
     "incidents": "incidents:app",
     "deadletters": "deadletters:app",
     "audit-log": "audit_log:audit_log_command",

@@ -34,6 +34,7 @@ from farebox_collector.surfaces.api.reports import (
     CurrentQuery,
     DeferredQuery,
     Period,
+    SeatsQuery,
     Shape,
     UsageQuery,
     WalletsQuery,
@@ -56,6 +57,7 @@ _QUERIES: dict[str, type[Shape]] = {
     "wallets": WalletsQuery,
     "agents": AgentsQuery,
     "unreported": Period,
+    "seats": SeatsQuery,
 }
 _LAST_DAYS = {"today": 1, "7d": 7, "30d": 30, "90d": 90}
 _FORMS = "today, 7d, 30d, 90d, a month (2026-04), a day, or two days (2026-04-01..2026-04-15)"
@@ -69,6 +71,7 @@ _IN_A_TABLE = {
     "balances": ("from_credits", "to_credits", "wallets", "balance_credits"),
     "agents": ("requests", "errors", "sessions", "cache_hit_percent", "cost_usd", "list_equivalent_usd"),
     "wallets": ("wallet", "requests", "charge_credits", "cost_usd", "margin_at_list_percent", "balance_credits"),
+    "seats": ("month", "tool", "account", "plan", "requests", "list_equivalent_usd", "seat_usd", "plan_pays"),
     "unreported": ("day", "tool", "developer", "unreported_input_tokens", "unreported_output_tokens", "exposure_usd"),
 }
 """Columns that fit on a terminal; --columns selects others."""
@@ -139,9 +142,10 @@ def _query(name: str, period: str, by: list[str] | None, filters: list[str] | No
         given["group_by"] = by
     if "days" in kind.model_fields:
         given |= _days(period)
+    if "compare" in kind.model_fields:
         given["compare"] = compare
     elif compare:
-        raise Stop(f"the report {name} shows the current state; omit --compare")
+        raise Stop(f"the report {name} cannot compare periods; omit --compare")
     try:
         return kind(**given, limit=min(limit, 10_000))
     except ValidationError as error:

@@ -35,6 +35,8 @@ PERSON = ("user.email", "user.account_uuid", "user.account_id")
 INSTALLATION = "user.id"
 """Names an installation and not a person in Claude Code, so the attributes above come before it."""
 ORGANIZATION = "organization.id"
+BILLING = ("auth_mode", "auth_type")
+"""Attributes by which some tools tell how the developer is logged in: with a subscription, a key, a cloud account."""
 _TEAM = ("team.id", "team", "department")
 _REPOSITORY = ("vcs.repository.name", "vcs.repository.url.full", "repository")
 _WORK = ("vcs.change.id", "vcs.ref.head.name", "branch")
@@ -101,6 +103,14 @@ def under_subscription(record: UsageRecord) -> UsageRecord:
 def accounts_of(span: Span) -> list[str]:
     """Return the accounts that a coding agent's call names: those of the developer, and the organization."""
     return [first_identity(span.attributes, key) for key in (*PERSON, ORGANIZATION) if key in span.attributes]
+
+
+def is_logged_in(record: UsageRecord, span: Span) -> bool:
+    """Return whether a call may belong to a seat: its tool names the account of a person, and no API key."""
+    told = any(span.attributes.get(key) for key in BILLING)
+    if told:
+        return UNDER_SUBSCRIPTION in record.assumptions
+    return any(first_identity(span.attributes, key) for key in PERSON)
 
 
 def agent_origin(origin: Origin, attributes: Attributes, resource: Attributes) -> Origin:

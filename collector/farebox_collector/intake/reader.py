@@ -9,7 +9,14 @@ from farebox_collector import dialects
 from farebox_collector.cache.tariffs import Tariffs
 from farebox_collector.dialects import agent_metrics
 from farebox_collector.dialects.agent_metrics import MeterReading
-from farebox_collector.dialects.agents import AGENT_EVENT, ORGANIZATION, TOOLS, accounts_of, under_subscription
+from farebox_collector.dialects.agents import (
+    AGENT_EVENT,
+    ORGANIZATION,
+    TOOLS,
+    accounts_of,
+    is_logged_in,
+    under_subscription,
+)
 from farebox_collector.intake.decoding.bounds import Bounds
 from farebox_collector.intake.decoding.errors import RequestTooLarge
 from farebox_collector.intake.decoding.metric_points import MetricDecoder
@@ -29,6 +36,7 @@ from farebox_collector.model.records import (
     Span,
     UsageRecord,
 )
+from farebox_collector.pricing.agent_plans import EACH, PlanBook
 from farebox_collector.pricing.price import price
 from farebox_collector.settings import Settings
 
@@ -109,8 +117,8 @@ class SpanReader:
         if self._subscriptions:
             readings = list(map(self._subscribed, readings, spans))
         return [
-            self._priced(reading, tenant_id, received_at_ns) if isinstance(reading, UsageRecord) else reading
-            for reading in readings
+            self._priced(reading, span, tenant_id, received_at_ns) if isinstance(reading, UsageRecord) else reading
+            for reading, span in zip(readings, spans, strict=True)
         ]
 
     def _subscribed(self, reading: Reading, span: Span) -> Reading:
@@ -119,17 +127,25 @@ class SpanReader:
             return reading
         return reading if self._subscriptions.isdisjoint(accounts_of(span)) else under_subscription(reading)
 
-    def _priced(self, usage: UsageRecord, tenant_id: int, received_at_ns: int) -> PricedUsage:
+    def _priced(self, usage: UsageRecord, span: Span, tenant_id: int, received_at_ns: int) -> PricedUsage:
         if usage.event == AGENT_EVENT and usage.dialect in self._agent_events:
             usage = usage._replace(event=self._agent_events[usage.dialect])
         if usage.started_at_ns >= self._tariffs.known_until_ns:
             self._tariffs.refresh_for(usage.started_at_ns)
         if self._pseudonyms is not None:
             usage = pseudonymous_usage(usage, self._pseudonyms)
-        book, rules, erased = self._tariffs.of(tenant_id)
+        book, rules, erased, plans = self._tariffs.of(tenant_id)
         if erased is not None:
             usage = erased.in_usage(usage)
+        if plans is not None and usage.dialect in TOOLS and _has_seat(usage, span, plans):
+            usage = under_subscription(usage)
         return price(usage, received_at_ns, self._max_age_ns, book, rules)
+
+
+def _has_seat(usage: UsageRecord, span: Span, plans: PlanBook) -> bool:
+    """Return whether a plan of the call's moment pays it. A plan for each account pays no call with an API key."""
+    found = plans.closest(usage.dialect, usage.user_id or usage.wallet, usage.started_at_ns)
+    return found is not None and bool(found.plan) and (found.account != EACH or is_logged_in(usage, span))
 
 
 class RequestReader:

@@ -42,6 +42,13 @@ def months_of(days: Days) -> Iterator[tuple[int, Days]]:
         first = following
 
 
+def whole_months(days: Days) -> Days:
+    """Return all days of the UTC months that overlap some days."""
+    first, last = (month_of(day * DAY_NS) for day in (days.first, days.end - 1))
+    begin, end = (datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC) for month in (first, last + 1))
+    return Days((begin - _EPOCH).days, (end - _EPOCH).days)
+
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_NS = 2**63 - 1
 _LAST_SECOND = 253_402_300_799

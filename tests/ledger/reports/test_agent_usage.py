@@ -7,40 +7,18 @@ from typing import Any
 
 import pytest
 from blank import blank_sqlite
-from calls import START_NS, call
+from calls import START_NS, agent_call, call, subscribed
 from farebox_collector.ledger.reports.agent_usage import AgentGroup, agent_usage
 from farebox_collector.ledger.storage.database import Database
 from farebox_collector.ledger.usage.booking import record_usage
 from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.model.moments import DAY_NS, Days
-from farebox_collector.model.records import Buckets, Particulars, PricedUsage
+from farebox_collector.model.records import PricedUsage
 from farebox_collector.model.verdicts import Verdict
 from harness import Collector, farebox
 from logs import LogSpec, logs_request
 
 DAYS = Days(START_NS // DAY_NS, START_NS // DAY_NS + 1)
-
-
-def agent_call(number: int, person: str, session: str, tool: str = "claude_code", **more: Any) -> PricedUsage:
-    """A call of a tool, with 60 of 100 input tokens from a cache."""
-    usage: dict[str, Any] = {
-        "dialect": tool,
-        "wallet": "team",
-        "user_id": person,
-        "action_id": session,
-        "project": "shop",
-        "buckets": Buckets(input=40, cache_read=60, output=7),
-    }
-    made = call(number, trace=number, start_ns=more.pop("start_ns", START_NS))
-    return made._replace(usage=made.usage._replace(**(usage | more)))
-
-
-def subscribed(made: PricedUsage, list_nanousd: int) -> PricedUsage:
-    """The same call under a subscription."""
-    flags = ("under_subscription",)
-    usage = made.usage._replace(stated_cost_nanousd=0, assumptions=flags)
-    particulars = Particulars(list_cost_nanousd=list_nanousd)
-    return made._replace(usage=usage, assumptions=flags, cost_nanousd=0, charge_nanocredits=0, particulars=particulars)
 
 
 def failed(made: PricedUsage) -> PricedUsage:

@@ -74,6 +74,7 @@ TEXT_COLUMNS: tuple[Texts, ...] = (
     Texts("balance_thresholds", ("reason", "author")),
     Texts("spending_policies", ("reason", "author")),
     Texts("budgets", ("reason", "author")),
+    Texts("agent_plans", ("account", "reason", "author")),
     Texts("charge_rules", ("reason", "author")),
     Texts("packs", ("reason", "author")),
     Texts("api_keys", ("name",)),
@@ -89,6 +90,7 @@ TEXT_COLUMNS: tuple[Texts, ...] = (
 WITHOUT_PERSONS: dict[str, str] = {
     "accounts": "kind commodity",
     "agent_meters": "tool",
+    "agent_plans": "tool plan",
     "api_keys": "key_id scopes",
     "approval_policies": "author",
     "approval_votes": "voter",

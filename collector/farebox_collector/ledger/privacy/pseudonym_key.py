@@ -4,6 +4,7 @@ from sqlalchemy import Connection, select
 
 from farebox_collector.ledger.journal.journal import WALLET
 from farebox_collector.ledger.journal.watermarks import set_watermark, watermark
+from farebox_collector.ledger.tables.agents import agent_plans
 from farebox_collector.ledger.tables.books import accounts, api_keys, usage_records
 from farebox_collector.ledger.tables.limits import spending_policies
 from farebox_collector.model.pseudonyms import Pseudonyms
@@ -43,5 +44,6 @@ def _has_names(connection: Connection) -> bool:
             select(usage_records.c.id),
             select(api_keys.c.id).where(api_keys.c.wallet != ""),
             select(spending_policies.c.id).where(spending_policies.c.scope.in_(("wallet", "user"))),
+            select(agent_plans.c.id).where(agent_plans.c.account != "*"),
         )
     )

@@ -21,6 +21,11 @@ from farebox_collector.model.verdicts import ONE_CALL, Verdict
 _ROWS_AT_ONCE = 1_000
 _LIST_COST = ("priced", "list_cost_nanousd")
 """Where the unusual facts of a record have the list price of a call that costs something else."""
+_SUBSCRIBED = (
+    usage_records.c.verdict == Verdict.CHARGED,
+    usage_records.c.assumptions.contains(UNDER_SUBSCRIPTION),
+)
+"""The calls that a subscription pays."""
 
 
 class AgentGroup(StrEnum):
@@ -68,18 +73,45 @@ def agent_usage(connection: Connection, tenant_id: int, days: Days, groups: Sequ
         cost.label("cost_nanousd"),
         listed.label("list_cost_nanousd"),
         func.sum(table.charge_nanocredits).label("charge_nanocredits"),
-    ).where(
-        table.tenant_id == tenant_id,
-        table.priced_at_ns >= from_ns,
-        table.priced_at_ns < to_ns,
-        table.dialect.in_(TOOLS),
-        table.verdict.in_(sorted(ONE_CALL)),
-    )
+    ).where(*_calls_of_agents(tenant_id, from_ns, to_ns), table.verdict.in_(sorted(ONE_CALL)))
     if columns:
         total = func.coalesce(cost, 0) + func.coalesce(listed, 0)
         query = query.group_by(*columns).order_by(total.desc(), *columns)
     found: CursorResult[Any] = connection.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE})
     yield from found
+
+
+def subscribed_usage(connection: Connection, tenant_id: int, days: Days) -> Sequence[Row[Any]]:
+    """Return the calls that a subscription pays, by tool and developer.
+
+    Each row has tool, developer, requests, input_tokens, output_tokens and list_cost_nanousd. Raises DetailRetired.
+    """
+    from_ns, to_ns = days.first * DAY_NS, days.end * DAY_NS
+    require_detail(connection, tenant_id, from_ns, to_ns, "ask for later months")
+    columns = [_column(group).label(group.value) for group in (AgentGroup.TOOL, AgentGroup.DEVELOPER)]
+    query = (
+        select(
+            *columns,
+            func.count().label("requests"),
+            _sum_of(Tokens.INPUT).label("input_tokens"),
+            _sum_of(Tokens.OUTPUT).label("output_tokens"),
+            func.sum(_list_cost(connection)).label("list_cost_nanousd"),
+        )
+        .where(*_calls_of_agents(tenant_id, from_ns, to_ns), *_SUBSCRIBED)
+        .group_by(*columns)
+    )
+    found: CursorResult[Any] = connection.execute(query)
+    return found.all()
+
+
+def _calls_of_agents(tenant_id: int, from_ns: int, to_ns: int) -> tuple[ColumnElement[bool], ...]:
+    table = usage_records.c
+    return (
+        table.tenant_id == tenant_id,
+        table.priced_at_ns >= from_ns,
+        table.priced_at_ns < to_ns,
+        table.dialect.in_(TOOLS),
+    )
 
 
 def _column(group: AgentGroup) -> ColumnElement[Any]:
@@ -108,6 +140,4 @@ def _sum_of(kind: Tokens) -> ColumnElement[Any]:
 
 def _list_cost(connection: Connection) -> ColumnElement[Any]:
     """Return the list price of a call that a subscription pays; NULL for other calls."""
-    table = usage_records.c
-    subscribed = and_(table.verdict == Verdict.CHARGED, table.assumptions.contains(UNDER_SUBSCRIPTION))
-    return case((subscribed, json_number(connection, table.unusual, _LIST_COST)))
+    return case((and_(*_SUBSCRIBED), json_number(connection, usage_records.c.unusual, _LIST_COST)))

@@ -1,8 +1,8 @@
-"""The tables of what the metrics of coding agents tell: compared with the calls in the books, and never charged."""
+"""The tables of coding agents: what their metrics tell, which is never charged, and the plans that pay their calls."""
 
 from sqlalchemy import Column, Index, LargeBinary, Table, Text
 
-from farebox_collector.ledger.tables.columns import Int64, metadata, number
+from farebox_collector.ledger.tables.columns import Int64, identity, metadata, number, table, words
 
 # The last point of each series, so that a repeated point or a cumulative one is not added again.
 agent_series = Table(
@@ -31,3 +31,19 @@ agent_meters = Table(
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )
+
+# Which accounts of a tool a subscription pays: append-only versions. Text `*`: each without its own.
+agent_plans = table(
+    "agent_plans",
+    identity(),
+    number("tenant_id"),
+    words("tool"),
+    words("account"),
+    words("plan"),
+    number("seat_nanousd_per_month"),
+    number("valid_from_ns"),
+    words("author"),
+    words("reason"),
+    number("recorded_at_ns"),
+)
+Index("ix_agent_plans_tool_account", agent_plans.c.tenant_id, agent_plans.c.tool, agent_plans.c.account)

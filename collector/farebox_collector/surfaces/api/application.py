@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from farebox_collector.model.credentials import Scope
 from farebox_collector.surfaces.api import (
+    agent_plans,
     alerts,
     approvals,
     audit_log,
@@ -84,6 +85,7 @@ _PARTS: tuple[tuple[Callable[[Context], APIRouter], Needs], ...] = (
     (stakes.router, _READER),
     (budgets.router, _PRICER),
     (policies.router, _PRICER),
+    (agent_plans.router, _PRICER),
     (alerts.router, _READER),
     (alerts.webhook_router, _ALERTS),
     (reports.router, _REPORTS),

@@ -20,6 +20,7 @@ from farebox_collector.ledger.reports.money_reports import (
 from farebox_collector.ledger.reports.receivables import receivables
 from farebox_collector.ledger.reports.receivables import total_of as total_receivable
 from farebox_collector.ledger.reports.reports import UsageFilter, UsageGroup, usage_by, wallets_by_cost
+from farebox_collector.ledger.reports.seats import seats, sum_of
 from farebox_collector.ledger.reports.terms import list_price
 from farebox_collector.ledger.reports.unreported_usage import Unreported, unreported_usage
 from farebox_collector.model.moments import Days, months_of
@@ -31,12 +32,14 @@ from farebox_collector.surfaces.api.finance_rows import (
     bridge_row,
     deferred_row,
     receivable_row,
+    shown_month,
 )
 from farebox_collector.surfaces.api.report_rows import (
     AgentRow,
     BalanceRow,
     CreditsRow,
     Prices,
+    SeatRow,
     SummaryRow,
     UnreportedRow,
     UsageRow,
@@ -45,6 +48,7 @@ from farebox_collector.surfaces.api.report_rows import (
     balance_row,
     cell_type,
     credits_row,
+    seat_row,
     unreported_row,
 )
 from farebox_collector.surfaces.api.table_files import Columns
@@ -168,6 +172,15 @@ def _unreported_total(connection: Connection, tenant_id: int, question: Question
     found = [row[3:] for row in unreported_usage(connection, tenant_id, question.days)]
     sums = (sum(figures) for figures in zip(*found, strict=True)) if found else (0, 0, 0, 0, 0)
     return unreported_row(Unreported(0, "", "", *sums), total=True)
+
+
+def _seat_rows(connection: Connection, tenant_id: int, question: Question) -> Iterator[SeatRow]:
+    for seat in seats(connection, tenant_id, question.days):
+        yield seat_row(seat, shown_month(seat.month))
+
+
+def _seat_total(connection: Connection, tenant_id: int, question: Question) -> SeatRow:
+    return seat_row(sum_of(seats(connection, tenant_id, question.days)), None, total=True)
 
 
 def _balance_rows(connection: Connection, tenant_id: int, _: Question) -> Iterator[BalanceRow]:
@@ -302,6 +315,14 @@ REPORTS: Mapping[str, Report] = {
             UnreportedRow,
             _unreported_rows,
             _unreported_total,
+            (),
+        ),
+        Report(
+            "seats",
+            "Seats of coding agents by UTC month: calls, tokens, their list price, and whether the plan pays.",
+            SeatRow,
+            _seat_rows,
+            _seat_total,
             (),
         ),
     )

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from farebox_collector.ledger.reports.agent_usage import AgentGroup
 from farebox_collector.ledger.reports.money_reports import BalanceRange, CreditsMoved, Summary
 from farebox_collector.ledger.reports.reports import UsageGroup
+from farebox_collector.ledger.reports.seats import Seat
 from farebox_collector.ledger.reports.terms import MEANINGS, ListPrice, Term, margin, margin_at_list, percent
 from farebox_collector.ledger.reports.unreported_usage import Unreported
 from farebox_collector.model.moments import format_ns
@@ -92,6 +93,23 @@ class UnreportedRow(BaseModel):
     unreported_input_tokens: int = Field(description="What no call in the books tells.")
     unreported_output_tokens: int
     exposure_usd: Amount = Field(description="Their cost at the average price of the tool's tokens; in no other cost.")
+
+
+class SeatRow(BaseModel):
+    """A developer's use of a coding agent under a subscription in a UTC month."""
+
+    month: str | None = Field(description="Such as 2026-04; null in the total.")
+    tool: str | None
+    account: str | None = Field(description="The developer, as in the report `agents`.")
+    plan: str | None = Field(description="The account's last plan of the month; empty if none is set.")
+    requests: int = Field(description="Calls that the subscription pays.")
+    input_tokens: int = Field(description="All input tokens, cached or not.")
+    output_tokens: int
+    list_equivalent_usd: Amount = Field(description="What these calls would have cost by the list.")
+    seat_usd: Amount | None = Field(description="The price of the seat for a month; null if no plan is set.")
+    plan_pays: Literal["yes", "no"] | None = Field(
+        description="Whether the calls would have cost at least the seat's price; null without one and in the total."
+    )
 
 
 class SummaryRow(BaseModel):
@@ -228,6 +246,23 @@ def agent_row(row: Any, groups: Sequence[AgentGroup]) -> AgentRow:
         cost_usd=format_nano(int(row.cost_nanousd or 0)),
         list_equivalent_usd=format_nano(int(row.list_cost_nanousd or 0)),
         charge_credits=format_nano(int(row.charge_nanocredits or 0)),
+    )
+
+
+def seat_row(seat: Seat, month: str | None, *, total: bool = False) -> SeatRow:
+    """Return the row of a seat in a month."""
+    price = seat.seat_nanousd
+    return SeatRow(
+        month=month,
+        tool=None if total else seat.tool,
+        account=None if total else seat.account,
+        plan=None if total else seat.plan,
+        requests=seat.requests,
+        input_tokens=seat.input_tokens,
+        output_tokens=seat.output_tokens,
+        list_equivalent_usd=format_nano(seat.list_nanousd),
+        seat_usd=None if price is None else format_nano(price),
+        plan_pays=None if total or price is None else "yes" if seat.list_nanousd >= price else "no",
     )
 
 

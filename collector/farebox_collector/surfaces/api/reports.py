@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from farebox_collector.ledger.reports.agent_usage import AgentGroup
 from farebox_collector.ledger.reports.deferred import DeferredGroup
 from farebox_collector.ledger.reports.reports import UsageFilter, UsageGroup, WalletAge
-from farebox_collector.model.moments import DAY_NS, Days
+from farebox_collector.model.moments import DAY_NS, Days, whole_months
 from farebox_collector.model.money import AmountError, parse_nano
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.surfaces.api.context import Context, Name
@@ -33,6 +33,7 @@ from farebox_collector.surfaces.api.report_rows import (
     AgentRow,
     BalanceRow,
     CreditsRow,
+    SeatRow,
     SummaryRow,
     UnreportedRow,
     UsageRow,
@@ -91,12 +92,17 @@ class Shape(BaseModel):
     cursor: str | None = Field(None, max_length=200, description="The `next_cursor` of the previous page.")
 
 
-class Period(Shape):
+class Dated(Shape):
     """The days of a report."""
 
     days: int = Field(30, ge=1, le=MAX_DAYS, description="Number of UTC days, including today.")
     first: date | None = Field(None, description="The first UTC day, instead of `days`.")
     last: date | None = Field(None, description="The last UTC day (default: today).")
+
+
+class Period(Dated):
+    """Days that may be compared with the same number of days before."""
+
     compare: bool = Field(False, description="Add the same number of preceding days; files mark them in a column.")
 
 
@@ -134,6 +140,10 @@ class AgentsQuery(Period):
     """Parameters of the report on coding agents."""
 
     group_by: list[AgentGroup] = Field([AgentGroup.DEVELOPER], max_length=len(AgentGroup), description="In this order.")
+
+
+class SeatsQuery(Dated):
+    """Parameters of the report on seats, which has every UTC month that these days touch, whole."""
 
 
 class ByMonth(Period):
@@ -208,6 +218,11 @@ def router(context: Context) -> APIRouter:
         """Report tokens that metrics of coding agents tell and no call does, by day, tool and developer: exposure."""
         return _answer(context, "unreported", query)
 
+    @routes.get("/seats", response_model=ReportPage[SeatRow], responses=_FILES)
+    def report_seats(query: Annotated[SeatsQuery, Query()]) -> Any:
+        """Report seats of coding agents by UTC month: calls, tokens, their list price, and whether the plan pays."""
+        return _answer(context, "seats", query)
+
     return routes
 
 
@@ -230,9 +245,11 @@ def period_of(now_ns: int, days: int, first: date | None, last: date | None) -> 
 
 def question_of(query: Shape, now_ns: int) -> Question:
     """Return a report's question from a request. Raises ApiError."""
-    if not isinstance(query, Period):
+    if not isinstance(query, Dated):
         return Question(Days(now_ns // DAY_NS, now_ns // DAY_NS + 1))
     days = period_of(now_ns, query.days, query.first, query.last)
+    if isinstance(query, SeatsQuery):
+        return Question(whole_months(days))
     groups = tuple(dict.fromkeys(map(_group, getattr(query, "group_by", ()))))
     if not isinstance(query, WalletsQuery):
         return Question(days, groups, source=getattr(query, "source", ""))
