@@ -94,3 +94,17 @@ def test_lists_take_the_newest_as_they_come(recorded: Database) -> None:
             statements.usage(connection, 1, wanted, before_id=2)
         statements.ledger(connection, 1, kind="charge")
     assert not [step for step in plans(recorded, asked) if ALL_OF_A_TENANT in step]
+
+
+def test_booking_looks_up_spans_by_their_index(recorded: Database) -> None:
+    of_a_trace = [call(n, trace=2, response_id="") for n in range(300, 340)]
+    known = [call(number, response_id=str(number)) for number in range(100, 180)]
+    conflicting = [call(number, response_id=str(number), wallet="eve") for number in range(100, 110)]
+    twins = [call(1_000 + number, trace=1_000 + number, response_id=str(number)) for number in range(100, 180)]
+    with seen() as asked:
+        for calls in (of_a_trace, known, conflicting, twins):
+            with recorded.transaction() as connection:
+                record_usage(connection, 1, calls, START_NS, TotalLabels())
+    steps = plans(recorded, asked)
+    assert any("record_spans" in step or "i USING PRIMARY KEY" in step for step in steps)
+    assert not [step for step in steps if step.startswith("SCAN usage_records") or ALL_OF_A_TENANT in step]

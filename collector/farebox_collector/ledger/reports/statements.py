@@ -77,8 +77,10 @@ def usage(
 ) -> Sequence[Row[Any]]:
     """Return usage records, newest first."""
     table = usage_records.c
-    narrow = wanted.trace_id or wanted.verdict in UNSETTLED_VERDICTS or (wanted.from_ns, wanted.to_ns) != (None, None)
-    conditions: list[ColumnElement[bool]] = [table.tenant_id == tenant_id if narrow else in_order(tenant_id)]
+    narrow = wanted.verdict in UNSETTLED_VERDICTS or (wanted.from_ns, wanted.to_ns) != (None, None)
+    conditions: list[ColumnElement[bool]] = [
+        table.tenant_id == tenant_id if narrow and not wanted.trace_id else in_order(tenant_id)
+    ]
     for name in ("wallet", "event", "model"):
         value = getattr(wanted, name)
         if value:

@@ -57,8 +57,8 @@ from farebox_collector.ledger.usage.span_index import complete
 from farebox_collector.ledger.usage.stored_usage import (
     StoredCall,
     known_facts,
+    query_of_ids,
     stored_calls,
-    usage_query,
 )
 from farebox_collector.ledger.usage.summed_calls import (
     SUMMED_UP,
@@ -300,5 +300,5 @@ def _give_back(batch: _Batch, displaced: Sequence[StoredCall], reason: str = COV
         # Another transaction corrected the rest at the same time: read again. The records are locked by now.
         left = [stored.record_id for stored in pending if stored.record_id not in settled]
         table = usage_records.c
-        query = usage_query(tenant_id).where(table.id.in_(left), table.verdict == Verdict.CHARGED)
+        query = query_of_ids(tenant_id, left).where(table.verdict == Verdict.CHARGED)
         pending = list(stored_calls(connection, query)) if left else []

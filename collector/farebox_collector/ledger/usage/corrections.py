@@ -36,7 +36,7 @@ from farebox_collector.ledger.usage.correction_totals import count_corrections
 from farebox_collector.ledger.usage.entries import COVERED_REASON, Entry
 from farebox_collector.ledger.usage.folding import fold
 from farebox_collector.ledger.usage.running_totals import TotalLabels, add_to_totals
-from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_calls, usage_query
+from farebox_collector.ledger.usage.stored_usage import StoredCall, query_of_ids, stored_calls
 from farebox_collector.model.money import MAX_SUM_NANO, AmountError
 from farebox_collector.model.records import PricedUsage
 from farebox_collector.model.unusual import stored_unusual, unusual_facts
@@ -202,7 +202,7 @@ def _with_actions(
 
 def _carrying(connection: Connection, tenant_id: int, charges: Mapping[int, int], *, held: bool) -> list[Correction]:
     """Correct records that only carry another part of their action's charge, by their id; lock them if `held`."""
-    query = usage_query(tenant_id).where(usage_records.c.id.in_(sorted(charges)))
+    query = query_of_ids(tenant_id, charges)
     if held:
         query = query.with_for_update()
     found = []

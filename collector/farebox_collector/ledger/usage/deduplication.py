@@ -9,7 +9,7 @@ other paid.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from sqlalchemy import ColumnElement, Connection, and_, or_
+from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from farebox_collector.ledger.storage.locks import SPANS_OF_A_TRACE, lock_stripes
 from farebox_collector.ledger.tables.books import usage_records
@@ -19,7 +19,7 @@ from farebox_collector.ledger.usage.entries import Entry, SpanKey
 from farebox_collector.ledger.usage.response_ids import Uniqueness, call_key, uniqueness
 from farebox_collector.ledger.usage.span_index import of_traces
 from farebox_collector.ledger.usage.span_matching import is_outranked, knowledge, show_one_call
-from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_calls, usage_query
+from farebox_collector.ledger.usage.stored_usage import StoredCall, query_of_ids, stored_calls
 from farebox_collector.ledger.usage.tombstones import RETIRED_REASON, has_retired_spans, retired_in_traces
 from farebox_collector.model.records import PricedUsage, UsageRecord
 from farebox_collector.model.verdicts import Verdict
@@ -118,7 +118,7 @@ def _related_in_the_books(connection: Connection, tenant_id: int, relations: _Re
     """Yield the records that enclose or are within some of the entries, or show the same output."""
     looks = {signature_of(entry.call.usage) for entry in relations.spans.values()}
     parents = {entry.call.usage.parent_span_id for entry in relations.spans.values()}
-    query = usage_query(tenant_id).where(
+    query = select(usage_records).where(
         related_to(connection, tenant_id, relations.spans, parents, looks),
         usage_records.c.verdict.not_in((Verdict.COVERED, Verdict.DEFERRED)),
     )
@@ -222,7 +222,7 @@ class Payers:
                 holders.append(one.record_id)
             else:
                 self._retired[one.call_key].append((one.started_at_ns, one.latency_ns))
-        query = usage_query(tenant_id).where(usage_records.c.id.in_(sorted(holders)))
+        query = query_of_ids(tenant_id, holders)
         for stored in stored_calls(connection, query) if holders else ():
             self._by_response[stored.call.usage.response_id].append(stored)
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from farebox_collector.ledger.tables.books import usage_records
 from farebox_collector.ledger.usage.corrections import Cause, Correction, correct
@@ -12,7 +12,7 @@ from farebox_collector.ledger.usage.running_totals import TotalLabels
 from farebox_collector.ledger.usage.settlement import Pricing
 from farebox_collector.ledger.usage.span_index import of_spans
 from farebox_collector.ledger.usage.stakes import keys_at_stake
-from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query
+from farebox_collector.ledger.usage.stored_usage import stored_calls
 from farebox_collector.model.records import PricedUsage
 from farebox_collector.model.verdicts import Verdict
 from farebox_collector.pricing.parts import WITHOUT_PRICE
@@ -42,7 +42,7 @@ def settle_parts(
     if not keys:
         return PartStep(None, 0)
     table = usage_records.c
-    query = usage_query(tenant_id).where(of_spans(connection, tenant_id, keys), table.verdict == Verdict.CHARGED)
+    query = select(usage_records).where(of_spans(connection, tenant_id, keys), table.verdict == Verdict.CHARGED)
     wanted = []
     for stored in stored_calls(connection, query):
         entry = repriced(stored, price)

@@ -151,7 +151,7 @@ def _relatives(connection: Connection, tenant_id: int, by_key: Mapping[SpanKey, 
     calls = [one.call.usage for one in by_key.values()]
     parents, looks = (usage.parent_span_id for usage in calls), (signature_of(usage) for usage in calls)
     related = related_to(connection, tenant_id, by_key, parents, looks)
-    return usage_query(tenant_id).where(related, usage_records.c.verdict == Verdict.CHARGED)
+    return select(usage_records).where(related, usage_records.c.verdict == Verdict.CHARGED)
 
 
 def skip(connection: Connection, tenant_id: int, waiting: Waiting) -> Step:
@@ -201,7 +201,7 @@ def give_back_agents_around(
     if not trace_ids:
         return 0
     record = usage_records.c
-    query = usage_query(tenant_id).where(
+    query = select(usage_records).where(
         of_traces(connection, tenant_id, trace_ids), record.summary == 1, record.verdict == Verdict.CHARGED
     )
     return _give_back(connection, tenant_id, list(stored_calls(connection, query)), at_ns, labels)
@@ -220,7 +220,7 @@ class _Traces:
 
     def __init__(self, connection: Connection, tenant_id: int, agents: Iterable[StoredCall]) -> None:
         trace_ids = sorted({agent.call.usage.trace_id for agent in agents})
-        query = usage_query(tenant_id).where(of_traces(connection, tenant_id, trace_ids))
+        query = select(usage_records).where(of_traces(connection, tenant_id, trace_ids))
         self._parents: dict[SpanKey, bytes] = {}
         self._charged: defaultdict[bytes, list[PricedUsage]] = defaultdict(list)
         for stored in stored_calls(connection, query) if trace_ids else ():

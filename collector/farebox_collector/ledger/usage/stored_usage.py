@@ -1,6 +1,6 @@
 """Read usage records from the books: the same facts that pricing produced."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -68,6 +68,11 @@ def in_order(tenant_id: int) -> ColumnElement[bool]:
     Without statistics SQLite assumes that a tenant has few records, and scans all of them in an index.
     """
     return usage_records.c.tenant_id + 0 == tenant_id
+
+
+def query_of_ids(tenant_id: int, record_ids: Iterable[int]) -> Select[Any]:
+    """Select all columns of some of a tenant's usage records."""
+    return select(usage_records).where(in_order(tenant_id), usage_records.c.id.in_(sorted(record_ids)))
 
 
 def of_verdict(verdict: str) -> ColumnElement[bool]:

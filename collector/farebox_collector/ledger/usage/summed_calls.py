@@ -19,7 +19,7 @@ from farebox_collector.ledger.tables.usage_columns import TOKEN_COLUMNS
 from farebox_collector.ledger.usage.corrections import are_frozen
 from farebox_collector.ledger.usage.entries import Entry, SpanKey
 from farebox_collector.ledger.usage.span_index import of_traces
-from farebox_collector.ledger.usage.stored_usage import StoredCall, stored_calls, usage_query
+from farebox_collector.ledger.usage.stored_usage import StoredCall, query_of_ids, stored_calls
 from farebox_collector.ledger.usage.wrappers import (
     MAX_SPANS,
     Place,
@@ -168,4 +168,4 @@ def _records(connection: Connection, tenant_id: int, record_ids: Iterable[int]) 
     wanted = sorted(record_ids)
     if not wanted or are_frozen(connection):
         return []
-    return list(stored_calls(connection, usage_query(tenant_id).where(_RECORD.id.in_(wanted))))
+    return list(stored_calls(connection, query_of_ids(tenant_id, wanted)))

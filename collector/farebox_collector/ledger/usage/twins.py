@@ -18,7 +18,7 @@ from farebox_collector.ledger.usage.claims import holders
 from farebox_collector.ledger.usage.deduplication import same_call
 from farebox_collector.ledger.usage.response_ids import Uniqueness, uniqueness
 from farebox_collector.ledger.usage.span_matching import knowledge
-from farebox_collector.ledger.usage.stored_usage import stored_calls, usage_query
+from farebox_collector.ledger.usage.stored_usage import query_of_ids, stored_calls
 from farebox_collector.model.verdicts import Verdict
 
 _KNOWN = ("wallet", "request_model", "assumptions", "units", "unusual", *TOKEN_COLUMNS)
@@ -71,7 +71,7 @@ def _agree(own: tuple[Any, ...], row: list[Any]) -> bool:
 
 def _all_outdone(connection: Connection, tenant_id: int, prepared: Prepared, payers: Mapping[int, int]) -> bool:
     """Return whether each call is the same as that of its charged record, and knows no more."""
-    query = usage_query(tenant_id).where(usage_records.c.id.in_(sorted(set(payers.values()))))
+    query = query_of_ids(tenant_id, set(payers.values()))
     stored = {one.record_id: one.call for one in stored_calls(connection, query)}
     for place, record_id in payers.items():
         call, payer = prepared.call(place), stored.get(record_id)
