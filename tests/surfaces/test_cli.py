@@ -490,7 +490,9 @@ def test_a_failed_audit_is_json_too(books: Path) -> None:
     # 10 - 2 × 0.00027 credits
     found = {mismatch.pop("check"): mismatch for mismatch in report["mismatches"]}
     assert found["balances"] == {"what": "wallet ada", "expected": "9999460000", "found": "1"}
-    assert set(found) == {"balances", "drawn"}, "and the wallet's lots no longer tell what is left"
+    assert set(found) == {"balances", "drawn", "bridge credits"}, (
+        "and the wallet's lots and the bridge, no longer tell what is left"
+    )
 
 
 # ---- one writer
