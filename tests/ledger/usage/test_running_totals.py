@@ -155,7 +155,7 @@ def test_reversed_totals_without_their_correction_are_a_mismatch(database: Datab
         add_to_totals(connection, DEFAULT_TENANT_ID, [call(1)], TotalLabels(), reversed=True)
     with database.reading() as connection:
         mismatches = {mismatch.check: mismatch for mismatch in audit(connection)}
-    assert set(mismatches) == {"totals", "days", "wallet days"}
+    assert set(mismatches) == {"totals", "days", "wallet days", "bridge credits"}
     mismatch = mismatches["totals"]
     assert mismatch.expected == "1 records"
     assert mismatch.found.startswith("0 requests, off by requests -1, cost_nanousd -100")
