@@ -148,6 +148,8 @@ class Pipeline:
 
     def _index_spans(self) -> None:
         """Bring the index of records by span up to date if many wait, or some have waited for long."""
+        if self._database.shared:
+            return  # There it is no late index.
         closed = self._opened.tail.closed
         with self._database.snapshot() as connection:
             waiting, upto = SPAN_INDEX.behind(connection), SPAN_INDEX.mark(connection)

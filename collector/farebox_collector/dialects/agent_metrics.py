@@ -11,7 +11,7 @@ from typing import NamedTuple
 from farebox_collector.dialects.agents import INSTALLATION, ORGANIZATION, PERSON
 from farebox_collector.dialects.attribution import WALLET
 from farebox_collector.dialects.text import first_identity, first_text
-from farebox_collector.model.records import Attributes, MetricPoint
+from farebox_collector.model.records import MetricPoint
 
 INPUT, OUTPUT = "input", "output"
 _TYPES: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
@@ -74,10 +74,6 @@ def meter_readings(points: Iterable[MetricPoint]) -> list[MeterReading]:
 
 def _series(point: MetricPoint) -> bytes:
     """Return what identifies the series of a point: its metric and all attributes that distinguish series."""
-    parts = [point.metric, point.scope, *(_told(point.attributes, key) for key in sorted(KEYS))]
+    parts = [point.metric, point.scope, *(first_text(point.attributes, key) for key in sorted(KEYS))]
     framed = b"".join(len(text).to_bytes(4, "big") + text for text in (part.encode(errors="replace") for part in parts))
     return blake2b(framed, digest_size=16, person=b"farebox.series").digest()
-
-
-def _told(attributes: Attributes, key: str) -> str:
-    return first_text(attributes, key)

@@ -8,7 +8,7 @@ if the sum began anew. So a sender may restart, and may use either temporality.
 from collections import defaultdict
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, select, update
 
 from farebox_collector.dialects.agent_metrics import INPUT, MeterReading
 from farebox_collector.ledger.storage import bulk_insert
@@ -75,18 +75,17 @@ def _last_points(connection: Connection, tenant_id: int, series: Sequence[bytes]
     """Return the last points of some series, locked, and of new ones an empty one while there is room."""
     table = agent_series.c
     own = table.tenant_id == tenant_id
-    kept = connection.execute(select(func.count()).select_from(agent_series).where(own)).scalar_one()
-    if kept + len(series) <= MAX_SERIES:
+    among = and_(own, table.series.in_(series))
+    known = {bytes(one) for one in connection.execute(select(table.series).where(among)).scalars()}
+    new = [one for one in series if one not in known]
+    # Counted for new ones only: nearly all points are of series that are known.
+    kept = connection.execute(select(func.count()).select_from(agent_series).where(own)).scalar_one() if new else 0
+    if new and kept + len(new) <= MAX_SERIES:
         columns = ("tenant_id", "series", "start_ns", "time_ns", "tokens")
-        bulk_insert.insert_ignoring_conflicts(
-            connection,
-            agent_series.name,
-            columns,
-            [(tenant_id, one, 0, 0, 0) for one in series],
-            on=("tenant_id", "series"),
-        )
+        rows = [(tenant_id, one, 0, 0, 0) for one in new]
+        bulk_insert.insert_ignoring_conflicts(connection, agent_series.name, columns, rows, on=("tenant_id", "series"))
     query = select(table.series, table.start_ns, table.time_ns, table.tokens)
-    found = connection.execute(query.where(own, table.series.in_(series)).order_by(table.series).with_for_update())
+    found = connection.execute(query.where(among).order_by(table.series).with_for_update())
     return {bytes(row.series): _Last(row.start_ns, row.time_ns, row.tokens) for row in found}
 
 

@@ -172,9 +172,14 @@ def _insert_with_ids(into: Appending, new: Prepared) -> Iterable[int] | None:
 def insert_records(
     connection: Connection, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]], same: tuple[Any, ...]
 ) -> int:
-    """Insert rows, with the same values of the first columns. Return how many are new: with one writer, all are."""
-    key = () if has_one_writer(connection) else _SPAN_KEY
-    return bulk_insert.insert_ignoring_conflicts(connection, usage_records.name, columns, rows, same, on=key)
+    """Insert rows, with the same values of the first columns. Return how many are new.
+
+    With one writer all must be: the caller has looked them up.
+    """
+    if has_one_writer(connection):
+        bulk_insert.insert(connection, usage_records.name, columns, rows, same=same)
+        return len(rows)
+    return bulk_insert.insert_ignoring_conflicts(connection, usage_records.name, columns, rows, same, on=_SPAN_KEY)
 
 
 def has_room(connection: Connection, tenant_id: int, sums: BatchSums) -> bool:
